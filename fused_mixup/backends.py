@@ -1,0 +1,168 @@
+"""Which implementation serves which device, and how to force one.
+
+Order of choice, each op on its own:
+    CUDA tensors   native (C++/CUDA extension), then Triton, then the reference
+    CPU tensors    native (C++ extension), then the reference (Triton only under its interpreter)
+    other devices  the reference
+
+``FUSED_MIXUP_BACKEND=auto|native|triton|reference`` or :func:`backend` forces one. A forced
+backend that cannot run raises when an op is called, with the reason; it never falls back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+
+import torch
+
+from . import reference
+from .ops import NAMESPACE, SCHEMAS
+
+BACKENDS = ("native", "triton", "reference")
+DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
+_EXTENSIONS = {"CPU": "_C", "CUDA": "_C_cuda"}
+
+_reasons: dict[tuple[str, str], str] = {}  # (backend, device) -> why it cannot run
+_forced: str = "auto"
+_override: torch.library.Library | None = None
+
+
+def reason_unavailable(backend: str, device: str) -> str | None:
+    """Why ``backend`` cannot serve tensors on ``device`` ("CPU", "CUDA"), or None if it can."""
+    return _reasons.get((backend, device))
+
+
+def chosen(device: str) -> str:
+    """The backend that serves ``device`` now; the forced one even where it cannot run."""
+    if _forced != "auto":
+        return _forced
+    order = BACKENDS if device == "CUDA" else ("native", "reference")
+    return next(b for b in order if reason_unavailable(b, device) is None)
+
+
+def _load_native(device: str) -> str | None:
+    name = f"fused_mixup.{_EXTENSIONS[device]}"
+    if device == "CUDA" and torch.version.cuda is None:
+        return f"this PyTorch ({torch.__version__}) is built without CUDA"
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) beside a CUDA PyTorch"
+        return (
+            f"{name} is not built; install with {what}: pip install --no-build-isolation -e ."
+        )
+    except (ImportError, OSError) as error:
+        return f"{name} does not load: {error}; build it again for this PyTorch"
+    return None
+
+
+def _load_triton() -> dict[str, str | None]:
+    """Per device, why Triton cannot serve it. Triton itself is imported at the first call."""
+    if importlib.util.find_spec("triton") is None:
+        return dict.fromkeys(DEVICES, "Triton is not installed; pip install triton")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return dict.fromkeys(DEVICES, None)
+    gpu = None if torch.cuda.is_available() else "no GPU is visible to PyTorch"
+    return {"CPU": "Triton runs CPU tensors only with TRITON_INTERPRET=1", "CUDA": gpu}
+
+
+def _triton(name: str) -> Callable:
+    def call(*args):
+        return getattr(importlib.import_module("fused_mixup.triton_kernels"), name)(*args)
+
+    return call
+
+
+def _register(library: torch.library.Library, device: str, backend: str) -> None:
+    """Serve ``device`` with ``backend``, or with an error that says why it cannot be."""
+    why = reason_unavailable(backend, device)
+    for name in SCHEMAS:
+        if why is not None:
+            library.impl(name, _refusal(backend, device, why), device)
+        elif backend == "triton":
+            library.impl(name, _triton(name), device)
+        elif backend == "reference":
+            library.impl(name, getattr(reference, name), device)
+
+
+def _refusal(backend: str, device: str, why: str) -> Callable:
+    def refuse(*args, **kwargs):
+        raise RuntimeError(
+            f"the {backend} backend is forced but cannot run on {device} tensors: {why}. "
+            "Set FUSED_MIXUP_BACKEND=auto to let the package choose"
+        )
+
+    return refuse
+
+
+def _load() -> None:
+    global _default
+    for device in DEVICES:
+        why = _load_native(device)
+        if why is not None:
+            _reasons["native", device] = why
+    for device, why in _load_triton().items():
+        if why is not None:
+            _reasons["triton", device] = why
+    _default = torch.library.Library(NAMESPACE, "IMPL")
+    for name in SCHEMAS:  # every device without kernels of its own
+        _default.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
+    for device in DEVICES:
+        if chosen(device) == "triton":
+            _register(_default, device, "triton")
+    _force(os.environ.get("FUSED_MIXUP_BACKEND", "auto"))
+
+
+def _force(name: str) -> None:
+    """Lay ``name``'s implementations over those chosen by default, or take that layer off."""
+    global _forced, _override
+    if name not in ("auto", *BACKENDS):
+        raise ValueError(
+            f"backend: expected one of {('auto', *BACKENDS)}, got {name!r} "
+            "(argument or FUSED_MIXUP_BACKEND)"
+        )
+    if _override is not None:
+        _override._destroy()
+        _override = None
+    _forced = name
+    if name == "auto":
+        return
+    _override = torch.library.Library(NAMESPACE, "IMPL")
+    with _quiet_override():
+        for device in DEVICES:
+            _register(_override, device, name)
+
+
+@contextlib.contextmanager
+def _quiet_override() -> Iterator[None]:
+    """The dispatcher warns where a kernel is laid over another; here that is the purpose."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*overrid.*")
+        yield
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force a backend for every op called inside, in this process (all of its threads).
+
+    It also reaches code compiled before. Equivalent to ``FUSED_MIXUP_BACKEND`` for a while.
+
+    Args:
+        name: ``"auto"``, ``"native"``, ``"triton"`` or ``"reference"``.
+
+    Raises:
+        ValueError: an unknown name.
+        RuntimeError: from the op called inside, where that backend cannot run.
+    """
+    before = _forced
+    _force(name)
+    try:
+        yield
+    finally:
+        _force(before)

@@ -1,0 +1,457 @@
+"""How a batch is mixed: :class:`MixPlan`, and :func:`cutmix_box` that places a CutMix box.
+
+A plan holds four small tensors, one row per sample. Every backend applies the same rule to the
+original values of the batch:
+
+    out[i, ..., p] = x[partner_i, ..., p]                              where p lies in box_i
+                     blend_i0 * x[i, ..., p] + blend_i1 * x[partner_i, ..., p]      elsewhere
+
+A weight of exactly 0 drops its term, so a partner that is not used never brings in a NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+# How the kernels find the partner of sample i in a batch of B.
+TENSOR, FLIP, ROLL, SELF = range(4)  # partner[i], B-1-i, (i-1) mod B, i
+PAIRINGS = {"tensor": TENSOR, "flip": FLIP, "roll": ROLL, "self": SELF}
+
+
+def partner_indices(pairing: int, batch_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """int32 [B]: the partner of every sample under the rule FLIP, ROLL or SELF."""
+    i = torch.arange(batch_size, dtype=torch.int32, device=device)
+    if pairing == FLIP:
+        return i.flip(0)
+    return i.roll(1) if pairing == ROLL else i
+
+
+def cutmix_box(
+    spatial: Sequence[int], lam: float, center: Sequence[int]
+) -> tuple[tuple[int, ...], float]:
+    """The CutMix box around ``center``, clipped at the border, and the λ of the area really pasted.
+
+    A box that covers 1-λ of a D-dimensional extent has sides ``int(size * (1-lam)**(1/D))``. Side
+    ``s`` around centre ``c`` spans ``[c - s//2, c - s//2 + s)`` before clipping.
+
+    Equivalent to::
+
+        sides = [int(n * (1 - lam) ** (1 / D)) for n in spatial]
+        start = [max(c - s // 2, 0) for c, s in zip(center, sides)]
+        stop  = [min(c + (s + 1) // 2, n) for c, s, n in zip(center, sides, spatial)]
+        lam   = 1 - prod(stop - start) / prod(spatial)
+
+    Args:
+        spatial: the D spatial sizes in elements, e.g. ``(H, W)``; D is 1, 2 or 3.
+        lam: share of the sample to keep, in [0, 1].
+        center: D integer coordinates inside ``spatial``.
+
+    Returns:
+        ``(box, lam)``: D starts then D stops (half-open), and the corrected λ as a float. An empty
+        box has start == stop in some dimension and λ = 1.
+
+    Raises:
+        TypeError, ValueError: for an argument that is not as described.
+
+    Source: Yun et al., CutMix, 2019, arXiv 1905.04899 (the rounding of odd sides is timm's).
+    """
+    spatial, center = tuple(spatial), tuple(center)
+    if not 1 <= len(spatial) <= 3 or len(center) != len(spatial):
+        raise ValueError(
+            f"spatial and center: expected the same 1, 2 or 3 dims, got {spatial} and {center}; "
+            "leave batch and channel dims out"
+        )
+    if not all(isinstance(v, int) for v in spatial + center):
+        raise TypeError(f"spatial and center: expected ints, got {spatial} and {center}")
+    if not 0.0 <= lam <= 1.0:
+        raise ValueError(f"lam: expected a number in [0, 1], got {lam}")
+    if any(n <= 0 for n in spatial) or any(
+        not 0 <= c < n for c, n in zip(center, spatial, strict=True)
+    ):
+        raise ValueError(f"center: expected a point inside {spatial}, got {center}")
+    scale = (1.0 - lam) ** (1.0 / len(spatial)) if len(spatial) != 2 else math.sqrt(1.0 - lam)
+    sides = [int(n * scale) for n in spatial]
+    start = [max(c - s // 2, 0) for c, s in zip(center, sides, strict=True)]
+    stop = [min(c + (s + 1) // 2, n) for c, s, n in zip(center, sides, spatial, strict=True)]
+    area = math.prod(b - a for a, b in zip(start, stop, strict=True))
+    return (*start, *stop), 1.0 - area / math.prod(spatial)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the host knows of a plan's values, so that no device value is ever read back."""
+
+    is_permutation: bool
+    blends: bool  # some row has blend != (1, 0)
+    box_stop: tuple[int, ...]  # the largest stop per spatial dim over the rows with a box
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MixPlan:
+    """How every sample of a batch of B is mixed, as four small tensors.
+
+    Most plans come from :meth:`uniform`, :meth:`per_sample` or :meth:`identity`. A plan can be
+    printed, compared, pickled, moved with :meth:`to`, and applied again to anything with the same
+    batch size: images, masks, soundtracks, labels of several heads.
+
+    Attributes:
+        partner: int32 [B], index of the sample that is mixed into sample i.
+        weight: float32 [B, 2], label weights of the sample itself and of its partner.
+        blend: float64 [B, 2], value weights of the two outside the box.
+        box: int32 [B, 2·D], half-open box pasted from the partner: D starts, then D stops; D is
+            1, 2 or 3, or 0 where no row has a box.
+        pairing: ``"flip"`` (partner B-1-i), ``"roll"`` (i-1), ``"self"``, or ``"tensor"``. For the
+            rules, kernels work the partner out and never read the tensor.
+
+    The rows of a plan made by :meth:`uniform` are one row, expanded, on the CPU. Kernels take
+    it as plain arguments, so such a plan serves a batch on any device without a copy.
+
+    Raises:
+        TypeError: a field that is not a tensor of the dtype above.
+        ValueError: a shape that does not fit, or a box that is reversed or negative.
+        IndexError: a partner outside [0, B). (Values are checked where they live on the CPU.)
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
+    """
+
+    partner: Tensor
+    weight: Tensor
+    blend: Tensor
+    box: Tensor
+    pairing: str = "tensor"
+    _facts: _Facts | None = field(default=None, init=False)
+    _portable: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        _check_layout(self)
+        object.__setattr__(self, "_facts", _check_values(self))
+        one_row = all(_is_host_row(t) for t in (self.weight, self.blend, self.box))
+        object.__setattr__(self, "_portable", one_row and self.pairing != "tensor")
+
+    # ---------------------------------------------------------------- making one
+
+    @staticmethod
+    def identity(batch_size: int, device: torch.device | str = "cpu") -> MixPlan:
+        """The plan that leaves each of the ``batch_size`` samples as it is."""
+        return MixPlan.uniform(batch_size, "self", 1.0, device=device)
+
+    @staticmethod
+    def uniform(
+        batch_size: int,
+        partner: str | Tensor = "flip",
+        lam: float = 1.0,
+        box: Sequence[int] | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> MixPlan:
+        """One λ, and one box or none, for the whole batch.
+
+        Without a box this is MixUp: ``lam * x[i] + (1 - lam) * x[partner_i]``. With one it is
+        CutMix: the box is pasted, values outside stay, ``lam`` weighs the labels only.
+
+        Args:
+            batch_size: B, at least 0.
+            partner: ``"flip"`` (B-1-i), ``"roll"`` (i-1), ``"self"``, or integers [B].
+            lam: weight of the sample itself, in [0, 1].
+            box: D starts, then D stops, as :func:`cutmix_box` returns them.
+            device: where a partner tensor goes; by default it stays where it is.
+        """
+        lam = _check_lam(lam)
+        row = torch.tensor([[lam, 1.0 - lam]], dtype=torch.float64)
+        cut = box is not None
+        blend = torch.tensor([[1.0, 0.0]], dtype=torch.float64) if cut else row
+        box_row = torch.tensor([list(box)] if box is not None else [[]], dtype=torch.int32)
+        return _build(batch_size, partner, row.float(), blend, box_row, device)
+
+    @staticmethod
+    def per_sample(
+        lam: Tensor | Sequence[float],
+        partner: str | Tensor = "flip",
+        box: Tensor | Sequence[Sequence[int]] | None = None,
+        cut: Tensor | Sequence[bool] | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> MixPlan:
+        """A λ, and perhaps a box, for each sample.
+
+        A row that is cut keeps its values outside the box and ``lam`` weighs its labels only;
+        the other rows are blended.
+
+        Args:
+            lam: [B] floats in [0, 1]; 1-λ is taken in their dtype (float32 at least).
+            partner: as in :meth:`uniform`.
+            box: integers [B, 2·D]; an empty box (start == stop) for a row that has none.
+            cut: bools [B], which rows are CutMix; by default those with a box that is not empty.
+            device: where the plan goes, in one copy; by default it stays where ``lam`` is.
+        """
+        lam = torch.as_tensor(lam)
+        if lam.ndim != 1:
+            raise ValueError(f"lam: expected shape [B], got {list(lam.shape)}")
+        if not lam.is_floating_point():
+            raise TypeError(f"lam: expected floats, got {lam.dtype}")
+        if lam.dtype in (torch.float16, torch.bfloat16):
+            lam = lam.float()  # in half precision λ and 1-λ would not sum to one
+        if lam.device.type == "cpu" and not bool(((lam >= 0) & (lam <= 1)).all()):
+            raise ValueError(f"lam: expected numbers in [0, 1], got {lam.tolist()}")
+        batch_size = lam.shape[0]
+        weight = torch.stack((lam, 1 - lam), 1)
+        if box is None:
+            boxes = torch.empty((batch_size, 0), dtype=torch.int32, device=lam.device)
+            has_box = torch.zeros(batch_size, dtype=torch.bool, device=lam.device)
+        else:
+            boxes = _integers("box", box).to(lam.device, torch.int32)
+            if boxes.ndim != 2 or boxes.shape[0] != batch_size:
+                raise ValueError(
+                    f"box: expected shape [{batch_size}, 2·D] (one row for each λ), "
+                    f"got {list(boxes.shape)}"
+                )
+            d = boxes.shape[1] // 2
+            has_box = (boxes[:, d:] > boxes[:, :d]).all(1)
+        is_cut = has_box if cut is None else torch.as_tensor(cut, device=lam.device).bool()
+        if is_cut.shape != (batch_size,):
+            raise ValueError(f"cut: expected shape [{batch_size}], got {list(is_cut.shape)}")
+        keep = torch.tensor([1.0, 0.0], dtype=torch.float64, device=lam.device)
+        blend = torch.where(is_cut[:, None], keep, weight.double())
+        # A box on a row that is not cut would still be pasted: empty it.
+        boxes = torch.where(is_cut[:, None], boxes, 0)
+        plan = _build(batch_size, partner, weight.float(), blend, boxes, lam.device)
+        return plan if device is None else plan.to(device)
+
+    # ---------------------------------------------------------------- asking it
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of samples."""
+        return self.weight.shape[0]
+
+    @property
+    def spatial_dims(self) -> int:
+        """D, the number of spatial dims of its boxes (0 where it has none)."""
+        return self.box.shape[1] // 2
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live; a uniform plan by rule is on the CPU and serves any device."""
+        return self.partner.device
+
+    @property
+    def is_permutation(self) -> bool | None:
+        """Whether each sample is the partner of exactly one; None where only a device knows."""
+        return self._facts.is_permutation if self._facts else None
+
+    @property
+    def inverse_partner(self) -> Tensor:
+        """int32 [B]: the sample whose partner is i. ValueError for pairings that are no permutation.
+
+        For a partner tensor made on a device nothing is read back: it must be a permutation.
+        """
+        if self.is_permutation is False:
+            raise ValueError(
+                "inverse_partner: this pairing is no permutation (some sample is the partner of "
+                "several), so it has no inverse"
+            )
+        return torch.argsort(self.partner).to(torch.int32)
+
+    @property
+    def rule(self) -> int:
+        """The pairing as the kernels' integer code."""
+        return PAIRINGS[self.pairing]
+
+    @property
+    def partner_or_none(self) -> Tensor | None:
+        """The partner tensor where the kernels need it, None where a rule gives it."""
+        return self.partner if self.pairing == "tensor" else None
+
+    # ---------------------------------------------------------------- moving, comparing, printing
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> MixPlan:
+        """The same plan on ``device``. From the host this is one copy of one (pinned) buffer."""
+        device = torch.device(device)
+        tensors = (self.blend, self.weight, self.partner, self.box)  # widest dtype first: aligned
+        if all(t.device == device for t in tensors):
+            return self
+        if device.type == "cpu" or any(t.device.type != "cpu" for t in tensors):
+            moved = [t.to(device) for t in tensors]
+        else:
+            moved = _copy_packed(tensors, device, non_blocking)
+        blend, weight, partner, box = moved
+        plan = MixPlan(partner, weight, blend, box, self.pairing)
+        if plan._facts is None:
+            object.__setattr__(plan, "_facts", self._facts)
+        return plan
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MixPlan):
+            return NotImplemented
+        return all(
+            torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu())
+            for name in ("partner", "weight", "blend", "box")
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        head = f"MixPlan(batch_size={self.batch_size}, pairing={self.pairing!r}, "
+        head += f"spatial_dims={self.spatial_dims}, device={str(self.device)!r})"
+        if any(t.device.type != "cpu" for t in (self.partner, self.weight, self.box)):
+            return head
+        shown = min(self.batch_size, 8)
+        rows = [
+            f"  {i}: partner {self.partner[i].item()}, weight ({w[0]:.4g}, {w[1]:.4g}), "
+            f"blend ({b[0]:.4g}, {b[1]:.4g}), box {self.box[i].tolist() or 'none'}"
+            for i, (w, b) in enumerate(
+                zip(self.weight[:shown].tolist(), self.blend[:shown].tolist(), strict=True)
+            )
+        ]
+        if shown < self.batch_size:
+            rows.append(f"  … {self.batch_size - shown} more")
+        return "\n".join([head, *rows])
+
+
+def _is_host_row(t: Tensor) -> bool:
+    """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
+    return t.device.type == "cpu" and (t.shape[0] <= 1 or t.stride(0) == 0)
+
+
+def _build(
+    batch_size: int,
+    partner: str | Tensor,
+    weight: Tensor,
+    blend: Tensor,
+    box: Tensor,
+    device: torch.device | str | None,
+) -> MixPlan:
+    if not isinstance(batch_size, int) or batch_size < 0:
+        raise ValueError(f"batch_size: expected an int >= 0, got {batch_size!r}")
+    if isinstance(partner, str):
+        if partner not in ("flip", "roll", "self"):
+            raise ValueError(
+                f"partner: expected 'flip', 'roll', 'self' or integers [B], got {partner!r}"
+            )
+        where = weight.device if weight.shape[0] == batch_size else "cpu"
+        pairing, index = partner, partner_indices(PAIRINGS[partner], batch_size, where)
+    else:
+        index = _integers("partner", partner)
+        pairing = "tensor"
+        if index.shape != (batch_size,):
+            raise ValueError(
+                f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
+                "give one index for each sample"
+            )
+        _check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
+        index = index.to(device=device or index.device, dtype=torch.int32)
+    rows = (t if t.shape[0] == batch_size else t.expand(batch_size, -1) for t in (weight, blend, box))
+    return MixPlan(index, *rows, pairing)
+
+
+def _copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list:
+    flat = [t.contiguous().view(-1).view(torch.uint8) for t in tensors]
+    buffer = torch.cat(flat)
+    if non_blocking and device.type == "cuda":
+        buffer = buffer.pin_memory()
+    buffer = buffer.to(device, non_blocking=non_blocking)
+    parts = buffer.split([f.numel() for f in flat])
+    return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
+
+
+# -------------------------------------------------------------------- checks
+
+
+def _check_lam(lam: float) -> float:
+    if isinstance(lam, Tensor) or not isinstance(lam, (int, float)):
+        if not hasattr(lam, "__float__") or (isinstance(lam, Tensor) and lam.device.type != "cpu"):
+            raise TypeError(
+                f"lam: expected a number on the host, got {type(lam).__name__}; for values that "
+                "live on a device use MixPlan.per_sample"
+            )
+        lam = float(lam)
+    if not 0.0 <= lam <= 1.0:
+        raise ValueError(f"lam: expected a number in [0, 1], got {lam}")
+    return float(lam)
+
+
+def _integers(name: str, value: Tensor | Sequence) -> Tensor:
+    t = torch.as_tensor(value)
+    if t.numel() and (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool):
+        raise TypeError(f"{name}: expected integers, got {t.dtype}")
+    return t
+
+
+def _check_partner_values(partner: Tensor, batch_size: int) -> None:
+    if partner.device.type == "cpu" and partner.numel():
+        low, high = (int(v) for v in torch.aminmax(partner))
+        if low < 0 or high >= batch_size:
+            raise IndexError(
+                f"partner: expected indices in [0, {batch_size}), got {low if low < 0 else high}"
+            )
+
+
+_LAYOUT = {
+    "partner": (torch.int32, 1),
+    "weight": (torch.float32, 2),
+    "blend": (torch.float64, 2),
+    "box": (torch.int32, 2),
+}
+
+
+def _check_layout(plan: MixPlan) -> None:
+    for name, (dtype, ndim) in _LAYOUT.items():
+        t = getattr(plan, name)
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name}: expected a {dtype} tensor, got {type(t).__name__}")
+        if t.dtype != dtype:
+            raise TypeError(f"{name}: expected dtype {dtype}, got {t.dtype}; use .to({dtype})")
+        if t.ndim != ndim:
+            raise ValueError(f"{name}: expected {ndim} dims, got shape {list(t.shape)}")
+        if t.shape[0] != plan.partner.shape[0]:
+            raise ValueError(
+                f"{name}: expected {plan.partner.shape[0]} rows as in partner, got {t.shape[0]}"
+            )
+    for name in ("weight", "blend"):
+        if getattr(plan, name).shape[1] != 2:
+            got = list(getattr(plan, name).shape)
+            raise ValueError(f"{name}: expected shape [B, 2], got {got}")
+    if plan.box.shape[1] not in (0, 2, 4, 6):
+        raise ValueError(
+            f"box: expected [B, 2·D] with D 1, 2 or 3 (starts, then stops), "
+            f"got shape {list(plan.box.shape)}"
+        )
+    if plan.pairing not in PAIRINGS:
+        raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {plan.pairing!r}")
+
+
+def _check_values(plan: MixPlan) -> _Facts | None:
+    """Check what lives on the host; the facts, or None where some of it lives on a device."""
+    if any(getattr(plan, f.name).device.type != "cpu" for f in fields(plan)[:4]):
+        return None
+    if torch.compiler.is_compiling():
+        return None
+    batch_size = plan.batch_size
+    if plan.pairing == "tensor":
+        _check_partner_values(plan.partner, batch_size)
+        permutation = bool(torch.bincount(plan.partner, minlength=batch_size).le(1).all())
+    else:
+        permutation = True
+    # One expanded row stands for all.
+    blend = plan.blend[:1] if _is_host_row(plan.blend) else plan.blend
+    if not bool(blend.isfinite().all() & plan.weight.isfinite().all()):
+        raise ValueError("weight, blend: expected finite numbers, got infinity or NaN")
+    blends = bool((blend != torch.tensor([1.0, 0.0], dtype=torch.float64)).any())
+    box = plan.box[:1] if _is_host_row(plan.box) else plan.box
+    d = plan.spatial_dims
+    start, stop = box[:, :d], box[:, d:]
+    bad = (start < 0) | (stop < start)
+    if bool(bad.any()):
+        row = int(bad.any(1).nonzero()[0])
+        raise ValueError(
+            f"box: expected 0 <= start <= stop in each dim (starts, then stops), "
+            f"got {box[row].tolist()} in row {row}"
+        )
+    used = stop[(stop > start).all(1)]
+    box_stop = tuple(used.amax(0).tolist()) if used.numel() else (0,) * d
+    return _Facts(permutation, blends, box_stop)

@@ -1,0 +1,153 @@
+"""Labels of a mixed batch that never become dense: :class:`MixedTarget`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .plan import FLIP, ROLL, SELF, MixPlan
+
+
+def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
+    """``t[partner]`` along dim 0; ``partner`` is None where the pairing is a rule."""
+    if pairing == FLIP:
+        return t.flip(0)
+    if pairing == ROLL:
+        return t.roll(1, 0)
+    if pairing == SELF or partner is None:
+        return t
+    # Clamped, as in the kernels: a partner tensor on a device cannot be checked on the host.
+    return t.index_select(0, partner.clamp(0, max(t.shape[0] - 1, 0)))
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """TypeError or IndexError for labels that are no class indices (values: on the CPU only)."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels: expected an int64 tensor of class indices, got {got}; use .long()")
+    if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = (int(v) for v in torch.aminmax(labels))
+    if low < 0 or high >= num_classes:
+        raise IndexError(
+            f"labels: expected class indices in [0, {num_classes}), got "
+            f"{low if low < 0 else high}; check num_classes"
+        )
+
+
+def check_num_classes(num_classes: int) -> None:
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes: expected an int >= 1, got {num_classes!r}")
+
+
+def check_label_smoothing(label_smoothing: float) -> None:
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
+
+
+@dataclass(frozen=True, eq=False)
+class MixedTarget:
+    """The labels of a mixed batch: two class indices and two weights per sample.
+
+    It stands for ``t = Σ_k weight_k · ((1-ε) · onehot(label_k) + ε/K)``; where both labels are
+    equal their weights add. :func:`fused_mixup.soft_target_cross_entropy` takes it as it is; for
+    a loss that wants dense soft labels use :meth:`dense`, and for one that wants class indices
+    :attr:`dominant` (which ignores the mix).
+
+    Attributes:
+        labels: int64 [B, …], classes of the samples themselves.
+        partner_labels: int64 [B, …], classes of their partners.
+        weight: float32 [B, 2], weights of the two. One expanded row on the CPU serves labels on
+            any device, as in :class:`MixPlan`.
+        num_classes: K.
+        label_smoothing: ε in [0, 1].
+    """
+
+    labels: Tensor
+    partner_labels: Tensor
+    weight: Tensor
+    num_classes: int
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_num_classes(self.num_classes)
+        check_label_smoothing(self.label_smoothing)
+        check_labels(self.labels, self.num_classes)
+        if self.labels.ndim < 1:
+            raise ValueError("labels: expected shape [B, …], got a scalar")
+        if (
+            not isinstance(self.partner_labels, Tensor)
+            or self.partner_labels.shape != self.labels.shape
+            or self.partner_labels.dtype != torch.int64
+        ):
+            raise ValueError(
+                f"partner_labels: expected an int64 tensor of shape {list(self.labels.shape)} "
+                "as labels"
+            )
+        if not isinstance(self.weight, Tensor) or self.weight.dtype != torch.float32:
+            raise TypeError("weight: expected a float32 tensor; λ in half precision loses labels")
+        if self.weight.shape != (self.labels.shape[0], 2):
+            raise ValueError(
+                f"weight: expected shape [{self.labels.shape[0]}, 2], got {list(self.weight.shape)}"
+            )
+        check_labels(self.partner_labels, self.num_classes)
+
+    @staticmethod
+    def from_labels(
+        labels: Tensor, plan: MixPlan, num_classes: int, label_smoothing: float = 0.0
+    ) -> MixedTarget:
+        """The target of a batch with class indices ``labels`` int64 [B, …], mixed by ``plan``.
+
+        Raises:
+            TypeError, IndexError, ValueError: labels that are no int64 indices in
+                [0, num_classes), or another batch size than the plan's.
+        """
+        check_num_classes(num_classes)
+        check_labels(labels, num_classes)
+        if labels.ndim < 1 or labels.shape[0] != plan.batch_size:
+            raise ValueError(
+                f"labels: expected shape [{plan.batch_size}, …] as in plan, "
+                f"got {list(labels.shape)}"
+            )
+        partner = plan.partner_or_none
+        partner_labels = partner_rows(labels, partner, plan.rule)
+        return MixedTarget(labels, partner_labels, plan.weight, num_classes, label_smoothing)
+
+    @property
+    def dominant(self) -> Tensor:
+        """int64 [B, …]: the label with the larger weight (the sample's own on a tie)."""
+        weight = self.weight.to(self.labels.device)
+        own = (weight[:, 0] >= weight[:, 1]).view(-1, *[1] * (self.labels.ndim - 1))
+        return torch.where(own, self.labels, self.partner_labels)
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The dense soft labels [B, K, …] that this target stands for."""
+        from .reference import dense_target
+
+        return dense_target(
+            self.labels,
+            self.partner_labels,
+            self.weight,
+            self.num_classes,
+            self.label_smoothing,
+            dtype,
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedTarget:
+        """The same target on ``device``."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking)
+            for name in ("labels", "partner_labels", "weight")
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> MixedTarget:
+        """The same target in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
+        return replace(
+            self,
+            labels=self.labels.pin_memory(),
+            partner_labels=self.partner_labels.pin_memory(),
+            weight=self.weight.contiguous().pin_memory(),
+        )
