@@ -99,7 +99,8 @@ def _refusal(backend: str, device: str, why: str) -> Callable:
     return refuse
 
 
-def _load() -> None:
+def load() -> None:
+    """Load what is built and register it; called once, when the package is imported."""
     global _default
     for device in DEVICES:
         why = _load_native(device)

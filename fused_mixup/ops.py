@@ -34,7 +34,8 @@ SCHEMAS = {
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
     # target: float [B, K] (then partner_labels and weight are None), or int64 labels [B].
-    # stats [B, 2]: max z and log Σ exp(z - max z) of each row, for the backward.
+    # stats [B, 3]: max z, log Σ exp(z - max z) and Σ t' of each row, so that the backward is one
+    # sweep for dense targets too.
     "soft_target_cross_entropy": "(Tensor logits, Tensor target, Tensor? partner_labels, "
     "Tensor? weight, float target_smoothing, float label_smoothing, int reduction) "
     "-> (Tensor loss, Tensor stats)",
@@ -100,7 +101,7 @@ def _(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):
 def _(logits, target, partner_labels, weight, target_smoothing, label_smoothing, reduction):
     acc = torch.float64 if logits.dtype == torch.float64 else torch.float32
     rows = logits.shape[:1] if reduction == reference.NONE else ()
-    return logits.new_empty(rows, dtype=acc), logits.new_empty((logits.shape[0], 2), dtype=acc)
+    return logits.new_empty(rows, dtype=acc), logits.new_empty((logits.shape[0], 3), dtype=acc)
 
 
 @_fake("soft_target_cross_entropy_backward")

@@ -267,6 +267,29 @@ class MixPlan:
         """The partner tensor where the kernels need it, None where a rule gives it."""
         return self.partner if self.pairing == "tensor" else None
 
+    @property
+    def blends(self) -> bool:
+        """Whether some row is known to blend values; False where only a device knows."""
+        return self._facts is not None and self._facts.blends
+
+    def serves(self, device: torch.device) -> bool:
+        """Whether the kernels can apply this plan to a batch on ``device`` as it is."""
+        if self._portable:
+            return True
+        if self.pairing == "tensor" and self.partner.device != device:
+            return False
+        rows = (self.weight, self.blend, self.box)
+        return all(t.device == device or _is_host_row(t) for t in rows)
+
+    def check_boxes(self, name: str, spatial: Sequence[int]) -> None:
+        """ValueError where a box is known to leave the ``spatial`` sizes of tensor ``name``."""
+        stops = self._facts.box_stop if self._facts else ()
+        if any(stop > size for stop, size in zip(stops, spatial, strict=False)):
+            raise ValueError(
+                f"plan: expected boxes inside the last {len(stops)} dims of {name}, "
+                f"{list(spatial)}, got stops up to {list(stops)}; draw boxes for this size"
+            )
+
     # ---------------------------------------------------------------- moving, comparing, printing
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> MixPlan:

@@ -174,17 +174,17 @@ def soft_target_cross_entropy(
     label_smoothing: float,
     reduction: int,
 ) -> tuple[Tensor, Tensor]:
-    # With m = max z, l = log Σ exp(z-m):   loss = l Σ t - Σ t (z-m).   stats [B, 2] = (m, l).
+    # With m = max z, l = log Σ exp(z-m):  loss = l Σ t - Σ t (z-m).  stats [B, 3] = (m, l, Σ t).
     t = _smoothed_target(
         logits, target, partner_labels, weight, target_smoothing, label_smoothing
     )
     z = logits.to(t.dtype)
     m = z.amax(1, keepdim=True)
     shifted = z - m
-    log_sum = shifted.exp().sum(1)
-    log_sum = log_sum.log()
-    rows = log_sum * t.sum(1) - _term(t, shifted).sum(1)
-    return _reduce(rows, reduction), torch.stack((m.squeeze(1), log_sum), 1)
+    log_sum = shifted.exp().sum(1).log()
+    total = t.sum(1)
+    rows = log_sum * total - _term(t, shifted).sum(1)
+    return _reduce(rows, reduction), torch.stack((m.squeeze(1), log_sum, total), 1)
 
 
 def soft_target_cross_entropy_backward(
@@ -202,10 +202,10 @@ def soft_target_cross_entropy_backward(
     t = _smoothed_target(
         logits, target, partner_labels, weight, target_smoothing, label_smoothing
     )
-    m, log_sum = stats[:, :1], stats[:, 1:]
+    m, log_sum, total = stats.unsqueeze(2).unbind(1)
     p = (logits.to(t.dtype) - m - log_sum).exp()
     scale = row_scale(grad_loss, logits.shape[0], reduction).to(t.dtype)
-    grad = scale * (t.sum(1, keepdim=True) * p - t)
+    grad = scale * (total * p - t)
     return torch.empty_like(logits).copy_(grad)
 
 

@@ -1,0 +1,38 @@
+"""Fused kernels for sample mixing in PyTorch training: MixUp, CutMix, soft-target cross-entropy."""
+
+from __future__ import annotations
+
+import os as _os
+
+# In a bare source tree the Triton kernels stand beside this package, not inside it.
+_beside = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
+if _os.path.isdir(_os.path.join(_beside, "csrc")):
+    __path__.append(_beside)
+
+from . import backends as _backends  # noqa: E402
+from .backends import backend  # noqa: E402
+from .functional import (  # noqa: E402
+    mix,
+    mix_,
+    mix_targets,
+    paste_,
+    soft_target_cross_entropy,
+)
+from .plan import MixPlan, cutmix_box  # noqa: E402
+from .target import MixedTarget  # noqa: E402
+
+_backends.load()
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MixPlan",
+    "MixedTarget",
+    "backend",
+    "cutmix_box",
+    "mix",
+    "mix_",
+    "mix_targets",
+    "paste_",
+    "soft_target_cross_entropy",
+]
