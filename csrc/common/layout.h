@@ -7,6 +7,13 @@
 
 #include <cstdint>
 
+// Marks what CUDA kernels call as well.
+#ifdef __CUDACC__
+#define FUSED_MIXUP_HOST_DEVICE __host__ __device__
+#else
+#define FUSED_MIXUP_HOST_DEVICE
+#endif
+
 namespace fused_mixup {
 
 constexpr int kMaxDims = 12;   // dims of a sample, the batch dim not counted
@@ -96,7 +103,8 @@ inline Box box_of_row(const int32_t* box, const int64_t* extent, int spatial) {
 }
 
 // The partner of sample i in a batch of B; indices from the caller are clamped into the batch.
-inline int64_t partner_of(int pairing, const int32_t* partner, int64_t i, int64_t batch) {
+FUSED_MIXUP_HOST_DEVICE inline int64_t partner_of(int pairing, const int32_t* partner, int64_t i,
+                                                  int64_t batch) {
   switch (pairing) {
     case kFlip:
       return batch - 1 - i;

@@ -1,0 +1,90 @@
+// Blending, for one instruction set. Products and sum are rounded one by one (this is compiled
+// with -ffp-contract=off), so that float32 equals eager PyTorch bit for bit; half types and uint8
+// are rounded once, at the end.
+
+// f(vector of own, vector of partner) -> vector, over n elements.
+template <typename T, typename F>
+inline void map2(T* dst, const T* a, const T* b, int64_t n, F f) {
+  using A = acc_t<T>;
+  constexpr int kStep = kLanes<A>;
+  int64_t i = 0;
+  // Four vectors in flight: the loads of all come before the first store.
+  for (; i + 4 * kStep <= n; i += 4 * kStep) {
+    const VecOf<A> r0 = f(load(a + i), load(b + i));
+    const VecOf<A> r1 = f(load(a + i + kStep), load(b + i + kStep));
+    const VecOf<A> r2 = f(load(a + i + 2 * kStep), load(b + i + 2 * kStep));
+    const VecOf<A> r3 = f(load(a + i + 3 * kStep), load(b + i + 3 * kStep));
+    store(dst + i, r0);
+    store(dst + i + kStep, r1);
+    store(dst + i + 2 * kStep, r2);
+    store(dst + i + 3 * kStep, r3);
+  }
+  for (; i + kStep <= n; i += kStep) store(dst + i, f(load(a + i), load(b + i)));
+  if (i < n) {
+    store_part<A>(dst + i, f(load_part<A>(a + i, n - i), load_part<A>(b + i, n - i)), n - i);
+  }
+}
+
+template <typename T>
+void blend(T* dst, const T* own, const T* partner, int64_t n, acc_t<T> w0, acc_t<T> w1) {
+  using V = VecOf<acc_t<T>>;
+  if (w0 == 1 && w1 == 0) {
+    if (dst != own) __builtin_memmove(dst, own, n * sizeof(T));
+  } else if (w1 == 0) {
+    map2(dst, own, own, n, [=](V a, V) { return a * w0; });
+  } else if (w0 == 0) {
+    map2(dst, partner, partner, n, [=](V b, V) { return b * w1; });
+  } else {
+    map2(dst, own, partner, n, [=](V a, V b) { return a * w0 + b * w1; });
+  }
+}
+
+template <typename T>
+void blend_pair(T* a, T* b, int64_t n, acc_t<T> a0, acc_t<T> a1, acc_t<T> b0, acc_t<T> b1) {
+  using A = acc_t<T>;
+  constexpr int kStep = kLanes<A>;
+  int64_t i = 0;
+  for (; i + 2 * kStep <= n; i += 2 * kStep) {
+    const VecOf<A> x = load(a + i), y = load(b + i);
+    const VecOf<A> u = load(a + i + kStep), v = load(b + i + kStep);
+    store(a + i, x * a0 + y * a1);
+    store(a + i + kStep, u * a0 + v * a1);
+    store(b + i, y * b0 + x * b1);
+    store(b + i + kStep, v * b0 + u * b1);
+  }
+  for (; i < n; i += kStep) {
+    const int64_t part = n - i < kStep ? n - i : kStep;
+    const VecOf<A> x = load_part<A>(a + i, part), y = load_part<A>(b + i, part);
+    store_part<A>(a + i, x * a0 + y * a1, part);
+    store_part<A>(b + i, y * b0 + x * b1, part);
+  }
+}
+
+template <typename T>
+void accumulate(acc_t<T>* sum, const T* src, int64_t n, acc_t<T> w, bool first) {
+  using A = acc_t<T>;
+  constexpr int kStep = kLanes<A>;
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    const VecOf<A> term = load(src + i) * w;
+    store(sum + i, first ? term : load(sum + i) + term);
+  }
+  if (i < n) {
+    const VecOf<A> term = load_part<A>(src + i, n - i) * w;
+    store_part<A>(sum + i, first ? term : load_part<A>(sum + i, n - i) + term, n - i);
+  }
+}
+
+template <typename T>
+void round(T* dst, const acc_t<T>* sum, int64_t n) {
+  using A = acc_t<T>;
+  constexpr int kStep = kLanes<A>;
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) store(dst + i, load(sum + i));
+  if (i < n) store_part<A>(dst + i, load_part<A>(sum + i, n - i), n - i);
+}
+
+template <typename T>
+constexpr MixKernels<T> mix_table() {
+  return {blend<T>, blend_pair<T>, accumulate<T>, round<T>};
+}

@@ -1,0 +1,25 @@
+// The Python module fused_mixup._C: importing it registers the ops' CPU implementations.
+#include <Python.h>
+
+#include "kernels.h"
+
+namespace {
+
+PyObject* cpu_capability(PyObject*, PyObject*) {
+  return PyUnicode_FromString(fused_mixup::kernels().name);
+}
+
+PyMethodDef methods[] = {
+    {"cpu_capability", cpu_capability, METH_NOARGS,
+     "The instruction set of the kernels in use: baseline, avx2 or avx512."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_C", "CPU kernels of fused_mixup.", -1, methods, nullptr, nullptr,
+    nullptr, nullptr,
+};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }

@@ -1,0 +1,188 @@
+// How mix and paste walk a batch: tiles of columns, and inside a tile the rows in an order that
+// needs no copy of the batch.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "../common/layout.h"
+
+namespace fused_mixup {
+
+// One sample of the batch, as the plan has it.
+struct Row {
+  double own = 1;      // blend weights outside the box
+  double other = 0;
+  Box box;
+  int64_t partner = 0;
+
+  bool blends() const { return own != 1 || other != 0; }
+  bool unchanged() const { return !blends() && box.empty; }
+};
+
+// One step of an in-place mix.
+struct Step {
+  enum Kind : uint8_t {
+    kPlain,  // the partner still holds its original values
+    kSave,   // the same, and the originals of this row are needed once more: save them first
+    kSaved,  // the partner has been overwritten; its originals are in the saved tile
+    kPair,   // this row and its partner mix with each other: both at once
+  };
+  int64_t row;
+  Kind kind;
+};
+
+// An order in which every row reads original values, with no more than one saved row at a time,
+// for any pairing. Rows that no one waits for go first; what remains are cycles.
+inline std::vector<Step> in_place_order(const std::vector<Row>& rows) {
+  const int64_t batch = int64_t(rows.size());
+  // A row that never reads its partner has an edge to itself, which orders nothing.
+  const auto next = [&](int64_t i) {
+    return rows[i].other == 0 && rows[i].box.empty ? i : rows[i].partner;
+  };
+  std::vector<int32_t> waiting(batch, 0);  // rows still to read this one, itself not counted
+  for (int64_t i = 0; i < batch; ++i) {
+    if (next(i) != i) ++waiting[next(i)];
+  }
+  std::vector<Step> steps;
+  steps.reserve(batch);
+  std::vector<uint8_t> done(batch, 0);
+  std::vector<int64_t> free;
+  for (int64_t i = 0; i < batch; ++i) {
+    if (waiting[i] == 0) free.push_back(i);
+  }
+  while (!free.empty()) {
+    const int64_t i = free.back();
+    free.pop_back();
+    done[i] = 1;
+    if (!rows[i].unchanged()) steps.push_back({i, Step::kPlain});
+    const int64_t j = next(i);
+    if (j != i && --waiting[j] == 0) free.push_back(j);
+  }
+  for (int64_t i = 0; i < batch; ++i) {
+    if (done[i]) continue;
+    const int64_t second = next(i);
+    if (next(second) == i) {
+      done[i] = done[second] = 1;
+      steps.push_back({i, Step::kPair});
+      continue;
+    }
+    steps.push_back({i, Step::kSave});
+    done[i] = 1;
+    for (int64_t j = second; j != i; j = next(j)) {
+      done[j] = 1;
+      steps.push_back({j, next(j) == i ? Step::kSaved : Step::kPlain});
+    }
+  }
+  return steps;
+}
+
+// Shrinks the layout to the smallest region that holds every box: where no row blends, nothing
+// outside is read or written. origin[k]: the first index of dim k that is left.
+inline Layout crop_to_boxes(const Layout& layout, const std::vector<Row>& rows, int spatial,
+                            int64_t* origin) {
+  int64_t start[kMaxSpatial] = {INT64_MAX, INT64_MAX, INT64_MAX};
+  int64_t stop[kMaxSpatial] = {};
+  for (const Row& row : rows) {
+    for (int k = 0; !row.box.empty && k < spatial; ++k) {
+      start[k] = std::min(start[k], row.box.start[k]);
+      stop[k] = std::max(stop[k], row.box.stop[k]);
+    }
+  }
+  Layout out = layout;
+  for (int k = 0; k < layout.ndim; ++k) {
+    if (layout.axis[k] < 0) continue;
+    origin[k] = start[layout.axis[k]] * layout.group[k];
+    out.size[k] = (stop[layout.axis[k]] - start[layout.axis[k]]) * layout.group[k];
+  }
+  return out;
+}
+
+// A run of elements along the innermost dim of a sample, the same for every row of the batch.
+struct Run {
+  int64_t dst;     // offset inside the sample, in elements
+  int64_t src;
+  int64_t begin;   // index of its first element along the innermost dim
+  int64_t length;
+  int64_t coordinate[kMaxSpatial];  // of the outer dims
+};
+
+// The part [lo, hi) of a run that lies in a row's box.
+struct Cut {
+  int64_t lo = 0;
+  int64_t hi = 0;
+};
+
+// Cuts the samples of a layout into tiles of about `tile` elements, each a few runs.
+class Tiles {
+ public:
+  static constexpr int kMaxRuns = 64;
+
+  Tiles(const Layout& layout, const int64_t* origin, int64_t tile) : layout_(layout) {
+    for (int k = 0; k < layout.ndim; ++k) origin_[k] = origin[k];
+    inner_ = layout.ndim - 1;
+    const int64_t length = inner_ < 0 ? 1 : layout.size[inner_];
+    lines_ = length == 0 ? 0 : layout.numel() / length;
+    piece_ = std::min(length, tile);
+    pieces_ = length == 0 ? 0 : (length + piece_ - 1) / piece_;
+    runs_ = std::max<int64_t>(1, std::min<int64_t>(kMaxRuns, piece_ == 0 ? 1 : tile / piece_));
+  }
+
+  int64_t count() const { return (lines_ * pieces_ + runs_ - 1) / runs_; }
+  int64_t elements() const { return runs_ * piece_; }
+  int64_t piece() const { return piece_; }
+  int64_t dst_stride() const { return inner_ < 0 ? 1 : layout_.dst_stride[inner_]; }
+  int64_t src_stride() const { return inner_ < 0 ? 1 : layout_.src_stride[inner_]; }
+
+  // Fills runs[kMaxRuns] with those of tile t; how many.
+  int runs_of(int64_t t, Run* runs) const {
+    const int64_t first = t * runs_;
+    const int n = int(std::min(runs_, lines_ * pieces_ - first));
+    for (int r = 0; r < n; ++r) {
+      const int64_t line = (first + r) / pieces_;
+      const int64_t skipped = (first + r) % pieces_ * piece_;
+      Run& run = runs[r];
+      run = {};
+      run.begin = skipped;
+      run.length = inner_ < 0 ? 1 : std::min(piece_, layout_.size[inner_] - skipped);
+      if (inner_ >= 0) run.begin += origin_[inner_];
+      run.dst = run.begin * dst_stride();
+      run.src = run.begin * src_stride();
+      int64_t rest = line;
+      for (int k = inner_ - 1; k >= 0; --k) {
+        const int64_t i = rest % layout_.size[k] + origin_[k];
+        rest /= layout_.size[k];
+        run.dst += i * layout_.dst_stride[k];
+        run.src += i * layout_.src_stride[k];
+        if (layout_.axis[k] >= 0) run.coordinate[layout_.axis[k]] = i / layout_.group[k];
+      }
+    }
+    return n;
+  }
+
+  Cut cut(const Run& run, const Box& box) const {
+    if (box.empty) return {};
+    for (int k = 0; k < inner_; ++k) {
+      const int a = layout_.axis[k];
+      if (a >= 0 && (run.coordinate[a] < box.start[a] || run.coordinate[a] >= box.stop[a])) {
+        return {};
+      }
+    }
+    const int a = inner_ < 0 ? -1 : layout_.axis[inner_];
+    if (a < 0) return {0, run.length};
+    const int64_t lo = box.start[a] * layout_.group[inner_] - run.begin;
+    const int64_t hi = box.stop[a] * layout_.group[inner_] - run.begin;
+    Cut cut = {std::max<int64_t>(lo, 0), std::min(hi, run.length)};
+    if (cut.hi <= cut.lo) return {};
+    return cut;
+  }
+
+ private:
+  Layout layout_;
+  int64_t origin_[kMaxDims] = {};
+  int inner_;
+  int64_t lines_, piece_, pieces_, runs_;
+};
+
+}  // namespace fused_mixup
