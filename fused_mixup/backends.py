@@ -28,6 +28,7 @@ _EXTENSIONS = {"CPU": "_C", "CUDA": "_C_cuda"}
 
 _reasons: dict[tuple[str, str], str] = {}  # (backend, device) -> why it cannot run
 _forced: str = "auto"
+_default: torch.library.Library | None = None  # kept alive: its registrations go with it
 _override: torch.library.Library | None = None
 
 
@@ -52,9 +53,7 @@ def _load_native(device: str) -> str | None:
         importlib.import_module(name)
     except ModuleNotFoundError:
         what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) beside a CUDA PyTorch"
-        return (
-            f"{name} is not built; install with {what}: pip install --no-build-isolation -e ."
-        )
+        return f"{name} is not built; install with {what}: pip install --no-build-isolation -e ."
     except (ImportError, OSError) as error:
         return f"{name} does not load: {error}; build it again for this PyTorch"
     return None

@@ -10,14 +10,22 @@ import torch
 from torch import Tensor
 
 from . import ops
+from .checks import (
+    BLENDABLE,
+    FLOATING,
+    check_batch,
+    check_dense_target,
+    check_logits,
+    check_mixed_target,
+    check_out,
+    check_plan,
+    check_writable,
+)
 from .plan import MixPlan
 from .reference import MEAN, NONE, SUM
 from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
 
-_BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
-_FLOATING = _BLENDABLE[:4]
-_REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
-_MAX_DIMS = 12  # dims of a sample that kernels can walk; kMaxDims in csrc/common/layout.h
+REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
 
 def mix_(x: Tensor, plan: MixPlan) -> Tensor:
@@ -50,8 +58,8 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
-    _check_batch("x", x, plan, _BLENDABLE)
-    _check_writable("x", x, "use mix(x, plan), which is differentiable")
+    check_batch("x", x, plan, BLENDABLE)
+    check_writable("x", x, "use mix(x, plan), which is differentiable")
     ops.mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
     return x
 
@@ -82,10 +90,10 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     Source: Zhang et al., 2018, arXiv 1710.09412; Verma et al., Manifold Mixup, 2019,
     arXiv 1806.05236.
     """
-    _check_batch("x", x, plan, _BLENDABLE)
+    check_batch("x", x, plan, BLENDABLE)
     if out is None:
         return ops.mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
-    _check_out(x, out)
+    check_out(x, out)
     ops.mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
     return out
 
@@ -112,8 +120,8 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
 
     Source: Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
-    _check_batch("x", x, plan, None)
-    _check_writable("x", x, "detach it first")
+    check_batch("x", x, plan, None)
+    check_writable("x", x, "detach it first")
     if plan.blends:
         raise ValueError(
             "plan: expected one that only pastes boxes (CutMix), got one that blends values; "
@@ -160,9 +168,9 @@ def mix_targets(
     check_num_classes(num_classes)
     check_label_smoothing(label_smoothing)
     check_labels(labels, num_classes)
-    if dtype not in _FLOATING:
+    if dtype not in FLOATING:
         raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
-    _check_plan("labels", labels, plan)
+    check_plan("labels", labels, plan)
     return ops.mix_targets(
         labels,
         plan.partner_or_none,
@@ -216,167 +224,14 @@ def soft_target_cross_entropy(
     Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
     arXiv 1710.09412.
     """
-    if not isinstance(logits, Tensor) or logits.dtype not in _FLOATING:
-        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits: expected a floating tensor [B, K], got {got}")
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(
-            f"logits: expected shape [B, K] with K >= 1, got {list(logits.shape)}; "
-            "for [B, K, …] move the class dim last and flatten the others"
-        )
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction: expected one of {sorted(_REDUCTIONS)}, got {reduction!r}")
+    check_logits(logits)
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: expected one of {sorted(REDUCTIONS)}, got {reduction!r}")
     check_label_smoothing(label_smoothing)
-    options = float(label_smoothing), _REDUCTIONS[reduction]
+    options = float(label_smoothing), REDUCTIONS[reduction]
     if isinstance(target, MixedTarget):
-        _check_mixed_target(logits, target)
+        check_mixed_target(logits, target)
         sparse = target.partner_labels, target.weight, float(target.label_smoothing)
         return ops.soft_target_cross_entropy(logits, target.labels, *sparse, *options)[0]
-    dense = _check_dense_target(logits, target)
+    dense = check_dense_target(logits, target)
     return ops.soft_target_cross_entropy(logits, dense, None, None, 0.0, *options)[0]
-
-
-# -------------------------------------------------------------------- checks
-
-
-def _check_batch(
-    name: str, x: Tensor, plan: MixPlan, dtypes: tuple[torch.dtype, ...] | None
-) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
-    if dtypes is not None and x.dtype not in dtypes:
-        remedy = (
-            "convert it to a floating dtype"
-            if x.is_complex() or x.dtype == torch.bool or x.is_floating_point()
-            else "mix embeddings, not ids (and paste_ class maps)"
-        )
-        raise TypeError(
-            f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
-            f"{remedy}"
-        )
-    _check_plan(name, x, plan)
-    spatial = x.ndim - 1 if x.ndim < 1 + plan.spatial_dims else plan.spatial_dims
-    if spatial < plan.spatial_dims:
-        raise ValueError(
-            f"{name}: expected at least {1 + plan.spatial_dims} dims, as the plan's boxes have "
-            f"{plan.spatial_dims}, got shape {list(x.shape)}"
-        )
-    if x.ndim - 1 > _MAX_DIMS:
-        raise ValueError(f"{name}: expected at most {_MAX_DIMS + 1} dims, got {x.ndim}; flatten some")
-    if spatial and not torch.compiler.is_compiling():
-        plan.check_boxes(name, x.shape[x.ndim - spatial :])
-
-
-def _check_plan(name: str, x: Tensor, plan: MixPlan) -> None:
-    if not isinstance(plan, MixPlan):
-        raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
-    if x.ndim < 1 or x.shape[0] != plan.batch_size:
-        raise ValueError(
-            f"{name}: expected shape [{plan.batch_size}, …] as in plan, got {list(x.shape)}; "
-            "draw a plan for this batch size"
-        )
-    if not plan.serves(x.device):
-        raise ValueError(
-            f"plan: expected it on {x.device} like {name}, got {plan.device}; "
-            f"use plan.to({str(x.device)!r})"
-        )
-
-
-def _check_writable(name: str, x: Tensor, remedy: str) -> None:
-    if x.requires_grad and torch.is_grad_enabled():
-        raise ValueError(
-            f"{name}: expected a tensor that does not require grad, as it is written in place; "
-            f"{remedy}"
-        )
-    if not x.is_contiguous() and _may_overlap(x):
-        raise ValueError(
-            f"{name}: expected each element in memory of its own, got an expanded or overlapping "
-            f"view of strides {list(x.stride())}; use .contiguous() or .clone()"
-        )
-
-
-def _may_overlap(x: Tensor) -> bool:
-    """Whether two indices may reach one element: a dim steps inside the reach of smaller ones."""
-    if x.numel() == 0:
-        return False
-    reach = 0
-    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
-        if size > 1:
-            if stride <= reach:
-                return True
-            reach += stride * (size - 1)
-    return False
-
-
-def _check_out(x: Tensor, out: Tensor) -> None:
-    if not isinstance(out, Tensor):
-        raise TypeError(f"out: expected a tensor, got {type(out).__name__}")
-    if (out.shape, out.dtype, out.device) != (x.shape, x.dtype, x.device):
-        raise ValueError(
-            f"out: expected {list(x.shape)} {x.dtype} on {x.device} like x, "
-            f"got {list(out.shape)} {out.dtype} on {out.device}"
-        )
-    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
-        raise ValueError("out: expected no gradients beside it; call mix(x, plan) without out")
-    _check_writable("out", out, "detach it first")
-    if torch.compiler.is_compiling() or x.numel() == 0:
-        return
-    first, last = _span(x)
-    out_first, out_last = _span(out)
-    if first <= out_last and out_first <= last:
-        raise ValueError("out: expected memory of its own, got memory shared with x; use mix_(x)")
-
-
-def _span(x: Tensor) -> tuple[int, int]:
-    """The first and last byte that x can reach."""
-    reach = sum(s * (n - 1) for s, n in zip(x.stride(), x.shape, strict=True))
-    return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size() - 1
-
-
-def _check_mixed_target(logits: Tensor, target: MixedTarget) -> None:
-    if target.labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"target: expected labels of shape {list(logits.shape[:1])} for logits "
-            f"{list(logits.shape)}, got {list(target.labels.shape)}"
-        )
-    if target.num_classes != logits.shape[1]:
-        raise ValueError(
-            f"target: expected num_classes {logits.shape[1]} as in logits {list(logits.shape)}, "
-            f"got {target.num_classes}"
-        )
-    row_on_host = target.weight.device.type == "cpu" and (
-        target.weight.shape[0] <= 1 or target.weight.stride(0) == 0
-    )
-    if target.labels.device != logits.device or not (
-        row_on_host or target.weight.device == logits.device
-    ):
-        raise ValueError(
-            f"target: expected it on {logits.device} like logits, got labels on "
-            f"{target.labels.device} and weight on {target.weight.device}; "
-            f"use target.to({str(logits.device)!r})"
-        )
-
-
-def _check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
-    if not isinstance(target, Tensor):
-        raise TypeError(
-            f"target: expected a MixedTarget or a tensor [B, K], got {type(target).__name__}"
-        )
-    if not target.is_floating_point():
-        raise TypeError(
-            f"target: expected soft labels (floating [B, K]) or a MixedTarget, got {target.dtype}; "
-            "for mixed labels use MixedTarget.from_labels(labels, plan, num_classes), for plain "
-            "class indices F.cross_entropy"
-        )
-    if target.shape != logits.shape:
-        raise ValueError(
-            f"target: expected shape {list(logits.shape)} as logits, got {list(target.shape)}"
-        )
-    if target.device != logits.device:
-        raise ValueError(
-            f"target: expected it on {logits.device} like logits, got {target.device}"
-        )
-    # Kernels read a dense target in the dtype of the logits or in float32.
-    if logits.dtype == torch.float64:
-        return target.double()
-    return target if target.dtype in (logits.dtype, torch.float32) else target.float()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .plan import FLIP, SELF, TENSOR
+from .plan_checks import TENSOR
 
 NAMESPACE = "fused_mixup"
 
@@ -167,7 +167,9 @@ def _loss_grad(ctx, grad_loss, _grad_stats):
         # d loss / d t = -(1-ε) log_softmax(z)
         _, label_smoothing, reduction = ctx.options
         scale = reference.row_scale(grad_loss, logits.shape[0], reduction)
-        grad_target = (1.0 - label_smoothing) * scale * -torch.log_softmax(logits.to(stats.dtype), 1)
+        grad_target = (
+            (1.0 - label_smoothing) * scale * -torch.log_softmax(logits.to(stats.dtype), 1)
+        )
         grad_target = grad_target.to(target.dtype)
     return grad_logits, grad_target, None, None, None, None, None
 
@@ -213,5 +215,3 @@ for _name, _backward, _setup in (
     torch.library.register_autograd(
         f"{NAMESPACE}::{_name}", _backward, setup_context=_setup, lib=_library
     )
-
-__all__ = [*SCHEMAS, "FLIP", "SELF", "TENSOR"]

@@ -13,14 +13,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-# How the kernels find the partner of sample i in a batch of B.
-TENSOR, FLIP, ROLL, SELF = range(4)  # partner[i], B-1-i, (i-1) mod B, i
-PAIRINGS = {"tensor": TENSOR, "flip": FLIP, "roll": ROLL, "self": SELF}
+from .plan_checks import (
+    FLIP,
+    PAIRINGS,
+    ROLL,
+    Facts,
+    check_lam,
+    check_layout,
+    check_partner_values,
+    check_values,
+    integers,
+    is_host_row,
+)
 
 
 def partner_indices(pairing: int, batch_size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -82,15 +91,6 @@ def cutmix_box(
     return (*start, *stop), 1.0 - area / math.prod(spatial)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What the host knows of a plan's values, so that no device value is ever read back."""
-
-    is_permutation: bool
-    blends: bool  # some row has blend != (1, 0)
-    box_stop: tuple[int, ...]  # the largest stop per spatial dim over the rows with a box
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class MixPlan:
     """How every sample of a batch of B is mixed, as four small tensors.
@@ -124,13 +124,18 @@ class MixPlan:
     blend: Tensor
     box: Tensor
     pairing: str = "tensor"
-    _facts: _Facts | None = field(default=None, init=False)
+    _facts: Facts | None = field(default=None, init=False)
     _portable: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        _check_layout(self)
-        object.__setattr__(self, "_facts", _check_values(self))
-        one_row = all(_is_host_row(t) for t in (self.weight, self.blend, self.box))
+        check_layout(self)
+        for name in ("partner", "weight", "blend", "box"):
+            t = getattr(self, name)
+            # Kernels step from row to row; inside a row, elements are adjacent.
+            if t.shape[-1] > 1 and t.stride(-1) != 1:
+                object.__setattr__(self, name, t.contiguous())
+        object.__setattr__(self, "_facts", check_values(self))
+        one_row = all(is_host_row(t) for t in (self.weight, self.blend, self.box))
         object.__setattr__(self, "_portable", one_row and self.pairing != "tensor")
 
     # ---------------------------------------------------------------- making one
@@ -161,7 +166,7 @@ class MixPlan:
             box: D starts, then D stops, as :func:`cutmix_box` returns them.
             device: where a partner tensor goes; by default it stays where it is.
         """
-        lam = _check_lam(lam)
+        lam = check_lam(lam)
         row = torch.tensor([[lam, 1.0 - lam]], dtype=torch.float64)
         cut = box is not None
         blend = torch.tensor([[1.0, 0.0]], dtype=torch.float64) if cut else row
@@ -204,7 +209,7 @@ class MixPlan:
             boxes = torch.empty((batch_size, 0), dtype=torch.int32, device=lam.device)
             has_box = torch.zeros(batch_size, dtype=torch.bool, device=lam.device)
         else:
-            boxes = _integers("box", box).to(lam.device, torch.int32)
+            boxes = integers("box", box).to(lam.device, torch.int32)
             if boxes.ndim != 2 or boxes.shape[0] != batch_size:
                 raise ValueError(
                     f"box: expected shape [{batch_size}, 2·D] (one row for each λ), "
@@ -279,7 +284,7 @@ class MixPlan:
         if self.pairing == "tensor" and self.partner.device != device:
             return False
         rows = (self.weight, self.blend, self.box)
-        return all(t.device == device or _is_host_row(t) for t in rows)
+        return all(t.device == device or is_host_row(t) for t in rows)
 
     def check_boxes(self, name: str, spatial: Sequence[int]) -> None:
         """ValueError where a box is known to leave the ``spatial`` sizes of tensor ``name``."""
@@ -336,11 +341,6 @@ class MixPlan:
         return "\n".join([head, *rows])
 
 
-def _is_host_row(t: Tensor) -> bool:
-    """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
-    return t.device.type == "cpu" and (t.shape[0] <= 1 or t.stride(0) == 0)
-
-
 def _build(
     batch_size: int,
     partner: str | Tensor,
@@ -359,16 +359,18 @@ def _build(
         where = weight.device if weight.shape[0] == batch_size else "cpu"
         pairing, index = partner, partner_indices(PAIRINGS[partner], batch_size, where)
     else:
-        index = _integers("partner", partner)
+        index = integers("partner", partner)
         pairing = "tensor"
         if index.shape != (batch_size,):
             raise ValueError(
                 f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
                 "give one index for each sample"
             )
-        _check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
+        check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
         index = index.to(device=device or index.device, dtype=torch.int32)
-    rows = (t if t.shape[0] == batch_size else t.expand(batch_size, -1) for t in (weight, blend, box))
+    rows = (
+        t if t.shape[0] == batch_size else t.expand(batch_size, -1) for t in (weight, blend, box)
+    )
     return MixPlan(index, *rows, pairing)
 
 
@@ -380,101 +382,3 @@ def _copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: 
     buffer = buffer.to(device, non_blocking=non_blocking)
     parts = buffer.split([f.numel() for f in flat])
     return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
-
-
-# -------------------------------------------------------------------- checks
-
-
-def _check_lam(lam: float) -> float:
-    if isinstance(lam, Tensor) or not isinstance(lam, (int, float)):
-        if not hasattr(lam, "__float__") or (isinstance(lam, Tensor) and lam.device.type != "cpu"):
-            raise TypeError(
-                f"lam: expected a number on the host, got {type(lam).__name__}; for values that "
-                "live on a device use MixPlan.per_sample"
-            )
-        lam = float(lam)
-    if not 0.0 <= lam <= 1.0:
-        raise ValueError(f"lam: expected a number in [0, 1], got {lam}")
-    return float(lam)
-
-
-def _integers(name: str, value: Tensor | Sequence) -> Tensor:
-    t = torch.as_tensor(value)
-    if t.numel() and (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool):
-        raise TypeError(f"{name}: expected integers, got {t.dtype}")
-    return t
-
-
-def _check_partner_values(partner: Tensor, batch_size: int) -> None:
-    if partner.device.type == "cpu" and partner.numel():
-        low, high = (int(v) for v in torch.aminmax(partner))
-        if low < 0 or high >= batch_size:
-            raise IndexError(
-                f"partner: expected indices in [0, {batch_size}), got {low if low < 0 else high}"
-            )
-
-
-_LAYOUT = {
-    "partner": (torch.int32, 1),
-    "weight": (torch.float32, 2),
-    "blend": (torch.float64, 2),
-    "box": (torch.int32, 2),
-}
-
-
-def _check_layout(plan: MixPlan) -> None:
-    for name, (dtype, ndim) in _LAYOUT.items():
-        t = getattr(plan, name)
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name}: expected a {dtype} tensor, got {type(t).__name__}")
-        if t.dtype != dtype:
-            raise TypeError(f"{name}: expected dtype {dtype}, got {t.dtype}; use .to({dtype})")
-        if t.ndim != ndim:
-            raise ValueError(f"{name}: expected {ndim} dims, got shape {list(t.shape)}")
-        if t.shape[0] != plan.partner.shape[0]:
-            raise ValueError(
-                f"{name}: expected {plan.partner.shape[0]} rows as in partner, got {t.shape[0]}"
-            )
-    for name in ("weight", "blend"):
-        if getattr(plan, name).shape[1] != 2:
-            got = list(getattr(plan, name).shape)
-            raise ValueError(f"{name}: expected shape [B, 2], got {got}")
-    if plan.box.shape[1] not in (0, 2, 4, 6):
-        raise ValueError(
-            f"box: expected [B, 2·D] with D 1, 2 or 3 (starts, then stops), "
-            f"got shape {list(plan.box.shape)}"
-        )
-    if plan.pairing not in PAIRINGS:
-        raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {plan.pairing!r}")
-
-
-def _check_values(plan: MixPlan) -> _Facts | None:
-    """Check what lives on the host; the facts, or None where some of it lives on a device."""
-    if any(getattr(plan, f.name).device.type != "cpu" for f in fields(plan)[:4]):
-        return None
-    if torch.compiler.is_compiling():
-        return None
-    batch_size = plan.batch_size
-    if plan.pairing == "tensor":
-        _check_partner_values(plan.partner, batch_size)
-        permutation = bool(torch.bincount(plan.partner, minlength=batch_size).le(1).all())
-    else:
-        permutation = True
-    # One expanded row stands for all.
-    blend = plan.blend[:1] if _is_host_row(plan.blend) else plan.blend
-    if not bool(blend.isfinite().all() & plan.weight.isfinite().all()):
-        raise ValueError("weight, blend: expected finite numbers, got infinity or NaN")
-    blends = bool((blend != torch.tensor([1.0, 0.0], dtype=torch.float64)).any())
-    box = plan.box[:1] if _is_host_row(plan.box) else plan.box
-    d = plan.spatial_dims
-    start, stop = box[:, :d], box[:, d:]
-    bad = (start < 0) | (stop < start)
-    if bool(bad.any()):
-        row = int(bad.any(1).nonzero()[0])
-        raise ValueError(
-            f"box: expected 0 <= start <= stop in each dim (starts, then stops), "
-            f"got {box[row].tolist()} in row {row}"
-        )
-    used = stop[(stop > start).all(1)]
-    box_stop = tuple(used.amax(0).tolist()) if used.numel() else (0,) * d
-    return _Facts(permutation, blends, box_stop)

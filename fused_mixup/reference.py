@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plan import TENSOR, partner_indices
+from .plan import partner_indices
+from .plan_checks import TENSOR
 from .target import partner_rows
 
 MEAN, SUM, NONE = range(3)
@@ -121,9 +122,7 @@ def dense_target(
     total = torch.zeros((), dtype=acc, device=labels.device)
     for w, y in zip(_columns(weight, labels, acc), (labels, partner_labels), strict=True):
         hit = classes == y.unsqueeze(1)
-        values = torch.where(
-            hit, torch.tensor(on, dtype=acc), torch.tensor(off, dtype=acc)
-        )
+        values = torch.where(hit, torch.tensor(on, dtype=acc), torch.tensor(off, dtype=acc))
         total = total + _term(w.unsqueeze(1), values)
     return torch.where(valid.unsqueeze(1), total, torch.nan).to(dtype)
 
@@ -175,9 +174,7 @@ def soft_target_cross_entropy(
     reduction: int,
 ) -> tuple[Tensor, Tensor]:
     # With m = max z, l = log Σ exp(z-m):  loss = l Σ t - Σ t (z-m).  stats [B, 3] = (m, l, Σ t).
-    t = _smoothed_target(
-        logits, target, partner_labels, weight, target_smoothing, label_smoothing
-    )
+    t = _smoothed_target(logits, target, partner_labels, weight, target_smoothing, label_smoothing)
     z = logits.to(t.dtype)
     m = z.amax(1, keepdim=True)
     shifted = z - m
@@ -199,9 +196,7 @@ def soft_target_cross_entropy_backward(
     reduction: int,
 ) -> Tensor:
     # d loss / d z = (Σ t) softmax(z) - t, scaled by the gradient of the row's loss.
-    t = _smoothed_target(
-        logits, target, partner_labels, weight, target_smoothing, label_smoothing
-    )
+    t = _smoothed_target(logits, target, partner_labels, weight, target_smoothing, label_smoothing)
     m, log_sum, total = stats.unsqueeze(2).unbind(1)
     p = (logits.to(t.dtype) - m - log_sum).exp()
     scale = row_scale(grad_loss, logits.shape[0], reduction).to(t.dtype)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .plan import FLIP, ROLL, SELF, MixPlan
+from .plan import MixPlan
+from .plan_checks import FLIP, ROLL, SELF
 
 
 def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
@@ -26,7 +27,9 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
     """TypeError or IndexError for labels that are no class indices (values: on the CPU only)."""
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels: expected an int64 tensor of class indices, got {got}; use .long()")
+        raise TypeError(
+            f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
+        )
     if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
         return
     low, high = (int(v) for v in torch.aminmax(labels))
@@ -93,6 +96,8 @@ class MixedTarget:
                 f"weight: expected shape [{self.labels.shape[0]}, 2], got {list(self.weight.shape)}"
             )
         check_labels(self.partner_labels, self.num_classes)
+        if self.weight.stride(-1) != 1:  # kernels step from row to row
+            object.__setattr__(self, "weight", self.weight.contiguous())
 
     @staticmethod
     def from_labels(

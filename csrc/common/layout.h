@@ -16,19 +16,19 @@
 
 namespace fused_mixup {
 
-constexpr int kMaxDims = 12;   // dims of a sample, the batch dim not counted
+constexpr int kMaxDims = 12;  // dims of a sample, the batch dim not counted
 constexpr int kMaxSpatial = 3;
 
 // Pairing codes; the same numbers stand in fused_mixup/plan.py.
 enum Pairing : int { kTensor = 0, kFlip = 1, kRoll = 2, kSelf = 3 };
 
 struct Layout {
-  int ndim = 0;                    // 0: a sample is a single element
-  int64_t size[kMaxDims] = {};     // in elements, outermost first
+  int ndim = 0;                 // 0: a sample is a single element
+  int64_t size[kMaxDims] = {};  // in elements, outermost first
   int64_t dst_stride[kMaxDims] = {};
   int64_t src_stride[kMaxDims] = {};
-  int axis[kMaxDims] = {};         // the spatial axis whose coordinate this dim carries, or -1
-  int64_t group[kMaxDims] = {};    // elements per step of that coordinate: coordinate = i / group
+  int axis[kMaxDims] = {};       // the spatial axis whose coordinate this dim carries, or -1
+  int64_t group[kMaxDims] = {};  // elements per step of that coordinate: coordinate = i / group
 
   int64_t numel() const {
     int64_t n = 1;

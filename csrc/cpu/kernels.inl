@@ -2,10 +2,11 @@
 // its namespace. No standard header may be included between here and there: an inline function
 // compiled for a newer instruction set could be the one that the linker keeps for all.
 
+// clang-format off: vec.inl comes first.
 #include "vec.inl"
-
 #include "loss_kernels.inl"
 #include "mix_kernels.inl"
+// clang-format on
 
 const Kernels table = {
     FUSED_MIXUP_ISA,

@@ -13,9 +13,8 @@
 #define FUSED_MIXUP_AVX512
 #define FUSED_MIXUP_ISA "avx512"
 #if defined(__clang__)
-#pragma clang attribute push(                                               \
-    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c"))), \
-    apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")

@@ -122,8 +122,8 @@ double term(double weight, double value) { return weight == 0 ? 0 : weight * val
 template <typename L, typename T>
 double row_loss(const Inputs& in, int64_t i, acc_t<L>* stats) {
   const L* z = in.logits_row<L>(i);
-  const RowSums sums = loss_kernels<L, T>().forward(z, in.target_row<T>(i), in.k,
-                                                    in.sparse.smooths());
+  const RowSums sums =
+      loss_kernels<L, T>().forward(z, in.target_row<T>(i), in.k, in.sparse.smooths());
   const double nan = std::numeric_limits<double>::quiet_NaN();
   // A row of -inf alone has no distribution, as in PyTorch.
   const double log_sum = std::isinf(sums.max) ? nan : std::log(sums.exp);
@@ -133,8 +133,8 @@ double row_loss(const Inputs& in, int64_t i, acc_t<L>* stats) {
     total = row.total;
     product = term(row.constant, sums.shifted);
     for (int j = 0; j < 2; ++j) {
-      product += row.valid ? term(row.coefficient[j], double(to_float(z[row.label[j]])) - sums.max)
-                           : nan;
+      product +=
+          row.valid ? term(row.coefficient[j], double(to_float(z[row.label[j]])) - sums.max) : nan;
     }
   } else {
     const double smoothing = in.sparse.label_smoothing;
@@ -174,8 +174,7 @@ void forward_rows(Types<L, T>, const Inputs& in, const Tensor& loss, const Tenso
 
 std::tuple<Tensor, Tensor> soft_target_cross_entropy(Tensor logits, Tensor target,
                                                      OptionalTensor partner_labels,
-                                                     OptionalTensor weight,
-                                                     double target_smoothing,
+                                                     OptionalTensor weight, double target_smoothing,
                                                      double label_smoothing, int64_t reduction) {
   const Inputs in(logits, target, partner_labels, weight, target_smoothing, label_smoothing);
   const bool wide = logits.scalar_type() == ScalarType::Double;
@@ -184,9 +183,8 @@ std::tuple<Tensor, Tensor> soft_target_cross_entropy(Tensor logits, Tensor targe
   const std::vector<int64_t> loss_shape(reduction == kNone ? 1 : 0, in.batch);
   Tensor stats = torch::stable::empty(stats_shape, result);
   Tensor loss = torch::stable::empty(loss_shape, result);
-  dispatch(logits.scalar_type(), target.scalar_type(), [&](auto types) {
-    forward_rows(types, in, loss, stats, reduction);
-  });
+  dispatch(logits.scalar_type(), target.scalar_type(),
+           [&](auto types) { forward_rows(types, in, loss, stats, reduction); });
   return {loss, stats};
 }
 

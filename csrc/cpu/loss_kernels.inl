@@ -30,9 +30,9 @@ inline VD exp_nonpositive(VD x) {
   VD r = multiply_add(n, splat(-6.93147180369123816490e-01), x);
   r = multiply_add(n, splat(-1.90821492927058770002e-10), r);
   VD p = splat(1.0 / 6227020800.0);  // 1/13!
-  constexpr double kTerms[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
-                               1.0 / 40320,     1.0 / 5040,     1.0 / 720,     1.0 / 120,
-                               1.0 / 24,        1.0 / 6,        0.5};
+  constexpr double kTerms[] = {
+      1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+      1.0 / 720,       1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5};
   for (double term : kTerms) p = multiply_add(p, r, splat(term));
   p = multiply_add(p, r * r, r) + 1.0;
   const VD power = (VD)(((VL)shifted << 52) + 0x3ff0000000000000);
@@ -70,6 +70,18 @@ inline acc_t<L> chunk_max(const L* z, int64_t n) {
 template <typename A>
 struct ChunkSums {
   VecOf<A> exp[2] = {}, shifted[2] = {}, target[2] = {}, product[2] = {};
+
+  // Moves everything into `total` and starts again from zero. Sums of a few terms added up lose
+  // far fewer digits than one long sum.
+  template <bool kShifted, bool kDense>
+  void flush(ChunkSums& total) {
+    for (int k = 0; k < 2; ++k) {
+      total.exp[k] += exp[k];
+      if constexpr (kShifted) total.shifted[k] += shifted[k];
+      if constexpr (kDense) total.target[k] += target[k], total.product[k] += product[k];
+    }
+    *this = {};
+  }
 };
 
 // One vector: x = z - m, into accumulator set k. Two sets hide the latency of the additions.
@@ -118,16 +130,20 @@ RowSums forward_row(const L* z, const T* target, int64_t k) {
       continue;
     }
     const A shift = A(row.max);
-    ChunkSums<A> sums;
+    ChunkSums<A> sums, few;
     const VecOf<A> none = splat(A(0));
     int64_t i = 0;
-    for (; i + 2 * kStep <= n; i += 2 * kStep) {
-      // The next chunk (or row) comes in while this one is computed; past the end it is harmless.
-      __builtin_prefetch(zc + i + kChunk);
-      VecOf<A> t0 = none, t1 = none;
-      if constexpr (kDense) t0 = load(tc + i), t1 = load(tc + i + kStep);
-      add_vector<kShifted, kDense, A>(sums, 0, load(zc + i) - shift, t0);
-      add_vector<kShifted, kDense, A>(sums, 1, load(zc + i + kStep) - shift, t1);
+    while (i + 2 * kStep <= n) {
+      const int64_t pause = i + 32 * kStep < n - 2 * kStep + 1 ? i + 32 * kStep : n - 2 * kStep + 1;
+      for (; i < pause; i += 2 * kStep) {
+        // The next chunk (or row) comes in while this one is computed; past the end: harmless.
+        __builtin_prefetch(zc + i + kChunk);
+        VecOf<A> t0 = none, t1 = none;
+        if constexpr (kDense) t0 = load(tc + i), t1 = load(tc + i + kStep);
+        add_vector<kShifted, kDense, A>(few, 0, load(zc + i) - shift, t0);
+        add_vector<kShifted, kDense, A>(few, 1, load(zc + i + kStep) - shift, t1);
+      }
+      few.template flush<kShifted, kDense>(sums);
     }
     for (; i < n; i += kStep) {
       const int64_t part = n - i < kStep ? n - i : kStep;
@@ -198,8 +214,8 @@ void backward_row(L* grad, const L* z, const T* target, int64_t k, acc_t<L> max,
 }
 
 template <typename L, typename T>
-void loss_backward(L* grad, const L* z, const T* target, int64_t k, acc_t<L> max,
-                   acc_t<L> log_sum, acc_t<L> p_scale, acc_t<L> t_scale, acc_t<L> constant) {
+void loss_backward(L* grad, const L* z, const T* target, int64_t k, acc_t<L> max, acc_t<L> log_sum,
+                   acc_t<L> p_scale, acc_t<L> t_scale, acc_t<L> constant) {
   const auto row = target != nullptr ? backward_row<true, L, T> : backward_row<false, L, T>;
   row(grad, z, target, k, max, log_sum, p_scale, t_scale, constant);
 }

@@ -83,8 +83,8 @@ inline void store_words(BFloat16* p, VI words) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)words));
 }
 inline void store(uint8_t* p, VF v) {
-  const __m512 clamped = _mm512_min_ps(_mm512_max_ps((__m512)v, _mm512_setzero_ps()),
-                                       _mm512_set1_ps(255.0f));
+  const __m512 clamped =
+      _mm512_min_ps(_mm512_max_ps((__m512)v, _mm512_setzero_ps()), _mm512_set1_ps(255.0f));
   _mm_storeu_si128((__m128i*)p, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(clamped)));
 }
 
@@ -108,8 +108,8 @@ inline void store_words(BFloat16* p, VI words) {
   _mm_storeu_si128((__m128i*)p, narrow((__m256i)words));
 }
 inline void store(uint8_t* p, VF v) {
-  const __m256 clamped = _mm256_min_ps(_mm256_max_ps((__m256)v, _mm256_setzero_ps()),
-                                       _mm256_set1_ps(255.0f));
+  const __m256 clamped =
+      _mm256_min_ps(_mm256_max_ps((__m256)v, _mm256_setzero_ps()), _mm256_set1_ps(255.0f));
   const __m128i words = narrow(_mm256_cvtps_epi32(clamped));
   _mm_storel_epi64((__m128i*)p, _mm_packus_epi16(words, words));
 }

@@ -12,7 +12,7 @@ namespace fused_mixup {
 
 // One sample of the batch, as the plan has it.
 struct Row {
-  double own = 1;      // blend weights outside the box
+  double own = 1;  // blend weights outside the box
   double other = 0;
   Box box;
   int64_t partner = 0;
@@ -101,9 +101,9 @@ inline Layout crop_to_boxes(const Layout& layout, const std::vector<Row>& rows, 
 
 // A run of elements along the innermost dim of a sample, the same for every row of the batch.
 struct Run {
-  int64_t dst;     // offset inside the sample, in elements
+  int64_t dst;  // offset inside the sample, in elements
   int64_t src;
-  int64_t begin;   // index of its first element along the innermost dim
+  int64_t begin;  // index of its first element along the innermost dim
   int64_t length;
   int64_t coordinate[kMaxSpatial];  // of the outer dims
 };

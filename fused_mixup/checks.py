@@ -1,0 +1,164 @@
+"""Checks of the public ops' arguments: which one, what was expected, what came, the remedy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .plan import MixPlan
+from .plan_checks import is_host_row
+from .target import MixedTarget
+
+BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+FLOATING = BLENDABLE[:4]
+_MAX_DIMS = 12  # dims of a sample that kernels can walk; kMaxDims in csrc/common/layout.h
+
+
+def check_batch(
+    name: str, x: Tensor, plan: MixPlan, dtypes: tuple[torch.dtype, ...] | None
+) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
+    if dtypes is not None and x.dtype not in dtypes:
+        remedy = (
+            "convert it to a floating dtype"
+            if x.is_complex() or x.dtype == torch.bool or x.is_floating_point()
+            else "mix embeddings, not ids (and paste_ class maps)"
+        )
+        raise TypeError(
+            f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
+            f"{remedy}"
+        )
+    check_plan(name, x, plan)
+    spatial = x.ndim - 1 if x.ndim < 1 + plan.spatial_dims else plan.spatial_dims
+    if spatial < plan.spatial_dims:
+        raise ValueError(
+            f"{name}: expected at least {1 + plan.spatial_dims} dims, as the plan's boxes have "
+            f"{plan.spatial_dims}, got shape {list(x.shape)}"
+        )
+    if x.ndim - 1 > _MAX_DIMS:
+        raise ValueError(
+            f"{name}: expected at most {_MAX_DIMS + 1} dims, got {x.ndim}; flatten some"
+        )
+    if spatial and not torch.compiler.is_compiling():
+        plan.check_boxes(name, x.shape[x.ndim - spatial :])
+
+
+def check_plan(name: str, x: Tensor, plan: MixPlan) -> None:
+    if not isinstance(plan, MixPlan):
+        raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
+    if x.ndim < 1 or x.shape[0] != plan.batch_size:
+        raise ValueError(
+            f"{name}: expected shape [{plan.batch_size}, …] as in plan, got {list(x.shape)}; "
+            "draw a plan for this batch size"
+        )
+    if not plan.serves(x.device):
+        raise ValueError(
+            f"plan: expected it on {x.device} like {name}, got {plan.device}; "
+            f"use plan.to({str(x.device)!r})"
+        )
+
+
+def check_writable(name: str, x: Tensor, remedy: str) -> None:
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{name}: expected a tensor that does not require grad, as it is written in place; "
+            f"{remedy}"
+        )
+    if not x.is_contiguous() and _may_overlap(x):
+        raise ValueError(
+            f"{name}: expected each element in memory of its own, got an expanded or overlapping "
+            f"view of strides {list(x.stride())}; use .contiguous() or .clone()"
+        )
+
+
+def _may_overlap(x: Tensor) -> bool:
+    """Whether two indices may reach one element: a dim steps inside the reach of smaller ones."""
+    if x.numel() == 0:
+        return False
+    reach = 0
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
+
+
+def check_out(x: Tensor, out: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out: expected a tensor, got {type(out).__name__}")
+    if (out.shape, out.dtype, out.device) != (x.shape, x.dtype, x.device):
+        raise ValueError(
+            f"out: expected {list(x.shape)} {x.dtype} on {x.device} like x, "
+            f"got {list(out.shape)} {out.dtype} on {out.device}"
+        )
+    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
+        raise ValueError("out: expected no gradients beside it; call mix(x, plan) without out")
+    check_writable("out", out, "detach it first")
+    if torch.compiler.is_compiling() or x.numel() == 0:
+        return
+    first, last = _span(x)
+    out_first, out_last = _span(out)
+    if first <= out_last and out_first <= last:
+        raise ValueError("out: expected memory of its own, got memory shared with x; use mix_(x)")
+
+
+def _span(x: Tensor) -> tuple[int, int]:
+    """The first and last byte that x can reach."""
+    reach = sum(s * (n - 1) for s, n in zip(x.stride(), x.shape, strict=True))
+    return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size() - 1
+
+
+def check_mixed_target(logits: Tensor, target: MixedTarget) -> None:
+    if target.labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"target: expected labels of shape {list(logits.shape[:1])} for logits "
+            f"{list(logits.shape)}, got {list(target.labels.shape)}"
+        )
+    if target.num_classes != logits.shape[1]:
+        raise ValueError(
+            f"target: expected num_classes {logits.shape[1]} as in logits {list(logits.shape)}, "
+            f"got {target.num_classes}"
+        )
+    weight_serves = is_host_row(target.weight) or target.weight.device == logits.device
+    if target.labels.device != logits.device or not weight_serves:
+        raise ValueError(
+            f"target: expected it on {logits.device} like logits, got labels on "
+            f"{target.labels.device} and weight on {target.weight.device}; "
+            f"use target.to({str(logits.device)!r})"
+        )
+
+
+def check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"target: expected a MixedTarget or a tensor [B, K], got {type(target).__name__}"
+        )
+    if not target.is_floating_point():
+        raise TypeError(
+            f"target: expected soft labels (floating [B, K]) or a MixedTarget, got {target.dtype}; "
+            "for mixed labels use MixedTarget.from_labels(labels, plan, num_classes), for plain "
+            "class indices F.cross_entropy"
+        )
+    if target.shape != logits.shape:
+        raise ValueError(
+            f"target: expected shape {list(logits.shape)} as logits, got {list(target.shape)}"
+        )
+    if target.device != logits.device:
+        raise ValueError(f"target: expected it on {logits.device} like logits, got {target.device}")
+    # Kernels read a dense target in the dtype of the logits or in float32.
+    if logits.dtype == torch.float64:
+        return target.double()
+    return target if target.dtype in (logits.dtype, torch.float32) else target.float()
+
+
+def check_logits(logits: Tensor) -> None:
+    if not isinstance(logits, Tensor) or logits.dtype not in FLOATING:
+        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits: expected a floating tensor [B, K], got {got}")
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(
+            f"logits: expected shape [B, K] with K >= 1, got {list(logits.shape)}; "
+            "for [B, K, …] move the class dim last and flatten the others"
+        )

@@ -1,0 +1,121 @@
+"""``python -m fused_mixup.env``: what is installed and built, and which backend serves each op."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+
+import torch
+
+from . import backends
+from .ops import NAMESPACE, SCHEMAS
+
+MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
+
+
+def report() -> str:
+    """The environment as text: versions, hardware, compiled modules, choice of backend per op."""
+    sections = {
+        "fused_mixup": _versions(),
+        "compiled modules": _built(),
+        f"chosen (backend: {backends._forced}; see FUSED_MIXUP_BACKEND)": _chosen(),
+        "not chosen": _not_chosen(),
+    }
+    return "\n\n".join("\n".join([title, *_aligned(rows)]) for title, rows in sections.items())
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _versions() -> list[tuple[str, ...]]:
+    package = importlib.import_module("fused_mixup")
+    gpus = [torch.cuda.get_device_name(i) for i in range(_gpu_count())]
+    return [
+        ("version", getattr(package, "__version__", "unknown")),
+        ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
+        ("PyTorch", torch.__version__),
+        ("CUDA", f"{torch.version.cuda or 'none'} (of PyTorch)"),
+        ("Triton", _version("triton")),
+        ("GPU", ", ".join(gpus) or "none visible"),
+        ("CPU", f"{_cpu_capability()}, {torch.get_num_threads()} threads"),
+    ]
+
+
+def _gpu_count() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _cpu_capability() -> str:
+    known = torch.backends.cpu.get_cpu_capability()
+    chosen = getattr(_module("_C"), "cpu_capability", None)
+    return f"{known} (kernels: {chosen()})" if chosen is not None else known
+
+
+def _module(name: str):
+    """A compiled module or _build_info, or None where it is not there or does not load."""
+    try:
+        return importlib.import_module(f"fused_mixup.{name}")
+    except (ImportError, OSError):
+        return None
+
+
+def _built() -> list[tuple[str, ...]]:
+    info = _module("_build_info")
+    rows: list[tuple[str, ...]] = []
+    for device, name in MODULES.items():
+        if _module(name) is not None:
+            text = _made_with(info, name) if info else "built, from what is not recorded"
+        elif info and name in info.LEFT_OUT:
+            text = f"left out when built: {info.LEFT_OUT[name]}"
+        else:
+            text = backends.reason_unavailable("native", device) or "not built"
+        rows.append((name, text))
+    return rows
+
+
+def _made_with(info, name: str) -> str:
+    text = f"PyTorch {info.TORCH}, {info.COMPILER}"
+    if name == "_C_cuda":
+        text += f", CUDA {info.CUDA_TOOLKIT} for {info.ARCH_LIST}"
+    return text + (", DEBUG" if info.DEBUG else "")
+
+
+def _serves(op: str, device: str) -> str:
+    backend = backends.chosen(device)
+    if backends.reason_unavailable(backend, device) is not None:
+        return f"{backend}: error"  # forced, and cannot run
+    registered = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", device)
+    return backend if registered else "reference"
+
+
+def _chosen() -> list[tuple[str, ...]]:
+    rows = [(op, *(_serves(op, device) for device in backends.DEVICES)) for op in SCHEMAS]
+    return [("op", *backends.DEVICES), *rows]
+
+
+def _not_chosen() -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for device in backends.DEVICES:
+        chosen = backends.chosen(device)
+        for backend in backends.BACKENDS:
+            why = backends.reason_unavailable(backend, device)
+            if why is not None:
+                rows.append((device, backend, why))
+            elif backend != chosen:
+                order = "is forced" if backends._forced != "auto" else "comes first"
+                rows.append((device, backend, f"can run, but {chosen} {order}"))
+    return rows
+
+
+if __name__ == "__main__":
+    print(report())

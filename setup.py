@@ -1,0 +1,151 @@
+"""Builds fused_mixup: plain Python, plus up to two compiled modules.
+
+    fused_mixup._C        csrc/cpu    wherever there is a C++ compiler
+    fused_mixup._C_cuda   csrc/cuda   where there is nvcc beside a PyTorch built for its CUDA
+
+Whether a GPU is present is never asked. Both use PyTorch's stable ABI (2.10) and Python's limited
+API (3.10), so that one wheel serves every later PyTorch and Python. Settings (environment):
+
+    FUSED_MIXUP_CUDA      auto (default), 0 (leave the CUDA module out), 1 (fail if it cannot be)
+    TORCH_CUDA_ARCH_LIST  such as "8.0;9.0+PTX"; default: the visible GPUs', or 8.0;9.0;10.0+PTX
+    CUDA_HOME, CXX        toolkit and C++ compiler, where they are not found by themselves
+    MAX_JOBS, DEBUG       compile jobs at once; DEBUG=1 for -O0 -g
+
+`python tools/build_support.py` shows what would be built, without building.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+os.chdir(ROOT)
+sys.path.insert(0, str(ROOT / "tools"))  # the directory is not on the path under PEP 517
+
+import build_support as support  # noqa: E402
+
+MODULES = ("_C", "_C_cuda")
+MACROS = [
+    ("TORCH_TARGET_VERSION", "0x020a000000000000"),  # stable ABI as of PyTorch 2.10
+    ("Py_LIMITED_API", "0x030A0000"),  # Python 3.10
+]
+# Every product and sum is rounded on its own (no contraction), as eager PyTorch does.
+CXX_FLAGS = ["-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+CXX_FLAGS += ["-fvisibility=hidden", "-Wall"]
+# Kernels round explicitly (__fmul_rn), so nvcc's default contraction stays on. PyTorch takes the
+# operators of half types away; kernel files are also compiled without it, so give them back.
+NVCC_FLAGS = ["-std=c++17", "-lineinfo", "--compiler-options=-fvisibility=hidden"]
+NVCC_FLAGS += [
+    f"-U__CUDA_NO_{what}__"
+    for what in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS", "BFLOAT16_CONVERSIONS")
+]
+
+
+def stamp(plan: support.Plan, package: Path) -> None:
+    """Write what was built beside it, and take away modules of earlier builds that are left out."""
+    for name in set(MODULES) - set(plan.modules):
+        for old in package.glob(f"{name}.*so"):
+            print(f"removing {old.name}, left from an earlier build")
+            old.unlink()
+    (package / "_build_info.py").write_text(support.build_info(plan), encoding="utf-8")
+
+
+def python_command(plan: support.Plan) -> type:
+    class BuildPython(build_py):
+        def run(self) -> None:
+            package = ROOT / "fused_mixup"
+            if not self.editable_mode:
+                # build/ outlives a build: a module that is left out now must not be packed.
+                package = Path(self.build_lib, "fused_mixup")
+                shutil.rmtree(package, ignore_errors=True)
+                package.mkdir(parents=True)
+            super().run()
+            stamp(plan, package)
+
+    return BuildPython
+
+
+def extensions(plan: support.Plan) -> tuple[list, dict[str, type]]:
+    """Extension objects and the command that compiles them."""
+    _find_ninja()
+    if plan.toolkit is not None:
+        # PyTorch reads both of these; its own guess of the toolkit is not checked.
+        os.environ["CUDA_HOME"] = str(plan.toolkit.home)
+    if plan.arch_list is not None:
+        os.environ["TORCH_CUDA_ARCH_LIST"] = plan.arch_list
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+    class BuildModules(BuildExtension):
+        def build_extension(self, ext) -> None:
+            # A place that lasts, so that only changed files are compiled again.
+            kind = "debug" if plan.debug else "release"
+            name = ext.name.rpartition(".")[2]
+            self.build_temp = str(ROOT / "build" / f"{name}-torch{plan.torch.version}-{kind}")
+            super().build_extension(ext)
+
+        def run(self) -> None:
+            super().run()
+            if self.inplace:
+                stamp(plan, ROOT / "fused_mixup")
+
+    optimise = ["-O0", "-g", "-UNDEBUG"] if plan.debug else ["-O3", "-g0"]
+    nvcc_optimise = ["-O0", "-g"] if plan.debug else ["-O3"]
+    found = []
+    for name, sources in plan.modules.items():
+        cuda = name == "_C_cuda"
+        make = CUDAExtension if cuda else CppExtension
+        cxx = [*optimise, *CXX_FLAGS]
+        found.append(
+            make(
+                f"fused_mixup.{name}",
+                sources,
+                include_dirs=[str(ROOT / "csrc")],
+                define_macros=[*MACROS, ("USE_CUDA", None)] if cuda else MACROS,
+                extra_compile_args={"cxx": cxx, "nvcc": [*nvcc_optimise, *NVCC_FLAGS]},
+                py_limited_api=True,
+            )
+        )
+    return found, {"build_ext": BuildModules}
+
+
+def _find_ninja() -> None:
+    """Without ninja PyTorch compiles one file after another; pip may not put it on the PATH."""
+    if shutil.which("ninja") is None:
+        try:
+            import ninja
+        except ImportError:
+            return
+        os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
+
+
+def main() -> None:
+    options: dict = {}
+    # Not for sdist and metadata, which pip asks for first: they need no PyTorch.
+    builds = ("build", "bdist", "editable", "develop", "install")
+    if any(word.startswith(builds) for word in sys.argv[1:]):
+        try:
+            plan = support.make_plan()
+        except support.BuildError as error:
+            sys.exit(f"\nerror: {error}\n")
+        print(support.summary(plan), flush=True)
+        options["cmdclass"] = {"build_py": python_command(plan)}
+        if plan.modules:
+            options["ext_modules"], compile_command = extensions(plan)
+            options["cmdclass"] |= compile_command
+            options["options"] = {"bdist_wheel": {"py_limited_api": "cp310"}}
+    # Everything else stands in pyproject.toml; these two are here because setuptools would
+    # otherwise pack the kernels under their bare name.
+    setup(
+        packages=["fused_mixup", "fused_mixup.triton_kernels"],
+        package_dir={"fused_mixup": "fused_mixup", "fused_mixup.triton_kernels": "triton_kernels"},
+        **options,
+    )
+
+
+main()

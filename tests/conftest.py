@@ -1,0 +1,66 @@
+"""Where the tests run: every device that is there, with every backend that can serve it."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
+
+import pytest
+
+import fused_mixup as fm
+from fused_mixup import backends
+
+
+def _places() -> list:
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    places = []
+    for device in devices:
+        for backend in backends.BACKENDS:
+            # Interpreted Triton is slow: test_triton.py covers it with a grid of its own.
+            if device == "cpu" and backend == "triton":
+                continue
+            why = backends.reason_unavailable(backend, device.upper())
+            marks = [pytest.mark.skip(reason=f"{backend} on {device}: {why}")] if why else []
+            places.append(pytest.param((device, backend), marks=marks, id=f"{device}-{backend}"))
+    return places
+
+
+def pytest_report_header() -> str:
+    if torch.cuda.is_available():
+        return f"fused_mixup: testing on CPU and {torch.cuda.get_device_name()}"
+    return "fused_mixup: testing on the CPU alone, as PyTorch sees no GPU"
+
+
+@pytest.fixture(params=_places())
+def device(request):
+    """A device, with one of its backends forced for the test."""
+    name, backend = request.param
+    with fm.backend(backend):
+        yield name
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def extra_memory():
+    """A function that runs another and gives the most memory it held beyond the start, in bytes."""
+
+    def measure(run):
+        run()  # what is kept from a first call (thread pools, tables) is not the op's
+        with torch.profiler.profile(profile_memory=True, record_shapes=False) as profiler:
+            run()
+        held = peak = 0
+        for event in profiler.profiler.kineto_results.events():
+            if event.name() == "[memory]":
+                held += event.nbytes()
+                peak = max(peak, held)
+        return peak
+
+    return measure

@@ -1,0 +1,300 @@
+"""What setup.py decides to build, on machines that are only pretended, and what a wheel holds."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+if not (ROOT / "tools" / "build_support.py").exists():
+    pytest.skip("needs the source tree", allow_module_level=True)
+sys.path.insert(0, str(ROOT / "tools"))
+
+import build_probes as probes  # noqa: E402
+import build_support as support  # noqa: E402
+
+CPU_TORCH = probes.Torch("2.13.0+cpu", None)
+CUDA_TORCH = probes.Torch("2.11.0+cu130", "13.0")
+
+
+def make_toolkit(home: Path, release: str = "13.0", archs: str = "80 90 100 120") -> Path:
+    """A CUDA home whose nvcc answers the two questions that are asked of it."""
+    (home / "bin").mkdir(parents=True)
+    (home / "include").mkdir()
+    (home / "include" / "cuda_runtime.h").touch()
+    listed = "".join(f"echo compute_{arch}\n" for arch in archs.split())
+    script = f'#!/bin/sh\n[ "$1" = --version ] && echo "release {release}, V{release}.0"\n'
+    write_program(home / "bin" / "nvcc", script + f'[ "$1" = --list-gpu-arch ] && {{ {listed} }}\n')
+    return home
+
+
+def write_program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine with a C++ compiler, a CUDA PyTorch, sources, no GPU. Its settings, as a dict."""
+    monkeypatch.setattr(support, "find_torch", lambda: CUDA_TORCH)
+    monkeypatch.setattr(support, "find_compiler", lambda env: ("c++", "c++ 12.2"))
+    monkeypatch.setattr(support, "visible_gpus", list)
+    monkeypatch.setattr(probes.find_toolkit, "__defaults__", (tmp_path / "none",))
+    monkeypatch.setattr(
+        support, "_sources", lambda folder, *suffixes: [f"csrc/{folder}/mix{suffixes[0]}"]
+    )
+    return {"PATH": "", "CUDA_HOME": str(make_toolkit(tmp_path / "cuda"))}
+
+
+# ------------------------------------------------------------------ architectures
+
+
+def toolkit(*archs: tuple[int, int]) -> probes.Toolkit:
+    return probes.Toolkit(Path("cuda"), "13.0", archs)
+
+
+@pytest.mark.parametrize(
+    ("archs", "visible", "expected"),
+    [
+        (((8, 0), (9, 0), (10, 0), (12, 0)), [], "8.0;9.0;10.0+PTX"),
+        (((8, 0), (9, 0)), [], "8.0;9.0+PTX"),  # a toolkit from before 10.0
+        (((9, 0), (10, 0)), [], "9.0;10.0+PTX"),  # a toolkit that has dropped 8.0
+        ((), [], "8.0;9.0;10.0+PTX"),  # a toolkit that does not list them
+        (((8, 0), (9, 0)), [(9, 0), (9, 0)], "9.0"),
+        (((8, 0), (9, 0)), [(9, 0), (8, 0)], "8.0;9.0"),
+        (((8, 0), (9, 0)), [(12, 0)], "9.0+PTX"),  # the GPU is newer than the toolkit
+    ],
+)
+def test_arch_list(archs, visible, expected):
+    assert probes.arch_list({}, toolkit(*archs), visible)[0] == expected
+
+
+def test_arch_list_of_the_user_wins():
+    env = {"TORCH_CUDA_ARCH_LIST": "8.6"}
+    assert probes.arch_list(env, toolkit((8, 0)), [(9, 0)]) == ("8.6", "TORCH_CUDA_ARCH_LIST")
+
+
+# ------------------------------------------------------------------ toolkit
+
+
+def test_toolkit_is_asked_for_version_and_archs(tmp_path):
+    home = make_toolkit(tmp_path / "cuda", "12.4", "75 80 90")
+    found, why, notes = probes.find_toolkit({"CUDA_HOME": str(home)})
+    assert (found.home, found.version, why, notes) == (home, "12.4", None, [])
+    assert found.archs == ((7, 5), (8, 0), (9, 0))
+
+
+def test_wrapper_script_on_the_path_is_not_trusted(tmp_path):
+    wrapper = write_program(tmp_path / "local" / "bin" / "nvcc", "#!/bin/sh\n")
+    home = make_toolkit(tmp_path / "cuda")
+    found, _, notes = probes.find_toolkit({"PATH": str(wrapper.parent)}, default=home)
+    assert found.home == home
+    assert "not taken" in notes[0]
+    assert "cuda_runtime.h" in notes[0]
+
+
+def test_link_on_the_path_is_followed(tmp_path):
+    home = make_toolkit(tmp_path / "cuda")
+    link = tmp_path / "bin" / "nvcc"
+    link.parent.mkdir()
+    link.symlink_to(home / "bin" / "nvcc")
+    found, _, _ = probes.find_toolkit({"PATH": str(link.parent)}, default=tmp_path / "none")
+    assert found.home == home
+
+
+def test_wrong_cuda_home_is_not_replaced_by_a_guess(tmp_path):
+    home = make_toolkit(tmp_path / "cuda")
+    found, why, _ = probes.find_toolkit({"CUDA_HOME": str(tmp_path)}, default=home)
+    assert found is None
+    assert "CUDA_HOME" in why
+
+
+def test_versions_of_toolkit_and_pytorch():
+    assert probes.version_mismatch(CUDA_TORCH, probes.Toolkit(Path("c"), "13.2", ())) is None
+    why = probes.version_mismatch(CUDA_TORCH, probes.Toolkit(Path("c"), "12.4", ()))
+    assert "13.0" in why
+    assert "12.4" in why
+
+
+# ------------------------------------------------------------------ the plan
+
+
+def test_both_modules_without_a_gpu(machine):
+    plan = support.make_plan(machine)
+    assert sorted(plan.modules) == ["_C", "_C_cuda"]
+    assert plan.arch_list == "8.0;9.0;10.0+PTX"
+    text = support.summary(plan)
+    for word in ("2.11.0+cu130", "c++ 12.2", "13.0", plan.arch_list, machine["CUDA_HOME"]):
+        assert word in text
+
+
+def test_cuda_0_leaves_it_out(machine):
+    plan = support.make_plan({**machine, "FUSED_MIXUP_CUDA": "0"})
+    assert list(plan.modules) == ["_C"]
+    assert "FUSED_MIXUP_CUDA=0" in plan.left_out["_C_cuda"]
+
+
+def no_cuda_torch(machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(support, "find_torch", lambda: CPU_TORCH)
+    return "without CUDA"
+
+
+def no_toolkit(machine, monkeypatch, tmp_path):
+    del machine["CUDA_HOME"]
+    return "no CUDA toolkit"
+
+
+def other_major(machine, monkeypatch, tmp_path):
+    machine["CUDA_HOME"] = str(make_toolkit(tmp_path / "old", "12.4"))
+    return "is CUDA 12.4"
+
+
+def no_compiler(machine, monkeypatch, tmp_path):
+    monkeypatch.setattr(support, "find_compiler", lambda env: (None, "no C++ compiler found"))
+    return "no C++ compiler"
+
+
+@pytest.mark.parametrize("lack", [no_cuda_torch, no_toolkit, other_major, no_compiler])
+def test_what_lacks_for_cuda_is_named_and_fatal_only_where_asked_for(
+    lack, machine, monkeypatch, tmp_path
+):
+    reason = lack(machine, monkeypatch, tmp_path)
+    plan = support.make_plan(machine)
+    assert "_C_cuda" not in plan.modules
+    assert reason in plan.left_out["_C_cuda"]
+    assert reason in support.summary(plan)
+    with pytest.raises(probes.BuildError, match=re.escape(reason)):
+        support.make_plan({**machine, "FUSED_MIXUP_CUDA": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("FUSED_MIXUP_CUDA", "yes"), ("DEBUG", "full"), ("MAX_JOBS", "all")]
+)
+def test_settings_that_mean_nothing_are_refused(machine, name, value):
+    with pytest.raises(probes.BuildError, match=f"{name}.*{value}"):
+        support.make_plan({**machine, name: value})
+
+
+@pytest.mark.parametrize("env", [{"CXX": "/nonexistent", "PATH": os.defpath}, {"PATH": ""}])
+def test_no_compiler_builds_plain_python(monkeypatch, env):
+    monkeypatch.setattr(support, "find_torch", lambda: CPU_TORCH)
+    plan = support.make_plan(env)
+    assert plan.modules == {}
+    assert "plain Python" in support.summary(plan)
+
+
+def test_compiler_that_does_not_compile_is_none(tmp_path):
+    broken = write_program(tmp_path / "c++", "#!/bin/sh\necho broken >&2\nexit 1\n")
+    command, why = probes.find_compiler({"CXX": str(broken), "PATH": ""})
+    assert command is None
+    assert "broken" in why or "Python.h" in why
+
+
+def test_no_pytorch_is_an_error_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(probes.BuildError, match="--no-build-isolation"):
+        probes.find_torch()
+
+
+def test_old_pytorch_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text("__version__ = '2.9.1'\ncuda = None\n")
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(probes.BuildError, match=r"2\.9\.1"):
+        probes.find_torch()
+
+
+def test_fingerprint_follows_what_matters():
+    base = support.fingerprint(CPU_TORCH, {})
+    assert base == support.fingerprint(CPU_TORCH, {"HOME": "elsewhere"})
+    assert base != support.fingerprint(CUDA_TORCH, {})
+    assert base != support.fingerprint(CPU_TORCH, {"DEBUG": "1"})
+
+
+# ------------------------------------------------------------------ setup.py itself
+
+
+def test_setup_fails_hard_where_cuda_is_asked_for_and_cannot_be_built():
+    pytest.importorskip("setuptools")
+    result = subprocess.run(
+        [sys.executable, "setup.py", "build_py"],
+        cwd=ROOT,
+        env={**os.environ, "FUSED_MIXUP_CUDA": "1", "CXX": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "FUSED_MIXUP_CUDA=1" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the tree, with no compiler and no network."""
+    pytest.importorskip("pip")
+    setuptools = pytest.importorskip("setuptools")
+    version = tuple(map(int, setuptools.__version__.split(".")[:2]))
+    if version < (70, 1) and importlib.util.find_spec("wheel") is None:
+        pytest.skip("needs setuptools 70.1 or the wheel package")
+    work = tmp_path_factory.mktemp("wheel")
+    rubbish = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, work / "tree", ignore=rubbish)
+    # What an earlier build left behind must not be packed.
+    stale = work / "tree" / "build" / "lib" / "fused_mixup" / "_C_cuda.abi3.so"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    command += ["--no-index", "--quiet", "--wheel-dir", str(work), str(work / "tree")]
+    env = {**os.environ, "CXX": "/nonexistent", "FUSED_MIXUP_CUDA": "auto"}
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (path,) = work.glob("*.whl")
+    return path
+
+
+def test_wheel_without_a_compiler_is_plain_python(wheel):
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in names if name.endswith((".so", ".pyd"))]
+    assert "fused_mixup/_build_info.py" in names
+
+
+def test_wheel_holds_every_python_file_and_nothing_under_the_bare_name(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for path in (ROOT / "fused_mixup").glob("*.py"):
+        assert f"fused_mixup/{path.name}" in names
+    for path in (ROOT / "triton_kernels").glob("*.py"):
+        assert f"fused_mixup/triton_kernels/{path.name}" in names
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"fused_mixup"}
+
+
+def where_is(module: str, path: Path, cwd: Path) -> Path:
+    code = f"import importlib.util as u; print(u.find_spec({module!r}).origin)"
+    env = {**os.environ, "PYTHONPATH": str(path), "FUSED_MIXUP_BACKEND": "auto"}
+    out = subprocess.check_output([sys.executable, "-c", code], env=env, cwd=cwd, text=True)
+    return Path(out.strip()).resolve()
+
+
+def test_triton_kernels_of_a_wheel(wheel, tmp_path):
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    found = where_is("fused_mixup.triton_kernels", site, tmp_path)
+    assert found == (site / "fused_mixup" / "triton_kernels" / "__init__.py").resolve()
+
+
+def test_triton_kernels_of_a_bare_source_tree(tmp_path):
+    found = where_is("fused_mixup.triton_kernels", ROOT, tmp_path)
+    assert found == ROOT / "triton_kernels" / "__init__.py"

@@ -1,0 +1,103 @@
+"""The environment report: what it must tell, and that it tells the truth about forced backends."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fused_mixup
+from fused_mixup import backends, env
+from fused_mixup.ops import SCHEMAS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def section(text: str, title: str) -> list[list[str]]:
+    """The rows under the title, split into words."""
+    (body,) = [part for part in text.split("\n\n") if part.startswith(title)]
+    return [line.split() for line in body.splitlines()[1:]]
+
+
+def run_env(**settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fused_mixup.env"],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_versions_and_hardware():
+    rows = dict(line.split(maxsplit=1) for line in env.report().split("\n\n")[0].splitlines()[1:])
+    assert rows["version"] == fused_mixup.__version__
+    assert rows["Python"].startswith(platform.python_version())
+    assert rows["PyTorch"] == torch.__version__
+    assert rows["CUDA"].startswith(torch.version.cuda or "none")
+    assert f"{torch.get_num_threads()} threads" in rows["CPU"]
+    assert torch.backends.cpu.get_cpu_capability() in rows["CPU"]
+    if not torch.cuda.is_available():
+        assert rows["GPU"] == "none visible"
+
+
+def test_every_op_on_every_device():
+    head, *rows = section(env.report(), "chosen")
+    assert head == ["op", *backends.DEVICES]
+    assert [row[0] for row in rows] == list(SCHEMAS)
+    assert all(len(row) == len(head) for row in rows)
+
+
+def test_every_backend_is_chosen_or_explained():
+    with fused_mixup.backend("auto"):
+        text = env.report()
+    explained = {(row[0], row[1]) for row in section(text, "not chosen")}
+    for device in backends.DEVICES:
+        with fused_mixup.backend("auto"):
+            chosen = backends.chosen(device)
+        assert {b for d, b in explained if d == device} == set(backends.BACKENDS) - {chosen}
+
+
+def test_forced_backend_is_reported():
+    with fused_mixup.backend("reference"):
+        _, *rows = section(env.report(), "chosen (backend: reference")
+        assert all(row[1:] == ["reference", "reference"] for row in rows)
+
+
+def test_forced_backend_that_cannot_run_is_no_fallback():
+    with fused_mixup.backend("triton"):
+        text = env.report()
+    refused = [d for d in backends.DEVICES if backends.reason_unavailable("triton", d) is not None]
+    if not refused:
+        pytest.skip("Triton runs on every device here")
+    _, *rows = section(text, "chosen (backend: triton")
+    for row in rows:
+        assert row.count("error") == len(refused)
+    for device in refused:
+        assert backends.reason_unavailable("triton", device) in text
+
+
+def test_compiled_modules_say_what_they_are_or_why_not():
+    rows = section(env.report(), "compiled modules")
+    assert [row[0] for row in rows] == ["_C", "_C_cuda"]
+    assert all(len(row) > 2 for row in rows)
+
+
+@pytest.mark.parametrize("forced", ["auto", "reference"])
+def test_command(forced):
+    result = run_env(FUSED_MIXUP_BACKEND=forced)
+    assert result.returncode == 0, result.stderr
+    assert f"(backend: {forced};" in result.stdout
+
+
+def test_command_refuses_an_unknown_backend():
+    result = run_env(FUSED_MIXUP_BACKEND="fastest")
+    assert result.returncode != 0
+    assert "'fastest'" in result.stderr
+    assert all(name in result.stderr for name in ("auto", "native", "triton", "reference"))

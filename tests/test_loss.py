@@ -1,0 +1,311 @@
+"""soft_target_cross_entropy: values, gradients, numerics and memory."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import FLOATS, loss_targets, values
+
+import fused_mixup as fm
+from fused_mixup import MixedTarget, MixPlan
+
+# 1 and 2: degenerate; 5 and 33: partial vectors; 1000: ImageNet; 2048+1 and 5000: several chunks.
+CLASSES = (1, 2, 5, 33, 1000, 2049, 5000)
+
+
+def truth(logits, target, **kw):
+    """F.cross_entropy in float64 on the same, rounded inputs, and its gradient."""
+    z = logits.detach().cpu().double().requires_grad_()
+    dense = target.dense(torch.float64) if isinstance(target, MixedTarget) else target
+    loss = F.cross_entropy(z, dense.detach().cpu().double(), **kw)
+    (grad,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach(), grad
+
+
+def ours(logits, target, **kw):
+    z = logits.detach().requires_grad_()
+    loss = fm.soft_target_cross_entropy(z, target, **kw)
+    (grad,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach(), grad
+
+
+def check(logits, target, **kw):
+    dtype = logits.dtype
+    loss, grad = ours(logits, target, **kw)
+    expected, expected_grad = truth(logits, target, **kw)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert grad.dtype == dtype and grad.shape == logits.shape
+    k = logits.shape[1]
+    # Sums over K terms of float32 in several accumulators; float64 targets carry float32 weights.
+    eps = 1e-13 if dtype == torch.float64 else 6e-7
+    size = expected.abs() + math.log(k) + 1
+    assert ((loss.cpu().double() - expected).abs() <= eps * 4 * size).all()
+    scale = 1 / logits.shape[0] if kw.get("reduction", "mean") == "mean" else 1.0
+    bound = torch.finfo(dtype).eps / 2 * expected_grad.abs() + eps * 2 * scale
+    if dtype == torch.float16:
+        bound = bound + 6e-8  # half a denormal of float16
+    assert ((grad.cpu().double() - expected_grad).abs() <= bound * 1.01).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("num_classes", CLASSES)
+def test_sparse_target(device, dtype, num_classes):
+    batch_size = 7 if num_classes > 1000 else 33
+    logits = (values((batch_size, num_classes), dtype) * 3).to(device)
+    for _, target in loss_targets(batch_size, num_classes, device):
+        for reduction in ("mean", "sum", "none"):
+            for smoothing in (0.0, 0.1):
+                check(logits, target, reduction=reduction, label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("num_classes", CLASSES)
+def test_dense_target(device, dtype, num_classes):
+    batch_size = 7
+    logits = (values((batch_size, num_classes), dtype) * 3).to(device)
+    dense = torch.rand(batch_size, num_classes)
+    dense[dense < 0.3] = 0
+    dense /= num_classes
+    for target_dtype in FLOATS:
+        for reduction in ("mean", "sum", "none"):
+            for smoothing in (0.0, 0.1):
+                target = dense.to(target_dtype).to(device)
+                check(logits, target, reduction=reduction, label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("batch_size", [0, 1, 2, 3, 64, 1000])
+def test_batch_sizes(device, batch_size):
+    logits = torch.randn(batch_size, 10, device=device)
+    for _, target in loss_targets(batch_size, 10, device):
+        for reduction in ("sum", "none"):
+            check(logits, target, reduction=reduction)
+        if batch_size:
+            check(logits, target)
+        else:
+            assert fm.soft_target_cross_entropy(logits, target).isnan()  # as PyTorch's mean of none
+
+
+def test_views_of_logits(device):
+    base = torch.randn(9, 50, device=device)
+    for _, target in loss_targets(8, 37, device):
+        for view in (
+            base[1:, 5:42],
+            base[:8, 13:],
+            torch.randn(37, 8, device=device).t(),
+            torch.randn(8, 74, device=device)[:, ::2],
+            torch.randn(1, 37, device=device).expand(8, 37),
+        ):
+            check(view, target)
+            check(view, target.dense())
+
+
+def test_gradients_in_float64(device):
+    z = torch.randn(5, 7, dtype=torch.float64, device=device, requires_grad=True)
+    for _, target in loss_targets(5, 7, device):
+        for reduction in ("mean", "sum", "none"):
+
+            def loss(t, y=target, r=reduction):
+                return fm.soft_target_cross_entropy(t, y, reduction=r, label_smoothing=0.1)
+
+            assert torch.autograd.gradcheck(loss, z)
+            assert torch.autograd.gradgradcheck(loss, z)
+
+
+def test_gradients_of_a_dense_target(device):
+    z = torch.randn(4, 6, dtype=torch.float64, device=device, requires_grad=True)
+    t = torch.rand(4, 6, dtype=torch.float64, device=device, requires_grad=True)
+    for reduction in ("mean", "sum", "none"):
+
+        def loss(z, t, r=reduction):
+            return fm.soft_target_cross_entropy(z, t, reduction=r, label_smoothing=0.2)
+
+        assert torch.autograd.gradcheck(loss, (z, t))
+        assert torch.autograd.gradgradcheck(loss, (z, t))
+
+
+def test_upstream_gradients(device):
+    z = torch.randn(6, 11, device=device, requires_grad=True)
+    (_, target), *_ = loss_targets(6, 11, device)
+    upstream = torch.randn(6, device=device)
+    rows = fm.soft_target_cross_entropy(z, target, reduction="none")
+    (got,) = torch.autograd.grad(rows, z, upstream)
+    rows = F.cross_entropy(z, target.dense(), reduction="none")
+    (expected,) = torch.autograd.grad(rows, z, upstream)
+    torch.testing.assert_close(got, expected)
+    one = fm.soft_target_cross_entropy(z, target, reduction="none")
+    (got,) = torch.autograd.grad(one, z, upstream[:1].expand(6))
+    torch.testing.assert_close(
+        got,
+        torch.autograd.grad(
+            F.cross_entropy(z, target.dense(), reduction="none"), z, upstream[:1].expand(6)
+        )[0],
+    )
+
+
+# ------------------------------------------------------------------ numerics
+
+
+def plain(labels, num_classes, device):
+    """One-hot: λ = 1, no smoothing."""
+    plan = MixPlan.identity(len(labels))
+    return MixedTarget.from_labels(torch.tensor(labels), plan, num_classes).to(device)
+
+
+def test_no_mixing_is_the_hard_cross_entropy(device):
+    logits = torch.randn(5, 100, device=device)
+    labels = [0, 99, 5, 5, 42]
+    got = fm.soft_target_cross_entropy(logits, plain(labels, 100, device))
+    torch.testing.assert_close(got, F.cross_entropy(logits, torch.tensor(labels, device=device)))
+
+
+def test_gradient_of_the_true_class_in_bfloat16(device):
+    # p = 0.999: the entry is p - 1, which a rounded p would lose entirely.
+    k = 1000
+    logits = torch.zeros(1, k, dtype=torch.bfloat16)
+    logits[0, 3] = math.log(0.999 / 0.001 * (k - 1))
+    target = plain([3], k, device)
+    _, grad = ours(logits.to(device), target)
+    _, expected = truth(logits, target)
+    assert abs(expected[0, 3].item() + 0.001) < 2e-4
+    assert abs(grad[0, 3].item() / expected[0, 3].item() - 1) < 0.005
+
+
+@pytest.mark.parametrize("shift", [1e4, -1e4])
+def test_logits_far_from_zero(device, shift):
+    torch.manual_seed(1)
+    base = torch.randn(8, 300, dtype=torch.float64)
+    # The shifted logits are exact in float32, so that only the loss can lose digits.
+    shifted = ((base * 512).round() / 512 + shift).float()
+    for _, target in loss_targets(8, 300, device):
+        for t in (target, target.dense()):
+            loss, grad = ours(shifted.to(device), t)
+            expected, expected_grad = truth(shifted, t)
+            assert loss.isfinite() and abs(loss.item() / expected.item() - 1) < 1e-5
+            torch.testing.assert_close(grad.cpu().double(), expected_grad, rtol=1e-5, atol=1e-8)
+
+
+def test_masked_classes(device):
+    # A logit of -inf where the target is 0: finite, and the gradient there is 0.
+    for k in (10, 5000):
+        logits = torch.randn(4, k, device=device)
+        logits[:, k // 2 :] = -math.inf
+        target = plain([0, 1, 2, 3], k, device)
+        kept = F.cross_entropy(logits[:, : k // 2], torch.arange(4, device=device))
+        for t in (target, target.dense()):
+            loss, grad = ours(logits, t)
+            torch.testing.assert_close(loss, kept)
+            assert (grad[:, k // 2 :] == 0).all() and grad.isfinite().all()
+        first = logits.flip(1).contiguous()  # whole chunks of -inf before the first number
+        loss, _ = ours(first, plain([k - 1 - i for i in range(4)], k, device))
+        torch.testing.assert_close(loss, kept)
+        smoothed = fm.soft_target_cross_entropy(first, target, label_smoothing=0.1)
+        assert smoothed.item() == math.inf
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nan_and_infinity_reach_the_loss(device, bad):
+    for k in (10, 5000):
+        for at in (0, k - 1):
+            logits = torch.randn(2, k, device=device)
+            logits[0, at] = bad
+            target = plain([1, 1], k, device)
+            for t in (target, target.dense()):
+                loss, grad = ours(logits, t, reduction="none")
+                assert loss[0].isnan() and loss[1].isfinite()
+                assert grad[0].isnan().any() and grad[1].isfinite().all()
+    everything = torch.full((1, 6), -math.inf, device=device)
+    assert fm.soft_target_cross_entropy(everything, plain([1], 6, device)).isnan()
+
+
+def test_labels_unseen_by_the_checks_poison_their_row_only(device):
+    # As on a GPU, where no check reads them: NaN for the row, nothing read out of bounds.
+    logits = torch.randn(3, 12, device=device)
+    target = plain([1, 2, 3], 12, device)
+    target.labels.copy_(torch.tensor([1, 12, 2**40]))
+    loss, grad = ours(logits, target, reduction="none")
+    assert loss.isnan().tolist() == [False, True, True]
+    assert grad.isnan().all(1).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_error_is_no_larger_than_eager(device, dtype):
+    torch.manual_seed(2)
+    logits = (torch.randn(64, 1000) * 4).to(dtype).to(device)
+    plan = MixPlan.uniform(64, "flip", 0.37)
+    target = MixedTarget.from_labels(torch.randint(0, 1000, (64,)), plan, 1000, 0.1).to(device)
+    expected, expected_grad = truth(logits, target)
+    z = logits.clone().requires_grad_()
+    eager = torch.sum(-target.dense() * F.log_softmax(z.float(), -1), -1).mean()
+    (eager_grad,) = torch.autograd.grad(eager, z)
+    loss, grad = ours(logits, target)
+    # Margin: one unit in the last place of the float32 loss.
+    assert abs(loss.item() - expected.item()) <= abs(eager.item() - expected.item()) + 1e-6
+    error = (grad.cpu().double() - expected_grad).abs().mean()
+    eager_error = (eager_grad.cpu().double() - expected_grad).abs().mean()
+    assert error <= eager_error * 1.02
+
+
+def test_deterministic(device):
+    logits = torch.randn(257, 1031, device=device)
+    (_, target), *_ = loss_targets(257, 1031, device)
+    first = ours(logits, target)
+    for _ in range(5):
+        again = ours(logits, target)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+# ------------------------------------------------------------------ memory
+
+
+def test_no_dense_target_is_ever_allocated(extra_memory):
+    if fm.backends.chosen("CPU") != "native":
+        pytest.skip(
+            "the reference builds a dense target: "
+            + str(fm.backends.reason_unavailable("native", "CPU"))
+        )
+    logits = torch.randn(64, 10_000)
+    (_, target), *_ = loss_targets(64, 10_000)
+    size = 64 * 10_000 * 4
+    assert extra_memory(lambda: fm.soft_target_cross_entropy(logits, target)) < 64 * 1024
+    assert extra_memory(lambda: F.cross_entropy(logits, target.dense())) > 2 * size
+    z = logits.requires_grad_()
+
+    def both():
+        torch.autograd.grad(fm.soft_target_cross_entropy(z, target), z)
+
+    assert size <= extra_memory(both) < size + 64 * 1024  # the gradient itself
+
+
+# ------------------------------------------------------------------ bad input
+
+Z = torch.randn(4, 6)
+(_, TARGET), *_ = loss_targets(4, 6)
+(_, OTHER_K), *_ = loss_targets(4, 7)
+(_, OTHER_B), *_ = loss_targets(5, 6)
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "kw", "error", "says"),
+    [
+        (Z.long(), TARGET, {}, TypeError, "logits: expected a floating"),
+        ([1.0], TARGET, {}, TypeError, "logits"),
+        (Z[0], TARGET, {}, ValueError, r"logits: expected shape \[B, K\]"),
+        (torch.randn(4, 6, 2), TARGET, {}, ValueError, "move the class dim last"),
+        (torch.empty(4, 0), TARGET, {}, ValueError, "K >= 1"),
+        (Z, OTHER_K, {}, ValueError, "num_classes 6"),
+        (Z, OTHER_B, {}, ValueError, "labels of shape"),
+        (Z, torch.arange(4), {}, TypeError, "MixedTarget.from_labels"),
+        (Z, torch.rand(4, 7), {}, ValueError, "target: expected shape"),
+        (Z, 3, {}, TypeError, "target: expected a MixedTarget"),
+        (Z, TARGET, {"reduction": "avg"}, ValueError, "reduction"),
+        (Z, TARGET, {"label_smoothing": 2.0}, ValueError, "label_smoothing"),
+        (Z, TARGET.to("meta"), {}, ValueError, "use target.to"),
+        (Z, torch.rand(4, 6, device="meta"), {}, ValueError, "target: expected it on cpu"),
+    ],
+)
+def test_bad_input(logits, target, kw, error, says):
+    with pytest.raises(error, match=says):
+        fm.soft_target_cross_entropy(logits, target, **kw)

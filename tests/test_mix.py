@@ -1,0 +1,326 @@
+"""mix_, mix, paste_: values against the rule worked out sample by sample, and what they promise."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases import (
+    BLENDABLE,
+    FLOATS,
+    GRID,
+    layouts,
+    mix_by_hand,
+    plans,
+    random_boxes,
+    values,
+)
+
+import fused_mixup as fm
+from fused_mixup import MixPlan
+
+
+def to_device(plan, device):
+    return plan if device == "cpu" else plan.to(device)
+
+
+@pytest.mark.parametrize("dtype", BLENDABLE, ids=str)
+def test_all_plans_shapes_and_batches(device, dtype):
+    for batch_size, shape in GRID:
+        x = values((batch_size, *shape), dtype)
+        for name, plan in plans(batch_size, shape):
+            expected = mix_by_hand(x, plan)
+            plan = to_device(plan, device)
+            got = x.to(device, copy=True)
+            assert fm.mix_(got, plan) is got
+            assert torch.equal(got.cpu(), expected), f"mix_ {batch_size} {shape} {name}"
+            got = fm.mix(x.to(device), plan)
+            assert torch.equal(got.cpu(), expected), f"mix {batch_size} {shape} {name}"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint8], ids=str)
+@pytest.mark.parametrize("shape", [[3, 7, 5], [3, 20, 33], [2, 3, 4, 5]], ids=str)
+def test_memory_layouts(device, dtype, shape):
+    x = values((5, *shape), dtype)
+    for plan_name, plan in plans(5, shape):
+        expected = mix_by_hand(x, plan)
+        plan = to_device(plan, device)
+        for name, view in layouts(x.to(device)):
+            got = fm.mix(view, plan)
+            assert torch.equal(got.cpu(), expected), f"mix {plan_name} {name}"
+            assert got.stride() == torch.empty_like(view).stride()
+            out = torch.empty((*x.shape[1:], 5), dtype=dtype, device=device).movedim(-1, 0)
+            assert fm.mix(view, plan, out=out) is out
+            assert torch.equal(out.cpu(), expected), f"mix out {plan_name} {name}"
+            fm.mix_(view, plan)
+            assert torch.equal(view.cpu(), expected), f"mix_ {plan_name} {name}"
+
+
+def test_writes_nothing_beside_a_view(device):
+    whole = values((6, 3, 8, 12), torch.float32, device)
+    before = whole.clone()
+    view = whole[1:5, :, 2:7, 3:11]
+    fm.mix_(view, MixPlan.uniform(4, "roll", 0.5))
+    fm.mix_(view, MixPlan.uniform(4, torch.tensor([2, 0, 3, 1], device=device), 0.5, [0, 0, 5, 8]))
+    view.copy_(before[1:5, :, 2:7, 3:11])
+    assert torch.equal(whole, before)
+
+
+def test_float32_equals_eager_bit_for_bit(device):
+    x = torch.randn(64, 3, 32, 32, device=device)
+    partner = torch.randperm(64, device=device)
+    for lam in torch.rand(50).tolist():
+        expected = x * lam + x[partner] * (1 - lam)
+        got = fm.mix_(x.clone(), MixPlan.uniform(64, partner, lam))
+        assert torch.equal(got.view(torch.int32), expected.view(torch.int32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_types_are_nearer_the_truth_than_eager(device, dtype):
+    x = torch.randn(16, 1000, dtype=torch.float64).to(dtype).to(device)
+    lam = 0.3712
+    truth = x.double() * lam + x.flip(0).double() * (1 - lam)
+    eager = x * lam + x.flip(0) * (1 - lam)
+    got = fm.mix(x, MixPlan.uniform(16, "flip", lam))
+    error, eager_error = ((t.double() - truth).abs() for t in (got, eager))
+    assert error.max() <= eager_error.max() and error.mean() < eager_error.mean()
+    ulp = truth.abs() * torch.finfo(dtype).eps / 2
+    assert (error <= ulp * 1.001 + 1e-7).all()  # rounded once: half a unit in the last place
+
+
+def test_uint8_rounds_half_to_even(device):
+    x = torch.tensor([[0, 1, 2, 3, 254, 255], [1, 2, 3, 4, 255, 254]], dtype=torch.uint8)
+    got = fm.mix(x.to(device), MixPlan.uniform(2, "flip", 0.5))
+    assert got[0].tolist() == [0, 2, 2, 4, 254, 254]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_weight_of_zero_drops_its_term(device, bad):
+    x = torch.ones(4, 600, device=device)
+    x[3] = bad
+    lam = torch.tensor([1.0, 0.5, 1.0, 0.0], device=device)
+    plan = MixPlan.per_sample(lam, "flip")
+    for got in (fm.mix(x, plan), fm.mix_(x.clone(), plan)):
+        assert (got == 1).all()
+    assert (fm.mix_(x[:3].clone(), MixPlan.identity(3)) == 1).all()
+
+
+def test_special_values_pass_through_a_paste(device):
+    bits = torch.randint(-(2**31), 2**31 - 1, (4, 3, 9, 11), dtype=torch.int32, device=device)
+    x = bits.view(torch.float32)
+    plan = MixPlan.uniform(4, "roll", 0.5, [2, 3, 9, 8])
+    expected = bits.clone()
+    expected[:, :, 2:9, 3:8] = bits.roll(1, 0)[:, :, 2:9, 3:8]
+    assert torch.equal(fm.mix(x, plan).view(torch.int32), expected)
+    fm.mix_(x, plan)
+    assert torch.equal(bits, expected)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.complex64]
+    + [torch.complex128, torch.float8_e4m3fn, *BLENDABLE],
+    ids=str,
+)
+def test_paste_moves_any_dtype(device, dtype):
+    for shape in ([3, 20, 33], [17], [2, 3, 4, 5]):
+        x = (torch.randn(5, *shape) * 50).to(dtype)
+        bits = x.view(torch.uint8) if dtype.itemsize == 1 else x
+        for name, plan in plans(5, shape):
+            if plan.blends:
+                continue
+            expected = bits.clone()
+            for i in range(5):
+                box, d = plan.box[i].tolist(), plan.spatial_dims
+                if d:
+                    at = (..., *(slice(a, b) for a, b in zip(box[:d], box[d:], strict=True)))
+                    expected[i][at] = bits[int(plan.partner[i])][at]
+            got = x.to(device, copy=True)
+            assert fm.paste_(got, to_device(plan, device)) is got
+            got = got.cpu().view(torch.uint8) if dtype.itemsize == 1 else got.cpu()
+            assert torch.equal(got, expected), f"{shape} {name}"
+
+
+def test_large_batch(device):
+    x = torch.randn(5000, 3, 4, 5)
+    lam = torch.rand(5000)
+    for partner in (torch.randperm(5000), torch.randint(0, 5000, (5000,))):
+        plan = MixPlan.per_sample(lam, partner, random_boxes(5000, [4, 5]), lam < 0.5)
+        expected = mix_by_hand(x, plan)
+        got = fm.mix_(x.to(device, copy=True), to_device(plan, device))
+        assert torch.equal(got.cpu(), expected)
+
+
+@pytest.mark.parametrize("shape", [[0], [3, 0, 5], [3, 4, 0]], ids=str)
+def test_dims_of_size_zero(device, shape):
+    x = torch.empty(4, *shape, device=device)
+    assert fm.mix(x, MixPlan.uniform(4, "flip", 0.5)).shape == x.shape
+    fm.mix_(x, MixPlan.uniform(4, "roll", 0.5))
+    fm.paste_(x, MixPlan.uniform(4, "roll", 0.5, [0] * 2))
+
+
+def test_batch_of_scalars(device):
+    x = torch.arange(5.0, device=device)
+    got = fm.mix(x, MixPlan.uniform(5, "flip", 0.25))
+    assert torch.equal(got, x * 0.25 + x.flip(0) * 0.75)
+
+
+def test_uniform_plan_on_the_host_serves_every_device(device):
+    x = torch.randn(6, 3, 8, 8, device=device)
+    plan = MixPlan.uniform(6, "flip", 0.3, [1, 2, 5, 7])
+    moved = fm.mix(x, plan.to(device))
+    assert torch.equal(fm.mix(x, plan), moved)
+
+
+# ------------------------------------------------------------------ gradients
+
+
+def gradient_plans(batch_size, device):
+    for name, plan in plans(batch_size, [2, 3, 4]):
+        yield name, to_device(plan, device)
+
+
+def test_gradcheck_and_gradgradcheck(device):
+    x = torch.randn(3, 2, 3, 4, dtype=torch.float64, device=device, requires_grad=True)
+    for _, plan in gradient_plans(3, device):
+        assert torch.autograd.gradcheck(lambda t, p=plan: fm.mix(t, p), x, fast_mode=True)
+        assert torch.autograd.gradgradcheck(lambda t, p=plan: fm.mix(t, p), x, fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 33])
+def test_backward_is_the_transpose(device, dtype, batch_size):
+    shape = [3, 20, 33] if batch_size < 33 else [3, 7, 5]
+    g = values((batch_size, *shape), dtype)
+    acc = torch.float64 if dtype == torch.float64 else torch.float32
+    for name, plan in plans(batch_size, shape):
+        x = torch.zeros((batch_size, *shape), dtype=torch.float64, requires_grad=True)
+        mask = torch.zeros_like(x, dtype=torch.bool)
+        d = plan.spatial_dims
+        for i in range(batch_size):
+            box = plan.box[i].tolist()
+            if d:
+                at = (..., *(slice(a, b) for a, b in zip(box[:d], box[d:], strict=True)))
+                mask[i][at] = True
+        w = plan.blend.to(acc).double().view(batch_size, 2, *[1] * len(shape))
+        other = x[plan.partner.long()]
+        out = torch.where(mask, other, w[:, 0] * x + w[:, 1] * other)
+        (expected,) = torch.autograd.grad(out, x, g.double())
+        for layout, grad in layouts(g.to(device)):
+            leaf = torch.zeros(g.shape, dtype=dtype, device=device, requires_grad=True)
+            y = fm.mix(leaf, to_device(plan, device))
+            (got,) = torch.autograd.grad(y, leaf, grad)
+            # Products rounded one by one in the arithmetic type, a sum over up to B of them, and
+            # one rounding to the dtype.
+            error = (got.cpu().double() - expected).abs()
+            count = torch.bincount(plan.partner.long(), minlength=batch_size).max().item() + 1
+            bound = torch.finfo(dtype).eps * expected.abs()
+            bound = bound + torch.finfo(acc).eps * count * g.double().abs().max() * count
+            assert (error <= bound).all(), f"{name} {layout}"
+
+
+def test_unused_infinite_gradient_does_not_leak(device):
+    x = torch.ones(2, 3, requires_grad=True, device=device)
+    y = fm.mix(x, MixPlan.per_sample(torch.tensor([1.0, 1.0]), "flip").to(device))
+    (grad,) = torch.autograd.grad(y, x, torch.tensor([[math.inf] * 3, [1.0] * 3], device=device))
+    assert grad[1].tolist() == [1.0] * 3
+
+
+# ------------------------------------------------------------------ memory
+
+
+def test_mix_in_place_takes_no_copy_of_the_batch(extra_memory):
+    x = torch.randn(64, 3, 96, 96)
+    assert extra_memory(lambda: x.clone()) == 6.75 * 2**20  # what a copy would show
+    permutation = MixPlan.uniform(64, torch.randperm(64), 0.3)
+    anything = MixPlan.per_sample(torch.rand(64), torch.randint(0, 64, (64,)))
+    box = MixPlan.uniform(64, "roll", 0.5, [10, 10, 90, 90])
+    for plan in (MixPlan.uniform(64, "flip", 0.3), permutation, anything, box):
+        assert extra_memory(lambda p=plan: fm.mix_(x, p)) < 2**20
+
+
+# ------------------------------------------------------------------ bad input
+
+B = 4
+
+
+def image(**kw):
+    return torch.ones(B, 3, 8, 8, **kw)
+
+
+FLIP = MixPlan.uniform(B, "flip", 0.5)
+WIDE = MixPlan.uniform(B, "flip", 0.5, [0, 0, 9, 3])
+VOLUME = MixPlan.uniform(3, "flip", 0.5, [0, 0, 0, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("x", "plan", "error", "says"),
+    [
+        (image(dtype=torch.int64), FLIP, TypeError, "mix embeddings, not ids"),
+        (image(dtype=torch.complex64), FLIP, TypeError, "x: expected float16"),
+        ([1, 2], FLIP, TypeError, "x: expected a tensor"),
+        (image(), 0.5, TypeError, "plan: expected a MixPlan"),
+        (image()[:3], FLIP, ValueError, r"x: expected shape \[4, …\]"),
+        (torch.ones(()), FLIP, ValueError, "x: expected shape"),
+        (image(), WIDE, ValueError, "plan: expected boxes inside"),
+        (torch.ones(3, 8, 8), VOLUME, ValueError, "at least 4 dims"),
+        (image(device="meta"), FLIP.to("meta"), None, ""),
+        (image(device="meta"), MixPlan.per_sample(torch.rand(B)), ValueError, "use plan.to"),
+        (torch.ones([B] + [1] * 13), FLIP, ValueError, "at most 13 dims"),
+    ],
+)
+def test_bad_input(x, plan, error, says):
+    for op in (fm.mix_, fm.mix):
+        if error is None:
+            op(x, plan)
+            continue
+        before = x.clone() if isinstance(x, torch.Tensor) and x.device.type == "cpu" else None
+        with pytest.raises(error, match=says):
+            op(x, plan)
+        assert before is None or torch.equal(x, before)
+
+
+def test_in_place_refuses_what_it_would_break():
+    x = image(requires_grad=True)
+    with pytest.raises(ValueError, match="does not require grad.*mix\\(x, plan\\)"):
+        fm.mix_(x, FLIP)
+    with torch.no_grad():
+        fm.mix_(x, FLIP)  # as PyTorch's own in-place ops
+    overlapping = (torch.ones(1, 8).expand(B, 8), torch.ones(10).as_strided((B, 4), (2, 1)))
+    for view in overlapping:
+        with pytest.raises(ValueError, match="overlapping"):
+            fm.mix_(view, FLIP)
+        with pytest.raises(ValueError, match="overlapping"):
+            fm.paste_(view, MixPlan.identity(B))
+
+
+def test_paste_refuses_a_plan_that_blends():
+    with pytest.raises(ValueError, match="only pastes boxes"):
+        fm.paste_(torch.ones(B, 8, 8, dtype=torch.int64), FLIP)
+
+
+def test_bad_out():
+    x = image()
+    for out, says in (
+        (image(dtype=torch.float64), "like x"),
+        (x, "memory shared with x"),
+        (x.flatten()[: 3 * 64].view(1, 3, 8, 8).expand(B, 3, 8, 8), "overlapping"),
+        (image(requires_grad=True), "no gradients"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            fm.mix(x, FLIP, out=out)
+    with pytest.raises(TypeError, match="out: expected a tensor"):
+        fm.mix(x, FLIP, out=3)
+    with pytest.raises(ValueError, match="no gradients"):
+        fm.mix(image(requires_grad=True), FLIP, out=image())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: clamping is tested on the host")
+def test_values_on_a_device_are_clamped_not_read():
+    rows = torch.tensor([99, -5, 2, 0], dtype=torch.int32, device="cuda")
+    box = torch.tensor([[-3, -3, 99, 99]] * B, dtype=torch.int32, device="cuda")
+    keep = torch.tensor([[1.0, 0.0]] * B, device="cuda")
+    plan = MixPlan(rows, keep, keep.double(), box)
+    x = torch.arange(float(B), device="cuda").view(B, 1, 1).expand(B, 8, 8).contiguous()
+    assert fm.mix(x, plan)[:, 0, 0].tolist() == [3.0, 0.0, 2.0, 0.0]

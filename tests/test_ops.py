@@ -1,0 +1,257 @@
+"""Registration: schemas, fake implementations, opcheck, torch.compile, forced backends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from cases import loss_targets
+
+import fused_mixup as fm
+from fused_mixup import MixedTarget, MixPlan, backends, ops, reference
+
+
+def sample_inputs(device):
+    """op name -> list of argument tuples; feeds opcheck over every op."""
+    x = torch.randn(4, 3, 6, 8, device=device)
+    samples = {name: [] for name in ops.SCHEMAS}
+    box = [1, 2, 4, 7]
+    shuffled = torch.tensor([2, 0, 3, 1])
+    plans = [
+        MixPlan.uniform(4, "flip", 0.3),
+        MixPlan.uniform(4, "roll", 0.3, box),
+        MixPlan.per_sample(torch.rand(4), shuffled, [box] * 4, [True, False] * 2),
+    ]
+    for plan in plans:
+        plan = plan.to(device)
+        args = (plan.partner_or_none, plan.blend, plan.box, plan.rule)
+        leaf = x.clone().requires_grad_()
+        samples["mix_"].append((x.clone(), *args))
+        samples["mix"] += [(leaf, *args), (x.to(memory_format=torch.channels_last), *args)]
+        samples["mix_out"].append((x, *args, torch.empty_like(x)))
+        lists = ops.transpose_pairing(plan.partner) if plan.pairing == "tensor" else (None, None)
+        partner, blend, boxes, rule = args
+        samples["mix_backward"].append((leaf, partner, *lists, blend, boxes, rule))
+        samples["paste_"].append(
+            (torch.arange(4 * 48, device=device).view(4, 6, 8), partner, boxes, rule)
+        )
+        labels = torch.tensor([1, 0, 5, 5], device=device)
+        samples["mix_targets"].append((labels, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
+    z = torch.randn(4, 6, device=device, requires_grad=True)
+    (_, target), *_ = loss_targets(4, 6, device)
+    sparse = (target.labels, target.partner_labels, target.weight, 0.1)
+    dense = (target.dense(), None, None, 0.0)
+    for args in (sparse, dense):
+        for reduction in (0, 1, 2):
+            options = (*args, 0.1, reduction)
+            samples["soft_target_cross_entropy"].append((z, *options))
+            loss, stats = ops.soft_target_cross_entropy(z.detach(), *options)
+            upstream = torch.ones_like(loss, requires_grad=True)
+            samples["soft_target_cross_entropy_backward"].append((upstream, z, stats, *options))
+    return samples
+
+
+@pytest.mark.parametrize("name", list(ops.SCHEMAS))
+def test_opcheck(device, name):
+    for args in sample_inputs(device)[name]:
+        torch.library.opcheck(getattr(ops, name), args)
+
+
+def test_each_op_is_in_every_backend():
+    for name in ops.SCHEMAS:
+        assert callable(getattr(reference, name))
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fused_mixup::{name}", "Meta")
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(
+            f"fused_mixup::{name}", "CompositeExplicitAutograd"
+        )
+
+
+# ------------------------------------------------------------------ torch.compile
+
+
+def step(x, weight, plan, labels, mask):
+    """What a training step does with the package, every public op at once."""
+    fm.mix_(x, plan)
+    again = fm.mix(x * weight, plan)
+    fm.paste_(mask, plan) if not plan.blends else mask
+    target = MixedTarget.from_labels(labels, plan, 10, 0.1)
+    logits = again.flatten(1)[:, :10]
+    loss = fm.soft_target_cross_entropy(logits, target, label_smoothing=0.05)
+    dense = fm.mix_targets(labels, plan, 10)
+    return loss + fm.soft_target_cross_entropy(logits, dense, reduction="none").mean()
+
+
+def compile_plans(device):
+    return [
+        MixPlan.uniform(6, "flip", 0.3),
+        MixPlan.uniform(6, "flip", 0.3, [1, 1, 3, 4]),
+        MixPlan.per_sample(torch.rand(6), torch.randperm(6), [[0, 0, 2, 2]] * 6).to(device),
+    ]
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_compile_gives_the_same_numbers(device, dynamic):
+    torch._dynamo.reset()
+    for plan in compile_plans(device):
+        x = torch.randn(6, 3, 4, 5, device=device)
+        labels = torch.randint(0, 10, (6,), device=device)
+        mask = torch.randint(0, 5, (6, 4, 5), device=device)
+        results = []
+        for run in (step, torch.compile(step, fullgraph=True, dynamic=dynamic)):
+            weight = torch.full((), 1.5, device=device, requires_grad=True)
+            mixed, pasted = x.clone(), mask.clone()
+            loss = run(mixed, weight, plan, labels, pasted)
+            loss.backward()
+            results.append((loss.detach(), weight.grad, mixed, pasted))
+        for eager, compiled in zip(*results, strict=True):
+            torch.testing.assert_close(compiled, eager, rtol=1e-6, atol=1e-6)
+
+
+def test_a_new_lam_does_not_recompile():
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(lambda x, p: fm.mix(x, p), backend=counter, fullgraph=True)
+    x = torch.randn(4, 3, 8, 8)
+    for lam in (0.1, 0.2, 0.35, 0.9):
+        for box in ([0, 0, 3, 3], [2, 1, 8, 7]):
+            for plan in (MixPlan.uniform(4, "flip", lam), MixPlan.uniform(4, "flip", lam, box)):
+                assert torch.equal(compiled(x, plan), fm.mix(x, plan))
+    assert counter.frame_count == 2  # one graph without boxes, one with
+
+
+# ------------------------------------------------------------------ backends
+
+
+def test_forcing_a_backend_and_back():
+    x = torch.randn(4, 8)
+    plan = MixPlan.uniform(4, "flip", 0.3)
+    expected = fm.mix(x, plan)
+    before = backends.chosen("CPU")
+    with fm.backend("reference"):
+        assert backends.chosen("CPU") == "reference"
+        assert torch.equal(fm.mix(x, plan), expected)
+        with fm.backend("auto"):
+            assert backends.chosen("CPU") == before
+        assert backends.chosen("CPU") == "reference"
+    assert backends.chosen("CPU") == before
+
+
+def test_the_forced_backend_is_the_one_that_runs(monkeypatch):
+    calls = []
+    monkeypatch.setattr(reference, "mix", lambda *a: calls.append(a) or torch.zeros(1))
+    x = torch.randn(4, 8)
+    plan = MixPlan.uniform(4, "flip", 0.3)
+    with fm.backend("reference"):
+        fm.mix(x, plan)
+    assert len(calls) == 1
+    if before_is_native():
+        fm.mix(x, plan)
+        assert len(calls) == 1
+
+
+def before_is_native():
+    return backends.reason_unavailable("native", "CPU") is None
+
+
+def test_an_error_inside_leaves_the_choice_as_it_was():
+    before = backends.chosen("CPU")
+    with pytest.raises(ZeroDivisionError), fm.backend("reference"):
+        _ = 1 / 0
+    assert backends.chosen("CPU") == before
+    with pytest.raises(ValueError, match="backend: expected one of"), fm.backend("cuda"):
+        pass
+    assert backends.chosen("CPU") == before
+
+
+def run_python(code, **env):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+CALL = (
+    "import torch, fused_mixup as fm; x = torch.ones(4, 8); "
+    "fm.mix_(x, fm.MixPlan.uniform(4, 'flip', 0.3)); print('ran', fm.backends.chosen('CPU'))"
+)
+
+
+def test_environment_forces_a_backend():
+    done = run_python(CALL, FUSED_MIXUP_BACKEND="reference")
+    assert done.stdout.strip() == "ran reference", done.stderr
+    done = run_python(CALL, FUSED_MIXUP_BACKEND="triton", TRITON_INTERPRET="0")
+    assert "triton backend is forced but cannot run on CPU tensors" in done.stderr
+    assert "FUSED_MIXUP_BACKEND=auto" in done.stderr and "ran" not in done.stdout
+    done = run_python(CALL, FUSED_MIXUP_BACKEND="fast")
+    assert "backend: expected one of" in done.stderr
+
+
+@pytest.mark.skipif(not before_is_native(), reason="the CPU extension is not built")
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_gives_the_same_numbers(name):
+    code = """
+import torch, fused_mixup as fm
+from fused_mixup import _C
+torch.manual_seed(0)
+for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8):
+    x = (torch.randn(5, 3, 20, 33) * 40 + 100).to(dtype)
+    for plan in (fm.MixPlan.uniform(5, 'flip', 0.3), fm.MixPlan.uniform(5, 'roll', 0.3)):
+        a = fm.mix(x, plan)
+        with fm.backend('reference'):
+            b = fm.mix(x, plan)
+        assert torch.equal(a, b), (dtype, (a != b).sum())
+    if dtype == torch.uint8: continue
+    z = torch.randn(5, 2100).to(dtype).requires_grad_()
+    t = fm.MixedTarget.from_labels(torch.arange(5), fm.MixPlan.uniform(5, 'flip', 0.3), 2100, 0.1)
+    for target in (t, t.dense(), t.dense(dtype)):
+        loss = fm.soft_target_cross_entropy(z, target)
+        grad, = torch.autograd.grad(loss, z)
+        with fm.backend('reference'):
+            truth = fm.soft_target_cross_entropy(z.double(), target)
+            true_grad, = torch.autograd.grad(truth, z)
+        assert abs(loss.item() / truth.item() - 1) < 1e-6
+        torch.testing.assert_close(grad, true_grad, rtol=3 * torch.finfo(dtype).eps, atol=2e-7)
+half = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
+for dtype in (torch.float16, torch.bfloat16):
+    every = half.view(dtype)[None]
+    a = fm.mix(every, fm.MixPlan.per_sample(torch.tensor([0.5]), 'self'))
+    with fm.backend('reference'):
+        b = fm.mix(every, fm.MixPlan.per_sample(torch.tensor([0.5]), 'self'))
+    assert torch.equal(a.nan_to_num(7), b.nan_to_num(7)) and torch.equal(a.isnan(), b.isnan())
+    third = fm.MixPlan.per_sample(torch.tensor([1 / 3]), 'self')  # rounds in every way there is
+    third = fm.MixPlan(third.partner, third.weight, third.blend * torch.tensor([1.0, 0.0]), third.box)
+    a = fm.mix(every, third)
+    with fm.backend('reference'):
+        b = fm.mix(every, third)
+    assert torch.equal(a.nan_to_num(7), b.nan_to_num(7)) and torch.equal(a.isnan(), b.isnan())
+print('on', _C.cpu_capability())
+"""
+    done = run_python(code, FUSED_MIXUP_CPU=name)
+    assert done.returncode == 0, done.stderr
+    used = done.stdout.split()[-1]
+    # Where this CPU lacks a set, the next one down runs; the cases above hold for it all the same.
+    assert used == name or ["baseline", "avx2", "avx512"].index(used) < 2
+    if used != name:
+        pytest.skip(f"this CPU has no {name}: {used} ran and passed")
+
+
+def test_bare_name_of_the_triton_package_is_refused():
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run(
+        [sys.executable, "-c", "import triton_kernels"], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "fused_mixup.triton_kernels" in done.stderr
+
+
+def test_public_names():
+    assert sorted(fm.__all__) == [
+        "MixPlan", "MixedTarget", "backend", "cutmix_box", "mix", "mix_", "mix_targets",
+        "paste_", "soft_target_cross_entropy",
+    ]  # fmt: skip
+    assert all(hasattr(fm, name) for name in fm.__all__)

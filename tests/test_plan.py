@@ -1,0 +1,202 @@
+"""MixPlan and cutmix_box: how plans are made, checked, compared and moved."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fused_mixup import MixPlan, cutmix_box
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=3), st.floats(0, 1), st.data())
+def test_cutmix_box_is_inside_and_its_lam_is_the_area(spatial, lam, data):
+    center = [data.draw(st.integers(0, n - 1)) for n in spatial]
+    box, area_lam = cutmix_box(spatial, lam, center)
+    d = len(spatial)
+    covered = torch.zeros(spatial, dtype=torch.bool)
+    covered[tuple(slice(a, b) for a, b in zip(box[:d], box[d:], strict=True))] = True
+    assert all(0 <= a <= b <= n for a, b, n in zip(box[:d], box[d:], spatial, strict=True))
+    assert area_lam == 1 - int(covered.sum()) / math.prod(spatial)
+    for k in range(d):  # no wider than asked, and clipping is the only reason to be narrower
+        side = int(spatial[k] * (1 - lam) ** (1 / d))
+        assert box[d + k] - box[k] <= max(side, int(spatial[k] * (1 - lam) ** (1 / d) + 1e-9))
+        inside = side <= center[k] <= spatial[k] - side
+        assert not inside or abs(box[d + k] - box[k] - side) <= (0 if d != 2 else 1)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "lam", "center", "box", "area_lam"),
+    [
+        ((224, 224), 0.75, (112, 112), (56, 56, 168, 168), 0.75),
+        ((224, 224), 0.75, (0, 223), (0, 167, 56, 224), 1 - 56 * 57 / 224**2),
+        ((9,), 0.5, (4,), (2, 6), 1 - 4 / 9),
+        ((8, 8, 8), 0.0, (4, 4, 4), (0, 0, 0, 8, 8, 8), 0.0),
+        ((7, 7), 0.0, (3, 3), (0, 0, 7, 7), 0.0),  # an odd side keeps its last row and column
+        ((5, 5), 1.0, (2, 2), (2, 2, 2, 2), 1.0),
+    ],
+)
+def test_cutmix_box_known_values(spatial, lam, center, box, area_lam):
+    assert cutmix_box(spatial, lam, center) == (box, pytest.approx(area_lam, abs=0))
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "says"),
+    [
+        (((8, 8), 1.5, (0, 0)), ValueError, "lam: expected"),
+        (((8, 8), math.nan, (0, 0)), ValueError, "lam: expected"),
+        (((8, 8), 0.5, (8, 0)), ValueError, "center: expected a point inside"),
+        (((8, 8), 0.5, (1,)), ValueError, "the same 1, 2 or 3 dims"),
+        (((8, 8, 8, 8), 0.5, (1, 1, 1, 1)), ValueError, "1, 2 or 3 dims"),
+        (((8, 8), 0.5, (1.5, 0)), TypeError, "expected ints"),
+        (((0, 8), 0.5, (0, 0)), ValueError, "center"),
+    ],
+)
+def test_cutmix_box_bad_input(args, error, says):
+    with pytest.raises(error, match=says):
+        cutmix_box(*args)
+
+
+def test_uniform_mixup_rows():
+    plan = MixPlan.uniform(3, "flip", 0.3)
+    assert plan.partner.tolist() == [2, 1, 0]
+    assert plan.blend.tolist() == [[0.3, 1 - 0.3]] * 3
+    assert torch.equal(plan.weight, torch.tensor([[0.3, 1 - 0.3]] * 3))
+    assert plan.box.shape == (3, 0) and plan.spatial_dims == 0
+    assert (plan.partner.dtype, plan.weight.dtype) == (torch.int32, torch.float32)
+    assert (plan.blend.dtype, plan.box.dtype) == (torch.float64, torch.int32)
+
+
+def test_uniform_cutmix_rows():
+    plan = MixPlan.uniform(2, "roll", 0.75, (1, 2, 3, 4))
+    assert plan.partner.tolist() == [1, 0]
+    assert plan.blend.tolist() == [[1, 0]] * 2 and plan.weight.tolist() == [[0.75, 0.25]] * 2
+    assert plan.box.tolist() == [[1, 2, 3, 4]] * 2 and plan.spatial_dims == 2
+
+
+def test_per_sample_rows():
+    lam = torch.tensor([0.25, 0.5, 1.0])
+    boxes = [[0, 2], [1, 1], [0, 4]]
+    plan = MixPlan.per_sample(lam, torch.tensor([1, 1, 0]), boxes)
+    assert plan.blend.tolist() == [[1, 0], [0.5, 0.5], [1, 0]]
+    assert plan.box.tolist() == [[0, 2], [0, 0], [0, 4]]
+    forced = MixPlan.per_sample(lam, "flip", boxes, cut=[False, True, False])
+    assert forced.blend.tolist() == [[0.25, 0.75], [1, 0], [1, 0]]
+    assert forced.box.tolist() == [[0, 0], [1, 1], [0, 0]]
+
+
+def test_one_minus_lam_keeps_the_dtype_it_was_drawn_in():
+    lam = torch.tensor([0.1], dtype=torch.float32)
+    assert MixPlan.per_sample(lam).blend[0, 1].item() == (1 - lam).item()
+    assert MixPlan.per_sample(lam.double()).blend[0, 1].item() == 1 - lam.double().item()
+    half = MixPlan.per_sample(torch.tensor([0.1], dtype=torch.bfloat16))
+    assert half.weight.sum().item() == pytest.approx(1, abs=1e-7)
+
+
+@pytest.mark.parametrize("rule", ["flip", "roll", "self"])
+@pytest.mark.parametrize("batch_size", [0, 1, 2, 5])
+def test_rules_and_their_inverse(rule, batch_size):
+    plan = MixPlan.uniform(batch_size, rule, 0.5)
+    x = torch.arange(batch_size)
+    expected = {"flip": x.flip(0), "roll": x.roll(1), "self": x}[rule]
+    assert torch.equal(plan.partner.long(), expected)
+    assert plan.is_permutation
+    assert torch.equal(plan.partner.long()[plan.inverse_partner.long()], x)
+
+
+def test_is_permutation():
+    assert MixPlan.uniform(3, torch.tensor([2, 0, 1]), 0.5).is_permutation
+    shared = MixPlan.uniform(3, torch.tensor([0, 0, 1]), 0.5)
+    assert not shared.is_permutation
+    with pytest.raises(ValueError, match="no permutation"):
+        _ = shared.inverse_partner
+
+
+def test_equal_printed_pickled_moved():
+    torch.manual_seed(0)
+    for plan in (
+        MixPlan.uniform(12, "flip", 0.3, (0, 1, 2, 3)),
+        MixPlan.per_sample(torch.rand(12), torch.randperm(12)),
+        MixPlan.identity(0),
+    ):
+        for same in (pickle.loads(pickle.dumps(plan)), plan.to("cpu")):
+            assert same == plan and same.pairing == plan.pairing
+            assert same.is_permutation == plan.is_permutation
+        assert plan != MixPlan.uniform(12, "roll", 0.7)
+        assert f"batch_size={plan.batch_size}" in repr(plan)
+    text = repr(MixPlan.uniform(12, "flip", 0.3, (0, 1, 2, 3)))
+    assert "0: partner 11, weight (0.3, 0.7), blend (1, 0), box [0, 1, 2, 3]" in text
+    assert "4 more" in text
+    with pytest.raises(TypeError):
+        hash(plan)
+
+
+def test_moving_packs_one_buffer():
+    plan = MixPlan.per_sample(torch.rand(5), torch.randperm(5), torch.zeros(5, 4, dtype=torch.int))
+    moved = plan.to("meta")
+    tensors = (moved.blend, moved.weight, moved.partner, moved.box)
+    storage = moved.blend.untyped_storage()
+    assert all(t.untyped_storage()._cdata == storage._cdata for t in tensors)
+    assert storage.nbytes() == 5 * (16 + 8 + 4 + 16)
+    assert moved.is_permutation and "device='meta'" in repr(moved)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_values_survive_the_move_to_a_gpu():
+    plan = MixPlan.per_sample(torch.rand(5), torch.randperm(5), torch.randint(0, 9, (5, 2)))
+    assert plan.to("cuda") == plan
+
+
+def test_frozen():
+    with pytest.raises(AttributeError):
+        MixPlan.identity(2).partner = torch.zeros(2)
+
+
+def rows(**kw):
+    fields = {
+        "partner": torch.zeros(2, dtype=torch.int32),
+        "weight": torch.ones(2, 2),
+        "blend": torch.ones(2, 2, dtype=torch.float64),
+        "box": torch.zeros(2, 4, dtype=torch.int32),
+    }
+    return MixPlan(**{**fields, **kw})
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: MixPlan.uniform(-1), ValueError, "batch_size"),
+        (lambda: MixPlan.uniform(2, "shuffle"), ValueError, "partner: expected 'flip'"),
+        (lambda: MixPlan.uniform(2, "flip", 1.1), ValueError, "lam"),
+        (lambda: MixPlan.uniform(2, "flip", "a"), TypeError, "lam"),
+        (lambda: MixPlan.uniform(2, torch.tensor([0, 2])), IndexError, r"partner.*\[0, 2\).*got 2"),
+        (lambda: MixPlan.uniform(2, torch.tensor([0, -1])), IndexError, "got -1"),
+        (lambda: MixPlan.uniform(2, torch.tensor([0, 2**32])), IndexError, "partner"),
+        (lambda: MixPlan.uniform(2, torch.tensor([0.0, 1])), TypeError, "partner.*integers"),
+        (lambda: MixPlan.uniform(3, torch.tensor([0, 1])), ValueError, r"shape \[3\]"),
+        (lambda: MixPlan.uniform(2, "flip", 0.5, (3, 3, 1, 5)), ValueError, "box.*start <= stop"),
+        (lambda: MixPlan.uniform(2, "flip", 0.5, (-1, 3)), ValueError, "box"),
+        (lambda: MixPlan.uniform(2, "flip", 0.5, (1, 2, 3)), ValueError, "box: expected"),
+        (lambda: MixPlan.per_sample(torch.tensor([0.5, 1.5])), ValueError, "lam"),
+        (lambda: MixPlan.per_sample(torch.tensor([1, 0])), TypeError, "lam: expected floats"),
+        (lambda: MixPlan.per_sample(torch.rand(2, 2)), ValueError, "lam"),
+        (lambda: MixPlan.per_sample(torch.rand(2), box=[[0, 1]]), ValueError, "box"),
+        (lambda: MixPlan.per_sample(torch.rand(2), box=[[0.5, 1]] * 2), TypeError, "box"),
+        (lambda: MixPlan.per_sample(torch.rand(2), cut=[True]), ValueError, "cut"),
+        (lambda: rows(partner=[0, 0]), TypeError, "partner: expected a torch.int32 tensor"),
+        (lambda: rows(weight=torch.ones(2, 2).half()), TypeError, "weight: expected dtype"),
+        (lambda: rows(blend=torch.ones(3, 2).double()), ValueError, "blend: expected 2 rows"),
+        (lambda: rows(weight=torch.ones(2, 3)), ValueError, r"weight: expected shape \[B, 2\]"),
+        (lambda: rows(box=torch.zeros(2, 8).int()), ValueError, "box"),
+        (lambda: rows(box=torch.zeros(4).int()), ValueError, "box: expected 2 dims"),
+        (lambda: rows(pairing="random"), ValueError, "pairing"),
+        (lambda: rows(weight=torch.tensor([[math.nan, 0]] * 2)), ValueError, "finite"),
+    ],
+)
+def test_bad_input(make, error, says):
+    with pytest.raises(error, match=says):
+        make()

@@ -1,0 +1,195 @@
+"""What can be built on this machine, as a plan for setup.py, and the summary that it prints.
+
+Run by itself it prints that summary and builds nothing. With --fingerprint it prints a word that
+changes where a build made now would differ from the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from build_probes import (
+    BuildError,
+    Toolkit,
+    Torch,
+    arch_list,
+    find_compiler,
+    find_toolkit,
+    find_torch,
+    version_mismatch,
+    visible_gpus,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+_SETTINGS = (
+    "FUSED_MIXUP_CUDA",
+    "TORCH_CUDA_ARCH_LIST",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CXX",
+    "DEBUG",
+)
+
+
+@dataclass
+class Plan:
+    """What to build. A module named in ``left_out`` is not built, for the reason given there."""
+
+    torch: Torch
+    debug: bool
+    compiler: str | None = None  # "g++ (GCC) 12.2.0"
+    toolkit: Toolkit | None = None
+    arch_list: str | None = None  # as TORCH_CUDA_ARCH_LIST: "8.0;9.0+PTX"
+    arch_origin: str = ""
+    modules: dict[str, list[str]] = field(default_factory=dict)  # "_C" -> sources
+    left_out: dict[str, str] = field(default_factory=dict)  # "_C_cuda" -> reason
+    notes: list[str] = field(default_factory=list)
+    fingerprint: str = ""  # see fingerprint()
+
+
+def choice(env: Mapping[str, str], name: str, allowed: Sequence[str], default: str) -> str:
+    value = env.get(name) or default
+    if value not in allowed:
+        raise BuildError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+def _sources(folder: str, *suffixes: str) -> list[str]:
+    found = [p for s in suffixes for p in sorted((ROOT / "csrc" / folder).glob(f"*{s}"))]
+    return [p.relative_to(ROOT).as_posix() for p in found]
+
+
+def make_plan(env: Mapping[str, str] = os.environ) -> Plan:
+    """Probe this machine.
+
+    Raises:
+        BuildError: no usable PyTorch, a setting that means nothing, or ``FUSED_MIXUP_CUDA=1``
+            where the CUDA module cannot be built.
+    """
+    cuda = choice(env, "FUSED_MIXUP_CUDA", ("auto", "0", "1"), "auto")
+    debug = choice(env, "DEBUG", ("0", "1"), "0") == "1"
+    if env.get("MAX_JOBS") and not env["MAX_JOBS"].isdigit():
+        raise BuildError(f"MAX_JOBS: expected a number of compile jobs, got {env['MAX_JOBS']!r}")
+    torch = find_torch()
+    plan = Plan(torch, debug, fingerprint=fingerprint(torch, env))
+    command, text = find_compiler(env)
+    plan.compiler = text if command else None
+
+    sources = _sources("cpu", ".cpp")
+    if command is None:
+        plan.left_out["_C"] = text
+    elif not sources:
+        plan.left_out["_C"] = "csrc/cpu holds no .cpp files"
+    else:
+        plan.modules["_C"] = sources
+
+    why = _plan_cuda(plan, env, cuda, None if command else text)
+    if why is not None:
+        plan.left_out["_C_cuda"] = why
+        if cuda == "1":
+            raise BuildError(f"FUSED_MIXUP_CUDA=1, but the CUDA module cannot be built: {why}")
+    return plan
+
+
+def _plan_cuda(
+    plan: Plan, env: Mapping[str, str], asked: str, no_compiler: str | None
+) -> str | None:
+    """Add the CUDA module to the plan, or say why it is left out. A GPU need not be present."""
+    if asked == "0":
+        return "FUSED_MIXUP_CUDA=0"
+    if plan.torch.cuda is None:
+        return (
+            f"PyTorch {plan.torch.version} is built without CUDA; to have it, install a PyTorch "
+            "with CUDA"
+        )
+    if no_compiler is not None:
+        return no_compiler
+    toolkit, why, notes = find_toolkit(env)
+    plan.notes += notes
+    if toolkit is None:
+        return why
+    plan.toolkit = toolkit
+    why = version_mismatch(plan.torch, toolkit)
+    if why is not None:
+        return why
+    sources = _sources("cuda", ".cu", ".cpp")
+    if not any(s.endswith(".cu") for s in sources):
+        return "csrc/cuda holds no .cu files"
+    plan.modules["_C_cuda"] = sources
+    visible = [] if env.get("TORCH_CUDA_ARCH_LIST") else visible_gpus()
+    plan.arch_list, plan.arch_origin = arch_list(env, toolkit, visible)
+    return None
+
+
+def summary(plan: Plan) -> str:
+    toolkit = plan.toolkit
+    rows = [
+        ("Python", f"{sys.version.split()[0]} ({sys.executable})"),
+        ("PyTorch", f"{plan.torch.version}, CUDA {plan.torch.cuda or 'none'}"),
+        ("C++ compiler", plan.compiler or "none"),
+        ("CUDA toolkit", f"{toolkit.version} in {toolkit.home}" if toolkit else "not used"),
+    ]
+    if plan.debug:
+        rows.append(("flags", "DEBUG=1: no optimisation, debug symbols"))
+    for name, sources in plan.modules.items():
+        target = "CPU" if name == "_C" else f"CUDA {plan.arch_list} ({plan.arch_origin})"
+        rows.append((f"build {name}", f"{target}, {len(sources)} files"))
+    rows += [(f"leave out {name}", why) for name, why in plan.left_out.items()]
+    rows += [("note", note) for note in plan.notes]
+    if not plan.modules:
+        rows.append(("so", "plain Python: Triton where it runs, else the PyTorch reference"))
+    return "\n".join(["fused_mixup build", *(f"  {key + ':':20}{text}" for key, text in rows)])
+
+
+# ------------------------------------------------------------------ what a build was made from
+
+
+def fingerprint(torch: Torch, env: Mapping[str, str] = os.environ) -> str:
+    """Changes when a build made now would differ from one made before."""
+    state = hashlib.sha256(f"{torch}\n".encode())
+    for name in _SETTINGS:
+        state.update(f"{name}={env.get(name)}\n".encode())
+    for program in ("c++", "g++", "clang++", "nvcc"):
+        state.update(f"{program}={shutil.which(program, path=env.get('PATH'))}\n".encode())
+    files = [
+        ROOT / "setup.py",
+        ROOT / "pyproject.toml",
+        *sorted((ROOT / "tools").glob("build_*.py")),
+    ]
+    files += sorted(path for path in (ROOT / "csrc").rglob("*") if path.is_file())
+    for path in files:
+        state.update(str(path.relative_to(ROOT)).encode())
+        state.update(path.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def build_info(plan: Plan) -> str:
+    """The text of fused_mixup/_build_info.py; ``fused_mixup.env`` prints it."""
+    values = {
+        "TORCH": plan.torch.version,
+        "COMPILER": plan.compiler,
+        "CUDA_TOOLKIT": plan.toolkit.version if plan.toolkit else None,
+        "ARCH_LIST": plan.arch_list,
+        "DEBUG": plan.debug,
+        "MODULES": sorted(plan.modules),
+        "LEFT_OUT": plan.left_out,
+        "FINGERPRINT": plan.fingerprint,
+    }
+    head = '"""Written by setup.py: what the compiled modules were made from."""\n'
+    return head + "".join(f"{name} = {value!r}\n" for name, value in values.items())
+
+
+if __name__ == "__main__":
+    try:
+        if sys.argv[1:] == ["--fingerprint"]:
+            print(fingerprint(find_torch()))
+        else:
+            print(summary(make_plan()))
+    except BuildError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,210 @@
+"""Makes .venv for this repository, fills it, and builds the package into it.
+
+    python tools/setup_env.py GROUP...     groups of pyproject.toml; "build" compiles the package
+
+`make` calls it. What is there already is kept, so a second call does nothing and needs no network.
+
+1. A Python that has a usable PyTorch keeps it: .venv sees the packages of that Python. Otherwise
+   PyTorch is downloaded into .venv (environment variable TORCH: what to ask pip for).
+2. Missing packages are installed one by one. One that cannot be had is left out, and named.
+3. The package is built and installed as editable, where anything it is made from has changed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import runpy
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / "bin"
+ORIGIN = VENV / "made-with"  # the Python that .venv was made with
+DEFAULT_TORCH = "torch==2.13.0"
+MIN_TORCH = (2, 10)
+MUST = ("pytest", "setuptools")
+PROGRAMS = ("ninja", "ruff", "mypy", "clang-format")
+
+
+def say(text: str) -> None:
+    print(f"setup: {text}", flush=True)
+
+
+# ------------------------------------------------------------------ 1. the environment, by PYTHON
+
+
+def torch_version() -> str | None:
+    """The version of PyTorch that this Python sees, found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = os.path.join(spec.submodule_search_locations[0], "version.py")
+    return str(runpy.run_path(path)["__version__"]) if os.path.exists(path) else None
+
+
+def usable(version: str | None) -> bool:
+    return version is not None and tuple(map(int, version.split(".")[:2])) >= MIN_TORCH
+
+
+def make_venv() -> None:
+    mine = f"{sys.executable} {sys.version.split()[0]}"
+    if (BIN / "python").exists():
+        before = ORIGIN.read_text().strip() if ORIGIN.exists() else None
+        if before in (None, mine):
+            return
+        say(f"making .venv again: it was made with {before}, asked for is {mine}")
+        shutil.rmtree(VENV)
+    elif VENV.exists():
+        say("making .venv again: it holds no working Python")
+        shutil.rmtree(VENV)
+    version = torch_version()
+    keep = usable(version)
+    nested = sys.prefix != sys.base_prefix  # this Python lives in a virtual environment itself
+    if keep:
+        say(f"making .venv on top of {sys.executable}, which has PyTorch {version}")
+    else:
+        why = f"PyTorch {version}, too old" if version else "no PyTorch"
+        say(f"making .venv with {sys.executable} ({why})")
+    try:
+        venv.create(VENV, with_pip=True, symlinks=True, system_site_packages=keep and not nested)
+    except (subprocess.CalledProcessError, OSError) as error:
+        shutil.rmtree(VENV, ignore_errors=True)
+        sys.exit(
+            f"setup: this Python cannot make a virtual environment ({error}); install its venv "
+            "and pip (on Debian: apt install python3-venv), or pass another: make PYTHON=..."
+        )
+    if keep and nested:
+        # System site packages would be those of the Python below, not of this environment.
+        lines = (f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages())
+        target = next(VENV.glob("lib*/python*/site-packages"))
+        (target / "parent_environment.pth").write_text("".join(lines))
+    if keep:
+        # Packages are seen through the path, their programs are not.
+        for name in PROGRAMS:
+            program = Path(sysconfig.get_path("scripts"), name)
+            if program.exists() and not (BIN / name).exists():
+                (BIN / name).symlink_to(program)
+    ORIGIN.write_text(mine + "\n")
+
+
+# ------------------------------------------------------------------ 2. packages, inside .venv
+
+
+def groups() -> dict[str, list[str]]:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)
+    build = [r for r in project["build-system"]["requires"] if not r.startswith("torch")]
+    return {"build": build, **project["project"]["optional-dependencies"]}
+
+
+def missing(requirements: list[str]) -> list[str]:
+    """Those that no installed version satisfies, and that this platform asks for."""
+    from pip._vendor.packaging.requirements import Requirement
+
+    out = []
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+            satisfied = requirement.specifier.contains(version, prereleases=True)
+        except importlib.metadata.PackageNotFoundError:
+            # Some programs come from the system's packages, without a Python package.
+            satisfied = requirement.name == "ninja" and shutil.which("ninja") is not None
+        if not satisfied:
+            out.append(text)
+    return out
+
+
+def pip(*arguments: str, quiet: bool = True) -> bool:
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+    command += ["--quiet"] if quiet else []
+    return subprocess.run([*command, *arguments], stdin=subprocess.DEVNULL).returncode == 0
+
+
+def install(names: list[str]) -> None:
+    if not usable(torch_version()):
+        wanted = os.environ.get("TORCH") or DEFAULT_TORCH
+        say(f"installing {wanted}")
+        if not pip(wanted):
+            sys.exit(
+                f"setup: {wanted} could not be installed. Without a network, pass a Python that "
+                "has PyTorch: make PYTHON=/path/to/python; or choose another: make TORCH='torch==…'"
+            )
+    known = groups()
+    wanted = [r for name in names for r in known[name]]
+    left_out = []
+    absent = missing(list(dict.fromkeys(wanted)))
+    if absent:
+        say(f"installing {', '.join(r.split(';')[0] for r in absent)}")
+        # All at once is quicker; one by one finds out which of them cannot be had.
+        if not pip(*absent, quiet=True):
+            say("not all of them could be had; trying one by one")
+            left_out = [r for r in absent if not pip(r)]
+    for requirement in left_out:
+        say(f"left out: {requirement.split(';')[0]} could not be installed (no network?)")
+        package = requirement.split(">")[0]
+        if package in MUST and importlib.util.find_spec(package) is None:
+            sys.exit(f"setup: {package} is needed")
+
+
+# ------------------------------------------------------------------ 3. the package
+
+
+def build() -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    import build_support as support
+
+    try:
+        torch = support.find_torch()
+        info = ROOT / "fused_mixup" / "_build_info.py"
+        built = runpy.run_path(str(info)) if info.exists() else {}
+        modules = [ROOT / "fused_mixup" / f"{name}.abi3.so" for name in built.get("MODULES", [])]
+        installed = any(VENV.glob("lib*/python*/site-packages/fused_mixup-*.dist-info"))
+        same = built.get("FINGERPRINT") == support.fingerprint(torch)
+        # pip cannot install without bdist_wheel; it may be missing where there is no network.
+        in_place = importlib.util.find_spec("wheel") is None and missing(["setuptools>=70.1"])
+        if (installed or in_place) and same and all(m.exists() for m in modules):
+            return
+        plan = support.make_plan()
+    except support.BuildError as error:
+        sys.exit(f"setup: {error}")
+    print(support.summary(plan), flush=True)
+    if plan.modules:
+        say("compiling" + (", this takes some minutes" if "_C_cuda" in plan.modules else ""))
+    verbose = ["-v"] if os.environ.get("VERBOSE") else []
+    if in_place:
+        say("no wheel package: building inside the source tree, without installing")
+        command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+        if subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL).returncode != 0:
+            sys.exit("setup: the build failed; see above")
+    elif not pip("--no-build-isolation", "--no-deps", *verbose, "-e", str(ROOT), quiet=not verbose):
+        sys.exit("setup: the build failed; see above, or run again with VERBOSE=1")
+
+
+def main() -> None:
+    os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
+    if Path(sys.prefix).resolve() != VENV.resolve():
+        make_venv()
+        os.execv(BIN / "python", [str(BIN / "python"), *sys.argv])
+    names = [name for name in sys.argv[1:] if name != "nothing"]
+    install(names)
+    if "build" in names:
+        build()
+
+
+if __name__ == "__main__":
+    main()
