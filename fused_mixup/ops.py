@@ -25,9 +25,9 @@ SCHEMAS = {
     "mix": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> Tensor",
     "mix_out": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing, "
     "Tensor(a!) out) -> ()",
-    # grad_j = own part of j, plus the partner parts of the rows i = sources[offsets[j]:offsets[j+1]]
-    # whose partner is j (None where pairing is a rule). As the transpose of `mix` it reads the
-    # partner weight and the box of row i, not of row j.
+    # grad_j = own part of j, plus the partner parts of the rows i whose partner is j, which are
+    # i in sources[offsets[j]:offsets[j+1]] (None where pairing is a rule). As the transpose of
+    # `mix` it reads the partner weight and the box of row i, not of row j.
     "mix_backward": "(Tensor grad, Tensor? partner, Tensor? sources, Tensor? offsets, "
     "Tensor blend, Tensor box, int pairing) -> Tensor",
     "paste_": "(Tensor(a!) x, Tensor? partner, Tensor box, int pairing) -> ()",
@@ -113,11 +113,12 @@ def _(grad_loss, logits, stats, target, partner_labels, weight, ts, ls, reductio
 
 
 def transpose_pairing(partner: Tensor) -> tuple[Tensor, Tensor]:
-    """int32 ``sources`` [B] and ``offsets`` [B+1]: partner j serves sources[offsets[j]:offsets[j+1]].
+    """int32 ``sources`` [B], ``offsets`` [B+1]: j is partner of sources[offsets[j]:offsets[j+1]].
 
     No value is read on the host, so this also runs on a device and under compile.
     """
-    ordered, sources = torch.sort(partner, stable=True)
+    clamped = partner.clamp(0, max(partner.shape[0] - 1, 0))  # as the kernels do
+    ordered, sources = torch.sort(clamped, stable=True)
     bounds = torch.arange(partner.shape[0] + 1, dtype=partner.dtype, device=partner.device)
     offsets = torch.searchsorted(ordered, bounds, out_int32=True)
     return sources.int(), offsets

@@ -251,7 +251,7 @@ class MixPlan:
 
     @property
     def inverse_partner(self) -> Tensor:
-        """int32 [B]: the sample whose partner is i. ValueError for pairings that are no permutation.
+        """int32 [B]: the sample whose partner is i. ValueError where that is not one for each i.
 
         For a partner tensor made on a device nothing is read back: it must be a permutation.
         """
@@ -368,10 +368,10 @@ def _build(
             )
         check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
         index = index.to(device=device or index.device, dtype=torch.int32)
-    rows = (
+    weight, blend, box = (
         t if t.shape[0] == batch_size else t.expand(batch_size, -1) for t in (weight, blend, box)
     )
-    return MixPlan(index, *rows, pairing)
+    return MixPlan(index, weight, blend, box, pairing)
 
 
 def _copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list:

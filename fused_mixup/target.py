@@ -149,7 +149,7 @@ class MixedTarget:
         return replace(self, **moved)
 
     def pin_memory(self) -> MixedTarget:
-        """The same target in page-locked memory; a data loader with ``pin_memory=True`` calls it."""
+        """The same target in page-locked memory; a loader with ``pin_memory=True`` calls it."""
         return replace(
             self,
             labels=self.labels.pin_memory(),

@@ -10,9 +10,15 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
 
 import pytest
+from hypothesis import settings
 
 import fused_mixup as fm
 from fused_mixup import backends
+
+
+# Machines that run tests are shared; a slow moment is no failure.
+settings.register_profile("fused_mixup", deadline=None)
+settings.load_profile("fused_mixup")
 
 
 def _places() -> list:

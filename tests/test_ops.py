@@ -225,7 +225,8 @@ for dtype in (torch.float16, torch.bfloat16):
         b = fm.mix(every, fm.MixPlan.per_sample(torch.tensor([0.5]), 'self'))
     assert torch.equal(a.nan_to_num(7), b.nan_to_num(7)) and torch.equal(a.isnan(), b.isnan())
     third = fm.MixPlan.per_sample(torch.tensor([1 / 3]), 'self')  # rounds in every way there is
-    third = fm.MixPlan(third.partner, third.weight, third.blend * torch.tensor([1.0, 0.0]), third.box)
+    weights = torch.tensor([[1 / 3, 0.0]], dtype=torch.float64)
+    third = fm.MixPlan(third.partner, third.weight, weights, third.box)
     a = fm.mix(every, third)
     with fm.backend('reference'):
         b = fm.mix(every, third)

@@ -1,0 +1,483 @@
+"""The Triton kernels against the reference: on a GPU, or without one under Triton's interpreter.
+
+float32, float64 and uint8 must agree bit for bit. So must float16; bfloat16 rounds to nearest on a
+GPU, but the interpreter cuts the low bits off instead, and is compared with just that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
+
+import fused_mixup.triton_kernels as tk
+from fused_mixup import reference
+from fused_mixup.ops import transpose_pairing
+from fused_mixup.plan import MixPlan
+from fused_mixup.triton_kernels import common
+from fused_mixup.triton_kernels import loss as loss_module
+
+mix_module = importlib.import_module("fused_mixup.triton_kernels.mix")  # not its function mix
+# The interpreter computes with numpy, which warns of what the tests do on purpose: 0 * inf, log 0.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+HALF = (torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, torch.uint8, *HALF)
+SHAPES = {"image": (3, 5, 7), "aligned": (3, 16, 16), "flat": (17,), "video": (2, 4, 6, 8)}
+
+
+def batch(size: int, shape=(3, 5, 7), dtype=torch.float32, layout="contiguous") -> torch.Tensor:
+    """Random values in a given layout; the first value is a zero with a sign."""
+    torch.manual_seed(size + len(shape))
+    extra = {"offset": (size + 1, *shape), "strided": (size, *shape[:-1], 2 * shape[-1] + 1)}
+    full = extra.get(layout, (size, *shape))
+    x = torch.randn(full) if dtype.is_floating_point else torch.randint(0, 256, full)
+    x = x.to(dtype).to(DEVICE)
+    if layout == "channels_last":
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        x = x.contiguous(memory_format=formats[x.ndim])
+    elif layout == "offset":
+        x = x[1:]  # for odd samples its rows are off any 16-byte boundary
+    elif layout == "strided":
+        x = x[..., 1::2]
+    elif layout == "transposed":
+        x = x.transpose(0, 1).contiguous().transpose(0, 1)  # samples are not dense
+    if x.numel() and dtype.is_floating_point:
+        x[(0,) * x.ndim] = -0.0
+    return x
+
+
+def pairing(name: str, size: int):
+    if name == "permutation":
+        return torch.randperm(size, generator=torch.Generator().manual_seed(size))
+    if name == "many":  # several samples share a partner
+        return torch.arange(size) // 2
+    return name
+
+
+PAIRINGS = ("flip", "roll", "self", "permutation", "many")
+
+
+def boxes(kind: str, size: int, spatial: tuple[int, ...]):
+    """Boxes per row: inside, empty, touching each border, everything."""
+    d = len(spatial)
+    choice = [
+        [*[1] * d, *[n - 1 for n in spatial]],
+        [0] * (2 * d),
+        [*[0] * d, *[n // 2 for n in spatial]],
+        [*[n // 2 for n in spatial], *spatial],
+        [*[0] * d, *spatial],
+    ]
+    return choice[3] if kind == "uniform" else [choice[i % 5] for i in range(size)]
+
+
+def plan_of(size: int, name: str, box: str, spatial: tuple[int, ...]) -> MixPlan:
+    partner = pairing(name, size)
+    if box == "none":
+        plan = MixPlan.uniform(size, partner, 0.3)
+    elif box == "uniform":
+        plan = MixPlan.uniform(size, partner, 0.3, boxes("uniform", size, spatial))
+    else:
+        lam = torch.linspace(0, 1, max(size, 1), dtype=torch.float64)[
+            :size
+        ]  # (0, 1) and (1, 0) too
+        rows = None if box == "rows" else boxes("rows", size, spatial)
+        if rows == []:
+            rows = torch.empty((0, 2 * len(spatial)), dtype=torch.int64)
+        plan = MixPlan.per_sample(lam, partner, rows)
+    return plan if DEVICE == "cpu" or plan._portable else plan.to(DEVICE)
+
+
+def arguments(plan: MixPlan) -> tuple:
+    return plan.partner_or_none, plan.blend, plan.box, plan.rule
+
+
+def truncated(op, x: torch.Tensor, *args) -> torch.Tensor:
+    """What ``op`` of the reference gives for bfloat16 where low bits are cut off, not rounded."""
+    exact = op(x.float(), *args)
+    return (exact.view(torch.int32) & -65536).view(torch.float32).to(torch.bfloat16)
+
+
+def expected(op, x: torch.Tensor, *args) -> torch.Tensor:
+    if INTERPRETED and x.dtype == torch.bfloat16:
+        return truncated(op, x, *args)
+    return op(x, *args)
+
+
+def check_all(x: torch.Tensor, plan: MixPlan) -> None:
+    """mix, mix_ and mix_backward of one batch."""
+    args = arguments(plan)
+    want = expected(reference.mix, x, *args)
+    got = tk.mix(x, *args)
+    assert torch.equal(got, want) and got.stride() == torch.empty_like(x).stride()
+    if x.is_floating_point():
+        sources, offsets = (
+            transpose_pairing(plan.partner.to(DEVICE)) if plan.rule == 0 else (None,) * 2
+        )
+        back = args[0], sources, offsets, *args[1:]
+        # The reference on the CPU: on a GPU its index_add_ sums in any order.
+        host = [a.cpu() if isinstance(a, torch.Tensor) else a for a in back]
+        want_grad = expected(reference.mix_backward, x.cpu(), *host).to(DEVICE)
+        assert torch.equal(tk.mix_backward(x, *back), want_grad)
+    y = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=DEVICE).copy_(x)
+    assert tk.mix_(y, *args) is None
+    assert torch.equal(y, want)
+
+
+# ---------------------------------------------------------------- mixing
+
+
+@pytest.mark.parametrize("name", PAIRINGS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtypes(dtype, name):
+    for box in ("none", "boxes"):
+        check_all(batch(3, (3, 5, 7), dtype), plan_of(3, name, box, (5, 7)))
+
+
+@pytest.mark.parametrize("box", ["none", "uniform", "boxes"])
+@pytest.mark.parametrize("name", PAIRINGS)
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 8])
+def test_batch_sizes(size, name, box):
+    check_all(batch(size), plan_of(size, name, box, (5, 7)))
+
+
+@pytest.mark.parametrize(
+    "layout", ["contiguous", "channels_last", "offset", "strided", "transposed"]
+)
+@pytest.mark.parametrize("name", ["flip", "permutation"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layouts(shape, name, layout):
+    shape = SHAPES[shape]
+    if layout == "channels_last" and len(shape) not in (3, 4):
+        pytest.skip("has no channels_last")
+    spatial = shape[-1:] if len(shape) == 1 else shape[1:]
+    # The interpreter is slow: every kind of plan on one shape, the hardest on the others.
+    kinds = ("rows", "uniform", "boxes") if shape == SHAPES["image"] else ("boxes",)
+    for box in kinds:
+        check_all(batch(3, shape, torch.float32, layout), plan_of(3, name, box, spatial))
+
+
+def test_out_in_another_layout():
+    plan = plan_of(3, "permutation", "boxes", (5, 7))
+    x, args = batch(3), arguments(plan)
+    out = batch(3, layout="strided")
+    assert tk.mix_out(x, *args, out) is None
+    assert torch.equal(out, reference.mix(x, *args))
+    expanded = torch.ones((), device=DEVICE).expand_as(x)  # the gradient of a sum
+    back = args[0], *transpose_pairing(args[0]), *args[1:]
+    assert torch.equal(tk.mix_backward(expanded, *back), reference.mix_backward(expanded, *back))
+
+
+def test_zero_sized_dims():
+    for shape in ((0, 5, 7), (3, 0, 7)):
+        x = torch.empty(4, *shape, device=DEVICE)
+        plan = plan_of(4, "roll", "none", (5, 7))
+        tk.mix_(x, *arguments(plan))
+        assert tk.mix(x, *arguments(plan)).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("own", "other"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (-0.5, 1.75), (1.0, 1.0)]
+)
+@pytest.mark.parametrize("name", ["flip", "roll", "permutation"])
+def test_blends(name, own, other):
+    """A weight of 0 drops its term, (1, 0) keeps every bit, and weights need not sum to one."""
+    x = batch(4)
+    if own == 0 or other == 0:
+        x[0, 0, 0, 1] = torch.inf
+        x[2, 1] = torch.nan
+    base = MixPlan.uniform(4, pairing(name, 4))
+    row = torch.tensor([[own, other]], dtype=torch.float64)
+    for blend in (row.expand(4, 2), row.repeat(4, 1).to(DEVICE)):
+        args = base.partner_or_none, blend, base.box, base.rule
+        args = (None if args[0] is None else args[0].to(DEVICE), *args[1:])
+        want = reference.mix(x, *args)
+        for got in (tk.mix(x, *args), x.clone()):
+            if got.data_ptr() != x.data_ptr() and not torch.equal(
+                got.nan_to_num(), want.nan_to_num()
+            ):
+                tk.mix_(got, *args)
+            assert torch.equal(got.isnan(), want.isnan())
+            assert torch.equal(got.nan_to_num(), want.nan_to_num())
+            if (own, other) == (1, 0):
+                assert torch.equal(got.view(torch.int32), x.view(torch.int32))
+
+
+@pytest.mark.parametrize("lam", [0.1, 1 / 3, 0.7])
+def test_float64_weights_keep_every_bit(lam):
+    x = batch(4, (9,), torch.float64)
+    plan = MixPlan.uniform(4, "flip", lam)
+    assert torch.equal(tk.mix(x, *arguments(plan)), lam * x + (1.0 - lam) * x.flip(0))
+
+
+def test_uint8_rounds_half_to_even():
+    x = torch.arange(256, dtype=torch.uint8, device=DEVICE).view(1, 256)
+    x = torch.cat((x, torch.ones_like(x)))
+    plan = MixPlan.uniform(2, "flip", 0.5)
+    got = tk.mix(x, *arguments(plan))
+    assert torch.equal(got, (x.double() + x.flip(0).double()).div(2).round().to(torch.uint8))
+    blend = torch.tensor([[2.0, -3.0]], dtype=torch.float64).expand(2, 2)  # past both ends
+    args = None, blend, plan.box, plan.rule
+    assert torch.equal(tk.mix(x, *args), reference.mix(x, *args))
+
+
+def test_box_and_blend_of_one_host_row():
+    """A box on rows that are blended outside it."""
+    x = batch(4)
+    row = torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(4, 2)
+    box = torch.tensor([[1, 2, 4, 9]], dtype=torch.int32).expand(4, 4)  # stops past the border
+    for rule in (1, 2, 3):
+        want = reference.mix(x, None, row, box, rule)
+        got = x.clone()
+        tk.mix_(got, None, row, box, rule)
+        assert torch.equal(got, want) and torch.equal(tk.mix(x, None, row, box, rule), want)
+
+
+def test_indices_and_boxes_out_of_range_are_clamped():
+    x = batch(4)
+    partner = torch.tensor([-5, 99, 2, 0], dtype=torch.int32, device=DEVICE)
+    blend = torch.full((4, 2), 0.5, dtype=torch.float64, device=DEVICE)
+    box = torch.tensor([[-3, -2, 99, 4]], dtype=torch.int32, device=DEVICE).repeat(4, 1)
+    want = reference.mix(x, partner, blend, box, 0)
+    assert torch.equal(tk.mix(x, partner, blend, box, 0), want)
+    tk.mix_(x, partner, blend, box, 0)
+    assert torch.equal(x, want)
+
+
+@pytest.mark.parametrize("name", ["roll", "permutation", "many"])
+@pytest.mark.parametrize("layout", ["contiguous", "strided"])
+def test_batches_too_large_for_a_tile(name, layout, monkeypatch):
+    monkeypatch.setattr(mix_module, "MAX_TILE_ROWS", 8)
+    monkeypatch.setattr(mix_module, "SCRATCH_BYTES", 9 * 4 * 40)  # 40 columns of 105 at a time
+    for box in ("none", "boxes"):
+        plan = plan_of(9, name, box, (5, 7))
+        x = batch(9, layout=layout)
+        want = reference.mix(x, *arguments(plan))
+        y = torch.empty_strided(x.shape, x.stride(), device=DEVICE).copy_(x)
+        tk.mix_(y, *arguments(plan))
+        assert torch.equal(y, want)
+
+
+@pytest.mark.parametrize("name", PAIRINGS)
+def test_positions_in_64_bits(name, monkeypatch):
+    """What samples of 2^30 elements take, on small ones."""
+    monkeypatch.setattr(common, "WIDE_FROM", 0)
+    for layout in ("contiguous", "strided"):
+        check_all(batch(3, layout=layout), plan_of(3, name, "boxes", (5, 7)))
+    labels = torch.tensor([0, 4, 2], device=DEVICE)
+    args = None, plan_of(3, "flip", "none", ()).weight, 1, 5, 0.1, torch.float32
+    assert torch.equal(tk.mix_targets(labels, *args), reference.mix_targets(labels, *args))
+
+
+def test_cutmix_touches_the_box_alone():
+    """With a NaN-free box and NaN outside, and with a view whose surroundings must stay."""
+    host = batch(4, (3, 9, 9))
+    x = host[:, :, 1:6, 1:8]
+    want, before = x.clone(), host.clone()
+    plan = MixPlan.uniform(4, "flip", 0.5, (1, 2, 5, 7))
+    want[:, :, 1:5, 2:7] = x.flip(0)[:, :, 1:5, 2:7]
+    tk.mix_(x, *arguments(plan))
+    assert torch.equal(x, want)
+    before[:, :, 1:6, 1:8] = want
+    assert torch.equal(host, before)
+
+
+# ---------------------------------------------------------------- pasting
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bool, torch.int8, torch.int16, torch.int64, torch.float16, torch.bfloat16, torch.float64]
+    + [torch.complex64, torch.complex128, torch.float8_e4m3fn],
+    ids=str,
+)
+def test_paste_any_dtype(dtype):
+    for name, box in (("flip", "uniform"), ("permutation", "boxes"), ("roll", "boxes")):
+        plan = plan_of(3, name, box, (5, 7))
+        x = torch.randint(0, 2, (3, 5, 7), device=DEVICE).to(dtype)
+        partner = plan.partner.to(DEVICE).long()
+        inside = reference._inside(plan.box, x)
+        want = torch.where(inside, x.float()[partner], x.float()) if not dtype.is_complex else None
+        if want is None:
+            want = torch.where(inside, x[partner], x)
+        tk.paste_(x, plan.partner_or_none, plan.box, plan.rule)
+        assert torch.equal(x if dtype.is_complex else x.float(), want)
+
+
+# ---------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALF], ids=str)
+@pytest.mark.parametrize("shape", [(), (3, 2)], ids=["rows", "pixels"])
+def test_mix_targets(shape, dtype):
+    for num_classes, smoothing in ((1, 0.0), (5, 0.1), (1000, 0.1)):
+        labels = torch.randint(0, num_classes, (4, *shape), device=DEVICE)
+        labels[1] = labels[0]
+        for name, box in (("flip", "none"), ("permutation", "rows")):
+            plan = plan_of(4, name, box, ())
+            args = plan.partner_or_none, plan.weight, plan.rule, num_classes, smoothing
+            want = reference.mix_targets(labels, *args, dtype)
+            got = tk.mix_targets(labels, *args, dtype)
+            if INTERPRETED and dtype == torch.bfloat16:
+                want = truncated(
+                    lambda y, *a: reference.mix_targets(y.long(), *a), labels, *args, torch.float32
+                )
+            assert torch.equal(got, want) and got.dtype == dtype and got.is_contiguous()
+
+
+def test_mix_targets_out_of_range_and_empty():
+    plan = plan_of(4, "flip", "none", ())
+    labels = torch.tensor([0, 7, 2, -1], device=DEVICE)
+    args = None, plan.weight, plan.rule, 5, 0.0, torch.float32
+    got, want = tk.mix_targets(labels, *args), reference.mix_targets(labels, *args)
+    assert torch.equal(got.isnan(), want.isnan()) and bool(want.isnan().any())
+    none = MixPlan.uniform(0, "flip", 0.5)
+    assert tk.mix_targets(labels[:0], None, none.weight, *args[2:]).shape == (0, 5)
+
+
+# ---------------------------------------------------------------- loss
+
+
+def loss_case(k: int, dtype, target: str, layout="contiguous"):
+    """Logits and ``target, partner_labels, weight`` of the ops."""
+    torch.manual_seed(k)
+    z = torch.randn(3, k + 3) * 4
+    z = z.to(dtype).to(DEVICE)
+    z = {"wide": z[:, 1 : k + 1], "contiguous": z[:, :k].contiguous()}.get(layout, z[:, :k].t())
+    if layout == "transposed":
+        z = z.contiguous().t()
+    if target.startswith("dense"):
+        t = torch.rand(3, k, device=DEVICE).to(torch.float32 if target == "dense32" else dtype)
+        t[:, ::3] = 0
+        return z, t / t.sum(1, keepdim=True).clamp(min=1e-3), None, None
+    y = torch.randint(0, k, (3,), device=DEVICE)
+    w = torch.tensor([[0.3, 0.7]])
+    w = w.expand(3, 2) if target == "host" else torch.tensor([[1.0, 0], [0.5, 0.5], [0, 1]])
+    return z, y, y.roll(1), w if target == "host" else w.to(DEVICE)
+
+
+def check_loss(case, smoothing=(0.0, 0.0), reduction=0):
+    z, *t = case
+    double = torch.float64 == z.dtype
+    # float32 against float64 truth: sums of up to 5000 terms, and the GPU's exp to 2 ulp.
+    rtol, atol = (1e-12, 1e-12) if double else (3e-6, 1e-5)
+    exact = [v.double() if v is not None and v.is_floating_point() else v for v in t[:2]]
+    loss, stats = tk.soft_target_cross_entropy(z, *t, *smoothing, reduction)
+    want, want_stats = reference.soft_target_cross_entropy(
+        z.double(), *exact, t[2], *smoothing, reduction
+    )
+    acc = torch.float64 if double else torch.float32
+    assert loss.dtype == stats.dtype == acc
+    torch.testing.assert_close(loss.double(), want, rtol=rtol, atol=atol, equal_nan=True)
+    torch.testing.assert_close(stats.double(), want_stats, rtol=rtol, atol=atol, equal_nan=True)
+    grad_loss = torch.rand_like(loss) + 0.5
+    grad = tk.soft_target_cross_entropy_backward(grad_loss, z, stats, *t, *smoothing, reduction)
+    want = reference.soft_target_cross_entropy_backward(
+        grad_loss.double(), z.double(), want_stats, *exact, t[2], *smoothing, reduction
+    )
+    assert grad.dtype == z.dtype and grad.stride() == torch.empty_like(z).stride()
+    # Half types are rounded once; the interpreter cuts bfloat16 off, which errs by a whole unit.
+    ulp = {torch.float16: 2**-11, torch.bfloat16: 2**-7 if INTERPRETED else 2**-8}
+    tolerance = {"rtol": ulp.get(z.dtype, rtol) * 1.01, "atol": 1e-7 if z.dtype in HALF else atol}
+    torch.testing.assert_close(grad.double(), want, **tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("target", ["host", "rows", "dense"])
+@pytest.mark.parametrize("k", [1, 2, 5, 33, 1000, 5000])
+def test_loss_sizes(k, target):
+    for smoothing in ((0.0, 0.0), (0.1, 0.2)):
+        check_loss(loss_case(k, torch.float32, target), smoothing)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALF], ids=str)
+@pytest.mark.parametrize("target", ["host", "rows", "dense", "dense32"])
+def test_loss_dtypes_and_reductions(dtype, target):
+    for reduction, smoothing in ((0, (0.1, 0.0)), (1, (0.0, 0.1)), (2, (0.1, 0.1))):
+        check_loss(loss_case(33, dtype, target), smoothing, reduction)
+
+
+@pytest.mark.parametrize("layout", ["wide", "transposed"])
+@pytest.mark.parametrize("target", ["host", "dense"])
+def test_loss_layouts(layout, target):
+    check_loss(loss_case(40, torch.float32, target, layout), (0.1, 0.0))
+
+
+@pytest.mark.parametrize("smoothing", [(0.0, 0.0), (0.1, 0.0)])
+def test_loss_equal_labels_add_their_weights(smoothing):
+    z, y, _, w = loss_case(33, torch.float32, "host")
+    check_loss((z, y, y.clone(), w), smoothing, 2)
+
+
+def test_loss_of_labels_out_of_range_is_nan():
+    z, _, _, w = loss_case(33, torch.float32, "host")
+    y = torch.tensor([1, 33, 2], device=DEVICE)
+    check_loss((z, y, torch.tensor([-1, 0, 3], device=DEVICE), w), (0.1, 0.0), 2)
+
+
+@pytest.mark.parametrize("target", ["host", "dense"])
+def test_infinite_logits_where_the_target_is_zero(target, monkeypatch):
+    monkeypatch.setattr(loss_module, "_MAX_BLOCK", 16)  # the first block holds no finite logit
+    z, y, other, w = loss_case(50, torch.float32, target)
+    z[:, :16] = -torch.inf
+    z[:, 40:44] = -torch.inf
+    if target == "host":
+        y, other = torch.full_like(y, 20), torch.full_like(y, 30)
+    else:
+        y[:, :16] = 0
+        y[:, 40:44] = 0
+    check_loss((z, y, other, w), (0.0, 0.0), 2)
+    loss, _ = tk.soft_target_cross_entropy(z, y, other, w, 0.0, 0.0, 2)
+    assert bool(loss.isfinite().all())
+    loss, _ = tk.soft_target_cross_entropy(z, y, other, w, 0.0, 0.1, 2)
+    assert bool((loss == torch.inf).all())
+    z[0] = -torch.inf
+    z[1, 20] = torch.nan
+    loss, _ = tk.soft_target_cross_entropy(z, y, other, w, 0.0, 0.0, 2)
+    assert loss.isnan().tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("shift", [-3e4, 3e4])
+def test_loss_of_far_logits(shift):
+    """Sums are relative to the largest logit so far, so a common shift changes nothing."""
+    z, *t = loss_case(5000, torch.float32, "host")
+    z = (z * 8).round() / 8 + shift  # exactly representable after the shift
+    check_loss((z, *t), (0.1, 0.0), 2)
+
+
+def test_empty_batches_of_the_loss():
+    z, y, other, w = loss_case(5, torch.float32, "host")
+    empty = z[:0], y[:0], other[:0], w[:0], 0.1, 0.0
+    loss, stats = tk.soft_target_cross_entropy(*empty, 2)
+    assert loss.shape == (0,)
+    assert stats.shape == (0, 3)
+    assert tk.soft_target_cross_entropy(*empty, 0)[0].isnan()
+    assert tk.soft_target_cross_entropy(*empty, 1)[0] == 0
+    grad = tk.soft_target_cross_entropy_backward(loss, empty[0], stats, *empty[1:], 2)
+    assert grad.shape == (0, 5)
+
+
+def test_expanded_gradient_of_the_rows():
+    z, *t = loss_case(33, torch.float32, "rows")
+    _, stats = tk.soft_target_cross_entropy(z, *t, 0.1, 0.0, 2)
+    ones = torch.ones((), device=DEVICE).expand(3)  # what .sum().backward() sends
+    args = z, stats, *t, 0.1, 0.0, 2
+    got = tk.soft_target_cross_entropy_backward(ones, *args)
+    want = reference.soft_target_cross_entropy_backward(ones, *args)
+    torch.testing.assert_close(got, want)
+
+
+def test_not_importable_under_the_bare_name():
+    import importlib.util
+    import pathlib
+
+    path = pathlib.Path(tk.__file__)
+    spec = importlib.util.spec_from_file_location("triton_kernels", path)
+    with pytest.raises(ImportError, match=r"import fused_mixup\.triton_kernels"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
