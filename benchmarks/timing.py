@@ -1,4 +1,4 @@
-"""Timing that can be quoted: medians of alternating runs, cold data, and the machine's own floor."""
+"""Timing that can be quoted: medians of alternating runs, on data that is not in cache."""
 
 from __future__ import annotations
 

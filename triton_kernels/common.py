@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TENSOR, FLIP, ROLL, SELF = range(4)  # pairing codes, as in fused_mixup/plan.py
+from fused_mixup.plan_checks import FLIP, ROLL, SELF
+
 NO_BOX, HOST_BOX, BOX_TENSOR = range(3)
 # Kernels can name a global only if it is a constexpr.
 _FLIP, _ROLL, _SELF = tl.constexpr(FLIP), tl.constexpr(ROLL), tl.constexpr(SELF)

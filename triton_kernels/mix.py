@@ -20,14 +20,13 @@ import torch
 import triton
 from torch import Tensor
 
+from fused_mixup.plan_checks import FLIP, SELF, TENSOR
+
 from . import common
 from .common import (
     BOX_TENSOR,
-    FLIP,
     HOST_BOX,
     NO_BOX,
-    SELF,
-    TENSOR,
     blend_args,
     box_args,
     host_row,
