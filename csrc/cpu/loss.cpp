@@ -10,7 +10,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../common/binding.h"
+#include "binding.h"
 #include "kernels.h"
 
 namespace fused_mixup {

@@ -7,7 +7,7 @@
 // found. Only the boxes are touched where no row blends.
 #include <cstring>
 
-#include "../common/binding.h"
+#include "binding.h"
 #include "kernels.h"
 #include "walk.h"
 

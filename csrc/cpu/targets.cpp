@@ -3,7 +3,7 @@
 #include <limits>
 #include <vector>
 
-#include "../common/binding.h"
+#include "binding.h"
 #include "kernels.h"
 
 namespace fused_mixup {

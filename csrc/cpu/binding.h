@@ -1,4 +1,4 @@
-// What the CPU and the CUDA bindings share: tensors of PyTorch's stable ABI as raw arguments.
+// Tensors of PyTorch's stable ABI as raw arguments.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -8,7 +8,7 @@
 
 #include <optional>
 
-#include "layout.h"
+#include "../common/layout.h"
 
 namespace fused_mixup {
 
