@@ -23,12 +23,14 @@ from .plan_checks import (
     PAIRINGS,
     ROLL,
     Facts,
+    check_corners,
     check_lam,
     check_layout,
     check_partner_values,
     check_values,
     integers,
     is_host_row,
+    is_permutation,
 )
 
 
@@ -124,10 +126,18 @@ class MixPlan:
     blend: Tensor
     box: Tensor
     pairing: str = "tensor"
-    _facts: Facts | None = field(default=None, init=False)
+    # Given by this module alone, where rows are known to be right: checking them costs as much as
+    # mixing a small batch.
+    _facts: Facts | None = field(default=None, kw_only=True)
     _portable: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        if self._facts is None:
+            self._check()
+        one_row = all(is_host_row(t) for t in (self.weight, self.blend, self.box))
+        object.__setattr__(self, "_portable", one_row and self.pairing != "tensor")
+
+    def _check(self) -> None:
         check_layout(self)
         for name in ("partner", "weight", "blend", "box"):
             t = getattr(self, name)
@@ -135,15 +145,13 @@ class MixPlan:
             if t.shape[-1] > 1 and t.stride(-1) != 1:
                 object.__setattr__(self, name, t.contiguous())
         object.__setattr__(self, "_facts", check_values(self))
-        one_row = all(is_host_row(t) for t in (self.weight, self.blend, self.box))
-        object.__setattr__(self, "_portable", one_row and self.pairing != "tensor")
 
     # ---------------------------------------------------------------- making one
 
     @staticmethod
-    def identity(batch_size: int, device: torch.device | str = "cpu") -> MixPlan:
+    def identity(batch_size: int) -> MixPlan:
         """The plan that leaves each of the ``batch_size`` samples as it is."""
-        return MixPlan.uniform(batch_size, "self", 1.0, device=device)
+        return MixPlan.uniform(batch_size, "self", 1.0)
 
     @staticmethod
     def uniform(
@@ -167,11 +175,22 @@ class MixPlan:
             device: where a partner tensor goes; by default it stays where it is.
         """
         lam = check_lam(lam)
+        corners = [] if box is None else check_corners(box)
+        # A rule's plan serves every device from the host; only a partner tensor is moved.
+        by_rule = isinstance(partner, str)
+        pairing, index = _pairing(batch_size, partner, None if by_rule else device)
         row = torch.tensor([[lam, 1.0 - lam]], dtype=torch.float64)
-        cut = box is not None
-        blend = torch.tensor([[1.0, 0.0]], dtype=torch.float64) if cut else row
-        box_row = torch.tensor([list(box)] if box is not None else [[]], dtype=torch.int32)
-        return _build(batch_size, partner, row.float(), blend, box_row, device)
+        blend = row if box is None else torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+        box_row = torch.tensor([corners], dtype=torch.int32)
+        d = len(corners) // 2
+        empty = any(a >= b for a, b in zip(corners[:d], corners[d:], strict=True))
+        facts = Facts(
+            is_permutation=is_permutation(pairing, index),
+            blends=box is None and lam != 1.0,
+            box_stop=(0,) * d if empty else tuple(corners[d:]),
+        )
+        weight, blend, boxes = (t.expand(batch_size, -1) for t in (row.float(), blend, box_row))
+        return MixPlan(index, weight, blend, boxes, pairing, _facts=facts)
 
     @staticmethod
     def per_sample(
@@ -224,7 +243,8 @@ class MixPlan:
         blend = torch.where(is_cut[:, None], keep, weight.double())
         # A box on a row that is not cut would still be pasted: empty it.
         boxes = torch.where(is_cut[:, None], boxes, 0)
-        plan = _build(batch_size, partner, weight.float(), blend, boxes, lam.device)
+        pairing, index = _pairing(batch_size, partner, lam.device)
+        plan = MixPlan(index, weight.float(), blend, boxes, pairing)
         return plan if device is None else plan.to(device)
 
     # ---------------------------------------------------------------- asking it
@@ -308,10 +328,7 @@ class MixPlan:
         else:
             moved = _copy_packed(tensors, device, non_blocking)
         blend, weight, partner, box = moved
-        plan = MixPlan(partner, weight, blend, box, self.pairing)
-        if plan._facts is None:
-            object.__setattr__(plan, "_facts", self._facts)
-        return plan
+        return MixPlan(partner, weight, blend, box, self.pairing, _facts=self._facts)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MixPlan):
@@ -341,14 +358,10 @@ class MixPlan:
         return "\n".join([head, *rows])
 
 
-def _build(
-    batch_size: int,
-    partner: str | Tensor,
-    weight: Tensor,
-    blend: Tensor,
-    box: Tensor,
-    device: torch.device | str | None,
-) -> MixPlan:
+def _pairing(
+    batch_size: int, partner: str | Tensor, device: torch.device | str | None
+) -> tuple[str, Tensor]:
+    """The name of the pairing, and partner int32 [B] on ``device`` (None: where it is)."""
     if not isinstance(batch_size, int) or batch_size < 0:
         raise ValueError(f"batch_size: expected an int >= 0, got {batch_size!r}")
     if isinstance(partner, str):
@@ -356,22 +369,15 @@ def _build(
             raise ValueError(
                 f"partner: expected 'flip', 'roll', 'self' or integers [B], got {partner!r}"
             )
-        where = weight.device if weight.shape[0] == batch_size else "cpu"
-        pairing, index = partner, partner_indices(PAIRINGS[partner], batch_size, where)
-    else:
-        index = integers("partner", partner)
-        pairing = "tensor"
-        if index.shape != (batch_size,):
-            raise ValueError(
-                f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
-                "give one index for each sample"
-            )
-        check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
-        index = index.to(device=device or index.device, dtype=torch.int32)
-    weight, blend, box = (
-        t if t.shape[0] == batch_size else t.expand(batch_size, -1) for t in (weight, blend, box)
-    )
-    return MixPlan(index, weight, blend, box, pairing)
+        return partner, partner_indices(PAIRINGS[partner], batch_size, device or "cpu")
+    index = integers("partner", partner)
+    if index.shape != (batch_size,):
+        raise ValueError(
+            f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
+            "give one index for each sample"
+        )
+    check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
+    return "tensor", index.to(device=device or index.device, dtype=torch.int32)
 
 
 def _copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list:

@@ -21,7 +21,7 @@ PAIRINGS = {"tensor": TENSOR, "flip": FLIP, "roll": ROLL, "self": SELF}
 class Facts:
     """What the host knows of a plan's values, so that no device value is ever read back."""
 
-    is_permutation: bool
+    is_permutation: bool | None  # None where the partners live on a device
     blends: bool  # some row has blend != (1, 0)
     box_stop: tuple[int, ...]  # the largest stop per spatial dim over the rows with a box
 
@@ -58,6 +58,31 @@ def check_partner_values(partner: Tensor, batch_size: int) -> None:
             raise IndexError(
                 f"partner: expected indices in [0, {batch_size}), got {low if low < 0 else high}"
             )
+
+
+def is_permutation(pairing: str, partner: Tensor) -> bool | None:
+    if pairing != "tensor":
+        return True
+    if partner.device.type != "cpu":
+        return None
+    return bool(torch.bincount(partner, minlength=partner.shape[0]).le(1).all())
+
+
+def check_corners(box: Sequence[int]) -> list[int]:
+    """The corners of a box as ints, if they are a box."""
+    corners = [int(v) for v in box]
+    if list(box) != corners:
+        raise TypeError(f"box: expected ints, got {list(box)}")
+    d = len(corners) // 2
+    if len(corners) not in (2, 4, 6):
+        raise ValueError(
+            f"box: expected D starts, then D stops, with D 1, 2 or 3, got {len(corners)} numbers"
+        )
+    if any(not 0 <= a <= b for a, b in zip(corners[:d], corners[d:], strict=True)):
+        raise ValueError(
+            f"box: expected 0 <= start <= stop in each dim (starts, then stops), got {corners}"
+        )
+    return corners
 
 
 _LAYOUT = {
@@ -103,9 +128,7 @@ def check_values(plan: MixPlan) -> Facts | None:
     batch_size = plan.batch_size
     if plan.pairing == "tensor":
         check_partner_values(plan.partner, batch_size)
-        permutation = bool(torch.bincount(plan.partner, minlength=batch_size).le(1).all())
-    else:
-        permutation = True
+    permutation = is_permutation(plan.pairing, plan.partner)
     # One expanded row stands for all.
     blend = plan.blend[:1] if is_host_row(plan.blend) else plan.blend
     if not bool(blend.isfinite().all() & plan.weight.isfinite().all()):
