@@ -15,7 +15,6 @@ from hypothesis import settings
 import fused_mixup as fm
 from fused_mixup import backends
 
-
 # Machines that run tests are shared; a slow moment is no failure.
 settings.register_profile("fused_mixup", deadline=None)
 settings.load_profile("fused_mixup")

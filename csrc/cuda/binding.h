@@ -1,0 +1,67 @@
+// What the bindings to PyTorch share. Stable ABI only: one build serves every PyTorch from 2.10.
+//
+// Messages of exceptions thrown here are lost on the way to Python, so the checks that users meet
+// are in Python; those here only keep kernels inside their memory.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+
+#include "vec.cuh"
+
+namespace fused_mixup {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline cudaStream_t current_stream(const Tensor& t) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+inline void check(cudaError_t error) {
+  STD_TORCH_CHECK(error == cudaSuccess, "fused_mixup: ", cudaGetErrorString(error));
+}
+
+inline DType dtype_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half:
+      return kHalf;
+    case ScalarType::BFloat16:
+      return kBFloat16;
+    case ScalarType::Float:
+      return kFloat;
+    case ScalarType::Double:
+      return kDouble;
+    case ScalarType::Byte:
+      return kUInt8;
+    default:
+      STD_TORCH_CHECK(false, "fused_mixup: unsupported dtype");
+  }
+  return kFloat;
+}
+
+// True for a tensor whose rows are one row on the host: it travels as plain arguments.
+inline bool is_host_row(const Tensor& t) {
+  return t.is_cpu() && (t.size(0) <= 1 || t.stride(0) == 0);
+}
+
+// t on the device of `like`, contiguous. As a rule it is so already, and this is t itself.
+inline Tensor on_device(const Tensor& t, const Tensor& like) {
+  Tensor moved = t.is_cpu() ? torch::stable::to(t, like.device()) : t;
+  return moved.is_contiguous() ? moved : torch::stable::contiguous(moved);
+}
+
+template <typename T>
+const T* data(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+}  // namespace fused_mixup

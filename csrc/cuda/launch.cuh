@@ -1,0 +1,75 @@
+// How every kernel is launched: one helper, so that the host harness of the tests can stand in.
+//
+// With FUSED_MIXUP_HOST defined the same kernels compile with a host compiler and run block by
+// block (tests/host_cuda). No kernel is started other than through launch().
+#pragma once
+
+#ifdef FUSED_MIXUP_HOST
+#include "cuda_host.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fused_mixup {
+
+#ifndef FUSED_MIXUP_HOST
+constexpr size_t kDefaultShared = 48 * 1024;  // above this a kernel must opt in
+
+template <typename... Params, typename... Args>
+cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
+                   cudaStream_t stream, const Args&... args) {
+  if (shared > kDefaultShared) {
+    const cudaError_t refused =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    if (refused != cudaSuccess) return refused;
+  }
+  kernel<<<grid, block, shared, stream>>>(args...);
+  return cudaGetLastError();
+}
+
+// The dynamic shared memory of the block.
+__device__ __forceinline__ void* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[];
+  return dynamic_shared_bytes;
+}
+
+// Starts a 16-byte copy from global to shared memory that needs no register while in flight.
+// Complete, and only for the thread that started it, after copies_done(); others need a barrier.
+__device__ __forceinline__ void copy16_async(void* shared, const void* global) {
+#if __CUDA_ARCH__ >= 800
+  const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to), "l"(global) : "memory");
+#else
+  *static_cast<uint4*>(shared) = *static_cast<const uint4*>(global);
+#endif
+}
+
+__device__ __forceinline__ void copies_done() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;\n" ::: "memory");
+#endif
+}
+
+// One 16-byte store to global memory. Spelled out: the compiler may split a plain one into words.
+__device__ __forceinline__ void store16(void* global, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
+               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
+// exp(x) for x <= 0 in four instructions. Flushes results below 2^-126 to zero, which neither a
+// sum whose largest term is 1 nor a half-precision gradient can tell.
+__device__ __forceinline__ float fast_exp(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
+  return y;
+}
+#endif  // FUSED_MIXUP_HOST
+
+}  // namespace fused_mixup

@@ -1,0 +1,141 @@
+// mix_, mix, mix_out, mix_backward and paste_ for CUDA tensors. Kernels: mix.cuh.
+#include "binding.h"
+#include "mix.cuh"
+
+namespace fused_mixup {
+namespace {
+
+using Optional = std::optional<Tensor>;
+
+// Keeps what the arguments point to alive until the launch.
+struct Call {
+  MixArgs args = {};
+  Optional partner, sources, offsets, blend, scratch;
+  Tensor box;
+  int32_t box_row[2 * kMaxSpatial];
+
+  explicit Call(const Tensor& box_) : box(box_) {}
+};
+
+// Shared memory that a block of the current device may have; 0 where it cannot be asked.
+int64_t shared_limit() {
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+          cudaSuccess) {
+    return 0;
+  }
+  return bytes;
+}
+
+void run(const Tensor& dst,        // [B, …]
+         const Tensor& src,        // [B, …]
+         const Optional& partner,  // int32 [B]
+         const Optional& sources,  // int32 [B]
+         const Optional& offsets,  // int32 [B+1]
+         const Optional& blend,    // float64 [B, 2]; none: paste the box alone
+         const Tensor& box,        // int32 [B, 2D]
+         int64_t pairing, cudaError_t (*launch_mix)(const MixArgs&)) {
+  const int64_t dims = dst.dim() - 1;
+  STD_TORCH_CHECK(dims >= 0 && dims <= kMaxDims && src.dim() == dst.dim());
+  if (dst.numel() == 0) return;
+  const torch::stable::accelerator::DeviceGuard guard(dst.get_device_index());
+  Call call(box);
+  MixArgs& a = call.args;
+  const int64_t batch = dst.size(0);
+  STD_TORCH_CHECK(src.numel() == dst.numel() && src.size(0) == batch && box.size(0) == batch);
+  a.dtype = blend.has_value() ? dtype_of(dst.scalar_type()) : kUInt8;
+  a.element_size = static_cast<int>(dst.element_size());
+  a.samples = {dst.data_ptr(),
+               src.const_data_ptr(),
+               batch,
+               dst.stride(0),
+               src.stride(0),
+               static_cast<int>(dims),
+               dst.sizes().data() + 1,
+               dst.strides().data() + 1,
+               src.strides().data() + 1};
+  a.pairing = static_cast<int>(pairing);
+  if (pairing == kTensor) {
+    STD_TORCH_CHECK(partner.has_value() && partner->numel() == batch);
+    call.partner = on_device(*partner, dst);
+    a.partner = data<int32_t>(*call.partner);
+    if (sources.has_value() && offsets.has_value()) {
+      STD_TORCH_CHECK(sources->numel() == batch && offsets->numel() == batch + 1);
+      call.sources = on_device(*sources, dst);
+      call.offsets = on_device(*offsets, dst);
+      a.sources = data<int32_t>(*call.sources);
+      a.offsets = data<int32_t>(*call.offsets);
+    }
+  }
+  a.blend_row[0] = 1.0;
+  if (blend.has_value()) {
+    STD_TORCH_CHECK(blend->size(0) == batch && blend->size(1) == 2);
+    if (is_host_row(*blend)) {
+      const double* row = data<double>(*blend);
+      a.blend_row[0] = row[0];
+      a.blend_row[1] = row[blend->stride(1)];
+    } else {
+      call.blend = on_device(*blend, dst);
+      a.blend = data<double>(*call.blend);
+    }
+  }
+  const int64_t spatial = box.size(1) / 2;
+  STD_TORCH_CHECK(spatial <= kMaxSpatial && spatial <= dims);
+  a.spatial = static_cast<int>(spatial);
+  if (spatial > 0 && is_host_row(box)) {
+    for (int64_t k = 0; k < 2 * spatial; ++k) {
+      call.box_row[k] = data<int32_t>(box)[k * box.stride(1)];
+    }
+    a.box_row = call.box_row;
+  } else if (spatial > 0) {
+    call.box = on_device(box, dst);
+    a.box = data<int32_t>(call.box);
+  }
+  a.shared_limit = shared_limit();
+  if (needs_scratch(a)) {
+    call.scratch = torch::stable::new_empty(dst, {2 * batch}, ScalarType::Int);
+    a.scratch = static_cast<int32_t*>(call.scratch->data_ptr());
+  }
+  a.stream = current_stream(dst);
+  check(launch_mix(a));
+}
+
+void mix_(Tensor x, Optional partner, Tensor blend, Tensor box, int64_t pairing) {
+  run(x, x, partner, std::nullopt, std::nullopt, blend, box, pairing, mix_inplace);
+}
+
+void mix_out(Tensor x, Optional partner, Tensor blend, Tensor box, int64_t pairing, Tensor out) {
+  run(out, x, partner, std::nullopt, std::nullopt, blend, box, pairing, mix_outplace);
+}
+
+Tensor mix(Tensor x, Optional partner, Tensor blend, Tensor box, int64_t pairing) {
+  Tensor out = torch::stable::empty_like(x);
+  mix_out(x, partner, blend, box, pairing, out);
+  return out;
+}
+
+Tensor mix_backward(Tensor grad, Optional partner, Optional sources, Optional offsets, Tensor blend,
+                    Tensor box, int64_t pairing) {
+  STD_TORCH_CHECK(pairing != kTensor || (sources.has_value() && offsets.has_value()));
+  Tensor out = torch::stable::empty_like(grad);
+  run(out, grad, partner, sources, offsets, blend, box, pairing, mix_transposed);
+  return out;
+}
+
+void paste_(Tensor x, Optional partner, Tensor box, int64_t pairing) {
+  run(x, x, partner, std::nullopt, std::nullopt, std::nullopt, box, pairing,
+      [](const MixArgs& a) { return paste_inplace(a); });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+  m.impl("mix_", TORCH_BOX(&mix_));
+  m.impl("mix", TORCH_BOX(&mix));
+  m.impl("mix_out", TORCH_BOX(&mix_out));
+  m.impl("mix_backward", TORCH_BOX(&mix_backward));
+  m.impl("paste_", TORCH_BOX(&paste_));
+}
+
+}  // namespace fused_mixup

@@ -1,0 +1,109 @@
+// Out of place, any pairing: roll, a partner tensor, and the transposes of both.
+//
+// Read per element: the sample once from memory and once more, as somebody's partner, from L2;
+// written once. Blocks are numbered with the batch fastest, so that all samples of one column are
+// in flight together and a partner's vector is in L2 when it is asked for again.
+#pragma once
+
+#include "mix_rows.cuh"
+
+namespace fused_mixup {
+
+template <int V>
+constexpr int kGatherUnroll = V > 1 ? 2 : 4;
+template <int V>
+constexpr int kScatterUnroll = V == 2 ? 1 : kGatherUnroll<V>;  // double: sums take the registers
+
+template <typename T, int V, bool kBox>
+__global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ MixParams p) {
+  constexpr int U = kGatherUnroll<V>;
+  const int64_t chunk = blockIdx.x / p.row_blocks;
+  const int64_t i = blockIdx.x % p.row_blocks * blockDim.y + threadIdx.y;
+  if (i >= p.pairs) return;
+  const T* own_row = src_row<T>(p, i);
+  const T* other_row = src_row<T>(p, partner_of(p.pairing, p.partner, i, p.batch));
+  const RowState<T, kBox> state(p, i);
+  const uint32_t first = static_cast<uint32_t>(chunk) * blockDim.x * U + threadIdx.x;
+  Vec<T, V> own[U], other[U];
+  Span span[U];
+  Offsets at[U];
+#pragma unroll
+  for (int u = 0; u < U; ++u) {
+    // No branch: the loads of all u are to be in flight together.
+    const bool active = first + u * blockDim.x < p.geo.count;
+    const uint32_t v = active ? first + u * blockDim.x : 0;
+    span[u] = state.template span<V>(p.geo, coordinates<kBox, V>(p.geo, v));
+    at[u] = offsets_of<V>(p.geo, v);
+    own[u] = other[u] = Vec<T, V>{};
+    const bool need_own = active && !span[u].template full<V>();
+    const bool need_other = active && (!state.row.keep || !span[u].empty());
+    if (need_own) own[u] = load<V>(own_row + at[u].src);
+    if (need_other) other[u] = load<V>(other_row + at[u].src);
+  }
+#pragma unroll
+  for (int u = 0; u < U; ++u) {
+    if (first + u * blockDim.x >= p.geo.count) continue;
+    store(dst_row<T>(p, i) + at[u].dst, combine(own[u], other[u], state.row, span[u]));
+  }
+}
+
+// grad_j = own part of j + the partner parts of the rows that j serves, summed in their order.
+template <typename T, int V, bool kBox>
+__global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant__ MixParams p) {
+  constexpr int U = kScatterUnroll<V>;
+  using A = typename Number<T>::Acc;
+  const int64_t chunk = blockIdx.x / p.row_blocks;
+  const int64_t j = blockIdx.x % p.row_blocks * blockDim.y + threadIdx.y;
+  if (j >= p.pairs) return;
+  const uint32_t first = static_cast<uint32_t>(chunk) * blockDim.x * U + threadIdx.x;
+  A sum[U][V];
+  Coordinates c[U];
+  Offsets at[U];
+  const RowState<T, kBox> state(p, j);
+#pragma unroll
+  for (int u = 0; u < U; ++u) {
+    // Beyond the end: reads vector 0, and writes nothing below.
+    const uint32_t v = first + u * blockDim.x < p.geo.count ? first + u * blockDim.x : 0;
+    c[u] = coordinates<kBox, V>(p.geo, v);
+    at[u] = offsets_of<V>(p.geo, v);
+    own_part(load<V>(src_row<T>(p, j) + at[u].src), state.row, state.template span<V>(p.geo, c[u]),
+             sum[u]);
+  }
+  int64_t begin = 0, end = 1;  // roll: j serves j+1 alone
+  if (p.pairing == kTensor) {
+    // Clamped: the caller's tensors must not lead out of bounds.
+    begin = p.offsets[j] < 0 ? 0 : p.offsets[j];
+    end = p.offsets[j + 1] > p.batch ? p.batch : p.offsets[j + 1];
+  }
+  for (int64_t s = begin; s < end; ++s) {
+    const int64_t i = p.pairing == kTensor ? partner_of(kTensor, p.sources, s, p.batch)
+                                           : (j + 1 == p.batch ? 0 : j + 1);
+    const RowState<T, kBox> sender(p, i);
+#pragma unroll
+    for (int u = 0; u < U; ++u) {
+      const Span span = sender.template span<V>(p.geo, c[u]);
+      Vec<T, V> g{};
+      if (!span.empty() || sender.row.w1 != A(0)) g = load<V>(src_row<T>(p, i) + at[u].src);
+      add_partner_part(g, sender.row, span, sum[u]);
+    }
+  }
+#pragma unroll
+  for (int u = 0; u < U; ++u) {
+    if (first + u * blockDim.x >= p.geo.count) continue;
+    store(dst_row<T>(p, j) + at[u].dst, rounded<T, V>(sum[u]));
+  }
+}
+
+template <typename T, int V, bool kBox, bool kTransposed>
+cudaError_t launch_gather(MixParams p, cudaStream_t stream) {
+  dim3 block;
+  constexpr int U = kTransposed ? kScatterUnroll<V> : kGatherUnroll<V>;
+  const dim3 grid = set_grid<U>(&p, p.batch, &block);
+  if constexpr (kTransposed) {
+    return launch(scatter_kernel<T, V, kBox>, grid, block, 0, stream, p);
+  } else {
+    return launch(gather_kernel<T, V, kBox>, grid, block, 0, stream, p);
+  }
+}
+
+}  // namespace fused_mixup

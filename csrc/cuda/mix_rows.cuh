@@ -1,0 +1,166 @@
+// What every mix kernel shares: its parameters, the weights and box of a row, the rule itself.
+#pragma once
+
+#include "geometry.cuh"
+
+namespace fused_mixup {
+
+struct MixParams {
+  void* dst;
+  const void* src;
+  int64_t batch;
+  int64_t dst_batch_stride, src_batch_stride;  // in elements
+  Geometry geo;
+  int pairing;
+  const int32_t* partner;  // [B], for kTensor
+  const int32_t* sources;  // [B] and
+  const int32_t* offsets;  // [B+1], for the transpose of kTensor
+  const double* blend;     // [B, 2] on the device, or null: blend_row
+  const int32_t* box;      // [B, 2D] on the device, or null: box_row
+  double blend_row[2];
+  BoxRange box_row;
+  bool in_place;         // dst is src: rows that do not change are left alone
+  int64_t pairs;         // rows or pairs of rows to work on
+  int64_t row_blocks;    // blocks along the batch
+  int64_t chunks;        // blocks along the sample
+  const int32_t* order;  // [B], for walk_kernel
+};
+
+template <typename T>
+__device__ __forceinline__ T* dst_row(const MixParams& p, int64_t i) {
+  return static_cast<T*>(p.dst) + i * p.dst_batch_stride;
+}
+
+template <typename T>
+__device__ __forceinline__ const T* src_row(const MixParams& p, int64_t i) {
+  return static_cast<const T*>(p.src) + i * p.src_batch_stride;
+}
+
+template <typename A>
+struct Row {
+  A w0, w1;
+  bool keep;  // weights (1, 0): the bits stay, the sign of a zero and the payload of a NaN included
+};
+
+template <typename T, typename A = typename Number<T>::Acc>
+__device__ __forceinline__ Row<A> load_row(const MixParams& p, int64_t i) {
+  if constexpr (!Number<T>::kBlends) return {A(1), A(0), true};
+  const A w0 = static_cast<A>(p.blend != nullptr ? p.blend[2 * i] : p.blend_row[0]);
+  const A w1 = static_cast<A>(p.blend != nullptr ? p.blend[2 * i + 1] : p.blend_row[1]);
+  return {w0, w1, w0 == A(1) && w1 == A(0)};
+}
+
+__device__ __forceinline__ BoxRange load_box(const MixParams& p, int64_t i) {
+  BoxRange box;
+  // Element by element, so that the six numbers stay in registers.
+#pragma unroll
+  for (int a = 0; a < kMaxSpatial; ++a) {
+    int32_t lo = p.box_row.lo[a], hi = p.box_row.hi[a];
+    if (p.box != nullptr && a < p.geo.spatial) {
+      const int32_t* row = p.box + i * 2 * p.geo.spatial + a;
+      lo = clamp_to(row[0], p.geo.extent[a]) * p.geo.group[a];
+      hi = clamp_to(row[p.geo.spatial], p.geo.extent[a]) * p.geo.group[a];
+    }
+    box.lo[a] = lo;
+    box.hi[a] = hi;
+  }
+  return box;
+}
+
+// A row as one call sees it: its weights, and its box if any row has one.
+template <typename T, bool kBox>
+struct RowState {
+  Row<typename Number<T>::Acc> row;
+  BoxRange box;
+
+  __device__ __forceinline__ RowState(const MixParams& p, int64_t i) : row(load_row<T>(p, i)) {
+    if constexpr (kBox) box = load_box(p, i);
+  }
+
+  // The part of a vector that comes from the partner's values untouched.
+  template <int V>
+  __device__ __forceinline__ Span span(const Geometry& g, const Coordinates& c) const {
+    if constexpr (kBox) return span_of<V>(g, box, c);
+    return {0, 0};
+  }
+};
+
+template <bool kBox, int V>
+__device__ __forceinline__ Coordinates coordinates(const Geometry& g, uint32_t v) {
+  if constexpr (kBox) return coordinates_of<V>(g, v);
+  return Coordinates{};
+}
+
+// out = other inside the box, else w0 * own + w1 * other.
+template <typename T, int V, typename A>
+__device__ __forceinline__ Vec<T, V> combine(const Vec<T, V>& own, const Vec<T, V>& other,
+                                             const Row<A>& row, const Span& span) {
+  if (span.template full<V>()) return other;
+  const Elements<T, V> theirs = elements(other);
+  Elements<T, V> out = elements(own);
+  if constexpr (Number<T>::kBlends) {
+    using N = Number<T>;
+    if (!row.keep) {
+#pragma unroll
+      for (int e = 0; e < V; ++e) {
+        out.e[e] = N::down(add(term(row.w0, N::up(out.e[e])), term(row.w1, N::up(theirs.e[e]))));
+      }
+    }
+  }
+  if (!span.empty()) {
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      if (span.has(e)) out.e[e] = theirs.e[e];
+    }
+  }
+  return packed(out);
+}
+
+// The transpose: what row `own` sends itself ...
+template <typename T, int V, typename A>
+__device__ __forceinline__ void own_part(const Vec<T, V>& grad, const Row<A>& row, const Span& span,
+                                         A (&sum)[V]) {
+  const Elements<T, V> g = elements(grad);
+#pragma unroll
+  for (int e = 0; e < V; ++e) {
+    sum[e] = span.has(e) ? A(0) : term(row.w0, Number<T>::up(g.e[e]));
+  }
+}
+
+// ... and what a row sends to its partner. The weights and the box are those of the sender.
+template <typename T, int V, typename A>
+__device__ __forceinline__ void add_partner_part(const Vec<T, V>& grad, const Row<A>& row,
+                                                 const Span& span, A (&sum)[V]) {
+  const Elements<T, V> g = elements(grad);
+#pragma unroll
+  for (int e = 0; e < V; ++e) {
+    const A value = Number<T>::up(g.e[e]);
+    sum[e] = add(sum[e], span.has(e) ? value : term(row.w1, value));
+  }
+}
+
+template <typename T, int V, typename A>
+__device__ __forceinline__ Vec<T, V> rounded(const A (&sum)[V]) {
+  Elements<T, V> out;
+#pragma unroll
+  for (int e = 0; e < V; ++e) out.e[e] = Number<T>::down(sum[e]);
+  return packed(out);
+}
+
+// Blocks of 256 threads: as many along the sample as it can use, the rest along the batch.
+constexpr int kThreads = 256;
+
+template <int kUnroll>
+inline dim3 set_grid(MixParams* p, int64_t rows, dim3* block) {
+  unsigned tx = kThreads;
+  while (tx > 8 && static_cast<int64_t>(tx / 2) >= p->geo.count) tx /= 2;
+  const unsigned ty = kThreads / tx;
+  const int64_t chunk = static_cast<int64_t>(tx) * kUnroll;
+  p->pairs = rows;
+  p->row_blocks = (rows + ty - 1) / ty;
+  p->chunks = (p->geo.count + chunk - 1) / chunk;
+  *block = dim3(tx, ty, 1);
+  return dim3(static_cast<unsigned>(p->row_blocks * p->chunks), 1, 1);
+}
+
+}  // namespace fused_mixup

@@ -1,0 +1,142 @@
+// 16-byte access and the arithmetic every dtype shares.
+//
+// Products and sums are rounded one by one (the _rn intrinsics), never contracted to an fma, so
+// that float32 results equal eager PyTorch's bit for bit. Half types widen to float32 exactly and
+// are rounded once at the end; uint8 blends in float32 and rounds half to even.
+#pragma once
+
+#include <cstring>
+
+#include "launch.cuh"
+
+namespace fused_mixup {
+
+enum DType : int { kHalf = 0, kBFloat16 = 1, kFloat = 2, kDouble = 3, kUInt8 = 4 };
+
+// Values that are only moved, by size in bytes.
+template <int kBytes>
+struct BitsOf;
+template <>
+struct BitsOf<1> {
+  using type = uint8_t;
+};
+template <>
+struct BitsOf<2> {
+  using type = uint16_t;
+};
+template <>
+struct BitsOf<4> {
+  using type = uint32_t;
+};
+template <>
+struct BitsOf<8> {
+  using type = uint64_t;
+};
+template <>
+struct BitsOf<16> {
+  using type = uint4;
+};
+template <int kBytes>
+struct Raw {
+  typename BitsOf<kBytes>::type bits;
+};
+
+template <typename T>
+struct Number {  // Raw: no arithmetic
+  using Acc = float;
+  static constexpr bool kBlends = false;
+};
+template <>
+struct Number<__half> {
+  using Acc = float;
+  static constexpr bool kBlends = true;
+  static __device__ __forceinline__ float up(__half v) { return __half2float(v); }
+  static __device__ __forceinline__ __half down(float v) { return __float2half_rn(v); }
+};
+template <>
+struct Number<__nv_bfloat16> {
+  using Acc = float;
+  static constexpr bool kBlends = true;
+  static __device__ __forceinline__ float up(__nv_bfloat16 v) { return __bfloat162float(v); }
+  static __device__ __forceinline__ __nv_bfloat16 down(float v) { return __float2bfloat16_rn(v); }
+};
+template <>
+struct Number<float> {
+  using Acc = float;
+  static constexpr bool kBlends = true;
+  static __device__ __forceinline__ float up(float v) { return v; }
+  static __device__ __forceinline__ float down(float v) { return v; }
+};
+template <>
+struct Number<double> {
+  using Acc = double;
+  static constexpr bool kBlends = true;
+  static __device__ __forceinline__ double up(double v) { return v; }
+  static __device__ __forceinline__ double down(double v) { return v; }
+};
+template <>
+struct Number<uint8_t> {
+  using Acc = float;
+  static constexpr bool kBlends = true;
+  static __device__ __forceinline__ float up(uint8_t v) { return static_cast<float>(v); }
+  static __device__ __forceinline__ uint8_t down(float v) {
+    return static_cast<uint8_t>(fminf(fmaxf(rintf(v), 0.0f), 255.0f));
+  }
+};
+
+__device__ __forceinline__ float add(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ double add(double a, double b) { return __dadd_rn(a, b); }
+
+// weight * value, where a weight of exactly 0 drops its term: no 0 * inf.
+__device__ __forceinline__ float term(float w, float v) {
+  return w == 0.0f ? 0.0f : __fmul_rn(w, v);
+}
+__device__ __forceinline__ double term(double w, double v) {
+  return w == 0.0 ? 0.0 : __dmul_rn(w, v);
+}
+
+// V neighbours as they travel, by one instruction where V * sizeof(T) is 16. They stay whole words
+// until elements() takes them apart: were they split at the load, the thread would wait there.
+template <typename T, int V>
+struct Vec {
+  typename BitsOf<static_cast<int>(sizeof(T)) * V>::type bits;
+};
+
+template <typename T, int V>
+struct Elements {
+  T e[V];
+};
+
+template <typename T, int V>
+__device__ __forceinline__ Elements<T, V> elements(const Vec<T, V>& v) {
+  Elements<T, V> out;
+  memcpy(&out, &v, sizeof(out));
+  return out;
+}
+
+template <typename T, int V>
+__device__ __forceinline__ Vec<T, V> packed(const Elements<T, V>& elements) {
+  Vec<T, V> out;
+  memcpy(&out, &elements, sizeof(out));
+  return out;
+}
+
+template <int V, typename T>
+__device__ __forceinline__ Vec<T, V> load(const T* p) {
+  using Bits = decltype(Vec<T, V>::bits);
+  return {*reinterpret_cast<const Bits*>(p)};
+}
+
+template <typename T, int V>
+__device__ __forceinline__ void store(T* p, const Vec<T, V>& v) {
+  using Bits = decltype(Vec<T, V>::bits);
+  if constexpr (sizeof(Bits) == 16) {
+    store16(p, v.bits);
+  } else {
+    *reinterpret_cast<Bits*>(p) = v.bits;
+  }
+}
+
+inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+}  // namespace fused_mixup

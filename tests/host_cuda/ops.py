@@ -1,0 +1,179 @@
+"""The ops of the CUDA backend on CPU tensors, through the host harness: same names and arguments.
+
+What the bindings do for CUDA tensors this does for CPU ones. Rows that are one row (stride 0, or
+B <= 1) go as plain arguments, all others as "device" pointers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from . import build
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8]
+SHARED_LIMIT = 232448  # what an H100 gives a block
+_P, _I, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+
+
+class HostMix(ctypes.Structure):
+    """As in driver_mix.cpp."""
+
+    _fields_ = [(n, _I) for n in ("form", "dtype", "element_size")]
+    _fields_ += [("dst", _P), ("src", _P)]
+    _fields_ += [(n, _I) for n in ("batch", "dst_batch_stride", "src_batch_stride", "ndim")]
+    _fields_ += [(n, _P) for n in ("sizes", "dst_strides", "src_strides")]
+    _fields_ += [("spatial", _I), ("pairing", _I)]
+    _fields_ += [(n, _P) for n in ("partner", "sources", "offsets")]
+    _fields_ += [(n, _P) for n in ("blend", "box", "blend_row", "box_row")]
+    _fields_ += [("shared_limit", _I)]
+
+
+class HostLoss(ctypes.Structure):
+    """As in driver_loss.cpp."""
+
+    _fields_ = [("backward", _I), ("dtype", _I), ("logits", _P)]
+    _fields_ += [(n, _I) for n in ("batch", "classes", "row_stride", "column_stride")]
+    _fields_ += [("target", _P), ("target_dtype", _I)]
+    _fields_ += [("target_row_stride", _I), ("target_column_stride", _I)]
+    _fields_ += [(n, _P) for n in ("labels", "partner_labels", "weight", "weight_row")]
+    _fields_ += [("target_smoothing", _D), ("label_smoothing", _D), ("reduction", _I)]
+    _fields_ += [(n, _P) for n in ("rows", "loss", "stats", "grad_loss")]
+    _fields_ += [("grad_loss_stride", _I), ("grad", _P)]
+    _fields_ += [("grad_row_stride", _I), ("grad_column_stride", _I)]
+
+
+@cache
+def library() -> ctypes.CDLL:
+    return build.library()
+
+
+def check(code: int) -> None:
+    if code != 0:
+        raise RuntimeError(f"launch failed with {code}: {library().host_error().decode()}")
+
+
+def set_order(order: int) -> None:
+    """Blocks and threads run 0 forward, 1 in reverse, 2 shuffled."""
+    library().host_set_order(ctypes.c_int64(order))
+
+
+def _ptr(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
+
+
+def _row_or_rows(t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """(the one row, None) or (None, all rows)."""
+    if t.shape[0] <= 1 or t.stride(0) == 0:
+        return (t[0].contiguous() if t.shape[0] else None), None
+    return None, t.contiguous()
+
+
+def _ints(values) -> ctypes.Array:
+    return (ctypes.c_int64 * max(len(values), 1))(*values)
+
+
+def _mix(form, dst, src, partner, sources, offsets, blend, box, pairing, shared_limit):
+    if dst.numel() == 0:
+        return
+    h = HostMix(form=form, element_size=dst.element_size())
+    h.dtype = DTYPES.index(dst.dtype) if form != 3 else 0
+    h.dst, h.src = _ptr(dst), _ptr(src)
+    h.batch, h.ndim = dst.shape[0], dst.ndim - 1
+    h.dst_batch_stride, h.src_batch_stride = dst.stride(0), src.stride(0)
+    keep = [_ints(v[1:]) for v in (dst.shape, dst.stride(), src.stride())]
+    h.sizes, h.dst_strides, h.src_strides = (ctypes.addressof(k) for k in keep)
+    h.spatial, h.pairing = box.shape[1] // 2, pairing
+    h.partner, h.sources, h.offsets = _ptr(partner), _ptr(sources), _ptr(offsets)
+    if blend is not None:
+        blend_row, blend_rows = _row_or_rows(blend)
+        h.blend_row, h.blend = _ptr(blend_row), _ptr(blend_rows)
+    if box.shape[1]:
+        box_row, box_rows = _row_or_rows(box)
+        h.box_row, h.box = _ptr(box_row), _ptr(box_rows)
+    h.shared_limit = shared_limit
+    check(library().host_mix(ctypes.byref(h)))
+
+
+def mix_(x, partner, blend, box, pairing, shared_limit=SHARED_LIMIT):
+    _mix(0, x, x, partner, None, None, blend, box, pairing, shared_limit)
+
+
+def mix_out(x, partner, blend, box, pairing, out):
+    _mix(1, out, x, partner, None, None, blend, box, pairing, SHARED_LIMIT)
+
+
+def mix(x, partner, blend, box, pairing):
+    out = torch.empty_like(x)
+    mix_out(x, partner, blend, box, pairing, out)
+    return out
+
+
+def mix_backward(grad, partner, sources, offsets, blend, box, pairing):
+    out = torch.empty_like(grad)
+    _mix(2, out, grad, partner, sources, offsets, blend, box, pairing, SHARED_LIMIT)
+    return out
+
+
+def paste_(x, partner, box, pairing, shared_limit=SHARED_LIMIT):
+    _mix(3, x, x, partner, None, None, None, box, pairing, shared_limit)
+
+
+def mix_targets(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):
+    labels = labels.contiguous()
+    out = torch.empty((labels.shape[0], num_classes, *labels.shape[1:]), dtype=dtype)
+    if out.numel() == 0:
+        return out
+    row, rows = _row_or_rows(weight)
+    ints = [ctypes.c_int64(v) for v in (labels.shape[0], num_classes, labels[0].numel(), pairing)]
+    pointers = [_P(_ptr(t)) for t in (out, labels, partner, rows, row)]
+    check(
+        library().host_mix_targets(
+            ctypes.c_int64(DTYPES.index(dtype)), *pointers[:2], *ints, *pointers[2:],
+            ctypes.c_double(label_smoothing),
+        )
+    )  # fmt: skip
+    return out
+
+
+def _loss(logits, target, partner_labels, weight, target_smoothing, label_smoothing, reduction):
+    h = HostLoss(dtype=DTYPES.index(logits.dtype), logits=_ptr(logits))
+    h.batch, h.classes = logits.shape
+    h.row_stride, h.column_stride = logits.stride()
+    keep = []
+    if partner_labels is None:
+        h.target, h.target_dtype = _ptr(target), DTYPES.index(target.dtype)
+        h.target_row_stride, h.target_column_stride = target.stride()
+    else:
+        row, rows = _row_or_rows(weight)
+        keep = [target.contiguous(), partner_labels.contiguous(), row, rows]
+        h.labels, h.partner_labels, h.weight_row, h.weight = map(_ptr, keep)
+    h.target_smoothing, h.label_smoothing = target_smoothing, label_smoothing
+    h.reduction = reduction
+    return h, keep
+
+
+def soft_target_cross_entropy(logits, target, partner_labels, weight, ts, ls, reduction):
+    h, _keep = _loss(logits, target, partner_labels, weight, ts, ls, reduction)
+    acc = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    rows = torch.full((logits.shape[0],), 7.0, dtype=acc)
+    stats = torch.full((logits.shape[0], 3), 7.0, dtype=acc)
+    loss = rows if reduction == 2 else torch.full((), 7.0, dtype=acc)
+    h.rows, h.stats, h.loss = _ptr(rows), _ptr(stats), _ptr(loss)
+    check(library().host_loss(ctypes.byref(h)))
+    return loss, stats
+
+
+def soft_target_cross_entropy_backward(
+    grad_loss, logits, stats, target, partner_labels, weight, ts, ls, reduction
+):
+    h, _keep = _loss(logits, target, partner_labels, weight, ts, ls, reduction)
+    grad = torch.empty_like(logits)
+    h.backward, h.stats, h.grad, h.grad_loss = 1, _ptr(stats), _ptr(grad), _ptr(grad_loss)
+    h.grad_loss_stride = grad_loss.stride(0) if grad_loss.ndim else 0
+    h.grad_row_stride, h.grad_column_stride = grad.stride()
+    check(library().host_loss(ctypes.byref(h)))
+    return grad
