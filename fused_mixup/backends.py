@@ -81,11 +81,11 @@ def _register(library: torch.library.Library, device: str, backend: str) -> None
     why = reason_unavailable(backend, device)
     for name in SCHEMAS:
         if why is not None:
-            library.impl(name, _refusal(backend, device, why), device)
+            library.impl(name, _refusal(backend, device, why), device, allow_override=True)
         elif backend == "triton":
-            library.impl(name, _triton(name), device)
+            library.impl(name, _triton(name), device, allow_override=True)
         elif backend == "reference":
-            library.impl(name, getattr(reference, name), device)
+            library.impl(name, getattr(reference, name), device, allow_override=True)
 
 
 def _refusal(backend: str, device: str, why: str) -> Callable:

@@ -28,6 +28,12 @@ from .target import MixedTarget, check_label_smoothing, check_labels, check_num_
 REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
 
+def _written(x: Tensor) -> None:
+    """Tell autograd, which cannot see into our kernels: a graph that saved x must refuse to run."""
+    if not torch.compiler.is_compiling() and not x.is_inference():
+        torch.autograd.graph.increment_version(x)
+
+
 def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     """Mix a batch in place: MixUp, CutMix, or both, as ``plan`` says. No copy of the batch.
 
@@ -61,6 +67,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
     ops.mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    _written(x)
     return x
 
 
@@ -95,6 +102,7 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
         return ops.mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
     check_out(x, out)
     ops.mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+    _written(out)
     return out
 
 
@@ -128,6 +136,7 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
             "labels and masks cannot be blended: use mix_ for images, MixedTarget for labels"
         )
     ops.paste_(x, plan.partner_or_none, plan.box, plan.rule)
+    _written(x)
     return x
 
 

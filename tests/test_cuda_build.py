@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 DRIVERS = Path(__file__).parent / "host_cuda"
+sys.path.insert(0, str(DRIVERS.parents[1] / "tools"))
+import build_probes  # noqa: E402
+
 ENTRY = re.compile(
     r"Compiling entry function '(\S+)' for.*?"
     r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?"
@@ -23,21 +26,17 @@ ENTRY = re.compile(
 )
 
 
-def nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which("nvcc", path=f"{home}/bin") or shutil.which("nvcc")
-
-
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
     """What ptxas says of each driver on each architecture; compiled side by side."""
-    if nvcc() is None:
-        pytest.skip("nvcc is not installed; set CUDA_HOME to compile the CUDA kernels")
+    toolkit, why, _ = build_probes.find_toolkit(os.environ)
+    if toolkit is None:
+        pytest.skip(str(why))
     folder = tmp_path_factory.mktemp("cubin")
     running = {}
     for driver in ("mix", "loss"):
         for arch in (80, 90):
-            command = [nvcc(), "-std=c++17", "-cubin", "-Xptxas", "-v"]
+            command = [str(toolkit.home / "bin" / "nvcc"), "-std=c++17", "-cubin", "-Xptxas", "-v"]
             command += ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
             command += [str(DRIVERS / f"device_{driver}.cu"), "-o", f"{folder}/{driver}{arch}"]
             running[driver, arch] = subprocess.Popen(

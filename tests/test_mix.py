@@ -295,6 +295,29 @@ def test_in_place_refuses_what_it_would_break():
             fm.paste_(view, MixPlan.identity(B))
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_graph_that_saved_the_batch_refuses_to_run_after_mixing(device, compiled):
+    # Silently wrong gradients otherwise: autograd does not see what a custom kernel writes.
+    cut = MixPlan.uniform(B, "flip", 0.5, [0, 0, 3, 3])
+    writes = {
+        "mix_": lambda x: fm.mix_(x, FLIP),
+        "paste_": lambda x: fm.paste_(x, cut),
+        "mix out": lambda x: fm.mix(torch.ones_like(x), FLIP, out=x),
+    }
+    for name, write in writes.items():
+        torch._dynamo.reset()
+        write = torch.compile(write, backend="aot_eager", fullgraph=True) if compiled else write
+        x = image(device=device)
+        w = torch.ones(8, device=device, requires_grad=True)
+        loss = (x * w).sum()
+        write(x)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+            pytest.fail(name)
+    with torch.inference_mode():
+        fm.mix_(image(device=device), FLIP)
+
+
 def test_paste_refuses_a_plan_that_blends():
     with pytest.raises(ValueError, match="only pastes boxes"):
         fm.paste_(torch.ones(B, 8, 8, dtype=torch.int64), FLIP)

@@ -44,7 +44,7 @@ def build(sanitize: bool = False) -> Path:
     digest = hashlib.sha256(" ".join([cxx, *flags]).encode())
     for file in sorted(files):
         digest.update(file.read_bytes())
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fused_mixup"
+    cache = ROOT / "build" / "host_cuda"
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"host_cuda_{digest.hexdigest()[:16]}.so"
     if path.exists():
