@@ -1,7 +1,7 @@
 """Times the ops against eager PyTorch on this machine: ``make bench`` or
 
-python -m benchmarks.run [--device cpu|cuda] [--seconds S] [--json FILE] [--readme README.md]
-python -m benchmarks.run --from FILE --readme README.md      # tables of an earlier run
+python -m benchmarks.run [--device cpu|cuda] [--seconds S] [--only TEXT] [--json FILE]
+python -m benchmarks.run --from FILE --readme README.md      # the table of an earlier run
 
 Ratios above 1 mean that ours is faster. "share of floor" is the least time that the bytes can take
 at the copy bandwidth measured in the same run, over our time; above 100 % where data that stays in
@@ -33,10 +33,12 @@ def copy_bandwidth(device: str, seconds: float) -> float:
     return 2 * CACHE_BYTES / milliseconds * 1e3
 
 
-def measure(device: str, seconds: float) -> dict:
+def measure(device: str, seconds: float, only: str) -> dict:
     bandwidth = copy_bandwidth(device, seconds)
     results = []
     for case in all_cases(device):
+        if only not in case.name:
+            continue
         print(f"  {case.name} …", file=sys.stderr, flush=True)
         times = compare({"ours": case.ours, **case.peers}, device, seconds)
         ours = times["ours"]["median_ms"]
@@ -64,7 +66,7 @@ def table(report: dict) -> str:
     m = report["machine"]
     lines = [
         f"{m['device']}, {m['threads']} threads, torch {m['torch']}, {m['date']}; copy bandwidth "
-        f"{report['copy_gb_per_s']} GB/s (reads and writes). Medians, taken in turn.",
+        f"{report['copy_gb_per_s']} GB/s (reads and writes). Medians.",
         "",
         "| case | ours | beside it | ours is faster by | share of floor | extra memory |",
         "|---|---|---|---|---|---|",
@@ -102,6 +104,7 @@ def main() -> None:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=["cpu", "cuda"], default=default)
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each case")
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--from", dest="source", type=Path, help="read figures, measure nothing")
     parser.add_argument("--readme", type=Path, help="put the table between the markers there")
@@ -110,7 +113,7 @@ def main() -> None:
     if args.source:
         report = json.loads(args.source.read_text(encoding="utf-8"))
     else:
-        report = measure(args.device, args.seconds)
+        report = measure(args.device, args.seconds, args.only)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -17,6 +17,7 @@ from fused_mixup import backends
 
 CACHE_BYTES = 2**26  # what rotated buffers must exceed together: the last-level caches of today
 WARMUP = 3  # calls before the clock starts: first-use costs are not the op's
+BLOCK = 10  # calls of one run before the next has its turn
 
 
 def rotated(make: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
@@ -40,15 +41,18 @@ def _once(run: Callable[[], object], device: str) -> float:
 
 
 def compare(runs: dict[str, Callable[[], object]], device: str, seconds: float) -> dict[str, dict]:
-    """Milliseconds of each run, taken in turn (A B C A B C …) so that drift meets all alike."""
-    for run in runs.values():
-        for _ in range(WARMUP):
-            run()
+    """Milliseconds of each run. Blocks of calls are taken in turn, so that drift meets all alike.
+
+    Inside a block the memory allocator is in the state that this run alone leaves, as it is in a
+    program that has one of them; call by call in turn, each would pay for pages the other gave up.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
+    while time.perf_counter() < end or len(next(iter(times.values()))) < 2 * BLOCK:
         for name, run in runs.items():
-            times[name].append(_once(run, device))
+            for _ in range(WARMUP):
+                run()
+            times[name] += [_once(run, device) for _ in range(BLOCK)]
     return {
         name: {
             "median_ms": round(statistics.median(t), 4),

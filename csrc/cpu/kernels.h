@@ -25,7 +25,8 @@ template <typename T>
 struct MixKernels {
   using A = acc_t<T>;
   // dst = w0·own + w1·partner, a weight of 0 dropping its term. dst may be own or partner.
-  void (*blend)(T* dst, const T* own, const T* partner, int64_t n, A w0, A w1);
+  // ahead: n elements that are read next; they come into the cache meanwhile.
+  void (*blend)(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, A w0, A w1);
   // a, b = a0·a + a1·b, b0·b + b1·a, all four weights used.
   void (*blend_pair)(T* a, T* b, int64_t n, A a0, A a1, A b0, A b1);
   // sum = (first ? 0 : sum) + w·src

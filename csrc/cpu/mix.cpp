@@ -18,7 +18,7 @@ struct Bits128 {
   uint64_t bits[2];
 };
 
-constexpr int64_t kTileBytes = 8192;
+constexpr int64_t kTileBytes = 16384;
 constexpr int64_t kGrainBytes = 1 << 16;  // less work than this is not worth another thread
 
 // T moves as bits only, or has kernels to blend it.
@@ -56,16 +56,19 @@ void scatter(T* p, int64_t stride, const T* in, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i * stride] = in[i];
 }
 
-// dst = the mix of a run of one row; all three contiguous, dst may be own.
+// dst = the mix of a run of one row; all contiguous, dst may be own. ahead: the run read next.
 template <typename T>
-void mix_run(T* dst, const T* own, const T* partner, const Row& row, Cut cut, int64_t n) {
+void mix_run(T* dst, const T* own, const T* partner, const T* ahead, const Row& row, Cut cut,
+             int64_t n) {
   if constexpr (kBlendable<T>) {
     if (row.blends() || dst != own) {
       using A = acc_t<T>;
       const auto blend = mix_kernels<T>().blend;
-      if (cut.lo > 0) blend(dst, own, partner, cut.lo, A(row.own), A(row.other));
+      const A w0 = A(row.own), w1 = A(row.other);
+      if (cut.lo > 0) blend(dst, own, partner, ahead, cut.lo, w0, w1);
       if (cut.hi < n) {
-        blend(dst + cut.hi, own + cut.hi, partner + cut.hi, n - cut.hi, A(row.own), A(row.other));
+        const int64_t at = cut.hi;
+        blend(dst + at, own + at, partner + at, ahead + at, n - at, w0, w1);
       }
     }
   }
@@ -101,6 +104,7 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
                   const std::vector<Row>& rows) {
   const std::vector<Step> steps = in_place_order(rows);
   if (steps.empty()) return;
+  const std::vector<int64_t> ahead = rows_ahead(steps, rows);
   const bool blends = std::any_of(rows.begin(), rows.end(), [](auto& r) { return r.blends(); });
   int64_t origin[kMaxDims] = {};
   const Layout layout = blends ? whole : crop_to_boxes(whole, rows, spatial, origin);
@@ -115,7 +119,8 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
     Run runs[Tiles::kMaxRuns];
     for (int64_t t = begin; t < end; ++t) {
       const int n = tiles.runs_of(t, runs);
-      for (const Step& step : steps) {
+      for (size_t s = 0; s < steps.size(); ++s) {
+        const Step& step = steps[s];
         const Row& row = rows[step.row];
         const Row& partner_row = rows[row.partner];
         for (int r = 0; r < n; ++r) {
@@ -132,14 +137,16 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
               mix_pair(own, partner, row, partner_row, cut, run.length);
             } else {
               std::memcpy(keep, own, run.length * sizeof(T));
-              mix_run(own, own, partner, row, cut, run.length);
-              mix_run(partner, partner, keep, partner_row, other, run.length);
+              mix_run(own, own, partner, partner, row, cut, run.length);
+              mix_run(partner, partner, keep, keep, partner_row, other, run.length);
             }
             continue;
           }
           if (stride == 1) {
             if (step.kind == Step::kSave) std::memcpy(keep, own, run.length * sizeof(T));
-            mix_run(own, own, step.kind == Step::kSaved ? keep : partner, row, cut, run.length);
+            const T* source = step.kind == Step::kSaved ? keep : partner;
+            const T* next = x + ahead[s] * batch_stride + run.dst;
+            mix_run(own, own, source, next, row, cut, run.length);
             continue;
           }
           // Innermost elements apart in memory: through contiguous copies of the run.
@@ -148,12 +155,12 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
           if (step.kind == Step::kPair || step.kind == Step::kSave) {
             std::memcpy(keep, own_part, run.length * sizeof(T));
           }
-          mix_run(own_part, own_part, step.kind == Step::kSaved ? keep : partner_part, row, cut,
-                  run.length);
+          const T* source = step.kind == Step::kSaved ? keep : partner_part;
+          mix_run(own_part, own_part, source, source, row, cut, run.length);
           scatter(own, stride, own_part, run.length);
           if (step.kind == Step::kPair) {
             const Cut other = tiles.cut(run, partner_row.box);
-            mix_run(partner_part, partner_part, keep, partner_row, other, run.length);
+            mix_run(partner_part, partner_part, keep, keep, partner_row, other, run.length);
             scatter(partner, stride, partner_part, run.length);
           }
         }
@@ -236,7 +243,8 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
               own = own_part;
               partner = partner_part;
             }
-            mix_run(target, own, partner, rows[i], tiles.cut(run, rows[i].box), run.length);
+            mix_run(target, own, partner, partner, rows[i], tiles.cut(run, rows[i].box),
+                    run.length);
           }
           if (target != dst) scatter(dst, tiles.dst_stride(), out_part, run.length);
         }

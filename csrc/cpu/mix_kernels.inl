@@ -4,12 +4,15 @@
 
 // f(vector of own, vector of partner) -> vector, over n elements.
 template <typename T, typename F>
-inline void map2(T* dst, const T* a, const T* b, int64_t n, F f) {
+inline void map2(T* dst, const T* a, const T* b, const T* ahead, int64_t n, F f) {
   using A = acc_t<T>;
   constexpr int kStep = kLanes<A>;
+  constexpr int kLine = 64 / sizeof(T);
   int64_t i = 0;
   // Four vectors in flight: the loads of all come before the first store.
   for (; i + 4 * kStep <= n; i += 4 * kStep) {
+    // The processor foresees lines of the run it is in, not that another row comes next.
+    for (int k = 0; k < 4 * kStep; k += kLine) __builtin_prefetch(ahead + i + k);
     const VecOf<A> r0 = f(load(a + i), load(b + i));
     const VecOf<A> r1 = f(load(a + i + kStep), load(b + i + kStep));
     const VecOf<A> r2 = f(load(a + i + 2 * kStep), load(b + i + 2 * kStep));
@@ -26,16 +29,17 @@ inline void map2(T* dst, const T* a, const T* b, int64_t n, F f) {
 }
 
 template <typename T>
-void blend(T* dst, const T* own, const T* partner, int64_t n, acc_t<T> w0, acc_t<T> w1) {
+void blend(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, acc_t<T> w0,
+           acc_t<T> w1) {
   using V = VecOf<acc_t<T>>;
   if (w0 == 1 && w1 == 0) {
     if (dst != own) __builtin_memmove(dst, own, n * sizeof(T));
   } else if (w1 == 0) {
-    map2(dst, own, own, n, [=](V a, V) { return a * w0; });
+    map2(dst, own, own, ahead, n, [=](V a, V) { return a * w0; });
   } else if (w0 == 0) {
-    map2(dst, partner, partner, n, [=](V b, V) { return b * w1; });
+    map2(dst, partner, partner, ahead, n, [=](V b, V) { return b * w1; });
   } else {
-    map2(dst, own, partner, n, [=](V a, V b) { return a * w0 + b * w1; });
+    map2(dst, own, partner, ahead, n, [=](V a, V b) { return a * w0 + b * w1; });
   }
 }
 

@@ -78,6 +78,22 @@ inline std::vector<Step> in_place_order(const std::vector<Row>& rows) {
   return steps;
 }
 
+// For each step, the row that the step after it is the first to read.
+inline std::vector<int64_t> rows_ahead(const std::vector<Step>& steps,
+                                       const std::vector<Row>& rows) {
+  std::vector<int64_t> ahead(steps.size());
+  for (size_t s = 0; s < steps.size(); ++s) {
+    // The row itself of the next step was this step's partner, or starts another cycle.
+    size_t next = s + 1;
+    const bool starts = next < steps.size() && steps[next].kind == Step::kSaved;
+    if (starts) ++next;
+    ahead[s] = next >= steps.size() ? steps[s].row
+               : starts             ? steps[next].row
+                                    : rows[steps[next].row].partner;
+  }
+  return ahead;
+}
+
 // Shrinks the layout to the smallest region that holds every box: where no row blends, nothing
 // outside is read or written. origin[k]: the first index of dim k that is left.
 inline Layout crop_to_boxes(const Layout& layout, const std::vector<Row>& rows, int spatial,
