@@ -11,6 +11,7 @@ if _os.path.isdir(_os.path.join(_beside, "csrc")):
 
 from . import backends as _backends  # noqa: E402
 from .backends import backend  # noqa: E402
+from .boxes import cutmix_box  # noqa: E402
 from .functional import (  # noqa: E402
     mix,
     mix_,
@@ -18,7 +19,7 @@ from .functional import (  # noqa: E402
     paste_,
     soft_target_cross_entropy,
 )
-from .plan import MixPlan, cutmix_box  # noqa: E402
+from .plan import MixPlan  # noqa: E402
 from .target import MixedTarget  # noqa: E402
 
 _backends.load()

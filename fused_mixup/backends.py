@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import threading
 from collections.abc import Callable, Iterator
 
 import torch
@@ -24,10 +25,16 @@ from .ops import NAMESPACE, SCHEMAS
 
 BACKENDS = ("native", "triton", "reference")
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
-_EXTENSIONS = {"CPU": "_C", "CUDA": "_C_cuda"}
+MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
+
+_NAMES = ("auto", *BACKENDS)
+_INSTRUCTION_SETS = ("", "baseline", "avx2", "avx512")  # of csrc/cpu; "": the best there is
 
 _reasons: dict[tuple[str, str], str] = {}  # (backend, device) -> why it cannot run
 _forced: str = "auto"
+_from_environment = os.environ.get("FUSED_MIXUP_BACKEND", "auto")
+_entered: dict[object, str] = {}  # backend() contexts that are open, in the order of entering
+_lock = threading.Lock()
 _default: torch.library.Library | None = None  # kept alive: its registrations go with it
 _override: torch.library.Library | None = None
 
@@ -46,7 +53,7 @@ def chosen(device: str) -> str:
 
 
 def _load_native(device: str) -> str | None:
-    name = f"fused_mixup.{_EXTENSIONS[device]}"
+    name = f"fused_mixup.{MODULES[device]}"
     if device == "CUDA" and torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA"
     try:
@@ -63,10 +70,13 @@ def _load_triton() -> dict[str, str | None]:
     """Per device, why Triton cannot serve it. Triton itself is imported at the first call."""
     if importlib.util.find_spec("triton") is None:
         return dict.fromkeys(DEVICES, "Triton is not installed; pip install triton")
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return dict.fromkeys(DEVICES, None)
-    gpu = None if torch.cuda.is_available() else "no GPU is visible to PyTorch"
-    return {"CPU": "Triton runs CPU tensors only with TRITON_INTERPRET=1", "CUDA": gpu}
+    # Whether a GPU is there is not asked: that would start CUDA when the package is imported, and
+    # a process that has started it cannot be forked. A CUDA tensor is proof enough.
+    built = torch.version.cuda or torch.version.hip
+    gpu = None if built else f"this PyTorch ({torch.__version__}) is built without CUDA"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    cpu = None if interpreted else "Triton runs CPU tensors only with TRITON_INTERPRET=1"
+    return {"CPU": cpu, "CUDA": gpu}
 
 
 def _triton(name: str) -> Callable:
@@ -101,6 +111,11 @@ def _refusal(backend: str, device: str, why: str) -> Callable:
 def load() -> None:
     """Load what is built and register it; called once, when the package is imported."""
     global _default
+    instruction_set = os.environ.get("FUSED_MIXUP_CPU", "")
+    if instruction_set not in _INSTRUCTION_SETS:
+        raise ValueError(
+            f"FUSED_MIXUP_CPU: expected one of {_INSTRUCTION_SETS[1:]}, got {instruction_set!r}"
+        )
     for device in DEVICES:
         why = _load_native(device)
         if why is not None:
@@ -114,17 +129,18 @@ def load() -> None:
     for device in DEVICES:
         if chosen(device) == "triton":
             _register(_default, device, "triton")
-    _force(os.environ.get("FUSED_MIXUP_BACKEND", "auto"))
+    _force(_from_environment)
+
+
+def _unknown(name: str) -> str:
+    return f"backend: expected one of {_NAMES}, got {name!r} (argument or FUSED_MIXUP_BACKEND)"
 
 
 def _force(name: str) -> None:
     """Lay ``name``'s implementations over those chosen by default, or take that layer off."""
     global _forced, _override
-    if name not in ("auto", *BACKENDS):
-        raise ValueError(
-            f"backend: expected one of {('auto', *BACKENDS)}, got {name!r} "
-            "(argument or FUSED_MIXUP_BACKEND)"
-        )
+    if name not in _NAMES:
+        raise ValueError(_unknown(name))
     if _override is not None:
         _override._destroy()
         _override = None
@@ -135,6 +151,11 @@ def _force(name: str) -> None:
     with _quiet_override():
         for device in DEVICES:
             _register(_override, device, name)
+        if name != "reference":
+            why = "it has no kernels for this device"
+            for op in SCHEMAS:  # devices without kernels of their own
+                refusal = _refusal(name, "such", why)
+                _override.impl(op, refusal, "CompositeExplicitAutograd", allow_override=True)
 
 
 @contextlib.contextmanager
@@ -160,9 +181,16 @@ def backend(name: str) -> Iterator[None]:
         ValueError: an unknown name.
         RuntimeError: from the op called inside, where that backend cannot run.
     """
-    before = _forced
-    _force(name)
+    if name not in _NAMES:
+        raise ValueError(_unknown(name))
+    entry = object()
+    with _lock:
+        _entered[entry] = name
+        _force(name)
     try:
         yield
     finally:
-        _force(before)
+        # Threads may leave in another order than they came: what stays is the last still inside.
+        with _lock:
+            del _entered[entry]
+            _force([_from_environment, *_entered.values()][-1])

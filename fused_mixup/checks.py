@@ -19,6 +19,7 @@ def check_batch(
 ) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
+    _check_memory(name, x)
     if dtypes is not None and x.dtype not in dtypes:
         remedy = (
             "convert it to a floating dtype"
@@ -30,11 +31,11 @@ def check_batch(
             f"{remedy}"
         )
     check_plan(name, x, plan)
-    spatial = x.ndim - 1 if x.ndim < 1 + plan.spatial_dims else plan.spatial_dims
-    if spatial < plan.spatial_dims:
+    spatial = plan.spatial_dims
+    if x.ndim < 1 + spatial:
         raise ValueError(
-            f"{name}: expected at least {1 + plan.spatial_dims} dims, as the plan's boxes have "
-            f"{plan.spatial_dims}, got shape {list(x.shape)}"
+            f"{name}: expected at least {1 + spatial} dims, as the plan's boxes have "
+            f"{spatial}, got shape {list(x.shape)}"
         )
     if x.ndim - 1 > _MAX_DIMS:
         raise ValueError(
@@ -42,6 +43,19 @@ def check_batch(
         )
     if spatial and not torch.compiler.is_compiling():
         plan.check_boxes(name, x.shape[x.ndim - spatial :])
+
+
+def _check_memory(name: str, x: Tensor) -> None:
+    if x.layout != torch.strided or x.is_nested:
+        raise TypeError(f"{name}: expected a dense tensor, got {x.layout}; use .to_dense()")
+    if torch.compiler.is_compiling():
+        return
+    if x.is_neg() or x.is_conj():
+        raise ValueError(
+            f"{name}: expected values as they lie in memory, got a lazy negative or conjugate "
+            "view; use .resolve_neg() or .resolve_conj()"
+        )
+    _refuse_forward_mode()
 
 
 def check_plan(name: str, x: Tensor, plan: MixPlan) -> None:
@@ -60,15 +74,20 @@ def check_plan(name: str, x: Tensor, plan: MixPlan) -> None:
 
 
 def check_writable(name: str, x: Tensor, remedy: str) -> None:
-    if x.requires_grad and torch.is_grad_enabled():
+    if x.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError(
+            f"{name}: expected a normal tensor, got one made in inference mode, which may not be "
+            "written outside it; use .clone()"
+        )
+    if x.requires_grad:
         raise ValueError(
             f"{name}: expected a tensor that does not require grad, as it is written in place; "
             f"{remedy}"
         )
     if not x.is_contiguous() and _may_overlap(x):
         raise ValueError(
-            f"{name}: expected each element in memory of its own, got an expanded or overlapping "
-            f"view of strides {list(x.stride())}; use .contiguous() or .clone()"
+            f"{name}: expected each element in memory of its own, got a view of strides "
+            f"{list(x.stride())}, which may be expanded or overlapping; use .clone()"
         )
 
 
@@ -101,7 +120,9 @@ def check_out(x: Tensor, out: Tensor) -> None:
     first, last = _span(x)
     out_first, out_last = _span(out)
     if first <= out_last and out_first <= last:
-        raise ValueError("out: expected memory of its own, got memory shared with x; use mix_(x)")
+        raise ValueError(
+            "out: expected memory of its own, got memory that reaches into that of x; use mix_(x)"
+        )
 
 
 def _span(x: Tensor) -> tuple[int, int]:
@@ -153,7 +174,17 @@ def check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
     return target if target.dtype in (logits.dtype, torch.float32) else target.float()
 
 
+def _refuse_forward_mode() -> None:
+    """Forward-mode differentiation would get tangents of zero from a custom op, without a word."""
+    if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
+        raise NotImplementedError(
+            "fused_mixup ops have no forward-mode derivative (torch.func.jvp, forward_ad); "
+            "use reverse mode, or the functions of fused_mixup.reference"
+        )
+
+
 def check_logits(logits: Tensor) -> None:
+    _refuse_forward_mode()
     if not isinstance(logits, Tensor) or logits.dtype not in FLOATING:
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a floating tensor [B, K], got {got}")

@@ -11,8 +11,6 @@ import torch
 from . import backends
 from .ops import NAMESPACE, SCHEMAS
 
-MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
-
 
 def report() -> str:
     """The environment as text: versions, hardware, compiled modules, choice of backend per op."""
@@ -72,7 +70,7 @@ def _module(name: str):
 def _built() -> list[tuple[str, ...]]:
     info = _module("_build_info")
     rows: list[tuple[str, ...]] = []
-    for device, name in MODULES.items():
+    for device, name in backends.MODULES.items():
         if _module(name) is not None:
             text = _made_with(info, name) if info else "built, from what is not recorded"
         elif info and name in info.LEFT_OUT:

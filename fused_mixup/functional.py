@@ -12,7 +12,6 @@ from torch import Tensor
 from . import ops
 from .checks import (
     BLENDABLE,
-    FLOATING,
     check_batch,
     check_dense_target,
     check_logits,
@@ -23,7 +22,13 @@ from .checks import (
 )
 from .plan import MixPlan
 from .reference import MEAN, NONE, SUM
-from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
+from .target import (
+    MixedTarget,
+    check_label_smoothing,
+    check_labels,
+    check_num_classes,
+    check_target_dtype,
+)
 
 REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
@@ -42,7 +47,8 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
 
     Equivalent to (for a plan without boxes)::
 
-        x.copy_(x * blend[:, 0] + x[partner] * blend[:, 1])  # blend broadcast over the sample
+        w = blend.to(x.dtype).view(B, 2, *[1] * (x.ndim - 1))
+        x.copy_(x * w[:, 0] + x[partner] * w[:, 1])
 
     Args:
         x: [B, …], float16, bfloat16, float32, float64 or uint8; any strides. The last D dims are
@@ -60,7 +66,8 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     Notes:
         Arithmetic is float32 (float64 for float64), products and sum rounded one by one, so that
         float32 equals eager PyTorch bit for bit; half types are rounded once, at the end. uint8
-        rounds half to even. A weight of exactly 0 drops its term. Deterministic.
+        rounds half to even. A weight of exactly 0 drops its term. Deterministic. Under
+        torch.compile values are not checked: kernels clamp partners and boxes.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
@@ -76,7 +83,8 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
 
     Equivalent to (for a plan without boxes)::
 
-        x * blend[:, 0] + x[partner] * blend[:, 1]  # blend broadcast over the sample
+        w = blend.to(x.dtype).view(B, 2, *[1] * (x.ndim - 1))
+        x * w[:, 0] + x[partner] * w[:, 1]
 
     Args:
         x: [B, …], float16, bfloat16, float32, float64 or uint8; any strides.
@@ -92,7 +100,8 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
 
     Notes:
         The backward is the same kernel with the plan transposed; it works for pairings that are
-        no permutation, and double backward works too.
+        no permutation, and double backward works too. Forward-mode differentiation
+        (torch.func.jvp) does not.
 
     Source: Zhang et al., 2018, arXiv 1710.09412; Verma et al., Manifold Mixup, 2019,
     arXiv 1806.05236.
@@ -125,6 +134,9 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
     Raises:
         TypeError, ValueError: as :func:`mix_` (any dtype is legal here); a plan that blends, where
             the host knows: class indices cannot be blended.
+
+    Notes:
+        In place, without a copy, for any pairing; bits are moved, never read. Deterministic.
 
     Source: Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
@@ -174,11 +186,10 @@ def mix_targets(
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
-    check_num_classes(num_classes)
-    check_label_smoothing(label_smoothing)
+    num_classes = check_num_classes(num_classes)
+    label_smoothing = check_label_smoothing(label_smoothing)
     check_labels(labels, num_classes)
-    if dtype not in FLOATING:
-        raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
+    check_target_dtype(dtype)
     check_plan("labels", labels, plan)
     return ops.mix_targets(
         labels,
@@ -186,7 +197,7 @@ def mix_targets(
         plan.weight,
         plan.rule,
         num_classes,
-        float(label_smoothing),
+        label_smoothing,
         dtype,
     )
 
@@ -227,20 +238,20 @@ def soft_target_cross_entropy(
     Notes:
         Every exponent uses z - max(z), so logits far from zero lose nothing. A target of exactly 0
         drops its term, so a logit of -inf where t is 0 keeps the loss finite (eager gives NaN).
-        Deterministic. Double backward works, at eager speed. A dense target that requires grad
-        gets its gradient.
+        Deterministic. Double backward works, at eager speed; forward-mode differentiation does
+        not. A dense target that requires grad gets its gradient. Class weights and ignore_index
+        are not supported yet.
 
     Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
     arXiv 1710.09412.
     """
     check_logits(logits)
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {sorted(REDUCTIONS)}, got {reduction!r}")
-    check_label_smoothing(label_smoothing)
-    options = float(label_smoothing), REDUCTIONS[reduction]
+    options = check_label_smoothing(label_smoothing), REDUCTIONS[reduction]
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
-        sparse = target.partner_labels, target.weight, float(target.label_smoothing)
+        sparse = target.partner_labels, target.weight, target.label_smoothing
         return ops.soft_target_cross_entropy(logits, target.labels, *sparse, *options)[0]
     dense = check_dense_target(logits, target)
     return ops.soft_target_cross_entropy(logits, dense, None, None, 0.0, *options)[0]

@@ -4,7 +4,8 @@ Implementations are registered on dispatch keys by ``backends.py``: the C++/CUDA
 Triton kernels and ``reference.py`` each hold a function of the op's name and arguments.
 
 Arguments that recur:
-    partner   int32 [B] on the device of x, or None where ``pairing`` is a rule (see ``plan.py``)
+    partner   int32 [B] on the device of x, or None where ``pairing`` (see ``plan_checks.py``) is
+              a rule
     blend     float64 [B, 2];  box  int32 [B, 2·D];  weight  float32 [B, 2].  Where these are one
               row on the CPU (stride 0, or B <= 1) they serve x on any device as plain arguments.
     reduction 0 mean, 1 sum, 2 none

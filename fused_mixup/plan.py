@@ -1,4 +1,4 @@
-"""How a batch is mixed: :class:`MixPlan`, and :func:`cutmix_box` that places a CutMix box.
+"""How a batch is mixed: :class:`MixPlan`.
 
 A plan holds four small tensors, one row per sample. Every backend applies the same rule to the
 original values of the batch:
@@ -11,7 +11,6 @@ A weight of exactly 0 drops its term, so a partner that is not used never brings
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,78 +18,21 @@ import torch
 from torch import Tensor
 
 from .plan_checks import (
-    FLIP,
     PAIRINGS,
-    ROLL,
     Facts,
     check_corners,
+    check_int32,
     check_lam,
     check_layout,
     check_partner_values,
     check_values,
+    floats,
+    integer,
     integers,
     is_host_row,
     is_permutation,
+    partner_indices,
 )
-
-
-def partner_indices(pairing: int, batch_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """int32 [B]: the partner of every sample under the rule FLIP, ROLL or SELF."""
-    i = torch.arange(batch_size, dtype=torch.int32, device=device)
-    if pairing == FLIP:
-        return i.flip(0)
-    return i.roll(1) if pairing == ROLL else i
-
-
-def cutmix_box(
-    spatial: Sequence[int], lam: float, center: Sequence[int]
-) -> tuple[tuple[int, ...], float]:
-    """The CutMix box around ``center``, clipped at the border, and the λ of the area really pasted.
-
-    A box that covers 1-λ of a D-dimensional extent has sides ``int(size * (1-lam)**(1/D))``. Side
-    ``s`` around centre ``c`` spans ``[c - s//2, c - s//2 + s)`` before clipping.
-
-    Equivalent to::
-
-        sides = [int(n * (1 - lam) ** (1 / D)) for n in spatial]
-        start = [max(c - s // 2, 0) for c, s in zip(center, sides)]
-        stop  = [min(c + (s + 1) // 2, n) for c, s, n in zip(center, sides, spatial)]
-        lam   = 1 - prod(stop - start) / prod(spatial)
-
-    Args:
-        spatial: the D spatial sizes in elements, e.g. ``(H, W)``; D is 1, 2 or 3.
-        lam: share of the sample to keep, in [0, 1].
-        center: D integer coordinates inside ``spatial``.
-
-    Returns:
-        ``(box, lam)``: D starts then D stops (half-open), and the corrected λ as a float. An empty
-        box has start == stop in some dimension and λ = 1.
-
-    Raises:
-        TypeError, ValueError: for an argument that is not as described.
-
-    Source: Yun et al., CutMix, 2019, arXiv 1905.04899 (the rounding of odd sides is timm's).
-    """
-    spatial, center = tuple(spatial), tuple(center)
-    if not 1 <= len(spatial) <= 3 or len(center) != len(spatial):
-        raise ValueError(
-            f"spatial and center: expected the same 1, 2 or 3 dims, got {spatial} and {center}; "
-            "leave batch and channel dims out"
-        )
-    if not all(isinstance(v, int) for v in spatial + center):
-        raise TypeError(f"spatial and center: expected ints, got {spatial} and {center}")
-    if not 0.0 <= lam <= 1.0:
-        raise ValueError(f"lam: expected a number in [0, 1], got {lam}")
-    if any(n <= 0 for n in spatial) or any(
-        not 0 <= c < n for c, n in zip(center, spatial, strict=True)
-    ):
-        raise ValueError(f"center: expected a point inside {spatial}, got {center}")
-    scale = (1.0 - lam) ** (1.0 / len(spatial)) if len(spatial) != 2 else math.sqrt(1.0 - lam)
-    sides = [int(n * scale) for n in spatial]
-    start = [max(c - s // 2, 0) for c, s in zip(center, sides, strict=True)]
-    stop = [min(c + (s + 1) // 2, n) for c, s, n in zip(center, sides, spatial, strict=True)]
-    area = math.prod(b - a for a, b in zip(start, stop, strict=True))
-    return (*start, *stop), 1.0 - area / math.prod(spatial)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,7 +58,8 @@ class MixPlan:
     Raises:
         TypeError: a field that is not a tensor of the dtype above.
         ValueError: a shape that does not fit, or a box that is reversed or negative.
-        IndexError: a partner outside [0, B). (Values are checked where they live on the CPU.)
+        IndexError: a partner outside [0, B).
+        Values are checked where they live on the CPU.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
@@ -126,25 +69,32 @@ class MixPlan:
     blend: Tensor
     box: Tensor
     pairing: str = "tensor"
-    # Given by this module alone, where rows are known to be right: checking them costs as much as
-    # mixing a small batch.
-    _facts: Facts | None = field(default=None, kw_only=True)
-    _portable: bool = field(default=False, init=False)
+    _facts: Facts = field(init=False)
+    _portable: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        if self._facts is None:
-            self._check()
-        one_row = all(is_host_row(t) for t in (self.weight, self.blend, self.box))
-        object.__setattr__(self, "_portable", one_row and self.pairing != "tensor")
-
-    def _check(self) -> None:
         check_layout(self)
         for name in ("partner", "weight", "blend", "box"):
             t = getattr(self, name)
             # Kernels step from row to row; inside a row, elements are adjacent.
             if t.shape[-1] > 1 and t.stride(-1) != 1:
                 object.__setattr__(self, name, t.contiguous())
-        object.__setattr__(self, "_facts", check_values(self))
+        self._know(check_values(self))
+
+    def _know(self, facts: Facts) -> None:
+        one_row = all(is_host_row(t) for t in (self.weight, self.blend, self.box))
+        object.__setattr__(self, "_facts", facts)
+        object.__setattr__(self, "_portable", one_row and self.pairing != "tensor")
+
+    @staticmethod
+    def _of(tensors: Sequence[Tensor], pairing: str, facts: Facts) -> MixPlan:
+        """A plan of rows known to be right: checking them costs as much as mixing a small batch."""
+        plan = object.__new__(MixPlan)
+        for name, t in zip(("partner", "weight", "blend", "box"), tensors, strict=True):
+            object.__setattr__(plan, name, t)
+        object.__setattr__(plan, "pairing", pairing)
+        plan._know(facts)
+        return plan
 
     # ---------------------------------------------------------------- making one
 
@@ -173,12 +123,21 @@ class MixPlan:
             lam: weight of the sample itself, in [0, 1].
             box: D starts, then D stops, as :func:`cutmix_box` returns them.
             device: where a partner tensor goes; by default it stays where it is.
+
+        Returns:
+            A plan of one row; see the class on which devices it serves.
+
+        Raises:
+            TypeError, ValueError, IndexError: an argument that is not as described.
+
+        Source: arXiv 1710.09412 (MixUp), arXiv 1905.04899 (CutMix).
         """
         lam = check_lam(lam)
         corners = [] if box is None else check_corners(box)
         # A rule's plan serves every device from the host; only a partner tensor is moved.
         by_rule = isinstance(partner, str)
         pairing, index = _pairing(batch_size, partner, None if by_rule else device)
+        batch_size = index.shape[0]
         row = torch.tensor([[lam, 1.0 - lam]], dtype=torch.float64)
         blend = row if box is None else torch.tensor([[1.0, 0.0]], dtype=torch.float64)
         box_row = torch.tensor([corners], dtype=torch.int32)
@@ -190,7 +149,7 @@ class MixPlan:
             box_stop=(0,) * d if empty else tuple(corners[d:]),
         )
         weight, blend, boxes = (t.expand(batch_size, -1) for t in (row.float(), blend, box_row))
-        return MixPlan(index, weight, blend, boxes, pairing, _facts=facts)
+        return MixPlan._of((index, weight, blend, boxes), pairing, facts)
 
     @staticmethod
     def per_sample(
@@ -210,14 +169,22 @@ class MixPlan:
             lam: [B] floats in [0, 1]; 1-λ is taken in their dtype (float32 at least).
             partner: as in :meth:`uniform`.
             box: integers [B, 2·D]; an empty box (start == stop) for a row that has none.
-            cut: bools [B], which rows are CutMix; by default those with a box that is not empty.
+            cut: bools [B], which rows are CutMix; by default those with a box that is not empty. A
+                cut row with an empty box keeps its values, and its ``lam`` weighs its labels.
             device: where the plan goes, in one copy; by default it stays where ``lam`` is.
+
+        Returns:
+            A plan with a row for each sample.
+
+        Raises:
+            TypeError, ValueError, IndexError: an argument that is not as described. Values are
+                checked where they live on the CPU.
+
+        Source: arXiv 1710.09412 (MixUp), arXiv 1905.04899 (CutMix).
         """
-        lam = torch.as_tensor(lam)
+        lam = floats("lam", lam)
         if lam.ndim != 1:
             raise ValueError(f"lam: expected shape [B], got {list(lam.shape)}")
-        if not lam.is_floating_point():
-            raise TypeError(f"lam: expected floats, got {lam.dtype}")
         if lam.dtype in (torch.float16, torch.bfloat16):
             lam = lam.float()  # in half precision λ and 1-λ would not sum to one
         if lam.device.type == "cpu" and not bool(((lam >= 0) & (lam <= 1)).all()):
@@ -228,7 +195,11 @@ class MixPlan:
             boxes = torch.empty((batch_size, 0), dtype=torch.int32, device=lam.device)
             has_box = torch.zeros(batch_size, dtype=torch.bool, device=lam.device)
         else:
-            boxes = integers("box", box).to(lam.device, torch.int32)
+            boxes = integers("box", box).to(lam.device)
+            check_int32("box", boxes)
+            boxes = boxes.to(torch.int32)
+            if boxes.numel() == 0 and batch_size == 0:
+                boxes = boxes.view(0, boxes.shape[-1] if boxes.ndim == 2 else 0)
             if boxes.ndim != 2 or boxes.shape[0] != batch_size:
                 raise ValueError(
                     f"box: expected shape [{batch_size}, 2·D] (one row for each λ), "
@@ -236,11 +207,17 @@ class MixPlan:
                 )
             d = boxes.shape[1] // 2
             has_box = (boxes[:, d:] > boxes[:, :d]).all(1)
-        is_cut = has_box if cut is None else torch.as_tensor(cut, device=lam.device).bool()
-        if is_cut.shape != (batch_size,):
-            raise ValueError(f"cut: expected shape [{batch_size}], got {list(is_cut.shape)}")
-        keep = torch.tensor([1.0, 0.0], dtype=torch.float64, device=lam.device)
-        blend = torch.where(is_cut[:, None], keep, weight.double())
+        is_cut = has_box if cut is None else torch.as_tensor(cut, device=lam.device)
+        if is_cut.shape != (batch_size,) or (batch_size and is_cut.dtype != torch.bool):
+            raise ValueError(
+                f"cut: expected bools of shape [{batch_size}], got {is_cut.dtype} "
+                f"{list(is_cut.shape)}"
+            )
+        if cut is not None and box is None:
+            raise ValueError("cut: expected box beside it: a row that is cut needs one")
+        is_cut = is_cut.bool()
+        own, other = weight.double().unbind(1)
+        blend = torch.stack((own.where(~is_cut, 1.0), other.where(~is_cut, 0.0)), 1)
         # A box on a row that is not cut would still be pasted: empty it.
         boxes = torch.where(is_cut[:, None], boxes, 0)
         pairing, index = _pairing(batch_size, partner, lam.device)
@@ -267,7 +244,7 @@ class MixPlan:
     @property
     def is_permutation(self) -> bool | None:
         """Whether each sample is the partner of exactly one; None where only a device knows."""
-        return self._facts.is_permutation if self._facts else None
+        return self._facts.is_permutation
 
     @property
     def inverse_partner(self) -> Tensor:
@@ -295,7 +272,7 @@ class MixPlan:
     @property
     def blends(self) -> bool:
         """Whether some row is known to blend values; False where only a device knows."""
-        return self._facts is not None and self._facts.blends
+        return self._facts.blends
 
     def serves(self, device: torch.device) -> bool:
         """Whether the kernels can apply this plan to a batch on ``device`` as it is."""
@@ -308,7 +285,7 @@ class MixPlan:
 
     def check_boxes(self, name: str, spatial: Sequence[int]) -> None:
         """ValueError where a box is known to leave the ``spatial`` sizes of tensor ``name``."""
-        stops = self._facts.box_stop if self._facts else ()
+        stops = self._facts.box_stop
         if any(stop > size for stop, size in zip(stops, spatial, strict=False)):
             raise ValueError(
                 f"plan: expected boxes inside the last {len(stops)} dims of {name}, "
@@ -328,7 +305,7 @@ class MixPlan:
         else:
             moved = _copy_packed(tensors, device, non_blocking)
         blend, weight, partner, box = moved
-        return MixPlan(partner, weight, blend, box, self.pairing, _facts=self._facts)
+        return MixPlan._of((partner, weight, blend, box), self.pairing, self._facts)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MixPlan):
@@ -362,8 +339,9 @@ def _pairing(
     batch_size: int, partner: str | Tensor, device: torch.device | str | None
 ) -> tuple[str, Tensor]:
     """The name of the pairing, and partner int32 [B] on ``device`` (None: where it is)."""
-    if not isinstance(batch_size, int) or batch_size < 0:
-        raise ValueError(f"batch_size: expected an int >= 0, got {batch_size!r}")
+    batch_size = integer("batch_size", batch_size)
+    if batch_size < 0:
+        raise ValueError(f"batch_size: expected an int >= 0, got {batch_size}")
     if isinstance(partner, str):
         if partner not in ("flip", "roll", "self"):
             raise ValueError(
@@ -377,7 +355,9 @@ def _pairing(
             "give one index for each sample"
         )
     check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
-    return "tensor", index.to(device=device or index.device, dtype=torch.int32)
+    # A copy: what the caller writes to its tensor later must not reach into the plan.
+    index = index.to(device=device or index.device, dtype=torch.int32, copy=True)
+    return "tensor", index.contiguous()
 
 
 def _copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list:

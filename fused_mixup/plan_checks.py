@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,12 +18,20 @@ TENSOR, FLIP, ROLL, SELF = range(4)  # partner[i], B-1-i, (i-1) mod B, i
 PAIRINGS = {"tensor": TENSOR, "flip": FLIP, "roll": ROLL, "self": SELF}
 
 
+def partner_indices(pairing: int, batch_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """int32 [B]: the partner of every sample under the rule FLIP, ROLL or SELF."""
+    i = torch.arange(batch_size, dtype=torch.int32, device=device)
+    if pairing == FLIP:
+        return i.flip(0)
+    return i.roll(1) if pairing == ROLL else i
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the host knows of a plan's values, so that no device value is ever read back."""
 
     is_permutation: bool | None  # None where the partners live on a device
-    blends: bool  # some row has blend != (1, 0)
+    blends: bool  # some row is known to have blend != (1, 0)
     box_stop: tuple[int, ...]  # the largest stop per spatial dim over the rows with a box
 
 
@@ -32,23 +41,76 @@ def is_host_row(t: Tensor) -> bool:
 
 
 def check_lam(lam: float) -> float:
-    if isinstance(lam, Tensor) or not isinstance(lam, (int, float)):
-        if not hasattr(lam, "__float__") or (isinstance(lam, Tensor) and lam.device.type != "cpu"):
-            raise TypeError(
-                f"lam: expected a number on the host, got {type(lam).__name__}; for values that "
-                "live on a device use MixPlan.per_sample"
-            )
-        lam = float(lam)
+    on_device = isinstance(lam, Tensor) and lam.device.type != "cpu"
+    one_number = not isinstance(lam, Tensor) or lam.numel() == 1
+    if on_device or not one_number or not hasattr(lam, "__float__"):
+        raise TypeError(
+            f"lam: expected one number on the host, got {_kind(lam)}; for values that live on a "
+            "device, or one for each sample, use MixPlan.per_sample"
+        )
+    lam = float(lam)
     if not 0.0 <= lam <= 1.0:
         raise ValueError(f"lam: expected a number in [0, 1], got {lam}")
-    return float(lam)
+    return lam
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
+    return f"{value!r}"
+
+
+def integer(name: str, value: int) -> int:
+    """Any kind of integer (NumPy's too) as an int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {_kind(value)}") from None
+
+
+def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(values, Tensor) and values.device.type != "cpu":
+        raise TypeError(f"{name}: expected ints on the host, got {_kind(values)}")
+    try:
+        return tuple(operator.index(v) for v in values)
+    except TypeError:
+        raise TypeError(f"{name}: expected a sequence of ints, got {_kind(values)}") from None
+
+
+def _as_tensor(name: str, value: object) -> Tensor:
+    try:
+        t = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected a tensor or a sequence, got {_kind(value)}") from None
+    if t.requires_grad:
+        raise ValueError(
+            f"{name}: expected a tensor that does not require grad, as no gradient reaches it; "
+            "use .detach()"
+        )
+    return t
 
 
 def integers(name: str, value: Tensor | Sequence) -> Tensor:
-    t = torch.as_tensor(value)
-    if t.numel() and (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool):
+    t = _as_tensor(name, value)
+    signed = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if t.numel() and t.dtype not in signed:
         raise TypeError(f"{name}: expected integers, got {t.dtype}")
     return t
+
+
+def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
+    t = _as_tensor(name, value)
+    if not t.is_floating_point():
+        raise TypeError(f"{name}: expected floats, got {t.dtype}")
+    return t
+
+
+def check_int32(name: str, t: Tensor) -> None:
+    """ValueError before a cast to int32 can wrap a value around."""
+    if t.device.type == "cpu" and t.numel() and t.dtype == torch.int64:
+        low, high = (int(v) for v in torch.aminmax(t))
+        if low < -(2**31) or high >= 2**31:
+            raise ValueError(f"{name}: expected values of 32 bits, got {low} to {high}")
 
 
 def check_partner_values(partner: Tensor, batch_size: int) -> None:
@@ -70,9 +132,9 @@ def is_permutation(pairing: str, partner: Tensor) -> bool | None:
 
 def check_corners(box: Sequence[int]) -> list[int]:
     """The corners of a box as ints, if they are a box."""
-    corners = [int(v) for v in box]
-    if list(box) != corners:
-        raise TypeError(f"box: expected ints, got {list(box)}")
+    corners = list(integer_tuple("box", box))
+    if any(not -(2**31) <= v < 2**31 for v in corners):
+        raise ValueError(f"box: expected values of 32 bits, got {corners}")
     d = len(corners) // 2
     if len(corners) not in (2, 4, 6):
         raise ValueError(
@@ -98,6 +160,11 @@ def check_layout(plan: MixPlan) -> None:
         t = getattr(plan, name)
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: expected a {dtype} tensor, got {type(t).__name__}")
+        if t.requires_grad:
+            raise ValueError(
+                f"{name}: expected a tensor that does not require grad, as no gradient reaches "
+                "it; use .detach()"
+            )
         if t.dtype != dtype:
             raise TypeError(f"{name}: expected dtype {dtype}, got {t.dtype}; use .to({dtype})")
         if t.ndim != ndim:
@@ -119,23 +186,43 @@ def check_layout(plan: MixPlan) -> None:
         raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {plan.pairing!r}")
 
 
-def check_values(plan: MixPlan) -> Facts | None:
-    """Check what lives on the host; the facts, or None where some of it lives on a device."""
-    if any(getattr(plan, name).device.type != "cpu" for name in _LAYOUT):
-        return None
+def check_values(plan: MixPlan) -> Facts:
+    """Check what lives on the host; what lives on a device stays unknown."""
     if torch.compiler.is_compiling():
-        return None
-    batch_size = plan.batch_size
+        return Facts(None, False, ())
+    for name in ("weight", "blend"):
+        t = getattr(plan, name)
+        if t.device.type == "cpu" and not bool(_rows(t).isfinite().all()):
+            raise ValueError(f"{name}: expected finite numbers, got infinity or NaN")
+    if plan.partner.device.type == "cpu":
+        _check_partner(plan)
+    blends = False
+    if plan.blend.device.type == "cpu":
+        blends = bool((_rows(plan.blend) != torch.tensor([1.0, 0.0], dtype=torch.float64)).any())
+    stops = _check_box(_rows(plan.box)) if plan.box.device.type == "cpu" else ()
+    return Facts(is_permutation(plan.pairing, plan.partner), blends, stops)
+
+
+def _rows(t: Tensor) -> Tensor:
+    """The rows of t that differ: one where it is one row, expanded."""
+    return t[:1] if is_host_row(t) else t
+
+
+def _check_partner(plan: MixPlan) -> None:
+    check_partner_values(plan.partner, plan.batch_size)
     if plan.pairing == "tensor":
-        check_partner_values(plan.partner, batch_size)
-    permutation = is_permutation(plan.pairing, plan.partner)
-    # One expanded row stands for all.
-    blend = plan.blend[:1] if is_host_row(plan.blend) else plan.blend
-    if not bool(blend.isfinite().all() & plan.weight.isfinite().all()):
-        raise ValueError("weight, blend: expected finite numbers, got infinity or NaN")
-    blends = bool((blend != torch.tensor([1.0, 0.0], dtype=torch.float64)).any())
-    box = plan.box[:1] if is_host_row(plan.box) else plan.box
-    d = plan.spatial_dims
+        return
+    rule = partner_indices(PAIRINGS[plan.pairing], plan.batch_size)
+    if not torch.equal(plan.partner, rule):
+        raise ValueError(
+            f"partner: expected what pairing {plan.pairing!r} says, {rule.tolist()[:8]}…, got "
+            f"{plan.partner.tolist()[:8]}…; use pairing='tensor'"
+        )
+
+
+def _check_box(box: Tensor) -> tuple[int, ...]:
+    """The largest stops of the boxes that are not empty."""
+    d = box.shape[1] // 2
     start, stop = box[:, :d], box[:, d:]
     bad = (start < 0) | (stop < start)
     if bool(bad.any()):
@@ -145,5 +232,4 @@ def check_values(plan: MixPlan) -> Facts | None:
             f"got {box[row].tolist()} in row {row}"
         )
     used = stop[(stop > start).all(1)]
-    box_stop = tuple(used.amax(0).tolist()) if used.numel() else (0,) * d
-    return Facts(permutation, blends, box_stop)
+    return tuple(used.amax(0).tolist()) if used.numel() else (0,) * d

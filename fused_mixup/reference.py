@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plan import partner_indices
-from .plan_checks import TENSOR
+from .plan_checks import TENSOR, partner_indices
 from .target import partner_rows
 
 MEAN, SUM, NONE = range(3)
@@ -124,7 +123,7 @@ def dense_target(
         hit = classes == y.unsqueeze(1)
         values = torch.where(hit, torch.tensor(on, dtype=acc), torch.tensor(off, dtype=acc))
         total = total + _term(w.unsqueeze(1), values)
-    return torch.where(valid.unsqueeze(1), total, torch.nan).to(dtype)
+    return torch.where(valid.unsqueeze(1), total, torch.nan).to(dtype).contiguous()
 
 
 def mix_targets(

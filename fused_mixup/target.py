@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .plan import MixPlan
-from .plan_checks import FLIP, ROLL, SELF
+from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row
 
 
 def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
@@ -40,14 +40,24 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         )
 
 
-def check_num_classes(num_classes: int) -> None:
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes: expected an int >= 1, got {num_classes!r}")
+def check_num_classes(num_classes: int) -> int:
+    num_classes = integer("num_classes", num_classes)
+    if num_classes < 1:
+        raise ValueError(f"num_classes: expected an int >= 1, got {num_classes}")
+    return num_classes
 
 
-def check_label_smoothing(label_smoothing: float) -> None:
+def check_label_smoothing(label_smoothing: float) -> float:
+    if not hasattr(label_smoothing, "__float__"):
+        raise TypeError(f"label_smoothing: expected a number, got {label_smoothing!r}")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
+    return float(label_smoothing)
+
+
+def check_target_dtype(dtype: torch.dtype) -> None:
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +76,19 @@ class MixedTarget:
             any device, as in :class:`MixPlan`.
         num_classes: K.
         label_smoothing: ε in [0, 1].
+
+    Equivalent to (:meth:`dense`)::
+
+        y = F.one_hot(labels, K) * (1 - ε) + ε / K
+        z = F.one_hot(partner_labels, K) * (1 - ε) + ε / K
+        y * weight[:, :1] + z * weight[:, 1:]
+
+    Raises:
+        TypeError, ValueError: a field of another dtype, shape or device, weights that are not
+            finite or require grad.
+        IndexError: a label outside [0, K), where the labels live on the CPU.
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
 
     labels: Tensor
@@ -75,8 +98,8 @@ class MixedTarget:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_num_classes(self.num_classes)
-        check_label_smoothing(self.label_smoothing)
+        object.__setattr__(self, "num_classes", check_num_classes(self.num_classes))
+        object.__setattr__(self, "label_smoothing", check_label_smoothing(self.label_smoothing))
         check_labels(self.labels, self.num_classes)
         if self.labels.ndim < 1:
             raise ValueError("labels: expected shape [B, …], got a scalar")
@@ -84,10 +107,11 @@ class MixedTarget:
             not isinstance(self.partner_labels, Tensor)
             or self.partner_labels.shape != self.labels.shape
             or self.partner_labels.dtype != torch.int64
+            or self.partner_labels.device != self.labels.device
         ):
             raise ValueError(
-                f"partner_labels: expected an int64 tensor of shape {list(self.labels.shape)} "
-                "as labels"
+                f"partner_labels: expected an int64 tensor of shape {list(self.labels.shape)} on "
+                f"{self.labels.device} as labels"
             )
         if not isinstance(self.weight, Tensor) or self.weight.dtype != torch.float32:
             raise TypeError("weight: expected a float32 tensor; λ in half precision loses labels")
@@ -96,6 +120,18 @@ class MixedTarget:
                 f"weight: expected shape [{self.labels.shape[0]}, 2], got {list(self.weight.shape)}"
             )
         check_labels(self.partner_labels, self.num_classes)
+        self._check_weight()
+
+    def _check_weight(self) -> None:
+        if self.weight.requires_grad:
+            raise ValueError(
+                "weight: expected a tensor that does not require grad, as no gradient reaches it; "
+                "use .detach()"
+            )
+        if self.weight.device.type == "cpu" and not torch.compiler.is_compiling():
+            rows = self.weight[:1] if is_host_row(self.weight) else self.weight
+            if not bool(rows.isfinite().all()):
+                raise ValueError("weight: expected finite numbers, got infinity or NaN")
         if self.weight.stride(-1) != 1:  # kernels step from row to row
             object.__setattr__(self, "weight", self.weight.contiguous())
 
@@ -103,13 +139,21 @@ class MixedTarget:
     def from_labels(
         labels: Tensor, plan: MixPlan, num_classes: int, label_smoothing: float = 0.0
     ) -> MixedTarget:
-        """The target of a batch with class indices ``labels`` int64 [B, …], mixed by ``plan``.
+        """The target of a batch with class indices ``labels``, mixed by ``plan``.
+
+        Args:
+            labels: int64 [B, …], class indices in [0, num_classes).
+            plan: a plan for B samples.
+            num_classes: K.
+            label_smoothing: ε in [0, 1].
 
         Raises:
             TypeError, IndexError, ValueError: labels that are no int64 indices in
                 [0, num_classes), or another batch size than the plan's.
         """
-        check_num_classes(num_classes)
+        num_classes = check_num_classes(num_classes)
+        if not isinstance(plan, MixPlan):
+            raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
         check_labels(labels, num_classes)
         if labels.ndim < 1 or labels.shape[0] != plan.batch_size:
             raise ValueError(
@@ -128,8 +172,10 @@ class MixedTarget:
         return torch.where(own, self.labels, self.partner_labels)
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The dense soft labels [B, K, …] that this target stands for."""
+        """The dense soft labels [B, K, …] of a floating ``dtype`` that this target stands for."""
         from .reference import dense_target
+
+        check_target_dtype(dtype)
 
         return dense_target(
             self.labels,

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 import fused_mixup as fm
+from benchmarks.timing import extra_bytes
 from fused_mixup import backends
 
 # Machines that run tests are shared; a slow moment is no failure.
@@ -57,15 +58,4 @@ def _seed():
 def extra_memory():
     """A function that runs another and gives the most memory it held beyond the start, in bytes."""
 
-    def measure(run):
-        run()  # what is kept from a first call (thread pools, tables) is not the op's
-        with torch.profiler.profile(profile_memory=True, record_shapes=False) as profiler:
-            run()
-        held = peak = 0
-        for event in profiler.profiler.kineto_results.events():
-            if event.name() == "[memory]":
-                held += event.nbytes()
-                peak = max(peak, held)
-        return peak
-
-    return measure
+    return lambda run: extra_bytes(run, "cpu")

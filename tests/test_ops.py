@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -39,7 +40,8 @@ def sample_inputs(device):
             (torch.arange(4 * 48, device=device).view(4, 6, 8), partner, boxes, rule)
         )
         labels = torch.tensor([1, 0, 5, 5], device=device)
-        samples["mix_targets"].append((labels, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
+        for y in (labels, torch.arange(72, device=device).view(4, 3, 6).transpose(1, 2) % 6):
+            samples["mix_targets"].append((y, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
     z = torch.randn(4, 6, device=device, requires_grad=True)
     (_, target), *_ = loss_targets(4, 6, device)
     sparse = (target.labels, target.partner_labels, target.weight, 0.1)
@@ -237,9 +239,58 @@ print('on', _C.cpu_capability())
     assert done.returncode == 0, done.stderr
     used = done.stdout.split()[-1]
     # Where this CPU lacks a set, the next one down runs; the cases above hold for it all the same.
-    assert used == name or ["baseline", "avx2", "avx512"].index(used) < 2
+    sets = ["baseline", "avx2", "avx512"]
+    assert sets.index(used) <= sets.index(name)
     if used != name:
         pytest.skip(f"this CPU has no {name}: {used} ran and passed")
+
+
+def test_an_unknown_instruction_set_is_an_error():
+    done = run_python("import fused_mixup", FUSED_MIXUP_CPU="avx")
+    assert "FUSED_MIXUP_CPU: expected one of" in done.stderr
+
+
+def test_import_does_not_start_cuda():
+    # A process that has started CUDA cannot be forked by a data loader.
+    code = (
+        "import torch; torch.cuda.is_available = torch.cuda.init = "
+        "lambda *a: (_ for _ in ()).throw(AssertionError('asked')); import fused_mixup; print('ok')"
+    )
+    done = run_python(code)
+    assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_contexts_of_two_threads_leave_nothing_behind():
+    before = backends.chosen("CPU")
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with fm.backend("reference"):
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with fm.backend("native"):
+        thread.start()
+        assert inside.wait(10)
+    assert backends.chosen("CPU") == "reference"
+    leave.set()
+    thread.join()
+    assert backends.chosen("CPU") == before
+
+
+def test_a_forced_backend_refuses_devices_that_it_has_no_kernels_for():
+    # Sparse tensors stand for a device that is neither CPU nor CUDA: no kernel key of ours.
+    x = torch.eye(2).to_sparse()
+    plan = MixPlan.identity(2)
+    with fm.backend("native"), pytest.raises(RuntimeError, match="native backend is forced"):
+        ops.mix(x, None, plan.blend, plan.box, plan.rule)
+
+
+def test_arguments_that_would_crash_a_kernel_are_refused():
+    plan = MixPlan.identity(2)
+    with pytest.raises(Exception, match=r"."):
+        ops.mix_(torch.ones(2, 3), None, plan.blend, plan.box[:1], 0)
 
 
 def test_bare_name_of_the_triton_package_is_refused():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fused_mixup as fm
 from fused_mixup import MixPlan, cutmix_box
 
 
@@ -52,7 +55,7 @@ def test_cutmix_box_known_values(spatial, lam, center, box, area_lam):
         (((8, 8), 0.5, (8, 0)), ValueError, "center: expected a point inside"),
         (((8, 8), 0.5, (1,)), ValueError, "the same 1, 2 or 3 dims"),
         (((8, 8, 8, 8), 0.5, (1, 1, 1, 1)), ValueError, "1, 2 or 3 dims"),
-        (((8, 8), 0.5, (1.5, 0)), TypeError, "expected ints"),
+        (((8, 8), 0.5, (1.5, 0)), TypeError, "center: expected a sequence of ints"),
         (((0, 8), 0.5, (0, 0)), ValueError, "center"),
     ],
 )
@@ -151,6 +154,52 @@ def test_values_survive_the_move_to_a_gpu():
     assert plan.to("cuda") == plan
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_partners_of_any_strides(dtype):
+    wide = torch.tensor([1, 9, 2, 9, 0, 9], dtype=dtype)
+    for partner in (wide[::2], torch.tensor([2], dtype=dtype).expand(3)):
+        for plan in (
+            MixPlan.uniform(3, partner, 0.25),
+            MixPlan.per_sample(torch.full((3,), 0.25), partner),
+            MixPlan(partner.int(), torch.ones(3, 2), torch.ones(3, 2).double(), no_box(3)),
+        ):
+            x = torch.tensor([1.0, 2.0, 3.0])
+            w0, w1 = plan.blend[0].tolist()
+            assert torch.equal(fm.mix(x, plan), w0 * x + w1 * x[partner.long()])
+
+
+def test_a_plan_does_not_change_with_the_tensor_it_was_made_from():
+    partner = torch.tensor([1, 2, 0], dtype=torch.int32)
+    plan = MixPlan.uniform(3, partner, 0.5)
+    partner.fill_(1)
+    assert plan.partner.tolist() == [1, 2, 0]
+
+
+def test_replace_checks_again():
+    plan = MixPlan.uniform(3, "flip", 0.5)
+    with pytest.raises(TypeError, match="partner"):
+        dataclasses.replace(plan, partner=torch.arange(3))
+    with pytest.raises(ValueError, match="blend: expected 3 rows"):
+        dataclasses.replace(plan, blend=plan.blend[:2])
+    with pytest.raises(ValueError, match="what pairing 'flip' says"):
+        dataclasses.replace(plan, partner=torch.arange(3, dtype=torch.int32))
+
+
+def test_numpy_integers_are_integers():
+    two = np.int64(2)
+    box, _ = cutmix_box((np.int64(8), np.int64(8)), np.float64(0.5), (two, two))
+    assert MixPlan.uniform(two, "flip", np.float32(0.5), np.array(box)).batch_size == 2
+
+
+def test_empty_batches_of_plans():
+    for plan in (MixPlan.per_sample([], box=[]), MixPlan.uniform(0), MixPlan.identity(0)):
+        assert plan.batch_size == 0
+
+
+def no_box(batch_size):
+    return torch.empty(batch_size, 0, dtype=torch.int32)
+
+
 def test_frozen():
     with pytest.raises(AttributeError):
         MixPlan.identity(2).partner = torch.zeros(2)
@@ -173,6 +222,17 @@ def rows(**kw):
         (lambda: MixPlan.uniform(2, "shuffle"), ValueError, "partner: expected 'flip'"),
         (lambda: MixPlan.uniform(2, "flip", 1.1), ValueError, "lam"),
         (lambda: MixPlan.uniform(2, "flip", "a"), TypeError, "lam"),
+        (lambda: MixPlan.uniform(2, "flip", torch.ones(2)), TypeError, "lam.*per_sample"),
+        (lambda: MixPlan.uniform(2, None), TypeError, "partner"),
+        (lambda: MixPlan.uniform(2.0), TypeError, "batch_size"),
+        (lambda: MixPlan.uniform(2, "flip", 0.5, (0, math.nan)), TypeError, "box"),
+        (lambda: MixPlan.uniform(2, "flip", 0.5, 3), TypeError, "box"),
+        (lambda: MixPlan.uniform(2, "flip", 0.5, (0, 2**31)), ValueError, "box.*32 bits"),
+        (lambda: MixPlan.per_sample(None), TypeError, "lam"),
+        (lambda: MixPlan.per_sample(torch.rand(1), box=[[0, 2**32 + 5]]), ValueError, "32 bits"),
+        (lambda: MixPlan.per_sample(torch.rand(2), cut=[True, False]), ValueError, "box beside"),
+        (lambda: MixPlan.per_sample(torch.rand(2, requires_grad=True)), ValueError, "detach"),
+        (lambda: rows(weight=torch.ones(2, 2, requires_grad=True)), ValueError, "detach"),
         (lambda: MixPlan.uniform(2, torch.tensor([0, 2])), IndexError, r"partner.*\[0, 2\).*got 2"),
         (lambda: MixPlan.uniform(2, torch.tensor([0, -1])), IndexError, "got -1"),
         (lambda: MixPlan.uniform(2, torch.tensor([0, 2**32])), IndexError, "partner"),

@@ -88,18 +88,21 @@ def test_target_moves_and_pickles():
     assert target.to("meta").label_smoothing == 0.1
 
 
-def test_a_loader_finds_pin_memory():
+def test_passes_through_the_pinning_of_a_loader(monkeypatch):
     from torch.utils.data._utils.pin_memory import pin_memory
 
-    target = MixedTarget.from_labels(torch.arange(4), MixPlan.uniform(4, "flip", 0.3), 5)
-    if torch.cuda.is_available():
-        assert pin_memory(target).labels.is_pinned()
-    else:  # the loader calls the method; without a GPU PyTorch itself refuses or ignores it
-        assert callable(target.pin_memory)
+    target = MixedTarget.from_labels(torch.arange(4), MixPlan.uniform(4, "flip", 0.3), 5, 0.1)
+    pinned = []
+    if not torch.cuda.is_available():  # stand in for what needs a GPU
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t) or t.clone())
+    passed = pin_memory({"target": target})["target"]
+    assert torch.equal(passed.dense(), target.dense())
+    assert len(pinned) == 3 or passed.labels.is_pinned()
 
 
 PLAN = MixPlan.uniform(4, "flip", 0.5)
 LABELS = torch.arange(4)
+WEIGHT_WITH_GRAD = torch.ones(4, 2, requires_grad=True)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,13 @@ LABELS = torch.arange(4)
         (lambda: MixedTarget.from_labels(LABELS.float(), PLAN, 4), TypeError, "int64"),
         (lambda: MixedTarget(LABELS, LABELS[:2], PLAN.weight, 4), ValueError, "partner_labels"),
         (lambda: MixedTarget(LABELS, LABELS, PLAN.weight.half(), 4), TypeError, "weight"),
+        (lambda: MixedTarget(LABELS, LABELS.to("meta"), PLAN.weight, 4), ValueError, "on cpu"),
+        (lambda: MixedTarget(LABELS, LABELS, PLAN.weight / 0, 4), ValueError, "finite"),
+        (lambda: MixedTarget(LABELS, LABELS, WEIGHT_WITH_GRAD, 4), ValueError, "detach"),
+        (lambda: MixedTarget.from_labels(LABELS, None, 4), TypeError, "plan"),
+        (lambda: MixedTarget.from_labels(LABELS, PLAN, 4).dense(torch.int64), TypeError, "dtype"),
+        (lambda: MixedTarget(LABELS, LABELS, PLAN.weight, 4, None), TypeError, "label_smoothing"),
+        (lambda: MixedTarget(LABELS, LABELS, PLAN.weight, 4.0), TypeError, "num_classes"),
         (lambda: MixedTarget(LABELS, LABELS, PLAN.weight[:2], 4), ValueError, "weight"),
         (lambda: MixedTarget(LABELS, LABELS + 1, PLAN.weight, 4), IndexError, "labels"),
         (lambda: MixedTarget(LABELS, LABELS, PLAN.weight, 4, -0.1), ValueError, "smoothing"),

@@ -11,11 +11,10 @@ once where eager PyTorch rounds twice.
 import triton
 import triton.language as tl
 
+from fused_mixup.plan_checks import FLIP, ROLL, TENSOR
+
 from .common import (
-    FLIP,
     NO_BOX,
-    ROLL,
-    TENSOR,
     blend_of,
     elements_of,
     in_box,

@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fused_mixup.plan_checks import SELF, TENSOR
+
 from . import common
 from .common import (
-    SELF,
-    TENSOR,
     elements_of,
     float_bits,
     float_scalar,

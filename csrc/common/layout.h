@@ -19,7 +19,7 @@ namespace fused_mixup {
 constexpr int kMaxDims = 12;  // dims of a sample, the batch dim not counted
 constexpr int kMaxSpatial = 3;
 
-// Pairing codes; the same numbers stand in fused_mixup/plan.py.
+// Pairing codes; the same numbers stand in fused_mixup/plan_checks.py.
 enum Pairing : int { kTensor = 0, kFlip = 1, kRoll = 2, kSelf = 3 };
 
 struct Layout {

@@ -29,8 +29,8 @@ struct MixKernels {
   void (*blend)(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, A w0, A w1);
   // a, b = a0·a + a1·b, b0·b + b1·a, all four weights used.
   void (*blend_pair)(T* a, T* b, int64_t n, A a0, A a1, A b0, A b1);
-  // sum = (first ? 0 : sum) + w·src
-  void (*accumulate)(A* sum, const T* src, int64_t n, A w, bool first);
+  // sum += w·src
+  void (*accumulate)(A* sum, const T* src, int64_t n, A w);
   // dst = sum, rounded once
   void (*round)(T* dst, const A* sum, int64_t n);
 };

@@ -27,6 +27,8 @@ constexpr bool kBlendable = !std::is_same_v<T, Bits128>;
 
 std::vector<Row> rows_of(int64_t batch, int pairing, const OptionalTensor& partner,
                          const Tensor* blend, const Tensor& box, const int64_t* extent) {
+  STD_TORCH_CHECK(pairing != kTensor || (partner && partner->numel() == batch));
+  STD_TORCH_CHECK(box.size(0) == batch && (!blend || blend->size(0) == batch));
   const int spatial = spatial_of(box);
   const int32_t* indices = partner ? static_cast<const int32_t*>(partner->data_ptr()) : nullptr;
   const double* weights = blend ? static_cast<const double*>(blend->data_ptr()) : nullptr;
@@ -97,7 +99,12 @@ void mix_pair(T* a, T* b, const Row& row_a, const Row& row_b, Cut cut, int64_t n
   if (cut.hi > cut.lo) swap_run(a + cut.lo, b + cut.lo, cut.hi - cut.lo);
 }
 
-bool nonzero_weights(const Row& row) { return row.own != 0 && row.other != 0; }
+// In the arithmetic type: a tiny λ is 0 there, and drops its term.
+template <typename T>
+bool nonzero_weights(const Row& row) {
+  if constexpr (kBlendable<T>) return acc_t<T>(row.own) != 0 && acc_t<T>(row.other) != 0;
+  return true;
+}
 
 template <typename T>
 void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
@@ -132,7 +139,8 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
           if (stride == 1 && step.kind == Step::kPair) {
             const Cut other = tiles.cut(run, partner_row.box);
             const bool same_cut = cut.lo == other.lo && cut.hi == other.hi;
-            const bool pairs = !blends || (nonzero_weights(row) && nonzero_weights(partner_row));
+            const bool pairs =
+                !blends || (nonzero_weights<T>(row) && nonzero_weights<T>(partner_row));
             if (same_cut && pairs) {
               mix_pair(own, partner, row, partner_row, cut, run.length);
             } else {
@@ -193,7 +201,7 @@ void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, 
     return static_cast<const T*>(part);
   };
   const auto add = [&](const T* p, int64_t begin, int64_t end, double w) {
-    if (end > begin && w != 0) accumulate(sum + begin, p + begin, end - begin, A(w), false);
+    if (end > begin && A(w) != 0) accumulate(sum + begin, p + begin, end - begin, A(w));
   };
   std::fill_n(sum, run.length, A(0));
   const Cut own = tiles.cut(run, rows[j].box);
@@ -350,6 +358,8 @@ Tensor mix_backward(Tensor grad, OptionalTensor partner, OptionalTensor sources,
   if (grad.numel() == 0) return out;
   const int64_t batch = grad.size(0);
   const auto rows = rows_of(batch, int(pairing), partner, &blend, box, extent_of(grad, box));
+  STD_TORCH_CHECK(pairing != kTensor || (sources && sources->numel() == batch && offsets &&
+                                         offsets->numel() == batch + 1));
   Sources from;
   from.transposed = true;
   from.offsets.resize(batch + 1);

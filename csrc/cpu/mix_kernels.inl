@@ -65,17 +65,17 @@ void blend_pair(T* a, T* b, int64_t n, acc_t<T> a0, acc_t<T> a1, acc_t<T> b0, ac
 }
 
 template <typename T>
-void accumulate(acc_t<T>* sum, const T* src, int64_t n, acc_t<T> w, bool first) {
+void accumulate(acc_t<T>* sum, const T* src, int64_t n, acc_t<T> w) {
   using A = acc_t<T>;
   constexpr int kStep = kLanes<A>;
   int64_t i = 0;
   for (; i + kStep <= n; i += kStep) {
     const VecOf<A> term = load(src + i) * w;
-    store(sum + i, first ? term : load(sum + i) + term);
+    store(sum + i, load(sum + i) + term);
   }
   if (i < n) {
     const VecOf<A> term = load_part<A>(src + i, n - i) * w;
-    store_part<A>(sum + i, first ? term : load_part<A>(sum + i, n - i) + term, n - i);
+    store_part<A>(sum + i, load_part<A>(sum + i, n - i) + term, n - i);
   }
 }
 

@@ -52,6 +52,8 @@ Tensor mix_targets(Tensor labels, OptionalTensor partner, Tensor weight, int64_t
   Tensor out = torch::stable::empty(shape, dtype);
   if (out.numel() == 0) return out;
   const int64_t batch = labels.size(0);
+  STD_TORCH_CHECK(weight.size(0) == batch);
+  STD_TORCH_CHECK(pairing != kTensor || (partner && partner->numel() == batch));
   const int64_t inner = labels.numel() / batch;
   const Tensor dense = torch::stable::contiguous(labels);
   const int64_t* y = static_cast<const int64_t*>(dense.data_ptr());

@@ -93,7 +93,7 @@ void run(const Tensor& dst,        // [B, …]
     a.box = data<int32_t>(call.box);
   }
   a.shared_limit = shared_limit();
-  if (needs_scratch(a)) {
+  if (a.samples.dst == a.samples.src && needs_scratch(a)) {
     call.scratch = torch::stable::new_empty(dst, {2 * batch}, ScalarType::Int);
     a.scratch = static_cast<int32_t*>(call.scratch->data_ptr());
   }
