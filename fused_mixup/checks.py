@@ -74,7 +74,8 @@ def check_plan(name: str, x: Tensor, plan: MixPlan) -> None:
 
 
 def check_writable(name: str, x: Tensor, remedy: str) -> None:
-    if x.is_inference() and not torch.is_inference_mode_enabled():
+    compiling = torch.compiler.is_compiling()
+    if not compiling and x.is_inference() and not torch.is_inference_mode_enabled():
         raise ValueError(
             f"{name}: expected a normal tensor, got one made in inference mode, which may not be "
             "written outside it; use .clone()"

@@ -48,11 +48,15 @@ def check_num_classes(num_classes: int) -> int:
 
 
 def check_label_smoothing(label_smoothing: float) -> float:
-    if not hasattr(label_smoothing, "__float__"):
-        raise TypeError(f"label_smoothing: expected a number, got {label_smoothing!r}")
+    if not isinstance(label_smoothing, (int, float)):  # NumPy's numbers, or none at all
+        try:
+            label_smoothing = float(label_smoothing)
+        except (TypeError, ValueError):
+            got = f"{label_smoothing!r}"
+            raise TypeError(f"label_smoothing: expected a number, got {got}") from None
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
-    return float(label_smoothing)
+    return label_smoothing
 
 
 def check_target_dtype(dtype: torch.dtype) -> None:

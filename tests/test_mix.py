@@ -314,7 +314,7 @@ def test_a_graph_that_saved_the_batch_refuses_to_run_after_mixing(device, compil
         w = torch.ones(8, device=device, requires_grad=True)
         loss = (x * w).sum()
         write(x)
-        assert x._version == 1, name
+        assert x._version > 0, name
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
 
