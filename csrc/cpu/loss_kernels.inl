@@ -1,42 +1,46 @@
 // Soft-target cross-entropy of one row, for one instruction set.
 //
-// Forward: one sweep; the row passes through the cache in chunks, each read for its maximum and
-// again, from the first-level cache, for its sums. Backward: one sweep, one read and one write.
+// Forward: one sweep, one read. Backward: one sweep, one read and one write.
 
-// exp(x) for x <= 0, to about 1 ulp; 0 below the smallest normal result; NaN for NaN.
-// x = n ln2 + r with |r| <= ln2/2; exp(r) = 1 + r + r² q(r), q the polynomial with the smallest
-// largest relative error over that range (3e-9).
-inline VF exp_nonpositive(VF x) {
-  const float magic = 12582912.0f;  // 1.5·2^23: adding it leaves n in the low bits
-  const VF shifted = multiply_add(x, splat(1.44269504088896341f), splat(magic));
+// exp(x) = factor · power to about 1 ulp for x <= 60, with power = 2^n a power of two and 0 from
+// x = -88 (float) or -709 (double) down; NaN for NaN. In two parts, as the last product often joins
+// an addition. x = n ln2 + r with |r| <= ln2/2.
+template <typename A>
+struct Exp {
+  VecOf<A> factor, power;
+};
+
+// exp(r) = 1 + r + r² q(r), q the polynomial with the smallest largest relative error (3e-9).
+inline Exp<float> exp_parts(VF x) {
+  const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
+  const float magic = 12582912.0f;                   // 1.5·2^23: leaves n in the low bits
+  const VF shifted = multiply_add(kept, splat(1.44269504088896341f), splat(magic));
   const VF n = shifted - magic;
-  VF r = multiply_add(n, splat(-0.693145751953125f), x);  // ln2 in two parts: 16 bits and the rest
+  VF r = multiply_add(n, splat(-0.693145751953125f), kept);  // ln2 in two parts: 16 bits, the rest
   r = multiply_add(n, splat(-1.42860682030941723e-6f), r);
-  VF q = splat(0.0013814598646782108f);
-  q = multiply_add(q, r, splat(0.008368716879671135f));
-  q = multiply_add(q, r, splat(0.041668388045308466f));
-  q = multiply_add(q, r, splat(0.16666520631709966f));
-  q = multiply_add(q, r, splat(0.4999999344779652f));
-  const VF e = multiply_add(q, r * r, r) + 1.0f;
-  const VF power = (VF)(((VI)shifted << 23) + 0x3f800000);  // 2^n
-  // The comparison is written so that NaN passes it.
-  return (VF)((VI)(e * power) & ~(VI)(x < -87.33654f));
+  // By halves (Estrin): a shorter chain of dependent steps than one power after the other.
+  const VF r2 = r * r;
+  const VF low = multiply_add(splat(0.16666520631709966f), r, splat(0.4999999344779652f));
+  const VF middle = multiply_add(splat(0.008368716879671135f), r, splat(0.041668388045308466f));
+  const VF high = multiply_add(splat(0.0013814598646782108f), r2, middle);
+  const VF q = multiply_add(high, r2, low);
+  // n = -127 makes all bits of the power 0.
+  return {multiply_add(q, r2, r) + 1.0f, (VF)(((VI)shifted << 23) + 0x3f800000)};
 }
 
-inline VD exp_nonpositive(VD x) {
+inline Exp<double> exp_parts(VD x) {
+  const VD kept = maximum<double>(splat(-709.0), x);
   const double magic = 6755399441055744.0;  // 1.5·2^52
-  const VD shifted = multiply_add(x, splat(1.44269504088896340736), splat(magic));
+  const VD shifted = multiply_add(kept, splat(1.44269504088896340736), splat(magic));
   const VD n = shifted - magic;
-  VD r = multiply_add(n, splat(-6.93147180369123816490e-01), x);
+  VD r = multiply_add(n, splat(-6.93147180369123816490e-01), kept);
   r = multiply_add(n, splat(-1.90821492927058770002e-10), r);
   VD p = splat(1.0 / 6227020800.0);  // 1/13!
   constexpr double kTerms[] = {
       1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
       1.0 / 720,       1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5};
   for (double term : kTerms) p = multiply_add(p, r, splat(term));
-  p = multiply_add(p, r * r, r) + 1.0;
-  const VD power = (VD)(((VL)shifted << 52) + 0x3ff0000000000000);
-  return (VD)((VL)(p * power) & ~(VL)(x < -708.39641853226408));
+  return {multiply_add(p, r * r, r) + 1.0, (VD)(((VL)shifted << 52) + 0x3ff0000000000000)};
 }
 
 template <typename A>
@@ -87,7 +91,8 @@ struct ChunkSums {
 // One vector: x = z - m, into accumulator set k. Two sets hide the latency of the additions.
 template <bool kShifted, bool kDense, typename A>
 inline void add_vector(ChunkSums<A>& sums, int k, VecOf<A> x, VecOf<A> t) {
-  sums.exp[k] += exp_nonpositive(x);
+  const Exp<A> e = exp_parts(x);
+  sums.exp[k] = multiply_add(e.factor, e.power, sums.exp[k]);
   if constexpr (kShifted) sums.shifted[k] += x;
   if constexpr (kDense) {
     sums.target[k] += t;
@@ -96,80 +101,105 @@ inline void add_vector(ChunkSums<A>& sums, int k, VecOf<A> x, VecOf<A> t) {
   }
 }
 
+// A chunk whose logits are all -inf (or NaN), before any other.
+template <bool kShifted, bool kDense, typename L, typename T>
+void add_lowest(RowSums& row, const L* z, const T* target, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (to_float(z[i]) != to_float(z[i])) row.exp = __builtin_nan("");
+    if constexpr (kDense) {
+      const double t = to_float(target[i]);
+      row.target += t;
+      if (t != 0) row.product += t * -__builtin_inf();
+    }
+  }
+  if (kShifted) row.shifted = -__builtin_inf();
+}
+
+// The sums of one chunk relative to `shift`, added to `row`; the chunk's maximum.
+template <bool kShifted, bool kDense, typename L, typename T>
+acc_t<L> add_chunk(RowSums& row, const L* z, const T* target, int64_t n, acc_t<L> shift) {
+  using A = acc_t<L>;
+  using V = VecOf<A>;
+  constexpr int kStep = kLanes<A>;
+  ChunkSums<A> sums, few;
+  const V none = splat(A(0));
+  V most = splat(A(-__builtin_inf()));
+  int64_t i = 0;
+  while (i + 2 * kStep <= n) {
+    const int64_t last = n - 2 * kStep + 1;
+    const int64_t pause = i + 32 * kStep < last ? i + 32 * kStep : last;
+    for (; i < pause; i += 2 * kStep) {
+      const V z0 = load(z + i), z1 = load(z + i + kStep);
+      V t0 = none, t1 = none;
+      if constexpr (kDense) t0 = load(target + i), t1 = load(target + i + kStep);
+      most = maximum<A>(maximum<A>(z0, z1), most);
+      add_vector<kShifted, kDense, A>(few, 0, z0 - shift, t0);
+      add_vector<kShifted, kDense, A>(few, 1, z1 - shift, t1);
+    }
+    few.template flush<kShifted, kDense>(sums);
+  }
+  for (; i < n; i += kStep) {
+    const int64_t part = n - i < kStep ? n - i : kStep;
+    // Lanes past the end: exp(-inf) = 0; their t is 0.
+    const V values = load_part<A>(z + i, part, from_float<L>(A(-__builtin_inf())));
+    V x = values - shift, t = none;
+    if constexpr (kDense) t = load_part<A>(target + i, part);
+    most = maximum<A>(values, most);
+    if constexpr (kShifted) {
+      sums.shifted[0] += load_part<A>(z + i, part, from_float<L>(shift)) - shift;
+    }
+    add_vector<false, kDense, A>(sums, 0, x, t);
+  }
+  row.exp += lane_sum<A>(sums.exp[0]) + lane_sum<A>(sums.exp[1]);
+  if (kShifted) row.shifted += lane_sum<A>(sums.shifted[0]) + lane_sum<A>(sums.shifted[1]);
+  if (kDense) {
+    row.target += lane_sum<A>(sums.target[0]) + lane_sum<A>(sums.target[1]);
+    row.product += lane_sum<A>(sums.product[0]) + lane_sum<A>(sums.product[1]);
+  }
+  A m = most[0];
+  for (int k = 1; k < kStep; ++k) m = most[k] > m ? most[k] : m;
+  return m;
+}
+
+// Moves the sums over the first `count` elements from one shift to another.
+template <bool kShifted, bool kDense>
+void move_sums(RowSums& row, int64_t count, double from, double to) {
+  row.exp *= __builtin_exp(from - to);
+  if (kShifted) row.shifted += double(count) * (from - to);
+  if (kDense) row.product += row.target * (from - to);
+}
+
+// The first chunk is looked through for its maximum. Later ones are summed relative to the same
+// shift, which any value near the maximum can be; one that goes too far beyond is summed again.
 template <bool kShifted, bool kDense, typename L, typename T>
 RowSums forward_row(const L* z, const T* target, int64_t k) {
   using A = acc_t<L>;
-  constexpr int kStep = kLanes<A>;
-  constexpr int64_t kChunk = 2048;  // 8 KiB of float: stays in the first-level cache
-  RowSums row = {-__builtin_inf(), 0, 0, 0, 0};
+  constexpr int64_t kChunk = 2048;  // 8 KiB of float: still in the first-level cache if read again
+  constexpr A kFar = 40;            // exp(40) times a chunk is far from the largest float
+  const A low = -__builtin_inf();
+  RowSums row = {low, 0, 0, 0, 0};
+  A shift = low;
   for (int64_t begin = 0; begin < k; begin += kChunk) {
     const int64_t n = k - begin < kChunk ? k - begin : kChunk;
     const L* zc = z + begin;
     const T* tc = kDense ? target + begin : nullptr;
-    const double m = chunk_max(zc, n);
-    if (m > row.max) {
-      // Sums so far move to the new maximum. A maximum of -inf has nothing finite to move.
-      if (row.max > -__builtin_inf()) {
-        const double step = row.max - m;
-        row.exp *= __builtin_exp(step);
-        if (kShifted) row.shifted += double(begin) * step;
-        if (kDense) row.product += row.target * step;
-      }
-      row.max = m;
-    }
-    if (row.max == -__builtin_inf()) {  // z - m would be NaN here; the terms are 0 and -inf
-      for (int64_t i = 0; i < n; ++i) {
-        if (to_float(zc[i]) != to_float(zc[i])) row.exp = __builtin_nan("");
-        if constexpr (kDense) {
-          const double t = to_float(tc[i]);
-          row.target += t;
-          if (t != 0) row.product += t * -__builtin_inf();
-        }
-      }
-      if (kShifted) row.shifted = -__builtin_inf();
+    if (shift == low) shift = chunk_max(zc, n);
+    if (shift == low) {  // z - shift would be NaN: all terms so far are 0 or -inf
+      add_lowest<kShifted, kDense>(row, zc, tc, n);
       continue;
     }
-    const A shift = A(row.max);
-    ChunkSums<A> sums, few;
-    const VecOf<A> none = splat(A(0));
-    int64_t i = 0;
-    while (i + 2 * kStep <= n) {
-      const int64_t pause = i + 32 * kStep < n - 2 * kStep + 1 ? i + 32 * kStep : n - 2 * kStep + 1;
-      for (; i < pause; i += 2 * kStep) {
-        // The next chunk (or row) comes in while this one is computed; past the end: harmless.
-        __builtin_prefetch(zc + i + kChunk);
-        VecOf<A> t0 = none, t1 = none;
-        if constexpr (kDense) t0 = load(tc + i), t1 = load(tc + i + kStep);
-        add_vector<kShifted, kDense, A>(few, 0, load(zc + i) - shift, t0);
-        add_vector<kShifted, kDense, A>(few, 1, load(zc + i + kStep) - shift, t1);
-      }
-      few.template flush<kShifted, kDense>(sums);
+    const RowSums before = row;
+    A m = add_chunk<kShifted, kDense>(row, zc, tc, n, shift);
+    if (m > shift + kFar) {
+      row = before;
+      // Sums of -inf chunks alone have nothing finite to move.
+      if (before.max > low) move_sums<kShifted, kDense>(row, begin, shift, m);
+      shift = m;
+      add_chunk<kShifted, kDense>(row, zc, tc, n, shift);
     }
-    for (; i < n; i += kStep) {
-      const int64_t part = n - i < kStep ? n - i : kStep;
-      VecOf<A> x = load_part<A>(zc + i, part) - shift, t = none;
-      if constexpr (kDense) t = load_part<A>(tc + i, part);
-      if (part < kStep) {
-        // Lanes past the end: exp 0, shifted 0 (t is 0 there already).
-        VecOf<A> e = exp_nonpositive(x);
-        for (int64_t lane = part; lane < kStep; ++lane) e[lane] = x[lane] = 0;
-        sums.exp[0] += e;
-        if constexpr (kShifted) sums.shifted[0] += x;
-        if constexpr (kDense) {
-          sums.target[0] += t;
-          sums.product[0] += (VecOf<A>)((BitsOf<A>)(t * x) & (BitsOf<A>)(t != 0));
-        }
-      } else {
-        add_vector<kShifted, kDense, A>(sums, 0, x, t);
-      }
-    }
-    row.exp += lane_sum<A>(sums.exp[0]) + lane_sum<A>(sums.exp[1]);
-    if (kShifted) row.shifted += lane_sum<A>(sums.shifted[0]) + lane_sum<A>(sums.shifted[1]);
-    if (kDense) {
-      row.target += lane_sum<A>(sums.target[0]) + lane_sum<A>(sums.target[1]);
-      row.product += lane_sum<A>(sums.product[0]) + lane_sum<A>(sums.product[1]);
-    }
+    if (m > row.max) row.max = m;
   }
+  if (row.max > low && A(row.max) != shift) move_sums<kShifted, kDense>(row, k, shift, row.max);
   return row;
 }
 
@@ -191,7 +221,8 @@ void backward_row(L* grad, const L* z, const T* target, int64_t k, acc_t<L> max,
   constexpr int kStep = kLanes<A>;
   // Two subtractions, never max + log_sum in one: far from zero that sum has no low bits left.
   const auto entry = [=](V v, V t) {
-    const V p = exp_nonpositive((v - max) - log_sum);
+    const Exp<A> e = exp_parts((v - max) - log_sum);
+    const V p = e.factor * e.power;
     if constexpr (!kDense) return multiply_add(p, splat(p_scale), splat(-constant));
     return p * p_scale - (t * t_scale + constant);
   };
@@ -199,18 +230,18 @@ void backward_row(L* grad, const L* z, const T* target, int64_t k, acc_t<L> max,
     if constexpr (kDense) return entry(load(z + i), load(target + i));
     return entry(load(z + i), V{});
   };
+  const auto partial = [=](int64_t i, int64_t n) {
+    V t = {};
+    if constexpr (kDense) t = load_part<A>(target + i, n);
+    store_part<A>(grad + i, entry(load_part<A>(z + i, n), t), n);
+  };
   int64_t i = 0;
   for (; i + 2 * kStep <= k; i += 2 * kStep) {
     const V g0 = whole(i), g1 = whole(i + kStep);
     store(grad + i, g0);
     store(grad + i + kStep, g1);
   }
-  for (; i < k; i += kStep) {
-    const int64_t part = k - i < kStep ? k - i : kStep;
-    V t = {};
-    if constexpr (kDense) t = load_part<A>(target + i, part);
-    store_part<A>(grad + i, entry(load_part<A>(z + i, part), t), part);
-  }
+  for (; i < k; i += kStep) partial(i, k - i < kStep ? k - i : kStep);
 }
 
 template <typename L, typename T>

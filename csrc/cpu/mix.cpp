@@ -106,6 +106,73 @@ bool nonzero_weights(const Row& row) {
   return true;
 }
 
+// What one step does to the runs of one tile. saved: the tile of the row that a cycle started with.
+template <typename T>
+struct InPlace {
+  static constexpr int64_t kTile = kTileBytes / sizeof(T);
+
+  T* x;
+  int64_t batch_stride;
+  const std::vector<Row>& rows;
+  const Tiles& tiles;
+  bool blends;
+  alignas(64) T saved[kTile];
+  alignas(64) T own_part[kTile];
+  alignas(64) T partner_part[kTile];
+
+  void step(const Step& step, int64_t ahead, const Run* runs, int n) {
+    for (int r = 0; r < n; ++r) {
+      T* keep = saved + r * tiles.piece();
+      tiles.dst_stride() == 1 ? adjacent(step, ahead, runs[r], keep) : apart(step, runs[r], keep);
+    }
+  }
+
+  void adjacent(const Step& step, int64_t ahead, const Run& run, T* keep) {
+    const Row& row = rows[step.row];
+    T* own = x + step.row * batch_stride + run.dst;
+    T* partner = x + row.partner * batch_stride + run.dst;
+    const Cut cut = tiles.cut(run, row.box);
+    if (step.kind != Step::kPair) {
+      if (step.kind == Step::kSave) std::memcpy(keep, own, run.length * sizeof(T));
+      const T* source = step.kind == Step::kSaved ? keep : partner;
+      const T* next = x + ahead * batch_stride + run.dst;
+      mix_run(own, own, source, next, row, cut, run.length);
+      return;
+    }
+    const Row& partner_row = rows[row.partner];
+    const Cut other = tiles.cut(run, partner_row.box);
+    const bool same_cut = cut.lo == other.lo && cut.hi == other.hi;
+    if (same_cut && (!blends || (nonzero_weights<T>(row) && nonzero_weights<T>(partner_row)))) {
+      mix_pair(own, partner, row, partner_row, cut, run.length);
+    } else {
+      std::memcpy(keep, own, run.length * sizeof(T));
+      mix_run(own, own, partner, partner, row, cut, run.length);
+      mix_run(partner, partner, keep, keep, partner_row, other, run.length);
+    }
+  }
+
+  // Innermost elements apart in memory: through contiguous copies of the run.
+  void apart(const Step& step, const Run& run, T* keep) {
+    const Row& row = rows[step.row];
+    const int64_t stride = tiles.dst_stride();
+    T* own = x + step.row * batch_stride + run.dst;
+    T* partner = x + row.partner * batch_stride + run.dst;
+    gather(own_part, own, stride, run.length);
+    gather(partner_part, partner, stride, run.length);
+    if (step.kind == Step::kPair || step.kind == Step::kSave) {
+      std::memcpy(keep, own_part, run.length * sizeof(T));
+    }
+    const T* source = step.kind == Step::kSaved ? keep : partner_part;
+    mix_run(own_part, own_part, source, source, row, tiles.cut(run, row.box), run.length);
+    scatter(own, stride, own_part, run.length);
+    if (step.kind != Step::kPair) return;
+    const Row& partner_row = rows[row.partner];
+    const Cut other = tiles.cut(run, partner_row.box);
+    mix_run(partner_part, partner_part, keep, keep, partner_row, other, run.length);
+    scatter(partner, stride, partner_part, run.length);
+  }
+};
+
 template <typename T>
 void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
                   const std::vector<Row>& rows) {
@@ -115,63 +182,25 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
   const bool blends = std::any_of(rows.begin(), rows.end(), [](auto& r) { return r.blends(); });
   int64_t origin[kMaxDims] = {};
   const Layout layout = blends ? whole : crop_to_boxes(whole, rows, spatial, origin);
-  constexpr int64_t kTile = kTileBytes / sizeof(T);
-  const Tiles tiles(layout, origin, kTile);
-  const int64_t stride = tiles.dst_stride();
-  const int64_t grain = 1 + kGrainBytes / (tiles.elements() * sizeof(T) * steps.size() + 1);
-  torch::stable::parallel_for(0, tiles.count(), grain, [&](int64_t begin, int64_t end) {
-    alignas(64) T saved[kTile];
-    alignas(64) T own_part[kTile];
-    alignas(64) T partner_part[kTile];
+  const Tiles tiles(layout, origin, InPlace<T>::kTile);
+  const int64_t count = tiles.count(), step_count = int64_t(steps.size());
+  // Pairs depend on no other step: each is walked along its samples, in long runs of memory. A
+  // cycle is walked tile by tile, so that a row is still in cache when it is its neighbour's
+  // partner.
+  const bool independent = std::all_of(steps.begin(), steps.end(), [&](const Step& s) {
+    return s.kind == Step::kPair || rows[s.row].partner == s.row;
+  });
+  const int64_t work = independent ? count * step_count : count;
+  const int64_t bytes = tiles.elements() * int64_t(sizeof(T)) * (independent ? 1 : step_count);
+  torch::stable::parallel_for(0, work, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
+    InPlace<T> mix{x, batch_stride, rows, tiles, blends, {}, {}, {}};
     Run runs[Tiles::kMaxRuns];
-    for (int64_t t = begin; t < end; ++t) {
-      const int n = tiles.runs_of(t, runs);
-      for (size_t s = 0; s < steps.size(); ++s) {
-        const Step& step = steps[s];
-        const Row& row = rows[step.row];
-        const Row& partner_row = rows[row.partner];
-        for (int r = 0; r < n; ++r) {
-          const Run& run = runs[r];
-          T* own = x + step.row * batch_stride + run.dst;
-          T* partner = x + row.partner * batch_stride + run.dst;
-          T* keep = saved + r * tiles.piece();
-          const Cut cut = tiles.cut(run, row.box);
-          if (stride == 1 && step.kind == Step::kPair) {
-            const Cut other = tiles.cut(run, partner_row.box);
-            const bool same_cut = cut.lo == other.lo && cut.hi == other.hi;
-            const bool pairs =
-                !blends || (nonzero_weights<T>(row) && nonzero_weights<T>(partner_row));
-            if (same_cut && pairs) {
-              mix_pair(own, partner, row, partner_row, cut, run.length);
-            } else {
-              std::memcpy(keep, own, run.length * sizeof(T));
-              mix_run(own, own, partner, partner, row, cut, run.length);
-              mix_run(partner, partner, keep, keep, partner_row, other, run.length);
-            }
-            continue;
-          }
-          if (stride == 1) {
-            if (step.kind == Step::kSave) std::memcpy(keep, own, run.length * sizeof(T));
-            const T* source = step.kind == Step::kSaved ? keep : partner;
-            const T* next = x + ahead[s] * batch_stride + run.dst;
-            mix_run(own, own, source, next, row, cut, run.length);
-            continue;
-          }
-          // Innermost elements apart in memory: through contiguous copies of the run.
-          gather(own_part, own, stride, run.length);
-          gather(partner_part, partner, stride, run.length);
-          if (step.kind == Step::kPair || step.kind == Step::kSave) {
-            std::memcpy(keep, own_part, run.length * sizeof(T));
-          }
-          const T* source = step.kind == Step::kSaved ? keep : partner_part;
-          mix_run(own_part, own_part, source, source, row, cut, run.length);
-          scatter(own, stride, own_part, run.length);
-          if (step.kind == Step::kPair) {
-            const Cut other = tiles.cut(run, partner_row.box);
-            mix_run(partner_part, partner_part, keep, keep, partner_row, other, run.length);
-            scatter(partner, stride, partner_part, run.length);
-          }
-        }
+    for (int64_t w = begin; w < end; ++w) {
+      const int n = tiles.runs_of(w % count, runs);
+      const int64_t first = independent ? w / count : 0;
+      const int64_t last = independent ? first + 1 : step_count;
+      for (int64_t s = first; s < last; ++s) {
+        mix.step(steps[s], independent ? steps[s].row : ahead[s], runs, n);
       }
     }
   });

@@ -47,8 +47,12 @@ template <typename T>
 void blend_pair(T* a, T* b, int64_t n, acc_t<T> a0, acc_t<T> a1, acc_t<T> b0, acc_t<T> b1) {
   using A = acc_t<T>;
   constexpr int kStep = kLanes<A>;
+  constexpr int64_t kAhead = 1024 / sizeof(T);
   int64_t i = 0;
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
+    // Past the end of the page, where the processor does not look by itself.
+    __builtin_prefetch(a + i + kAhead);
+    __builtin_prefetch(b + i + kAhead);
     const VecOf<A> x = load(a + i), y = load(b + i);
     const VecOf<A> u = load(a + i + kStep), v = load(b + i + kStep);
     store(a + i, x * a0 + y * a1);

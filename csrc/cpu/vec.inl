@@ -39,9 +39,18 @@ inline VecOf<A> splat(A a) {
   return VecOf<A>{} + a;
 }
 
+// The larger of each pair; b where either is NaN.
 template <typename A>
 inline VecOf<A> maximum(VecOf<A> a, VecOf<A> b) {
-  return a > b ? a : b;  // b where a is NaN
+#if defined(FUSED_MIXUP_AVX512)
+  if constexpr (sizeof(A) == 4) return (VecOf<A>)_mm512_max_ps((__m512)a, (__m512)b);
+  if constexpr (sizeof(A) == 8) return (VecOf<A>)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif defined(FUSED_MIXUP_AVX2)
+  if constexpr (sizeof(A) == 4) return (VecOf<A>)_mm256_max_ps((__m256)a, (__m256)b);
+  if constexpr (sizeof(A) == 8) return (VecOf<A>)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
+  return a > b ? a : b;
+#endif
 }
 
 // a·b + c; fused where the instruction set has it. Never used where results are promised bit for
