@@ -1,0 +1,115 @@
+// The walk of mix_ and paste_: each element is read once and written once (2N bytes), for any
+// pairing. A tile of columns is walked row by row along the cycles of the pairing, so that a row is
+// still in the first-level cache when it serves as its neighbour's partner; one tile of one row is
+// saved. Only the boxes are touched where no row blends.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <vector>
+
+#include "mix_runs.h"
+
+namespace fused_mixup {
+
+// What one step does to the runs of one tile. saved: the tile of the row that a cycle started with.
+template <typename T>
+struct InPlace {
+  static constexpr int64_t kTile = kTileBytes / sizeof(T);
+
+  T* x;
+  int64_t batch_stride;
+  const std::vector<Row>& rows;
+  const Tiles& tiles;
+  bool blends;
+  alignas(64) T saved[kTile];
+  alignas(64) T own_part[kTile];
+  alignas(64) T partner_part[kTile];
+
+  void step(const Step& step, int64_t ahead, const Run* runs, int n) {
+    for (int r = 0; r < n; ++r) {
+      T* keep = saved + r * tiles.piece();
+      tiles.dst_stride() == 1 ? adjacent(step, ahead, runs[r], keep) : apart(step, runs[r], keep);
+    }
+  }
+
+  void adjacent(const Step& step, int64_t ahead, const Run& run, T* keep) {
+    const Row& row = rows[step.row];
+    T* own = x + step.row * batch_stride + run.dst;
+    T* partner = x + row.partner * batch_stride + run.dst;
+    const Cut cut = tiles.cut(run, row.box);
+    if (step.kind != Step::kPair) {
+      if (step.kind == Step::kSave) std::memcpy(keep, own, run.length * sizeof(T));
+      const T* source = step.kind == Step::kSaved ? keep : partner;
+      const T* next = x + ahead * batch_stride + run.dst;
+      mix_run(own, own, source, next, row, cut, run.length);
+      return;
+    }
+    const Row& partner_row = rows[row.partner];
+    const Cut other = tiles.cut(run, partner_row.box);
+    const bool same_cut = cut.lo == other.lo && cut.hi == other.hi;
+    if (same_cut && (!blends || (nonzero_weights<T>(row) && nonzero_weights<T>(partner_row)))) {
+      mix_pair(own, partner, row, partner_row, cut, run.length);
+    } else {
+      std::memcpy(keep, own, run.length * sizeof(T));
+      mix_run(own, own, partner, partner, row, cut, run.length);
+      mix_run(partner, partner, keep, keep, partner_row, other, run.length);
+    }
+  }
+
+  // Innermost elements apart in memory: through contiguous copies of the run.
+  void apart(const Step& step, const Run& run, T* keep) {
+    const Row& row = rows[step.row];
+    const int64_t stride = tiles.dst_stride();
+    T* own = x + step.row * batch_stride + run.dst;
+    T* partner = x + row.partner * batch_stride + run.dst;
+    gather(own_part, own, stride, run.length);
+    gather(partner_part, partner, stride, run.length);
+    if (step.kind == Step::kPair || step.kind == Step::kSave) {
+      std::memcpy(keep, own_part, run.length * sizeof(T));
+    }
+    const T* source = step.kind == Step::kSaved ? keep : partner_part;
+    mix_run(own_part, own_part, source, source, row, tiles.cut(run, row.box), run.length);
+    scatter(own, stride, own_part, run.length);
+    if (step.kind != Step::kPair) return;
+    const Row& partner_row = rows[row.partner];
+    const Cut other = tiles.cut(run, partner_row.box);
+    mix_run(partner_part, partner_part, keep, keep, partner_row, other, run.length);
+    scatter(partner, stride, partner_part, run.length);
+  }
+};
+
+template <typename T>
+void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
+                  const std::vector<Row>& rows) {
+  const std::vector<Step> steps = in_place_order(rows);
+  if (steps.empty()) return;
+  const std::vector<int64_t> ahead = rows_ahead(steps, rows);
+  const bool blends = std::any_of(rows.begin(), rows.end(), [](auto& r) { return r.blends(); });
+  int64_t origin[kMaxDims] = {};
+  const Layout layout = blends ? whole : crop_to_boxes(whole, rows, spatial, origin);
+  const Tiles tiles(layout, origin, InPlace<T>::kTile);
+  const int64_t count = tiles.count(), step_count = int64_t(steps.size());
+  // Pairs depend on no other step: each is walked along its samples, in long runs of memory. A
+  // cycle is walked tile by tile, so that a row is still in cache when it is its neighbour's
+  // partner.
+  const bool independent = std::all_of(steps.begin(), steps.end(), [&](const Step& s) {
+    return s.kind == Step::kPair || rows[s.row].partner == s.row;
+  });
+  const int64_t work = independent ? count * step_count : count;
+  const int64_t bytes = tiles.elements() * int64_t(sizeof(T)) * (independent ? 1 : step_count);
+  torch::stable::parallel_for(0, work, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
+    InPlace<T> mix{x, batch_stride, rows, tiles, blends, {}, {}, {}};
+    Run runs[Tiles::kMaxRuns];
+    for (int64_t w = begin; w < end; ++w) {
+      const int n = tiles.runs_of(w % count, runs);
+      const int64_t first = independent ? w / count : 0;
+      const int64_t last = independent ? first + 1 : step_count;
+      for (int64_t s = first; s < last; ++s) {
+        mix.step(steps[s], independent ? steps[s].row : ahead[s], runs, n);
+      }
+    }
+  });
+}
+
+}  // namespace fused_mixup

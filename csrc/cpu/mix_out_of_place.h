@@ -1,0 +1,97 @@
+// The walk of mix and mix_backward: N bytes read from memory and N written. The tile of the whole
+// batch stays in the second-level cache, where the partner is found.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <vector>
+
+#include "mix_runs.h"
+
+namespace fused_mixup {
+
+// Out of place. Forward: sources of row i are its partner. Transposed (the backward): row j takes
+// its own part, and the partner part of every row i whose partner is j, with row i's weight and
+// box; the list of those rows is sources[offsets[j], offsets[j+1]).
+struct Sources {
+  bool transposed = false;
+  std::vector<int64_t> offsets;
+  std::vector<int64_t> sources;
+};
+
+template <typename T>
+void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, int64_t j,
+                    const std::vector<Row>& rows, const Sources& from, const Tiles& tiles,
+                    const Run& run, T* part) {
+  using A = acc_t<T>;
+  constexpr int64_t kTile = kTileBytes / sizeof(T);
+  alignas(64) A sum[kTile];
+  const auto accumulate = mix_kernels<T>().accumulate;
+  const auto values = [&](int64_t i) {
+    const T* p = x + i * x_stride + run.src;
+    if (inner_stride == 1) return p;
+    gather(part, p, inner_stride, run.length);
+    return static_cast<const T*>(part);
+  };
+  const auto add = [&](const T* p, int64_t begin, int64_t end, double w) {
+    if (end > begin && A(w) != 0) accumulate(sum + begin, p + begin, end - begin, A(w));
+  };
+  std::fill_n(sum, run.length, A(0));
+  const Cut own = tiles.cut(run, rows[j].box);
+  const T* p = values(j);
+  add(p, 0, own.lo, rows[j].own);
+  add(p, own.hi, run.length, rows[j].own);
+  for (int64_t k = from.offsets[j]; k < from.offsets[j + 1]; ++k) {
+    const int64_t i = from.sources[k];
+    const Cut cut = tiles.cut(run, rows[i].box);
+    p = values(i);
+    add(p, 0, cut.lo, rows[i].other);
+    add(p, cut.lo, cut.hi, 1.0);
+    add(p, cut.hi, run.length, rows[i].other);
+  }
+  mix_kernels<T>().round(dst, sum, run.length);
+}
+
+template <typename T>
+void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
+                      const Layout& layout, const std::vector<Row>& rows, const Sources& from) {
+  const int64_t batch = int64_t(rows.size());
+  const int64_t origin[kMaxDims] = {};
+  constexpr int64_t kTile = kTileBytes / sizeof(T);
+  const Tiles tiles(layout, origin, kTile);
+  const int64_t grain = 1 + kGrainBytes / (tiles.elements() * sizeof(T) * batch + 1);
+  torch::stable::parallel_for(0, tiles.count(), grain, [&](int64_t begin, int64_t end) {
+    alignas(64) T out_part[kTile];
+    alignas(64) T own_part[kTile];
+    alignas(64) T partner_part[kTile];
+    Run runs[Tiles::kMaxRuns];
+    for (int64_t t = begin; t < end; ++t) {
+      const int n = tiles.runs_of(t, runs);
+      for (int64_t i = 0; i < batch; ++i) {
+        for (int r = 0; r < n; ++r) {
+          const Run& run = runs[r];
+          T* dst = out + i * out_stride + run.dst;
+          T* target = tiles.dst_stride() == 1 ? dst : out_part;
+          if (from.transposed) {
+            add_transposed(target, x, x_stride, tiles.src_stride(), i, rows, from, tiles, run,
+                           own_part);
+          } else {
+            const T* own = x + i * x_stride + run.src;
+            const T* partner = x + rows[i].partner * x_stride + run.src;
+            if (tiles.src_stride() != 1) {
+              gather(own_part, own, tiles.src_stride(), run.length);
+              gather(partner_part, partner, tiles.src_stride(), run.length);
+              own = own_part;
+              partner = partner_part;
+            }
+            mix_run(target, own, partner, partner, rows[i], tiles.cut(run, rows[i].box),
+                    run.length);
+          }
+          if (target != dst) scatter(dst, tiles.dst_stride(), out_part, run.length);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace fused_mixup
