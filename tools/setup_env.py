@@ -29,6 +29,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 ORIGIN = VENV / "made-with"  # the Python that .venv was made with
 DEFAULT_TORCH = "torch==2.13.0"
+DEFAULT_TRITON = "triton==3.6.0"  # where there is none; a newer one that came with PyTorch is kept
 MIN_TORCH = (2, 10)
 MUST = ("pytest", "setuptools")
 PROGRAMS = ("ninja", "ruff", "mypy", "clang-format")
@@ -148,6 +149,7 @@ def install(names: list[str]) -> None:
     wanted = [r for name in names for r in known[name]]
     left_out = []
     absent = missing(list(dict.fromkeys(wanted)))
+    absent = [DEFAULT_TRITON if r.startswith("triton") else r for r in absent]
     if absent:
         say(f"installing {', '.join(r.split(';')[0] for r in absent)}")
         # All at once is quicker; one by one finds out which of them cannot be had.

@@ -147,7 +147,9 @@ def pair_kernel(
         other = tl.load(src_at + p * src_step, mask=i_valid | p_valid, other=0)
         # The middle sample of an odd batch is its own partner: one store is enough.
         p_result = _mixed(other, own, p_inside, p0, p1, BOX, MODE)
-        tl.store(dst_at + p * dst_step, p_result, mask=p_valid & (p != i))
+        # Again a bound and no scalar in the mask: Triton 3.9 interprets such a mask as integers.
+        p_bound = tl.where(p != i, numel, 0)
+        tl.store(dst_at + p * dst_step, p_result, mask=p_valid & (e < p_bound))
     else:
         other = own
     tl.store(dst_at + i * dst_step, _mixed(own, other, i_inside, i0, i1, BOX, MODE), mask=i_valid)
