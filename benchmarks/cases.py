@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 
 import torch
@@ -149,15 +150,24 @@ def losses(device: str, dtype: torch.dtype, batch_size: int, num_classes: int) -
     yield Case(f"loss fwd+bwd, {label}", in_turn(zs, ours), peers, 3 * size)
 
 
-def all_cases(device: str) -> Iterator[Case]:
+def groups(device: str) -> dict[str, Callable[[], Iterator[Case]]]:
+    """The cases of one shape and dtype, by name. Each group is measured in a process of its own."""
+    mixes: list[tuple[torch.dtype, tuple[int, ...]]]
     if device == "cuda":
-        yield from mixing(device, torch.bfloat16, (1024, 3, 224, 224))
-        yield from mixing(device, torch.float32, (256, 3, 224, 224))
-        for batch_size, num_classes in ((65536, 1000), (16384, 21841), (1024, 1000)):
-            yield from losses(device, torch.bfloat16, batch_size, num_classes)
-        return
-    yield from mixing(device, torch.float32, (64, 3, 224, 224))
-    yield from mixing(device, torch.bfloat16, (64, 3, 224, 224))
-    yield from losses(device, torch.float32, 256, 21843)
-    yield from losses(device, torch.float32, 256, 1000)
-    yield from losses(device, torch.bfloat16, 256, 21843)
+        mixes = [(torch.bfloat16, (1024, 3, 224, 224)), (torch.float32, (256, 3, 224, 224))]
+        sizes = [(65536, 1000), (16384, 21841), (1024, 1000)]
+        loss_cases = [(torch.bfloat16, *size) for size in sizes]
+    else:
+        mixes = [(dtype, (64, 3, 224, 224)) for dtype in (torch.float32, torch.bfloat16)]
+        loss_cases = [
+            (torch.float32, 256, 21843),
+            (torch.float32, 256, 1000),
+            (torch.bfloat16, 256, 21843),
+        ]
+    found: dict[str, Callable[[], Iterator[Case]]] = {}
+    for dtype, shape in mixes:
+        found[f"mix {dtype} {list(shape)}"] = partial(mixing, device, dtype, shape)
+    for dtype, batch_size, num_classes in loss_cases:
+        name = f"loss {dtype} {batch_size} {num_classes}"
+        found[name] = partial(losses, device, dtype, batch_size, num_classes)
+    return found
