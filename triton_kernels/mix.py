@@ -63,7 +63,7 @@ def _run_block(layout: common.Layout, itemsize: int, boxed: bool) -> int:
     """Elements of one sample in one program."""
     # A box takes predicates, and elements without vectors take addresses, from the registers.
     most = _RUN_BYTES // itemsize // (2 if boxed else 1)
-    return min(triton.next_power_of_2(layout.numel), most if layout.flat else min(most, 1024))
+    return min(triton.next_power_of_2(layout.numel), most if layout.flat else min(most, 512))
 
 
 def _apply(
