@@ -34,7 +34,8 @@ SCHEMAS = {
     "paste_": "(Tensor(a!) x, Tensor? partner, Tensor box, int pairing) -> ()",
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
-    # target: float [B, K] (then partner_labels and weight are None), or int64 labels [B].
+    # target: [B, K] in the dtype of the logits, or float32 where those are of a half type (then
+    # partner_labels and weight are None); or int64 labels [B].
     # stats [B, 3]: max z, log Σ exp(z - max z) and Σ t' of each row, so that the backward is one
     # sweep for dense targets too.
     "soft_target_cross_entropy": "(Tensor logits, Tensor target, Tensor? partner_labels, "

@@ -4,7 +4,6 @@
 // row. Backward: one read of the logits, one write of the gradient (2N). With m = max z,
 // l = log Σ e^(z-m) and t' = (1-ε) t + ε/K:
 //     loss = l Σt' - Σ t' (z-m)          d loss / d z = Σt' · e^((z-m) - l) - t'
-#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <tuple>
@@ -95,7 +94,14 @@ struct Inputs {
         k(z.size(1)) {
     sparse.target_smoothing = target_smoothing;
     sparse.label_smoothing = label_smoothing;
-    if (!is_sparse) return;
+    if (!is_sparse) {
+      const bool known = t.scalar_type() == z.scalar_type() ||
+                         (t.scalar_type() == ScalarType::Float && z.element_size() == 2);
+      STD_TORCH_CHECK(known,
+                      "fused_mixup: a dense target has the dtype of the logits, or float32 "
+                      "where those are of a half type");
+      return;
+    }
     labels = torch::stable::contiguous(t);
     partner_labels = torch::stable::contiguous(*partner);
     sparse.labels = static_cast<const int64_t*>(labels.data_ptr());
@@ -130,11 +136,11 @@ double row_loss(const Inputs& in, int64_t i, acc_t<L>* stats) {
   double total, product;
   if (in.is_sparse) {
     const SparseRow row = in.sparse.row(i, in.k);
-    total = row.total;
+    // A label out of range: NaN, in the gradient too.
+    total = row.valid ? row.total : nan;
     product = term(row.constant, sums.shifted);
-    for (int j = 0; j < 2; ++j) {
-      product +=
-          row.valid ? term(row.coefficient[j], double(to_float(z[row.label[j]])) - sums.max) : nan;
+    for (int j = 0; j < 2 && row.valid; ++j) {
+      product += term(row.coefficient[j], double(to_float(z[row.label[j]])) - sums.max);
     }
   } else {
     const double smoothing = in.sparse.label_smoothing;
@@ -202,11 +208,8 @@ void row_gradient(const Inputs& in, int64_t i, const acc_t<L>* stats, acc_t<L> s
     return;
   }
   const SparseRow row = in.sparse.row(i, in.k);
-  if (!row.valid) {
-    std::fill_n(grad, in.k, from_float<L>(std::numeric_limits<A>::quiet_NaN()));
-    return;
-  }
   backward(grad, z, nullptr, in.k, max, log_sum, scale * total, A(0), A(scale * row.constant));
+  if (!row.valid) return;
   // Entries of the labels from scratch: subtracting from the rounded entry would lose them where
   // p is near t. Equal labels add up.
   const bool equal = row.label[0] == row.label[1];

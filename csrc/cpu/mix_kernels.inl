@@ -34,6 +34,8 @@ void blend(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, ac
   using V = VecOf<acc_t<T>>;
   if (w0 == 1 && w1 == 0) {
     if (dst != own) __builtin_memmove(dst, own, n * sizeof(T));
+  } else if (w0 == 0 && w1 == 0) {
+    __builtin_memset(dst, 0, n * sizeof(T));
   } else if (w1 == 0) {
     map2(dst, own, own, ahead, n, [=](V a, V) { return a * w0; });
   } else if (w0 == 0) {

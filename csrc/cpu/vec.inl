@@ -8,9 +8,10 @@ template <typename A>
 constexpr int kLanes = kVectorBytes / sizeof(A);
 
 typedef float VF __attribute__((vector_size(kVectorBytes)));
-typedef int32_t VI __attribute__((vector_size(kVectorBytes)));
 typedef double VD __attribute__((vector_size(kVectorBytes)));
-typedef int64_t VL __attribute__((vector_size(kVectorBytes)));
+// The bits of each. Unsigned, as arithmetic on them may wrap.
+typedef uint32_t VI __attribute__((vector_size(kVectorBytes)));
+typedef uint64_t VL __attribute__((vector_size(kVectorBytes)));
 
 template <>
 struct Vec<float> {
@@ -147,12 +148,11 @@ inline void store_words(BFloat16* p, VI words) {
 #endif
 
 inline void store(BFloat16* p, VF v) {
-  typedef uint32_t VU __attribute__((vector_size(kVectorBytes)));
-  const VU u = (VU)v;
-  const VU rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  const VU quiet = (u >> 16) | 0x40;  // a NaN stays one: rounding could carry it into infinity
-  const VU nan = (VU)(v != v);
-  store_words(p, (VI)((nan & quiet) | (~nan & rounded)));
+  const VI u = (VI)v;
+  const VI rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+  const VI quiet = (u >> 16) | 0x40;  // a NaN stays one: rounding could carry it into infinity
+  const VI nan = (VI)(v != v);
+  store_words(p, (nan & quiet) | (~nan & rounded));
 }
 
 // The last n < kLanes elements: through a padded copy, so that no other code is needed for them.
