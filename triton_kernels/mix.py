@@ -130,8 +130,8 @@ def _apply(
     elif batch <= MAX_TILE_ROWS:
         rows = triton.next_power_of_2(batch)
         # 64 KiB are what 512 threads hold in registers, with as much again while loading; a thread
-        # that holds many rows needs more of them for addresses.
-        tile_bytes = 65536 if rows <= 4096 else 32768
+        # that holds many rows needs more of them for addresses, and doubles take them in pairs.
+        tile_bytes = 65536 if rows <= 4096 and size < 8 else 32768
         cols = max(min(tile_bytes // size // rows, 32768 // rows, _RUN_BYTES // 4 // size), 1)
         cols = min(cols, triton.next_power_of_2(layout.numel))
         whole = (0, layout.numel, rows, cols, layout.align)

@@ -1,7 +1,21 @@
-// How every kernel is launched: one helper, so that the host harness of the tests can stand in.
+// How every kernel is launched, and everything that a host compiler does not understand.
 //
 // With FUSED_MIXUP_HOST defined the same kernels compile with a host compiler and run block by
-// block (tests/host_cuda). No kernel is started other than through launch().
+// block (tests/host_cuda). No kernel is started other than through launch(). What follows stands
+// here and nowhere else (tests/test_cuda_host_proof.py looks), each with what the host runs in its
+// place (tests/host_cuda/cuda_host.h):
+//
+//   launch           <<<>>> and opting in to large shared memory; the host runs the blocks
+//   block_shared     static __shared__ memory; the host poisons it before each block
+//   dynamic_shared   extern __shared__ memory; likewise
+//   copy16_async     cp.async; the host copies when copies_done() waits for it, no earlier
+//   copies_done      cp.async.wait_all
+//   store16          st.global.v4; the host stores 16 bytes and asks for their alignment
+//   fast_exp         ex2.approx.ftz; the host's exp2, which rounds better
+//
+// So the host proves nothing of: these instructions themselves, the accuracy of ex2.approx,
+// whether a launch's shared memory and registers are to be had, and what asynchronous copies do to
+// memory that the source or the target shares with other writers.
 #pragma once
 
 #ifdef FUSED_MIXUP_HOST
@@ -31,6 +45,14 @@ cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shar
   }
   kernel<<<grid, block, shared, stream>>>(args...);
   return cudaGetLastError();
+}
+
+// A T in the static shared memory of the block. One per type and kernel: a second call with the
+// same type would name the same memory (the host harness refuses it).
+template <typename T>
+__device__ __forceinline__ T& block_shared() {
+  __shared__ T storage;
+  return storage;
 }
 
 // The dynamic shared memory of the block.

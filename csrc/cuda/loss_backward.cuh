@@ -11,9 +11,10 @@
 
 namespace fused_mixup {
 
-// The 1 lets a thread have 128 registers: without it ptxas keeps to 64, and doubles spill.
+// Two blocks of 512 threads leave a thread 64 registers, which hold four loads under way. The 1
+// lets doubles have 128: in 64 they spill.
 template <typename T, typename U, bool kDense>
-__global__ void __launch_bounds__(kLossThreads, 1)
+__global__ void __launch_bounds__(kLossThreads, sizeof(T) == 8 ? 1 : 2)
     loss_backward_kernel(const __grid_constant__ LossParams<typename Number<T>::Acc> p) {
   using A = typename Number<T>::Acc;
   constexpr int V = 16 / static_cast<int>(sizeof(T));
@@ -73,7 +74,8 @@ __global__ void __launch_bounds__(kLossThreads, 1)
     }
     grad[k * p.a.grad_column_stride] = entry(z[k * p.a.column_stride], target);
   }
-  constexpr int L = kLossUnroll / 2;
+  // A dense target is read beside the logits, and doubles have no registers for more.
+  constexpr int L = kDense || sizeof(T) == 8 ? kLossUnroll / 2 : kLossUnroll;
   for (int64_t first = tid; first < cut.vectors; first += L * threads) {
     Vec<T, V> part[L];
 #pragma unroll

@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kLossThreads)
   using P = Partial<A, kKind>;
   constexpr int V = 16 / static_cast<int>(sizeof(T));
   constexpr bool kDense = kKind == TargetKind::kDense;
-  __shared__ A shared[4][32];
+  auto& shared = block_shared<A[4][32]>();
   const bool warp_row = p.threads_per_row == 32;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t b = warp_row ? static_cast<int64_t>(blockIdx.x) * kWarpRows + warp : blockIdx.x;
@@ -224,7 +224,7 @@ constexpr int kReduceThreads = 1024;
 template <typename A>
 __global__ void __launch_bounds__(kReduceThreads)
     reduce_kernel(const A* rows, int64_t batch, bool mean, A* loss) {
-  __shared__ double shared[32];
+  auto& shared = block_shared<double[32]>();
   double sum = 0.0;
   for (int64_t b = threadIdx.x; b < batch; b += blockDim.x) sum += static_cast<double>(rows[b]);
 #pragma unroll

@@ -12,7 +12,7 @@ namespace fused_mixup {
 template <int V>
 constexpr int kGatherUnroll = V > 1 ? 2 : 4;
 template <int V>
-constexpr int kScatterUnroll = V == 2 ? 1 : kGatherUnroll<V>;  // double: sums take the registers
+constexpr int kScatterUnroll = kGatherUnroll<V>;
 
 template <typename T, int V, bool kBox>
 __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ MixParams p) {
@@ -57,17 +57,17 @@ __global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant
   if (j >= p.pairs) return;
   const uint32_t first = static_cast<uint32_t>(chunk) * blockDim.x * U + threadIdx.x;
   A sum[U][V];
+  Vec<T, V> grad[U];
   Coordinates c[U];
   Offsets at[U];
-  const RowState<T, kBox> state(p, j);
+  // All loads of a row are on their way before the first is taken apart: there the thread waits.
 #pragma unroll
   for (int u = 0; u < U; ++u) {
     // Beyond the end: reads vector 0, and writes nothing below.
     const uint32_t v = first + u * blockDim.x < p.geo.count ? first + u * blockDim.x : 0;
     c[u] = coordinates<kBox, V>(p.geo, v);
     at[u] = offsets_of<V>(p.geo, v);
-    own_part(load<V>(src_row<T>(p, j) + at[u].src), state.row, state.template span<V>(p.geo, c[u]),
-             sum[u]);
+    grad[u] = load<V>(src_row<T>(p, j) + at[u].src);
   }
   int64_t begin = 0, end = 1;  // roll: j serves j+1 alone
   if (p.pairing == kTensor) {
@@ -75,17 +75,27 @@ __global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant
     begin = p.offsets[j] < 0 ? 0 : p.offsets[j];
     end = p.offsets[j + 1] > p.batch ? p.batch : p.offsets[j + 1];
   }
+  const RowState<T, kBox> state(p, j);
+#pragma unroll
+  for (int u = 0; u < U; ++u) {
+    own_part(grad[u], state.row, state.template span<V>(p.geo, c[u]), sum[u]);
+  }
+#pragma unroll 1  // mostly one row: more at once would only take registers
   for (int64_t s = begin; s < end; ++s) {
     const int64_t i = p.pairing == kTensor ? partner_of(kTensor, p.sources, s, p.batch)
                                            : (j + 1 == p.batch ? 0 : j + 1);
     const RowState<T, kBox> sender(p, i);
+    Span span[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      const Span span = sender.template span<V>(p.geo, c[u]);
-      Vec<T, V> g{};
-      if (!span.empty() || sender.row.w1 != A(0)) g = load<V>(src_row<T>(p, i) + at[u].src);
-      add_partner_part(g, sender.row, span, sum[u]);
+      span[u] = sender.template span<V>(p.geo, c[u]);
+      grad[u] = Vec<T, V>{};
+      if (!span[u].empty() || sender.row.w1 != A(0)) {
+        grad[u] = load<V>(src_row<T>(p, i) + at[u].src);
+      }
     }
+#pragma unroll
+    for (int u = 0; u < U; ++u) add_partner_part(grad[u], sender.row, span[u], sum[u]);
   }
 #pragma unroll
   for (int u = 0; u < U; ++u) {

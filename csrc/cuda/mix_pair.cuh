@@ -19,8 +19,17 @@ constexpr int kPairUnroll = V == 16 ? 1
                             : V > 1 ? 2
                                     : 4;
 
+// Blocks per multiprocessor to leave registers for: with 64 the four loads stay together, and more
+// is in flight than with what the compiler would take for boxes. Element by element nothing is won.
+template <int V, bool kBox>
+constexpr int kPairBlocks = V == 1   ? 2
+                            : V < 16 ? 4
+                            : kBox   ? 5
+                                     : 8;
+
 template <typename T, int V, bool kBox, bool kTransposed>
-__global__ void __launch_bounds__(kThreads) pair_kernel(const __grid_constant__ MixParams p) {
+__global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
+    pair_kernel(const __grid_constant__ MixParams p) {
   constexpr int U = kPairUnroll<V>;
   const int64_t chunk = blockIdx.x % p.chunks;
   const int64_t i = blockIdx.x / p.chunks * blockDim.y + threadIdx.y;

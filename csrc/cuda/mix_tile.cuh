@@ -13,9 +13,11 @@ constexpr int kTileThreads = 512;
 
 // Bytes of each sample in a tile, or 0 where not even 16 fit. Wide tiles make long bursts; but of
 // those of 128 bytes (a cache line) and more the widest that lets two blocks share a
-// multiprocessor wins, so that one loads while the other stores.
+// multiprocessor wins, so that one loads while the other stores. Up to 64 samples twice the width
+// makes a tile of at most 32 KiB: with less a multiprocessor has too few bytes in flight. (Not
+// more, as the threads have to serve a row of single bytes at least.)
 inline int tile_width(int64_t batch, int64_t shared_limit) {
-  for (int width = 256; width >= 128; width /= 2) {
+  for (int width = batch <= 64 ? 512 : 256; width >= 128; width /= 2) {
     if (batch * width <= shared_limit / 2) return width;
   }
   for (int width = 128; width >= 16; width /= 2) {

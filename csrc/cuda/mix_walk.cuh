@@ -18,7 +18,7 @@ constexpr uint32_t kRowMask = kCycleLast - 1;
 // One block. order: [B] rows in a safe order, with the flags above; need: [B] scratch.
 __global__ void __launch_bounds__(kOrderThreads)
     order_kernel(const int32_t* partner, int64_t batch, int32_t* order, int32_t* need) {
-  __shared__ int32_t tail;
+  int32_t& tail = block_shared<int32_t>();
   const int64_t tid = threadIdx.x, threads = blockDim.x;
   // 1. How many rows still need row i.
   for (int64_t i = tid; i < batch; i += threads) need[i] = 0;

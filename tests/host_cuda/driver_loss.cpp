@@ -23,7 +23,7 @@ struct HostLoss {
   int64_t grad_row_stride, grad_column_stride;
 };
 
-int host_loss(const HostLoss* h) {
+EXPORT int host_loss(const HostLoss* h) {
   LossArgs a = {};
   a.dtype = static_cast<DType>(h->dtype);
   a.logits = h->logits;

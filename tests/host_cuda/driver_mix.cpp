@@ -1,4 +1,11 @@
 // C entry points to the mix kernels and to mix_targets, run on the host (see cuda_host.h).
+#include <cstdint>
+#include <vector>
+
+// What a test may lower: samples with more vectors are cut in halves (mix.cuh).
+static int64_t host_max_count = int64_t{1} << 31;
+#define FUSED_MIXUP_MAX_COUNT host_max_count
+
 #include "../../csrc/cuda/mix.cuh"
 #include "../../csrc/cuda/targets.cuh"
 
@@ -23,7 +30,7 @@ struct HostMix {
   int64_t shared_limit;
 };
 
-int host_mix(const HostMix* h) {
+EXPORT int host_mix(const HostMix* h) {
   MixArgs a = {};
   a.dtype = static_cast<DType>(h->dtype);
   a.element_size = static_cast<int>(h->element_size);
@@ -63,9 +70,9 @@ int host_mix(const HostMix* h) {
   }
 }
 
-int host_mix_targets(int64_t dtype, void* out, const int64_t* labels, int64_t batch,
-                     int64_t classes, int64_t rest, int64_t pairing, const int32_t* partner,
-                     const float* weight, const float* weight_row, double label_smoothing) {
+EXPORT int host_mix_targets(int64_t dtype, void* out, const int64_t* labels, int64_t batch,
+                            int64_t classes, int64_t rest, int64_t pairing, const int32_t* partner,
+                            const float* weight, const float* weight_row, double label_smoothing) {
   TargetArgs a = {};
   a.dtype = static_cast<DType>(dtype);
   a.out = out;
@@ -84,38 +91,5 @@ int host_mix_targets(int64_t dtype, void* out, const int64_t* labels, int64_t ba
   return mix_targets(a);
 }
 
-void host_set_order(int64_t order) {
-  host_cuda::machine.order = static_cast<host_cuda::Order>(order);
-}
-
-const char* host_error() { return host_cuda::machine.error.c_str(); }
-
-// Kernels that are wrong on purpose, to test the harness.
-__global__ void early_exit_kernel() {
-  if (threadIdx.x == 3) return;
-  __syncthreads();
-}
-__global__ void missing_lane_kernel(float* out) {
-  if (threadIdx.x == 5) return;
-  out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1.0f, 1);
-}
-__global__ void unwritten_shared_kernel(float* out) {
-  out[threadIdx.x] = static_cast<float*>(dynamic_shared())[threadIdx.x];
-}
-__global__ void racy_kernel(float* out) {  // leans on the order of threads
-  out[threadIdx.x] = threadIdx.x == 0 ? 1.0f : out[threadIdx.x - 1] + 1.0f;
-}
-
-int host_self_test(int64_t which, float* out) {
-  switch (which) {
-    case 0:
-      return launch(early_exit_kernel, dim3(1), dim3(64), 0, nullptr);
-    case 1:
-      return launch(missing_lane_kernel, dim3(1), dim3(32), 0, nullptr, out);
-    case 2:
-      return launch(unwritten_shared_kernel, dim3(1), dim3(32), 32 * sizeof(float), nullptr, out);
-    default:
-      return launch(racy_kernel, dim3(1), dim3(32), 0, nullptr, out);
-  }
-}
+EXPORT void host_set_max_count(int64_t count) { host_max_count = count; }
 }

@@ -1,5 +1,6 @@
 // A stack of its own that control can enter and leave. Switching is a handful of instructions on
-// x86-64; elsewhere ucontext, which works everywhere and is slower.
+// x86-64; elsewhere (and with FUSED_MIXUP_UCONTEXT, for its test) ucontext, which works everywhere
+// and is slower.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +8,7 @@
 #include <cstdlib>
 #include <memory>
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(FUSED_MIXUP_UCONTEXT)
 #define FUSED_MIXUP_FAST_FIBER 1
 #else
 #include <ucontext.h>
@@ -73,7 +74,9 @@ class Fiber {
   }
 
   void leave() { go_outside(false); }
-  void abandon() {}  // its stack holds nothing that needs a destructor
+
+  const unsigned char* stack() const { return stack_; }
+  const unsigned char* stack_end() const { return stack_ + kStack; }
 
  private:
   static constexpr size_t kStack = 256 * 1024;

@@ -7,12 +7,11 @@ B <= 1) go as plain arguments, all others as "device" pointers.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from . import build
+from .lib import check, library
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8]
 SHARED_LIMIT = 232448  # what an H100 gives a block
@@ -44,21 +43,6 @@ class HostLoss(ctypes.Structure):
     _fields_ += [(n, _P) for n in ("rows", "loss", "stats", "grad_loss")]
     _fields_ += [("grad_loss_stride", _I), ("grad", _P)]
     _fields_ += [("grad_row_stride", _I), ("grad_column_stride", _I)]
-
-
-@cache
-def library() -> ctypes.CDLL:
-    return build.library()
-
-
-def check(code: int) -> None:
-    if code != 0:
-        raise RuntimeError(f"launch failed with {code}: {library().host_error().decode()}")
-
-
-def set_order(order: int) -> None:
-    """Blocks and threads run 0 forward, 1 in reverse, 2 shuffled."""
-    library().host_set_order(ctypes.c_int64(order))
 
 
 def _ptr(t: Tensor | None) -> int | None:

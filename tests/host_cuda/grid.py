@@ -1,0 +1,157 @@
+"""Batches, rows and boxes for the tests of the host harness, and the check of one case.
+
+``python -m host_cuda.grid`` runs a thinned grid over every kernel with the harness variant that
+FUSED_MIXUP_HOST_VARIANT names: under the sanitizers it needs a process of its own.
+FUSED_MIXUP_GRID=full runs all of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import torch
+
+from fused_mixup import reference
+from fused_mixup.ops import transpose_pairing
+
+from . import lib, loss_grid
+from . import ops as host
+from .batches import (
+    BATCHES,
+    BLENDS,
+    BOXES,
+    LAYOUTS,
+    ORDERS,
+    PAIRINGS,
+    PASTED,
+    ROLL,
+    SHAPES,
+    TENSOR,
+    copy_of,
+    make_batch,
+    make_blend,
+    make_box,
+    make_partner,
+    same,
+)
+
+
+def cases(seed, step=1):
+    """(order, batch, shape, layout, blend, box): every geometry, blends and boxes in rotation."""
+    rotation = itertools.cycle(itertools.product(BLENDS, BOXES))
+    orders = itertools.cycle(ORDERS)
+    for _ in range(seed):
+        next(rotation)
+    geometries = itertools.product(BATCHES, SHAPES, LAYOUTS, range(2))
+    for k, (batch, shape, layout, _) in enumerate(geometries):
+        case = next(orders), batch, shape, layout, *next(rotation)
+        if (k + seed) % step == 0:
+            yield case
+
+
+def check_mix(dtype, pairing, case, generator):
+    order, batch, shape, layout, blend_kind, box_kind = case
+    rule = PAIRINGS[pairing]
+    lib.set_order(order)
+    partner = make_partner(pairing, batch, generator)
+    blend = make_blend(blend_kind, batch, generator)
+    box = make_box(box_kind, batch, shape, generator)
+    x, base = make_batch(batch, shape, dtype, layout, generator)
+    args = (partner, blend, box, rule)
+    expected = reference.mix(x, *args)
+    assert same(host.mix(x, *args), expected), ("mix", case)
+    # In place: the batch, and nothing beside it.
+    y, y_base = copy_of(x, base)
+    want, want_base = copy_of(x, base)
+    want.copy_(expected)
+    host.mix_(y, *args)
+    assert same(y_base, want_base), ("mix_", case)
+    if rule in (TENSOR, ROLL):  # as for a batch beyond what shared memory holds
+        y, y_base = copy_of(x, base)
+        host.mix_(y, *args, shared_limit=0)
+        assert same(y_base, want_base), ("mix_ by walking", case)
+    if dtype.is_floating_point:
+        pointers = transpose_pairing(partner) if partner is not None else (None, None)
+        backward = (partner, *pointers, blend, box, rule)
+        got = host.mix_backward(x, *backward)
+        assert same(got, reference.mix_backward(x, *backward)), ("mix_backward", case)
+
+
+def check_paste(dtype, pairing, case, generator):
+    order, batch, shape, layout, _, box_kind = case
+    rule = PAIRINGS[pairing]
+    lib.set_order(order)
+    partner = make_partner(pairing, batch, generator)
+    box = make_box(box_kind, batch, shape, generator)
+    x, base = make_batch(batch, shape, dtype, layout, generator)
+    want, want_base = copy_of(x, base)
+    reference.paste_(want, partner, box, rule)
+    for limit in (host.SHARED_LIMIT, 0):
+        y, y_base = copy_of(x, base)
+        host.paste_(y, partner, box, rule, shared_limit=limit)
+        assert same(y_base, want_base), (limit, case)
+
+
+def target_cases(step=1):
+    """(order, batch, classes, shape of the rest, blend, smoothing)."""
+    orders = itertools.cycle(ORDERS)
+    sizes = itertools.product(BATCHES, (1, 2, 7, 10, 1000), ([], [3], [2, 2]))
+    settings = itertools.product(sizes, ("rows", (1.0, 0.0)), (0.0, 0.1))
+    for k, ((batch, classes, rest), blend_kind, smoothing) in enumerate(settings):
+        case = next(orders), batch, classes, rest, blend_kind, smoothing
+        if k % step == 0:
+            yield case
+
+
+def check_targets(dtype, pairing, case, generator):
+    order, batch, classes, rest, blend_kind, smoothing = case
+    lib.set_order(order)
+    labels = torch.randint(0, classes, (batch, *rest), generator=generator)
+    if batch == 3:
+        labels.view(-1)[1] = (-1, classes, 2**40)[len(rest)]
+    partner = make_partner(pairing, batch, generator)
+    weight = make_blend(blend_kind, batch, generator).float()
+    if blend_kind != "rows":
+        weight = weight[:1].expand(batch, 2)
+    args = (labels, partner, weight, PAIRINGS[pairing], classes, smoothing, dtype)
+    assert same(host.mix_targets(*args), reference.mix_targets(*args)), case
+
+
+def mix_seed(dtype, pairing):
+    """Where a dtype and a pairing start in the rotation of blends and boxes."""
+    return 7 * list(PAIRINGS).index(pairing) + host.DTYPES.index(dtype)
+
+
+def run() -> int:
+    """Every kernel, dtype, pairing and layout in the variant in use: the number of cases."""
+    full = os.environ.get("FUSED_MIXUP_GRID") == "full"
+    generator = torch.Generator().manual_seed(5)
+    count = 0
+    for pairing in PAIRINGS:
+        for dtype in host.DTYPES:
+            for case in cases(mix_seed(dtype, pairing), 1 if full else 7):
+                check_mix(dtype, pairing, case, generator)
+                count += 1
+        for dtype in PASTED:
+            for case in cases(0, 1 if full else 23):
+                check_paste(dtype, pairing, case, generator)
+                count += 1
+        for dtype in host.DTYPES[:4]:
+            for case in target_cases(1 if full else 29):
+                check_targets(dtype, pairing, case, generator)
+                count += 1
+    for dtype in host.DTYPES[:4]:
+        for classes in loss_grid.CLASSES if full else (33, 2070):
+            for case in loss_grid.cases():
+                loss_grid.check(dtype, classes, case, generator)
+                count += 1
+    compiled, launched = lib.kernels()
+    assert compiled, "no kernel among the library's symbols"
+    assert compiled == launched, f"never launched: {sorted(compiled - launched)}"
+    return count
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(run(), "cases")

@@ -1,0 +1,98 @@
+"""The compiled harness: which variant of it the ops call, and how a test sets it up."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from contextlib import contextmanager
+from functools import cache
+
+from . import build
+
+_variant = os.environ.get("FUSED_MIXUP_HOST_VARIANT", "plain")
+
+
+@cache
+def load(variant: str) -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(build.build(variant)))
+    lib.host_error.restype = ctypes.c_char_p
+    lib.host_launched.restype = ctypes.c_int64
+    return lib
+
+
+def library() -> ctypes.CDLL:
+    """The variant in use: FUSED_MIXUP_HOST_VARIANT, unless inside :func:`variant`."""
+    return load(_variant)
+
+
+@contextmanager
+def variant(name: str):
+    """Inside it the ops run this variant of the harness (see build.VARIANTS)."""
+    global _variant
+    before, _variant = _variant, name
+    try:
+        yield library()
+    finally:
+        _variant = before
+
+
+class LaunchError(RuntimeError):
+    """A launch that failed, with what the harness says of it."""
+
+
+def check(code: int) -> None:
+    if code != 0:
+        raise LaunchError(f"launch failed with {code}: {library().host_error().decode()}")
+
+
+def set_order(order: int) -> None:
+    """Blocks and threads run 0 forward, 1 in reverse, 2 shuffled."""
+    library().host_set_order(ctypes.c_int64(order))
+
+
+@contextmanager
+def dropped(file: str, line: int):
+    """Inside it the barrier, warp operation or copies_done() of this line does nothing."""
+    lib = library()
+    lib.host_drop(file.encode(), ctypes.c_int64(line))
+    try:
+        yield
+    finally:
+        lib.host_drop(b"", ctypes.c_int64(0))
+
+
+@contextmanager
+def max_count(count: int):
+    """Inside it samples of more vectors than this are cut, as those of 2^31 are otherwise."""
+    lib = library()
+    lib.host_set_max_count(ctypes.c_int64(count))
+    try:
+        yield
+    finally:
+        lib.host_set_max_count(ctypes.c_int64(2**31))
+
+
+def kernels() -> tuple[set[str], set[str]]:
+    """(every instantiation of a kernel in the library, those that were launched), by name."""
+    lib = library()
+    command = ["nm", "--demangle", str(build.build(_variant))]
+    symbols = {}
+    for line in subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.splitlines():
+        address, kind, name = [*line.split(" ", 2), "", ""][:3]
+        if kind in "tT" and address:
+            symbols[name] = int(address, 16)
+    base = ctypes.cast(lib.host_error, ctypes.c_void_p).value - symbols["host_error"]
+    room = 4096
+    addresses = (ctypes.c_void_p * room)()
+    count = lib.host_launched(addresses, ctypes.c_int64(room))
+    assert count <= room
+    launched = {addresses[k] - base for k in range(count)}
+    compiled = {
+        name: at
+        for name, at in symbols.items()
+        if "fused_mixup::" in name and "_kernel" in name.split("(")[0] and "{lambda" not in name
+    }
+    return set(compiled), {name for name, at in compiled.items() if at in launched}

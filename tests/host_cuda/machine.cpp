@@ -1,0 +1,394 @@
+// Runs blocks one after the other, and the threads of a block in turns, each until it waits.
+#include "machine.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "fiber.h"
+#include "races.h"
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace host_cuda {
+namespace {
+
+enum Order { kForward = 0, kReverse = 1, kShuffled = 2 };
+enum class State { kReady, kAtBarrier, kAtWarp, kDone };
+
+// What a block of an H100 may have; static shared memory ends where opting in would begin.
+constexpr size_t kDynamicLimit = 232448, kStaticLimit = 48 * 1024;
+
+struct Copy {
+  void* to;
+  const void* from;
+};
+
+struct Thread {
+  State state = State::kReady;
+  Site site = {"", 0};  // where it waits
+  WarpOp op = {};
+  uint32_t syncs = 0;
+  std::vector<Copy> copies;  // started and not waited for
+  Fiber* fiber = nullptr;
+};
+
+// Exactly as large as asked for, so that the address sanitizer sees an access beyond; the race
+// detector has guards on both sides instead.
+class SharedMemory {
+ public:
+  SharedMemory(size_t size, const char* name) : size_(size) {
+    void* bytes = nullptr;
+    if (posix_memalign(&bytes, 128, size + 2 * races::kGuard) != 0) std::abort();
+    bytes_ = static_cast<unsigned char*>(bytes);
+    races::shared_memory(data(), size, name);
+    poison();
+  }
+  ~SharedMemory() { std::free(bytes_); }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  unsigned char* data() const { return bytes_ + races::kGuard; }
+  size_t size() const { return size_; }
+  void poison() { std::memset(data(), 0xff, size_); }  // NaN in every float type
+
+ private:
+  unsigned char* bytes_;
+  size_t size_;
+};
+
+struct StaticShared {
+  const void* type;
+  Site site;
+  std::unique_ptr<SharedMemory> memory;
+};
+
+struct Machine {
+  Order order = kForward;
+  std::string error;
+  std::vector<Thread> threads;
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  std::vector<Fiber*> free_fibers;
+  std::unique_ptr<SharedMemory> dynamic_shared;
+  std::vector<StaticShared> static_shared;
+  void (*body)(const void*) = nullptr;
+  const void* args = nullptr;
+  unsigned current = 0;
+  std::string dropped_file;  // the barrier or wait that a test leaves out
+  int dropped_line = 0;
+  std::set<const void*> launched;
+};
+Machine machine;
+
+bool fail(const std::string& what) {
+  if (!machine.error.empty()) return false;
+  char where[64];
+  std::snprintf(where, sizeof(where), " (in block %u of %u)", races::now.block,
+                gridDim.x * gridDim.y * gridDim.z);
+  machine.error = what + where;
+  return false;
+}
+
+Thread& me() { return machine.threads[machine.current]; }
+
+bool dropped(Site site) {
+  if (site.line != machine.dropped_line) return false;
+  const std::string file = site.file;
+  return file.substr(file.find_last_of('/') + 1) == machine.dropped_file;
+}
+
+void set_thread(unsigned t) {
+  machine.current = t;
+  threadIdx.x = t % blockDim.x;
+  threadIdx.y = t / blockDim.x % blockDim.y;
+  threadIdx.z = t / blockDim.x / blockDim.y;
+  const Thread& thread = machine.threads[t];
+  races::now.thread = t;
+  races::now.sync = thread.syncs;
+  races::now.stack = thread.fiber->stack();
+  races::now.stack_end = thread.fiber->stack_end();
+}
+
+void wait(State state, Site site) {
+  const unsigned t = machine.current;
+  me().state = state;
+  me().site = site;
+  races::now.watching = false;
+  me().fiber->leave();
+  set_thread(t);
+  races::now.watching = true;
+}
+
+void thread_main() {
+  races::now.watching = true;
+  machine.body(machine.args);
+  races::now.watching = false;
+  me().state = State::kDone;
+}
+
+bool same_site(Site a, Site b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
+
+// True where every lane that thread t names waits at the same operation.
+bool warp_complete(size_t t) {
+  const size_t base = t / 32 * 32;
+  const Thread& first = machine.threads[t];
+  for (size_t l = 0; l < 32; ++l) {
+    if ((first.op.mask >> l & 1) == 0) continue;
+    if (base + l >= machine.threads.size()) continue;  // the last warp may be smaller
+    const Thread& other = machine.threads[base + l];
+    if (other.state != State::kAtWarp || other.op.mask != first.op.mask) return false;
+    if (!same_site(other.site, first.site)) return false;
+  }
+  return true;
+}
+
+// Every lane of t's operation waits: hands out what each takes, and lets them go on.
+void complete_warp(size_t t) {
+  const size_t base = t / 32 * 32, lanes = std::min<size_t>(32, machine.threads.size() - base);
+  const unsigned mask = machine.threads[t].op.mask;
+  const auto takes_part = [&](size_t lane) { return lane < lanes && (mask >> lane & 1) != 0; };
+  unsigned ballot = 0;
+  for (size_t l = 0; l < lanes; ++l) {
+    const WarpOp& op = machine.threads[base + l].op;
+    if (!takes_part(l) || op.source != kBallot) continue;
+    int vote = 0;
+    std::memcpy(&vote, op.value, sizeof(vote));
+    ballot |= static_cast<unsigned>(vote != 0) << l;
+  }
+  // As if at once: no lane goes on before all have what they take.
+  for (size_t l = 0; l < lanes; ++l) {
+    if (!takes_part(l)) continue;
+    Thread& thread = machine.threads[base + l];
+    const WarpOp& op = thread.op;
+    if (op.source == kBallot) std::memcpy(op.result, &ballot, sizeof(ballot));
+    if (op.source >= 0) {
+      if (takes_part(static_cast<size_t>(op.source))) {
+        std::memcpy(op.result, machine.threads[base + op.source].op.value, op.size);
+      } else {
+        fail("a shuffle reads lane " + std::to_string(op.source) + ", which takes no part");
+      }
+    }
+    const unsigned all = lanes == 32 ? 0xffffffffu : (1u << lanes) - 1;
+    if (op.orders_memory && (mask & all) == all) ++thread.syncs;
+    thread.state = State::kReady;
+  }
+}
+
+// Lets waiting threads go on: lanes whose operation is complete, a block that is all at one
+// barrier. False, with machine.error, where none ever can.
+bool release() {
+  auto& threads = machine.threads;
+  bool released = false;
+  size_t at_barrier = 0, done = 0;
+  for (size_t t = 0; t < threads.size(); ++t) {
+    at_barrier += threads[t].state == State::kAtBarrier;
+    done += threads[t].state == State::kDone;
+    if (threads[t].state != State::kAtWarp || !warp_complete(t)) continue;
+    complete_warp(t);
+    released = true;
+  }
+  if (released) return machine.error.empty();
+  if (at_barrier != threads.size()) {
+    return fail("divergence: " + std::to_string(at_barrier) + " of " +
+                std::to_string(threads.size()) + " threads at a barrier, " + std::to_string(done) +
+                " gone, the others at a warp operation with lanes missing");
+  }
+  for (Thread& t : threads) {
+    if (!same_site(t.site, threads[0].site)) {
+      return fail("divergence: threads at different barriers");
+    }
+    t.state = State::kReady;
+  }
+  ++races::now.barrier;
+  return true;
+}
+
+Fiber* take_fiber() {
+  if (machine.free_fibers.empty()) {
+    machine.fibers.push_back(std::make_unique<Fiber>());
+    return machine.fibers.back().get();
+  }
+  Fiber* fiber = machine.free_fibers.back();
+  machine.free_fibers.pop_back();
+  return fiber;
+}
+
+bool run_block(const std::vector<unsigned>& turns) {
+  for (Thread& t : machine.threads) t = Thread();
+  size_t alive = turns.size();
+  while (alive > 0) {
+    bool any = false;
+    for (const unsigned t : turns) {
+      Thread& thread = machine.threads[t];
+      if (thread.state != State::kReady) continue;
+      any = true;
+      if (thread.fiber == nullptr) {
+        thread.fiber = take_fiber();
+        thread.fiber->start(thread_main);
+      }
+      set_thread(t);
+      thread.fiber->enter();
+      if (thread.state == State::kDone) {
+        machine.free_fibers.push_back(thread.fiber);
+        thread.fiber = nullptr;
+        --alive;
+      }
+      if (!machine.error.empty()) return false;
+    }
+    if (!any && !release()) return false;
+  }
+  return true;
+}
+
+std::vector<unsigned> in_order(unsigned n) {
+  std::vector<unsigned> turns(n);
+  for (unsigned i = 0; i < n; ++i) turns[i] = i;
+  if (machine.order == kReverse) std::reverse(turns.begin(), turns.end());
+  if (machine.order == kShuffled) std::shuffle(turns.begin(), turns.end(), std::mt19937(n));
+  return turns;
+}
+
+}  // namespace
+
+void fault(const std::string& what) {
+  fail(what);
+  races::now.watching = false;
+  me().fiber->leave();
+  std::abort();  // the scheduler enters no thread of a launch that has failed
+}
+
+cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (*body)(const void*),
+                const void* args) {
+  const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  machine.error.clear();
+  if (threads > 1024 || blocks == 0 || threads == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
+      grid.z > 65535 || block.z > 64 || shared > kDynamicLimit) {
+    machine.error = "launch: a grid, block or shared memory of a size that CUDA does not take";
+    return cudaErrorInvalidValue;
+  }
+  machine.launched.insert(kernel);
+  gridDim = grid;
+  blockDim = block;
+  machine.body = body;
+  machine.args = args;
+  machine.threads.resize(threads);
+  races::begin_launch();
+  machine.static_shared.clear();
+  machine.dynamic_shared = std::make_unique<SharedMemory>(shared, "dynamic");
+  const std::vector<unsigned> turns = in_order(static_cast<unsigned>(threads));
+  for (const unsigned b : in_order(static_cast<unsigned>(blocks))) {
+    blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
+    races::now.block = b;
+    races::now.barrier = 0;
+    races::begin_block();
+    machine.dynamic_shared->poison();
+    for (const StaticShared& s : machine.static_shared) s.memory->poison();
+    if (!run_block(turns)) {
+      // Abandoned: their stacks hold nothing of the kernels' that needs a destructor.
+      machine.free_fibers.clear();
+      machine.fibers.clear();
+      return cudaErrorLaunchFailure;
+    }
+  }
+  return cudaSuccess;
+}
+
+void block_barrier(Site site) {
+  if (!dropped(site)) wait(State::kAtBarrier, site);
+}
+
+void* dynamic_shared() { return machine.dynamic_shared->data(); }
+
+void* static_shared(const void* type, size_t size, size_t alignment, Site site) {
+  size_t total = size;
+  for (const StaticShared& s : machine.static_shared) {
+    if (s.type == type) {
+      // On the device both calls name the same memory.
+      if (!same_site(s.site, site)) fault("block_shared() of one type in two places of a kernel");
+      return s.memory->data();
+    }
+    total += s.memory->size();
+  }
+  if (total > kStaticLimit || alignment > 128) fault("too much static shared memory");
+  machine.static_shared.push_back({type, site, std::make_unique<SharedMemory>(size, "static")});
+  return machine.static_shared.back().memory->data();
+}
+
+int lane() { return static_cast<int>(machine.current % 32); }
+
+void warp_operation(const WarpOp& op, Site site) {
+  if (dropped(site)) return;
+  if ((op.mask >> lane() & 1) == 0) fault("a lane at a warp operation whose mask leaves it out");
+  me().op = op;
+  wait(State::kAtWarp, site);
+}
+
+namespace {
+void need_alignment(const void* at) {
+  if (reinterpret_cast<uintptr_t>(at) % 16 != 0) fault("misaligned access of 16 bytes");
+}
+}  // namespace
+
+void store16(void* global, const void* value) {
+  need_alignment(global);
+  note_access(global, 16, Access::kWrite);
+  std::memcpy(global, value, 16);
+}
+
+// The bytes move no earlier than they must be there, so that who does not wait reads poison.
+void copy16_async(void* shared, const void* global) {
+  need_alignment(global);
+  need_alignment(shared);
+  note_access(global, 16, Access::kRead);
+  note_access(shared, 16, Access::kCopyStarts);
+  me().copies.push_back({shared, global});
+}
+
+void copies_done(Site site) {
+  if (dropped(site)) return;
+  for (const Copy& copy : me().copies) {
+    note_access(copy.from, 16, Access::kRead);
+    note_access(copy.to, 16, Access::kCopyDone);
+    std::memcpy(copy.to, copy.from, 16);
+  }
+  me().copies.clear();
+}
+
+#ifndef FUSED_MIXUP_RACES
+void note_access(const void*, size_t, Access) {}
+#endif
+
+}  // namespace host_cuda
+
+// ------------------------------------------------------------------ for the tests
+
+extern "C" {
+
+EXPORT void host_set_order(int64_t order) {
+  host_cuda::machine.order = static_cast<host_cuda::Order>(order);
+}
+
+EXPORT const char* host_error() { return host_cuda::machine.error.c_str(); }
+
+// Leaves out the barrier, warp operation or wait at this line of this file.
+EXPORT void host_drop(const char* file, int64_t line) {
+  host_cuda::machine.dropped_file = file;
+  host_cuda::machine.dropped_line = static_cast<int>(line);
+}
+
+// Writes the addresses of kernels launched so far, and returns how many there are.
+EXPORT int64_t host_launched(const void** out, int64_t room) {
+  int64_t count = 0;
+  for (const void* kernel : host_cuda::machine.launched) {
+    if (count < room) out[count] = kernel;
+    ++count;
+  }
+  return count;
+}
+}

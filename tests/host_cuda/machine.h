@@ -1,0 +1,68 @@
+// The machine that runs blocks of CUDA threads on the host: what kernels see of it.
+//
+// Its code (machine.cpp) is compiled apart from the kernels, so that the race detector
+// (races.cpp), which has the compiler report every access to memory, sees those of kernels alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+// All else is hidden: several variants of the library live in one process.
+#define EXPORT __attribute__((visibility("default")))
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+using cudaError_t = int;
+using cudaStream_t = void*;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719;
+
+namespace host_cuda {
+
+// A place in the source: as a default argument it is where the call stands.
+struct Site {
+  const char* file;
+  int line;
+  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+};
+
+// What would fault on the device: the launch fails with this text, and the thread goes no further.
+[[noreturn]] void fault(const std::string& what);
+
+// Runs body(args), which calls the kernel, in every thread of every block.
+cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (*body)(const void*),
+                const void* args);
+
+void block_barrier(Site site);
+void* dynamic_shared();
+void* static_shared(const void* type, size_t size, size_t alignment, Site site);
+void store16(void* global, const void* value);
+void copy16_async(void* shared, const void* global);
+void copies_done(Site site);
+
+// What one lane brings to an operation of its warp, and what it takes away: the bytes of lane
+// `source`, or one bit per lane.
+constexpr int kNoSource = -1, kBallot = -2;
+struct WarpOp {
+  unsigned mask;  // the lanes that take part
+  const void* value = nullptr;
+  void* result = nullptr;
+  size_t size = 0;
+  int source = kNoSource;
+  bool orders_memory = false;
+};
+int lane();
+void warp_operation(const WarpOp& op, Site site);
+
+// Accesses that the compiler does not report itself, for the race detector; others ignore them.
+enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone };
+void note_access(const void* at, size_t size, Access access);
+
+}  // namespace host_cuda

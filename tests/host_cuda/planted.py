@@ -1,0 +1,50 @@
+"""Runs kernels that are wrong on purpose (driver_bugs.cpp) where a fault ends the process.
+
+``python -m host_cuda.planted NAME ...`` prints a JSON object: for every name the exit status (0: it
+was not caught) and what was written to stderr. Each runs in a fork of its own, on a tensor, since
+it is from PyTorch's allocator that out-of-bounds accesses of the real kernels must be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+
+import torch
+
+from . import lib
+
+FLOATS = 256
+
+
+def planted(name: str, out: torch.Tensor) -> None:
+    import ctypes
+
+    code = lib.library().host_planted(
+        name.encode(), ctypes.c_void_p(out.data_ptr()), ctypes.c_int64(out.numel())
+    )
+    assert code != -1, f"no planted kernel {name}"
+    lib.check(code)
+
+
+def in_a_fork(name: str) -> tuple[int, str]:
+    with tempfile.TemporaryFile() as errors:
+        child = os.fork()
+        if child == 0:
+            os.dup2(errors.fileno(), 2)
+            try:
+                planted(name, torch.zeros(FLOATS))
+            except lib.LaunchError as error:
+                print(error, file=sys.stderr, flush=True)
+                os._exit(3)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        errors.seek(0)
+        return status, errors.read().decode()
+
+
+if __name__ == "__main__":
+    lib.library()
+    json.dump({name: in_a_fork(name) for name in sys.argv[1:]}, sys.stdout)

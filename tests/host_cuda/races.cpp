@@ -1,0 +1,223 @@
+// The race detector: compiled into the library of variant "races" alone.
+//
+// The kernels are then compiled with -fsanitize=thread and linked without it: the compiler puts a
+// call before every access to memory, and the functions that it calls stand here. Every byte
+// remembers who has written, read and updated it since the launch (shared memory: since the block)
+// began. Two accesses race if one at least writes, not both are atomic, they come from different
+// threads, and nothing orders them:
+//
+//   threads of different blocks   nothing does
+//   threads of one block          a __syncthreads() between them
+//   lanes of one warp             that, or a __syncwarp() of the whole warp; shuffles and votes
+//                                 order no memory, as CUDA has it
+//
+// What it finds does not hang on the order in which threads happen to run. Stacks, which hold
+// locals and kernel parameters, are left out.
+#include "races.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "machine.h"
+
+namespace host_cuda {
+namespace {
+
+using races::now;
+
+// Accesses of one kind to one byte, as far as they matter for accesses to come: those before the
+// last barrier are ordered before everything that their block may still do.
+struct Who {
+  enum Spread : uint8_t { kNobody, kThread, kLanes, kWarps, kBlocks };
+
+  uint32_t block, barrier, sync;
+  uint16_t thread;
+  Spread spread = kNobody;
+
+  bool races_with_now() const {
+    if (spread == kNobody) return false;
+    if (spread == kBlocks || block != now.block) return true;
+    if (barrier != now.barrier) return false;
+    if (spread == kWarps || thread / 32 != now.thread / 32) return true;
+    if (sync != now.sync) return false;
+    return spread == kLanes || thread != now.thread;
+  }
+
+  void add_now() {
+    const bool other_block = spread != kNobody && block != now.block;
+    if (spread == kBlocks || other_block) {
+      spread = kBlocks;
+    } else if (spread != kNobody && barrier == now.barrier &&
+               (spread == kWarps || thread / 32 != now.thread / 32)) {
+      spread = kWarps;
+    } else if (spread != kNobody && barrier == now.barrier && sync == now.sync &&
+               (spread == kLanes || thread != now.thread)) {
+      spread = kLanes;
+    } else {
+      *this = {now.block, now.barrier, now.sync, static_cast<uint16_t>(now.thread), kThread};
+    }
+  }
+};
+
+struct Cell {
+  uint32_t serial = 0;    // of the launch or block that the rest speaks of
+  bool arriving = false;  // an asynchronous copy to it has started and is not waited for
+  Who writer, reader, updater;
+};
+
+struct Region {
+  const unsigned char* begin;
+  size_t size;
+  const char* name;
+};
+
+constexpr uintptr_t kPage = 1024;
+constexpr size_t kMostPages = 4096;  // 200 MiB of cells
+std::unordered_map<uintptr_t, std::unique_ptr<Cell[]>> pages;
+uintptr_t last_page = ~uintptr_t{0};
+Cell* last_cells = nullptr;
+std::vector<Region> shared;
+uint32_t serial = 0, launch_serial = 0, block_serial = 0;
+
+Cell& cell_of(const unsigned char* at) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(at), page = address / kPage;
+  if (page != last_page) {
+    std::unique_ptr<Cell[]>& cells = pages[page];
+    if (cells == nullptr) cells.reset(new Cell[kPage]);
+    last_page = page;
+    last_cells = cells.get();
+  }
+  return last_cells[address % kPage];
+}
+
+std::string place(const unsigned char* at, const Region* region) {
+  char text[96];
+  if (region != nullptr) {
+    std::snprintf(text, sizeof(text), "%s shared memory at byte %td of %zu", region->name,
+                  at - region->begin, region->size);
+  } else {
+    std::snprintf(text, sizeof(text), "global memory at %p", static_cast<const void*>(at));
+  }
+  return text;
+}
+
+std::string me() {
+  return "thread " + std::to_string(now.thread) + " of block " + std::to_string(now.block);
+}
+
+[[noreturn]] void report(const Who& who, const char* did, const char* does, const unsigned char* at,
+                         const Region* region) {
+  std::string others = "thread " + std::to_string(who.thread);
+  if (who.spread != Who::kThread) others += " and others";
+  fault("race (" + std::string(does) + " after " + did + ") in " + place(at, region) + ": " +
+        others + " of block " + std::to_string(who.block) +
+        (who.spread == Who::kBlocks ? "…" : "") + ", " + me());
+}
+
+void touch(const unsigned char* at, Access access, const Region* region) {
+  Cell& cell = cell_of(at);
+  const uint32_t current = region != nullptr ? block_serial : launch_serial;
+  if (cell.serial != current) {
+    cell = Cell();
+    cell.serial = current;
+  }
+  const bool reads = access == Access::kRead || access == Access::kAtomic;
+  if (region != nullptr && reads) {
+    if (cell.arriving) fault(me() + " reads " + place(at, region) + " before copies_done()");
+    if (cell.writer.spread == Who::kNobody && cell.updater.spread == Who::kNobody) {
+      fault(me() + " reads " + place(at, region) + ", which no thread of the block has written");
+    }
+  }
+  const char* does = access == Access::kRead     ? "read"
+                     : access == Access::kAtomic ? "atomic"
+                                                 : "write";
+  if (cell.writer.races_with_now()) report(cell.writer, "write", does, at, region);
+  if (access != Access::kAtomic && cell.updater.races_with_now()) {
+    report(cell.updater, "atomic", does, at, region);
+  }
+  if (access != Access::kRead && cell.reader.races_with_now()) {
+    report(cell.reader, "read", does, at, region);
+  }
+  if (access == Access::kRead) {
+    cell.reader.add_now();
+  } else if (access == Access::kAtomic) {
+    cell.updater.add_now();
+  } else {
+    cell.writer.add_now();
+    cell.arriving = access == Access::kCopyStarts;
+  }
+}
+
+}  // namespace
+
+void note_access(const void* address, size_t size, Access access) {
+  const unsigned char* at = static_cast<const unsigned char*>(address);
+  if (!now.watching || (at >= now.stack && at < now.stack_end)) return;
+  const Region* region = nullptr;
+  for (const Region& r : shared) {
+    if (at + size + races::kGuard <= r.begin || at >= r.begin + r.size + races::kGuard) continue;
+    if (at < r.begin || at + size > r.begin + r.size) {
+      fault(me() + " is out of bounds: " + std::to_string(size) + " bytes of " + place(at, &r));
+    }
+    region = &r;
+  }
+  for (size_t k = 0; k < size; ++k) touch(at + k, access, region);
+}
+
+namespace races {
+
+void begin_launch() {
+  launch_serial = ++serial;
+  shared.clear();
+  if (pages.size() > kMostPages) {
+    pages.clear();
+    last_page = ~uintptr_t{0};
+  }
+}
+
+void begin_block() { block_serial = ++serial; }
+
+void shared_memory(const unsigned char* begin, size_t size, const char* name) {
+  shared.push_back({begin, size, name});
+}
+
+}  // namespace races
+
+}  // namespace host_cuda
+
+// ------------------------------------------------------------------ what the compiler calls
+
+#define ACCESS(size)                                                                               \
+  void __tsan_read##size(void* at) { host_cuda::note_access(at, size, host_cuda::Access::kRead); } \
+  void __tsan_write##size(void* at) {                                                              \
+    host_cuda::note_access(at, size, host_cuda::Access::kWrite);                                   \
+  }                                                                                                \
+  void __tsan_unaligned_read##size(void* at) {                                                     \
+    host_cuda::note_access(at, size, host_cuda::Access::kRead);                                    \
+  }                                                                                                \
+  void __tsan_unaligned_write##size(void* at) {                                                    \
+    host_cuda::note_access(at, size, host_cuda::Access::kWrite);                                   \
+  }
+
+extern "C" {
+ACCESS(1)
+ACCESS(2)
+ACCESS(4)
+ACCESS(8)
+ACCESS(16)
+void __tsan_read_range(void* at, size_t size) {
+  host_cuda::note_access(at, size, host_cuda::Access::kRead);
+}
+void __tsan_write_range(void* at, size_t size) {
+  host_cuda::note_access(at, size, host_cuda::Access::kWrite);
+}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
+// Only a magic static would call these (a guard variable); kernels have none.
+}

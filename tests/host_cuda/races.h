@@ -1,0 +1,31 @@
+// What the machine tells the race detector (races.cpp). In other builds all of it is empty.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace host_cuda {
+namespace races {
+
+// Who runs now. `barrier` counts the block's barriers so far, `sync` the warp's __syncwarp().
+struct Now {
+  bool watching = false;
+  uint32_t block = 0, thread = 0, barrier = 0, sync = 0;
+  const unsigned char *stack = nullptr, *stack_end = nullptr;
+};
+inline Now now;
+
+#ifdef FUSED_MIXUP_RACES
+constexpr size_t kGuard = 4096;  // bytes beside shared memory in which an access is out of bounds
+void begin_launch();
+void begin_block();
+void shared_memory(const unsigned char* begin, size_t size, const char* name);
+#else
+constexpr size_t kGuard = 0;
+inline void begin_launch() {}
+inline void begin_block() {}
+inline void shared_memory(const unsigned char*, size_t, const char*) {}
+#endif
+
+}  // namespace races
+}  // namespace host_cuda

@@ -1,0 +1,176 @@
+"""The mix kernels of csrc/cuda, run on the host (tests/host_cuda), against the reference.
+
+float32, float64 and uint8 must be equal bit for bit; so must the half types, since kernel and
+reference both round once, after the same float32 arithmetic.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from host_cuda import build, grid, lib
+from host_cuda import ops as host
+from host_cuda.batches import (
+    BOXES,
+    FLIP,
+    ORDERS,
+    PAIRINGS,
+    PASTED,
+    ROLL,
+    TENSOR,
+    copy_of,
+    make_batch,
+    make_blend,
+    make_box,
+    make_partner,
+    random,
+    same,
+)
+
+from fused_mixup import reference
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors here are small: PyTorch's threads would cost more than they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize("dtype", host.DTYPES, ids=str)
+def test_mix(dtype, pairing):
+    generator = torch.Generator().manual_seed(0)
+    for case in grid.cases(grid.mix_seed(dtype, pairing)):
+        grid.check_mix(dtype, pairing, case, generator)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize("dtype", PASTED, ids=str)
+def test_paste(dtype, pairing):
+    generator = torch.Generator().manual_seed(1)
+    for case in grid.cases(0):
+        grid.check_paste(dtype, pairing, case, generator)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize("dtype", host.DTYPES[:4], ids=str)
+def test_mix_targets(dtype, pairing):
+    generator = torch.Generator().manual_seed(3)
+    for case in grid.target_cases():
+        grid.check_targets(dtype, pairing, case, generator)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+def test_out_of_place_changes_layout(layout):
+    generator = torch.Generator().manual_seed(2)
+    x, _ = make_batch(8, [3, 16, 16], torch.float32, "contiguous", generator)
+    for pairing, box_kind in itertools.product(PAIRINGS, BOXES):
+        partner = make_partner(pairing, 8, generator)
+        args = (
+            partner,
+            make_blend("rows", 8, generator),
+            make_box(box_kind, 8, [3, 16, 16], generator),
+            PAIRINGS[pairing],
+        )
+        out, _ = make_batch(8, [3, 16, 16], torch.float32, layout, generator)
+        host.mix_out(x, *args, out)
+        assert same(out, reference.mix(x, *args))
+
+
+def test_a_weight_of_zero_drops_its_term():
+    x = torch.full((4, 3, 8, 8), torch.inf)
+    x[::2] = 1.0
+    for pairing, blend in itertools.product((FLIP, ROLL), ((1.0, 0.0), (0.5, 0.0), (0.0, 0.5))):
+        blend = torch.tensor([blend], dtype=torch.float64)
+        for rows in (blend.expand(4, 2), blend.repeat(4, 1)):
+            args = (None, rows, torch.empty((4, 0), dtype=torch.int32), pairing)
+            assert same(host.mix(x, *args), reference.mix(x, *args))
+            y = x.clone()
+            host.mix_(y, *args)
+            assert same(y, reference.mix(x, *args))
+
+
+@pytest.mark.parametrize("limit", [16 * 300 - 1, 0])
+@pytest.mark.parametrize("order", ORDERS)
+def test_graphs_beyond_shared_memory(order, limit):
+    """Chains, trees and cycles: the order in which rows are overwritten must spare originals."""
+    lib.set_order(order)
+    batch = 300
+    generator = torch.Generator().manual_seed(order)
+    i = torch.arange(batch)
+    graphs = {
+        "chain": (i + 1).clamp(max=batch - 1),
+        "one cycle": (i + 1) % batch,
+        "pairs": i ^ 1,
+        "self": i,
+        "star": torch.zeros_like(i),
+        "tree": i // 2,
+        "random": torch.randint(0, batch, (batch,), generator=generator),
+        "permutation": torch.randperm(batch, generator=generator),
+    }
+    x = random([batch, 5], torch.float32, generator)
+    blend = make_blend("rows", batch, generator)
+    box = torch.empty((batch, 0), dtype=torch.int32)
+    for name, partner in graphs.items():
+        y = x.clone()
+        host.mix_(y, partner.int(), blend, box, TENSOR, shared_limit=limit)
+        assert same(y, reference.mix(x, partner.int(), blend, box, TENSOR)), name
+
+
+def test_partner_out_of_range_is_clamped():
+    x = torch.randn(4, 3, 8, 8)
+    partner = torch.tensor([-5, 2**31 - 1, -(2**31), 7], dtype=torch.int32)
+    blend = torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(4, 2)
+    box = torch.empty((4, 0), dtype=torch.int32)
+    expected = reference.mix(x, partner, blend, box, TENSOR)
+    assert same(host.mix(x, partner, blend, box, TENSOR), expected)
+    for limit in (host.SHARED_LIMIT, 0):
+        y = x.clone()
+        host.mix_(y, partner, blend, box, TENSOR, shared_limit=limit)
+        assert same(y, expected)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "misaligned", "strided"])
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_samples_beyond_32_bits_are_cut(pairing, layout):
+    """Samples of 2^31 vectors fit nowhere: the limit is lowered to where small ones exceed it."""
+    generator = torch.Generator().manual_seed(6)
+    rule, shape = PAIRINGS[pairing], [3, 70, 8, 8]
+    for count, box_kind, blend_kind in itertools.product(
+        (65, 1000), ("none", "uniform", "rows"), ("rows", (1.0, 0.0))
+    ):
+        partner = make_partner(pairing, 5, generator)
+        blend = make_blend(blend_kind, 5, generator)
+        # Two axes of the box: two dims are left along which a sample can be cut.
+        box = make_box(box_kind, 5, [1, 8, 8], generator)
+        x, base = make_batch(5, shape, torch.float32, layout, generator)
+        args = (partner, blend, box, rule)
+        want, want_base = copy_of(x, base)
+        want.copy_(reference.mix(x, *args))
+        with lib.max_count(count):
+            assert same(host.mix(x, *args), want)
+            for limit in (host.SHARED_LIMIT, 0):
+                y, y_base = copy_of(x, base)
+                host.mix_(y, *args, shared_limit=limit)
+                assert same(y_base, want_base), (count, box_kind, blend_kind, limit)
+
+
+def test_a_box_along_every_dim_leaves_nothing_to_cut():
+    generator = torch.Generator().manual_seed(7)
+    x, _ = make_batch(4, [3, 50], torch.float32, "contiguous", generator)
+    box = make_box("rows", 4, [1, 3, 50], generator)
+    blend = make_blend("rows", 4, generator)
+    before = x.clone()
+    with lib.max_count(20), pytest.raises(lib.LaunchError, match="failed with 1"):
+        host.mix_(x, None, blend, box, FLIP)
+    assert same(x, before)
+    with lib.max_count(200):
+        host.mix_(x, None, blend, box, FLIP)
+    assert same(x, reference.mix(before, None, blend, box, FLIP))

@@ -1,0 +1,167 @@
+"""Every CUDA kernel under the race detector and the sanitizers, and every barrier left out once."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from host_cuda import build, grid, lib
+from host_cuda import ops as host
+from host_cuda.batches import ORDERS, ROLL, TENSOR
+
+from fused_mixup import reference
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)")
+
+needs_races = pytest.mark.skipif(bool(build.why_not("races")), reason=str(build.why_not("races")))
+needs_asan = pytest.mark.skipif(bool(build.why_not("asan")), reason=str(build.why_not("asan")))
+
+CUDA = build.ROOT / "csrc" / "cuda"
+SOURCES = sorted(p for p in CUDA.iterdir() if p.suffix in (".cuh", ".cu", ".h", ".cpp"))
+# What a host compiler does not understand, or runs otherwise than a GPU.
+DEVICE_ONLY = re.compile(
+    r"\basm\b|<<<|>>>|cudaLaunch|__CUDA_ARCH__|__CUDACC__|__shared__|FUSED_MIXUP_HOST\b"
+    r"|cudaFuncSetAttribute|__cvta|__nanosleep|__builtin_"
+)
+ORDERING = re.compile(r"\b(__syncthreads|__syncwarp|copies_done)\(")
+
+
+def code_of(path):
+    """[(line number, line without comment)]"""
+    lines = path.read_text().splitlines()
+    return [(k, line.split("//")[0]) for k, line in enumerate(lines, 1)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tensors here are small: PyTorch's threads would cost more than they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@needs_races
+def test_no_kernel_races():
+    """Also: every instantiation of every kernel has run (grid.run)."""
+    with lib.variant("races"):
+        assert grid.run() > 500
+
+
+@needs_asan
+def test_no_kernel_leaves_its_memory():
+    """In a process of its own, as the address sanitizer must be there from the start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "host_cuda.grid"], env=build.sanitizer_environment(),
+        cwd=build.ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split()[0]) > 500
+
+
+# ------------------------------------------------------------------ barriers of real kernels
+
+
+def run_everything():
+    """A call of each kernel that has a barrier, with enough work that it is needed."""
+    generator = torch.Generator().manual_seed(0)
+    batch = 40
+    x = torch.randn(batch, 72, generator=generator)
+    blend = torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(batch, 2)
+    box = torch.empty((batch, 0), dtype=torch.int32)
+    for partner, rule, limit in (
+        (None, ROLL, host.SHARED_LIMIT),
+        (torch.arange(batch).div(2, rounding_mode="floor").int(), TENSOR, 0),
+    ):
+        y = x.clone()
+        host.mix_(y, partner, blend, box, rule, shared_limit=limit)
+        assert torch.equal(y, reference.mix(x, partner, blend, box, rule))
+    logits = torch.randn(batch, 2000, generator=generator)
+    labels = torch.arange(batch)
+    target = (labels, labels, torch.ones(1, 2).expand(batch, 2), 0.0, 0.0, 0)
+    loss, _ = host.soft_target_cross_entropy(logits, *target)
+    torch.testing.assert_close(loss, reference.soft_target_cross_entropy(logits, *target)[0])
+
+
+def orderings():
+    return [
+        pytest.param(path.name, number, id=f"{path.name}-{number}")
+        for path in SOURCES
+        if path.name != "launch.cuh"
+        for number, line in code_of(path)
+        if ORDERING.search(line)
+    ]
+
+
+def test_nothing_is_accused_with_all_barriers_in_place():
+    for variant in ("plain", *(["races"] if build.why_not("races") is None else [])):
+        with lib.variant(variant):
+            run_everything()
+
+
+@needs_races
+@pytest.mark.parametrize(("file", "line"), orderings())
+def test_the_race_detector_misses(file, line):
+    """The barrier, warp barrier or wait of this line: without it there is a race."""
+    expected = r"race|has written|before copies_done\(\)"
+    with lib.variant("races"):
+        lib.set_order(0)
+        with lib.dropped(file, line), pytest.raises(lib.LaunchError, match=expected):
+            run_everything()
+        run_everything()
+
+
+@pytest.mark.parametrize("file", ["mix_tile.cuh", "loss_forward.cuh"])
+def test_without_its_first_barrier_a_kernel_leans_on_the_order(file):
+    line = next(k for k, code in code_of(CUDA / file) if "__syncthreads(" in code)
+    wrong = []
+    for order in ORDERS:
+        with lib.variant("plain"), lib.dropped(file, line):
+            lib.set_order(order)
+            try:
+                run_everything()
+            except AssertionError:
+                wrong.append(order)
+    assert wrong
+
+
+# ------------------------------------------------------------------ what the host cannot run
+
+
+def test_what_the_host_cannot_run_stands_in_one_place():
+    found = {
+        (path.name, number, line.strip())
+        for path in SOURCES
+        for number, line in code_of(path)
+        if DEVICE_ONLY.search(line)
+    }
+    assert {name for name, _, _ in found} == {"launch.cuh"}, sorted(found)
+
+
+def test_launch_names_everything_the_host_replaces():
+    text = (CUDA / "launch.cuh").read_text()
+    comment, code = text.split("#pragma once")
+    named = set(re.findall(r"^//   (\w+) ", comment, re.M))
+    defined = set(
+        re.findall(r"^(?:__device__ __forceinline__ .*?|cudaError_t )(\w+)\(", code, re.M)
+    )
+    assert named == defined, named ^ defined
+    host_names = (build.HERE / "cuda_host.h").read_text()
+    for name in named:
+        assert re.search(rf"\b{name}\(", host_names), f"cuda_host.h has no {name}"
+
+
+@needs_races
+def test_the_drivers_know_every_kernel():
+    """And test_no_kernel_races runs every instantiation of those."""
+    text = "\n".join(path.read_text() for path in SOURCES)
+    names = set(
+        re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^{;]*?\)\s+)?(\w+)\(", text)
+    )
+    assert text.count("__global__ void") == len(names), sorted(names)
+    with lib.variant("races"):
+        compiled, _ = lib.kernels()
+    assert {re.search(r"(\w+_kernel)\b", name).group(1) for name in compiled} == names

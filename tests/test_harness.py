@@ -1,0 +1,146 @@
+"""The host harness finds what is wrong with a kernel, and nothing in kernels that are right."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from host_cuda import build, lib
+from host_cuda.batches import ORDERS
+from host_cuda.planted import FLOATS, planted
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)")
+
+needs_races = pytest.mark.skipif(bool(build.why_not("races")), reason=str(build.why_not("races")))
+needs_asan = pytest.mark.skipif(bool(build.why_not("asan")), reason=str(build.why_not("asan")))
+VARIANTS = ("plain", "ucontext", pytest.param("races", marks=needs_races))
+
+# Two blocks of 64 threads: what each leaves in the first floats of a tensor of zeros.
+RIGHT = {
+    "tree_reduction": [64.0] * 2,
+    "shuffle_reduction": [64.0] * 2,
+    "atomic_counters": [128.0] + [64.0] * 128,
+    "double_buffer": [float((t + 5) % 64) for t in range(64)] * 2,
+    "warp_exchange": [t + 1.0 for t in range(64)] * 2,
+    "staged_copy": [63.0 - t for t in range(64)] + [127.0 - t for t in range(64)],
+}
+RACE = {
+    "missing_barrier": "race|has written",
+    "barrier_before_overwriting": r"race \((read after write|write after read)\) in dynamic shared",
+    "shuffle_as_barrier": "race .* in dynamic shared",
+    "warp_barrier_for_block": "race .* in dynamic shared",
+    "neighbour_in_place": "race .* in global",
+    "blocks_in_place": r"race .* in global memory .*thread \d+ of block [01], thread \d+ of block",
+    "everybody_writes": r"race \(write after write\) in global",
+    "neighbouring_bytes": "race .* in global",
+    "atomic_and_read": r"race \((atomic after read|read after atomic)\) in global",
+    "copy_without_barrier": "race|has written",
+    "unwritten_dynamic": "dynamic shared memory at byte .* has written",
+    "unwritten_static": "of block . reads static shared memory at byte .* has written",
+    "not_waited_for": r"before copies_done\(\)",
+    "read_behind_dynamic": r"out of bounds: 4 bytes of dynamic shared memory at byte \d+ of 512",
+    "write_behind_static": r"out of bounds: 4 bytes of static shared memory at byte \d+ of 128",
+}
+ALWAYS = {
+    "early_exit": "63 of 64 threads at a barrier, 1 gone",
+    "two_barriers": "threads at different barriers",
+    "missing_lane": "lanes missing",
+    "lane_outside_mask": "lane 16, which takes no part",
+    "mask_without_itself": "mask leaves it out",
+    "one_type_twice": "one type in two places",
+    "misaligned_store": "misaligned access of 16 bytes",
+}
+SANITIZERS = {
+    "read_behind": "heap-buffer-overflow(.|\n)*READ of size 4",
+    "write_behind": "heap-buffer-overflow(.|\n)*WRITE of size 4",
+    "read_behind_dynamic": "heap-buffer-overflow(.|\n)*READ of size 4",
+    "write_behind_static": "heap-buffer-overflow(.|\n)*WRITE of size 4",
+    "misaligned_load": "misaligned address",
+    "overflow": "signed integer overflow",
+    "misaligned_store": "misaligned access of 16 bytes",
+    "early_exit": "1 gone",
+}
+
+
+def run(name, order, start=None):
+    lib.set_order(order)
+    out = torch.zeros(FLOATS) if start is None else start.clone()
+    planted(name, out)
+    return out
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_right_kernels_are_not_accused(variant, name, order):
+    expected = torch.tensor(RIGHT[name])
+    start = torch.arange(FLOATS, dtype=torch.float32) if name == "staged_copy" else None
+    with lib.variant(variant):
+        assert torch.equal(run(name, order, start)[: len(expected)], expected)
+
+
+@needs_races
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", RACE)
+def test_the_race_detector_finds(name, order):
+    """In every order: what it finds does not hang on how the threads happen to run."""
+    with lib.variant("races"), pytest.raises(lib.LaunchError, match=RACE[name]):
+        run(name, order)
+    with lib.variant("races"):  # the next launch starts afresh
+        run("tree_reduction", order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", ALWAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_finds(variant, name, order):
+    with lib.variant(variant), pytest.raises(lib.LaunchError, match=ALWAYS[name]):
+        run(name, order)
+
+
+@pytest.mark.parametrize("variant", ["plain", "ucontext"])
+@pytest.mark.parametrize(
+    "name", ["missing_barrier", "neighbour_in_place", "blocks_in_place", "copy_without_barrier"]
+)
+def test_orders_disagree_over_races(variant, name):
+    start = torch.arange(FLOATS, dtype=torch.float32) ** 2
+    with lib.variant(variant):
+        results = [run(name, order, start) for order in ORDERS]
+    assert any(not torch.equal(a, b) for a, b in itertools.combinations(results, 2))
+
+
+@pytest.mark.parametrize("variant", ["plain", "ucontext"])
+def test_shared_memory_starts_as_nan(variant):
+    with lib.variant(variant):
+        assert run("unwritten_dynamic", 0)[:128].isnan().all()
+        # The second block sees nothing of what the first has left.
+        assert run("unwritten_static", 0)[:128].isnan().tolist() == [False] * 64 + [True] * 64
+        assert run("not_waited_for", 0)[:64:4].isnan().all()
+
+
+@needs_asan
+def test_sanitizers_find():
+    command = [sys.executable, "-m", "host_cuda.planted", *SANITIZERS, *RIGHT]
+    done = subprocess.run(
+        command, env=build.sanitizer_environment(), cwd=build.ROOT, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for name, expected in SANITIZERS.items():
+        status, errors = found[name]
+        assert status != 0, name
+        assert re.search(expected, errors), (name, errors)
+    for name in RIGHT:
+        assert found[name] == [0, ""], (name, found[name])
+
+
+def test_every_planted_kernel_is_tried():
+    source = (build.HERE / "driver_bugs.cpp").read_text()
+    names = set(re.findall(r"__global__ void (\w+)\(", source))
+    assert names == {*RIGHT, *RACE, *ALWAYS, *SANITIZERS}

@@ -1,0 +1,196 @@
+"""Tools that read the compiled code: occupancy, names, machine code, the table of designs.
+
+No compiler is needed: the machine code is text, cut from what cuobjdump prints.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import kernel_table  # noqa: E402
+import kernels  # noqa: E402
+import sass  # noqa: E402
+from occupancy import (  # noqa: E402
+    ARCHS,
+    PARTS,
+    blocks_per_multiprocessor,
+    most_registers,
+    predicted_share,
+)
+
+
+# Values of the CUDA occupancy calculator, and two that follow from its rules by hand.
+@pytest.mark.parametrize(
+    ("arch", "threads", "registers", "shared", "blocks"),
+    [
+        (80, 256, 32, 0, 8),  # 64 warps: full
+        (80, 256, 64, 0, 4),  # half of the warps
+        (80, 256, 65, 0, 3),  # 72 after rounding: 2304 registers a warp, 7 in each partition
+        (80, 1024, 64, 0, 1),
+        (90, 128, 168, 0, 3),  # 5376 registers a warp, 3 in each of four partitions
+        (90, 32, 16, 0, 32),  # no more blocks, although warps are left
+        (80, 128, 32, 48 * 1024, 3),  # 49 KiB each of 164
+        (90, 128, 32, 48 * 1024, 4),  # ... of 228
+        (80, 256, 32, 163 * 1024, 1),
+        (90, 256, 32, 227 * 1024, 1),
+        (90, 256, 32, 114 * 1024, 1),  # 115 KiB each: two would be 2 KiB too many
+        (100, 512, 40, 64 * 1024, 3),
+    ],
+)
+def test_occupancy(arch, threads, registers, shared, blocks):
+    assert blocks_per_multiprocessor(ARCHS[arch], threads, registers, shared) == blocks
+
+
+@pytest.mark.parametrize(
+    ("threads", "blocks", "registers"), [(256, 2, 128), (512, 2, 64), (256, 4, 64), (256, 8, 32)]
+)
+def test_registers_that_leave_room(threads, blocks, registers):
+    assert most_registers(ARCHS[90], threads, blocks) == registers
+
+
+def test_predicted_share():
+    h200 = next(part for part in PARTS if part.name == "H200")
+    assert predicted_share(h200, h200.needed / 2, 2, 2) == pytest.approx(0.5)
+    assert predicted_share(h200, h200.needed * 3, 2, 2) == 1.0  # no more than the bandwidth
+    assert predicted_share(h200, h200.needed, 2, 3) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        (
+            "void fused_mixup::pair_kernel<__nv_bfloat16, 8, true, false>(fused_mixup::MixParams)",
+            "pair bf16x8 box",
+        ),
+        (
+            "void fused_mixup::pair_kernel<double, 1, true, true>(fused_mixup::MixParams)",
+            "pair f64 single box transposed",
+        ),
+        (
+            "void fused_mixup::walk_kernel<fused_mixup::Raw<16>, 1>(fused_mixup::MixParams)",
+            "walk raw16x1",
+        ),
+        (
+            "void fused_mixup::loss_kernel<__half, float, (fused_mixup::TargetKind)2>"
+            "(fused_mixup::LossParams<fused_mixup::Number<__half>::Acc>)",
+            "loss f16 dense f32 target",
+        ),
+        (
+            "void fused_mixup::loss_backward_kernel<float, float, false>(x)",
+            "backward f32 sparse",
+        ),
+        ("void fused_mixup::targets_kernel<__half>(fused_mixup::TargetParams<x>)", "targets f16x8"),
+        ("fused_mixup::order_kernel(int const*, long, int*, int*)", "order"),
+    ],
+)
+def test_labels(name, label):
+    assert kernel_table.label_of(name) == label
+    assert kernel_table.design_of(label).threads >= 256
+
+
+def test_an_unknown_kernel_is_named():
+    with pytest.raises(KeyError, match="spin f32x4"):
+        kernel_table.design_of("spin f32x4")
+
+
+def _code(*lines: tuple[str, int, tuple[int, ...]]) -> list[sass.Instruction]:
+    """Machine code as text: (instruction, counter that it raises, counters that it waits for)."""
+    text = "\t\tFunction : f\n"
+    for k, (line, raises, waits) in enumerate(lines):
+        control = raises << 46 | sum(1 << 52 + w for w in waits)
+        text += f"        /*{k * 16:04x}*/  {line} ;  /* 0x{0:016x} */\n"
+        text += f"                                    /* 0x{control:016x} */\n"
+    return sass.parse(text)["f"]
+
+
+def _load(to: int, counter: int = 0, waits: tuple[int, ...] = (), predicate: str = ""):
+    return (f"{predicate} LDG.E.128 R{to}, desc[UR4][R2.64]", counter, waits)
+
+
+FREE = 7  # no counter
+
+
+def test_instructions_are_read():
+    code = _code(("@!P0 LDG.E.U8.CONSTANT R4, [R2.64]", 3, (0, 5)), ("STG.E.64 [R2.64], R4", 7, ()))
+    assert (code[0].predicate, code[0].name, code[0].width) == ("!P0", "LDG", 1)
+    assert (code[0].signals, code[0].waits) == (3, (0, 5))
+    assert (code[1].width, code[1].signals, code[1].address) == (8, FREE, 16)
+
+
+def test_loads_are_counted_until_one_is_waited_for():
+    assert sass.loads_ahead(_code(_load(4), _load(8), ("FADD R0, R4, R8", FREE, (0,))), 16) == 2
+    waited = _code(_load(4), ("FADD R0, R4, R4", FREE, (0,)), _load(8))
+    assert sass.loads_ahead(waited, 16) == 1
+    # Another counter: the load stays under way. Narrower loads do not count.
+    apart = _code(_load(4), ("LDG.E R1, [R2.64]", 1, ()), ("FADD R0, R1, R1", FREE, (1,)), _load(8))
+    assert sass.loads_ahead(apart, 16) == 2
+
+
+def test_loads_are_counted_along_paths():
+    # A jump around a wait: the path that skips it has both under way.
+    around = _code(_load(4), ("@P0 BRA 0x30", FREE, ()), ("FADD R0, R4, R4", FREE, (0,)), _load(8))
+    assert sass.loads_ahead(around, 16) == 2
+    # Either this path or that one, never both.
+    either = _code(_load(4, predicate="@P0"), ("EXIT", FREE, ()), _load(8), ("EXIT", FREE, ()))
+    assert sass.loads_ahead(either, 16) == 1
+    copies = _code(*[("LDGSTS.E.BYPASS.128 [R0], [R2.64]", 0, ())] * 3, ("DEPBAR", FREE, ()))
+    assert sass.loads_ahead(copies, 16) == 3
+
+
+def test_what_counts_as_a_fused_multiply_add():
+    fused = _code(
+        ("FFMA R0, R1, R2, R3", FREE, ()),
+        ("DFMA R0, R2, R4, R6", FREE, ()),
+        ("HFMA2.BF16 R0, R1, R2, R3", FREE, ()),
+        ("HFMA2.MMA R0, -RZ, RZ, 0, 0", FREE, ()),  # puts a constant into a register
+        ("IMAD R0, R1, R2, R3", FREE, ()),
+        ("FMUL R0, R1, R2", FREE, ()),
+    )
+    assert [i.fused for i in fused] == [True, True, True, False, False, False]
+
+
+@pytest.mark.parametrize("shared_limit", [163 * 1024, 227 * 1024])
+def test_tiles_of_the_table_are_those_of_the_source(shared_limit):
+    """The rule stands in C++ and, for the report, in Python: the constants have to be the same."""
+    source = (ROOT / "csrc" / "cuda" / "mix_tile.cuh").read_text()
+    body = re.search(r"inline int tile_width.*?\n}\n", source, re.S)
+    assert body is not None
+    loops = re.findall(r"int width = (?:batch <= (\d+) \? (\d+) : )?(\d+); width >= (\d+)", body[0])
+    assert len(loops) == 2
+    shares = (shared_limit // 2, shared_limit)
+    for batch in (1, 3, 64, 65, 256, 500, 1024, 5000, 20000):
+        expected = 0
+        for (small, wide, first, last), share in zip(loops, shares, strict=True):
+            width = int(wide) if small and batch <= int(small) else int(first)
+            while width >= int(last) and not expected:
+                expected = batch * width if batch * width <= share else 0
+                width //= 2
+        assert kernel_table.tile_bytes(batch, shared_limit) == expected
+
+
+def test_the_committed_table_has_every_architecture():
+    text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    sections = text.split("\n## ")[1:]
+    assert [s.split("\n")[0] for s in sections] == [arch.name for arch in ARCHS.values()]
+    for section in sections:
+        lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
+        labels = [line.split(" | ")[0][2:].partition(",")[0] for line in lines]
+        assert {kernel_table.design_of(label) for label in labels} == set(kernel_table.DESIGNS)
+
+
+def test_without_a_toolkit_the_report_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert kernels.main([]) == 1
+    assert "CUDA_HOME does not name a CUDA toolkit" in capsys.readouterr().err
+
+
+def test_an_unknown_architecture_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        kernels.main(["75"])
+    assert "architectures are 80, 90, 100, not 75" in capsys.readouterr().err

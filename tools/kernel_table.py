@@ -1,0 +1,127 @@
+"""What each CUDA kernel is designed to cost: the table that the compiled code is held against.
+
+tests/test_cuda_build.py fails where a kernel needs more registers than the blocks counted on
+leave it, where it has fewer loads under way, and where an instantiation has no entry here. What the
+compiler makes of it stands in docs/kernels.md (make kernels).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+SHORT = {
+    "unsigned char": "u8",
+    "uint8_t": "u8",
+    "__half": "f16",
+    "__nv_bfloat16": "bf16",
+    "float": "f32",
+    "double": "f64",
+}
+BYTES = {"u8": 1, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
+KINDS = ("sparse", "smooth", "dense")  # TargetKind of loss_rows.cuh
+
+
+@dataclass(frozen=True)
+class Design:
+    """One line of the table; it covers the instantiations whose label the pattern matches."""
+
+    pattern: str
+    threads: int  # of the largest block that is launched
+    blocks: int  # per multiprocessor, counted on
+    loads: int  # of 16 bytes, under way per thread; 0: bandwidth is no aim, or nothing is read
+    params: int  # narrower loads at most: weights, boxes, partners. -1: any, rows have ragged ends
+    stores: int  # of 16 bytes at least; for -1 in params narrower ones may stand beside them
+    moved: float  # bytes of device memory per byte of the batch or the logits
+    floor: float
+    why: str
+    tile: bool = False  # holds a tile in dynamic shared memory, and reads it all at once
+
+
+# The first line that matches counts. Labels: kernel, dtype x elements per access, flags.
+DESIGNS = (
+    Design(r"pair u8x16 box", 256, 5, 2, 16, 2, 2, 2, "widening uint8 takes the registers"),
+    Design(r"pair u8x16", 256, 8, 2, 4, 2, 2, 2, "widening uint8 takes the registers"),
+    Design(r"pair raw1x16 box", 256, 5, 2, 12, 2, 2, 2, "as for uint8, which shares the launch"),
+    Design(r"pair bf16x8 box transposed", 256, 4, 2, 16, 4, 2, 2, "nvcc parts them on sm_100"),
+    Design(r"pair raw8x2 box", 256, 4, 3, 12, 4, 2, 2, "nvcc parts them on sm_100"),
+    Design(r"pair raw16x1 box", 256, 2, 4, 12, 8, 2, 2, "launched as single elements are"),
+    Design(r"pair \w+x\d+ box.*", 256, 4, 4, 16, 4, 2, 2, "both samples, two vectors of each"),
+    Design(r"pair \w+x\d+.*", 256, 4, 4, 4, 4, 2, 2, "both samples, two vectors of each"),
+    Design(
+        r"tile \w+x\d+.*", 512, 2, 4, 56, 2, 2, 2, "one block loads, the other stores", tile=True
+    ),
+    Design(r"walk raw(1x16|2x8)", 256, 2, 1, 48, 4, 2, 2, "nvcc waits row by row"),
+    Design(
+        r"walk \w+x\d+", 256, 2, 4, 48, 4, 2, 2, "what a row reads as partner is read next, in L1"
+    ),
+    Design(r"gather f64x2 box", 256, 4, 1, 9, 2, 2, 2, "each row once more, from L2"),
+    Design(r"gather \w+x\d+.*", 256, 4, 3, 9, 2, 2, 2, "each row once more, from L2"),
+    Design(r"scatter \w+x\d+.*", 256, 3, 2, 24, 2, 2, 2, "each row once more, from L2"),
+    Design(r"(pair|tile|gather|scatter|walk) \w+ single.*", 256, 2, 0, -1, 0, 2, 2, "unaligned"),
+    Design(r"order", 1024, 1, 0, -1, 0, 0, 0, "one block, 2 B integers"),
+    Design(r"targets \w+x\d+", 256, 6, 0, -1, 1, 1, 1, "written only, from labels in cache"),
+    Design(r"loss f64.*", 512, 2, 2, -1, 0, 1, 1, "the logits; a dense target as much again"),
+    Design(r"loss \w+ dense.*", 512, 2, 3, -1, 0, 2, 2, "the logits and their target"),
+    Design(r"loss \w+ .*", 512, 2, 4, -1, 0, 1, 1, "the logits, in one sweep"),
+    Design(r"backward f64.*", 512, 1, 2, -1, 2, 2, 2, "exp of doubles takes the registers"),
+    Design(r"backward \w+ dense.*", 512, 2, 3, -1, 2, 3, 3, "logits, target, gradient"),
+    Design(r"backward \w+ .*", 512, 2, 4, -1, 4, 2, 2, "logits and gradient"),
+    Design(r"reduce \w+", 1024, 1, 0, -1, 0, 0, 0, "one block, one value per row"),
+)
+
+
+def design_of(label: str) -> Design:
+    for design in DESIGNS:
+        if re.fullmatch(design.pattern, label):
+            return design
+    raise KeyError(f"{label}: no line of tools/kernel_table.py covers it")
+
+
+def label_of(demangled: str) -> str:
+    """``pair bf16x8 box`` for ``void fused_mixup::pair_kernel<__nv_bfloat16, 8, true, false>(…)``.
+
+    A kernel of single elements is called ``single``; Raw<n>, values that are moved only, ``rawn``.
+    """
+    name = re.search(
+        r"(\w+?)_kernel(?:<(.*)>)?\(", demangled.replace("(fused_mixup::TargetKind)", "")
+    )
+    if name is None:
+        raise ValueError(f"{demangled}: not a kernel of this package")
+    kernel, inner = name[1], (name[2] or "").replace("fused_mixup::", "")
+    given = [SHORT.get(g.strip(), g.strip()) for g in inner.split(",")] if inner else []
+    given = [re.sub(r"Raw<(\d+)>", r"raw\1", g) for g in given]
+    if kernel == "loss_backward":
+        kind = "dense" if given[2] == "true" else "sparse"
+        return f"backward {given[0]} {kind}{_target(given)}"
+    if kernel == "loss":
+        return f"loss {given[0]} {KINDS[int(given[2])]}{_target(given)}"
+    if kernel == "targets":
+        return f"targets {given[0]}x{16 // BYTES[given[0]]}"
+    if kernel in ("order", "reduce"):
+        return " ".join([kernel, *given])
+    dtype, v, *flags = given
+    wide = int(v) * _bytes(dtype) == 16
+    names = ["box", "transposed"]
+    on = [n for n, flag in zip(names, flags, strict=False) if flag == "true"]
+    return " ".join([kernel, f"{dtype}x{v}" if wide else f"{dtype} single", *on])
+
+
+def _bytes(dtype: str) -> int:
+    return int(dtype[3:]) if dtype.startswith("raw") else BYTES[dtype]
+
+
+def _target(given: list[str]) -> str:
+    """A dense target of another type than the logits'."""
+    return f" {given[1]} target" if given[0] != given[1] else ""
+
+
+def tile_bytes(batch: int, shared_limit: int) -> int:
+    """Dynamic shared memory of tile_kernel: the rule of tile_width() in csrc/cuda/mix_tile.cuh."""
+    for width in (512, 256, 128)[batch > 64 :]:
+        if batch * width <= shared_limit // 2:
+            return batch * width
+    for width in (128, 64, 32, 16):
+        if batch * width <= shared_limit:
+            return batch * width
+    return 0

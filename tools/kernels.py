@@ -1,0 +1,276 @@
+"""What the compiler made of each CUDA kernel: registers, occupancy, bytes under way (make kernels).
+
+    python tools/kernels.py                          sm_80, sm_90 and sm_100, as far as nvcc can
+    python tools/kernels.py 90                       one of them
+    python tools/kernels.py --write docs/kernels.md  the committed table
+
+Needs nvcc and cuobjdump (of the CUDA toolkit, or of Triton's package), and no GPU. What is
+compiled is kept in build/kernels, by a digest of the source and the compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import build_probes  # noqa: E402
+import sass  # noqa: E402
+from kernel_table import Design, design_of, label_of, tile_bytes  # noqa: E402
+from occupancy import ARCHS, PARTS, RESERVED, blocks_per_multiprocessor, predicted_share  # noqa: E402
+
+DRIVERS = ("mix", "loss")  # the longer to compile first
+BATCHES = (64, 256, 1024)  # for which tiles are worked out
+
+
+class Missing(Exception):
+    """A tool that is not there; the message says which, and where it comes from."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    toolkit: build_probes.Toolkit
+    cuobjdump: Path
+    filt: str
+
+    def knows(self, arch: int) -> bool:
+        return not self.toolkit.archs or divmod(arch, 10) in self.toolkit.archs
+
+    @property
+    def nvcc(self) -> str:
+        return str(self.toolkit.home / "bin" / "nvcc")
+
+
+def find_tools(env: Mapping[str, str]) -> Tools:
+    toolkit, why, _ = build_probes.find_toolkit(env)
+    if toolkit is None:
+        raise Missing(str(why))
+    cuobjdump = sass.find_cuobjdump(env, toolkit.home)
+    if cuobjdump is None:
+        raise Missing(
+            "cuobjdump and nvdisasm are missing; they come with a full CUDA toolkit and with Triton"
+        )
+    for name in (str(toolkit.home / "bin" / "cu++filt"), "c++filt", "llvm-cxxfilt"):
+        filt = shutil.which(name, path=env.get("PATH"))
+        if filt:
+            return Tools(toolkit, cuobjdump, filt)
+    raise Missing("no cu++filt, c++filt or llvm-cxxfilt: names of kernels cannot be read")
+
+
+# ------------------------------------------------------------------ compile
+
+
+def _digest(tools: Tools) -> str:
+    """Of everything that the machine code depends on."""
+    found = hashlib.sha256(tools.toolkit.version.encode())
+    sources = [*(ROOT / "csrc/cuda").glob("*.cuh"), *(ROOT / "csrc/common").glob("*.h")]
+    sources += (ROOT / "tests/host_cuda").glob("device_*.cu")
+    for path in sorted(sources):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def compile_all(tools: Tools, archs: Sequence[int]) -> dict[tuple[str, int], Path]:
+    """(driver, architecture) -> cubin; as many compilers side by side as there are cores."""
+    folder = ROOT / "build" / "kernels" / _digest(tools)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(driver, arch) for driver in DRIVERS for arch in archs]
+
+    def one(job: tuple[str, int]) -> Path:
+        driver, arch = job
+        cubin = folder / f"{driver}-{arch}.cubin"
+        if not cubin.exists():
+            part = cubin.with_suffix(f".{os.getpid()}")  # another process may do the same
+            command = [tools.nvcc, "-std=c++17", "-cubin"]
+            command += ["-gencode", f"arch=compute_{arch},code=sm_{arch}", "-o", str(part)]
+            command.append(str(ROOT / "tests" / "host_cuda" / f"device_{driver}.cu"))
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise RuntimeError(f"{' '.join(command)}\n{done.stderr}{done.stdout}")
+            part.replace(cubin)
+        return cubin
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = dict(zip(jobs, pool.map(one, jobs), strict=True))
+    for old in folder.parent.iterdir():  # of other sources; another process may still fill it
+        if old != folder and old.stat().st_mtime < time.time() - 3600:
+            shutil.rmtree(old, ignore_errors=True)
+    return found
+
+
+# ------------------------------------------------------------------ read
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instantiation of a kernel on one architecture."""
+
+    label: str
+    driver: str
+    arch: int
+    design: Design
+    code: sass.Kernel
+
+    @property
+    def static_shared(self) -> int:
+        """From sm_90 on the compiler's figure may include what the system reserves."""
+        given = self.code.usage.shared
+        return given - RESERVED if self.arch >= 90 and given >= RESERVED else given
+
+    def blocks(self, dynamic_shared: int = 0) -> int:
+        shared = self.static_shared + dynamic_shared
+        threads, registers = self.design.threads, self.code.usage.registers
+        return blocks_per_multiprocessor(ARCHS[self.arch], threads, registers, shared)
+
+    def under_way(self, dynamic_shared: int = 0) -> int:
+        """Bytes of reads per multiprocessor."""
+        if self.design.tile:
+            # A block starts the copies of a whole tile before it waits, and then stores: it has
+            # them under way for half of its life.
+            return self.blocks(dynamic_shared) * dynamic_shared // 2
+        return self.blocks() * self.design.threads * self.code.ahead * 16
+
+
+def _read(tools: Tools, cubin: Path) -> dict[str, sass.Kernel]:
+    """What the machine code says, kept beside it: the text has millions of lines."""
+    reader = hashlib.sha256((ROOT / "tools" / "sass.py").read_bytes()).hexdigest()[:16]
+    kept = cubin.with_suffix(f".{reader}.pickle")
+    if not kept.exists():
+        part = kept.with_suffix(f".{os.getpid()}")
+        part.write_bytes(pickle.dumps(sass.read(tools.cuobjdump, cubin)))
+        part.replace(kept)
+    return pickle.loads(kept.read_bytes())
+
+
+def examine(tools: Tools, archs: Sequence[int]) -> list[Instance]:
+    """Every instantiation on every architecture, sorted by name."""
+    cubins = compile_all(tools, archs)
+
+    def one(job: tuple[str, int]) -> list[Instance]:
+        driver, arch = job
+        kernels = _read(tools, cubins[job])
+        listed = "\n".join(kernels)
+        plain = subprocess.run(
+            [tools.filt], input=listed, capture_output=True, text=True, check=True
+        )
+        labels = [label_of(name) for name in plain.stdout.splitlines()]
+        return [
+            Instance(label, driver, arch, design_of(label), code)
+            for label, code in zip(labels, kernels.values(), strict=True)
+        ]
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = [instance for part in pool.map(one, cubins) for instance in part]
+    return sorted(found, key=lambda i: (i.arch, DRIVERS.index(i.driver), i.label))
+
+
+# ------------------------------------------------------------------ report
+
+
+def _lines(instance: Instance) -> list[tuple[str, int]]:
+    """(what the line is called, dynamic shared memory): tiles depend on the batch."""
+    if not instance.design.tile:
+        return [(instance.label, 0)]
+    limit = ARCHS[instance.arch].shared_limit
+    return [(f"{instance.label}, B {b}", tile_bytes(b, limit)) for b in BATCHES]
+
+
+def table(instances: Sequence[Instance], arch: int) -> list[str]:
+    parts = [p for p in PARTS if p.arch == arch]
+    head = ["kernel", "threads", "registers", "shared", "blocks", "warps", "loads × 16 B"]
+    head += ["under way", "moved / floor", *(p.name for p in parts)]
+    lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    for at in instances:
+        if at.arch != arch:
+            continue
+        for name, dynamic in _lines(at):
+            design, blocks = at.design, at.blocks(dynamic)
+            cells = [name, str(design.threads), str(at.code.usage.registers)]
+            cells += [
+                f"{at.static_shared + dynamic}",
+                str(blocks),
+                str(blocks * design.threads // 32),
+            ]
+            if design.loads:
+                bytes_ = at.under_way(dynamic)
+                cells += ["tile" if design.tile else str(at.code.ahead), f"{bytes_ / 1024:.0f} KiB"]
+                cells.append(f"{design.moved:g} / {design.floor:g}")
+                cells += [
+                    f"{predicted_share(p, bytes_, design.floor, design.moved):.0%}" for p in parts
+                ]
+            else:
+                cells += ["–", "–", f"{design.moved:g} / {design.floor:g}", *("–" for _ in parts)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+INTRODUCTION = """
+# What the compiler made of each CUDA kernel
+
+Written by `python tools/kernels.py --write docs/kernels.md` with nvcc {nvcc}, read from the machine
+code. Registers and occupancy are facts of this compiler; the shares of copy bandwidth are
+**predictions, not measurements**.
+
+- **blocks**, **warps**: per multiprocessor, at the largest block that is launched.
+- **loads**: 16-byte loads that a thread has under way at once, by the counters that the
+  instructions wait for, on the best path (samples in one run of memory).
+- **under way**: blocks × threads × loads × 16 B. A tile is read at once, by copies that hold no
+  register, for half of a block's life; its size depends on the batch B.
+- **moved / floor**: bytes of device memory per byte of the batch, and what must be moved.
+- The last columns: min(1, under way ÷ (latency × bandwidth per multiprocessor)) × floor ÷ moved, at
+  1.2 µs of latency under load. They need per multiprocessor: {needed}.
+- **–**: single elements (unaligned or strided samples), kernels that read next to nothing.
+- **box**: samples may have boxes; **transposed**: the backward; **rawN**: values of N bytes that
+  are moved only (`paste_`).
+
+No kernel spills or uses local memory. What is demanded of each, with the reason, stands in
+[tools/kernel_table.py](../tools/kernel_table.py); `tests/test_cuda_build.py` checks it.
+"""
+
+
+def report(tools: Tools, instances: Sequence[Instance], archs: Sequence[int]) -> str:
+    needed = ", ".join(f"{p.name} {p.needed / 1024:.0f} KiB" for p in PARTS)
+    text = [INTRODUCTION.format(nvcc=tools.toolkit.version, needed=needed).strip()]
+    for arch in archs:
+        text += ["", f"## {ARCHS[arch].name}", "", *table(instances, arch)]
+    return "\n".join(text) + "\n"
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("archs", nargs="*", type=int, default=list(ARCHS), metavar="ARCH")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="instead of printing")
+    options = parser.parse_args(argv)
+    unknown = [arch for arch in options.archs if arch not in ARCHS]
+    if unknown:
+        parser.error(f"architectures are {', '.join(map(str, ARCHS))}, not {unknown[0]}")
+    try:
+        tools = find_tools(os.environ)
+    except Missing as missing:
+        print(f"cannot read the compiled code: {missing}", file=sys.stderr)
+        return 1
+    archs = [arch for arch in options.archs if tools.knows(arch)]
+    for arch in options.archs:
+        if arch not in archs:
+            print(f"left out: nvcc {tools.toolkit.version} has no sm_{arch}", file=sys.stderr)
+    text = report(tools, examine(tools, archs), archs)
+    if options.write:
+        options.write.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,186 @@
+"""Reads the machine code of NVIDIA GPUs: what a kernel loads and stores, and how far it runs ahead.
+
+The disassembler is ``cuobjdump``, of the CUDA toolkit or of Triton's package. Its text is taken
+line by line; nothing here knows a kernel by name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_FUNCTION = re.compile(r"^\s*Function : (\S+)", re.M)
+# An instruction takes two lines; its second word ends in what it waits for:
+#     /*0080*/   @!P0 LDG.E.128 R4, desc[UR6][R2.64] ;    /* 0x0000000602048981 */
+#                                                         /* 0x000ea2000c1e1d00 */
+_LINE = re.compile(
+    r"/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);"
+    r"\s*/\* 0x[0-9a-f]{16} \*/\s*/\* 0x([0-9a-f]{16}) \*/"
+)
+_TARGET = re.compile(r"\b0x([0-9a-f]+)\s*$")
+_USAGE = re.compile(
+    r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)",
+)
+_WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
+# Contractions, which round once where a product and a sum round twice. A half-precision one with
+# a factor RZ is how the compiler writes a constant into a register.
+_FUSED = re.compile(r"[FD]FMA|HFMA2")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    address: int
+    predicate: str  # "" where it always runs
+    op: str  # "LDG.E.128"
+    operands: str
+    control: int = 0  # the upper half of its encoding
+
+    @property
+    def signals(self) -> int:
+        """The one of the thread's six counters that says when its result is there; 7 for none."""
+        return self.control >> 46 & 7
+
+    @property
+    def waits(self) -> tuple[int, ...]:
+        """The counters that have to be back at zero before it is issued."""
+        return tuple(k for k in range(6) if self.control >> 52 + k & 1)
+
+    @property
+    def name(self) -> str:
+        return self.op.partition(".")[0]
+
+    @property
+    def width(self) -> int:
+        """Bytes that a memory access moves per thread."""
+        parts = self.op.split(".")[1:]
+        return next((_WIDTHS[p] for p in parts if p in _WIDTHS), 4)
+
+    @property
+    def fused(self) -> bool:
+        """Whether it multiplies and adds with one rounding."""
+        return bool(_FUSED.match(self.name)) and "RZ" not in self.operands
+
+
+@dataclass(frozen=True)
+class Usage:
+    registers: int
+    stack: int
+    shared: int  # static, in bytes
+    local: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What the machine code of one kernel says."""
+
+    usage: Usage
+    loads: Counter[int]  # width in bytes -> instructions; global memory, cp.async left out
+    stores: Counter[int]
+    copies: Counter[int]  # cp.async: global to shared memory past the registers
+    local: int  # loads and stores of local memory: spills and arrays that are no registers
+    fused: int  # fused multiply-adds
+    ahead: int  # loads of 16 bytes, cp.async included, that a thread has under way at once
+    instructions: int
+
+
+def find_cuobjdump(env: Mapping[str, str], toolkit: Path | None) -> Path | None:
+    """``cuobjdump`` with its ``nvdisasm``: of the toolkit, on the PATH, or of Triton's package."""
+    folders = [toolkit / "bin"] if toolkit else []
+    on_path = shutil.which("cuobjdump", path=env.get("PATH"))
+    if on_path:
+        folders.append(Path(on_path).resolve().parent)
+    triton = importlib.util.find_spec("triton")
+    for place in triton.submodule_search_locations or [] if triton else []:
+        folders.append(Path(place) / "backends" / "nvidia" / "bin")
+    for folder in folders:
+        if all((folder / name).exists() for name in ("cuobjdump", "nvdisasm")):
+            return folder / "cuobjdump"
+    return None
+
+
+def _run(cuobjdump: Path, option: str, cubin: Path) -> str:
+    env = {**os.environ, "PATH": f"{cuobjdump.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [str(cuobjdump), option, str(cubin)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def parse(text: str) -> dict[str, list[Instruction]]:
+    """Mangled name -> instructions, from the text of ``cuobjdump -sass``."""
+    parts = _FUNCTION.split(text)
+    return {
+        name: [
+            Instruction(int(address, 16), predicate, op, operands.strip(), int(control, 16))
+            for address, predicate, op, operands, control in _LINE.findall(body)
+        ]
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def parse_usage(text: str) -> dict[str, Usage]:
+    """Mangled name -> resources, from the text of ``cuobjdump -res-usage``."""
+    return {name: Usage(*map(int, numbers)) for name, *numbers in _USAGE.findall(text)}
+
+
+_PATH_ENDS = ("BRA", "EXIT", "RET", "BRX", "JMP")  # where no condition precedes them
+_COPIES = -1  # cp.async has a counter of its own
+_Pending = tuple[int, ...]  # the counters of the loads under way
+
+
+def loads_ahead(code: Sequence[Instruction], width: int) -> int:
+    """The most loads of ``width`` bytes that a thread has under way at once.
+
+    Exact as to waiting: a load raises a counter, and an instruction that waits for that counter
+    names it in its encoding. Where paths meet, the one with more under way counts: samples in one
+    run of memory skip the divisions of strided ones. Jumps back are not followed: what a loop
+    keeps under way from one round to the next is not seen.
+    """
+    most = 0
+    arriving: dict[int, _Pending] = {}  # address -> the best of the jumps to it
+    here: _Pending | None = ()
+    for at in code:
+        ways = [way for way in (here, arriving.pop(at.address, None)) if way is not None]
+        here = max(ways, key=len, default=())
+        done = at.waits
+        if at.name == "BAR" or at.name == "DEPBAR":
+            done = (*done, _COPIES)
+        here = tuple(counter for counter in here if counter not in done)
+        if at.width == width and at.name in ("LDG", "LDGSTS"):
+            here = (*here, at.signals if at.name == "LDG" else _COPIES)
+            most = max(most, len(here))
+        target = _TARGET.search(at.operands) if at.name == "BRA" else None
+        if target and int(target[1], 16) > at.address:
+            to = int(target[1], 16)
+            arriving[to] = max(here, arriving.get(to, ()), key=len)
+        if at.name in _PATH_ENDS and not at.predicate and not at.operands.startswith(("P", "!P")):
+            here = None
+    return most
+
+
+def examine(code: Sequence[Instruction], usage: Usage) -> Kernel:
+    def widths(name: str) -> Counter[int]:
+        return Counter(i.width for i in code if i.name == name)
+
+    return Kernel(
+        usage=usage,
+        loads=widths("LDG"),
+        stores=widths("STG"),
+        copies=widths("LDGSTS"),
+        local=sum(i.name in ("LDL", "STL") for i in code),
+        fused=sum(i.fused for i in code),
+        ahead=loads_ahead(code, 16),
+        instructions=sum(i.name != "NOP" for i in code),
+    )
+
+
+def read(cuobjdump: Path, cubin: Path) -> dict[str, Kernel]:
+    """Mangled name -> what its machine code says, of every kernel of a cubin."""
+    usage = parse_usage(_run(cuobjdump, "-res-usage", cubin))
+    code = parse(_run(cuobjdump, "-sass", cubin))
+    return {name: examine(code[name], usage[name]) for name in usage}
