@@ -31,13 +31,6 @@ sys.path.insert(0, str(ROOT / "tools"))  # the directory is not on the path unde
 import build_support as support  # noqa: E402
 
 MODULES = ("_C", "_C_cuda")
-MACROS = [
-    ("TORCH_TARGET_VERSION", "0x020a000000000000"),  # stable ABI as of PyTorch 2.10
-    ("Py_LIMITED_API", "0x030A0000"),  # Python 3.10
-]
-# Every product and sum is rounded on its own (no contraction), as eager PyTorch does.
-CXX_FLAGS = ["-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-CXX_FLAGS += ["-fvisibility=hidden", "-Wall"]
 # Kernels round explicitly (__fmul_rn), so nvcc's default contraction stays on. PyTorch takes the
 # operators of half types away; kernel files are also compiled without it, so give them back.
 NVCC_FLAGS = ["-std=c++17", "-lineinfo", "--compiler-options=-fvisibility=hidden"]
@@ -100,13 +93,13 @@ def extensions(plan: support.Plan) -> tuple[list, dict[str, type]]:
     for name, sources in plan.modules.items():
         cuda = name == "_C_cuda"
         make = CUDAExtension if cuda else CppExtension
-        cxx = [*optimise, *CXX_FLAGS]
+        cxx = [*optimise, *support.CXX_FLAGS]
         found.append(
             make(
                 f"fused_mixup.{name}",
                 sources,
                 include_dirs=[str(ROOT / "csrc")],
-                define_macros=[*MACROS, ("USE_CUDA", None)] if cuda else MACROS,
+                define_macros=[*support.MACROS, ("USE_CUDA", None)] if cuda else support.MACROS,
                 extra_compile_args={"cxx": cxx, "nvcc": [*nvcc_optimise, *NVCC_FLAGS]},
                 py_limited_api=True,
             )

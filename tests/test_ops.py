@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -109,7 +110,9 @@ def test_compile_gives_the_same_numbers(device, dynamic):
             loss.backward()
             results.append((loss.detach(), weight.grad, mixed, pasted))
         for eager, compiled in zip(*results, strict=True):
-            torch.testing.assert_close(compiled, eager, rtol=1e-6, atol=1e-6)
+            # On a GPU the compiler's own sums (of the gradient) are taken in another order.
+            margin = 1e-6 if device == "cpu" else 1e-5
+            torch.testing.assert_close(compiled, eager, rtol=margin, atol=margin)
 
 
 def test_a_new_lam_does_not_recompile():
@@ -197,52 +200,22 @@ def test_environment_forces_a_backend():
 @pytest.mark.skipif(not before_is_native(), reason="the CPU extension is not built")
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set_gives_the_same_numbers(name):
-    code = """
-import torch, fused_mixup as fm
-from fused_mixup import _C
-torch.manual_seed(0)
-for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8):
-    x = (torch.randn(5, 3, 20, 33) * 40 + 100).to(dtype)
-    for plan in (fm.MixPlan.uniform(5, 'flip', 0.3), fm.MixPlan.uniform(5, 'roll', 0.3)):
-        a = fm.mix(x, plan)
-        with fm.backend('reference'):
-            b = fm.mix(x, plan)
-        assert torch.equal(a, b), (dtype, (a != b).sum())
-    if dtype == torch.uint8: continue
-    z = torch.randn(5, 2100).to(dtype).requires_grad_()
-    t = fm.MixedTarget.from_labels(torch.arange(5), fm.MixPlan.uniform(5, 'flip', 0.3), 2100, 0.1)
-    for target in (t, t.dense(), t.dense(dtype)):
-        loss = fm.soft_target_cross_entropy(z, target)
-        grad, = torch.autograd.grad(loss, z)
-        with fm.backend('reference'):
-            truth = fm.soft_target_cross_entropy(z.double(), target)
-            true_grad, = torch.autograd.grad(truth, z)
-        assert abs(loss.item() / truth.item() - 1) < 1e-6
-        torch.testing.assert_close(grad, true_grad, rtol=3 * torch.finfo(dtype).eps, atol=2e-7)
-half = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
-for dtype in (torch.float16, torch.bfloat16):
-    every = half.view(dtype)[None]
-    a = fm.mix(every, fm.MixPlan.per_sample(torch.tensor([0.5]), 'self'))
-    with fm.backend('reference'):
-        b = fm.mix(every, fm.MixPlan.per_sample(torch.tensor([0.5]), 'self'))
-    assert torch.equal(a.nan_to_num(7), b.nan_to_num(7)) and torch.equal(a.isnan(), b.isnan())
-    third = fm.MixPlan.per_sample(torch.tensor([1 / 3]), 'self')  # rounds in every way there is
-    weights = torch.tensor([[1 / 3, 0.0]], dtype=torch.float64)
-    third = fm.MixPlan(third.partner, third.weight, weights, third.box)
-    a = fm.mix(every, third)
-    with fm.backend('reference'):
-        b = fm.mix(every, third)
-    assert torch.equal(a.nan_to_num(7), b.nan_to_num(7)) and torch.equal(a.isnan(), b.isnan())
-print('on', _C.cpu_capability())
-"""
-    done = run_python(code, FUSED_MIXUP_CPU=name)
+    # Where this CPU cannot run a set, test_cpu_sanitizers.py runs its source all the same.
+    grid = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sanitized", "grid.py")
+    root = os.path.dirname(os.path.dirname(fm.__file__))
+    done = subprocess.run(
+        [sys.executable, grid],
+        env={**os.environ, "FUSED_MIXUP_CPU": name, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
     assert done.returncode == 0, done.stderr
-    used = done.stdout.split()[-1]
-    # Where this CPU lacks a set, the next one down runs; the cases above hold for it all the same.
-    sets = ["baseline", "avx2", "avx512"]
-    assert sets.index(used) <= sets.index(name)
-    if used != name:
-        pytest.skip(f"this CPU has no {name}: {used} ran and passed")
+    result = json.loads(done.stdout.splitlines()[-1])
+    if result["on"] != name:
+        pytest.skip(f"this CPU has no {name}, or no module carries it: {result['on']} runs")
+    assert result["compared"].keys() == ops.SCHEMAS.keys()
+    assert min(result["compared"].values()) > 200, result
 
 
 def test_an_unknown_instruction_set_is_an_error():

@@ -27,6 +27,14 @@ from build_probes import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+# Of both modules; tests/sanitized builds the CPU one with them too.
+MACROS = [
+    ("TORCH_TARGET_VERSION", "0x020a000000000000"),  # stable ABI as of PyTorch 2.10
+    ("Py_LIMITED_API", "0x030A0000"),  # Python 3.10
+]
+# Every product and sum is rounded on its own (no contraction), as eager PyTorch does.
+CXX_FLAGS = ["-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+CXX_FLAGS += ["-fvisibility=hidden", "-Wall"]
 _SETTINGS = (
     "FUSED_MIXUP_CUDA",
     "TORCH_CUDA_ARCH_LIST",

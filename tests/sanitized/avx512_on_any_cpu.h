@@ -1,0 +1,162 @@
+// The AVX-512 intrinsics that csrc/cpu uses, in plain C++, so that the AVX-512 source runs where no
+// CPU has the instructions. Semantics: Intel's intrinsics guide. stand_ins.cpp hands each of them
+// to the tests, which hold them against the CPU's AVX2 and F16C instructions.
+//
+// <immintrin.h> must not be included beside this: the names are its own.
+#pragma once
+
+#include <cstdint>
+
+typedef float __m512 __attribute__((vector_size(64)));
+typedef double __m512d __attribute__((vector_size(64)));
+typedef long long __m512i __attribute__((vector_size(64)));
+typedef long long __m256i __attribute__((vector_size(32)));
+typedef long long __m128i __attribute__((vector_size(16)));
+
+#define _MM_FROUND_TO_NEAREST_INT 0
+
+namespace stand_in {
+
+// A vector as an array of its lanes, and back.
+template <typename T, int N>
+struct Lanes {
+  T lane[N];
+
+  template <typename V>
+  static Lanes of(const V& v) {
+    static_assert(sizeof(V) == sizeof(Lanes), "as many lanes as the vector has");
+    Lanes out;
+    __builtin_memcpy(&out, &v, sizeof(v));
+    return out;
+  }
+  template <typename V>
+  V as() const {
+    V v;
+    static_assert(sizeof(V) == sizeof(Lanes), "as many lanes as the vector has");
+    __builtin_memcpy(&v, this, sizeof(v));
+    return v;
+  }
+};
+
+inline uint32_t bits_of(float f) {
+  uint32_t u;
+  __builtin_memcpy(&u, &f, 4);
+  return u;
+}
+inline float float_of(uint32_t u) {
+  float f;
+  __builtin_memcpy(&f, &u, 4);
+  return f;
+}
+
+// By arithmetic on the value, unlike to_float() and from_float() of kernels.h, which go by bits.
+inline float half_to_float(uint16_t h) {
+  const int exponent = h >> 10 & 31, fraction = h & 1023;
+  const uint32_t sign = uint32_t(h >> 15) << 31;
+  if (exponent == 31) {  // infinity; a NaN keeps its payload and becomes quiet
+    return float_of(sign | 0x7f800000 | (fraction ? 0x400000 | uint32_t(fraction) << 13 : 0));
+  }
+  const float magnitude = exponent == 0 ? __builtin_ldexpf(float(fraction), -24)
+                                        : __builtin_ldexpf(float(1024 + fraction), exponent - 25);
+  return sign ? -magnitude : magnitude;
+}
+inline uint16_t float_to_half(float f) {
+  const uint16_t sign = uint16_t(bits_of(f) >> 31 << 15);
+  const double magnitude = __builtin_fabs(double(f));
+  if (f != f) return uint16_t(sign | 0x7e00 | (bits_of(f) >> 13 & 0x1ff));
+  if (magnitude >= 65520) return uint16_t(sign | 0x7c00);
+  int exponent = magnitude < 0x1p-14 ? -14 : __builtin_ilogb(magnitude);
+  // In units of the last place: exact, so that nearbyint's half-to-even is the only rounding. A
+  // carry to 2048 units is the next exponent's 1024.
+  const double units = __builtin_nearbyint(__builtin_ldexp(magnitude, 10 - exponent));
+  return uint16_t(sign | ((exponent + 14) * 1024 + int(units)));
+}
+inline int32_t to_int(float f) {  // out of range and NaN: the "integer indefinite"
+  const float r = __builtin_nearbyintf(f);
+  return r >= -0x1p31f && r < 0x1p31f ? int32_t(r) : INT32_MIN;
+}
+
+template <typename Out, typename V, typename In, int N, typename Result, typename F>
+inline Result convert(const V& v, F f) {
+  const auto in = Lanes<In, N>::of(v);
+  Lanes<Out, N> out;
+  for (int i = 0; i < N; ++i) out.lane[i] = f(in.lane[i]);
+  return out.template as<Result>();
+}
+
+}  // namespace stand_in
+
+// The second operand where either is NaN, and where both are zeros.
+inline __m512 _mm512_max_ps(__m512 a, __m512 b) {
+  for (int i = 0; i < 16; ++i) b[i] = a[i] > b[i] ? a[i] : b[i];
+  return b;
+}
+inline __m512 _mm512_min_ps(__m512 a, __m512 b) {
+  for (int i = 0; i < 16; ++i) b[i] = a[i] < b[i] ? a[i] : b[i];
+  return b;
+}
+inline __m512d _mm512_max_pd(__m512d a, __m512d b) {
+  for (int i = 0; i < 8; ++i) b[i] = a[i] > b[i] ? a[i] : b[i];
+  return b;
+}
+
+// One rounding, as C's fma promises on any CPU.
+inline __m512 _mm512_fmadd_ps(__m512 a, __m512 b, __m512 c) {
+  for (int i = 0; i < 16; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+}
+inline __m512d _mm512_fmadd_pd(__m512d a, __m512d b, __m512d c) {
+  for (int i = 0; i < 8; ++i) c[i] = __builtin_fma(a[i], b[i], c[i]);
+  return c;
+}
+
+inline __m512 _mm512_setzero_ps() { return __m512{}; }
+inline __m512 _mm512_set1_ps(float f) { return __m512{} + f; }
+
+inline __m512 _mm512_cvtph_ps(__m256i v) {
+  return stand_in::convert<float, __m256i, uint16_t, 16, __m512>(v, stand_in::half_to_float);
+}
+inline __m256i _mm512_cvtps_ph(__m512 v, int rounding) {
+  if (rounding != _MM_FROUND_TO_NEAREST_INT) __builtin_trap();  // the only one that is here
+  return stand_in::convert<uint16_t, __m512, float, 16, __m256i>(v, stand_in::float_to_half);
+}
+inline __m512i _mm512_cvtps_epi32(__m512 v) {
+  return stand_in::convert<int32_t, __m512, float, 16, __m512i>(v, stand_in::to_int);
+}
+inline __m512 _mm512_cvtepi32_ps(__m512i v) {
+  return stand_in::convert<float, __m512i, int32_t, 16, __m512>(v,
+                                                                [](int32_t i) { return float(i); });
+}
+inline __m512i _mm512_cvtepu16_epi32(__m256i v) {
+  return stand_in::convert<uint32_t, __m256i, uint16_t, 16, __m512i>(
+      v, [](uint16_t i) { return uint32_t(i); });
+}
+inline __m512i _mm512_cvtepu8_epi32(__m128i v) {
+  return stand_in::convert<uint32_t, __m128i, uint8_t, 16, __m512i>(
+      v, [](uint8_t i) { return uint32_t(i); });
+}
+inline __m256i _mm512_cvtepi32_epi16(__m512i v) {  // keeps the low bits
+  return stand_in::convert<uint16_t, __m512i, uint32_t, 16, __m256i>(
+      v, [](uint32_t i) { return uint16_t(i & 0xffff); });
+}
+inline __m128i _mm512_cvtusepi32_epi8(__m512i v) {  // saturates, unsigned
+  return stand_in::convert<uint8_t, __m512i, uint32_t, 16, __m128i>(
+      v, [](uint32_t i) { return uint8_t(i > 255 ? 255 : i); });
+}
+inline __m512i _mm512_slli_epi32(__m512i v, unsigned count) {
+  return stand_in::convert<uint32_t, __m512i, uint32_t, 16, __m512i>(
+      v, [count](uint32_t i) { return count > 31 ? 0 : i << count; });
+}
+
+inline __m256i _mm256_loadu_si256(const void* p) {
+  __m256i v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+inline __m128i _mm_loadu_si128(const void* p) {
+  __m128i v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+inline void _mm256_storeu_si256(void* p, __m256i v) { __builtin_memcpy(p, &v, sizeof(v)); }
+inline void _mm_storeu_si128(void* p, __m128i v) { __builtin_memcpy(p, &v, sizeof(v)); }

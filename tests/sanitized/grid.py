@@ -1,0 +1,264 @@
+"""Every CPU op against the reference, over dtypes, layouts, pairings, boxes and batch sizes.
+
+A program, so that it can run in a process of its own: with the kernels of one instruction set
+(FUSED_MIXUP_CPU), and with a module that a sanitizer watches. It prints, as JSON, the instruction
+set that ran, the module's file, and how many results of each op were compared.
+FUSED_MIXUP_GRID=full takes every combination instead of a part of them.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import functools
+import itertools
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # tests
+
+import torch
+from cases import BLENDABLE, FLOATS, GRID, layouts, loss_targets, pairings, plans, values
+
+from fused_mixup import _C, MixPlan, backends, ops, reference
+from fused_mixup.plan import PAIRINGS
+
+FULL = os.environ.get("FUSED_MIXUP_GRID") == "full"
+MOVABLE = (torch.bool, torch.int16, torch.int32, torch.int64, torch.complex128)  # 1 to 16 bytes
+# Work enough that parallel_for splits it, by several tiles or by many samples.
+LARGE = ((24, [3, 32, 33]), (3, [40_001]), (300, [70]))
+compared: collections.Counter[str] = collections.Counter()
+
+
+def some(items, step):
+    """All of ``items``, or every ``step``-th from a random one on."""
+    items = list(items)
+    return items if FULL else items[int(torch.randint(step, ())) :: step]
+
+
+@functools.cache
+def all_plans(batch_size, *shape):
+    """Made once for all dtypes: making plans takes longer than applying them to small batches."""
+    return list(plans(batch_size, list(shape)))
+
+
+def same(op, got, expected, *what):
+    compared[op] += 1
+    if torch.equal(got, expected):
+        return
+    equal = (got == expected) | ((got != got) & (expected != expected))
+    assert got.dtype == expected.dtype and equal.all(), (op, *what, int((~equal).sum()))
+
+
+def near(op, got, expected, bound, *what):
+    """Where both are finite, within ``bound``; elsewhere the same infinity, or NaN in both."""
+    compared[op] += 1
+    got = got.double()
+    close = (got - expected).abs() <= bound
+    close |= (got == expected) | (got.isnan() & expected.isnan())
+    assert close.all(), (op, *what, int((~close).sum()), (got - expected).abs().max().item())
+
+
+# ------------------------------------------------------------------ mixing
+
+
+def arguments(plan):
+    return plan.partner_or_none, plan.blend, plan.box, plan.rule
+
+
+def check_mix(view, args, *what):
+    """All four on one batch; mix_ comes last, as it overwrites."""
+    expected = reference.mix(view, *args)
+    got = ops.mix(view, *args)
+    assert got.stride() == torch.empty_like(view).stride()
+    same("mix", got, expected, *what)
+    batch_size, *shape = view.shape
+    out = torch.zeros((*shape, batch_size), dtype=view.dtype).movedim(-1, 0)
+    ops.mix_out(view, *args, out)
+    same("mix_out", out, expected, *what)
+    if view.dtype.is_floating_point:
+        check_mix_backward(view, args, *what)
+    ops.mix_(view, *args)
+    same("mix_", view, expected, *what)
+
+
+def check_mix_backward(grad, args, *what):
+    partner, blend, box, rule = args
+    lists = (None, None) if partner is None else ops.transpose_pairing(partner)
+    got = ops.mix_backward(grad, partner, *lists, blend, box, rule)
+    truth = reference.mix_backward(grad.double(), partner, None, None, blend, box, rule)
+    # As in test_mix.py: terms rounded one by one, a sum of at most B + 1 of them, one rounding.
+    acc = torch.float64 if grad.dtype == torch.float64 else torch.float32
+    most = grad.double().abs().max() if grad.numel() else 0
+    count = 2
+    if partner is not None and len(partner):
+        count = torch.bincount(partner.clamp(0, len(partner) - 1)).max().item() + 1
+    bound = torch.finfo(grad.dtype).eps * truth.abs() + torch.finfo(acc).eps * count * count * most
+    near("mix_backward", got, truth, bound, *what)
+
+
+def check_paste(view, args, *what):
+    partner, _, box, rule = args
+    expected = view.clone()
+    reference.paste_(expected, partner, box, rule)
+    ops.paste_(view, partner, box, rule)
+    same("paste_", view, expected, *what)
+
+
+def mixing():
+    for dtype in BLENDABLE:
+        for batch_size, shape in GRID:
+            x = values((batch_size, *shape), dtype)
+            for name, plan in some(all_plans(batch_size, *shape), 3):
+                check_mix(x.clone(), arguments(plan), dtype, batch_size, shape, name)
+        shapes = GRID if FULL else [(5, [3, 7, 5]), (5, [3, 20, 33]), (5, [2, 3, 4, 5])]
+        for batch_size, shape in shapes:
+            x = values((batch_size, *shape), dtype)
+            for name, plan in some(all_plans(batch_size, *shape), 9):
+                for layout, view in layouts(x):
+                    check_mix(view, arguments(plan), dtype, batch_size, shape, name, layout)
+        for batch_size, shape in LARGE:
+            x = values((batch_size, *shape), dtype)
+            for name, plan in some(all_plans(batch_size, *shape), 11):
+                for layout, view in some(layouts(x), 4):
+                    check_mix(view, arguments(plan), dtype, batch_size, shape, name, layout)
+    for dtype in (*MOVABLE, *(BLENDABLE if FULL else ())):
+        for batch_size, shape in [*GRID, LARGE[0]]:
+            x = values((batch_size, *shape), dtype)
+            for name, plan in some(all_plans(batch_size, *shape), 9):
+                for layout, view in some(layouts(x), 3):
+                    check_paste(view, arguments(plan), dtype, batch_size, shape, name, layout)
+
+
+def every_half():
+    """All values of the two half types, through weights that round in every way there is."""
+    bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
+    self, box = PAIRINGS["self"], torch.zeros(1, 0, dtype=torch.int32)
+    for dtype in (torch.float16, torch.bfloat16):
+        for w in (0.5, 1 / 3, 1.7, 1e-3):
+            x, blend = bits.view(dtype)[None], torch.tensor([[w, 0.0]], dtype=torch.float64)
+            same(
+                "mix", ops.mix(x, None, blend, box, self), reference.mix(x, None, blend, box, self)
+            )
+
+
+def beyond_the_ends():
+    """Indices and boxes that lie outside: never read there, but clamped."""
+    low, high = torch.iinfo(torch.int32).min, torch.iinfo(torch.int32).max
+    partner = torch.tensor([high, low, -1, 5, 4], dtype=torch.int32)
+    rows = [[low, low, high, high], [-1, 3, 99, 99], [high, high, low, low], [6, 0, 7, high]]
+    box = torch.tensor([*rows, [0, 2, 7, 5]], dtype=torch.int32)
+    blend = torch.tensor([[0.3, 0.7]], dtype=torch.float64).expand(5, 2)
+    args = (partner, blend, box, PAIRINGS["tensor"])
+    for dtype in BLENDABLE:
+        for layout, view in layouts(values((5, 3, 7, 5), dtype)):
+            check_mix(view, args, "beyond", dtype, layout)
+        for layout, view in layouts(values((5, 3, 7, 5), dtype)):
+            check_paste(view, args, "beyond", dtype, layout)
+
+
+# ------------------------------------------------------------------ labels and loss
+
+
+def targets():
+    for batch_size, inner, k in (
+        (0, [], 3),
+        (1, [], 1),
+        (7, [], 10),
+        (4, [3, 5], 6),
+        (99, [], 999),
+    ):
+        labels = torch.randint(-1, k + 1, (batch_size, *inner))  # some outside [0, K)
+        for dtype, (name, partner) in itertools.product(FLOATS, pairings(batch_size)):
+            lam = torch.rand(batch_size)
+            lam[::3] = 1.0
+            for plan in (
+                MixPlan.uniform(batch_size, partner, 0.3),
+                MixPlan.per_sample(lam, partner),
+            ):
+                for smoothing in (0.0, 0.1):
+                    args = (plan.partner_or_none, plan.weight, plan.rule, k, smoothing, dtype)
+                    got = ops.mix_targets(labels, *args)
+                    same("mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k)
+
+
+def check_loss(z, target, *options):
+    """``target``: (labels, partner_labels, weight, its smoothing) or (dense, None, None, 0.0)."""
+    what = (z.dtype, tuple(z.shape), z.stride(), target[0].dtype, *options)
+    double = target[0].double() if target[1] is None else target[0]
+    truth = (double, *target[1:], *options)
+    loss, stats = ops.soft_target_cross_entropy(z, *target, *options)
+    expected, true_stats = reference.soft_target_cross_entropy(z.double(), *truth)
+    # As in test_loss.py.
+    eps = 1e-13 if z.dtype == torch.float64 else 6e-7
+    size = expected.abs() + math.log(z.shape[1]) + 1
+    near("soft_target_cross_entropy", loss, expected, eps * 4 * size, *what)
+    upstream = torch.randn(loss.shape, dtype=loss.dtype)
+    got = ops.soft_target_cross_entropy_backward(upstream, z, stats, *target, *options)
+    assert got.dtype == z.dtype and got.stride() == torch.empty_like(z).stride()
+    args = (upstream.double(), z.double(), true_stats, *truth)
+    expected = reference.soft_target_cross_entropy_backward(*args)
+    scale = upstream.abs().max() if upstream.numel() else 0
+    bound = torch.finfo(z.dtype).eps / 2 * expected.abs() + eps * 2 * scale
+    if z.dtype == torch.float16:
+        bound = bound + 6e-8  # half a denormal of float16
+    near("soft_target_cross_entropy_backward", got, expected, bound * 1.01, *what)
+
+
+def target_arguments(batch_size, k, dtype):
+    for _, t in loss_targets(batch_size, k):
+        yield t.labels, t.partner_labels, t.weight, t.label_smoothing
+        # The dtypes that check_dense_target() leaves: that of the logits, and float32 for halves.
+        for dense in {dtype, torch.float64 if dtype == torch.float64 else torch.float32}:
+            yield t.dense(dense), None, None, 0.0
+
+
+def logits(batch_size, k, dtype):
+    """Logits in every layout, and with values that take the kernels' rarer paths."""
+    z = (values((batch_size, k), dtype) * 3).to(dtype)
+    yield from (view for _, view in layouts(z))
+    yield z[:1].expand(z.shape) if batch_size else z
+    if k > 4:
+        masked = z.clone()
+        masked[:, : k - 2] = -math.inf  # several chunks before the first finite one
+        yield masked
+        rising = z.clone()
+        rising[:, k // 2 :] += 100  # so far above the first chunk that its sums are moved
+        yield rising
+        z[-1:, 1] = math.nan
+        z[:1, :] = -math.inf
+        yield z
+
+
+def losses():
+    sizes = [(0, 5), (1, 1), (3, 2), (7, 33), (33, 100), (5, 2049), (33, 5000)]
+    for dtype, (batch_size, k) in itertools.product(FLOATS, sizes):
+        wanted = list(target_arguments(batch_size, k, dtype))
+        for z in some(logits(batch_size, k, dtype), 2 if k < 100 else 5):
+            for target in some(wanted, 3):
+                for smoothing, reduction in some(itertools.product((0.0, 0.1), range(3)), 3):
+                    check_loss(z, target, smoothing, reduction)
+
+
+def main():
+    assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
+    for part in (mixing, every_half, beyond_the_ends, targets, losses):
+        torch.manual_seed(0)
+        part()
+    result = {"on": _C.cpu_capability(), "module": _C.__file__, "compared": compared}
+    split = getattr(ctypes.CDLL(_C.__file__), "fused_mixup_calls_split", None)
+    if split is not None:
+        split.restype = ctypes.c_int64
+        result["split"] = split()
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    asked = os.environ.get("FUSED_MIXUP_CPU")
+    if asked and asked != _C.cpu_capability():
+        print(json.dumps({"on": _C.cpu_capability()}))  # this CPU does not have it
+        sys.exit()
+    main()

@@ -1,0 +1,247 @@
+"""The CPU kernels under sanitizers, on each instruction set, in processes of their own.
+
+tests/sanitized/build.py builds the module, tests/sanitized/grid.py runs every op against the
+reference. FUSED_MIXUP_GRID=full takes the whole grid, and ThreadSanitizer for the baseline too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import os
+import re
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sanitized import build
+
+from fused_mixup import ops
+
+GRID = str(build.HERE / "grid.py")
+FULL = os.environ.get("FUSED_MIXUP_GRID") == "full"
+CAPABILITY = torch.backends.cpu.get_cpu_capability()  # "DEFAULT", "AVX2", "AVX512"
+HAS_AVX2 = "AVX" in CAPABILITY
+X86 = os.uname().machine == "x86_64"
+
+# Kind of build, instruction set. Races are in the walks, which are the same for each set.
+RUNS = [("address", "avx512"), ("address", "avx2"), ("address", "baseline"), ("thread", "")]
+RUNS += [("avx512", "avx512")]
+RUNS += [("thread", "baseline")] if FULL else []
+
+# What is called in the process, given an array p of 64 floats; what the report says.
+PLANTED = {
+    ("address", "read past a tensor"): ("c.planted_read(p, i64(64))", "heap-buffer-overflow"),
+    ("address", "write before a tensor"): ("c.planted_write(p, i64(-1))", "heap-buffer-overflow"),
+    ("address", "signed overflow"): (
+        "c.planted_signed_overflow(2**31 - 1, 1)",
+        "runtime error: signed integer overflow",
+    ),
+    ("address", "float cast"): (
+        "c.planted_float_cast(ctypes.c_float(1e20))",
+        "runtime error: 1e+20 is outside the range",
+    ),
+    ("address", "shift"): ("c.planted_shift(1, 40)", "runtime error: shift exponent 40"),
+    ("address", "vector index"): ("c.planted_vector_index(i64(4))", "Assertion '__n < this->size"),
+    ("thread", "race"): ("c.planted_race(p)", "ThreadSanitizer: data race"),
+}
+NOTHING = "c.planted_no_race(p); c.planted_read(p, i64(63)); c.planted_signed_overflow(1, 2)"
+# Each call in a fork, so that PyTorch is loaded once; the report follows its line on stderr.
+CALLS = """
+import ctypes, os, sys, torch
+from fused_mixup import _C
+c, i64 = ctypes.CDLL(_C.__file__), ctypes.c_int64
+print(_C.__file__, flush=True)
+for call in sys.argv[1:]:
+    print("CALL", call, file=sys.stderr, flush=True)
+    if os.fork() == 0:
+        x = torch.zeros(64)
+        p = ctypes.c_void_p(x.data_ptr())
+        exec(call)
+        os._exit(0)
+    print("ENDED", os.waitstatus_to_exitcode(os.wait()[1]), file=sys.stderr, flush=True)
+"""
+
+
+def why_not(kind: str, instruction_set: str = "") -> str | None:
+    if kind == "avx512" and CAPABILITY != "AVX512":
+        return "this CPU has no AVX-512; its source runs in the address build, on stand-ins"
+    if instruction_set == "avx2" and not HAS_AVX2:
+        return "this CPU has no AVX2"
+    if kind == "address" and not X86:
+        return "the choice among instruction sets that this build is about exists on x86-64 only"
+    return build.launch(kind).why_not
+
+
+class Jobs:
+    """Builds and runs side by side, each run from when its build is ready."""
+
+    def __init__(self, size: int) -> None:
+        self.pool = ThreadPoolExecutor(size)
+        # A build waits for its objects, which take the pool: its own wait must not.
+        self.waiting = ThreadPoolExecutor(len(build.KINDS))
+        kinds = [k for k in dict.fromkeys(kind for kind, _ in RUNS) if why_not(k) is None]
+        self.folders = {kind: self.waiting.submit(build.module, kind, self.pool) for kind in kinds}
+        self.grids: dict[tuple[str, str], Future] = {}
+        for kind, future in self.folders.items():
+            future.add_done_callback(functools.partial(self._start, kind))
+
+    def _start(self, kind: str, built: Future) -> None:
+        if built.exception() is None:
+            for run in RUNS:
+                if run[0] == kind and why_not(*run) is None:
+                    self.grids[run] = self.pool.submit(
+                        build.run, kind, built.result(), [GRID], FUSED_MIXUP_CPU=run[1]
+                    )
+
+    def folder(self, kind: str) -> Path:
+        return self.folders[kind].result()
+
+    def grid(self, kind: str, instruction_set: str):
+        self.folder(kind)
+        return self.grids[kind, instruction_set].result()
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    made = Jobs(int(os.environ.get("MAX_JOBS") or min(os.cpu_count() or 1, 8)))
+    yield made
+    for pool in (made.waiting, made.pool):
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="module")
+def planted(jobs):
+    """kind -> (file of the module, call -> (exit status, report))"""
+
+    @functools.cache
+    def run(kind):
+        calls = [NOTHING, *(call for (k, _), (call, _) in PLANTED.items() if k == kind)]
+        done = build.run(kind, jobs.folder(kind), ["-c", CALLS, *calls])
+        assert done.returncode == 0, done.stderr
+        parts = re.findall(r"^CALL (.*?)\n(.*?)^ENDED (\S+)$", done.stderr, re.S | re.M)
+        return Path(done.stdout.strip()), {c: (int(code), text) for c, text, code in parts}
+
+    return run
+
+
+@pytest.mark.parametrize(("kind", "name"), PLANTED, ids=str)
+def test_a_planted_bug_ends_the_process(planted, kind, name):
+    if why_not(kind):
+        pytest.skip(why_not(kind))
+    call, report = PLANTED[kind, name]
+    code, text = planted(kind)[1][call]
+    assert code != 0 and report in text, text
+
+
+@pytest.mark.parametrize("kind", ["address", "thread"])
+def test_no_bug_no_report(jobs, planted, kind):
+    if why_not(kind):
+        pytest.skip(why_not(kind))
+    module, ended = planted(kind)
+    assert module.is_relative_to(jobs.folder(kind))
+    assert ended[NOTHING] == (0, "")
+
+
+@pytest.mark.parametrize(("kind", "instruction_set"), RUNS, ids=str)
+def test_every_op(jobs, kind, instruction_set):
+    if why_not(kind, instruction_set):
+        pytest.skip(why_not(kind, instruction_set))
+    done = jobs.grid(kind, instruction_set)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["on"] == (instruction_set or result["on"])
+    assert Path(result["module"]).is_relative_to(jobs.folder(kind))
+    assert result["compared"].keys() == ops.SCHEMAS.keys()
+    assert min(result["compared"].values()) > 200, result
+    if kind == "thread":  # through the threads that the sanitizer sees
+        assert result["split"] > 1000
+    assert "Sanitizer" not in done.stderr, done.stderr
+
+
+# ------------------------------------------------------------------ the AVX-512 stand-ins
+
+
+@pytest.fixture(scope="module")
+def instructions():
+    if not X86 or isinstance(build.compiler(), str):
+        pytest.skip("the CPU's own instructions are compared with on x86-64, by a C++ compiler")
+    return ctypes.CDLL(str(build.stand_ins()))
+
+
+def call(function, *inputs):
+    """f(a, b, c, out) on arrays of 64-byte vectors; the vectors that it writes."""
+    inputs = [np.ascontiguousarray(a).view(np.uint8).reshape(-1, 64) for a in inputs]
+    inputs += [inputs[0]] * (3 - len(inputs))
+    out = np.zeros_like(inputs[0])
+    for i in range(len(out)):
+        function(*(ctypes.c_void_p(a[i].ctypes.data) for a in (*inputs, out)))
+    return out
+
+
+def random_bits(dtype, count=3):
+    """Operands of random bits (all exponents, NaNs), with special values against each other."""
+    rng = np.random.default_rng(0)
+    info = np.finfo(dtype)
+    special = [0, -0.0, 1, -1, np.inf, -np.inf, np.nan, -np.nan, info.tiny, info.max, info.min]
+    special += [info.smallest_subnormal, 65504, 65519.996, 65520, 2**-24, 2**-25, 2**-14, 0.5, 1.5]
+    special += [2.5, 255.5, 2.0**31, -(2.0**31), 2147483520.0, 1 + info.eps, 1 - info.eps]
+    with np.errstate(over="ignore"):
+        special = np.array(special, dtype)
+    pairs = np.array([(a, b, c) for a in special for b in special for c in special[:9]])
+    lanes = 64 // np.dtype(dtype).itemsize
+    random = rng.integers(0, 256, (count, 3000, 64), np.uint8).view(dtype)
+    # Of similar size, so that sums cancel and fused products differ from rounded ones.
+    usual = rng.standard_normal((count, 3000, lanes)).astype(dtype)
+    pairs = np.resize(pairs.T, (3, -(-pairs.shape[0] // lanes) * lanes)).reshape(3, -1, lanes)
+    return [np.concatenate(parts) for parts in zip(random, usual, pairs, strict=True)]
+
+
+def halfway(dtype):
+    """Every half as a float32, and the points midway between neighbours and beside them."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    bits = halves.view(np.uint32)
+    near = np.concatenate(
+        [bits + np.uint32(d) for d in (0, 1, 2**32 - 1, 0xFFF, 0x1000, 0x1001, 0x800)]
+    )
+    denormal = np.arange(-4100, 4100, dtype=np.float32) * np.float32(2**-26)
+    return np.concatenate([near.astype(np.uint32), np.resize(denormal, 8208).view(np.uint32)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    "max_ps min_ps max_pd fmadd_ps fmadd_pd cvtph_ps cvtps_ph cvtps_epi32 cvtepi32_ps "
+    "cvtepu16_epi32 cvtepu8_epi32 slli_epi32".split(),
+)
+def test_a_stand_in_equals_the_instruction(instructions, name):
+    if not HAS_AVX2:
+        pytest.skip("this CPU has no AVX2 to compare with")
+    dtype = np.float64 if name.endswith("pd") else np.float32
+    inputs = random_bits(dtype)
+    if name == "cvtps_ph":
+        inputs = [np.concatenate([inputs[0].reshape(-1), halfway(dtype).view(np.float32)])]
+    if name == "cvtph_ps":  # 32 bytes of each 64 are read
+        inputs = [np.arange(2**16, dtype=np.uint16).reshape(-1, 16).repeat(2, 0).reshape(-1, 32)]
+    got = call(getattr(instructions, f"stand_in_{name}"), *inputs)
+    expected = call(getattr(instructions, f"real_{name}"), *inputs)
+    if name.startswith("fmadd"):  # which NaN comes out of three is no one's promise
+        got, expected = (
+            np.where(np.isnan(a), 0, a) for a in (got.view(dtype), expected.view(dtype))
+        )
+        got, expected = got.view(np.uint8), expected.view(np.uint8)
+    wrong = np.flatnonzero((got != expected).any(1))
+    assert not len(wrong), [a.reshape(len(got), -1)[wrong[0]] for a in inputs]
+
+
+def test_narrowing_stand_ins_do_as_documented(instructions):
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 2**32, (5000, 16), np.uint32)
+    a[::2] >>= rng.integers(0, 32, (2500, 16), np.uint32)
+    a[0] = [0, 1, 254, 255, 256, 257, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, *range(5)]
+    got = call(instructions.stand_in_cvtepi32_epi16, a)[:, :32].view(np.uint16)
+    assert (got == a.astype(np.uint16)).all()
+    got = call(instructions.stand_in_cvtusepi32_epi8, a)[:, :16]
+    assert (got == np.minimum(a, 255)).all()
