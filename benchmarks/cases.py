@@ -7,7 +7,7 @@ checks our result against the reference before it is timed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
 
@@ -24,18 +24,19 @@ LAM = 0.3
 
 @dataclass
 class Case:
-    """One comparison. ``bytes`` is what the work must move at least; None: no floor is quoted."""
+    """One comparison. ``bytes`` is what the work must move at least; None: no floor is quoted.
+
+    ``clock``: "device" for the work itself, "host" for what a call costs the host, "graph" for the
+    work in a CUDA graph. ``goals``, for a GPU of the H200's class: "floor" for the share of the
+    floor, "us" for microseconds at most, a peer's name for how many times faster ours should be.
+    """
 
     name: str
     ours: Callable[[], object]
     peers: dict[str, Callable[[], object]]
     bytes: int | None
-
-
-def check(got: torch.Tensor, expected: torch.Tensor, name: str, rtol: float = 0.0) -> None:
-    if rtol == 0.0:
-        assert torch.equal(got, expected), f"{name}: differs from the reference"
-    torch.testing.assert_close(got, expected, rtol=rtol, atol=rtol, msg=lambda m: f"{name}: {m}")
+    clock: str = "device"
+    goals: dict[str, float] = field(default_factory=dict)
 
 
 def in_turn(tensors: list[torch.Tensor], run: Callable[[torch.Tensor], object]) -> Callable:
@@ -52,6 +53,10 @@ def eager_elem(x: torch.Tensor, lam: list[float]) -> None:  # timm, mode "elem"
     original = x.clone()
     for i, own in enumerate(lam):
         x[i] = original[i] * own + original[len(lam) - 1 - i] * (1 - own)
+
+
+def compiled_flip(x: torch.Tensor) -> None:  # the equation, for torch.compile
+    x.copy_(x * LAM + x.flip(0) * (1.0 - LAM))
 
 
 def mixing(device: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Iterator[Case]:
@@ -85,24 +90,38 @@ def mixing(device: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Iterator[
     for name, plan in (("flip", flip), ("permutation", permutation), ("cut", cut), ("elem", elem)):
         with fm.backend("reference"):
             expected = fm.mix(xs[0], plan)
-        check(fm.mix_(xs[0].clone(), plan), expected, name)
+        got = fm.mix_(xs[0].clone(), plan)
+        assert torch.equal(got, expected), f"{label} {name}: differs from the reference"
+        del got, expected
 
     def ours(plan: MixPlan) -> Callable[[], object]:
         return in_turn(xs, lambda x: fm.mix_(x, plan))
 
     memcpy = {"copy of N": in_turn(xs, lambda x: out.copy_(x))}
     flips = {"timm's lines": in_turn(xs, eager_flip), **memcpy}
-    yield Case(f"mix_ flip, {label}", ours(flip), flips, 2 * size)
+    if device == "cuda":
+        # Our own 16-byte copy, and the equation as the compiler fuses it.
+        stay = MixPlan.identity(b)
+        flips["mix out of place, identity"] = in_turn(xs, lambda x: fm.mix(x, stay, out=out))
+        compiled = torch.compile(compiled_flip, dynamic=False)
+        flips["torch.compile"] = in_turn(xs, compiled)
+    goals = {"floor": 0.95, "timm's lines": 4.2, "torch.compile": 2.2}
+    yield Case(f"mix_ flip, {label}", ours(flip), flips, 2 * size, goals=goals)
     gathered = {
         "eager": in_turn(xs, lambda x: x * LAM + x[shuffled] * (1 - LAM)),
         "mix_ flip": ours(flip),
     }
-    yield Case(f"mix_ permutation, {label}", ours(permutation), gathered, 2 * size)
+    goals = {"floor": 0.92 if b <= 256 else 0.86}
+    yield Case(f"mix_ permutation, {label}", ours(permutation), gathered, 2 * size, goals=goals)
     weights = lam.tolist()
     one_by_one = {"timm's elem lines": in_turn(xs, lambda x: eager_elem(x, weights))}
-    yield Case(f"mix_ per sample, {label}", ours(elem), one_by_one, 2 * size)
+    if b <= 256:  # its launches alone would take seconds
+        goals = {"timm's elem lines": 60}
+        yield Case(f"mix_ per sample, {label}", ours(elem), one_by_one, 2 * size, goals=goals)
     area = 2 * size * (bottom - top) * (right - left) // (height * width)
-    yield Case(f"mix_ CutMix ¼, {label}", ours(cut), {"timm's lines": in_turn(xs, eager_cut)}, area)
+    cuts = {"timm's lines": in_turn(xs, eager_cut)}
+    goals = {"floor": 0.75, "timm's lines": 3.8}
+    yield Case(f"mix_ CutMix ¼, {label}", ours(cut), cuts, area, goals=goals)
     rolls = {"torchvision's lines": in_turn(xs, eager_cut_roll)}
     yield Case(f"mix_ CutMix ¼ roll, {label}", ours(cut_roll), rolls, area)
 
@@ -139,23 +158,83 @@ def losses(device: str, dtype: torch.dtype, batch_size: int, num_classes: int) -
     def builtin(z: torch.Tensor) -> torch.Tensor:
         return torch.autograd.grad(F.cross_entropy(z, dense()), z)[0]
 
+    def twice(z: torch.Tensor) -> torch.Tensor:  # the labels' indices, once each
+        own, other = (
+            F.cross_entropy(z.float(), y, label_smoothing=smoothing)
+            for y in (labels, labels.flip(0))
+        )
+        return own * LAM + other * (1.0 - LAM)
+
     size = zs[0].numel() * zs[0].element_size()
     label = f"{str(dtype).removeprefix('torch.')} {batch_size}×{num_classes}"
-    rtol = 1e-5 if dtype == torch.float32 else 2e-2
-    check(ours(zs[0]), eager(zs[0]), label, rtol)
+    check_loss(ours(zs[0]), zs[0], labels, plan, num_classes, smoothing, label)
     peers = {
         "timm's lines": in_turn(zs, eager),
         "F.cross_entropy": in_turn(zs, builtin),
     }
-    yield Case(f"loss fwd+bwd, {label}", in_turn(zs, ours), peers, 3 * size)
+    goals = {"timm's lines": 5.0, "torch.compile": 1.4}
+    small = size <= 2**22
+    if device == "cuda" and not small:
+        fused = torch.compile(twice, dynamic=False)
+        peers["torch.compile"] = in_turn(zs, lambda z: torch.autograd.grad(fused(z), z)[0])
+    yield Case(f"loss fwd+bwd, {label}", in_turn(zs, ours), peers, 3 * size, goals=goals)
+    if device == "cuda" and small:
+        # Bound by launches: what the host spends, and what is left in a CUDA graph.
+        one = {"timm's lines": partial(eager, zs[0])}
+        name = f"loss fwd+bwd, {label}"
+        goals = {"us": 25, "timm's lines": 5.0}
+        yield Case(f"{name}, host", partial(ours, zs[0]), one, None, "host", goals)
+        yield Case(f"{name}, graph", partial(ours, zs[0]), one, None, "graph", {"us": 8})
+
+
+def check_loss(
+    got: torch.Tensor,
+    z: torch.Tensor,
+    labels: torch.Tensor,
+    plan: MixPlan,
+    num_classes: int,
+    smoothing: float,
+    name: str,
+) -> None:
+    """The gradient of the first rows against the reference, in float32 on the same logits.
+
+    Not all rows: the reference's temporaries would be several times the largest logits here.
+    """
+    n = min(len(z), 256)
+    pairs = labels[:n], labels.flip(0)[:n]
+    target = MixedTarget(*pairs, plan.weight[:n], num_classes, smoothing)
+    exact = z.detach()[:n].float().requires_grad_()
+    with fm.backend("reference"):
+        loss = fm.soft_target_cross_entropy(exact, target, reduction="sum")
+    (expected,) = torch.autograd.grad(loss, exact)
+    rtol = 1e-5 if z.dtype == torch.float32 else torch.finfo(z.dtype).eps
+    # Of the mean, so each row's gradient is one B-th.
+    got = got[:n].float() * len(z)
+    torch.testing.assert_close(got, expected, rtol=rtol, atol=2e-6, msg=lambda m: f"{name}: {m}")
+
+
+def host_costs(device: str) -> Iterator[Case]:
+    """What one call costs the host, on tensors so small that nothing else counts."""
+    x, z = torch.randn(8, 3, 8, 8, device=device), torch.randn(8, 10, device=device)
+    z.requires_grad_()
+    labels = torch.randint(0, 10, (8,), device=device)
+    plan = MixPlan.uniform(8, "flip", LAM)
+    target = MixedTarget.from_labels(labels, plan, 10, 0.1)
+    bare = {"bare launch": x.zero_}
+
+    def both() -> torch.Tensor:
+        return torch.autograd.grad(fm.soft_target_cross_entropy(z, target), z)[0]
+
+    yield Case("host time of mix_", lambda: fm.mix_(x, plan), bare, None, "host")
+    yield Case("host time of loss fwd+bwd", both, bare, None, "host")
 
 
 def groups(device: str) -> dict[str, Callable[[], Iterator[Case]]]:
     """The cases of one shape and dtype, by name. Each group is measured in a process of its own."""
     mixes: list[tuple[torch.dtype, tuple[int, ...]]]
     if device == "cuda":
-        mixes = [(torch.bfloat16, (1024, 3, 224, 224)), (torch.float32, (256, 3, 224, 224))]
-        sizes = [(65536, 1000), (16384, 21841), (1024, 1000)]
+        mixes = [(torch.bfloat16, (b, 3, 224, 224)) for b in (1024, 256)]
+        sizes = [(65536, 1000), (16384, 21841), (8192, 131072), (1024, 1000)]
         loss_cases = [(torch.bfloat16, *size) for size in sizes]
     else:
         mixes = [(dtype, (64, 3, 224, 224)) for dtype in (torch.float32, torch.bfloat16)]
@@ -170,4 +249,6 @@ def groups(device: str) -> dict[str, Callable[[], Iterator[Case]]]:
     for dtype, batch_size, num_classes in loss_cases:
         name = f"loss {dtype} {batch_size} {num_classes}"
         found[name] = partial(losses, device, dtype, batch_size, num_classes)
+    if device == "cuda":
+        found["host"] = partial(host_costs, device)
     return found

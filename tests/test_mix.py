@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -25,11 +26,22 @@ def to_device(plan, device):
     return plan if device == "cpu" else plan.to(device)
 
 
+def some(device, every, first, pairs):
+    """``pairs``, but one of ``every`` for Triton on a GPU, which compiles a kernel for nearly each.
+
+    A quarter of a second each would make a quarter of an hour. ``first`` moves the choice along, so
+    that over a test each plan is taken, and each layout.
+    """
+    if device == "cuda" and fm.backends.chosen("CUDA") == "triton":
+        return itertools.islice(pairs, first % every, None, every)
+    return pairs
+
+
 @pytest.mark.parametrize("dtype", BLENDABLE, ids=str)
 def test_all_plans_shapes_and_batches(device, dtype):
-    for batch_size, shape in GRID:
+    for turn, (batch_size, shape) in enumerate(GRID):
         x = values((batch_size, *shape), dtype)
-        for name, plan in plans(batch_size, shape):
+        for name, plan in some(device, 4, turn, plans(batch_size, shape)):
             expected = mix_by_hand(x, plan)
             plan = to_device(plan, device)
             got = x.to(device, copy=True)
@@ -43,10 +55,10 @@ def test_all_plans_shapes_and_batches(device, dtype):
 @pytest.mark.parametrize("shape", [[3, 7, 5], [3, 20, 33], [2, 3, 4, 5]], ids=str)
 def test_memory_layouts(device, dtype, shape):
     x = values((5, *shape), dtype)
-    for plan_name, plan in plans(5, shape):
+    for turn, (plan_name, plan) in enumerate(plans(5, shape)):
         expected = mix_by_hand(x, plan)
         plan = to_device(plan, device)
-        for name, view in layouts(x.to(device)):
+        for name, view in some(device, 7, turn, layouts(x.to(device))):
             got = fm.mix(view, plan)
             assert torch.equal(got.cpu(), expected), f"mix {plan_name} {name}"
             assert got.stride() == torch.empty_like(view).stride()
@@ -183,9 +195,11 @@ def gradient_plans(batch_size, device):
 
 def test_gradcheck_and_gradgradcheck(device):
     x = torch.randn(3, 2, 3, 4, dtype=torch.float64, device=device, requires_grad=True)
+    # On a GPU the reference sums with index_add_, in an order that changes from run to run.
+    options = {"fast_mode": True, "nondet_tol": 0.0 if device == "cpu" else 1e-12}
     for _, plan in gradient_plans(3, device):
-        assert torch.autograd.gradcheck(lambda t, p=plan: fm.mix(t, p), x, fast_mode=True)
-        assert torch.autograd.gradgradcheck(lambda t, p=plan: fm.mix(t, p), x, fast_mode=True)
+        assert torch.autograd.gradcheck(lambda t, p=plan: fm.mix(t, p), x, **options)
+        assert torch.autograd.gradgradcheck(lambda t, p=plan: fm.mix(t, p), x, **options)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -194,7 +208,7 @@ def test_backward_is_the_transpose(device, dtype, batch_size):
     shape = [3, 20, 33] if batch_size < 33 else [3, 7, 5]
     g = values((batch_size, *shape), dtype)
     acc = torch.float64 if dtype == torch.float64 else torch.float32
-    for name, plan in plans(batch_size, shape):
+    for turn, (name, plan) in enumerate(plans(batch_size, shape)):
         x = torch.zeros((batch_size, *shape), dtype=torch.float64, requires_grad=True)
         mask = torch.zeros_like(x, dtype=torch.bool)
         d = plan.spatial_dims
@@ -207,7 +221,7 @@ def test_backward_is_the_transpose(device, dtype, batch_size):
         other = x[plan.partner.long()]
         out = torch.where(mask, other, w[:, 0] * x + w[:, 1] * other)
         (expected,) = torch.autograd.grad(out, x, g.double())
-        for layout, grad in layouts(g.to(device)):
+        for layout, grad in some(device, 7, turn, layouts(g.to(device))):
             leaf = torch.zeros(g.shape, dtype=dtype, device=device, requires_grad=True)
             y = fm.mix(leaf, to_device(plan, device))
             (got,) = torch.autograd.grad(y, leaf, grad)

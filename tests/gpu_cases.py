@@ -1,0 +1,330 @@
+"""Every op with arguments for the tests on a GPU. The same table runs on the CPU and so proves it.
+
+A case makes the arguments of an op in ``fused_mixup.ops`` on the CPU, from a seed; rows that
+kernels take as plain arguments stay there, everything else moves to the device under test. What
+is expected is worked out by ``reference.py`` on the CPU, in float64 where bits are not promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from cases import BLENDABLE, FLOATS, random_boxes, values
+
+from fused_mixup import MixPlan, ops, reference
+from fused_mixup.plan_checks import is_host_row
+
+# Ops whose results all backends share bit for bit; the others sum, in an order of their own.
+EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets")
+LOSS, LOSS_BACKWARD = "soft_target_cross_entropy", "soft_target_cross_entropy_backward"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of ``op``. ``make`` draws its arguments on the CPU, tensors and plain values.
+
+    ``quick`` marks the few that stand for the rest where a run is slow: under a sanitizer, in
+    Triton's interpreter, in a CUDA graph. ``launches``: kernels that a call takes at most.
+    """
+
+    op: str
+    name: str
+    make: Callable[[], tuple]
+    quick: bool = False
+    launches: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name}".replace("torch.", "")
+
+    def args(self, device: str | torch.device = "cpu", seed: int = 0) -> list:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = self.make()
+        names = [a.name for a in getattr(ops, self.op)._schema.arguments]
+        return [moved(n, a, device) for n, a in zip(names, made, strict=True)]
+
+    def run(self, args: list) -> tuple[torch.Tensor, ...]:
+        """The op's results; what it writes in place counts as one."""
+        op = getattr(ops, self.op)
+        result = op(*args)
+        written = [
+            args[i]
+            for i, a in enumerate(op._schema.arguments)
+            if a.alias_info is not None and a.alias_info.is_write
+        ]
+        if written:
+            return tuple(written)
+        return result if isinstance(result, tuple) else (result,)
+
+    def check(self, got: tuple[torch.Tensor, ...], seed: int = 0) -> None:
+        """Compare results, on any device, with the reference's."""
+        args = self.args("cpu", seed)
+        if self.op in EXACT:
+            expected = _reference(self.op, args)
+            for a, b in zip(got, expected, strict=True):
+                assert a.dtype == b.dtype, f"{self}: {a.dtype}"
+                assert same_bits(a.cpu(), b), f"{self}: differs from the reference"
+            return
+        exact = [a.double() if _number(a) and not is_weight(a) else a for a in args]
+        for a, b in zip(got, _reference(self.op, exact), strict=True):
+            rtol, atol = tolerance(self.op, args, a.dtype)
+            a = a.cpu().double()
+            if self.op == LOSS and a.shape[1:] == (3,):
+                # Of a row that wrong labels poison, the loss is promised to be NaN, no more.
+                a, b = (t[~b.isnan().any(1)] for t in (a, b))
+            torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True, msg=self._says)
+
+    def _says(self, text: str) -> str:
+        return f"{self}: {text}"
+
+
+def _number(a: object) -> bool:
+    return isinstance(a, torch.Tensor) and a.is_floating_point()
+
+
+def is_weight(a: torch.Tensor) -> bool:
+    """Two columns: weights of rows, which every backend takes as they are."""
+    return a.ndim == 2 and a.shape[1] == 2
+
+
+def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
+    result = getattr(reference, op)(*args)
+    if result is None:  # in place: x is the first argument, out the last
+        return (args[-1] if op == "mix_out" else args[0],)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal, with NaN equal to NaN (poisoned labels)."""
+    if a.shape != b.shape:
+        return False
+    if not a.is_floating_point() or a.dtype.itemsize == 1:
+        return torch.equal(a.view(torch.uint8), b.view(torch.uint8)) if a.ndim else bool(a == b)
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def tolerance(op: str, args: list, dtype: torch.dtype) -> tuple[float, float]:
+    """rtol, atol against float64: one rounding to ``dtype``, and sums in the arithmetic type."""
+    double = dtype == torch.float64
+    rounding = torch.finfo(dtype).eps / 2 * 1.01
+    denormal = 6e-8 if dtype == torch.float16 else 0.0  # half of float16's smallest number
+    if op == "mix_backward":
+        # Up to three products are summed (see partner_of), and weights rounded to float32.
+        size = max((float(a.abs().max()) for a in args[:1] if a.numel()), default=0.0)
+        return rounding, (1e-15 if double else 1e-6) * size + denormal
+    if op == LOSS:  # sums of up to 5000 exponentials, each to two units in the last place
+        return (1e-12, 1e-12) if double else (3e-6, 1e-5)
+    upstream, logits = args[0], args[1]
+    scale = float(upstream.abs().max()) if upstream.numel() else 0.0
+    if args[-1] == reference.MEAN:
+        scale /= max(logits.shape[0], 1)
+    relative = 1e-12 if double else 3e-6
+    return relative + (0 if double else rounding), (1e-12 if double else 2e-6) * scale + denormal
+
+
+def moved(name: str, value: object, device: str | torch.device) -> object:
+    """``value`` on ``device`` with its strides, its offset and what lies around it."""
+    if not isinstance(value, torch.Tensor) or torch.device(device).type == "cpu":
+        return value
+    if name in ("blend", "box", "weight") and is_host_row(value) and value.shape[0]:
+        return value  # travels as plain arguments
+    whole = torch.empty(0, dtype=value.dtype).set_(value.untyped_storage()).to(device)
+    return whole.as_strided(value.shape, value.stride(), value.storage_offset())
+
+
+# ------------------------------------------------------------------ batches and plans
+
+
+def laid_out(size: int, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> torch.Tensor:
+    x = values((size, *shape), dtype)
+    if layout == "channels_last":
+        return x.contiguous(memory_format=torch.channels_last)
+    if layout == "offset":  # no row starts on a 16-byte boundary
+        flat = torch.zeros(x.numel() + 3, dtype=dtype)
+        return flat[3:].view(x.shape).copy_(x)
+    if layout == "strided":
+        apart = torch.zeros((*x.shape, 2), dtype=dtype)
+        return apart[..., 0].copy_(x)
+    if layout == "transposed":
+        return x.transpose(0, 1).contiguous().transpose(0, 1)
+    return x
+
+
+def partner_of(pairing: str, size: int) -> str | torch.Tensor:
+    if pairing == "permutation":
+        return torch.randperm(size)
+    # Two samples share a partner, and half of them are nobody's.
+    return torch.arange(size) // 2 if pairing == "many" else pairing
+
+
+def plan_of(rows: str, pairing: str, size: int, spatial: tuple[int, ...]) -> MixPlan:
+    partner = partner_of(pairing, size)
+    inner = [n // 4 for n in spatial] + [3 * n // 4 for n in spatial]
+    if rows == "mixup":
+        return MixPlan.uniform(size, partner, 0.3)
+    if rows == "cutmix":
+        return MixPlan.uniform(size, partner, 0.6, inner)
+    lam = torch.rand(size, dtype=torch.float64)
+    if rows == "lam":
+        return MixPlan.per_sample(lam, partner)
+    boxes = random_boxes(size, spatial)
+    if rows == "boxes":
+        return MixPlan.per_sample(lam, partner, boxes, torch.ones(size, dtype=torch.bool))
+    lam[1::3] = 1.0  # "both": rows that stay, rows that become their partner, cut and blended
+    lam[2::5] = 0.0
+    return MixPlan.per_sample(lam, partner, boxes, torch.arange(size) % 3 == 0)
+
+
+PAIRINGS = ("flip", "roll", "permutation", "many", "self")
+Batch = tuple[int, tuple[int, ...], torch.dtype, str, str, str]
+
+
+def batches(dtypes: tuple[torch.dtype, ...]) -> Iterator[tuple[Batch, bool]]:
+    """(size, shape, dtype, layout, pairing, rows) of a batch, and whether it is a quick one."""
+    image, aligned, f32 = (3, 7, 5), (3, 16, 16), torch.float32
+    for pairing in ("flip", "permutation"):
+        yield (3, image, f32, "contiguous", pairing, "both"), True
+        yield (4, aligned, f32, "contiguous", pairing, "mixup"), True  # host rows
+    yield (4, aligned, f32, "contiguous", "roll", "cutmix"), True
+    for dtype in dtypes:
+        yield (33, aligned, dtype, "contiguous", "flip", "lam"), False
+        yield (33, aligned, dtype, "contiguous", "many", "both"), False
+    for size in (0, 1, 2, 3, 33, 257):
+        for pairing in ("roll", "many", "self") if size == 3 else PAIRINGS:  # the others: above
+            yield (size, image, f32, "contiguous", pairing, "both"), False
+    for layout in ("channels_last", "offset", "strided", "transposed"):
+        for pairing, rows in (("flip", "cutmix"), ("permutation", "both")):
+            yield (5, (3, 20, 33), torch.bfloat16, layout, pairing, rows), False
+    for shape in ((17,), (2, 3, 4, 5), (9001,)):  # audio, volumes, several tiles
+        for pairing in ("flip", "permutation"):
+            yield (5, shape, torch.bfloat16, "contiguous", pairing, "both"), False
+
+
+def mix_args(op: str, batch: Batch) -> tuple:
+    size, shape, dtype, layout, pairing, rows = batch
+    spatial = shape if len(shape) == 1 else shape[1:]
+    plan = plan_of(rows, pairing, size, spatial)
+    x = laid_out(size, shape, dtype, layout)
+    args = (plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    if op == "mix_out":
+        return x, *args, torch.zeros((*shape, size), dtype=dtype).movedim(-1, 0)
+    if op == "paste_":
+        return x, args[0], plan.box, plan.rule
+    if op == "mix_backward":
+        lists = (None, None)
+        if plan.pairing == "tensor":
+            lists = ops.transpose_pairing(plan.partner)
+        return x, args[0], *lists, *args[1:]
+    return x, *args
+
+
+def mix_cases() -> Iterator[Case]:
+    for op, dtypes in (
+        ("mix_", BLENDABLE),
+        ("mix", BLENDABLE),
+        ("mix_out", BLENDABLE),
+        ("mix_backward", FLOATS),
+        ("paste_", (torch.bool, torch.int64, torch.complex128, torch.bfloat16)),
+    ):
+        for batch, quick in batches(dtypes):
+            if op == "paste_" and batch[-1] in ("mixup", "lam", "both"):
+                batch = (*batch[:-1], "boxes")
+            size, shape, dtype, layout, pairing, rows = batch
+            sizes = "x".join(map(str, (size, *shape)))
+            name = f"{dtype} {sizes} {layout} {pairing} {rows}"
+            yield Case(op, name, partial(mix_args, op, batch), quick)
+
+
+# ------------------------------------------------------------------ labels and logits
+
+
+def labels_of(size: int, inner: tuple[int, ...], classes: int, wrong: bool) -> torch.Tensor:
+    labels = torch.randint(0, classes, (size, *inner))
+    if wrong and size > 2:  # the checks cannot see them on a GPU: their rows become NaN
+        labels[1], labels[2] = classes, -(2**40)
+    return labels
+
+
+def target_args(pairing: str, rows: str, dtype: torch.dtype, *labels) -> tuple:
+    y = labels_of(*labels)
+    plan = plan_of(rows, pairing, len(y), ())
+    return y, plan.partner_or_none, plan.weight, plan.rule, labels[2], 0.1, dtype
+
+
+def target_cases() -> Iterator[Case]:
+    grid: list[tuple] = [("flip", "mixup", torch.float32, 4, (), 10, False, True)]
+    grid += [("permutation", "lam", torch.float32, 3, (), 33, True, True)]
+    grid += [(p, "lam", d, 33, (), 1000, False) for p in ("flip", "many") for d in FLOATS]
+    grid += [("roll", "lam", torch.float32, n, (), 7, False) for n in (0, 1, 2, 3, 257)]
+    grid += [("permutation", "mixup", torch.bfloat16, 5, (3, 5), 9, True)]
+    for pairing, rows, dtype, size, inner, classes, wrong, *quick in grid:
+        name = f"{dtype} {size}x{classes}{inner or ''} {pairing} {rows}{' wrong' * wrong}"
+        make = partial(target_args, pairing, rows, dtype, size, inner, classes, wrong)
+        yield Case("mix_targets", name, make, bool(quick))
+
+
+def loss_args(kind: str, reduction: int, smoothing: float, dtype, size, classes, layout) -> tuple:
+    """Logits, then ``target … reduction``."""
+    z = torch.randn(size, classes + 3) * 4
+    z = z.t().contiguous().t() if layout == "transposed" else z
+    z = z.to(dtype)[:, 1 : classes + 1]  # "wide": rows that start anywhere
+    z = z.contiguous() if layout == "contiguous" else z
+    if kind.startswith("dense"):
+        t = torch.rand(size, classes)
+        t[:, ::3] = 0
+        t = t.to(torch.float32 if kind == "dense32" and dtype != torch.float64 else dtype)
+        return z, t, None, None, 0.0, smoothing, reduction
+    y = labels_of(size, (), classes, kind == "wrong")
+    rows = "mixup" if kind == "host" else "lam"
+    weight = plan_of(rows, "flip", size, ()).weight
+    return z, y, y.flip(0), weight, smoothing, smoothing / 2, reduction
+
+
+def backward_args(*spec) -> tuple:
+    z, *rest = loss_args(*spec)
+    _, stats = reference.soft_target_cross_entropy(
+        z.double(), *(a.double() if _number(a) and not is_weight(a) else a for a in rest)
+    )
+    acc = torch.float64 if z.dtype == torch.float64 else torch.float32
+    rows = (len(z),) if rest[-1] == reference.NONE else ()
+    upstream = (torch.rand(rows, dtype=torch.float64) + 0.5).to(acc)
+    return upstream, z, stats.to(acc), *rest
+
+
+def loss_cases() -> Iterator[Case]:
+    mean, total, none = reference.MEAN, reference.SUM, reference.NONE
+    f32, plain = torch.float32, "contiguous"
+    grid: list[tuple] = [("host", none, 0.0, f32, 3, 33, plain)]
+    grid += [("rows", none, 0.1, f32, 3, 40, plain), ("dense", none, 0.1, f32, 3, 40, plain)]
+    quick = len(grid)
+    for dtype in FLOATS:
+        grid += [(kind, mean, 0.1, dtype, 33, 1000, plain) for kind in ("host", "dense32")]
+        grid += [(kind, total, 0.0, dtype, 33, 33, plain) for kind in ("rows", "dense")]
+    for size in (0, 1, 2, 3, 33, 257):
+        grid += [(kind, mean, 0.1, f32, size, 10, plain) for kind in ("rows", "dense")]
+        grid += [("host", none, 0.0, torch.bfloat16, size, 1000, plain)]
+    grid += [(k, none, 0.1, f32, 5, c, plain) for k in ("rows", "dense") for c in (1, 2049, 5000)]
+    grid += [("rows", none, 0.1, torch.bfloat16, 4, 40000, plain)]
+    grid += [(k, total, 0.1, f32, 8, 40, w) for k in ("rows", "dense") for w in WIDE]
+    grid += [("wrong", none, 0.1, f32, 5, 12, plain)]
+    for i, (kind, reduction, smoothing, dtype, size, classes, layout) in enumerate(grid):
+        word = ("mean", "sum", "none")[reduction]
+        name = f"{dtype} {size}x{classes} {layout} {kind} {word} {smoothing}"
+        spec = (kind, reduction, smoothing, dtype, size, classes, layout)
+        # A kernel of its own sums the rows.
+        launches = 1 if reduction == none else 2
+        yield Case(LOSS, name, partial(loss_args, *spec), i < quick, launches)
+        yield Case(LOSS_BACKWARD, name, partial(backward_args, *spec), i < quick)
+
+
+WIDE = ("wide", "transposed")
+CASES = [*mix_cases(), *target_cases(), *loss_cases()]
+QUICK = [case for case in CASES if case.quick]
+
+
+def cases_of(op: str) -> list[Case]:
+    """The quick cases of an op: rows on the host, and a row for each sample."""
+    return [case for case in QUICK if case.op == op]

@@ -1,0 +1,58 @@
+"""Every op once or twice with each backend, on small inputs: what a sanitizer is run on.
+
+    python tests/gpu_small.py [--device cuda] [--backends native,triton]
+
+Inputs are made on the host and results compared there, so that nearly all that a sanitizer watches
+are kernels of this package. Exits with 1 where a result is wrong, with 3 where no backend can run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+import torch
+from gpu_cases import CASES, QUICK, Case, mix_args
+
+import fused_mixup as fm
+from fused_mixup import backends
+
+BY_VECTOR = [case for case in CASES if "5x3x20x33 offset" in str(case) or "bool" in str(case)]
+
+
+def beyond_shared_memory() -> list[Case]:
+    """More rows than a block of shared memory holds: the native walk, Triton's scratch."""
+    batch = (15000, (3,), torch.float32, "contiguous")
+    return [
+        Case("mix_", f"15000x3 {pairing}", partial(mix_args, "mix_", (*batch, pairing, "lam")))
+        for pairing in ("permutation", "roll")
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--backends", default="native,triton")
+    chosen = parser.parse_args()
+    key = chosen.device.partition(":")[0].upper()
+    ran = failed = 0
+    for backend in chosen.backends.split(","):
+        why = backends.reason_unavailable(backend, key)
+        if why is not None:
+            print(f"left out: {backend}: {why}")
+            continue
+        with fm.backend(backend):
+            for case in [*QUICK, *BY_VECTOR, *beyond_shared_memory()]:
+                ran += 1
+                try:
+                    case.check(case.run(case.args(chosen.device)))
+                except AssertionError as error:
+                    failed += 1
+                    print(f"WRONG with {backend}: {error}")
+    print(f"{ran} calls, {failed} wrong")
+    sys.exit(3 if ran == 0 else failed > 0)
+
+
+if __name__ == "__main__":
+    main()

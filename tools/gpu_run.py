@@ -1,0 +1,261 @@
+"""Runs stages within a time limit, and leaves what they printed and a summary in a folder.
+
+The stages of `make gpu` stand in gpu_stages.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GRACE = 5.0  # seconds that a process has to end by itself once it is told to
+LOG_BYTES = 120_000  # kept of one stage's output: the first quarter and the end
+
+
+@dataclass(frozen=True)
+class Done:
+    """How one command ended. ``status`` is None where it ran out of time."""
+
+    status: int | None
+    output: str
+
+
+Reader = Callable[[list[Done]], tuple[bool, str]]  # (passed, detail)
+
+
+def by_status(done: list[Done]) -> tuple[bool, str]:
+    bad = [d.status for d in done if d.status != 0]
+    return not bad, f"exit status {bad[0]}" if bad else ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Commands that run side by side, and one line in the table.
+
+    ``missing`` is the reason to skip it, None to run it. ``read`` turns what the commands printed
+    and left into a verdict; ``limit`` is the stage's share of the time, in seconds. "{seconds}" in
+    a command stands for what remains of it for a command that watches the clock itself.
+    """
+
+    name: str
+    commands: Sequence[Sequence[str]]
+    log: str
+    limit: float
+    missing: str | None = None
+    read: Reader = by_status
+    env: dict[str, str] = field(default_factory=dict)
+    leaves: tuple[str, ...] = ()  # files that the commands write beside the log
+
+
+@dataclass
+class Result:
+    stage: str
+    result: str  # passed, FAILED, skipped
+    seconds: float
+    detail: str
+
+
+# ------------------------------------------------------------------ running
+
+
+class Children:
+    """The processes that are running, so that an interrupted run leaves none behind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen] = set()
+        self.stopped = False
+
+    def run(self, command: Sequence[str], env: dict[str, str], deadline: float, log: Path) -> Done:
+        # To a file, not a pipe: what a stopped command had written must not be lost.
+        with log.open("wb") as file:
+            if self.stopped:
+                return Done(None, "")
+            try:
+                process = subprocess.Popen(
+                    list(command),
+                    cwd=ROOT,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a group of its own, which can be stopped as one
+                )
+            except OSError as error:
+                return Done(127, f"cannot run {command[0]}: {error.strerror}")
+            with self._lock:
+                self._running.add(process)
+            try:
+                status: int | None = process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                stop(process)
+                status = None
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+        return Done(status, log.read_text(encoding="utf-8", errors="replace"))
+
+    def stop_all(self) -> None:
+        self.stopped = True
+        with self._lock:
+            running = list(self._running)
+        for process in running:
+            stop(process)
+
+
+def stop(process: subprocess.Popen) -> None:
+    for how, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, how)
+            process.wait(patience)
+            return
+
+
+def run_stage(stage: Stage, seconds: float, out: Path, children: Children) -> Result:
+    """Run one stage within ``seconds`` and add its output to its log in ``out``."""
+    if stage.missing is not None:
+        return Result(stage.name, "skipped", 0.0, stage.missing)
+    print(f"gpu: {stage.name} … (at most {seconds:.0f} s)", flush=True)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(stage.commands)) as pool:
+        logs = [Path(folder, str(i)) for i in range(len(stage.commands))]
+        deadline = start + seconds
+        own = str(round(seconds * 0.85))  # with room to start up and to write results
+        commands = [[word.replace("{seconds}", own) for word in c] for c in stage.commands]
+        done = list(
+            pool.map(
+                lambda command, log: children.run(command, stage.env, deadline, log),
+                commands,
+                logs,
+            )
+        )
+    spent = time.monotonic() - start
+    append_log(out / stage.log, stage.name, done)
+    try:
+        passed, detail = stage.read(done)
+    except (OSError, ValueError, KeyError) as error:  # a crash leaves files cut short, or none
+        passed, detail = False, f"no result to read ({error.__class__.__name__}: {error})"
+    crash = next((d.status for d in done if d.status is not None and d.status < 0), None)
+    if children.stopped:
+        passed, detail = False, f"interrupted; {detail}"
+    elif any(d.status is None for d in done):
+        passed, detail = False, f"ran out of time after {spent:.0f} s; {detail}"
+    elif crash is not None:
+        name = signal.Signals(-crash).name
+        passed, detail = False, f"crashed ({name}); {detail}"
+    if detail.startswith("skipped: ") and passed:
+        return Result(stage.name, "skipped", spent, detail.removeprefix("skipped: "))
+    return Result(stage.name, "passed" if passed else "FAILED", spent, detail.rstrip("; "))
+
+
+def append_log(path: Path, name: str, done: list[Done]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        for i, d in enumerate(done):
+            text = d.output.replace(str(ROOT), ".")
+            most = LOG_BYTES // len(done)
+            if len(text) > most:
+                text = f"{text[: most // 4]}\n… cut …\n{text[-most * 3 // 4 :]}"
+            ended = "ran out of time" if d.status is None else f"exit status {d.status}"
+            part = f" {i + 1} of {len(done)}" if len(done) > 1 else ""
+            file.write(f"===== {name}{part}: {ended}\n{text.rstrip()}\n\n")
+
+
+def shares(groups: Sequence[Sequence[Stage]], left: float) -> float:
+    """What the limits of the groups still to run are multiplied with, so that all of them fit."""
+    wanted = sum(
+        max((s.limit for s in group if s.missing is None), default=0.0) for group in groups
+    )
+    return min(1.0, max(left, 0.0) / wanted) if wanted else 1.0
+
+
+def run_all(
+    groups: Sequence[Sequence[Stage]], out: Path, head: dict, deadline: float
+) -> list[Result]:
+    """Run group after group, the stages of a group side by side. ``deadline``: time.monotonic()."""
+    out.mkdir(parents=True, exist_ok=True)
+    for stage in (stage for group in groups for stage in group):
+        for old in (stage.log, *stage.leaves):
+            (out / old).unlink(missing_ok=True)
+    results: list[Result] = []
+    children = Children()
+
+    def interrupt(*_args) -> None:
+        children.stop_all()
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, interrupt) for s in SIGNALS} if main_thread else {}
+    write_summary(out, head, results, groups)
+    try:
+        for i, group in enumerate(groups):
+            share = shares(groups[i:], deadline - time.monotonic())
+            with ThreadPoolExecutor(max(len(group), 1)) as pool:
+                running = [
+                    pool.submit(run_stage, stage, stage.limit * share, out, children)
+                    for stage in group
+                    if not children.stopped
+                ]
+                for future in running:
+                    result = future.result()
+                    results.append(result)
+                    print(
+                        f"gpu: {result.stage}: {result.result} after {result.seconds:.0f} s"
+                        + (f", {result.detail}" if result.detail else ""),
+                        flush=True,
+                    )
+                    write_summary(out, head, results, groups)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return results
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+# ------------------------------------------------------------------ what is left behind
+
+
+def write_summary(
+    out: Path, head: dict, results: list[Result], groups: Sequence[Sequence[Stage]]
+) -> None:
+    ran = {r.stage for r in results}
+    summary = {
+        **head,
+        "finished": all(s.name in ran for group in groups for s in group),
+        "failed": [r.stage for r in results if r.result == "FAILED"],
+        "stages": [{**vars(r), "seconds": round(r.seconds, 1)} for r in results],
+        "not_run": [s.name for group in groups for s in group if s.name not in ran],
+    }
+    # Replaced in one step: who looks during a run, or after it broke off, finds a whole file.
+    part = out / "summary.json.part"
+    part.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(out / "summary.json")
+
+
+def table(results: Sequence[Result], width: int = 110) -> str:
+    rows = [("stage", "result", "time", "detail")]
+    rows += [(r.stage, r.result, f"{r.seconds:.0f} s", r.detail) for r in results]
+    sizes = [max(len(row[k]) for row in rows) for k in range(3)]
+    lines = []
+    for row in rows:
+        head = "  ".join(cell.ljust(size) for cell, size in zip(row[:3], sizes, strict=True))
+        detail = row[3] if len(row[3]) <= width else row[3][: width - 1] + "…"
+        lines.append(f"{head}  {detail}".rstrip())
+    return "\n".join(lines)
+
+
+def slug(name: str) -> str:
+    """A folder's name of letters, digits and hyphens: "NVIDIA H200" -> "nvidia-h200"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "gpu"
