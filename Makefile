@@ -3,10 +3,14 @@
 #   make test    everything is tested        make bench   times the ops against eager PyTorch
 #   make demo    trains on real images       make env     what is built, and what runs where
 #   make lint    checks style and types      make clean   removes everything that make made
+#   make fuzz    random inputs, 30 minutes   make kernels reads the compiled CUDA kernels
+#   make gpu     proves and times everything on a machine with a GPU
 #
 #   PYTHON=python3        a Python that has PyTorch keeps it; otherwise one is downloaded
 #   TORCH=torch==2.13.0   what to download
-#   ARGS=                 passed on to pytest, the demo or the benchmarks
+#   ARGS=                 passed on to pytest, the demo, the benchmarks, ...
+#   JOBS=2                processes that run the tests; default: one for each core, up to 8
+#   OUT=                  where make gpu leaves what it finds
 #   VERBOSE=1             shows compiler commands and warnings
 #   FUSED_MIXUP_CUDA, TORCH_CUDA_ARCH_LIST, MAX_JOBS, DEBUG, CUDA_HOME, CXX: see setup.py
 
@@ -18,14 +22,32 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test lint format demo bench env clean lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test lint format demo bench env clean fuzz kernels gpu lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
 	@$(PYTHON) tools/setup_env.py $(subst -, ,$*)
 
+# Files side by side where pytest-xdist is installed.
+JOBS ?= $(shell n=$$(nproc 2> /dev/null || echo 1); echo $$((n > 8 ? 8 : n)))
+
 test: set-up-build-test-triton
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest \
+	  $$($(RUN) -c 'import xdist' 2> /dev/null && echo -n $(JOBS) --dist loadfile) $(ARGS)
+
+fuzz: set-up-build-test-triton
+	$(RUN) tests/fuzz.py $(ARGS)
+
+kernels: set-up-triton
+	$(RUN) tools/kernels.py $(ARGS)
+
+# Without a network pip must not try for minutes. The time of set-up counts towards the limit.
+gpu: export PIP_RETRIES := 0
+gpu: export PIP_DEFAULT_TIMEOUT := 5
+gpu: export OUT := $(OUT)
+gpu: STARTED := $(shell date +%s)
+gpu: set-up-build-test-triton-bench
+	$(RUN) tools/gpu.py --since $(STARTED) $(ARGS)
 
 demo: set-up-build-triton-demo
 	$(RUN) -m examples.demo $(ARGS)

@@ -1,0 +1,36 @@
+"""Random shapes, strides, dtypes, plans and targets, for every op on every backend that runs here.
+
+A small run of ``properties.py``; ``make fuzz`` is the large one.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("hypothesis")
+import properties
+from hypothesis import given, settings
+
+# Interpreted Triton takes some 20 ms a launch.
+EXAMPLES = {"cpu-triton": 10}
+
+
+def _backends() -> list:
+    return [
+        pytest.param(name, marks=[pytest.mark.skip(reason=f"{name}: {why}")] if why else [])
+        for name, why in properties.reasons().items()
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, of 0 * inf
+@pytest.mark.parametrize("prop", properties.ALL, ids=lambda prop: prop.__name__)
+@pytest.mark.parametrize("backend", _backends())
+def test_random_cases(backend, prop):
+    with properties.opened(backend) as on:
+
+        @settings(max_examples=EXAMPLES.get(backend, 100), database=None)
+        @given(properties.ALL[prop])
+        def run(case):
+            prop(on, case)
+
+        run()
