@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("hypothesis")
 import properties
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 # Interpreted Triton takes some 20 ms a launch.
 EXAMPLES = {"cpu-triton": 10}
@@ -27,8 +27,10 @@ def _backends() -> list:
 @pytest.mark.parametrize("backend", _backends())
 def test_random_cases(backend, prop):
     with properties.opened(backend) as on:
+        # Interpreted Triton would take minutes to make a failing case smaller.
+        phases = set(Phase) - ({Phase.shrink, Phase.explain} if backend in EXAMPLES else set())
 
-        @settings(max_examples=EXAMPLES.get(backend, 100), database=None)
+        @settings(max_examples=EXAMPLES.get(backend, 100), database=None, phases=phases)
         @given(properties.ALL[prop])
         def run(case):
             prop(on, case)
