@@ -28,12 +28,13 @@ CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o 
 set-up-%:
 	@$(PYTHON) tools/setup_env.py $(subst -, ,$*)
 
-# Files side by side where pytest-xdist is installed.
+# Files of tests side by side, where pytest-xdist is installed.
 JOBS ?= $(shell n=$$(nproc 2> /dev/null || echo 1); echo $$((n > 8 ? 8 : n)))
 
+side_by_side = $(shell $(RUN) -c 'import xdist' 2> /dev/null && printf '%s' '-n $(JOBS) --dist loadfile')
+
 test: set-up-build-test-triton
-	$(RUN) -m pytest \
-	  $$($(RUN) -c 'import xdist' 2> /dev/null && echo -n $(JOBS) --dist loadfile) $(ARGS)
+	$(RUN) -m pytest $(side_by_side) $(ARGS)
 
 fuzz: set-up-build-test-triton
 	$(RUN) tests/fuzz.py $(ARGS)

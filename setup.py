@@ -31,13 +31,6 @@ sys.path.insert(0, str(ROOT / "tools"))  # the directory is not on the path unde
 import build_support as support  # noqa: E402
 
 MODULES = ("_C", "_C_cuda")
-# Kernels round explicitly (__fmul_rn), so nvcc's default contraction stays on. PyTorch takes the
-# operators of half types away; kernel files are also compiled without it, so give them back.
-NVCC_FLAGS = ["-std=c++17", "-lineinfo", "--compiler-options=-fvisibility=hidden"]
-NVCC_FLAGS += [
-    f"-U__CUDA_NO_{what}__"
-    for what in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS", "BFLOAT16_CONVERSIONS")
-]
 
 
 def stamp(plan: support.Plan, package: Path) -> None:
@@ -100,7 +93,7 @@ def extensions(plan: support.Plan) -> tuple[list, dict[str, type]]:
                 sources,
                 include_dirs=[str(ROOT / "csrc")],
                 define_macros=[*support.MACROS, ("USE_CUDA", None)] if cuda else support.MACROS,
-                extra_compile_args={"cxx": cxx, "nvcc": [*nvcc_optimise, *NVCC_FLAGS]},
+                extra_compile_args={"cxx": cxx, "nvcc": [*nvcc_optimise, *support.NVCC_FLAGS]},
                 py_limited_api=True,
             )
         )

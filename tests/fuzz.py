@@ -2,8 +2,8 @@
 
 One process for each core draws random cases for every property on every backend that runs here,
 until the time is over or a property fails; the failing case is printed as small as hypothesis can
-make it, and the exit status is 1. Each process starts from a seed of its own, which is printed
-with a failure: ``--seed`` draws the same cases again.
+make it, and the exit status is 1. Each process has a seed of its own, which is printed with its
+failure: ``--seed`` with it and ``--jobs 1`` draws the same cases in the same order.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ import traceback
 import warnings
 from collections import Counter
 
-os.environ.setdefault("TRITON_INTERPRET", "1")
 # Threads that wait must not keep the core from another process.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
@@ -53,6 +58,8 @@ def turn(on, prop, cases, examples: int, seed: int) -> tuple[int, str | None]:
 
     try:
         run()
+    except KeyboardInterrupt:
+        raise
     except BaseException:  # whatever it is, it is printed and ends the run
         return count, traceback.format_exc()
     return count, None
@@ -61,7 +68,6 @@ def turn(on, prop, cases, examples: int, seed: int) -> tuple[int, str | None]:
 def work(seed: int, until: float, names: list[str], reports) -> None:
     """Property after property, backend after backend; reports (backend, property, cases, error)."""
     import properties
-    import torch
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)  # more than one, so that kernels split their work
@@ -74,6 +80,8 @@ def work(seed: int, until: float, names: list[str], reports) -> None:
                 examples = TURN.get(name, DEFAULT_TURN)
                 with properties.opened(name) as on:
                     count, error = turn(on, prop, cases, examples, draw.getrandbits(64))
+                if error is not None:
+                    error = f"{prop.__name__} on {name}, --seed {seed} --jobs 1:\n{error}"
                 reports.put((name, prop.__name__, count, error))
                 if error is not None:
                     return
@@ -119,15 +127,15 @@ def main() -> int:
     counts: Counter = Counter()
     failures, minute = [], 0.0
     while any(worker.is_alive() for worker in workers) or not reports.empty():
+        if any(worker.exitcode for worker in workers):
+            break  # one has crashed
         try:
             name, prop, count, error = reports.get(timeout=1)
         except queue.Empty:
             continue
         counts[name, prop] += count
         if error is not None:
-            failures.append(f"{prop} on {name}:\n{error}")
-            for worker in workers:
-                worker.terminate()
+            failures.append(error)
             break
         spent = time.time() - start
         line = f"{spent / 60:5.1f} of {options.minutes:g} min, {counts.total()} cases, no failure"
@@ -138,15 +146,17 @@ def main() -> int:
             print(line, flush=True)
     if sys.stdout.isatty():
         print()
-    crashed = [w.exitcode for w in workers if w.exitcode and not failures]
+    crashed = [f"{w.exitcode}, --seed {seed + i}" for i, w in enumerate(workers) if w.exitcode]
+    for worker in workers:
+        worker.terminate()
     for name in names:
         shown = ", ".join(f"{p} {n}" for (b, p), n in sorted(counts.items()) if b == name)
         print(f"{name}: {shown}")
     print(f"{counts.total()} cases in {(time.time() - start) / 60:.1f} minutes, seed {seed}")
     for failure in failures:
         print(f"\nFAILED: {failure}", file=sys.stderr)
-    if crashed:
-        print(f"FAILED: a process died with {crashed}, seed {seed}", file=sys.stderr)
+    for which in crashed:
+        print(f"\nFAILED: a process died with {which} --jobs 1", file=sys.stderr)
     return 1 if failures or crashed else 0
 
 

@@ -33,6 +33,7 @@ from torch import Tensor
 import fused_mixup as fm
 from fused_mixup import backends, reference
 from fused_mixup.ops import transpose_pairing
+from fused_mixup.plan_checks import is_host_row
 
 # Of a loss: an accumulator takes up to 64 terms one after the other, half a unit in the last place
 # each. In float64 the reference it is compared with has errors of its own.
@@ -45,13 +46,12 @@ _ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.
 
 @dataclass(frozen=True)
 class Backend:
-    """The ops of a backend, each under its name; ``device`` is where their tensors live."""
+    """The ops of a backend, each under its name; they take and give tensors on the CPU."""
 
     name: str
     ops: Any
-    device: str = "cpu"
-    # Triton's interpreter cuts the low bits of a bfloat16 off where GPUs round to nearest, and makes
-    # subnormal ones zero.
+    # Triton's interpreter cuts the low bits of a bfloat16 off where GPUs round to nearest, and
+    # makes subnormal ones zero.
     truncates: bool = False
 
     def same(self, a: Tensor, b: Tensor) -> bool:
@@ -85,8 +85,48 @@ def opened(name: str) -> Iterator[Backend]:
         return
     device, _, kind = name.partition("-")
     with fm.backend(kind):
-        cut = kind == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-        yield Backend(name, fm.ops, device, cut)
+        if device == "cpu":
+            cut = kind == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+            yield Backend(name, fm.ops, cut)
+        else:
+            yield Backend(name, _Elsewhere(device))
+
+
+class _Elsewhere:
+    """The ops on another device: arguments go there with the memory around them, and come back."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def __getattr__(self, name: str) -> Callable:
+        op = getattr(fm.ops, name)
+
+        def call(*args):
+            names = (argument.name for argument in op._schema.arguments)
+            there = [self._moved(name, a) for name, a in zip(names, args, strict=True)]
+            result = op(*there)
+            for a, b in zip(args, there, strict=True):
+                if isinstance(b, Tensor) and b.device.type == self.device:
+                    _memory(a).copy_(_memory(b))  # what was written in place, and beside it
+            for t in result if isinstance(result, tuple) else (result,):
+                assert t is None or t.device.type == self.device
+            return torch.utils._pytree.tree_map_only(Tensor, Tensor.cpu, result)
+
+        return call
+
+    def _moved(self, name: str, a: Any) -> Any:
+        # One row for all samples stays on the host, as in a plan of one row.
+        if not isinstance(a, Tensor):
+            return a
+        if name in ("blend", "box", "weight") and is_host_row(a):
+            return a
+        memory = _memory(a).to(self.device).view(a.dtype)
+        return memory.as_strided(a.shape, a.stride(), a.storage_offset())
+
+
+def _memory(t: Tensor) -> Tensor:
+    """All bytes of the storage that t is a view of."""
+    return torch.empty(0, dtype=torch.uint8, device=t.device).set_(t.untyped_storage())
 
 
 # ------------------------------------------------------------------ comparing

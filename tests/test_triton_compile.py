@@ -3,7 +3,7 @@
 The ops are called on CPU tensors with the launch replaced by a compilation, so what is compiled is
 exactly what the ops would launch: same arguments, same specialisation. It runs in a process of its
 own, since functions under Triton's interpreter cannot be compiled. Every kernel is compiled for
-every target, in all its dtypes and layouts for sm_90 (FUSED_MIXUP_GRID=full: for all of them).
+every target; further batch sizes and layouts for sm_90 (FUSED_MIXUP_GRID=full: for all of them).
 """
 
 from __future__ import annotations
@@ -106,21 +106,27 @@ def _cases(full: bool):
                 image(b), None, p.blend, torch.tensor([x], dtype=torch.int32).expand(b, -1), 1
             ),
         )
-    if not full:
-        return
     yield (
         "mix_ flip fp16 rows",
         lambda: tk.mix_(image(dtype=torch.float16), *args(rows(32, "flip", box=False))),
     )
     yield "mix_ flip uint8", lambda: tk.mix_(image(dtype=byte), *args(uniform(32)))
     yield "mix_ flip fp64", lambda: tk.mix_(image(dtype=double), *args(uniform(32)))
+    yield "mix_ self bf16", lambda: tk.mix_(image(), *args(rows(32, "self", box=False)))
+    yield "mix_ tensor bf16 1024", lambda: tk.mix_(image(1024), *args(shuffled(1024)))
+    yield "mix_ tensor uint8 256", lambda: tk.mix_(image(256, byte), *args(shuffled(256)))
+    yield "loss sparse fp32 131072", lambda: loss(single, 131072, 0.1, False, True)
+    yield "loss dense bf16 131072", lambda: loss(half, 131072, 0.1, True)
+    if not full:
+        return
     # Reserved, never touched: samples of more than 2^31 elements.
     huge = torch.empty(2, 2**31 + 16, dtype=byte)
     yield "mix_ flip uint8 wide", lambda: tk.mix_(huge, *args(uniform(2)))
     yield "mix_ roll uint8 wide", lambda: tk.mix_(huge, *args(uniform(2, "roll")))
-    yield "mix_ self bf16", lambda: tk.mix_(image(), *args(rows(32, "self", box=False)))
     for batch in (64, 256, 1024):
         for name, dtype in (("bf16", half), ("uint8", byte), ("fp64", double)):
+            if (name, batch) in (("bf16", 1024), ("uint8", 256)):
+                continue  # above
             yield (
                 f"mix_ tensor {name} {batch}",
                 lambda b=batch, d=dtype: tk.mix_(image(b, d), *args(shuffled(b))),
@@ -144,9 +150,7 @@ def _cases(full: bool):
         "mix_targets fp64 rows",
         lambda: tk.mix_targets(y.view(4, 1).expand(4, 9), None, weight, 2, 10, 0.1, double),
     )
-    yield "loss sparse fp32 131072", lambda: loss(single, 131072, 0.1, False, True)
     yield "loss sparse bf16 21841", lambda: loss(half, 21841, 0.0, False)
-    yield "loss dense bf16 131072", lambda: loss(half, 131072, 0.1, True)
     yield "loss dense fp64 33", lambda: loss(double, 33, 0.1, True)
 
 
@@ -275,7 +279,7 @@ def _as_designed() -> bool:
 def test_every_kernel_compiles_without_spills(compiled):
     _, found = compiled
     assert {k["kernel"] for k in found} == set(WARPS)
-    allowed = 0 if _as_designed() else 64
+    allowed = 0 if _as_designed() else 64  # what other versions of Triton have been seen to need
     assert [k for k in found if k["spills"] > allowed] == []
 
 
@@ -298,7 +302,7 @@ def test_no_fused_multiply_add_in_a_blend(compiled):
     """A contraction would round once where eager PyTorch rounds twice."""
     _, found = compiled
     blends = [k for k in found if k["case"].startswith(("mix", "paste", "again"))]
-    assert len(blends) >= 30
+    assert len(blends) >= 20
     assert [k for k in blends if k["fused"]] == []
     # The loss has them, which shows that they would be seen.
     assert all(k["fused"] for k in found if k["case"].startswith("loss"))
@@ -343,7 +347,7 @@ def test_in_place_tiles_store_after_all_loads(compiled):
     _, found = compiled
     tiles = [k for k in found if k["kernel"] == "tile_kernel" and k["case"].startswith("mix_ ")]
     tiles = [k for k in tiles if "9000" not in k["case"]]  # goes through a scratch copy instead
-    assert len(tiles) >= 14
+    assert len(tiles) >= 4
     assert [k for k in tiles if not k["barrier"]] == []
 
 

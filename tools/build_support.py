@@ -35,6 +35,13 @@ MACROS = [
 # Every product and sum is rounded on its own (no contraction), as eager PyTorch does.
 CXX_FLAGS = ["-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-fvisibility=hidden", "-Wall"]
+# Kernels round explicitly (__fmul_rn), so nvcc's default contraction stays on. PyTorch takes the
+# operators of half types away; kernel files are also compiled without it, so give them back.
+NVCC_FLAGS = ["-std=c++17", "-lineinfo", "--compiler-options=-fvisibility=hidden"]
+NVCC_FLAGS += [
+    f"-U__CUDA_NO_{what}__"
+    for what in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS", "BFLOAT16_CONVERSIONS")
+]
 _SETTINGS = (
     "FUSED_MIXUP_CUDA",
     "TORCH_CUDA_ARCH_LIST",

@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import build_probes  # noqa: E402
+import build_support  # noqa: E402
 import sass  # noqa: E402
 from kernel_table import Design, design_of, label_of, tile_bytes  # noqa: E402
 from occupancy import ARCHS, PARTS, RESERVED, blocks_per_multiprocessor, predicted_share  # noqa: E402
@@ -71,9 +72,13 @@ def find_tools(env: Mapping[str, str]) -> Tools:
 # ------------------------------------------------------------------ compile
 
 
+# As the package is built (setup.py), without PyTorch, which no kernel knows.
+NVCC_FLAGS = ["-O3", *build_support.NVCC_FLAGS]
+
+
 def _digest(tools: Tools) -> str:
     """Of everything that the machine code depends on."""
-    found = hashlib.sha256(tools.toolkit.version.encode())
+    found = hashlib.sha256(" ".join([tools.toolkit.version, *NVCC_FLAGS]).encode())
     sources = [*(ROOT / "csrc/cuda").glob("*.cuh"), *(ROOT / "csrc/common").glob("*.h")]
     sources += (ROOT / "tests/host_cuda").glob("device_*.cu")
     for path in sorted(sources):
@@ -92,7 +97,7 @@ def compile_all(tools: Tools, archs: Sequence[int]) -> dict[tuple[str, int], Pat
         cubin = folder / f"{driver}-{arch}.cubin"
         if not cubin.exists():
             part = cubin.with_suffix(f".{os.getpid()}")  # another process may do the same
-            command = [tools.nvcc, "-std=c++17", "-cubin"]
+            command = [tools.nvcc, *NVCC_FLAGS, "-cubin"]
             command += ["-gencode", f"arch=compute_{arch},code=sm_{arch}", "-o", str(part)]
             command.append(str(ROOT / "tests" / "host_cuda" / f"device_{driver}.cu"))
             done = subprocess.run(command, capture_output=True, text=True, check=False)

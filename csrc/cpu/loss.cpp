@@ -208,7 +208,9 @@ void row_gradient(const Inputs& in, int64_t i, const acc_t<L>* stats, acc_t<L> s
     return;
   }
   const SparseRow row = in.sparse.row(i, in.k);
-  backward(grad, z, nullptr, in.k, max, log_sum, scale * total, A(0), A(scale * row.constant));
+  // The caller's stats say so too, if they are those of this target.
+  const A sum = row.valid ? total : std::numeric_limits<A>::quiet_NaN();
+  backward(grad, z, nullptr, in.k, max, log_sum, scale * sum, A(0), A(scale * row.constant));
   if (!row.valid) return;
   // Entries of the labels from scratch: subtracting from the rounded entry would lose them where
   // p is near t. Equal labels add up.

@@ -11,8 +11,6 @@ namespace fused_mixup {
 
 template <int V>
 constexpr int kGatherUnroll = V > 1 ? 2 : 4;
-template <int V>
-constexpr int kScatterUnroll = kGatherUnroll<V>;
 
 template <typename T, int V, bool kBox>
 __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ MixParams p) {
@@ -50,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
 // grad_j = own part of j + the partner parts of the rows that j serves, summed in their order.
 template <typename T, int V, bool kBox>
 __global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant__ MixParams p) {
-  constexpr int U = kScatterUnroll<V>;
+  constexpr int U = kGatherUnroll<V>;
   using A = typename Number<T>::Acc;
   const int64_t chunk = blockIdx.x / p.row_blocks;
   const int64_t j = blockIdx.x % p.row_blocks * blockDim.y + threadIdx.y;
@@ -107,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant
 template <typename T, int V, bool kBox, bool kTransposed>
 cudaError_t launch_gather(MixParams p, cudaStream_t stream) {
   dim3 block;
-  constexpr int U = kTransposed ? kScatterUnroll<V> : kGatherUnroll<V>;
+  constexpr int U = kGatherUnroll<V>;
   const dim3 grid = set_grid<U>(&p, p.batch, &block);
   if constexpr (kTransposed) {
     return launch(scatter_kernel<T, V, kBox>, grid, block, 0, stream, p);

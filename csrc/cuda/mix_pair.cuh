@@ -21,6 +21,7 @@ constexpr int kPairUnroll = V == 16 ? 1
 
 // Blocks per multiprocessor to leave registers for: with 64 the four loads stay together, and more
 // is in flight than with what the compiler would take for boxes. Element by element nothing is won.
+// (A multiprocessor of 1536 threads cannot hold eight; there the compiler disregards the number.)
 template <int V, bool kBox>
 constexpr int kPairBlocks = V == 1   ? 2
                             : V < 16 ? 4
