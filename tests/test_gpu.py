@@ -1,18 +1,21 @@
 """Every op on a GPU, as a program meets it: values, streams, CUDA graphs, synchronisation, memory.
 
-The cases stand in gpu_cases.py. They run on the CPU too, which proves the table itself; what needs
-a GPU is skipped where there is none. Large batches are in test_gpu_large.py.
+The cases stand in gpu_cases.py. They run on the CPU too, which proves the table itself; a test that
+needs a GPU is skipped where there is none, once for all of its cases. Large batches are in
+test_gpu_large.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 
 import pytest
 import torch
 import torch.nn.functional as F
-from gpu_cases import CASES, QUICK, cases_of
+from conftest import _places
+from gpu_cases import CASES, EXACT, QUICK, cases_of, same_bits
 
 import fused_mixup as fm
 from benchmarks.timing import extra_bytes
@@ -24,34 +27,68 @@ LOSSES = [name for name in ops.SCHEMAS if name.startswith("soft_target")]
 BUSY = 20_000_000
 
 
-def _fused() -> list:
-    """The backends with kernels of their own; the reference is left out where they differ.
+def left_out(why: str, name: str, values: int):
+    """The one skipped test that stands for all cases that cannot run."""
+    return pytest.param(*[None] * values, marks=pytest.mark.skip(reason=why), id=name)
 
-    It is written to be read: it moves rows from the host with ordinary copies, which wait, and
-    makes full-size temporaries.
+
+def on_a_gpu(each_quick_case: bool = False, gpus: int = 1):
+    """Runs a test with each backend that has kernels of its own, ``fused``, and maybe each case.
+
+    The reference is left out. It is written to be read: it moves rows from the host with ordinary
+    copies, which wait, and makes full-size temporaries.
     """
+    names = ("fused", "case") if each_quick_case else ("fused",)
     found = []
-    for name in ("native", "triton"):
-        why = backends.reason_unavailable(name, "CUDA") if GPU else "PyTorch sees no GPU"
-        marks = [pytest.mark.skip(reason=f"{name} on cuda: {why}")] if why else []
-        found.append(pytest.param(name, marks=marks, id=f"cuda-{name}"))
-    return found
+    if torch.cuda.device_count() < gpus or not GPU:
+        why = "needs a second GPU" if GPU else "PyTorch sees no GPU"
+        found.append(left_out(why, "none", len(names)))
+    else:
+        for name in ("native", "triton"):
+            why = backends.reason_unavailable(name, "CUDA")
+            if why is not None:
+                found.append(left_out(f"{name} on cuda: {why}", f"cuda-{name}", len(names)))
+            elif each_quick_case:
+                found += [pytest.param(name, c, id=f"cuda-{name}-{c}") for c in QUICK]
+            else:
+                found.append(pytest.param(name, id=f"cuda-{name}"))
+    return pytest.mark.parametrize(names, found, indirect=["fused"])
 
 
-@pytest.fixture(params=_fused())
+@pytest.fixture
 def fused(request):
     """A backend with kernels for CUDA tensors, forced for the test."""
     with fm.backend(request.param):
         yield request.param
 
 
-every_quick_case = pytest.mark.parametrize("case", QUICK, ids=str)
+def devices_and_cases() -> list:
+    """Every case for every place that the fixture ``device`` knows."""
+    found = []
+    for place in _places():
+        if place.marks:
+            found.append(pytest.param(*place.values, None, marks=place.marks, id=place.id))
+            continue
+        # The reference on the CPU is what results are compared with: a few cases prove the table.
+        cases = QUICK if place.values[0] == ("cpu", "reference") else CASES
+        found += [pytest.param(*place.values, c, id=f"{place.id}-{c}") for c in cases]
+    return found
+
+
+def interpreted_cases() -> list:
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return [left_out("Triton runs on the GPU, not interpreted", "none", 1)]
+    if importlib.util.find_spec("triton") is None:
+        return [left_out("Triton is not installed", "none", 1)]
+    return [pytest.param(case, id=str(case)) for case in QUICK]
 
 
 # ------------------------------------------------------------------ the table itself
 
 
-@pytest.mark.parametrize("op", list(ops.SCHEMAS))
+@pytest.mark.parametrize(
+    "op", [name for name in ops.SCHEMAS if name not in getattr(ops, "CPU_ONLY", frozenset())]
+)
 def test_every_op_has_cases(op):
     quick = cases_of(op)
     assert quick, f"{op}: add cases to tests/gpu_cases.py, or no GPU test will see it"
@@ -73,22 +110,42 @@ def test_the_cases_notice_a_wrong_result():
             case.check(tuple(got))
 
 
+def test_the_cases_notice_a_wrong_dtype():
+    for case in QUICK:
+        got = case.run(case.args())
+        for i, right in enumerate(got):
+            dtype = torch.float64 if right.dtype != torch.float64 else torch.float32
+            with pytest.raises(AssertionError, match=str(dtype)):
+                case.check((*got[:i], right.to(dtype), *got[i + 1 :]))
+
+
+def test_the_cases_notice_saturation():
+    assert same_bits(torch.tensor([torch.nan, torch.inf]), torch.tensor([torch.nan, torch.inf]))
+    most = torch.finfo(torch.float32).max
+    for wrong in (most, -torch.inf, torch.nan):
+        assert not same_bits(torch.tensor(wrong), torch.tensor(torch.inf))
+        assert not same_bits(torch.tensor(torch.inf), torch.tensor(wrong))
+    cases = [case for case in CASES if " infinite " in str(case)]
+    assert {case.op for case in cases} == {*EXACT} - {"mix_targets"}
+    for case in cases:
+        got = case.run(case.args())
+        x = got[0]
+        assert x.isinf().any() and x.isfinite().any()
+        most = torch.finfo(x.dtype).max
+        with pytest.raises(AssertionError, match="differs"):
+            case.check((x.clamp(-most, most),))
+
+
 # ------------------------------------------------------------------ values
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("device", "case"), devices_and_cases(), indirect=["device"])
 def test_values(device, case):
-    if device == "cpu" and backends.chosen("CPU") == "reference" and not case.quick:
-        pytest.skip("the reference on the CPU is what results are compared with")
     case.check(case.run(case.args(device)))
 
 
-@pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") != "1", reason="Triton runs on the GPU, not interpreted"
-)
-@every_quick_case
+@pytest.mark.parametrize("case", interpreted_cases())
 def test_values_in_tritons_interpreter(case):
-    pytest.importorskip("triton")
     with fm.backend("triton"):
         case.check(case.run(case.args()))
 
@@ -117,7 +174,7 @@ def test_mixed_precision(device):
 # ------------------------------------------------------------------ streams and devices
 
 
-@every_quick_case
+@on_a_gpu(each_quick_case=True)
 def test_runs_on_the_current_stream(fused, case):
     case.run(case.args("cuda"))  # compiles, loads
     staged, args = case.args("cuda"), case.args("cuda")
@@ -137,8 +194,7 @@ def test_runs_on_the_current_stream(fused, case):
     torch.cuda.synchronize()
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second GPU")
-@every_quick_case
+@on_a_gpu(each_quick_case=True, gpus=2)
 def test_second_device(fused, case):
     assert torch.cuda.current_device() == 0
     got = case.run(case.args("cuda:1"))
@@ -147,6 +203,7 @@ def test_second_device(fused, case):
     case.check(got)
 
 
+@on_a_gpu()
 def test_tensors_of_two_devices_are_refused(fused):
     x = torch.randn(4, 3, 8, 8, device="cuda")
     labels = torch.arange(4, device="cuda")
@@ -170,7 +227,7 @@ def test_tensors_of_two_devices_are_refused(fused):
 # ------------------------------------------------------------------ CUDA graphs
 
 
-@every_quick_case
+@on_a_gpu(each_quick_case=True)
 def test_graph_replays_see_new_values(fused, case):
     """Each replay reads tensors anew; rows on the host are baked in, as Python numbers are."""
     args = case.args("cuda")
@@ -207,6 +264,7 @@ def step_inputs(device):
     return plans, x, labels, head
 
 
+@on_a_gpu()
 def test_whole_step_in_a_graph(fused):
     """Forward and backward, through the public functions."""
     plans, first, labels, head = step_inputs("cuda")
@@ -251,7 +309,7 @@ def test_a_synchronisation_is_noticed():
         x.item()
 
 
-@every_quick_case
+@on_a_gpu(each_quick_case=True)
 def test_ops_do_not_synchronise(fused, case):
     case.run(case.args("cuda"))
     args = case.args("cuda")
@@ -260,6 +318,7 @@ def test_ops_do_not_synchronise(fused, case):
     case.check(got)
 
 
+@on_a_gpu()
 def test_a_step_does_not_synchronise(fused):
     """From a plan drawn on the host, with its copy to the device, to the gradient."""
     _, x, labels, head = step_inputs("cuda")
@@ -289,7 +348,7 @@ def kernels_of(run) -> list[str]:
     return [e.name() for e in events if e.device_type() == torch.autograd.DeviceType.CUDA]
 
 
-@every_quick_case
+@on_a_gpu(each_quick_case=True)
 def test_one_launch_of_our_own_kernel(fused, case):
     """No copy of an argument, no fill, and no other backend's kernel."""
     # Asked twice: the first session of a process may start too late to see what it should.
@@ -318,6 +377,7 @@ TRITON_KERNELS = (
 MIB = 2**20
 
 
+@on_a_gpu()
 def test_extra_memory(fused):
     x = torch.randn(64, 3, 224, 224, device="cuda")
     size = x.numel() * 4

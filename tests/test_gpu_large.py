@@ -1,6 +1,7 @@
 """Sizes where an index of 32 bits, or a block's shared memory, no longer reaches.
 
-On the CPU the same tests run on small sizes, which proves the tests.
+On the CPU the same tests run on small sizes, which proves the tests. `make gpu` runs them one after
+the other (tools/gpu_shard.py): two at once would see the same memory free.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def large(device):
 def need(device, large, gib):
     """Skip where the GPU has less free memory than a test takes."""
     if large:
+        torch.cuda.empty_cache()  # what the test before has left to PyTorch is free too
         free, _ = torch.cuda.mem_get_info(device)
         if free < gib * GIB:
             pytest.skip(f"needs {gib} GiB of free GPU memory, there are {free / GIB:.1f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -30,8 +32,16 @@ def stage(name, code="print('hello')", limit=30.0, **kw):
     return Stage(name, [python(code)], f"{kw.pop('log', name)}.log", limit, **kw)
 
 
-def run(groups, out, seconds=60.0):
+def run(groups, out, seconds=600.0):
     return gpu_run.run_all(groups, out, {"gpu": {"name": "none"}}, time.monotonic() + seconds)
+
+
+def wait_for(path):
+    """Until ``path`` is there. The limit is far beyond what a busy machine needs."""
+    give_up = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < give_up, f"{path.name} did not come"
+        time.sleep(0.02)
 
 
 def summary(out):
@@ -48,21 +58,24 @@ def test_every_way_to_end(tmp_path):
         [stage("crash", "import os; os.abort()"), stage("slow", "import time; time.sleep(60)", 1)],
         [Stage("no program", [["/nowhere/program"]], "nowhere.log", 5)],
         [stage("cut", read=lambda done: json.loads(""))],
+        [stage("cut xml", read=lambda done: ElementTree.fromstring("<a"))],
+        [stage("no folder", log="nowhere/at-all")],
         [stage("last")],
     ]
-    begin = time.monotonic()
     results = {r.stage: r for r in run(groups, tmp_path)}
-    assert time.monotonic() - begin < 30
     verdicts = {name: r.result for name, r in results.items()}
     assert verdicts == {
         "good": "passed", "bad": "FAILED", "absent": "skipped", "crash": "FAILED",
-        "slow": "FAILED", "no program": "FAILED", "cut": "FAILED", "last": "passed",
+        "slow": "FAILED", "no program": "FAILED", "cut": "FAILED", "cut xml": "FAILED",
+        "no folder": "FAILED", "last": "passed",
     }  # fmt: skip
     assert "exit status 4" in results["bad"].detail
     assert results["absent"].detail == "there is no such tool"
     assert results["crash"].detail.startswith("crashed (SIGABRT)")
     assert results["slow"].detail.startswith("ran out of time after")
-    assert results["cut"].detail.startswith("no result to read")
+    assert results["cut"].detail.startswith("no result to read (JSONDecodeError: ")
+    assert results["cut xml"].detail.startswith("no result to read (ParseError: unclosed token")
+    assert results["no folder"].detail.startswith("cannot be run (FileNotFoundError: ")
     assert "cannot run" in (tmp_path / "nowhere.log").read_text()
     assert "why" in (tmp_path / "bad.log").read_text()
 
@@ -95,17 +108,14 @@ from gpu_run import Stage, run_all
 from pathlib import Path
 def stage(name, code):
     return Stage(name, [[sys.executable, "-c", code]], name + ".log", 60)
-wait = "import time; print('begun', flush=True); time.sleep(60)"
+wait = "import time; open({str(tmp_path / "begun")!r}, 'w').close(); time.sleep(60)"
 groups = [[stage("first", "")], [stage("second", wait)], [stage("third", "")]]
 run_all(groups, Path({str(tmp_path)!r}), {{}}, time.monotonic() + 60)
 """
     process = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if "second …" in line:
-            break
-    time.sleep(1.0)  # until the stage's own process has begun
+    wait_for(tmp_path / "begun")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     left = summary(tmp_path)
     assert [(s["stage"], s["result"]) for s in left["stages"]] == [
         ("first", "passed"),
@@ -119,32 +129,81 @@ def test_stages_share_the_time_that_is_left(tmp_path):
     groups = [[stage("a", limit=60), stage("b", limit=30)], [stage("c", limit=40)]]
     assert gpu_run.shares(groups, 1000) == 1
     assert gpu_run.shares(groups, 50) == pytest.approx(0.5)
-    sleeping = "import time; time.sleep(60)"
-    begin = time.monotonic()
-    results = run([[stage("long", sleeping, 300)], [stage("next", limit=300)]], tmp_path, 8)
-    assert time.monotonic() - begin < 20
+    # Of 40 s the first may take 2, and then does not finish; the other has the rest.
+    sleeping = "import time; time.sleep(30)"
+    results = run([[stage("long", sleeping, 100)], [stage("next", limit=1900)]], tmp_path, 40)
     assert [r.result for r in results] == ["FAILED", "passed"]
+    assert results[0].detail.startswith("ran out of time")
 
 
-def test_a_stopped_stage_leaves_no_process_and_keeps_its_output(tmp_path):
-    mark = tmp_path / "alive"
-    child = f"import time; time.sleep(4); open({str(mark)!r}, 'w').close()"
+@pytest.mark.parametrize("how", ["SIG_DFL", "SIG_IGN"])  # what a child does about SIGTERM
+def test_a_stopped_stage_leaves_no_process_and_keeps_its_output(tmp_path, monkeypatch, how):
+    begun, alive, lock = (tmp_path / name for name in ("begun", "alive", "lock"))
+    child = f"""
+import fcntl, signal, time
+signal.signal(signal.SIGTERM, signal.{how})
+held = open({str(lock)!r}, "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+open({str(begun)!r}, "w").close()
+time.sleep(30)
+open({str(alive)!r}, "w").close()
+"""
     code = (
         f"import subprocess, sys; print('begun'); subprocess.run([sys.executable, '-c', {child!r}])"
     )
-    (result,) = run([[stage("parent", code, 2)]], tmp_path)
+
+    class OutOfTime(subprocess.Popen):
+        """Its time is over as soon as the child has begun."""
+
+        over = False
+
+        def wait(self, timeout=None):
+            if self.over:
+                return super().wait(timeout)
+            self.over = True
+            wait_for(begun)
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", OutOfTime)
+    (result,) = run([[stage("parent", code)]], tmp_path)
     assert result.detail.startswith("ran out of time")
     assert "begun" in (tmp_path / "parent.log").read_text()
-    time.sleep(4)
-    assert not mark.exists()
+    with lock.open("w") as file:  # the child holds it for as long as it lives
+        fcntl.flock(file, fcntl.LOCK_EX)
+    assert not alive.exists()
+
+
+def test_a_process_that_starts_during_an_interrupt_is_stopped(tmp_path, monkeypatch):
+    children = gpu_run.Children()
+
+    def interrupted(*args, _start=subprocess.Popen, **kw):
+        process = _start(*args, **kw)
+        children.stop_all()  # before run() knows the process
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    command, log = python("import time; time.sleep(30)"), tmp_path / "log"
+    done = children.run(command, {}, time.monotonic() + 20, log)
+    assert done.status == -signal.SIGTERM
+    monkeypatch.undo()
+    done = children.run(python(f"open({str(tmp_path / 'late')!r}, 'w')"), {}, 1e9, log)
+    assert done.status is None and not (tmp_path / "late").exists()
 
 
 def test_commands_of_a_stage_run_side_by_side(tmp_path):
-    wait = python("import time; time.sleep(1.5); print('x')")
-    begin = time.monotonic()
-    both = Stage("both", [wait, wait], "both.log", 20, read=lambda done: (True, str(len(done))))
-    (result,) = run([[both]], tmp_path)
-    assert result.detail == "2" and time.monotonic() - begin < 2.9
+    def meets(own, other):  # ends well only where the other one has begun
+        return python(f"""
+import os, sys, time
+open({str(tmp_path / own)!r}, "w").close()
+for _ in range(600):
+    if os.path.exists({str(tmp_path / other)!r}): sys.exit(0)
+    time.sleep(0.05)
+sys.exit("alone")
+""")
+
+    commands = [meets("a", "b"), meets("b", "a")]
+    (result,) = run([[Stage("both", commands, "both.log", 60)]], tmp_path)
+    assert result.result == "passed"
     assert "both 2 of 2: exit status 0" in (tmp_path / "both.log").read_text()
 
 
@@ -221,6 +280,11 @@ def test_it(i, where):
     assert "test_it[5-cuda]" in detail
     gone = gpu_stages.read_tests([*done, Done(-11, "")], [*reports, tmp_path / "none.xml"])
     assert not gone[0] and "1 of 3 processes left no result" in gone[1]
+    whole = reports[0].read_bytes()
+    for size in (0, 1, len(whole) // 2, len(whole) - 1):
+        reports[0].write_bytes(whole[:size])
+        cut, detail = gpu_stages.read_tests(done, reports)
+        assert not cut and "1 of 2 processes left no result" in detail
 
 
 def test_shards_are_all_tests_once():
@@ -230,12 +294,19 @@ def test_shards_are_all_tests_once():
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     slow = [sum("triton" in n for n in part) for part in parts]
     assert max(slow) - min(slow) <= 1
+    large = [f"tests/test_gpu_large.py::t[cuda-{b}-{i}]" for i in range(9) for b in ("triton", "x")]
+    for count in (1, 2, 12):
+        parts = [gpu_shard.share([*names, *large], i, count) for i in range(count)]
+        assert sorted(n for part in parts for n in part) == sorted([*names, *large])
+        assert [len(part & {*large}) for part in parts] == [0] * (count - 1) + [len(large)]
     for name, mine in (
         ("tests/test_mix.py::test_uint8[cuda-native]", True),
         ("tests/test_mix.py::test_uint8[cpu-native]", False),
         ("tests/test_gpu.py::test_values[cpu-native-mix]", False),
         ("tests/test_triton.py::test_dtypes[torch.uint8-flip]", True),
         ("tests/test_plan.py::test_frozen", False),
+        ("tests/test_properties.py::test_random_cases[cuda-on-host-mixing]", False),
+        ("tests/test_properties.py::test_random_cases[cuda-native-mixing]", True),
     ):
         assert gpu_shard.touches_gpu(name) == mine, name
 
@@ -334,7 +405,23 @@ def test_the_whole_command(tmp_path, monkeypatch, capsys):
     assert last[1].startswith("memcheck") and "FAILED" in last[1]
     assert summary(tmp_path / "out")["gpu"] == {"name": "NVIDIA Test"}
     assert gpu.main(["--only", "tests"]) == 0
-    assert gpu.main(["--only", "tests", "--since", str(time.time() - 1e6)]) in (0, 1)
+    # A set-up that took a minute counts, and one that took all the time leaves none.
+    deadlines = []
+
+    def run_all(*args):
+        deadlines.append(args[-1] - time.monotonic())
+        return gpu_run.run_all(*args)
+
+    monkeypatch.setattr(gpu, "run_all", run_all)
+    for since, most in ((60, gpu.MINUTES * 60 - 60), (-1e6, gpu.MINUTES * 60)):
+        assert gpu.main(["--only", "tests", "--since", str(time.time() - since)]) == 0
+        assert most - 60 < deadlines.pop() <= most
+    groups[0] = [stage("tests", "import time; time.sleep(30)")]
+    assert gpu.main(["--only", "tests", "--since", str(time.time() - 1e6)]) == 1
+    assert deadlines.pop() < 0
+    (late,) = summary(tmp_path / "out")["stages"]
+    assert late["result"] == "FAILED" and late["detail"].startswith("ran out of time")
+    groups[0] = [stage("tests")]
     monkeypatch.delenv("OUT")
     monkeypatch.setattr(gpu, "ROOT", tmp_path)
     assert gpu.main(["--only", "tests"]) == 0

@@ -74,14 +74,14 @@ class Children:
     """The processes that are running, so that an interrupted run leaves none behind."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a second signal comes while the first is handled
         self._running: set[subprocess.Popen] = set()
         self.stopped = False
 
     def run(self, command: Sequence[str], env: dict[str, str], deadline: float, log: Path) -> Done:
         # To a file, not a pipe: what a stopped command had written must not be lost.
         with log.open("wb") as file:
-            if self.stopped:
+            if self.stopped:  # spares starting it; what counts is asked below
                 return Done(None, "")
             try:
                 process = subprocess.Popen(
@@ -97,6 +97,9 @@ class Children:
                 return Done(127, f"cannot run {command[0]}: {error.strerror}")
             with self._lock:
                 self._running.add(process)
+                late = self.stopped  # then stop_all may have looked before it was there
+            if late:
+                stop(process)
             try:
                 status: int | None = process.wait(max(deadline - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
@@ -108,27 +111,38 @@ class Children:
         return Done(status, log.read_text(encoding="utf-8", errors="replace"))
 
     def stop_all(self) -> None:
-        self.stopped = True
         with self._lock:
+            self.stopped = True
             running = list(self._running)
-        for process in running:
-            stop(process)
+        stop(*running)
 
 
-def stop(process: subprocess.Popen) -> None:
-    for how, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, how)
-            process.wait(patience)
-            return
+def stop(*processes: subprocess.Popen) -> None:
+    """End the groups of all. The second signal is for children too, which may ignore the first."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, how)
+        until = time.monotonic() + GRACE
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(until - time.monotonic(), 0.0))
 
 
 def run_stage(stage: Stage, seconds: float, out: Path, children: Children) -> Result:
-    """Run one stage within ``seconds`` and add its output to its log in ``out``."""
+    """Run one stage within ``seconds`` and add its output to its log in ``out``. Never raises."""
     if stage.missing is not None:
         return Result(stage.name, "skipped", 0.0, stage.missing)
     print(f"gpu: {stage.name} … (at most {seconds:.0f} s)", flush=True)
     start = time.monotonic()
+    try:
+        return _run_stage(stage, seconds, out, children, start)
+    except Exception as error:  # a full disk, say: the other stages still run
+        why = f"cannot be run ({error.__class__.__name__}: {error})"
+        return Result(stage.name, "FAILED", time.monotonic() - start, why)
+
+
+def _run_stage(stage: Stage, seconds: float, out: Path, children: Children, start: float) -> Result:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(stage.commands)) as pool:
         logs = [Path(folder, str(i)) for i in range(len(stage.commands))]
         deadline = start + seconds
@@ -145,7 +159,7 @@ def run_stage(stage: Stage, seconds: float, out: Path, children: Children) -> Re
     append_log(out / stage.log, stage.name, done)
     try:
         passed, detail = stage.read(done)
-    except (OSError, ValueError, KeyError) as error:  # a crash leaves files cut short, or none
+    except Exception as error:  # a crash leaves files cut short, or none
         passed, detail = False, f"no result to read ({error.__class__.__name__}: {error})"
     crash = next((d.status for d in done if d.status is not None and d.status < 0), None)
     if children.stopped:

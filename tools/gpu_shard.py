@@ -9,18 +9,25 @@ from __future__ import annotations
 import os
 import re
 
+# Tests that look how much memory is free and then take most of it: not beside each other.
+ONE_BY_ONE = "test_gpu_large.py::"
+
 
 def touches_gpu(nodeid: str) -> bool:
-    """Tests of the CPU alone are left to `make test`."""
-    if "[cpu-" in nodeid:
+    """Tests of the CPU alone are left to `make test`, those of CUDA code built for it too."""
+    if "[cpu-" in nodeid or "cuda-on-host" in nodeid:
         return False
     return re.search("cuda|gpu|device|test_triton", nodeid) is not None
 
 
 def share(nodeids: list[str], index: int, count: int) -> set[str]:
+    parts: list[list[str]] = [[] for _ in range(count)]
+    parts[-1] = [name for name in nodeids if ONE_BY_ONE in name]
+    spread = [name for name in nodeids if ONE_BY_ONE not in name]
     # Triton's first, one to each in turn: what takes long is spread evenly.
-    ordered = sorted(nodeids, key=lambda name: "triton" not in name)  # stable
-    return set(ordered[index::count])
+    for name in sorted(spread, key=lambda name: "triton" not in name):  # stable
+        min(parts, key=len).append(name)
+    return set(parts[index])
 
 
 def pytest_collection_modifyitems(config, items) -> None:

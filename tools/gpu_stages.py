@@ -147,10 +147,12 @@ def read_tests(done: list[Done], reports: list[Path]) -> tuple[bool, str]:
     """Counts of all processes together, the first failures, and the most frequent skip."""
     passed, failed, reasons, lost = 0, [], Counter(), 0
     for report in reports:
-        if not report.exists():
+        try:
+            cases = list(ElementTree.parse(report).iter("testcase"))
+        except (OSError, ElementTree.ParseError):  # none, or one that a crash cut short
             lost += 1
             continue
-        for case in ElementTree.parse(report).iter("testcase"):
+        for case in cases:
             kinds = {child.tag for child in case}
             if kinds & {"failure", "error"}:
                 failed.append(f"{case.get('classname', '')}.{case.get('name')}".split("tests.")[-1])
