@@ -99,15 +99,6 @@ def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal, with NaN equal to NaN (poisoned labels)."""
-    if a.shape != b.shape:
-        return False
-    if not a.is_floating_point() or a.dtype.itemsize == 1:
-        return torch.equal(a.view(torch.uint8), b.view(torch.uint8)) if a.ndim else bool(a == b)
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
 def result_dtype(op: str, args: list) -> torch.dtype:
     """What the ops outside EXACT promise: gradients as their input, losses and sums in float32."""
     if op == LOSS:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comparing import same_bits
 from fuzz_cases import (
     FLOATS,
     MOVABLE,
@@ -130,15 +131,6 @@ def _memory(t: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------ comparing
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equal bit for bit, or both NaN; zeros may differ in sign, as a dropped term leaves none."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    if a.dtype.is_complex:
-        a, b = torch.view_as_real(a), torch.view_as_real(b)
-    return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def as_backend_rounds(on: Backend, op: Callable, x: Tensor, *args) -> Tensor:

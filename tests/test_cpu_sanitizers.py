@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from native_build import compiler
 from sanitized import build
 
 from fused_mixup import ops
@@ -84,33 +85,35 @@ class Jobs:
         # A build waits for its objects, which take the pool: its own wait must not.
         self.waiting = ThreadPoolExecutor(len(build.KINDS))
         kinds = [k for k in dict.fromkeys(kind for kind, _ in RUNS) if why_not(k) is None]
-        self.folders = {kind: self.waiting.submit(build.module, kind, self.pool) for kind in kinds}
-        self.grids: dict[tuple[str, str], Future] = {}
-        for kind, future in self.folders.items():
-            future.add_done_callback(functools.partial(self._start, kind))
+        self.started = {kind: self.waiting.submit(self._start, kind) for kind in kinds}
 
-    def _start(self, kind: str, built: Future) -> None:
-        if built.exception() is None:
-            for run in RUNS:
-                if run[0] == kind and why_not(*run) is None:
-                    self.grids[run] = self.pool.submit(
-                        build.run, kind, built.result(), [GRID], FUSED_MIXUP_CPU=run[1]
-                    )
+    def _start(self, kind: str) -> tuple[Path, dict[str, Future]]:
+        """The module's folder, and the grid's runs with it by instruction set."""
+        folder = build.module(kind, self.pool)
+        return folder, {
+            instruction_set: self.pool.submit(
+                build.run, kind, folder, [GRID], FUSED_MIXUP_CPU=instruction_set
+            )
+            for k, instruction_set in RUNS
+            if k == kind and why_not(k, instruction_set) is None
+        }
 
     def folder(self, kind: str) -> Path:
-        return self.folders[kind].result()
+        return self.started[kind].result()[0]
 
     def grid(self, kind: str, instruction_set: str):
-        self.folder(kind)
-        return self.grids[kind, instruction_set].result()
+        return self.started[kind].result()[1][instruction_set].result()
+
+    def end(self) -> None:
+        for pool in (self.waiting, self.pool):
+            pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="module")
 def jobs():
     made = Jobs(int(os.environ.get("MAX_JOBS") or min(os.cpu_count() or 1, 8)))
     yield made
-    for pool in (made.waiting, made.pool):
-        pool.shutdown(cancel_futures=True)
+    made.end()
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +165,43 @@ def test_every_op(jobs, kind, instruction_set):
     assert "Sanitizer" not in done.stderr, done.stderr
 
 
+@pytest.fixture
+def no_work(monkeypatch):
+    """Builds and runs take no time; every one of RUNS is possible."""
+    monkeypatch.setitem(globals(), "why_not", lambda *_: None)
+    monkeypatch.setattr(build, "module", lambda kind, pool: Path(kind))
+    monkeypatch.setattr(
+        build, "run", lambda kind, folder, _, FUSED_MIXUP_CPU: (kind, folder, FUSED_MIXUP_CPU)
+    )
+
+
+def test_each_run_can_be_asked_for_as_soon_as_its_build_is_ready(no_work):
+    for _ in range(200):  # threads: what goes wrong does not always
+        made = Jobs(2)
+        for kind, instruction_set in RUNS:
+            assert made.folder(kind) == Path(kind)
+            assert made.grid(kind, instruction_set) == (kind, Path(kind), instruction_set)
+        made.end()
+
+
+def test_what_goes_wrong_in_a_build_or_run_reaches_the_test(no_work, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("does not compile")
+
+    for name in ("run", "module"):
+        monkeypatch.setattr(build, name, fail)
+        made = Jobs(2)
+        with pytest.raises(RuntimeError, match="does not compile"):
+            made.grid(*RUNS[0])
+        made.end()
+
+
 # ------------------------------------------------------------------ the AVX-512 stand-ins
 
 
 @pytest.fixture(scope="module")
 def instructions():
-    if not X86 or isinstance(build.compiler(), str):
+    if not X86 or compiler() is None:
         pytest.skip("the CPU's own instructions are compared with on x86-64, by a C++ compiler")
     return ctypes.CDLL(str(build.stand_ins()))
 

@@ -10,6 +10,7 @@ import itertools
 
 import pytest
 import torch
+from comparing import same_bits
 from host_cuda import build, grid, lib
 from host_cuda import ops as host
 from host_cuda.batches import (
@@ -26,7 +27,6 @@ from host_cuda.batches import (
     make_box,
     make_partner,
     random,
-    same,
 )
 
 from fused_mixup import reference
@@ -81,7 +81,7 @@ def test_out_of_place_changes_layout(layout):
         )
         out, _ = make_batch(8, [3, 16, 16], torch.float32, layout, generator)
         host.mix_out(x, *args, out)
-        assert same(out, reference.mix(x, *args))
+        assert same_bits(out, reference.mix(x, *args))
 
 
 def test_a_weight_of_zero_drops_its_term():
@@ -91,10 +91,10 @@ def test_a_weight_of_zero_drops_its_term():
         blend = torch.tensor([blend], dtype=torch.float64)
         for rows in (blend.expand(4, 2), blend.repeat(4, 1)):
             args = (None, rows, torch.empty((4, 0), dtype=torch.int32), pairing)
-            assert same(host.mix(x, *args), reference.mix(x, *args))
+            assert same_bits(host.mix(x, *args), reference.mix(x, *args))
             y = x.clone()
             host.mix_(y, *args)
-            assert same(y, reference.mix(x, *args))
+            assert same_bits(y, reference.mix(x, *args))
 
 
 @pytest.mark.parametrize("limit", [16 * 300 - 1, 0])
@@ -121,7 +121,7 @@ def test_graphs_beyond_shared_memory(order, limit):
     for name, partner in graphs.items():
         y = x.clone()
         host.mix_(y, partner.int(), blend, box, TENSOR, shared_limit=limit)
-        assert same(y, reference.mix(x, partner.int(), blend, box, TENSOR)), name
+        assert same_bits(y, reference.mix(x, partner.int(), blend, box, TENSOR)), name
 
 
 def test_partner_out_of_range_is_clamped():
@@ -130,11 +130,11 @@ def test_partner_out_of_range_is_clamped():
     blend = torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(4, 2)
     box = torch.empty((4, 0), dtype=torch.int32)
     expected = reference.mix(x, partner, blend, box, TENSOR)
-    assert same(host.mix(x, partner, blend, box, TENSOR), expected)
+    assert same_bits(host.mix(x, partner, blend, box, TENSOR), expected)
     for limit in (host.SHARED_LIMIT, 0):
         y = x.clone()
         host.mix_(y, partner, blend, box, TENSOR, shared_limit=limit)
-        assert same(y, expected)
+        assert same_bits(y, expected)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "misaligned", "strided"])
@@ -155,11 +155,11 @@ def test_samples_beyond_32_bits_are_cut(pairing, layout):
         want, want_base = copy_of(x, base)
         want.copy_(reference.mix(x, *args))
         with lib.max_count(count):
-            assert same(host.mix(x, *args), want)
+            assert same_bits(host.mix(x, *args), want)
             for limit in (host.SHARED_LIMIT, 0):
                 y, y_base = copy_of(x, base)
                 host.mix_(y, *args, shared_limit=limit)
-                assert same(y_base, want_base), (count, box_kind, blend_kind, limit)
+                assert same_bits(y_base, want_base), (count, box_kind, blend_kind, limit)
 
 
 def test_a_box_along_every_dim_leaves_nothing_to_cut():
@@ -170,7 +170,7 @@ def test_a_box_along_every_dim_leaves_nothing_to_cut():
     before = x.clone()
     with lib.max_count(20), pytest.raises(lib.LaunchError, match="failed with 1"):
         host.mix_(x, None, blend, box, FLIP)
-    assert same(x, before)
+    assert same_bits(x, before)
     with lib.max_count(200):
         host.mix_(x, None, blend, box, FLIP)
-    assert same(x, reference.mix(before, None, blend, box, FLIP))
+    assert same_bits(x, reference.mix(before, None, blend, box, FLIP))

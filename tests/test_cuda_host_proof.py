@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -54,10 +52,7 @@ def test_no_kernel_races():
 @needs_asan
 def test_no_kernel_leaves_its_memory():
     """In a process of its own, as the address sanitizer must be there from the start."""
-    done = subprocess.run(
-        [sys.executable, "-m", "host_cuda.grid"], env=build.sanitizer_environment(),
-        cwd=build.ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = build.run_sanitized("host_cuda.grid")
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.split()[0]) > 500
 

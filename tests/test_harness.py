@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -125,11 +123,7 @@ def test_shared_memory_starts_as_nan(variant):
 
 @needs_asan
 def test_sanitizers_find():
-    command = [sys.executable, "-m", "host_cuda.planted", *SANITIZERS, *RIGHT]
-    done = subprocess.run(
-        command, env=build.sanitizer_environment(), cwd=build.ROOT, check=False,
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = build.run_sanitized("host_cuda.planted", *SANITIZERS, *RIGHT)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for name, expected in SANITIZERS.items():

@@ -24,10 +24,6 @@ PASTED = (torch.uint8, torch.int16, torch.int32, torch.int64, torch.complex128, 
 ORDERS = (0, 1, 2)
 
 
-def same(a, b):
-    return a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
-
-
 def random(shape, dtype, generator):
     if not dtype.is_floating_point:
         high = 256 if dtype == torch.uint8 else 100

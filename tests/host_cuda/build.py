@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import native_build
+from native_build import ROOT, compiler
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 KERNELS = ("driver_mix.cpp", "driver_loss.cpp")
 SELF_TESTS = ("driver_bugs.cpp", "driver_words.cpp")
 # Contraction off: the intrinsics that round separately are plain operators on the host.
@@ -21,13 +21,14 @@ FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-alia
 FLAGS += "-DFUSED_MIXUP_HOST -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function".split()
 UNDEFINED = "alignment,bool,bounds,enum,float-cast-overflow,integer-divide-by-zero,shift"
 UNDEFINED += ",signed-integer-overflow"
+RUNTIMES = ("libasan.so", "libubsan.so")
 
 
 class Variant(NamedTuple):
     flags: str
     drivers: tuple[str, ...] = KERNELS + SELF_TESTS
     driver_flags: str = ""  # for the drivers alone
-    harness: tuple[str, ...] = ("machine.cpp",)
+    harness: tuple[str, ...] = ("machine.cpp", "shared_memory.cpp")
     harness_flags: str = "-O2"  # small, and run for every access
 
 
@@ -43,52 +44,34 @@ VARIANTS = {
     "races": Variant(
         "-O1 -DFUSED_MIXUP_RACES",
         driver_flags="-fsanitize=thread -Wno-tsan",
-        harness=("machine.cpp", "races.cpp"),
+        harness=("machine.cpp", "shared_memory.cpp", "races.cpp"),
     ),
     # The fibers of machines other than x86-64.
     "ucontext": Variant("-O1 -DFUSED_MIXUP_UCONTEXT", drivers=SELF_TESTS),
 }
 
 
-def compiler() -> str | None:
-    """The host compiler, or None."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
-
-
 @cache
 def why_not(variant: str) -> str | None:
     """Why this machine cannot build or run the variant, or None."""
-    cxx = compiler()
-    if cxx is None:
-        return "no host C++ compiler (g++)"
+    if compiler() is None:
+        return native_build.why_no_compiler()
     flags = [*VARIANTS[variant].flags.split(), *VARIANTS[variant].driver_flags.split()]
     with tempfile.TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.cpp"
         probe.write_text("extern int* p; int read() { return *p; }\n")
-        command = [cxx, *flags, "-fPIC", "-c", str(probe), "-o", f"{folder}/probe.o"]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        if run.returncode != 0:
-            return f"{cxx} does not take {flags}: {run.stderr.strip()[-200:]}"
-    if variant == "asan" and not Path(runtime("asan")).is_absolute():
-        return f"{cxx} has no libasan.so"
-    return None
-
-
-def runtime(name: str) -> str:
-    """The path of the compiler's lib<name>.so; the bare name where it has none."""
-    command = [str(compiler()), f"-print-file-name=lib{name}.so"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        try:
+            native_build.compile_with(*flags, "-fPIC", "-c", probe, "-o", f"{folder}/probe.o")
+        except RuntimeError as error:
+            return f"the host compiler does not take {flags}: {str(error).strip()[-200:]}"
+    return native_build.launch(RUNTIMES).why_not if variant == "asan" else None
 
 
 def build(variant: str = "plain") -> Path:
     """The library's path; compiled unless the cache has it for these very sources.
 
-    "asan" needs ``LD_PRELOAD`` and ``ASAN_OPTIONS`` as in :func:`sanitizer_environment` in the
-    Python that loads it.
+    The variant "asan" is loaded by a Python that :func:`run_sanitized` starts.
     """
-    cxx = compiler()
-    if cxx is None:
-        raise RuntimeError("no host C++ compiler (g++); set CXX")
     built = VARIANTS[variant]
     flags = [*FLAGS, *built.flags.split()]
     files = [
@@ -97,48 +80,33 @@ def build(variant: str = "plain") -> Path:
         *HERE.glob("*.h"),
         *HERE.glob("*.cpp"),
     ]
-    digest = hashlib.sha256(
-        " ".join([cxx, *flags, built.driver_flags, built.harness_flags]).encode()
-    )
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    cached = ROOT / "build" / "host_cuda"
-    cached.mkdir(parents=True, exist_ok=True)
-    path = cached / f"{variant}_{digest.hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    with tempfile.TemporaryDirectory(dir=cached) as folder:
 
+    def make(part: Path) -> None:
         def compile_one(source: str) -> str:
-            out = f"{folder}/{source}.o"
+            out = str(part.with_name(f"{source}.o"))
             more = (built.driver_flags if source in built.drivers else built.harness_flags).split()
-            command = [cxx, *flags, *more, f"-I{HERE}", "-c", str(HERE / source), "-o", out]
-            subprocess.run(command, check=True)
+            native_build.compile_with(*flags, *more, f"-I{HERE}", "-c", HERE / source, "-o", out)
             return out
 
         with ThreadPoolExecutor(2) as pool:
             objects = list(pool.map(compile_one, (*built.drivers, *built.harness)))
-        linked = f"{folder}/linked.so"
-        command = [cxx, *built.flags.split(), "-shared", *objects, "-Wl,-z,defs", "-o", linked]
-        if variant == "asan":
-            command.remove("-Wl,-z,defs")  # the runtime is preloaded
-        subprocess.run(command, check=True)
-        os.replace(linked, path)  # in one step: another process may be building it too
-    return path
+        # The address sanitizer's own functions come with its library, which is preloaded.
+        complete = [] if variant == "asan" else ["-Wl,-z,defs"]
+        native_build.compile_with(*built.flags.split(), "-shared", *objects, *complete, "-o", part)
+
+    key = native_build.digest((flags, built), sorted(files))
+    return native_build.made(ROOT / "build" / "host_cuda", variant, key, ".so", make)
 
 
-def sanitizer_environment() -> dict[str, str]:
-    """The environment for a Python that loads the variant "asan"."""
-    preload = [runtime(name) for name in ("asan", "ubsan")]
-    preload = [path for path in preload if Path(path).is_absolute()]
-    return {
-        **os.environ,
+def run_sanitized(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``python -m module arguments`` with the variant "asan"."""
+    env = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE.parent)]),
-        "LD_PRELOAD": ":".join(preload),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python leaks by design
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "FUSED_MIXUP_HOST_VARIANT": "asan",
     }
+    return native_build.launch(RUNTIMES).run(["-m", module, *arguments], env, ROOT)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import itertools
 import os
 
 import torch
+from comparing import same_bits
 
 from fused_mixup import reference
 from fused_mixup.ops import transpose_pairing
@@ -33,7 +34,6 @@ from .batches import (
     make_blend,
     make_box,
     make_partner,
-    same,
 )
 
 
@@ -60,22 +60,22 @@ def check_mix(dtype, pairing, case, generator):
     x, base = make_batch(batch, shape, dtype, layout, generator)
     args = (partner, blend, box, rule)
     expected = reference.mix(x, *args)
-    assert same(host.mix(x, *args), expected), ("mix", case)
+    assert same_bits(host.mix(x, *args), expected), ("mix", case)
     # In place: the batch, and nothing beside it.
     y, y_base = copy_of(x, base)
     want, want_base = copy_of(x, base)
     want.copy_(expected)
     host.mix_(y, *args)
-    assert same(y_base, want_base), ("mix_", case)
+    assert same_bits(y_base, want_base), ("mix_", case)
     if rule in (TENSOR, ROLL):  # as for a batch beyond what shared memory holds
         y, y_base = copy_of(x, base)
         host.mix_(y, *args, shared_limit=0)
-        assert same(y_base, want_base), ("mix_ by walking", case)
+        assert same_bits(y_base, want_base), ("mix_ by walking", case)
     if dtype.is_floating_point:
         pointers = transpose_pairing(partner) if partner is not None else (None, None)
         backward = (partner, *pointers, blend, box, rule)
         got = host.mix_backward(x, *backward)
-        assert same(got, reference.mix_backward(x, *backward)), ("mix_backward", case)
+        assert same_bits(got, reference.mix_backward(x, *backward)), ("mix_backward", case)
 
 
 def check_paste(dtype, pairing, case, generator):
@@ -90,7 +90,7 @@ def check_paste(dtype, pairing, case, generator):
     for limit in (host.SHARED_LIMIT, 0):
         y, y_base = copy_of(x, base)
         host.paste_(y, partner, box, rule, shared_limit=limit)
-        assert same(y_base, want_base), (limit, case)
+        assert same_bits(y_base, want_base), (limit, case)
 
 
 def target_cases(step=1):
@@ -115,7 +115,7 @@ def check_targets(dtype, pairing, case, generator):
     if blend_kind != "rows":
         weight = weight[:1].expand(batch, 2)
     args = (labels, partner, weight, PAIRINGS[pairing], classes, smoothing, dtype)
-    assert same(host.mix_targets(*args), reference.mix_targets(*args)), case
+    assert same_bits(host.mix_targets(*args), reference.mix_targets(*args)), case
 
 
 def mix_seed(dtype, pairing):

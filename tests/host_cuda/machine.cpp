@@ -12,6 +12,7 @@
 
 #include "fiber.h"
 #include "races.h"
+#include "shared_memory.h"
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -21,51 +22,14 @@ namespace {
 enum Order { kForward = 0, kReverse = 1, kShuffled = 2 };
 enum class State { kReady, kAtBarrier, kAtWarp, kDone };
 
-// What a block of an H100 may have; static shared memory ends where opting in would begin.
-constexpr size_t kDynamicLimit = 232448, kStaticLimit = 48 * 1024;
-
-struct Copy {
-  void* to;
-  const void* from;
-};
+constexpr size_t kDynamicLimit = 232448;  // of a block of an H100
 
 struct Thread {
   State state = State::kReady;
   Site site = {"", 0};  // where it waits
   WarpOp op = {};
   uint32_t syncs = 0;
-  std::vector<Copy> copies;  // started and not waited for
   Fiber* fiber = nullptr;
-};
-
-// Exactly as large as asked for, so that the address sanitizer sees an access beyond; the race
-// detector has guards on both sides instead.
-class SharedMemory {
- public:
-  SharedMemory(size_t size, const char* name) : size_(size) {
-    void* bytes = nullptr;
-    if (posix_memalign(&bytes, 128, size + 2 * races::kGuard) != 0) std::abort();
-    bytes_ = static_cast<unsigned char*>(bytes);
-    races::shared_memory(data(), size, name);
-    poison();
-  }
-  ~SharedMemory() { std::free(bytes_); }
-  SharedMemory(const SharedMemory&) = delete;
-  SharedMemory& operator=(const SharedMemory&) = delete;
-
-  unsigned char* data() const { return bytes_ + races::kGuard; }
-  size_t size() const { return size_; }
-  void poison() { std::memset(data(), 0xff, size_); }  // NaN in every float type
-
- private:
-  unsigned char* bytes_;
-  size_t size_;
-};
-
-struct StaticShared {
-  const void* type;
-  Site site;
-  std::unique_ptr<SharedMemory> memory;
 };
 
 struct Machine {
@@ -74,8 +38,6 @@ struct Machine {
   std::vector<Thread> threads;
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> free_fibers;
-  std::unique_ptr<SharedMemory> dynamic_shared;
-  std::vector<StaticShared> static_shared;
   void (*body)(const void*) = nullptr;
   const void* args = nullptr;
   unsigned current = 0;
@@ -95,12 +57,6 @@ bool fail(const std::string& what) {
 }
 
 Thread& me() { return machine.threads[machine.current]; }
-
-bool dropped(Site site) {
-  if (site.line != machine.dropped_line) return false;
-  const std::string file = site.file;
-  return file.substr(file.find_last_of('/') + 1) == machine.dropped_file;
-}
 
 void set_thread(unsigned t) {
   machine.current = t;
@@ -131,8 +87,6 @@ void thread_main() {
   me().state = State::kDone;
 }
 
-bool same_site(Site a, Site b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
-
 // True where every lane that thread t names waits at the same operation.
 bool warp_complete(size_t t) {
   const size_t base = t / 32 * 32;
@@ -142,7 +96,7 @@ bool warp_complete(size_t t) {
     if (base + l >= machine.threads.size()) continue;  // the last warp may be smaller
     const Thread& other = machine.threads[base + l];
     if (other.state != State::kAtWarp || other.op.mask != first.op.mask) return false;
-    if (!same_site(other.site, first.site)) return false;
+    if (other.site != first.site) return false;
   }
   return true;
 }
@@ -199,9 +153,7 @@ bool release() {
                 " gone, the others at a warp operation with lanes missing");
   }
   for (Thread& t : threads) {
-    if (!same_site(t.site, threads[0].site)) {
-      return fail("divergence: threads at different barriers");
-    }
+    if (t.site != threads[0].site) return fail("divergence: threads at different barriers");
     t.state = State::kReady;
   }
   ++races::now.barrier;
@@ -255,6 +207,12 @@ std::vector<unsigned> in_order(unsigned n) {
 
 }  // namespace
 
+bool dropped(Site site) {
+  if (site.line != machine.dropped_line) return false;
+  const std::string file = site.file;
+  return file.substr(file.find_last_of('/') + 1) == machine.dropped_file;
+}
+
 void fault(const std::string& what) {
   fail(what);
   races::now.watching = false;
@@ -279,16 +237,14 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
   machine.args = args;
   machine.threads.resize(threads);
   races::begin_launch();
-  machine.static_shared.clear();
-  machine.dynamic_shared = std::make_unique<SharedMemory>(shared, "dynamic");
+  shared_memory::begin_launch(shared, threads);
   const std::vector<unsigned> turns = in_order(static_cast<unsigned>(threads));
   for (const unsigned b : in_order(static_cast<unsigned>(blocks))) {
     blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
     races::now.block = b;
     races::now.barrier = 0;
     races::begin_block();
-    machine.dynamic_shared->poison();
-    for (const StaticShared& s : machine.static_shared) s.memory->poison();
+    shared_memory::begin_block();
     if (!run_block(turns)) {
       // Abandoned: their stacks hold nothing of the kernels' that needs a destructor.
       machine.free_fibers.clear();
@@ -303,23 +259,6 @@ void block_barrier(Site site) {
   if (!dropped(site)) wait(State::kAtBarrier, site);
 }
 
-void* dynamic_shared() { return machine.dynamic_shared->data(); }
-
-void* static_shared(const void* type, size_t size, size_t alignment, Site site) {
-  size_t total = size;
-  for (const StaticShared& s : machine.static_shared) {
-    if (s.type == type) {
-      // On the device both calls name the same memory.
-      if (!same_site(s.site, site)) fault("block_shared() of one type in two places of a kernel");
-      return s.memory->data();
-    }
-    total += s.memory->size();
-  }
-  if (total > kStaticLimit || alignment > 128) fault("too much static shared memory");
-  machine.static_shared.push_back({type, site, std::make_unique<SharedMemory>(size, "static")});
-  return machine.static_shared.back().memory->data();
-}
-
 int lane() { return static_cast<int>(machine.current % 32); }
 
 void warp_operation(const WarpOp& op, Site site) {
@@ -328,41 +267,6 @@ void warp_operation(const WarpOp& op, Site site) {
   me().op = op;
   wait(State::kAtWarp, site);
 }
-
-namespace {
-void need_alignment(const void* at) {
-  if (reinterpret_cast<uintptr_t>(at) % 16 != 0) fault("misaligned access of 16 bytes");
-}
-}  // namespace
-
-void store16(void* global, const void* value) {
-  need_alignment(global);
-  note_access(global, 16, Access::kWrite);
-  std::memcpy(global, value, 16);
-}
-
-// The bytes move no earlier than they must be there, so that who does not wait reads poison.
-void copy16_async(void* shared, const void* global) {
-  need_alignment(global);
-  need_alignment(shared);
-  note_access(global, 16, Access::kRead);
-  note_access(shared, 16, Access::kCopyStarts);
-  me().copies.push_back({shared, global});
-}
-
-void copies_done(Site site) {
-  if (dropped(site)) return;
-  for (const Copy& copy : me().copies) {
-    note_access(copy.from, 16, Access::kRead);
-    note_access(copy.to, 16, Access::kCopyDone);
-    std::memcpy(copy.to, copy.from, 16);
-  }
-  me().copies.clear();
-}
-
-#ifndef FUSED_MIXUP_RACES
-void note_access(const void*, size_t, Access) {}
-#endif
 
 }  // namespace host_cuda
 

@@ -1,11 +1,13 @@
 // The machine that runs blocks of CUDA threads on the host: what kernels see of it.
 //
-// Its code (machine.cpp) is compiled apart from the kernels, so that the race detector
-// (races.cpp), which has the compiler report every access to memory, sees those of kernels alone.
+// Its code (machine.cpp, shared_memory.cpp) is compiled apart from the kernels, so that the race
+// detector (races.cpp), which has the compiler report every access to memory, sees those of kernels
+// alone.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 // All else is hidden: several variants of the library live in one process.
@@ -32,6 +34,9 @@ struct Site {
     return {file, line};
   }
 };
+inline bool operator!=(Site a, Site b) {
+  return a.line != b.line || std::strcmp(a.file, b.file) != 0;
+}
 
 // What would fault on the device: the launch fails with this text, and the thread goes no further.
 [[noreturn]] void fault(const std::string& what);

@@ -11,10 +11,6 @@ Everything goes to build/sanitized, under names made from the content, and is bu
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
-import re
-import shlex
 import subprocess
 import sys
 import sysconfig
@@ -22,18 +18,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+import native_build
 import torch
+from native_build import ROOT
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 CPU = ROOT / "csrc" / "cpu"
 CACHE = ROOT / "build" / "sanitized"
 TORCH = Path(torch.__file__).resolve().parent
 PYTHON_HEADERS = Path(sysconfig.get_path("include"))
 
-sys.path.append(str(ROOT / "tools"))
-
-import build_probes  # noqa: E402
 import build_support  # noqa: E402
 
 # -Og compiles in half the time of -O1 here, and keeps more of what a sanitizer can look at.
@@ -85,96 +79,20 @@ KINDS = {
 }
 
 
-@functools.cache
-def compiler() -> list[str] | str:
-    """The command that compiles, or why nothing can be compiled here."""
-    command, text = build_probes.find_compiler(os.environ)
-    return shlex.split(command) if command else text
+def launch(kind: str) -> native_build.Launch:
+    return native_build.launch(KINDS[kind].runtimes)
 
 
-def _runtime(name: str) -> Path | None:
-    """A sanitizer's library, which some distributions keep as a linker script that names it."""
-    command = [*compiler(), f"-print-file-name={name}"]
-    found = Path(subprocess.run(command, capture_output=True, text=True).stdout.strip())
-    if not found.is_absolute() or not found.exists():
-        return None
-    if found.read_bytes()[:4] != b"\x7fELF":
-        named = re.search(r"INPUT\s*\(\s*(\S+)", found.read_text(errors="replace"))
-        found = Path(named.group(1)) if named else found
-    return found.resolve()
-
-
-def _trial(command: list[str], preload: str) -> str:
-    """What goes wrong with a Python under a sanitizer's library; "" if nothing does."""
-    code = "import threading; threading.Thread(target=print).start()"
-    done = subprocess.run(
-        [*command, sys.executable, "-c", code],
-        env={**os.environ, "LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0"},
-        capture_output=True,
-        text=True,
-    )
-    return "" if done.returncode == 0 else (done.stderr.strip() or f"exit {done.returncode}")
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How a Python under a sanitizer is started, or ``why_not``."""
-
-    prefix: list[str]
-    preload: str = ""
-    why_not: str | None = None
-
-
-@functools.cache
-def launch(kind: str) -> Launch:
-    if sys.platform != "linux":
-        return Launch([], why_not="sanitizers are preloaded as on Linux only")
-    if isinstance(compiler(), str):
-        return Launch([], why_not=str(compiler()))
-    paths = {name: _runtime(name) for name in KINDS[kind].runtimes}
-    missing = [name for name, path in paths.items() if path is None]
-    if missing:
-        return Launch([], why_not=f"{compiler()[0]} comes without {' and '.join(missing)}")
-    preload = " ".join(str(path) for path in paths.values())
-    # ThreadSanitizer of older compilers has no place for the addresses that newer kernels draw.
-    still = ["setarch", os.uname().machine, "-R"]
-    trials = []
-    for prefix in ([], still):
-        try:
-            trials.append(_trial(prefix, preload))
-        except OSError as error:
-            trials.append(str(error))
-        if not trials[-1]:
-            return Launch(prefix, preload)
-    return Launch([], why_not=f"Python does not run under {preload}: {trials[0].splitlines()[0]}")
-
-
-def _compile_command(flags: list[str]) -> list[str]:
+def _options(flags: list[str]) -> list[str]:
     macros = [f"-D{name}={value}" for name, value in build_support.MACROS]
     include = [f"-I{CPU}"]
     for path in (TORCH / "include", PYTHON_HEADERS):
         include += ["-isystem", str(path)]
-    return [*compiler(), *build_support.CXX_FLAGS, "-fPIC", *flags, *macros, *include]
+    return [*build_support.CXX_FLAGS, "-fPIC", *flags, *macros, *include]
 
 
-def _digest(command: list[str], files: list[Path]) -> str:
-    state = hashlib.sha256(f"{command} {torch.__version__} {sys.version}".encode())
-    version = subprocess.run([*compiler(), "--version"], capture_output=True)
-    state.update(version.stdout)
-    for path in files:
-        state.update(path.name.encode() + path.read_bytes())
-    return state.hexdigest()[:16]
-
-
-def _run(command: list[str], out: Path) -> Path:
-    """``command`` with ``-o out``, in one step: another process may be at the same file."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{os.getpid()}-{out.name}")
-    done = subprocess.run([*command, "-o", str(part)], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
-    os.replace(part, out)
-    return out
+def _digest(options: list[str], files: list[Path]) -> str:
+    return native_build.digest((options, torch.__version__, sys.version), files)
 
 
 def _headers() -> list[Path]:
@@ -186,66 +104,58 @@ def _headers() -> list[Path]:
     )
 
 
-def _object(command: list[str], source: Path) -> Path:
+def _object(options: list[str], source: Path) -> Path:
     # The namesakes here include the file that they stand for.
     files = [source, CPU / source.name] if (CPU / source.name).exists() else [source]
-    digest = _digest(command, [*files, *_headers()])
-    out = CACHE / "objects" / f"{source.stem}-{digest}.o"
-    return out if out.exists() else _run([*command, "-c", str(source)], out)
+    family = f"{source.stem}-{_digest(options, [])}"  # kinds of the same options share it
+    return native_build.made(
+        CACHE / "objects",
+        family,
+        _digest(options, [*files, *_headers()]),
+        ".o",
+        lambda part: native_build.compile_with(*options, "-c", source, "-o", part),
+    )
 
 
 def module(kind: str, pool: Executor) -> Path:
     """A folder for PYTHONPATH with the package and its module under the sanitizer."""
     what = KINDS[kind]
-    command = _compile_command(what.flags)
     sources = [CPU / p.name for p in sorted(CPU.glob("*.cpp")) if p.name not in what.replaced]
     sources += [HERE / name for name in (*what.replaced, *what.added)]
-    objects = list(pool.map(functools.partial(_object, command), sources))
+    objects = list(pool.map(functools.partial(_object, _options(what.flags)), sources))
     # -Bsymbolic: parallel_for here is taken, not the one of PyTorch.
     library = TORCH / "lib"
-    link = [*compiler(), *what.flags, "-shared", "-Wl,-Bsymbolic", *map(str, objects)]
+    link = [*what.flags, "-shared", "-Wl,-Bsymbolic", *map(str, objects)]
     link += [f"-L{library}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{library}"]
-    folder = CACHE / f"{kind}-{_digest(link, objects)}"
-    out = folder / "fused_mixup" / "_C.abi3.so"
-    if not out.exists():
-        _run(link, out)
-    for source in (ROOT / "fused_mixup").glob("*.py"):
-        if source.name != "_build_info.py" and not (out.parent / source.name).is_symlink():
-            _link(source, out.parent / source.name)
-    return folder
+    package = sorted((ROOT / "fused_mixup").glob("*.py"))
+    package = [path for path in package if path.name != "_build_info.py"]
 
+    def make(part: Path) -> None:
+        inside = part / "fused_mixup"
+        inside.mkdir(parents=True)
+        native_build.compile_with(*link, "-o", inside / "_C.abi3.so")
+        for path in package:
+            (inside / path.name).symlink_to(path)
 
-def _link(source: Path, at: Path) -> None:
-    part = at.with_name(f".{os.getpid()}-{at.name}")
-    part.symlink_to(source)
-    os.replace(part, at)
+    return native_build.made(CACHE, kind, _digest([*link, *map(str, package)], objects), "", make)
 
 
 def stand_ins() -> Path:
     """A library of the AVX-512 stand-ins and of the CPU's own instructions; no sanitizer."""
-    command = [*compiler(), *"-std=c++17 -O1 -fPIC -ffp-contract=off -Wno-psabi -shared".split()]
+    options = "-std=c++17 -O1 -fPIC -ffp-contract=off -Wno-psabi -shared".split()
     sources = [HERE / "stand_ins.cpp", HERE / "real_instructions.cpp"]
-    out = CACHE / f"stand_ins-{_digest(command, [*sources, *_headers()])}.so"
-    return out if out.exists() else _run([*command, *map(str, sources)], out)
+    return native_build.made(
+        CACHE,
+        "stand_ins",
+        _digest(options, [*sources, *_headers()]),
+        ".so",
+        lambda part: native_build.compile_with(*options, *sources, "-o", part),
+    )
 
 
 def run(
     kind: str, folder: Path, arguments: list[str], **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Python with ``arguments`` and the module in ``folder``."""
-    how = launch(kind)
-    return subprocess.run(
-        [*how.prefix, sys.executable, *arguments],
-        env={
-            **os.environ,
-            **KINDS[kind].options,
-            "OMP_WAIT_POLICY": "passive",
-            "LD_PRELOAD": how.preload,
-            "PYTHONPATH": str(folder),
-            **env,
-        },
-        cwd=folder,  # where python -c looks first
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+    """Python with ``arguments`` and the module in ``folder``, where ``python -c`` looks first."""
+    options = {**KINDS[kind].options, "PYTHONPATH": str(folder), **env}
+    return launch(kind).run(arguments, options, folder)

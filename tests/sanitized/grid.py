@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # tests
 
 import torch
 from cases import BLENDABLE, FLOATS, GRID, layouts, loss_targets, pairings, plans, values
+from comparing import same_bits
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
 from fused_mixup.plan import PAIRINGS
@@ -47,10 +48,7 @@ def all_plans(batch_size, *shape):
 
 def same(op, got, expected, *what):
     compared[op] += 1
-    if torch.equal(got, expected):
-        return
-    equal = (got == expected) | ((got != got) & (expected != expected))
-    assert got.dtype == expected.dtype and equal.all(), (op, *what, int((~equal).sum()))
+    assert same_bits(got, expected), (op, *what, int((got != expected).sum()))
 
 
 def near(op, got, expected, bound, *what):
@@ -131,6 +129,55 @@ def mixing():
             for name, plan in some(all_plans(batch_size, *shape), 9):
                 for layout, view in some(layouts(x), 3):
                     check_paste(view, arguments(plan), dtype, batch_size, shape, name, layout)
+
+
+def sample_lists(batch_size, shape, dtype):
+    """(name, a batch's samples as a list): alike, each in memory of its own, and all different."""
+    x = values((batch_size, *shape), dtype)
+    apart = [list(view) for _, view in layouts(x)]
+    for (name, _), samples in zip(layouts(x), apart, strict=True):
+        yield name, samples
+    yield "own memory", [s.clone() for s in x]
+    if len(shape) > 1:  # as decoders give images: channels last
+        yield "HWC", [s.movedim(0, -1).contiguous().movedim(-1, 0) for s in x]
+    every = [apart[i % len(apart)][i] for i in range(batch_size)]
+    yield "a layout each", every
+    if shape:
+        yield "one value", [s[..., :1].expand(s.shape) for s in x]
+
+
+def batches_for(count, shape, dtype):
+    """(name, a tensor to mix into), contiguous and not."""
+    yield "contiguous", torch.zeros(count, *shape, dtype=dtype)
+    wide = torch.zeros(count + 1, *shape, dtype=dtype)
+    yield "of a larger one", wide[1:]
+    if len(shape) == 3:
+        form = torch.channels_last
+        yield "channels_last", torch.zeros(count, *shape, dtype=dtype).to(memory_format=form)
+    yield "every second element", torch.zeros(count, *shape, 2, dtype=dtype)[..., 0]
+
+
+def check_mix_samples(batch_size, shape, dtype, plan, *what):
+    for name, samples in some(sample_lists(batch_size, shape, dtype), 3):
+        for count in {batch_size, (batch_size + 1) // 2, 0}:
+            for into, out in some(batches_for(count, shape, dtype), 2):
+                expected = out.clone()
+                reference.mix_samples(samples, *arguments(plan), expected)
+                before = [s.clone() for s in samples]
+                ops.mix_samples(samples, *arguments(plan), out)
+                same("mix_samples", out, expected, dtype, shape, *what, name, count, into)
+                assert all(map(same_bits, samples, before))
+
+
+def collating():
+    """Samples that lie apart in memory, mixed into a batch."""
+    if "mix_samples" not in ops.SCHEMAS:
+        return
+    for dtype in BLENDABLE:
+        for batch_size, shape in [*(g for g in GRID if g[0]), *LARGE]:
+            step = 20 if math.prod(shape) * batch_size < 5000 else 41
+            for name, plan in some(all_plans(batch_size, *shape), step):
+                check_mix_samples(batch_size, shape, dtype, plan, name)
 
 
 def every_half():
@@ -245,7 +292,7 @@ def losses():
 
 def main():
     assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
-    for part in (mixing, every_half, beyond_the_ends, targets, losses):
+    for part in (mixing, collating, every_half, beyond_the_ends, targets, losses):
         torch.manual_seed(0)
         part()
     result = {"on": _C.cpu_capability(), "module": _C.__file__, "compared": compared}

@@ -1,0 +1,124 @@
+// The shared memory of the block that runs, and the copies of 16 bytes into it.
+#include "shared_memory.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "races.h"
+
+namespace host_cuda {
+namespace {
+
+constexpr size_t kStaticLimit = 48 * 1024;  // where opting in to more would begin
+
+// Exactly as large as asked for, so that the address sanitizer sees an access beyond; the race
+// detector has guards on both sides instead.
+class Memory {
+ public:
+  Memory(size_t size, const char* name) : size_(size) {
+    void* bytes = nullptr;
+    if (posix_memalign(&bytes, 128, size + 2 * races::kGuard) != 0) std::abort();
+    bytes_ = static_cast<unsigned char*>(bytes);
+    races::shared_memory(data(), size, name);
+    poison();
+  }
+  ~Memory() { std::free(bytes_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  unsigned char* data() const { return bytes_ + races::kGuard; }
+  size_t size() const { return size_; }
+  void poison() { std::memset(data(), 0xff, size_); }  // NaN in every float type
+
+ private:
+  unsigned char* bytes_;
+  size_t size_;
+};
+
+struct Static {
+  const void* type;
+  Site site;
+  std::unique_ptr<Memory> memory;
+};
+
+struct Copy {
+  void* to;
+  const void* from;
+};
+
+std::unique_ptr<Memory> dynamic_memory;
+std::vector<Static> static_memory;
+std::vector<std::vector<Copy>> copies;  // of each thread: started and not waited for
+
+void need_alignment(const void* at) {
+  if (reinterpret_cast<uintptr_t>(at) % 16 != 0) fault("misaligned access of 16 bytes");
+}
+
+}  // namespace
+
+namespace shared_memory {
+
+void begin_launch(size_t dynamic_size, size_t threads) {
+  static_memory.clear();
+  dynamic_memory = std::make_unique<Memory>(dynamic_size, "dynamic");
+  copies.resize(threads);
+}
+
+void begin_block() {
+  dynamic_memory->poison();
+  for (const Static& s : static_memory) s.memory->poison();
+  for (std::vector<Copy>& of_thread : copies) of_thread.clear();
+}
+
+}  // namespace shared_memory
+
+void* dynamic_shared() { return dynamic_memory->data(); }
+
+void* static_shared(const void* type, size_t size, size_t alignment, Site site) {
+  size_t total = size;
+  for (const Static& s : static_memory) {
+    if (s.type == type) {
+      // On the device both calls name the same memory.
+      if (s.site != site) fault("block_shared() of one type in two places of a kernel");
+      return s.memory->data();
+    }
+    total += s.memory->size();
+  }
+  if (total > kStaticLimit || alignment > 128) fault("too much static shared memory");
+  static_memory.push_back({type, site, std::make_unique<Memory>(size, "static")});
+  return static_memory.back().memory->data();
+}
+
+void store16(void* global, const void* value) {
+  need_alignment(global);
+  note_access(global, 16, Access::kWrite);
+  std::memcpy(global, value, 16);
+}
+
+// The bytes move no earlier than they must be there, so that who does not wait reads poison.
+void copy16_async(void* shared, const void* global) {
+  need_alignment(global);
+  need_alignment(shared);
+  note_access(global, 16, Access::kRead);
+  note_access(shared, 16, Access::kCopyStarts);
+  copies[races::now.thread].push_back({shared, global});
+}
+
+void copies_done(Site site) {
+  if (dropped(site)) return;
+  std::vector<Copy>& mine = copies[races::now.thread];
+  for (const Copy& copy : mine) {
+    note_access(copy.from, 16, Access::kRead);
+    note_access(copy.to, 16, Access::kCopyDone);
+    std::memcpy(copy.to, copy.from, 16);
+  }
+  mine.clear();
+}
+
+#ifndef FUSED_MIXUP_RACES
+void note_access(const void*, size_t, Access) {}
+#endif
+
+}  // namespace host_cuda
