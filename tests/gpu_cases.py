@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 from cases import BLENDABLE, FLOATS, random_boxes, values
+from comparing import same_bits
 
 from fused_mixup import MixPlan, ops, reference
 from fused_mixup.plan_checks import is_host_row
