@@ -15,6 +15,7 @@ from .boxes import cutmix_box  # noqa: E402
 from .functional import (  # noqa: E402
     mix,
     mix_,
+    mix_samples,
     mix_targets,
     paste_,
     soft_target_cross_entropy,
@@ -33,6 +34,7 @@ __all__ = [
     "cutmix_box",
     "mix",
     "mix_",
+    "mix_samples",
     "mix_targets",
     "paste_",
     "soft_target_cross_entropy",

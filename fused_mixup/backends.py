@@ -16,12 +16,12 @@ import importlib
 import importlib.util
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from . import reference
-from .ops import NAMESPACE, SCHEMAS
+from .ops import CPU_ONLY, NAMESPACE, SCHEMAS
 
 BACKENDS = ("native", "triton", "reference")
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
@@ -29,6 +29,8 @@ MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
 
 _NAMES = ("auto", *BACKENDS)
 _INSTRUCTION_SETS = ("", "baseline", "avx2", "avx512")  # of csrc/cpu; "": the best there is
+
+_NO_KERNEL_OF_CPU_ONLY = (("native", "CUDA"), ("triton", "CPU"), ("triton", "CUDA"))
 
 _reasons: dict[tuple[str, str], str] = {}  # (backend, device) -> why it cannot run
 _forced: str = "auto"
@@ -39,9 +41,15 @@ _default: torch.library.Library | None = None  # kept alive: its registrations g
 _override: torch.library.Library | None = None
 
 
-def reason_unavailable(backend: str, device: str) -> str | None:
-    """Why ``backend`` cannot serve tensors on ``device`` ("CPU", "CUDA"), or None if it can."""
-    return _reasons.get((backend, device))
+def reason_unavailable(backend: str, device: str, op: str | None = None) -> str | None:
+    """Why ``backend`` cannot serve tensors on ``device`` ("CPU", "CUDA"), or None if it can.
+
+    With ``op``: why it cannot serve that op there. Some have a kernel on the CPU alone.
+    """
+    why = _reasons.get((backend, device))
+    if why is None and op in CPU_ONLY and (backend, device) in _NO_KERNEL_OF_CPU_ONLY:
+        return f"{op} has a kernel in the CPU extension alone, as its samples lie on the host"
+    return why
 
 
 def chosen(device: str) -> str:
@@ -86,10 +94,12 @@ def _triton(name: str) -> Callable:
     return call
 
 
-def _register(library: torch.library.Library, device: str, backend: str) -> None:
+def _register(
+    library: torch.library.Library, device: str, backend: str, names: Iterable[str] = SCHEMAS
+) -> None:
     """Serve ``device`` with ``backend``, or with an error that says why it cannot be."""
-    why = reason_unavailable(backend, device)
-    for name in SCHEMAS:
+    for name in names:
+        why = reason_unavailable(backend, device, name)
         if why is not None:
             library.impl(name, _refusal(backend, device, why), device, allow_override=True)
         elif backend == "triton":
@@ -128,7 +138,8 @@ def load() -> None:
         _default.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
     for device in DEVICES:
         if chosen(device) == "triton":
-            _register(_default, device, "triton")
+            served = [op for op in SCHEMAS if reason_unavailable("triton", device, op) is None]
+            _register(_default, device, "triton", served)
     _force(_from_environment)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,16 +24,8 @@ def check_batch(
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
     _check_memory(name, x)
-    if dtypes is not None and x.dtype not in dtypes:
-        remedy = (
-            "convert it to a floating dtype"
-            if x.is_complex() or x.dtype == torch.bool or x.is_floating_point()
-            else "mix embeddings, not ids (and paste_ class maps)"
-        )
-        raise TypeError(
-            f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
-            f"{remedy}"
-        )
+    if dtypes is not None:
+        _check_dtype(name, x, dtypes)
     check_plan(name, x, plan)
     spatial = plan.spatial_dims
     if x.ndim < 1 + spatial:
@@ -45,6 +41,19 @@ def check_batch(
         plan.check_boxes(name, x.shape[x.ndim - spatial :])
 
 
+def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    if x.dtype not in dtypes:
+        remedy = (
+            "convert it to a floating dtype"
+            if x.is_complex() or x.dtype == torch.bool or x.is_floating_point()
+            else "mix embeddings, not ids (and paste_ class maps)"
+        )
+        raise TypeError(
+            f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
+            f"{remedy}"
+        )
+
+
 def _check_memory(name: str, x: Tensor) -> None:
     if x.layout != torch.strided or x.is_nested:
         raise TypeError(f"{name}: expected a dense tensor, got {x.layout}; use .to_dense()")
@@ -56,6 +65,104 @@ def _check_memory(name: str, x: Tensor) -> None:
             "view; use .resolve_neg() or .resolve_conj()"
         )
     _refuse_forward_mode()
+
+
+def check_samples(samples: Sequence[Any]) -> list[Tensor]:
+    """The samples as tensors on the memory they lie in, if a kernel can take them together."""
+    if isinstance(samples, Tensor) or not isinstance(samples, Sequence):
+        raise TypeError(
+            "samples: expected a list of tensors or NumPy arrays, one for each sample, got "
+            f"{type(samples).__name__}; a batch that is one tensor goes to mix(x, plan)"
+        )
+    tensors = [s if isinstance(s, Tensor) else _array(i, s) for i, s in enumerate(samples)]
+    if not tensors:
+        raise ValueError("samples: expected at least one, got an empty list")
+    first = tensors[0]
+    shape, dtype = first.shape, first.dtype
+    _check_dtype("samples", first, BLENDABLE)
+    compiling = torch.compiler.is_compiling()
+    for i, s in enumerate(tensors):
+        alike = s.shape == shape and s.dtype == dtype and s.layout == torch.strided and s.is_cpu
+        if not alike or s.requires_grad or (not compiling and s.is_neg()):
+            _refuse_sample(f"samples[{i}]", s, first)
+    return tensors
+
+
+def _refuse_sample(name: str, s: Tensor, first: Tensor) -> None:
+    _check_memory(name, s)
+    if s.dtype != first.dtype:
+        raise TypeError(
+            f"{name}: expected {first.dtype} as in samples[0], got {s.dtype}; convert it with "
+            f".to({first.dtype})"
+        )
+    if s.shape != first.shape:
+        raise ValueError(
+            f"{name}: expected shape {list(first.shape)} as in samples[0], got {list(s.shape)}; "
+            "resize or crop samples to one size first"
+        )
+    if s.requires_grad:
+        raise ValueError(
+            f"{name}: expected a tensor that does not require grad, as no gradient reaches it; "
+            "use mix(torch.stack(samples), plan), which is differentiable"
+        )
+    raise ValueError(
+        f"{name}: expected it on the CPU, got {s.device}; use mix(torch.stack(samples), plan), or "
+        "collate on the CPU and move the batch"
+    )
+
+
+def _array(i: int, sample: Any) -> Tensor:
+    """A NumPy array as a tensor on the same memory. Nothing is written there."""
+    numpy = sys.modules.get("numpy")  # who has an array has imported it
+    if numpy is None or not isinstance(sample, numpy.ndarray):
+        raise TypeError(
+            f"samples[{i}]: expected a tensor or a NumPy array, got {type(sample).__name__}; for a "
+            "PIL image end the transform with torchvision's PILToTensor or timm's ToNumpy, which "
+            "give uint8 [C, H, W]"
+        )
+    if not sample.flags.writeable:
+        # PyTorch has no tensors that are read-only, and warns.
+        sample = numpy.asarray(_Writable(sample))
+    try:
+        return torch.from_numpy(sample)
+    except ValueError:  # steps backwards through memory, which tensors cannot
+        return torch.from_numpy(sample.copy())
+    except TypeError:
+        raise TypeError(
+            f"samples[{i}]: expected a dtype that PyTorch has, got {sample.dtype}"
+        ) from None
+
+
+class _Writable:
+    """An array as NumPy's array interface describes it, but for the mark that it is read-only."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array  # keeps the memory alive
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+
+
+def check_samples_out(samples: list[Tensor], out: Tensor) -> None:
+    first = samples[0]
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out: expected a tensor, got {type(out).__name__}")
+    fits = out.ndim == first.ndim + 1 and out.shape[1:] == first.shape
+    fits = fits and out.shape[0] <= len(samples)
+    if not fits or (out.dtype, out.device) != (first.dtype, first.device):
+        raise ValueError(
+            f"out: expected {[len(samples), *first.shape]} (or fewer rows) {first.dtype} on "
+            f"{first.device} like samples, got {list(out.shape)} {out.dtype} on {out.device}"
+        )
+    check_writable("out", out, "detach it first")
+    if torch.compiler.is_compiling() or out.numel() == 0:
+        return
+    out_first, out_last = _span(out)
+    for i, (begin, end) in enumerate(map(_span, samples)):
+        if begin <= out_last and out_first <= end:
+            raise ValueError(
+                f"out: expected memory of its own, got memory that reaches into that of "
+                f"samples[{i}]; leave out away for a new tensor"
+            )
 
 
 def check_plan(name: str, x: Tensor, plan: MixPlan) -> None:

@@ -6,6 +6,9 @@ never read: plans are checked where they are built, and kernels clamp partners a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -18,6 +21,8 @@ from .checks import (
     check_mixed_target,
     check_out,
     check_plan,
+    check_samples,
+    check_samples_out,
     check_writable,
 )
 from .plan import MixPlan
@@ -29,6 +34,9 @@ from .target import (
     check_num_classes,
     check_target_dtype,
 )
+
+if TYPE_CHECKING:
+    from numpy import ndarray
 
 REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
@@ -150,6 +158,56 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
     ops.paste_(x, plan.partner_or_none, plan.box, plan.rule)
     _written(x)
     return x
+
+
+def mix_samples(
+    samples: Sequence[Tensor | ndarray], plan: MixPlan, out: Tensor | None = None
+) -> Tensor:
+    """Mix samples that lie apart in memory straight into a batch: what a collate function does.
+
+    ``out[i] = samples[partner_i]`` inside box_i, else
+    ``blend_i0 * samples[i] + blend_i1 * samples[partner_i]``. Neither a stacked copy nor a float
+    copy of an image is made: samples are read, and the batch is written once.
+
+    Equivalent to::
+
+        mix(torch.stack(samples), plan)[: len(out)]
+
+    Args:
+        samples: B tensors or NumPy arrays […], alike in shape and dtype, on the CPU: float16,
+            bfloat16, float32, float64 or uint8; any strides.
+        plan: a plan for B samples.
+        out: [n, …] with n <= B, written instead of a new tensor of B rows: the first n mixes,
+            of all B samples. Pinned or shared memory will do; none of the samples' own.
+
+    Returns:
+        [B, …], contiguous, or ``out``.
+
+    Raises:
+        TypeError: no sequence of tensors and arrays (PIL images, for one), dtypes that differ or
+            cannot be blended.
+        ValueError: no samples, shapes that differ, another batch size than the plan's, a box
+            outside the image, samples that are not on the CPU or require grad, an ``out`` that
+            does not fit.
+
+    Notes:
+        Numerics are those of :func:`mix_`. Fastest where all samples have the same strides, either
+        those of ``out`` or with channels last, as decoders give images; samples that lie otherwise
+        than the first are copied first. Samples are never written, so arrays may be read-only. On
+        the CPU alone: forcing the Triton backend raises. Deterministic.
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
+    """
+    tensors = check_samples(samples)
+    first = tensors[0]
+    check_batch("samples", first.expand(len(tensors), *first.shape), plan, None)
+    if out is None:
+        out = torch.empty((len(tensors), *first.shape), dtype=first.dtype, device=first.device)
+    else:
+        check_samples_out(tensors, out)
+    ops.mix_samples(tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+    _written(out)
+    return out
 
 
 def mix_targets(

@@ -32,6 +32,9 @@ SCHEMAS = {
     "mix_backward": "(Tensor grad, Tensor? partner, Tensor? sources, Tensor? offsets, "
     "Tensor blend, Tensor box, int pairing) -> Tensor",
     "paste_": "(Tensor(a!) x, Tensor? partner, Tensor box, int pairing) -> ()",
+    # out [n, …] takes the first n of the len(samples) mixes; the plan has a row for each sample.
+    "mix_samples": "(Tensor[] samples, Tensor? partner, Tensor blend, Tensor box, int pairing, "
+    "Tensor(a!) out) -> ()",
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
     # target: [B, K] in the dtype of the logits, or float32 where those are of a half type (then
@@ -46,6 +49,10 @@ SCHEMAS = {
     "float label_smoothing, int reduction) -> Tensor",
 }
 
+# Their inputs live on the host by nature: native kernels on the CPU, none for a device, and the
+# reference wherever else they are called.
+CPU_ONLY = frozenset({"mix_samples"})
+
 _library = torch.library.Library(NAMESPACE, "DEF")
 for _name, _schema in SCHEMAS.items():
     _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
@@ -56,6 +63,7 @@ mix = _ops.mix.default
 mix_out = _ops.mix_out.default
 mix_backward = _ops.mix_backward.default
 paste_ = _ops.paste_.default
+mix_samples = _ops.mix_samples.default
 mix_targets = _ops.mix_targets.default
 soft_target_cross_entropy = _ops.soft_target_cross_entropy.default
 soft_target_cross_entropy_backward = _ops.soft_target_cross_entropy_backward.default
@@ -90,6 +98,11 @@ def _(grad, partner, sources, offsets, blend, box, pairing):
 
 @_fake("paste_")
 def _(x, partner, box, pairing):
+    return None
+
+
+@_fake("mix_samples")
+def _(samples, partner, blend, box, pairing, out):
     return None
 
 

@@ -6,6 +6,8 @@ read, not to be fast: it makes full-size temporaries, which the other backends d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -100,6 +102,18 @@ def mix_out(
 
 def paste_(x: Tensor, partner: Tensor | None, box: Tensor, pairing: int) -> None:
     x.copy_(torch.where(_inside(box, x), x[_partner(partner, pairing, x)], x))
+
+
+def mix_samples(
+    samples: Sequence[Tensor],
+    partner: Tensor | None,
+    blend: Tensor,
+    box: Tensor,
+    pairing: int,
+    out: Tensor,
+) -> None:
+    mixed = mix(torch.stack(list(samples)), partner, blend, box, pairing)
+    out.copy_(mixed[: out.shape[0]])
 
 
 def dense_target(

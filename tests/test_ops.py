@@ -34,6 +34,8 @@ def sample_inputs(device):
         samples["mix_"].append((x.clone(), *args))
         samples["mix"] += [(leaf, *args), (x.to(memory_format=torch.channels_last), *args)]
         samples["mix_out"].append((x, *args, torch.empty_like(x)))
+        for count in (4, 2):
+            samples["mix_samples"].append((list(x.clone()), *args, torch.empty_like(x[:count])))
         lists = ops.transpose_pairing(plan.partner) if plan.pairing == "tensor" else (None, None)
         partner, blend, boxes, rule = args
         samples["mix_backward"].append((leaf, partner, *lists, blend, boxes, rule))
@@ -277,7 +279,7 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "MixPlan", "MixedTarget", "backend", "cutmix_box", "mix", "mix_", "mix_targets",
-        "paste_", "soft_target_cross_entropy",
+        "MixPlan", "MixedTarget", "backend", "cutmix_box", "mix", "mix_", "mix_samples",
+        "mix_targets", "paste_", "soft_target_cross_entropy",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

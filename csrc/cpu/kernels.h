@@ -33,6 +33,8 @@ struct MixKernels {
   void (*accumulate)(A* sum, const T* src, int64_t n, A w);
   // dst = sum, rounded once
   void (*round)(T* dst, const A* sum, int64_t n);
+  // n groups of `channels` neighbours, taken apart: dst[c·stride + i] = src[i·channels + c]
+  void (*split)(T* dst, int64_t stride, const T* src, int64_t n, int64_t channels);
 };
 
 // What one sweep over a row of K logits leaves. All sums are relative to the maximum.

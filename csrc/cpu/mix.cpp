@@ -1,55 +1,13 @@
 // mix_, mix, mix_out, mix_backward, paste_ on the CPU: arguments of PyTorch's stable ABI to rows of
 // the plan, and on to the walks.
-#include "binding.h"
+#include "mix_binding.h"
 #include "mix_in_place.h"
 #include "mix_out_of_place.h"
 
 namespace fused_mixup {
 namespace {
 
-std::vector<Row> rows_of(int64_t batch, int pairing, const OptionalTensor& partner,
-                         const Tensor* blend, const Tensor& box, const int64_t* extent) {
-  STD_TORCH_CHECK(pairing != kTensor || (partner && partner->numel() == batch));
-  STD_TORCH_CHECK(box.size(0) == batch && (!blend || blend->size(0) == batch));
-  const int spatial = spatial_of(box);
-  const int32_t* indices = partner ? static_cast<const int32_t*>(partner->data_ptr()) : nullptr;
-  const double* weights = blend ? static_cast<const double*>(blend->data_ptr()) : nullptr;
-  const int32_t* boxes = static_cast<const int32_t*>(box.data_ptr());
-  const int64_t weight_stride = blend ? blend->stride(0) : 0;
-  const int64_t box_stride = box.stride(0);
-  std::vector<Row> rows(batch);
-  for (int64_t i = 0; i < batch; ++i) {
-    Row& row = rows[i];
-    if (weights) {
-      row.own = weights[i * weight_stride];
-      row.other = weights[i * weight_stride + 1];
-    }
-    row.box = box_of_row(boxes + i * box_stride, extent, spatial);
-    row.partner = partner_of(pairing, indices, i, batch);
-  }
-  return rows;
-}
-
-// Calls f with a null pointer of the type that stores `dtype`.
-template <typename F>
-void dispatch_dtype(ScalarType dtype, const F& f) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return f(static_cast<float*>(nullptr));
-    case ScalarType::Double:
-      return f(static_cast<double*>(nullptr));
-    case ScalarType::Half:
-      return f(static_cast<Half*>(nullptr));
-    case ScalarType::BFloat16:
-      return f(static_cast<BFloat16*>(nullptr));
-    case ScalarType::Byte:
-      return f(static_cast<uint8_t*>(nullptr));
-    default:
-      STD_TORCH_CHECK(false, "fused_mixup: dtype that cannot be blended");
-  }
-}
-
-// The same by size alone, where values only move.
+// As dispatch_dtype, by size alone, where values only move.
 template <typename F>
 void dispatch_size(size_t bytes, const F& f) {
   switch (bytes) {
@@ -66,10 +24,6 @@ void dispatch_size(size_t bytes, const F& f) {
     default:
       STD_TORCH_CHECK(false, "fused_mixup: element size that cannot be moved");
   }
-}
-
-bool any_box(const std::vector<Row>& rows) {
-  return std::any_of(rows.begin(), rows.end(), [](const Row& row) { return !row.box.empty; });
 }
 
 const int64_t* extent_of(const Tensor& x, const Tensor& box) {

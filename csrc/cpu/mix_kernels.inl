@@ -28,6 +28,47 @@ inline void map2(T* dst, const T* a, const T* b, const T* ahead, int64_t n, F f)
   }
 }
 
+#if defined(FUSED_MIXUP_AVX2)
+// 32 bytes to floats 2^23 + v: their bits are 0x4B000000 + v. Which byte lies in which lane does
+// not matter: packing undoes it.
+inline void load_biased(const uint8_t* p, __m256* v) {
+  const __m256i bytes = _mm256_loadu_si256((const __m256i*)p);
+  const __m256i zero = _mm256_setzero_si256(), bias = _mm256_set1_epi16(0x4B00);
+  const __m256i low = _mm256_unpacklo_epi8(bytes, zero), high = _mm256_unpackhi_epi8(bytes, zero);
+  v[0] = (__m256)_mm256_unpacklo_epi16(low, bias);
+  v[1] = (__m256)_mm256_unpackhi_epi16(low, bias);
+  v[2] = (__m256)_mm256_unpacklo_epi16(high, bias);
+  v[3] = (__m256)_mm256_unpackhi_epi16(high, bias);
+}
+
+// Whole vectors of bytes with two thirds of the instructions of map2; how many elements that were.
+// v·w is rounded once, as everywhere: 2^23·w is exact, and so is what is added to it in an FMA.
+inline int64_t blend_bytes(uint8_t* dst, const uint8_t* a, const uint8_t* b, const uint8_t* ahead,
+                           int64_t n, float w0, float w1) {
+  // Packing clamps to a byte, but only what fits 32 bits before.
+  if (!(w0 >= -1e6f && w0 <= 1e6f && w1 >= -1e6f && w1 <= 1e6f)) return 0;
+  const __m256 s0 = _mm256_set1_ps(w0), s1 = _mm256_set1_ps(w1);
+  const __m256 bias0 = _mm256_set1_ps(w0 * 8388608.0f), bias1 = _mm256_set1_ps(w1 * 8388608.0f);
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    __builtin_prefetch(ahead + i);
+    __m256 u[4], v[4];
+    __m256i words[4];
+    load_biased(a + i, u);
+    load_biased(b + i, v);
+    for (int k = 0; k < 4; ++k) {
+      const __m256 sum =
+          _mm256_add_ps(_mm256_fmsub_ps(u[k], s0, bias0), _mm256_fmsub_ps(v[k], s1, bias1));
+      words[k] = _mm256_cvtps_epi32(sum);
+    }
+    const __m256i low = _mm256_packs_epi32(words[0], words[1]);
+    const __m256i high = _mm256_packs_epi32(words[2], words[3]);
+    _mm256_storeu_si256((__m256i*)(dst + i), _mm256_packus_epi16(low, high));
+  }
+  return i;
+}
+#endif
+
 template <typename T>
 void blend(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, acc_t<T> w0,
            acc_t<T> w1) {
@@ -41,7 +82,12 @@ void blend(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, ac
   } else if (w0 == 0) {
     map2(dst, partner, partner, ahead, n, [=](V b, V) { return b * w1; });
   } else {
-    map2(dst, own, partner, ahead, n, [=](V a, V b) { return a * w0 + b * w1; });
+    int64_t done = 0;
+#if defined(FUSED_MIXUP_AVX2)
+    if constexpr (sizeof(T) == 1) done = blend_bytes(dst, own, partner, ahead, n, w0, w1);
+#endif
+    map2(dst + done, own + done, partner + done, ahead + done, n - done,
+         [=](V a, V b) { return a * w0 + b * w1; });
   }
 }
 
@@ -94,7 +140,24 @@ void round(T* dst, const acc_t<T>* sum, int64_t n) {
   if (i < n) store_part<A>(dst + i, load_part<A>(sum + i, n - i), n - i);
 }
 
+// A number of channels known to the compiler becomes shuffles of whole vectors.
+template <int kChannels, typename T>
+void split_known(T* __restrict dst, int64_t stride, const T* __restrict src, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    for (int c = 0; c < kChannels; ++c) dst[c * stride + i] = src[i * kChannels + c];
+  }
+}
+
+template <typename T>
+void split(T* dst, int64_t stride, const T* src, int64_t n, int64_t channels) {
+  if (channels == 3) return split_known<3>(dst, stride, src, n);
+  if (channels == 4) return split_known<4>(dst, stride, src, n);
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t i = 0; i < n; ++i) dst[c * stride + i] = src[i * channels + c];
+  }
+}
+
 template <typename T>
 constexpr MixKernels<T> mix_table() {
-  return {blend<T>, blend_pair<T>, accumulate<T>, round<T>};
+  return {blend<T>, blend_pair<T>, accumulate<T>, round<T>, split<T>};
 }

@@ -1,0 +1,246 @@
+"""timm's mixing and its losses, on fused ops: change the import line and nothing else.
+
+    from fused_mixup.timm import Mixup, FastCollateMixup         # from timm.data
+    from fused_mixup.timm import (                               # from timm.loss
+        BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy)
+
+The classes take timm's arguments, draw from NumPy's global generator as timm does, and give the
+same images and targets; what differs stands in their docstrings. timm itself is not needed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .functional import soft_target_cross_entropy
+from .plan_checks import is_host_row
+from .target import MixedTarget
+from .timm_collate import FastCollateMixup
+from .timm_mixup import Mixup
+
+__all__ = [
+    "BinaryCrossEntropy",
+    "FastCollateMixup",
+    "LabelSmoothingCrossEntropy",
+    "Mixup",
+    "SoftTargetCrossEntropy",
+]
+
+
+class SoftTargetCrossEntropy(nn.Module):
+    """Cross-entropy with soft targets, averaged: ``mean_i -Σ_c t_ic log_softmax(x_i)_c``.
+
+    Equivalent to::
+
+        (-target * F.log_softmax(x, dim=-1)).sum(-1).mean()
+
+    Shapes:
+        x: [..., C] logits.
+        target: [..., C] dense (leading dims broadcast with those of x), or a
+        :class:`fused_mixup.MixedTarget` with labels [...].
+
+    Returns:
+        A scalar of the dtype that x and target promote to (weights of a MixedTarget are float32).
+
+    Raises:
+        TypeError, ValueError: class indices, or shapes that do not fit.
+
+    Notes:
+        Equal to timm's to float32 rounding, in half precision nearer the exact value. A target of 0
+        drops its term, so a logit of -inf there gives no NaN.
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
+    """
+
+    def forward(self, x: Tensor, target: Tensor | MixedTarget) -> Tensor:
+        return _cross_entropy(x, target, 0.0)
+
+
+class LabelSmoothingCrossEntropy(nn.Module):
+    """Cross-entropy with smoothed labels: ``mean_i (1-s) nll_i + s mean_c(-log_softmax(x_i)_c)``.
+
+    Equivalent to::
+
+        F.cross_entropy(x, target, label_smoothing=smoothing)
+
+    Args:
+        smoothing: s in [0, 1).
+
+    Shapes:
+        x: [..., C] logits.
+        target: [...] class indices. Soft ones, a :class:`fused_mixup.MixedTarget` or dense
+        [..., C], are taken too (timm's takes none) and smoothed on top of what smoothing they have.
+
+    Returns:
+        A scalar of the dtype of x (promoted with that of soft targets).
+
+    Raises:
+        AssertionError: smoothing outside [0, 1).
+        IndexError: a class index outside [0, C) on the CPU; TypeError, ValueError: other misfits.
+
+    Notes:
+        Equal to timm's to float32 rounding. For x of more than two dims timm's result is
+        wrong; here it is the mean over all rows.
+
+    Source: Szegedy et al., 2016, arXiv 1512.00567.
+    """
+
+    def __init__(self, smoothing: float = 0.1) -> None:
+        super().__init__()
+        _check_smoothing(smoothing)
+        self.smoothing = smoothing
+        self.confidence = 1.0 - smoothing
+
+    def forward(self, x: Tensor, target: Tensor | MixedTarget) -> Tensor:
+        if isinstance(target, MixedTarget) or target.is_floating_point():
+            return _cross_entropy(x, target, self.smoothing)
+        if target.shape != x.shape[:-1]:
+            raise ValueError(
+                f"target: expected class indices {list(x.shape[:-1])} for logits {list(x.shape)}, "
+                f"got {list(target.shape)}"
+            )
+        labels = target.long().reshape(-1)
+        # One label, of weight 1; the other is dropped.
+        one = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
+        hard = MixedTarget(labels, labels, one.expand(len(labels), -1), x.shape[-1], self.smoothing)
+        loss = soft_target_cross_entropy(x.reshape(-1, x.shape[-1]), hard)
+        return loss.to(_softmax_dtype(x))
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Binary cross-entropy of each class: ``-t log σ(x) - (1-t) log(1 - σ(x))``, reduced.
+
+    Args:
+        smoothing: s in [0, 1); class indices become one-hot with off = s/C and on = 1-s+off.
+        target_threshold: targets above it count as 1, others as 0.
+        weight: [C] (or broadcastable), scales the loss of each class; a buffer.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        sum_classes: sum over the classes, then average; ``reduction`` is not used.
+        pos_weight: [C] or a number, scales the positive term; a buffer.
+        smooth_dense: smooth dense targets too, ``t (1-s) + s/2``.
+
+    Shapes:
+        x: [B, ..., C] logits.
+        target: dense, of the shape of x; class indices [B] (for x [B, C]); or a
+        :class:`fused_mixup.MixedTarget`, taken as the dense target that it stands for.
+
+    Returns:
+        A scalar, or [B, ..., C] for ``"none"``.
+
+    Raises:
+        AssertionError: smoothing outside [0, 1); another batch size than that of x.
+        ValueError: targets that are neither dense nor one class index for each row.
+
+    Notes:
+        Bit-equal to timm's. A dense target is built from a MixedTarget for now.
+
+    Source: Wightman et al., ResNet strikes back, 2021, arXiv 2110.00476.
+    """
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        smoothing: float = 0.1,
+        target_threshold: float | None = None,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        sum_classes: bool = False,
+        pos_weight: Tensor | float | None = None,
+        smooth_dense: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_smoothing(smoothing)
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
+        self.smoothing = smoothing
+        self.target_threshold = target_threshold
+        self.reduction = "none" if sum_classes else reduction
+        self.sum_classes = sum_classes
+        self.register_buffer("weight", weight)
+        if pos_weight is not None and not isinstance(pos_weight, Tensor):
+            pos_weight = torch.tensor(pos_weight)
+        self.register_buffer("pos_weight", pos_weight)
+        self.smooth_dense = smooth_dense
+
+    def forward(self, x: Tensor, target: Tensor | MixedTarget) -> Tensor:
+        t = self._target(x, target)
+        if self.target_threshold is not None:
+            t = (t > self.target_threshold).to(t.dtype)
+        loss = F.binary_cross_entropy_with_logits(
+            x, t, self.weight, pos_weight=self.pos_weight, reduction=self.reduction
+        )
+        return loss.sum(-1).mean() if self.sum_classes else loss
+
+    def _target(self, x: Tensor, target: Tensor | MixedTarget) -> Tensor:
+        """The dense target [B, ..., C], smoothed."""
+        if isinstance(target, MixedTarget):
+            target = target.dense()
+        if target.shape[:1] != x.shape[:1]:
+            raise AssertionError(
+                f"target: expected batch size {len(x)} as x, got shape {list(target.shape)}"
+            )
+        if target.shape == x.shape:
+            dense = self.smooth_dense and self.smoothing
+            return target * (1.0 - self.smoothing) + 0.5 * self.smoothing if dense else target
+        if x.ndim != 2 or target.numel() != len(x):
+            raise ValueError(
+                f"target: expected dense targets {list(x.shape)} as x, or class indices "
+                f"[{len(x)}] for x [B, C], got {list(target.shape)}"
+            )
+        off = self.smoothing / x.shape[1]
+        labels = target.long().view(-1, 1)
+        return torch.full_like(x, off, requires_grad=False).scatter_(
+            1, labels, 1.0 - self.smoothing + off
+        )
+
+
+def _cross_entropy(x: Tensor, target: Tensor | MixedTarget, smoothing: float) -> Tensor:
+    """Soft-target cross-entropy over the last dim of x [..., C], averaged over the others."""
+    if isinstance(target, MixedTarget):
+        dtype = torch.float32
+        rows: Tensor | MixedTarget = target if x.ndim == 2 else _flat(target, x.shape)
+    else:
+        dtype = target.dtype
+        if target.shape == x.shape and not target.is_floating_point():
+            target, dtype = target.to(x.dtype), x.dtype  # one-hot, multi-label
+        if target.shape != x.shape and target.is_floating_point():
+            leading = torch.broadcast_shapes(x.shape[:-1], target.shape[:-1])
+            x, target = x.expand(*leading, -1), target.expand(*leading, -1)
+        rows = target.reshape(-1, target.shape[-1]) if x.ndim != 2 else target
+    loss = soft_target_cross_entropy(x.reshape(-1, x.shape[-1]), rows, label_smoothing=smoothing)
+    return loss.to(torch.promote_types(_softmax_dtype(x), dtype))
+
+
+def _flat(target: MixedTarget, shape: torch.Size) -> MixedTarget:
+    """``target`` with labels [...] of logits of ``shape`` [..., C] as one with labels [N]."""
+    if target.labels.shape != shape[:-1]:
+        raise ValueError(
+            f"target: expected labels {list(shape[:-1])} for logits {list(shape)}, got "
+            f"{list(target.labels.shape)}"
+        )
+    weight, n = target.weight, target.labels.numel()
+    if is_host_row(weight):
+        weight = weight[:1].expand(n, -1)  # stays a row that serves any device
+    else:
+        weight = weight.repeat_interleave(math.prod(shape[1:-1]), 0)
+    labels, partner_labels = target.labels.reshape(-1), target.partner_labels.reshape(-1)
+    return replace(target, labels=labels, partner_labels=partner_labels, weight=weight)
+
+
+def _softmax_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of log_softmax(x): under autocast (not the CPU's) float32 for half types."""
+    half, device = x.dtype in (torch.float16, torch.bfloat16), x.device.type
+    widens = half and device != "cpu" and torch.is_autocast_enabled(device)
+    return torch.float32 if widens else x.dtype
+
+
+def _check_smoothing(smoothing: float) -> None:
+    if not 0.0 <= smoothing < 1.0:
+        raise AssertionError(f"smoothing: expected a number in [0, 1), got {smoothing!r}")

@@ -1,0 +1,125 @@
+"""timm's ``FastCollateMixup`` on the fused op. Import it from :mod:`fused_mixup.timm`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate, get_worker_info
+
+from . import ops
+from .checks import check_samples
+from .shared_batches import shared_batch
+from .target import MixedTarget
+from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
+from .timm_mixup import Mixup, plan_of
+
+
+class FastCollateMixup(Mixup):
+    """A ``collate_fn`` that mixes uint8 samples straight into the batch, in the loader's workers.
+
+    ``x[i] = round(λ·sample_i + (1-λ)·sample_j)`` with j = B-1-i, half to even, or a box of sample_j
+    pasted in sample_i; targets are ``λ y_i + (1-λ) y_j`` of smoothed one-hot labels. One pass: each
+    sample is read, the batch is written once, and no float copy of an image is made. Only the
+    import line changes::
+
+        from fused_mixup.timm import FastCollateMixup  # from timm.data
+
+    Equivalent to (in float32, for one λ)::
+
+        x = torch.stack(images).float()
+        x = (x * lam + x.flip(0) * (1 - lam)).round().byte()
+
+    Args:
+        pin_memory: with CUDA and outside a worker, collate into pinned memory. A loader's own
+            ``pin_memory=True`` pins what workers send, with or without this.
+        Others are those of :class:`Mixup`, and ``mode`` may be ``"half"`` too: B/2 outputs, sample
+            i mixed with B-1-i, each with a λ of its own.
+
+    Raises:
+        TypeError, ValueError, AssertionError: see :class:`Mixup`.
+
+    Notes:
+        Images, targets and the state of NumPy's global generator afterwards are equal to timm's,
+        bit for bit. In a worker the batch is made in shared memory, from where it reaches the
+        training process without another copy. What differs:
+
+        - A batch may be odd, as in :class:`Mixup`; not in mode "half". timm asserts.
+        - CutMix in pair mode does not write into the caller's samples (timm swaps boxes in them,
+          and so in a data set held in memory).
+        - Samples of another dtype than uint8, and shapes that differ, are refused (timm truncates
+          floats).
+        - Arrays may be read-only, and may step backwards through memory (those are copied first).
+        - ``mixup_enabled = False`` reaches workers that are already running.
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
+    """
+
+    def __init__(self, *args: Any, pin_memory: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pin_memory = pin_memory
+
+    @torch.compiler.disable
+    def __call__(  # type: ignore[override]
+        self, batch: Sequence[tuple[Any, Any]], _: Any = None
+    ) -> tuple[Tensor, Tensor | MixedTarget]:
+        """Collate B pairs of a sample, uint8 [C, H, W] (array or tensor), and its label.
+
+        Args:
+            batch: what the data set gave; labels as ``default_collate`` takes them.
+
+        Returns:
+            uint8 [B, C, H, W] on the CPU, and targets [B, K] or a MixedTarget; B/2 in mode "half".
+
+        Raises:
+            TypeError, ValueError, IndexError, AssertionError: samples or labels that do not fit,
+                before anything is drawn.
+        """
+        samples = check_samples([pair[0] for pair in batch])
+        shape = samples[0].shape
+        if samples[0].dtype != torch.uint8:
+            raise TypeError(
+                f"batch: expected uint8 samples, got {samples[0].dtype}; leave conversion to float "
+                "and normalisation to the device, after loading"
+            )
+        batch_size = len(samples)
+        if self.mode == "half" and batch_size % 2:
+            raise ValueError(
+                f"batch: expected an even number of samples in mode 'half', got {batch_size}; use "
+                "an even batch_size and drop_last=True"
+            )
+        labels = self._labels(default_collate([pair[1] for pair in batch]), batch_size)
+        check_draws(self, shape, self.mode in ("elem", "pair", "half"))
+        drawn = self._draw(batch_size, shape[-2:])
+        plan = plan_of(drawn, batch_size)
+        count = batch_size // 2 if self.mode == "half" else batch_size
+        x = self._empty((count, *shape))
+        ops.mix_samples(samples, None, plan.blend, plan.box, plan.rule, x)
+        target = self._targets(labels, drawn, plan, torch.uint8)
+        return x, target if count == batch_size else _first(target, count)
+
+    def _draw(self, batch_size: int, size: Size) -> Drawn:
+        if self.mode == "half":
+            return draw_rows(self, batch_size // 2, size).padded(batch_size)
+        if self.mode in ("elem", "pair"):
+            return super()._draw(batch_size, size)
+        return draw_batch(self, size, always=True)
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        """A uint8 tensor in the memory that the loader would copy it to."""
+        size = torch.Size(shape)
+        if get_worker_info() is not None:
+            return shared_batch(size)
+        pin = self.pin_memory and torch.cuda.is_available()
+        return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pin)
+
+
+def _first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:
+    """The first rows, in memory of their own: a worker sends the whole memory of a view."""
+    if isinstance(target, Tensor):
+        return target[:count].clone()
+    names = ("labels", "partner_labels", "weight")
+    return replace(target, **{name: getattr(target, name)[:count].clone() for name in names})
