@@ -90,7 +90,7 @@ def _made_with(info, name: str) -> str:
 
 def _serves(op: str, device: str) -> str:
     backend = backends.chosen(device)
-    if backends.reason_unavailable(backend, device) is not None:
+    if backends.reason_unavailable(backend, device, op) is not None:
         return f"{backend}: error"  # forced, and cannot run
     registered = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", device)
     return backend if registered else "reference"

@@ -199,6 +199,7 @@ void make_alike(std::vector<Tensor>& samples) {
 void mix_samples(std::vector<Tensor> samples, OptionalTensor partner, Tensor blend, Tensor box,
                  int64_t pairing, Tensor out) {
   if (out.numel() == 0) return;
+  if (out.is_contiguous()) on_large_pages(out);
   const int64_t batch = int64_t(samples.size()), count = out.size(0);
   STD_TORCH_CHECK(count <= batch && out.dim() == samples[0].dim() + 1);
   for (const Tensor& s : samples) {

@@ -242,7 +242,7 @@ Tensor soft_target_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tenso
                                           Tensor target, OptionalTensor partner_labels,
                                           OptionalTensor weight, double target_smoothing,
                                           double label_smoothing, int64_t reduction) {
-  Tensor grad = torch::stable::empty_like(logits);
+  Tensor grad = on_large_pages(torch::stable::empty_like(logits));
   if (logits.numel() == 0) return grad;
   const Inputs in(logits, target, partner_labels, weight, target_smoothing, label_smoothing);
   const Tensor saved = torch::stable::contiguous(stats);

@@ -70,14 +70,14 @@ void mix_out(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t
 }
 
 Tensor mix(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing) {
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = on_large_pages(torch::stable::empty_like(x));
   mix_out(x, partner, blend, box, pairing, out);
   return out;
 }
 
 Tensor mix_backward(Tensor grad, OptionalTensor partner, OptionalTensor sources,
                     OptionalTensor offsets, Tensor blend, Tensor box, int64_t pairing) {
-  Tensor out = torch::stable::empty_like(grad);
+  Tensor out = on_large_pages(torch::stable::empty_like(grad));
   if (grad.numel() == 0) return out;
   const int64_t batch = grad.size(0);
   const auto rows = rows_of(batch, int(pairing), partner, &blend, box, extent_of(grad, box));

@@ -49,7 +49,7 @@ Tensor mix_targets(Tensor labels, OptionalTensor partner, Tensor weight, int64_t
   const auto sizes = labels.sizes();
   std::vector<int64_t> shape(sizes.begin(), sizes.end());
   shape.insert(shape.begin() + 1, num_classes);
-  Tensor out = torch::stable::empty(shape, dtype);
+  Tensor out = on_large_pages(torch::stable::empty(shape, dtype));
   if (out.numel() == 0) return out;
   const int64_t batch = labels.size(0);
   STD_TORCH_CHECK(weight.size(0) == batch);
