@@ -6,6 +6,7 @@ checks our result against the reference before it is timed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
 
+from . import installed_peers
 from .timing import rotated
 
 LAM = 0.3
@@ -251,4 +253,16 @@ def groups(device: str) -> dict[str, Callable[[], Iterator[Case]]]:
         found[name] = partial(losses, device, dtype, batch_size, num_classes)
     if device == "cuda":
         found["host"] = partial(host_costs, device)
-    return found
+    return found | _drop_ins(device)
+
+
+def _drop_ins(device: str) -> dict[str, Callable[[], Iterator[Case]]]:
+    if (why := installed_peers.missing()) is not None:
+        print(f"left out: the drop-ins, as {why}", file=sys.stderr)
+        return {}
+    from . import drop_ins  # which takes Case from here
+
+    found = {"timm": drop_ins.timm_mixup, "torchvision": drop_ins.torchvision_mix}
+    if device == "cpu":
+        found["collate"] = drop_ins.collate
+    return {name: partial(cases, device) for name, cases in found.items()}

@@ -136,6 +136,12 @@ def pip(*arguments: str, quiet: bool = True) -> bool:
     return subprocess.run([*command, *arguments], stdin=subprocess.DEVNULL).returncode == 0
 
 
+def torchvision_for(torch: str | None) -> str:
+    """The torchvision made for this PyTorch: 0.25 came with 2.10, and both count on together."""
+    minor = int(str(torch).split(".")[1])
+    return f"torchvision==0.{minor + 15}.*"
+
+
 def install(names: list[str]) -> None:
     if not usable(torch_version()):
         wanted = os.environ.get("TORCH") or DEFAULT_TORCH
@@ -149,13 +155,22 @@ def install(names: list[str]) -> None:
     wanted = [r for name in names for r in known[name]]
     left_out = []
     absent = missing(list(dict.fromkeys(wanted)))
+    for requirement in [r for r in absent if r.startswith("torchvision")]:
+        # Without its dependencies: pip would change PyTorch for the newest torchvision.
+        absent.remove(requirement)
+        fitting = torchvision_for(torch_version())
+        say(f"installing {fitting}")
+        if not pip("--no-deps", fitting):
+            left_out.append(fitting)
+            # timm needs it, and would bring one of its own choice.
+            absent = [r for r in absent if not r.startswith("timm")]
     absent = [DEFAULT_TRITON if r.startswith("triton") else r for r in absent]
     if absent:
         say(f"installing {', '.join(r.split(';')[0] for r in absent)}")
         # All at once is quicker; one by one finds out which of them cannot be had.
         if not pip(*absent, quiet=True):
             say("not all of them could be had; trying one by one")
-            left_out = [r for r in absent if not pip(r)]
+            left_out += [r for r in absent if not pip(r)]
     for requirement in left_out:
         say(f"left out: {requirement.split(';')[0]} could not be installed (no network?)")
         package = requirement.split(">")[0]

@@ -1,0 +1,53 @@
+"""The real timm and torchvision, where they are installed: for benchmarks and for tests.
+
+Pure Python of theirs is all that is compared with. Where torchvision's own binary does not fit this
+PyTorch, the operators that its import asks for are declared without an implementation.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import re
+import warnings
+from types import ModuleType
+
+import torch
+
+_declared: torch.library.Library | None = None
+
+
+def missing() -> str | None:
+    """Why the peers cannot be imported, or None."""
+    absent = [name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(absent)} not installed; pip install timm torchvision" if absent else None
+
+
+def load() -> tuple[ModuleType, ModuleType]:
+    """timm and torchvision."""
+    global _declared
+    spec = importlib.util.find_spec("torchvision")
+    if _declared is None and spec is not None and spec.origin is not None:
+        _declared = torch.library.Library("torchvision", "FRAGMENT")
+        _declare_missing_operators(pathlib.Path(spec.origin).parent, _declared)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import timm
+        import timm.data
+        import timm.loss
+        import torchvision
+        import torchvision.transforms.v2
+    return timm, torchvision
+
+
+def _declare_missing_operators(folder: pathlib.Path, library: torch.library.Library) -> None:
+    """torchvision registers shapes for operators of its binary, and fails where there are none."""
+    for binary in folder.glob("_C*.so"):
+        try:
+            torch.ops.load_library(str(binary))
+            return
+        except OSError:
+            pass  # built for another PyTorch
+    text = (folder / "_meta_registrations.py").read_text(encoding="utf-8")
+    for name in sorted(set(re.findall(r'"torchvision::(\w+)"', text))):
+        library.define(name + "() -> ()")
