@@ -215,8 +215,7 @@ def test_an_infinite_alpha_is_refused():  # torchvision's λ is then NaN, and so
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])
 def test_alpha_must_be_positive(kind, alpha):
-    with pytest.raises(ValueError):
-        getattr(v2, kind)(alpha=alpha)
+    # torchvision leaves it to torch.distributions, whose checks torch.compile switches off.
     with pytest.raises(ValueError, match="alpha"):
         getattr(ours, kind)(alpha=alpha)
 
