@@ -57,7 +57,7 @@ def timm_mixup(device: str) -> Iterator[Case]:
 
         def call(mixer: Callable) -> Callable[[], object]:
             turn = cycle(xs)
-            return _seeded(np.random.seed, lambda: mixer(next(turn), y))  # noqa: NPY002
+            return _seeded(np.random.seed, lambda: mixer(next(turn), y))
 
         yield Case(f"timm.Mixup {name}, {label}", call(ours), {"timm": call(peer)}, None)
 
@@ -126,7 +126,7 @@ def collate(device: str) -> Iterator[Case]:
 
             def call(mixer: Callable, batches: list = batches) -> Callable[[], object]:
                 turn = cycle(batches)
-                return _seeded(np.random.seed, lambda: mixer(next(turn)))  # noqa: NPY002
+                return _seeded(np.random.seed, lambda: mixer(next(turn)))
 
             title = f"timm.FastCollateMixup {name}, {label}, {kind}"
             yield Case(title, call(ours), {"timm": call(peer)}, None)
