@@ -33,7 +33,7 @@ JOBS ?= $(shell n=$$(nproc 2> /dev/null || echo 1); echo $$((n > 8 ? 8 : n)))
 
 side_by_side = $(shell $(RUN) -c 'import xdist' 2> /dev/null && printf '%s' '-n $(JOBS) --dist loadfile')
 
-test: set-up-build-test-triton
+test: set-up-build-test-triton-demo
 	$(RUN) -m pytest $(side_by_side) $(ARGS)
 
 fuzz: set-up-build-test-triton

@@ -21,7 +21,7 @@ BATCH, SHAPE = 64, (3, 224, 224)
 
 
 def _seeded(seed: Callable[[int], object], run: Callable[[], object]) -> Callable[[], object]:
-    """``run`` from one seed after another: both sides of a case draw the same, in the same order."""
+    """``run`` from one seed after another, so that both sides of a case draw the same."""
     seeds = cycle(range(16))
 
     def call() -> object:

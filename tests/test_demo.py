@@ -123,3 +123,12 @@ def test_refuses_no_epochs(capsys):
     with pytest.raises(SystemExit):
         demo.parse(["--epochs", "0"])
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_the_loop_of_timm_learns(capsys):
+    from examples import train_timm
+
+    accuracy = train_timm.main(["--epochs", "4", "--off-epoch", "3", "--device", "cpu"], 24)
+    assert accuracy > 0.3  # of ten classes
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(" mixing") and "no mixing" in lines[3] and "ms per step" in lines[4]

@@ -43,7 +43,8 @@ def python(code, *arguments, **env):
 
 def test_threads_and_processes_make_a_file_once(tmp_path):
     running = [python(MAKES_SLOWLY, tmp_path) for _ in range(4)]
-    assert [p.communicate()[0].split() for p in running] == [["ok"] * 3] * 4
+    # Three threads of each; their lines may run into one another.
+    assert [p.communicate()[0].count("ok") for p in running] == [3] * 4
     assert (tmp_path / "log").read_text() == "x"
 
 

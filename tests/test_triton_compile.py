@@ -252,8 +252,10 @@ def outputs(tmp_path_factory) -> dict[str, list[dict]]:
     paths = [str(ROOT), str(ROOT / "tools"), env.get("PYTHONPATH", "")]
     env["PYTHONPATH"] = os.pathsep.join(paths)
 
+    caches = {target: tmp_path_factory.mktemp(target) for target in TARGETS}
+
     def one(target: str) -> list[dict]:
-        cache = {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp(target))}
+        cache = {"TRITON_CACHE_DIR": str(caches[target])}
         command = [sys.executable, __file__, target]
         for _ in range(2):  # compilers have been seen to crash once, and not again
             done = subprocess.run(command, env=env | cache, capture_output=True, text=True)
