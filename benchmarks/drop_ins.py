@@ -79,7 +79,9 @@ def torchvision_mix(device: str) -> Iterator[Case]:
 
             def call(mixer: Callable) -> Callable[[], object]:
                 turn = cycle(xs)
-                return _seeded(torch.manual_seed, lambda: mixer(next(turn), y))
+                # torch.manual_seed would ask every device, for longer than a small mix takes.
+                seed = torch.default_generator.manual_seed
+                return _seeded(seed, lambda: mixer(next(turn), y))
 
             where = "in place" if inplace else "out of place"
             title = f"torchvision.{name} {where}, {label}"
