@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import kernel_table  # noqa: E402
 import kernels  # noqa: E402
+import kernels_triton  # noqa: E402
 import sass  # noqa: E402
 from occupancy import (  # noqa: E402
     ARCHS,
@@ -177,8 +178,12 @@ def test_tiles_of_the_table_are_those_of_the_source(shared_limit):
 def test_the_committed_table_has_every_architecture():
     text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
     sections = text.split("\n## ")[1:]
-    assert [s.split("\n")[0] for s in sections] == [arch.name for arch in ARCHS.values()]
-    for section in sections:
+    names = [arch.name for arch in ARCHS.values()]
+    assert [s.split("\n")[0] for s in sections] == [*names, *(f"Triton, {name}" for name in names)]
+    for section in sections[len(names) :]:
+        cells = [line.split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+        assert {f"{row[1]}_kernel" for row in cells} == set(kernels_triton.MOVED)
+    for section in sections[: len(names)]:
         lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
         labels = [line.split(" | ")[0][2:].partition(",")[0] for line in lines]
         assert {kernel_table.design_of(label) for label in labels} == set(kernel_table.DESIGNS)

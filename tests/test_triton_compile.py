@@ -183,6 +183,7 @@ def _look(kernel, backend: str) -> dict:
     # The stack holds what registers could not, and local arrays.
     found["spills"] = code.usage.stack + code.usage.local + code.local
     found["registers"] = code.usage.registers
+    found["shared"] = meta.shared
     found["fused"] = code.fused
     found["loads"] = list(code.loads.elements())
     found["stores"] = list(code.stores.elements())

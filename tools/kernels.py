@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import build_probes  # noqa: E402
 import build_support  # noqa: E402
+import kernels_triton  # noqa: E402
 import sass  # noqa: E402
 from kernel_table import Design, design_of, label_of, tile_bytes  # noqa: E402
 from occupancy import ARCHS, PARTS, RESERVED, blocks_per_multiprocessor, predicted_share  # noqa: E402
@@ -249,7 +250,7 @@ def report(tools: Tools, instances: Sequence[Instance], archs: Sequence[int]) ->
     text = [INTRODUCTION.format(nvcc=tools.toolkit.version, needed=needed).strip()]
     for arch in archs:
         text += ["", f"## {ARCHS[arch].name}", "", *table(instances, arch)]
-    return "\n".join(text) + "\n"
+    return "\n".join(text + kernels_triton.report(archs)) + "\n"
 
 
 def main(argv: Sequence[str]) -> int:
