@@ -58,11 +58,12 @@ def table(kernels: Sequence[dict], arch: int) -> list[str]:
         moved, floor = MOVED[k["kernel"]]
         cells = [k["case"], k["kernel"].removesuffix("_kernel")]
         cells += [str(n) for n in (threads, k["registers"], k["shared"], programs)]
-        cells += [str(programs * k["warps"]), f"{k['ahead']} × {width} B"]
-        cells += [f"{under_way / 1024:.0f} KiB", f"{moved} / {floor}"]
-        if k["kernel"] == "targets_kernel":  # reads next to nothing
-            cells += ["–" for _ in parts]
+        cells.append(str(programs * k["warps"]))
+        if under_way == 0 or k["kernel"] == "targets_kernel":  # narrow loads, or next to none
+            cells += ["–", "–", f"{moved} / {floor}", *("–" for _ in parts)]
         else:
+            cells += [f"{k['ahead']} × {width} B", f"{under_way / 1024:.0f} KiB"]
+            cells.append(f"{moved} / {floor}")
             cells += [f"{predicted_share(p, under_way, floor, moved):.0%}" for p in parts]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -74,7 +75,9 @@ def report(archs: Sequence[int]) -> list[str]:
     import triton
 
     text = ["", f"# And Triton {triton.__version__} of its kernels", ""]
-    text += ["By case, as launched; programs and warps are per multiprocessor."]
+    text += [
+        "By case, as launched; programs and warps are per multiprocessor. –: no 16-byte loads."
+    ]
     for arch in archs:
         name = ARCHS[arch].name
         text += ["", f"## Triton, {name}", "", *table(compiled(name), arch)]
