@@ -28,7 +28,7 @@ else:
     settings.load_profile("fused_mixup")
 
 
-def _places() -> list:
+def places() -> list:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     places = []
     for device in devices:
@@ -48,12 +48,19 @@ def pytest_report_header() -> str:
     return "fused_mixup: testing on the CPU alone, as PyTorch sees no GPU"
 
 
-@pytest.fixture(params=_places())
+@pytest.fixture(params=places())
 def device(request):
     """A device, with one of its backends forced for the test."""
     name, backend = request.param
     with fm.backend(backend):
         yield name
+
+
+@pytest.fixture
+def fused(request):
+    """A backend with kernels for CUDA tensors (gpu_places.py), forced for the test."""
+    with fm.backend(request.param):
+        yield request.param
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +73,12 @@ def extra_memory():
     """A function that runs another and gives the most memory it held beyond the start, in bytes."""
 
     return lambda run: extra_bytes(run, "cpu")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For tests on small tensors: PyTorch's threads would cost more than they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -31,16 +31,10 @@ from host_cuda.batches import (
 
 from fused_mixup import reference
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors here are small: PyTorch's threads would cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)

@@ -24,10 +24,14 @@ NAMES = ("environment", "tests", *TOOLS, "benchmarks")
 # `make test` runs them on any machine.
 HOST_ONLY = (
     "test_build",
+    "test_cpu_sanitizers",
     "test_cuda_build",
     "test_cuda_host",
     "test_demo",
+    "test_gpu_run",
     "test_gpu_tool",
+    "test_harness",
+    "test_kernels_report",
     "test_triton_compile",
 )
 MOST_PROCESSES = 12

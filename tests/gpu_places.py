@@ -1,0 +1,39 @@
+"""Which backends a GPU test runs with; one skipped test stands for all where there is no GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gpu_cases import QUICK
+
+from fused_mixup import backends
+
+GPU = torch.cuda.is_available()
+
+
+def left_out(why: str, name: str, values: int):
+    """The one skipped test that stands for all cases that cannot run."""
+    return pytest.param(*[None] * values, marks=pytest.mark.skip(reason=why), id=name)
+
+
+def on_a_gpu(each_quick_case: bool = False, gpus: int = 1):
+    """Runs a test with each backend that has kernels of its own, ``fused``, and maybe each case.
+
+    The reference is left out. It is written to be read: it moves rows from the host with ordinary
+    copies, which wait, and makes full-size temporaries.
+    """
+    names = ("fused", "case") if each_quick_case else ("fused",)
+    found = []
+    if torch.cuda.device_count() < gpus or not GPU:
+        why = "needs a second GPU" if GPU else "PyTorch sees no GPU"
+        found.append(left_out(why, "none", len(names)))
+    else:
+        for name in ("native", "triton"):
+            why = backends.reason_unavailable(name, "CUDA")
+            if why is not None:
+                found.append(left_out(f"{name} on cuda: {why}", f"cuda-{name}", len(names)))
+            elif each_quick_case:
+                found += [pytest.param(name, c, id=f"cuda-{name}-{c}") for c in QUICK]
+            else:
+                found.append(pytest.param(name, id=f"cuda-{name}"))
+    return pytest.mark.parametrize(names, found, indirect=["fused"])
