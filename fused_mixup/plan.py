@@ -87,14 +87,26 @@ class MixPlan:
         object.__setattr__(self, "_portable", one_row and self.pairing != "tensor")
 
     @staticmethod
-    def _of(tensors: Sequence[Tensor], pairing: str, facts: Facts) -> MixPlan:
-        """A plan of rows known to be right: checking them costs as much as mixing a small batch."""
+    def _of(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:
+        """A plan of rows known to be right: checking them costs as much as mixing a small batch.
+
+        ``tensors``: partner (None where ``pairing`` is a rule), weight, blend, box.
+        """
         plan = object.__new__(MixPlan)
         for name, t in zip(("partner", "weight", "blend", "box"), tensors, strict=True):
-            object.__setattr__(plan, name, t)
+            if t is not None:  # a rule's partner is worked out where somebody asks for it
+                object.__setattr__(plan, name, t)
         object.__setattr__(plan, "pairing", pairing)
         plan._know(facts)
         return plan
+
+    def __getattr__(self, name: str) -> Tensor:
+        # What is missing: the partners of a rule, which kernels never read.
+        if name != "partner" or "weight" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        partner = partner_indices(self.rule, self.batch_size, self.weight.device)
+        object.__setattr__(self, "partner", partner)
+        return partner
 
     # ---------------------------------------------------------------- making one
 
@@ -135,20 +147,18 @@ class MixPlan:
         lam = check_lam(lam)
         corners = [] if box is None else check_corners(box)
         # A rule's plan serves every device from the host; only a partner tensor is moved.
-        by_rule = isinstance(partner, str)
-        pairing, index = _pairing(batch_size, partner, None if by_rule else device)
-        batch_size = index.shape[0]
-        row = torch.tensor([[lam, 1.0 - lam]], dtype=torch.float64)
-        blend = row if box is None else torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-        box_row = torch.tensor([corners], dtype=torch.int32)
+        pairing, batch_size, index = _pairing(batch_size, partner, device)
+        weight = _host_rows([lam, 1.0 - lam], torch.float32, batch_size)
+        own = [lam, 1.0 - lam] if box is None else [1.0, 0.0]
+        blend = _host_rows(own, torch.float64, batch_size)
+        boxes = _host_rows(corners, torch.int32, batch_size)
         d = len(corners) // 2
         empty = any(a >= b for a, b in zip(corners[:d], corners[d:], strict=True))
         facts = Facts(
-            is_permutation=is_permutation(pairing, index),
+            is_permutation=True if index is None else is_permutation(pairing, index),
             blends=box is None and lam != 1.0,
             box_stop=(0,) * d if empty else tuple(corners[d:]),
         )
-        weight, blend, boxes = (t.expand(batch_size, -1) for t in (row.float(), blend, box_row))
         return MixPlan._of((index, weight, blend, boxes), pairing, facts)
 
     @staticmethod
@@ -220,7 +230,9 @@ class MixPlan:
         blend = torch.stack((own.where(~is_cut, 1.0), other.where(~is_cut, 0.0)), 1)
         # A box on a row that is not cut would still be pasted: empty it.
         boxes = torch.where(is_cut[:, None], boxes, 0)
-        pairing, index = _pairing(batch_size, partner, lam.device)
+        pairing, _, index = _pairing(batch_size, partner, lam.device)
+        if index is None:
+            index = partner_indices(PAIRINGS[pairing], batch_size, lam.device)
         plan = MixPlan(index, weight.float(), blend, boxes, pairing)
         return plan if device is None else plan.to(device)
 
@@ -239,7 +251,7 @@ class MixPlan:
     @property
     def device(self) -> torch.device:
         """Where its tensors live; a uniform plan by rule is on the CPU and serves any device."""
-        return self.partner.device
+        return self.partner.device if self.pairing == "tensor" else self.weight.device
 
     @property
     def is_permutation(self) -> bool | None:
@@ -335,10 +347,15 @@ class MixPlan:
         return "\n".join([head, *rows])
 
 
+def _host_rows(row: Sequence[float], dtype: torch.dtype, batch_size: int) -> Tensor:
+    """One row on the host, whatever the default device, that stands for all."""
+    return torch.tensor([row], dtype=dtype, device="cpu").expand(batch_size, -1)
+
+
 def _pairing(
     batch_size: int, partner: str | Tensor, device: torch.device | str | None
-) -> tuple[str, Tensor]:
-    """The name of the pairing, and partner int32 [B] on ``device`` (None: where it is)."""
+) -> tuple[str, int, Tensor | None]:
+    """The name of the pairing, B, and where it is no rule partner int32 [B] on ``device``."""
     batch_size = integer("batch_size", batch_size)
     if batch_size < 0:
         raise ValueError(f"batch_size: expected an int >= 0, got {batch_size}")
@@ -347,7 +364,7 @@ def _pairing(
             raise ValueError(
                 f"partner: expected 'flip', 'roll', 'self' or integers [B], got {partner!r}"
             )
-        return partner, partner_indices(PAIRINGS[partner], batch_size, device or "cpu")
+        return partner, batch_size, None
     index = integers("partner", partner)
     if index.shape != (batch_size,):
         raise ValueError(
@@ -357,7 +374,7 @@ def _pairing(
     check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
     # A copy: what the caller writes to its tensor later must not reach into the plan.
     index = index.to(device=device or index.device, dtype=torch.int32, copy=True)
-    return "tensor", index.contiguous()
+    return "tensor", batch_size, index.contiguous()
 
 
 def _copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list:

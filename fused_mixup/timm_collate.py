@@ -12,7 +12,7 @@ from torch.utils.data import default_collate, get_worker_info
 
 from . import ops
 from .checks import check_samples
-from .shared_batches import shared_batch
+from .batches import recycled_batch, shared_batch
 from .target import MixedTarget
 from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
 from .timm_mixup import Mixup, plan_of
@@ -45,7 +45,8 @@ class FastCollateMixup(Mixup):
     Notes:
         Images, targets and the state of NumPy's global generator afterwards are equal to timm's,
         bit for bit. In a worker the batch is made in shared memory, from where it reaches the
-        training process without another copy. What differs:
+        training process without another copy. Memory of a batch that nobody holds any more is
+        filled again (at most two such batches are kept; in a worker, eight). What differs:
 
         - A batch may be odd, as in :class:`Mixup`; not in mode "half". timm asserts.
         - CutMix in pair mode does not write into the caller's samples (timm swaps boxes in them,
@@ -113,8 +114,9 @@ class FastCollateMixup(Mixup):
         size = torch.Size(shape)
         if get_worker_info() is not None:
             return shared_batch(size)
-        pin = self.pin_memory and torch.cuda.is_available()
-        return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pin)
+        if self.pin_memory and torch.cuda.is_available():
+            return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
+        return recycled_batch(size)
 
 
 def _first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import ops
 from .checks import BLENDABLE, check_writable
 from .checks import _check_memory as check_memory
 from .functional import mix, mix_, mix_targets
@@ -211,7 +212,8 @@ class Mixup:
         if base == torch.float32 and (drawn.per_batch or dtype != torch.float64):
             if self.multi_label:
                 return mix(self._softened(labels), _of_labels(plan))
-            return mix_targets(labels, plan, k, smoothing)
+            # The op itself: _labels has checked them.
+            return ops.mix_targets(labels, None, plan.weight, plan.rule, k, smoothing, base)
         # Weights in float64: a plan's are float32.
         if self.multi_label:
             own = self._softened(labels)
@@ -240,7 +242,10 @@ def plan_of(drawn: Drawn, batch_size: int, dtype: torch.dtype = torch.float32) -
 
     ``dtype``: that of the images, to which timm rounds the weights of labels of single samples.
     """
-    pair = np.empty((len(drawn.lam), 2), drawn.lam.dtype)
+    if drawn.per_batch:
+        box = drawn.box[0].tolist() if drawn.cut[0] else None
+        return MixPlan.uniform(batch_size, "flip", float(drawn.lam[0]), box)
+    pair = np.empty((batch_size, 2), np.float32)
     pair[:, 0] = drawn.lam
     pair[:, 1] = 1 - drawn.lam
     blend, box, stops = pair.astype(np.float64), drawn.box[:, :0], ()
@@ -250,14 +255,11 @@ def plan_of(drawn: Drawn, batch_size: int, dtype: torch.dtype = torch.float32) -
         stops = tuple(box[:, 2:].max(0).tolist())
     facts = Facts(is_permutation=True, blends=bool(blend[:, 1].any()), box_stop=stops)
     weight = torch.from_numpy(pair)
-    if not drawn.per_batch and _lam_dtype(dtype) in HALF:
+    if _lam_dtype(dtype) in HALF:
         lam = weight[:, 0].to(dtype)
-        weight = torch.stack((lam, 1 - lam), 1)
-    rows = [weight.float(), torch.from_numpy(blend), torch.from_numpy(box)]
-    if drawn.per_batch:
-        rows = [t.expand(batch_size, -1) for t in rows]
-    partner = torch.from_numpy(np.arange(batch_size - 1, -1, -1, dtype=np.int32))
-    return MixPlan._of((partner, *rows), "flip", facts)
+        weight = torch.stack((lam, 1 - lam), 1).float()
+    rows = weight, torch.from_numpy(blend), torch.from_numpy(box)
+    return MixPlan._of((None, *rows), "flip", facts)
 
 
 def _lam_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -270,7 +272,7 @@ def _of_labels(plan: MixPlan) -> MixPlan:
     weight, n = plan.weight, plan.batch_size
     blend = weight[:1].double().expand(n, -1) if is_host_row(weight) else weight.double()
     facts = Facts(is_permutation=True, blends=True, box_stop=())
-    return MixPlan._of((plan.partner, weight, blend, plan.box[:, :0]), plan.pairing, facts)
+    return MixPlan._of((None, weight, blend, plan.box[:, :0]), plan.pairing, facts)
 
 
 # ------------------------------------------------------------------ checks

@@ -14,7 +14,7 @@ from peers import timm
 from torch.utils.data import DataLoader
 
 import fused_mixup as fm
-from fused_mixup import MixedTarget, shared_batches, timm_collate
+from fused_mixup import MixedTarget, batches, timm_collate
 from fused_mixup.timm_collate import FastCollateMixup
 
 Theirs = timm.data.FastCollateMixup
@@ -252,22 +252,49 @@ class Counting:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.UntypedStorage, "_new_shared", counted)
             x, _ = self.collate(batch)
-        return x, self.made, len(shared_batches._sent)
+        return x, self.made, len(batches._sent)
 
 
 def test_a_worker_uses_the_memory_of_batches_again():
-    batches = loader(pairs(120), 2, Counting(FastCollateMixup(num_classes=K)), workers=1)
-    made = [count for _, count, _ in batches][-1]
-    assert made <= shared_batches._KEPT  # for 60 batches, some 4 of them on their way at once
-    kept = list(batches)
-    assert kept[-1][1] - made >= 60 - shared_batches._KEPT
-    assert max(known for _, _, known in kept) == shared_batches._KEPT
+    running = loader(pairs(120), 2, Counting(FastCollateMixup(num_classes=K)), workers=1)
+    made = [count for _, count, _ in running][-1]
+    assert made <= batches._KEPT  # for 60 batches, some 4 of them on their way at once
+    kept = list(running)
+    assert kept[-1][1] - made >= 60 - batches._KEPT
+    assert max(known for _, _, known in kept) == batches._KEPT
+
+
+def test_memory_is_used_again_when_the_last_view_is_gone():
+    batches._free.clear()
+    x = batches.recycled_batch(torch.Size((2, 3)))
+    view, address = x[1:].flatten().numpy(), x.data_ptr()
+    assert x.shape == (2, 3) and x.dtype == torch.uint8
+    del x
+    gc.collect()
+    y = batches.recycled_batch(torch.Size((2, 3)))
+    assert y.data_ptr() != address  # the view is still there
+    del view, y
+    gc.collect()
+    assert len(batches._free) == 2
+    again = {batches.recycled_batch(torch.Size((3, 2))).data_ptr() for _ in range(2)}
+    assert address in again | {values.ctypes.data for values in batches._free}
+
+
+def test_little_memory_waits_to_be_used_again():
+    batches._free.clear()
+    held = [batches.recycled_batch(torch.Size((4,))) for _ in range(10)]
+    del held
+    gc.collect()
+    assert len(batches._free) == batches._SPARE
+    assert batches.recycled_batch(torch.Size((5,))).numel() == 5  # of another size: all are let go
+    gc.collect()
+    assert [values.size for values in batches._free] == [5]
 
 
 def test_memory_is_given_back_with_the_last_view():
     memory = torch.zeros(64 + 6, dtype=torch.uint8)
     memory[-1] = 1
-    x = shared_batches._receive(memory, (2, 3))
+    x = batches._receive(memory, (2, 3))
     view = x[1:].flatten().numpy()
     del x
     gc.collect()
@@ -278,13 +305,13 @@ def test_memory_is_given_back_with_the_last_view():
 
 
 def test_a_batch_of_a_worker_survives_plain_pickling_and_arithmetic():
-    shared_batches._sent.clear()
-    x = shared_batches.shared_batch(torch.Size((2, 3))).fill_(5)
+    batches._sent.clear()
+    x = batches.shared_batch(torch.Size((2, 3))).fill_(5)
     assert type(x + 1) is torch.Tensor and (x.float() == 5).all()
     back = pickle.loads(pickle.dumps(x))
     assert type(back) is torch.Tensor and torch.equal(back, torch.full((2, 3), 5).byte())
-    assert shared_batches.shared_batch(torch.Size((2, 3))).data_ptr() != x.data_ptr()
-    shared_batches._sent.clear()
+    assert batches.shared_batch(torch.Size((2, 3))).data_ptr() != x.data_ptr()
+    batches._sent.clear()
 
 
 def test_pinning_is_asked_for_only_where_there_is_cuda(monkeypatch):

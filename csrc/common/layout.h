@@ -86,6 +86,14 @@ struct Box {
   int64_t start[kMaxSpatial] = {};
   int64_t stop[kMaxSpatial] = {};
   bool empty = true;
+
+  bool operator==(const Box& other) const {
+    if (empty || other.empty) return empty == other.empty;
+    for (int k = 0; k < kMaxSpatial; ++k) {
+      if (start[k] != other.start[k] || stop[k] != other.stop[k]) return false;
+    }
+    return true;
+  }
 };
 
 // box: int32 [2·spatial] of the row; extent: the spatial sizes.

@@ -139,10 +139,7 @@ struct Collate {
 
   // Fills pastes with the lines of a box in these runs; most often it is the row's before.
   void see_box(const Box& box, const Run* first, const Run* last) {
-    if (seen == first && std::equal(box.start, box.start + kMaxSpatial, seen_box.start) &&
-        std::equal(box.stop, box.stop + kMaxSpatial, seen_box.stop)) {
-      return;
-    }
+    if (seen == first && box == seen_box) return;
     seen = first;
     seen_box = box;
     pasted = 0;

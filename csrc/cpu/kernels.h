@@ -21,6 +21,9 @@ struct BFloat16 {
 template <typename T>
 using acc_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+// Rows that each blend with the next, written in one pass: as many streams of memory side by side.
+constexpr int kChainRows = 4;
+
 template <typename T>
 struct MixKernels {
   using A = acc_t<T>;
@@ -29,6 +32,9 @@ struct MixKernels {
   void (*blend)(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, A w0, A w1);
   // a, b = a0·a + a1·b, b0·b + b1·a, all four weights used.
   void (*blend_pair)(T* a, T* b, int64_t n, A a0, A a1, A b0, A b1);
+  // rows[k] = own[k]·rows[k] + other[k]·rows[k+1] for k < kChainRows, from the values before; all
+  // weights used.
+  void (*blend_chain)(T* const* rows, int64_t n, const A* own, const A* other);
   // sum += w·src
   void (*accumulate)(A* sum, const T* src, int64_t n, A w);
   // dst = sum, rounded once

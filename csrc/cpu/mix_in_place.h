@@ -21,15 +21,68 @@ struct InPlace {
   int64_t batch_stride;
   const std::vector<Row>& rows;
   const Tiles& tiles;
-  bool blends;
   alignas(64) T saved[kTile];
   alignas(64) T own_part[kTile];
   alignas(64) T partner_part[kTile];
 
   void step(const Step& step, int64_t ahead, const Run* runs, int n) {
-    for (int r = 0; r < n; ++r) {
+    const Row& row = rows[step.row];
+    const bool boxes = !row.box.empty || (step.kind == Step::kPair && !rows[row.partner].box.empty);
+    for (int r = 0, next; r < n; r = next) {
       T* keep = saved + r * tiles.piece();
-      tiles.dst_stride() == 1 ? adjacent(step, ahead, runs[r], keep) : apart(step, runs[r], keep);
+      Run run = runs[r];
+      next = r + 1;
+      if (tiles.dst_stride() != 1) {
+        apart(step, run, keep);
+        continue;
+      }
+      // Lines that follow each other in memory are one run where no box cuts them.
+      for (; !boxes && next < n && runs[next].dst == run.dst + run.length; ++next) {
+        run.length += runs[next].length;
+      }
+      adjacent(step, ahead, run, keep);
+    }
+  }
+
+  // Whether the steps from `first` on are a chain: rows that only blend, each with the row of the
+  // step after. Written in one pass, every row is loaded once for both, and the processor fetches
+  // from several rows side by side.
+  bool is_chain(const std::vector<Step>& steps, int64_t first) const {
+    if constexpr (!kBlendable<T>) return false;
+    if (tiles.dst_stride() != 1 || first + kChainRows > int64_t(steps.size())) return false;
+    for (int64_t s = first; s < first + kChainRows; ++s) {
+      const Row& row = rows[steps[s].row];
+      const bool last = s + 1 == first + kChainRows;
+      const auto kind = steps[s].kind;
+      const bool may_save = s == first, may_use_saved = last;
+      if (kind == Step::kPair || (kind == Step::kSave && !may_save) ||
+          (kind == Step::kSaved && !may_use_saved)) {
+        return false;
+      }
+      if (!row.box.empty || !nonzero_weights<T>(row)) return false;
+      if (!last && row.partner != steps[s + 1].row) return false;
+    }
+    return true;
+  }
+
+  void chain(const Step* steps, const Run* runs, int n) {
+    if constexpr (kBlendable<T>) {
+      acc_t<T> own[kChainRows], other[kChainRows];
+      for (int k = 0; k < kChainRows; ++k) {
+        own[k] = acc_t<T>(rows[steps[k].row].own);
+        other[k] = acc_t<T>(rows[steps[k].row].other);
+      }
+      const Step& last = steps[kChainRows - 1];
+      for (int r = 0; r < n; ++r) {
+        T* keep = saved + r * tiles.piece();
+        T* row[kChainRows + 1];
+        for (int k = 0; k < kChainRows; ++k) row[k] = x + steps[k].row * batch_stride + runs[r].dst;
+        row[kChainRows] = last.kind == Step::kSaved
+                              ? keep
+                              : x + rows[last.row].partner * batch_stride + runs[r].dst;
+        if (steps[0].kind == Step::kSave) std::memcpy(keep, row[0], runs[r].length * sizeof(T));
+        mix_kernels<T>().blend_chain(row, runs[r].length, own, other);
+      }
     }
   }
 
@@ -48,10 +101,12 @@ struct InPlace {
     const Row& partner_row = rows[row.partner];
     const Cut other = tiles.cut(run, partner_row.box);
     const bool same_cut = cut.lo == other.lo && cut.hi == other.hi;
-    if (same_cut && (!blends || (nonzero_weights<T>(row) && nonzero_weights<T>(partner_row)))) {
+    const bool moves = !row.blends() && !partner_row.blends();
+    if (same_cut && (moves || (nonzero_weights<T>(row) && nonzero_weights<T>(partner_row)))) {
       mix_pair(own, partner, row, partner_row, cut, run.length);
     } else {
-      std::memcpy(keep, own, run.length * sizeof(T));
+      const Cut read = partner_row.blends() ? Cut{0, run.length} : other;
+      std::memcpy(keep + read.lo, own + read.lo, (read.hi - read.lo) * sizeof(T));
       mix_run(own, own, partner, partner, row, cut, run.length);
       mix_run(partner, partner, keep, keep, partner_row, other, run.length);
     }
@@ -99,13 +154,18 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
   const int64_t work = independent ? count * step_count : count;
   const int64_t bytes = tiles.elements() * int64_t(sizeof(T)) * (independent ? 1 : step_count);
   torch::stable::parallel_for(0, work, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
-    InPlace<T> mix{x, batch_stride, rows, tiles, blends, {}, {}, {}};
+    InPlace<T> mix{x, batch_stride, rows, tiles, {}, {}, {}};
     Run runs[Tiles::kMaxRuns];
     for (int64_t w = begin; w < end; ++w) {
       const int n = tiles.runs_of(w % count, runs);
       const int64_t first = independent ? w / count : 0;
       const int64_t last = independent ? first + 1 : step_count;
       for (int64_t s = first; s < last; ++s) {
+        if (!independent && mix.is_chain(steps, s)) {
+          mix.chain(&steps[s], runs, n);
+          s += kChainRows - 1;
+          continue;
+        }
         mix.step(steps[s], independent ? steps[s].row : ahead[s], runs, n);
       }
     }

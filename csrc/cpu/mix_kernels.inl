@@ -117,6 +117,35 @@ void blend_pair(T* a, T* b, int64_t n, acc_t<T> a0, acc_t<T> a1, acc_t<T> b0, ac
 }
 
 template <typename T>
+void blend_chain(T* const* rows, int64_t n, const acc_t<T>* own, const acc_t<T>* other) {
+  using A = acc_t<T>;
+  constexpr int kStep = kLanes<A>;
+  constexpr int64_t kAhead = 1024 / sizeof(T);
+  T* const r[] = {rows[0], rows[1], rows[2], rows[3], rows[4]};
+  int64_t i = 0;
+  for (; i + 2 * kStep <= n; i += 2 * kStep) {
+    for (T* row : r) __builtin_prefetch(row + i + kAhead);
+    VecOf<A> x = load(r[0] + i), u = load(r[0] + i + kStep);
+    for (int k = 0; k < kChainRows; ++k) {
+      const VecOf<A> y = load(r[k + 1] + i), v = load(r[k + 1] + i + kStep);
+      store(r[k] + i, x * own[k] + y * other[k]);
+      store(r[k] + i + kStep, u * own[k] + v * other[k]);
+      x = y;
+      u = v;
+    }
+  }
+  for (; i < n; i += kStep) {
+    const int64_t part = n - i < kStep ? n - i : kStep;
+    VecOf<A> x = load_part<A>(r[0] + i, part);
+    for (int k = 0; k < kChainRows; ++k) {
+      const VecOf<A> y = load_part<A>(r[k + 1] + i, part);
+      store_part<A>(r[k] + i, x * own[k] + y * other[k], part);
+      x = y;
+    }
+  }
+}
+
+template <typename T>
 void accumulate(acc_t<T>* sum, const T* src, int64_t n, acc_t<T> w) {
   using A = acc_t<T>;
   constexpr int kStep = kLanes<A>;
@@ -159,5 +188,5 @@ void split(T* dst, int64_t stride, const T* src, int64_t n, int64_t channels) {
 
 template <typename T>
 constexpr MixKernels<T> mix_table() {
-  return {blend<T>, blend_pair<T>, accumulate<T>, round<T>, split<T>};
+  return {blend<T>, blend_pair<T>, blend_chain<T>, accumulate<T>, round<T>, split<T>};
 }

@@ -16,7 +16,7 @@ struct Bits128 {
 
 // Of one row in a tile: long enough for the processor to stream, short enough that three rows
 // share the first and second level of cache with what is saved.
-constexpr int64_t kTileBytes = 16384;
+constexpr int64_t kTileBytes = 32768;
 constexpr int64_t kGrainBytes = 1 << 16;  // less work than this is not worth another thread
 
 // T moves as bits only, or has kernels to blend it.

@@ -1,9 +1,11 @@
-"""Batches in shared memory that a data loader's worker fills again and again.
+"""Memory of batches that a collate function fills again and again.
 
-Fresh shared memory is costly: the kernel clears it page by page, and again maps it page by page,
-for longer than it takes to mix a batch. So a worker keeps the memory of the batches that it has
+Fresh memory is costly: the kernel clears it page by page, and maps it page by page, for longer than
+it takes to mix a batch. So the memory of a batch is used again when the last tensor on it is gone.
+
+In a data loader's worker it is shared memory, and the worker keeps that of the batches that it has
 sent. The last byte of each says whether it is in use: the worker sets it when it hands the memory
-out, the training process clears it when the last tensor on the batch is gone.
+out, the training process clears it when it has let go.
 """
 
 from __future__ import annotations
@@ -13,8 +15,33 @@ import weakref
 from collections import deque
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# ------------------------------------------------------------------ in one process
+
+_SPARE = 2  # batches that wait to be filled: one is filled while another is trained on
+
+_free: deque[np.ndarray] = deque(maxlen=_SPARE)
+
+
+def recycled_batch(shape: torch.Size) -> Tensor:
+    """An uninitialised uint8 tensor. Its memory is used again when no tensor lies on it."""
+    size = shape.numel()
+    try:
+        values = _free.pop()
+        if values.size != size:
+            _free.clear()  # batches have another size now
+            raise IndexError
+    except IndexError:  # none left, another thread may have taken it
+        values = np.empty(size, np.uint8)
+    batch = values.reshape(shape)
+    weakref.finalize(batch, _free.append, values).atexit = False
+    return torch.from_numpy(batch)  # keeps `batch` alive as long as its own memory is in use
+
+
+# ------------------------------------------------------------------ from a worker
 
 _TAIL = 64  # bytes behind a batch, so that the flag has a cache line to itself
 # A worker's own: those on their way (prefetch_factor, 2 by default), those that the training step
