@@ -33,7 +33,9 @@ JOBS ?= $(shell n=$$(nproc 2> /dev/null || echo 1); echo $$((n > 8 ? 8 : n)))
 
 side_by_side = $(shell $(RUN) -c 'import xdist' 2> /dev/null && printf '%s' '-n $(JOBS) --dist loadfile')
 
+# What the tests load is built before their time starts; chosen tests build what they need.
 test: set-up-build-test-triton-demo
+	$(if $(ARGS),,$(RUN) tests/prebuild.py)
 	$(RUN) -m pytest $(side_by_side) $(ARGS)
 
 fuzz: set-up-build-test-triton

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from . import ops
-from .checks import check_samples
 from .batches import recycled_batch, shared_batch
+from .checks import check_samples
 from .target import MixedTarget
 from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
 from .timm_mixup import Mixup, plan_of
