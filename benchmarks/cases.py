@@ -189,6 +189,42 @@ def losses(device: str, dtype: torch.dtype, batch_size: int, num_classes: int) -
         yield Case(f"{name}, graph", partial(ours, zs[0]), one, None, "graph", {"us": 8})
 
 
+def other_losses(device: str) -> Iterator[Case]:
+    """The binary loss, and the last layer with its loss: our sparse target, eager's dense one."""
+    batch_size, num_classes, features = 256, 21843 if device == "cuda" else 10_000, 256
+    labels = torch.randint(0, num_classes, (batch_size,), device=device)
+    target = MixedTarget.from_labels(labels, MixPlan.uniform(batch_size, "flip", LAM), num_classes)
+    zs = rotated(lambda: torch.randn(batch_size, num_classes, device=device).requires_grad_())
+
+    def binary(z: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(fm.soft_target_binary_cross_entropy(z, target), z)[0]
+
+    def eager(z: torch.Tensor) -> torch.Tensor:
+        loss = F.binary_cross_entropy_with_logits(z, target.dense())
+        return torch.autograd.grad(loss, z)[0]
+
+    torch.testing.assert_close(binary(zs[0]), eager(zs[0]), rtol=1e-5, atol=1e-10)
+    shape = f"float32 {batch_size}×{num_classes}"
+    peers = {"F.binary_cross_entropy_with_logits": in_turn(zs, eager)}
+    yield Case(f"binary loss fwd+bwd, {shape}", in_turn(zs, binary), peers, 12 * zs[0].numel())
+
+    x = torch.randn(batch_size, features, device=device).requires_grad_()
+    w = (torch.randn(num_classes, features, device=device) / 16).requires_grad_()
+
+    def linear() -> tuple[torch.Tensor, ...]:
+        loss = fm.linear_soft_target_cross_entropy(x, w, None, target)
+        return torch.autograd.grad(loss, (x, w))
+
+    def two_steps() -> tuple[torch.Tensor, ...]:
+        loss = F.cross_entropy(F.linear(x, w), target.dense())
+        return torch.autograd.grad(loss, (x, w))
+
+    for got, expected in zip(linear(), two_steps(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
+    peers = {"F.linear, F.cross_entropy": two_steps}
+    yield Case(f"linear and loss fwd+bwd, {shape}", linear, peers, None)
+
+
 def check_loss(
     got: torch.Tensor,
     z: torch.Tensor,
@@ -251,6 +287,7 @@ def groups(device: str) -> dict[str, Callable[[], Iterator[Case]]]:
     for dtype, batch_size, num_classes in loss_cases:
         name = f"loss {dtype} {batch_size} {num_classes}"
         found[name] = partial(losses, device, dtype, batch_size, num_classes)
+    found["other losses"] = partial(other_losses, device)
     if device == "cuda":
         found["host"] = partial(host_costs, device)
     return found | _drop_ins(device)

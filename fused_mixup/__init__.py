@@ -13,13 +13,17 @@ from . import backends as _backends  # noqa: E402
 from .backends import backend  # noqa: E402
 from .boxes import cutmix_box  # noqa: E402
 from .functional import (  # noqa: E402
+    linear_soft_target_cross_entropy,
     mix,
     mix_,
     mix_samples,
     mix_targets,
+    mixed_accuracy,
     paste_,
+    soft_target_binary_cross_entropy,
     soft_target_cross_entropy,
 )
+from .loss_modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
 from .plan import MixPlan  # noqa: E402
 from .target import MixedTarget  # noqa: E402
 
@@ -30,12 +34,17 @@ __version__ = "0.1.0"
 __all__ = [
     "MixPlan",
     "MixedTarget",
+    "SoftTargetBinaryCrossEntropy",
+    "SoftTargetCrossEntropy",
     "backend",
     "cutmix_box",
+    "linear_soft_target_cross_entropy",
     "mix",
     "mix_",
     "mix_samples",
     "mix_targets",
+    "mixed_accuracy",
     "paste_",
+    "soft_target_binary_cross_entropy",
     "soft_target_cross_entropy",
 ]

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from .plan import MixPlan
-from .plan_checks import is_host_row
-from .target import MixedTarget
 
 BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
 FLOATING = BLENDABLE[:4]
-_MAX_DIMS = 12  # dims of a sample that kernels can walk; kMaxDims in csrc/common/layout.h
+MAX_DIMS = 12  # dims of a sample that kernels can walk; kMaxDims in csrc/common/layout.h
 
 
 def check_batch(
@@ -33,9 +31,9 @@ def check_batch(
             f"{name}: expected at least {1 + spatial} dims, as the plan's boxes have "
             f"{spatial}, got shape {list(x.shape)}"
         )
-    if x.ndim - 1 > _MAX_DIMS:
+    if x.ndim - 1 > MAX_DIMS:
         raise ValueError(
-            f"{name}: expected at most {_MAX_DIMS + 1} dims, got {x.ndim}; flatten some"
+            f"{name}: expected at most {MAX_DIMS + 1} dims, got {x.ndim}; flatten some"
         )
     if spatial and not torch.compiler.is_compiling():
         plan.check_boxes(name, x.shape[x.ndim - spatial :])
@@ -64,7 +62,7 @@ def _check_memory(name: str, x: Tensor) -> None:
             f"{name}: expected values as they lie in memory, got a lazy negative or conjugate "
             "view; use .resolve_neg() or .resolve_conj()"
         )
-    _refuse_forward_mode()
+    refuse_forward_mode()
 
 
 def check_samples(samples: Sequence[Any]) -> list[Tensor]:
@@ -192,14 +190,14 @@ def check_writable(name: str, x: Tensor, remedy: str) -> None:
             f"{name}: expected a tensor that does not require grad, as it is written in place; "
             f"{remedy}"
         )
-    if not x.is_contiguous() and _may_overlap(x):
+    if not x.is_contiguous() and may_overlap(x):
         raise ValueError(
             f"{name}: expected each element in memory of its own, got a view of strides "
             f"{list(x.stride())}, which may be expanded or overlapping; use .clone()"
         )
 
 
-def _may_overlap(x: Tensor) -> bool:
+def may_overlap(x: Tensor) -> bool:
     """Whether two indices may reach one element: a dim steps inside the reach of smaller ones."""
     if x.numel() == 0:
         return False
@@ -239,65 +237,10 @@ def _span(x: Tensor) -> tuple[int, int]:
     return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size() - 1
 
 
-def check_mixed_target(logits: Tensor, target: MixedTarget) -> None:
-    if target.labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"target: expected labels of shape {list(logits.shape[:1])} for logits "
-            f"{list(logits.shape)}, got {list(target.labels.shape)}"
-        )
-    if target.num_classes != logits.shape[1]:
-        raise ValueError(
-            f"target: expected num_classes {logits.shape[1]} as in logits {list(logits.shape)}, "
-            f"got {target.num_classes}"
-        )
-    weight_serves = is_host_row(target.weight) or target.weight.device == logits.device
-    if target.labels.device != logits.device or not weight_serves:
-        raise ValueError(
-            f"target: expected it on {logits.device} like logits, got labels on "
-            f"{target.labels.device} and weight on {target.weight.device}; "
-            f"use target.to({str(logits.device)!r})"
-        )
-
-
-def check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
-    if not isinstance(target, Tensor):
-        raise TypeError(
-            f"target: expected a MixedTarget or a tensor [B, K], got {type(target).__name__}"
-        )
-    if not target.is_floating_point():
-        raise TypeError(
-            f"target: expected soft labels (floating [B, K]) or a MixedTarget, got {target.dtype}; "
-            "for mixed labels use MixedTarget.from_labels(labels, plan, num_classes), for plain "
-            "class indices F.cross_entropy"
-        )
-    if target.shape != logits.shape:
-        raise ValueError(
-            f"target: expected shape {list(logits.shape)} as logits, got {list(target.shape)}"
-        )
-    if target.device != logits.device:
-        raise ValueError(f"target: expected it on {logits.device} like logits, got {target.device}")
-    # Kernels read a dense target in the dtype of the logits or in float32.
-    if logits.dtype == torch.float64:
-        return target.double()
-    return target if target.dtype in (logits.dtype, torch.float32) else target.float()
-
-
-def _refuse_forward_mode() -> None:
+def refuse_forward_mode() -> None:
     """Forward-mode differentiation would get tangents of zero from a custom op, without a word."""
     if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
         raise NotImplementedError(
             "fused_mixup ops have no forward-mode derivative (torch.func.jvp, forward_ad); "
             "use reverse mode, or the functions of fused_mixup.reference"
-        )
-
-
-def check_logits(logits: Tensor) -> None:
-    _refuse_forward_mode()
-    if not isinstance(logits, Tensor) or logits.dtype not in FLOATING:
-        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits: expected a floating tensor [B, K], got {got}")
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(
-            f"logits: expected shape [B, K] with K >= 1, got {list(logits.shape)}; "
-            "for [B, K, …] move the class dim last and flatten the others"
         )

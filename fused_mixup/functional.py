@@ -16,19 +16,17 @@ from . import ops
 from .checks import (
     BLENDABLE,
     check_batch,
-    check_dense_target,
-    check_logits,
-    check_mixed_target,
     check_out,
     check_plan,
     check_samples,
     check_samples_out,
     check_writable,
 )
+from .linear_loss import linear_soft_target_cross_entropy
+from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from .metrics import mixed_accuracy
 from .plan import MixPlan
-from .reference import MEAN, NONE, SUM
 from .target import (
-    MixedTarget,
     check_label_smoothing,
     check_labels,
     check_num_classes,
@@ -38,7 +36,17 @@ from .target import (
 if TYPE_CHECKING:
     from numpy import ndarray
 
-REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
+__all__ = [
+    "linear_soft_target_cross_entropy",
+    "mix",
+    "mix_",
+    "mix_samples",
+    "mix_targets",
+    "mixed_accuracy",
+    "paste_",
+    "soft_target_binary_cross_entropy",
+    "soft_target_cross_entropy",
+]
 
 
 def _written(x: Tensor) -> None:
@@ -258,58 +266,3 @@ def mix_targets(
         label_smoothing,
         dtype,
     )
-
-
-def soft_target_cross_entropy(
-    logits: Tensor,
-    target: Tensor | MixedTarget,
-    *,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Cross-entropy with soft targets, in one pass over the logits.
-
-    ``loss_i = -Σ_c t'_ic log_softmax(logits_i)_c`` with ``t' = (1-ε) t + ε/K``. From a
-    :class:`MixedTarget` no [B, K] tensor is ever built.
-
-    Equivalent to::
-
-        F.cross_entropy(logits.float(), target_or_target_dense, reduction=reduction,
-                        label_smoothing=label_smoothing)
-
-    Args:
-        logits: [B, K], floating.
-        target: a :class:`MixedTarget` with labels [B], or dense probabilities [B, K], floating.
-            Rows need not sum to one.
-        reduction: ``"mean"`` (over B), ``"sum"`` or ``"none"``.
-        label_smoothing: ε in [0, 1], on top of the target's own.
-
-    Returns:
-        A scalar, or [B] for ``"none"``; float32 for half and float32 logits, else float64.
-
-    Raises:
-        TypeError: logits that are not floating; class indices where soft targets are due.
-        ValueError: shapes, devices or options that do not fit.
-        IndexError: labels outside [0, K), where the target was built on the CPU. On a GPU such a
-            row's loss and gradient become NaN.
-
-    Notes:
-        Every exponent uses z - max(z), so logits far from zero lose nothing. A target of exactly 0
-        drops its term, so a logit of -inf where t is 0 keeps the loss finite (eager gives NaN).
-        Deterministic. Double backward works, at eager speed; forward-mode differentiation does
-        not. A dense target that requires grad gets its gradient. Class weights and ignore_index
-        are not supported yet.
-
-    Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
-    arXiv 1710.09412.
-    """
-    check_logits(logits)
-    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: expected one of {sorted(REDUCTIONS)}, got {reduction!r}")
-    options = check_label_smoothing(label_smoothing), REDUCTIONS[reduction]
-    if isinstance(target, MixedTarget):
-        check_mixed_target(logits, target)
-        sparse = target.partner_labels, target.weight, target.label_smoothing
-        return ops.soft_target_cross_entropy(logits, target.labels, *sparse, *options)[0]
-    dense = check_dense_target(logits, target)
-    return ops.soft_target_cross_entropy(logits, dense, None, None, 0.0, *options)[0]

@@ -8,7 +8,15 @@ Arguments that recur:
               a rule
     blend     float64 [B, 2];  box  int32 [B, 2·D];  weight  float32 [B, 2].  Where these are one
               row on the CPU (stride 0, or B <= 1) they serve x on any device as plain arguments.
+    logits    [B, K, d1…]: a row for each sample and position, the classes along dim 1
+    target    of the logits' shape, in their dtype or float32 where that is a half type (then
+              partner_labels and weight are None); or int64 labels [B, d1…]
+    class_weight, pos_weight  [K], in the arithmetic type (float64 for float64, else float32)
+    ignore_index  NO_IGNORE for none. Terms with such a label are left out; a row without others
+              (of weight other than 0) has loss 0 and gradient 0, and does not count
+    target_smoothing, label_smoothing  ε of the sparse target, and on top of any target
     reduction 0 mean, 1 sum, 2 none
+    grad_loss in the arithmetic type: [], or of the loss's shape for reduction none
 """
 
 from __future__ import annotations
@@ -20,6 +28,15 @@ from . import reference
 from .plan_checks import TENSOR
 
 NAMESPACE = "fused_mixup"
+
+_TARGET = "Tensor target, Tensor? partner_labels, Tensor? weight, Tensor? class_weight"
+_CROSS_ENTROPY = (
+    f"{_TARGET}, int ignore_index, float target_smoothing, float label_smoothing, int reduction"
+)
+_BINARY = (
+    f"{_TARGET}, Tensor? pos_weight, float target_smoothing, float? target_threshold, "
+    "int reduction, bool sum_classes"
+)
 
 SCHEMAS = {
     "mix_": "(Tensor(a!) x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> ()",
@@ -37,16 +54,31 @@ SCHEMAS = {
     "Tensor(a!) out) -> ()",
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
-    # target: [B, K] in the dtype of the logits, or float32 where those are of a half type (then
-    # partner_labels and weight are None); or int64 labels [B].
-    # stats [B, 3]: max z, log Σ exp(z - max z) and Σ t' of each row, so that the backward is one
-    # sweep for dense targets too.
-    "soft_target_cross_entropy": "(Tensor logits, Tensor target, Tensor? partner_labels, "
-    "Tensor? weight, float target_smoothing, float label_smoothing, int reduction) "
-    "-> (Tensor loss, Tensor stats)",
+    # ------------------------------------------------------------ losses
+    # The arguments stand above. Second results: stats [3, B, d1…] (max z, log Σ exp(z - max z)
+    # and Σ w t' of each row, so that the backward is one sweep for dense targets too); count [],
+    # the rows that are not ignored; ranks int32 [2, B, d1…] of both labels where asked, else [0].
+    "soft_target_cross_entropy": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
+    "-> (Tensor loss, Tensor stats, Tensor count, Tensor label_ranks)",
     "soft_target_cross_entropy_backward": "(Tensor grad_loss, Tensor logits, Tensor stats, "
-    "Tensor target, Tensor? partner_labels, Tensor? weight, float target_smoothing, "
-    "float label_smoothing, int reduction) -> Tensor",
+    f"Tensor count, {_CROSS_ENTROPY}) -> Tensor",
+    # The gradient takes the place of the logits.
+    "soft_target_cross_entropy_backward_": "(Tensor grad_loss, Tensor(a!) logits, Tensor stats, "
+    f"Tensor count, {_CROSS_ENTROPY}) -> ()",
+    # The gradient for an upstream gradient of one, in the same pass as the loss.
+    "soft_target_cross_entropy_grad": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
+    "-> (Tensor loss, Tensor grad, Tensor label_ranks)",
+    # x *= factor, a scalar on the device of x; nothing is touched where it is exactly one.
+    "scale_": "(Tensor(a!) x, Tensor factor) -> ()",
+    # int32 [1 or 2, B, d1…]: how many classes stand before each label.
+    "label_ranks": "(Tensor logits, Tensor labels, Tensor? partner_labels) -> Tensor",
+    "soft_target_binary_cross_entropy": f"(Tensor logits, {_BINARY}) -> Tensor",
+    "soft_target_binary_cross_entropy_backward": "(Tensor grad_loss, Tensor logits, "
+    f"{_BINARY}) -> Tensor",
+    "soft_target_binary_cross_entropy_backward_": "(Tensor grad_loss, Tensor(a!) logits, "
+    f"{_BINARY}) -> ()",
+    "soft_target_binary_cross_entropy_grad": f"(Tensor logits, {_BINARY}) "
+    "-> (Tensor loss, Tensor grad)",
 }
 
 # Their inputs live on the host by nature: native kernels on the CPU, none for a device, and the
@@ -67,6 +99,14 @@ mix_samples = _ops.mix_samples.default
 mix_targets = _ops.mix_targets.default
 soft_target_cross_entropy = _ops.soft_target_cross_entropy.default
 soft_target_cross_entropy_backward = _ops.soft_target_cross_entropy_backward.default
+soft_target_cross_entropy_backward_ = _ops.soft_target_cross_entropy_backward_.default
+soft_target_cross_entropy_grad = _ops.soft_target_cross_entropy_grad.default
+scale_ = _ops.scale_.default
+label_ranks = _ops.label_ranks.default
+soft_target_binary_cross_entropy = _ops.soft_target_binary_cross_entropy.default
+soft_target_binary_cross_entropy_backward = _ops.soft_target_binary_cross_entropy_backward.default
+soft_target_binary_cross_entropy_backward_ = _ops.soft_target_binary_cross_entropy_backward_.default
+soft_target_binary_cross_entropy_grad = _ops.soft_target_binary_cross_entropy_grad.default
 
 
 # ------------------------------------------------------------------ fake implementations
@@ -112,16 +152,68 @@ def _(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):
     return labels.new_empty(shape, dtype=dtype)
 
 
-@_fake("soft_target_cross_entropy")
-def _(logits, target, partner_labels, weight, target_smoothing, label_smoothing, reduction):
+def _loss_like(logits, reduction, per_row=True):
     acc = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    rows = logits.shape[:1] if reduction == reference.NONE else ()
-    return logits.new_empty(rows, dtype=acc), logits.new_empty((logits.shape[0], 3), dtype=acc)
+    rows = (logits.shape[0], *logits.shape[2:]) if per_row else logits.shape
+    return logits.new_empty(rows if reduction == reference.NONE else (), dtype=acc)
+
+
+def _ranks_like(logits, ranks):
+    shape = (2, logits.shape[0], *logits.shape[2:]) if ranks else (0,)
+    return logits.new_empty(shape, dtype=torch.int32)
+
+
+@_fake("soft_target_cross_entropy")
+def _(logits, target, partner_labels, weight, class_weight, ignore, ts, ls, reduction, ranks):
+    loss = _loss_like(logits, reduction)
+    stats = loss.new_empty((3, logits.shape[0], *logits.shape[2:]))
+    return loss, stats, loss.new_empty(()), _ranks_like(logits, ranks)
 
 
 @_fake("soft_target_cross_entropy_backward")
-def _(grad_loss, logits, stats, target, partner_labels, weight, ts, ls, reduction):
+def _(grad_loss, logits, *arguments):
     return torch.empty_like(logits)
+
+
+@_fake("soft_target_cross_entropy_backward_")
+def _(grad_loss, logits, *arguments):
+    return None
+
+
+@_fake("soft_target_cross_entropy_grad")
+def _(logits, target, partner_labels, weight, class_weight, ignore, ts, ls, reduction, ranks):
+    return _loss_like(logits, reduction), torch.empty_like(logits), _ranks_like(logits, ranks)
+
+
+@_fake("scale_")
+def _(x, factor):
+    return None
+
+
+@_fake("label_ranks")
+def _(logits, labels, partner_labels):
+    shape = (1 if partner_labels is None else 2, *labels.shape)
+    return logits.new_empty(shape, dtype=torch.int32)
+
+
+@_fake("soft_target_binary_cross_entropy")
+def _(logits, target, partner_labels, weight, cw, pw, ts, threshold, reduction, sum_classes):
+    return _loss_like(logits, reduction, sum_classes)
+
+
+@_fake("soft_target_binary_cross_entropy_backward")
+def _(grad_loss, logits, *arguments):
+    return torch.empty_like(logits)
+
+
+@_fake("soft_target_binary_cross_entropy_backward_")
+def _(grad_loss, logits, *arguments):
+    return None
+
+
+@_fake("soft_target_binary_cross_entropy_grad")
+def _(logits, target, partner_labels, weight, cw, pw, ts, threshold, reduction, sum_classes):
+    return _loss_like(logits, reduction, sum_classes), torch.empty_like(logits)
 
 
 # ------------------------------------------------------------------ autograd
@@ -165,68 +257,9 @@ def _mix_backward_grad(ctx, grad):
     return mix(grad, partner, blend, box, ctx.pairing), None, None, None, None, None, None
 
 
-def _loss_setup(ctx, inputs, output):
-    logits, target, partner_labels, weight, *ctx.options = inputs
-    loss, stats = output
-    ctx.mark_non_differentiable(stats)
-    ctx.save_for_backward(logits, stats, target, partner_labels, weight)
-
-
-def _loss_grad(ctx, grad_loss, _grad_stats):
-    logits, stats, target, partner_labels, weight = ctx.saved_tensors
-    grad_logits = grad_target = None
-    if ctx.needs_input_grad[0]:
-        grad_logits = soft_target_cross_entropy_backward(
-            grad_loss, logits, stats, target, partner_labels, weight, *ctx.options
-        )
-    if ctx.needs_input_grad[1]:
-        # d loss / d t = -(1-ε) log_softmax(z)
-        _, label_smoothing, reduction = ctx.options
-        scale = reference.row_scale(grad_loss, logits.shape[0], reduction)
-        grad_target = (
-            (1.0 - label_smoothing) * scale * -torch.log_softmax(logits.to(stats.dtype), 1)
-        )
-        grad_target = grad_target.to(target.dtype)
-    return grad_logits, grad_target, None, None, None, None, None
-
-
-def _loss_backward_setup(ctx, inputs, output):
-    grad_loss, logits, stats, target, partner_labels, weight, *ctx.options = inputs
-    ctx.save_for_backward(grad_loss, logits, stats, target, partner_labels, weight)
-
-
-def _loss_backward_grad(ctx, v):
-    # Second order, in plain PyTorch. With s the scale of a row, T = Σ t, p = softmax(z):
-    #   d/dz  <v, s (T p - t)> = s T (p v - p <p, v>)
-    #   d/ds  <v, s (T p - t)> = <v, T p - t>
-    #   d/dt  <v, s (T p - t)> = s (<p, v> - v), times 1-ε for the target before smoothing
-    grad_loss, logits, stats, target, partner_labels, weight = ctx.saved_tensors
-    target_smoothing, label_smoothing, reduction = ctx.options
-    t = reference._smoothed_target(
-        logits, target, partner_labels, weight, target_smoothing, label_smoothing
-    )
-    p = torch.softmax(logits.to(t.dtype), 1)
-    v = v.to(t.dtype)
-    scale = reference.row_scale(grad_loss, logits.shape[0], reduction)
-    total = t.sum(1, keepdim=True)
-    pv = (p * v).sum(1, keepdim=True)
-    grad_logits = (scale * total * p * (v - pv)).to(logits.dtype)
-    per_row = (v * (total * p - t)).sum(1)
-    if reduction == reference.NONE:
-        grad_grad_loss = per_row
-    else:
-        grad_grad_loss = per_row.mean() if reduction == reference.MEAN else per_row.sum()
-    grad_target = None
-    if ctx.needs_input_grad[3]:
-        grad_target = ((1.0 - label_smoothing) * scale * (pv - v)).to(target.dtype)
-    return grad_grad_loss, grad_logits, None, grad_target, None, None, None, None, None
-
-
 for _name, _backward, _setup in (
     ("mix", _mix_grad, _mix_setup),
     ("mix_backward", _mix_backward_grad, _mix_backward_setup),
-    ("soft_target_cross_entropy", _loss_grad, _loss_setup),
-    ("soft_target_cross_entropy_backward", _loss_backward_grad, _loss_backward_setup),
 ):
     torch.library.register_autograd(
         f"{NAMESPACE}::{_name}", _backward, setup_context=_setup, lib=_library

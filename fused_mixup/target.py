@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from .plan import MixPlan
 from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row
+
+IGNORE_INDEX = -100  # PyTorch's default
+NO_IGNORE = -(2**63)  # for ops: no label is ignored
 
 
 def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
@@ -23,7 +29,7 @@ def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
     return t.index_select(0, partner.clamp(0, max(t.shape[0] - 1, 0)))
 
 
-def check_labels(labels: Tensor, num_classes: int) -> None:
+def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> None:
     """TypeError or IndexError for labels that are no class indices (values: on the CPU only)."""
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -33,10 +39,14 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
     if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
         return
     low, high = (int(v) for v in torch.aminmax(labels))
-    if low < 0 or high >= num_classes:
+    if low >= 0 and high < num_classes:
+        return
+    outside = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
+    if outside.numel():
+        legal = "" if ignore_index == NO_IGNORE else f" or {ignore_index}, which is ignored"
         raise IndexError(
-            f"labels: expected class indices in [0, {num_classes}), got "
-            f"{low if low < 0 else high}; check num_classes"
+            f"labels: expected class indices in [0, {num_classes}){legal}, got "
+            f"{int(outside.amin() if outside.amin() < 0 else outside.amax())}; check num_classes"
         )
 
 
@@ -64,6 +74,19 @@ def check_target_dtype(dtype: torch.dtype) -> None:
         raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
 
 
+def heads(name: str, values: Any, like_name: str = "", like: Any = None) -> dict[Any, Any]:
+    """The heads of a dict, list or tuple by their key or index; the same ones as those of like."""
+    found = dict(values.items() if isinstance(values, Mapping) else enumerate(values))
+    if like is not None:
+        keys = heads(like_name, like).keys()
+        if found.keys() != keys or isinstance(values, Mapping) != isinstance(like, Mapping):
+            raise ValueError(
+                f"{name}: expected the heads of {like_name}, {sorted(map(str, keys))}, got "
+                f"{sorted(map(str, found))}"
+            )
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class MixedTarget:
     """The labels of a mixed batch: two class indices and two weights per sample.
@@ -80,8 +103,9 @@ class MixedTarget:
             any device, as in :class:`MixPlan`.
         num_classes: K.
         label_smoothing: ε in [0, 1].
+        ignore_index: labels equal to it are legal, and their terms are left out.
 
-    Equivalent to (:meth:`dense`)::
+    Equivalent to (:meth:`dense`, nothing ignored)::
 
         y = F.one_hot(labels, K) * (1 - ε) + ε / K
         z = F.one_hot(partner_labels, K) * (1 - ε) + ε / K
@@ -90,7 +114,7 @@ class MixedTarget:
     Raises:
         TypeError, ValueError: a field of another dtype, shape or device, weights that are not
             finite or require grad.
-        IndexError: a label outside [0, K), where the labels live on the CPU.
+        IndexError: a label outside [0, K) that is not ignored, where the labels live on the CPU.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
@@ -100,11 +124,13 @@ class MixedTarget:
     weight: Tensor
     num_classes: int
     label_smoothing: float = 0.0
+    ignore_index: int = IGNORE_INDEX
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_classes", check_num_classes(self.num_classes))
         object.__setattr__(self, "label_smoothing", check_label_smoothing(self.label_smoothing))
-        check_labels(self.labels, self.num_classes)
+        object.__setattr__(self, "ignore_index", integer("ignore_index", self.ignore_index))
+        check_labels(self.labels, self.num_classes, self.ignore_index)
         if self.labels.ndim < 1:
             raise ValueError("labels: expected shape [B, …], got a scalar")
         if (
@@ -123,7 +149,7 @@ class MixedTarget:
             raise ValueError(
                 f"weight: expected shape [{self.labels.shape[0]}, 2], got {list(self.weight.shape)}"
             )
-        check_labels(self.partner_labels, self.num_classes)
+        check_labels(self.partner_labels, self.num_classes, self.ignore_index)
         self._check_weight()
 
     def _check_weight(self) -> None:
@@ -139,26 +165,68 @@ class MixedTarget:
         if self.weight.stride(-1) != 1:  # kernels step from row to row
             object.__setattr__(self, "weight", self.weight.contiguous())
 
+    @overload
     @staticmethod
     def from_labels(
-        labels: Tensor, plan: MixPlan, num_classes: int, label_smoothing: float = 0.0
-    ) -> MixedTarget:
+        labels: Tensor,
+        plan: MixPlan,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> MixedTarget: ...
+
+    @overload
+    @staticmethod
+    def from_labels(
+        labels: Mapping | Sequence,
+        plan: MixPlan,
+        num_classes: int | Mapping | Sequence,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> Any: ...
+
+    @staticmethod
+    def from_labels(
+        labels: Any,
+        plan: MixPlan,
+        num_classes: Any,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> Any:
         """The target of a batch with class indices ``labels``, mixed by ``plan``.
 
         Args:
-            labels: int64 [B, …], class indices in [0, num_classes).
+            labels: int64 [B, …], class indices in [0, num_classes); for a model of several heads
+                a dict, list or tuple of such labels.
             plan: a plan for B samples.
-            num_classes: K.
+            num_classes: K; of several heads one for all, or each its own in the structure of the
+                labels.
             label_smoothing: ε in [0, 1].
+            ignore_index: labels equal to it are legal, and their terms are left out.
+
+        Returns:
+            A target, or the targets of the heads in the structure of the labels.
 
         Raises:
             TypeError, IndexError, ValueError: labels that are no int64 indices in
-                [0, num_classes), or another batch size than the plan's.
+                [0, num_classes), another batch size than the plan's, or another structure.
         """
+        if isinstance(labels, (Mapping, list, tuple)):
+            options = label_smoothing, ignore_index
+            by_head = heads("labels", labels)
+            if isinstance(num_classes, (Mapping, list, tuple)):
+                counts = heads("num_classes", num_classes, "labels", labels)
+            else:
+                counts = dict.fromkeys(by_head, num_classes)
+            each = {
+                head: MixedTarget.from_labels(y, plan, counts[head], *options)
+                for head, y in by_head.items()
+            }
+            return each if isinstance(labels, Mapping) else type(labels)(each.values())
         num_classes = check_num_classes(num_classes)
         if not isinstance(plan, MixPlan):
             raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
-        check_labels(labels, num_classes)
+        check_labels(labels, num_classes, ignore_index)
         if labels.ndim < 1 or labels.shape[0] != plan.batch_size:
             raise ValueError(
                 f"labels: expected shape [{plan.batch_size}, …] as in plan, "
@@ -166,7 +234,9 @@ class MixedTarget:
             )
         partner = plan.partner_or_none
         partner_labels = partner_rows(labels, partner, plan.rule)
-        return MixedTarget(labels, partner_labels, plan.weight, num_classes, label_smoothing)
+        return MixedTarget(
+            labels, partner_labels, plan.weight, num_classes, label_smoothing, ignore_index
+        )
 
     @property
     def dominant(self) -> Tensor:
@@ -188,6 +258,7 @@ class MixedTarget:
             self.num_classes,
             self.label_smoothing,
             dtype,
+            self.ignore_index,
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedTarget:
@@ -206,3 +277,21 @@ class MixedTarget:
             partner_labels=self.partner_labels.pin_memory(),
             weight=self.weight.contiguous().pin_memory(),
         )
+
+
+def flattened(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
+    """``target`` with labels […] of logits of ``shape`` […, K] as one with labels [rows]."""
+    if target.labels.shape != tuple(shape[:-1]):
+        raise ValueError(
+            f"target: expected labels {list(shape[:-1])} for logits {list(shape)}, got "
+            f"{list(target.labels.shape)}"
+        )
+    if len(shape) == 2:
+        return target
+    weight, rows = target.weight, target.labels.numel()
+    if is_host_row(weight):
+        weight = weight[:1].expand(rows, -1)  # stays a row that serves any device
+    else:
+        weight = weight.repeat_interleave(math.prod(shape[1:-1]), 0)
+    labels, partner_labels = target.labels.reshape(-1), target.partner_labels.reshape(-1)
+    return replace(target, labels=labels, partner_labels=partner_labels, weight=weight)

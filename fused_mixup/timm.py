@@ -10,16 +10,12 @@ same images and targets; what differs stands in their docstrings. timm itself is
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import soft_target_cross_entropy
-from .plan_checks import is_host_row
-from .target import MixedTarget
+from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from .target import NO_IGNORE, MixedTarget, flattened
 from .timm_collate import FastCollateMixup
 from .timm_mixup import Mixup
 
@@ -104,11 +100,12 @@ class LabelSmoothingCrossEntropy(nn.Module):
                 f"target: expected class indices {list(x.shape[:-1])} for logits {list(x.shape)}, "
                 f"got {list(target.shape)}"
             )
-        labels = target.long().reshape(-1)
-        # One label, of weight 1; the other is dropped.
-        one = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
-        hard = MixedTarget(labels, labels, one.expand(len(labels), -1), x.shape[-1], self.smoothing)
-        loss = soft_target_cross_entropy(x.reshape(-1, x.shape[-1]), hard)
+        loss = soft_target_cross_entropy(
+            x.reshape(-1, x.shape[-1]),
+            target.long().reshape(-1),
+            ignore_index=NO_IGNORE,  # as timm's, which has none
+            label_smoothing=self.smoothing,
+        )
         return loss.to(_softmax_dtype(x))
 
 
@@ -137,7 +134,8 @@ class BinaryCrossEntropy(nn.Module):
         ValueError: targets that are neither dense nor one class index for each row.
 
     Notes:
-        Bit-equal to timm's. A dense target is built from a MixedTarget for now.
+        Bit-equal to timm's for dense targets and class indices. A MixedTarget of logits [B, C] is
+        never made dense (unless smooth_dense smooths it): its loss is equal to float32 rounding.
 
     Source: Wightman et al., ResNet strikes back, 2021, arXiv 2110.00476.
     """
@@ -170,6 +168,17 @@ class BinaryCrossEntropy(nn.Module):
         self.smooth_dense = smooth_dense
 
     def forward(self, x: Tensor, target: Tensor | MixedTarget) -> Tensor:
+        smooths = self.smooth_dense and self.smoothing
+        if isinstance(target, MixedTarget) and x.ndim == 2 and not smooths:
+            return soft_target_binary_cross_entropy(
+                x,
+                target,
+                weight=self.weight,
+                pos_weight=self.pos_weight,
+                target_threshold=self.target_threshold,
+                sum_classes=self.sum_classes,
+                reduction="mean" if self.sum_classes else self.reduction,
+            )
         t = self._target(x, target)
         if self.target_threshold is not None:
             t = (t > self.target_threshold).to(t.dtype)
@@ -205,9 +214,14 @@ def _cross_entropy(x: Tensor, target: Tensor | MixedTarget, smoothing: float) ->
     """Soft-target cross-entropy over the last dim of x [..., C], averaged over the others."""
     if isinstance(target, MixedTarget):
         dtype = torch.float32
-        rows: Tensor | MixedTarget = target if x.ndim == 2 else _flat(target, x.shape)
+        rows: Tensor | MixedTarget = flattened(target, x.shape)
     else:
         dtype = target.dtype
+        if target.shape != x.shape and not target.is_floating_point():
+            raise TypeError(
+                f"target: expected soft labels {list(x.shape)} as x, got {dtype} "
+                f"{list(target.shape)}; for class indices LabelSmoothingCrossEntropy(0.0)"
+            )
         if target.shape == x.shape and not target.is_floating_point():
             target, dtype = target.to(x.dtype), x.dtype  # one-hot, multi-label
         if target.shape != x.shape and target.is_floating_point():
@@ -216,22 +230,6 @@ def _cross_entropy(x: Tensor, target: Tensor | MixedTarget, smoothing: float) ->
         rows = target.reshape(-1, target.shape[-1]) if x.ndim != 2 else target
     loss = soft_target_cross_entropy(x.reshape(-1, x.shape[-1]), rows, label_smoothing=smoothing)
     return loss.to(torch.promote_types(_softmax_dtype(x), dtype))
-
-
-def _flat(target: MixedTarget, shape: torch.Size) -> MixedTarget:
-    """``target`` with labels [...] of logits of ``shape`` [..., C] as one with labels [N]."""
-    if target.labels.shape != shape[:-1]:
-        raise ValueError(
-            f"target: expected labels {list(shape[:-1])} for logits {list(shape)}, got "
-            f"{list(target.labels.shape)}"
-        )
-    weight, n = target.weight, target.labels.numel()
-    if is_host_row(weight):
-        weight = weight[:1].expand(n, -1)  # stays a row that serves any device
-    else:
-        weight = weight.repeat_interleave(math.prod(shape[1:-1]), 0)
-    labels, partner_labels = target.labels.reshape(-1), target.partner_labels.reshape(-1)
-    return replace(target, labels=labels, partner_labels=partner_labels, weight=weight)
 
 
 def _softmax_dtype(x: Tensor) -> torch.dtype:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import loss_properties
 import torch
 from comparing import same_bits
 from fuzz_cases import (
     FLOATS,
     MOVABLE,
-    LossCase,
     MixCase,
     TargetCase,
     View,
@@ -35,12 +35,6 @@ import fused_mixup as fm
 from fused_mixup import backends, reference
 from fused_mixup.ops import transpose_pairing
 from fused_mixup.plan_checks import is_host_row
-
-# Of a loss: an accumulator takes up to 64 terms one after the other, half a unit in the last place
-# each. In float64 the reference it is compared with has errors of its own.
-_LOSS_EPS = {torch.float32: 32 * 2.0**-23, torch.float64: 32 * 2.0**-52}
-_ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24}
-
 
 # ------------------------------------------------------------------ backends
 
@@ -213,68 +207,13 @@ def targets(on: Backend, case: TargetCase) -> None:
     assert on.same(got, want), "mix_targets"
 
 
-def loss(on: Backend, case: LossCase) -> None:
-    """Loss, stats and gradient are those of float64, to the accuracy of the arithmetic."""
-    logits, args = case.logits.tensor, case.args
-    value, stats = on.ops.soft_target_cross_entropy(logits, *args)
-    z = logits.double()
-    t = args[0].double() if args[1] is None else args[0]
-    exact = (t, *args[1:])
-    want, want_stats = reference.soft_target_cross_entropy(z, *exact)
-    rows, _ = reference.soft_target_cross_entropy(z, *exact[:-1], reference.NONE)
-    assert value.dtype == stats.dtype == reference._arithmetic(logits.dtype)
-    # What a row sums, term by term: errors are relative to that, not to what is left of it.
-    soft = reference._smoothed_target(z, *exact[:5])
-    m, log_sum, total = want_stats.unbind(1)
-    spread = (z - m.unsqueeze(1)).masked_fill(soft == 0, 0).abs()
-    size = log_sum.abs() * soft.abs().sum(1) + (soft.abs() * spread).sum(1) + soft.abs().sum(1)
-    eps = _LOSS_EPS[value.dtype]
-    error = eps * size
-    if case.reduction == reference.NONE:
-        assert_near(value, want, error, "loss")
-    else:
-        scale = max(len(rows), 1) if case.reduction == reference.MEAN else 1
-        assert_near(value, want, error.sum() / scale + eps * rows.abs().sum() / scale, "loss")
-    # The maximum beside a NaN is anything: the log-sum carries the NaN on.
-    assert_near(stats[:, 0].where(~m.isnan(), torch.nan), m, 0 * m, "stats: max")
-    assert_near(stats[:, 1], log_sum, eps * (1 + log_sum.abs()), "stats: log-sum")
-    assert_near(stats[:, 2], total, eps * soft.abs().sum(1), "stats: sum of the target")
-
-    shape = rows.shape if case.reduction == reference.NONE else ()
-    upstream = torch.rand(shape, generator=generator(case.seed), dtype=torch.float64) + 0.5
-    upstream = upstream.to(value.dtype)
-    grad = on.ops.soft_target_cross_entropy_backward(upstream, logits, stats, *args)
-    assert grad.dtype == logits.dtype and grad.stride() == torch.empty_like(logits).stride()
-    want = reference.soft_target_cross_entropy_backward(upstream.double(), z, want_stats, *exact)
-    scale = reference.row_scale(upstream.double(), len(rows), case.reduction)
-    # exp(z - m - l) inherits the error of its argument; then one rounding to the gradient's type.
-    reach = 1 + log_sum.abs().unsqueeze(1) + (z - m.unsqueeze(1)).abs().nan_to_num(0, 0, 0)
-    p = (z - m.unsqueeze(1) - log_sum.unsqueeze(1)).exp()
-    terms = total.abs().unsqueeze(1) * p * reach + soft.abs()
-    bound = eps * scale * terms + _ROUNDING.get(grad.dtype, 0) * 1.01 * want.abs()
-    # exp may flush what is below the normal numbers; the result is rounded to its type's smallest.
-    flushed = torch.finfo(value.dtype).tiny * scale * total.abs().unsqueeze(1)
-    bound = bound + flushed + torch.finfo(grad.dtype).smallest_normal * torch.finfo(grad.dtype).eps
-    if on.truncates and grad.dtype == torch.bfloat16:
-        bound = bound + 2.0**-8 * want.abs()  # cut off, not rounded
-    assert_near(grad, want, bound, "gradient")
-
-
-def assert_near(got: Tensor, want: Tensor, bound: Tensor, what: str) -> None:
-    got = got.double()
-    equal = (got == want) | (got.isnan() & want.isnan())
-    wrong = ~(equal | ((got - want).abs() <= bound))
-    assert not bool(wrong.any()), (
-        f"{what}: {got[wrong][:4].tolist()}, expected {want[wrong][:4].tolist()} "
-        f"within {bound.expand_as(wrong)[wrong][:4].tolist()}"
-    )
-
-
 # Each property, and the cases it takes.
 ALL: dict[Callable[[Backend, Any], None], SearchStrategy] = {
     mixing: mix_cases(),
     pasting: mix_cases(MOVABLE),
     transposing: mix_cases(FLOATS),
     targets: target_cases(),
-    loss: loss_cases(),
+    loss_properties.cross_entropy: loss_cases(),
+    loss_properties.binary_cross_entropy: loss_cases(),
+    loss_properties.ranking: loss_cases(),
 }

@@ -44,7 +44,7 @@ def _vectors(found):
 
 
 # Fewer would mean that the drivers no longer instantiate every kernel.
-@pytest.mark.parametrize(("driver", "count"), [("mix", 111), ("loss", 28)])
+@pytest.mark.parametrize(("driver", "count"), [("mix", 111), ("loss", 47)])
 def test_every_kernel_is_instantiated_once(instances, driver, count):
     labels = [i.label for i in instances if i.driver == driver]
     assert len(labels) >= count
@@ -104,11 +104,16 @@ def test_tiles_are_staged_past_the_registers(instances):
 
 
 def test_rows_of_logits_move_16_bytes_at_a_time(instances):
-    """Heads, tails and unaligned targets go element by element beside it."""
-    checked = [i for i in instances if i.label.startswith(("loss", "backward", "targets"))]
+    """Heads, tails and unaligned targets go element by element beside it.
+
+    A kernel of two sweeps has both of them here: each reads as many vectors.
+    """
+    checked = [i for i in instances if i.design.params < 0 and i.design.loads]
+    checked += [i for i in instances if i.label.startswith("targets")]
     assert len(checked) >= 30
     for i in checked:
-        assert i.code.loads[16] >= i.design.loads, (i.label, i.code.loads)
+        sweeps = 2 if i.label.startswith(("row", "column")) else 1
+        assert i.code.loads[16] >= sweeps * min(i.design.loads, 4), (i.label, i.code.loads)
         assert i.code.stores[16] >= i.design.stores, (i.label, i.code.stores)
 
 
@@ -121,4 +126,4 @@ def test_no_fused_multiply_add_in_a_blend(instances):
     checked = [i for i in instances if i.driver == "mix"]
     assert {i.label: i.code.fused for i in checked if i.code.fused} == {}
     # The loss has them, which shows that they would be seen.
-    assert all(i.code.fused for i in instances if i.label.startswith(("loss", "backward")))
+    assert all(i.code.fused for i in instances if i.label.startswith(("row", "column", "binary")))

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from host_cuda import build, grid, lib
+from host_cuda import loss_ops as losses
 from host_cuda import ops as host
 from host_cuda.batches import ORDERS, ROLL, TENSOR
 
@@ -74,11 +75,27 @@ def run_everything():
         y = x.clone()
         host.mix_(y, partner, blend, box, rule, shared_limit=limit)
         assert torch.equal(y, reference.mix(x, partner, blend, box, rule))
-    logits = torch.randn(batch, 2000, generator=generator)
     labels = torch.arange(batch)
-    target = (labels, labels, torch.ones(1, 2).expand(batch, 2), 0.0, 0.0, 0)
-    loss, _ = host.soft_target_cross_entropy(logits, *target)
-    torch.testing.assert_close(loss, reference.soft_target_cross_entropy(logits, *target)[0])
+    for shape in ((2000,), (60, 16)):  # rows, columns; a row's positions share its label
+        logits = torch.randn(batch, *shape, generator=generator)
+        rest = [1] * (logits.ndim - 2)
+        own = labels.view(-1, *rest).expand(batch, *shape[1:]).contiguous()
+        sparse = (own, own.flip(0), torch.full((1, 2), 0.5).expand(batch, 2))
+        cross_entropy = (*sparse, None, -100, 0.0, 0.0, 0, True)
+        loss, grad, ranks = losses.soft_target_cross_entropy_grad(logits, *cross_entropy)
+        want = reference.soft_target_cross_entropy_grad(logits, *cross_entropy)
+        torch.testing.assert_close((loss, grad), want[:2])
+        assert torch.equal(ranks, want[2])
+        # A backward alone has no sum, and with it no barrier, between labels and gradient.
+        _, stats, count, _ = losses.soft_target_cross_entropy(logits, *cross_entropy)
+        upstream = (torch.ones(()), logits, stats, count, *cross_entropy[:-1])
+        grad = losses.soft_target_cross_entropy_backward(*upstream)
+        torch.testing.assert_close(grad, want[1])
+        binary = (*sparse, None, None, 0.0, None, 0, False)
+        loss = losses.soft_target_binary_cross_entropy(logits, *binary)
+        torch.testing.assert_close(
+            loss, reference.soft_target_binary_cross_entropy(logits, *binary)
+        )
 
 
 def orderings():
@@ -109,7 +126,7 @@ def test_the_race_detector_misses(file, line):
         run_everything()
 
 
-@pytest.mark.parametrize("file", ["mix_tile.cuh", "loss_forward.cuh"])
+@pytest.mark.parametrize("file", ["mix_tile.cuh", "loss_rows.cuh", "loss_columns.cuh"])
 def test_without_its_first_barrier_a_kernel_leans_on_the_order(file):
     line = next(k for k, code in code_of(CUDA / file) if "__syncthreads(" in code)
     wrong = []

@@ -285,6 +285,7 @@ Z = torch.randn(4, 6)
 (_, TARGET), *_ = loss_targets(4, 6)
 (_, OTHER_K), *_ = loss_targets(4, 7)
 (_, OTHER_B), *_ = loss_targets(5, 6)
+IGNORES_SEVEN = MixedTarget(*[torch.arange(4)] * 2, TARGET.weight, 6, ignore_index=7)
 
 
 @pytest.mark.parametrize(
@@ -292,18 +293,32 @@ Z = torch.randn(4, 6)
     [
         (Z.long(), TARGET, {}, TypeError, "logits: expected a floating"),
         ([1.0], TARGET, {}, TypeError, "logits"),
-        (Z[0], TARGET, {}, ValueError, r"logits: expected shape \[B, K\]"),
-        (torch.randn(4, 6, 2), TARGET, {}, ValueError, "move the class dim last"),
+        (Z[0], TARGET, {}, ValueError, r"logits: expected shape \[B, K, …\]"),
+        (Z.to_sparse(), TARGET, {}, TypeError, "to_dense"),
+        (torch.randn(4, 6, *[1] * 12), TARGET, {}, ValueError, "flatten some"),
+        (torch.randn(4, 6, 2), TARGET, {}, ValueError, r"labels of shape \[4, 2\]"),
         (torch.empty(4, 0), TARGET, {}, ValueError, "K >= 1"),
         (Z, OTHER_K, {}, ValueError, "num_classes 6"),
         (Z, OTHER_B, {}, ValueError, "labels of shape"),
-        (Z, torch.arange(4), {}, TypeError, "MixedTarget.from_labels"),
+        (Z, torch.arange(4).int(), {}, TypeError, "use .long"),
+        (Z, torch.arange(5), {}, ValueError, r"target: expected class indices of shape \[4\]"),
+        (Z, torch.arange(4) + 3, {}, IndexError, "got 6"),
+        (Z, torch.arange(4) - 1, {}, IndexError, "or -100, which is ignored, got -1"),
+        (Z, torch.arange(4).to("meta"), {}, ValueError, "target: expected it on cpu"),
         (Z, torch.rand(4, 7), {}, ValueError, "target: expected shape"),
         (Z, 3, {}, TypeError, "target: expected a MixedTarget"),
         (Z, TARGET, {"reduction": "avg"}, ValueError, "reduction"),
         (Z, TARGET, {"label_smoothing": 2.0}, ValueError, "label_smoothing"),
         (Z, TARGET.to("meta"), {}, ValueError, "use target.to"),
         (Z, torch.rand(4, 6, device="meta"), {}, ValueError, "target: expected it on cpu"),
+        (Z, TARGET, {"weight": torch.rand(5)}, ValueError, r"weight: expected shape \[6\]"),
+        (Z, TARGET, {"weight": [1.0] * 6}, TypeError, "weight: expected a floating"),
+        (Z, TARGET, {"weight": torch.rand(6, device="meta")}, ValueError, "weight: expected it on"),
+        (Z, TARGET, {"weight": torch.rand(6, requires_grad=True)}, ValueError, "no gradient"),
+        (Z, TARGET.dense(), {"ignore_index": 3}, ValueError, "ignore_index: expected none"),
+        (Z, TARGET, {"ignore_index": 0.5}, TypeError, "ignore_index: expected an int"),
+        (Z, IGNORES_SEVEN, {"ignore_index": 3}, ValueError, "ignore_index: expected 7"),
+        (Z, TARGET, {"return_accuracy": (0,)}, ValueError, "topk"),
     ],
 )
 def test_bad_input(logits, target, kw, error, says):

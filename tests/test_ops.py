@@ -10,7 +10,6 @@ import threading
 
 import pytest
 import torch
-from cases import loss_targets
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, ops, reference
@@ -45,18 +44,50 @@ def sample_inputs(device):
         labels = torch.tensor([1, 0, 5, 5], device=device)
         for y in (labels, torch.arange(72, device=device).view(4, 3, 6).transpose(1, 2) % 6):
             samples["mix_targets"].append((y, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
-    z = torch.randn(4, 6, device=device, requires_grad=True)
-    (_, target), *_ = loss_targets(4, 6, device)
-    sparse = (target.labels, target.partner_labels, target.weight, 0.1)
-    dense = (target.dense(), None, None, 0.0)
-    for args in (sparse, dense):
-        for reduction in (0, 1, 2):
-            options = (*args, 0.1, reduction)
-            samples["soft_target_cross_entropy"].append((z, *options))
-            loss, stats = ops.soft_target_cross_entropy(z.detach(), *options)
-            upstream = torch.ones_like(loss, requires_grad=True)
-            samples["soft_target_cross_entropy_backward"].append((upstream, z, stats, *options))
+    return samples | loss_inputs(device)
+
+
+def loss_inputs(device):
+    samples = {name: [] for name in ops.SCHEMAS if "cross_entropy" in name}
+    weight = torch.rand(6, device=device)
+    for positions, dense, reduction in (((), False, 0), ((), True, 1), ((2, 3), True, 2)):
+        z = torch.randn(4, 6, *positions, device=device, requires_grad=True)
+        labels = torch.randint(0, 6, (4, *positions), device=device)
+        target = MixedTarget.from_labels(labels, MixPlan.uniform(4, "flip", 0.3), 6)
+        sparse = labels, target.partner_labels, target.weight
+        if dense:
+            sparse = target.dense().requires_grad_(), None, None
+        add_cross_entropy(samples, z, (*sparse, weight, 2, 0.0, 0.1, reduction), not dense)
+        add_binary(samples, z, (*sparse, weight, None, 0.0, None, reduction, bool(positions)))
+    samples["label_ranks"] = [(z, labels, other) for other in (target.partner_labels, None)]
+    samples["scale_"] = [(z.detach().clone(), torch.tensor(0.5, device=device))]
     return samples
+
+
+def add_cross_entropy(samples, z, options, ranks):
+    name = "soft_target_cross_entropy"
+    samples[name].append((z, *options, ranks))
+    samples[f"{name}_grad"].append((z.detach(), *detached(options), ranks))
+    loss, stats, count, _ = ops.soft_target_cross_entropy(z.detach(), *options, ranks)
+    upstream = torch.ones_like(loss, requires_grad=True)
+    samples[f"{name}_backward"].append((upstream, z, stats, count, *options))
+    written = z.detach().clone()
+    samples[f"{name}_backward_"].append(
+        (upstream.detach(), written, stats, count, *detached(options))
+    )
+
+
+def add_binary(samples, z, options):
+    name = "soft_target_binary_cross_entropy"
+    samples[name].append((z, *options))
+    samples[f"{name}_grad"].append((z.detach(), *detached(options)))
+    upstream = torch.ones_like(ops.soft_target_binary_cross_entropy(z.detach(), *options))
+    samples[f"{name}_backward"].append((upstream.clone().requires_grad_(), z, *options))
+    samples[f"{name}_backward_"].append((upstream, z.detach().clone(), *detached(options)))
+
+
+def detached(options):
+    return tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in options)
 
 
 @pytest.mark.parametrize("name", list(ops.SCHEMAS))
@@ -279,7 +310,9 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "MixPlan", "MixedTarget", "backend", "cutmix_box", "mix", "mix_", "mix_samples",
-        "mix_targets", "paste_", "soft_target_cross_entropy",
+        "MixPlan", "MixedTarget", "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy",
+        "backend", "cutmix_box", "linear_soft_target_cross_entropy", "mix", "mix_", "mix_samples",
+        "mix_targets", "mixed_accuracy", "paste_", "soft_target_binary_cross_entropy",
+        "soft_target_cross_entropy",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

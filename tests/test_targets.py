@@ -100,6 +100,22 @@ def test_passes_through_the_pinning_of_a_loader(monkeypatch):
     assert len(pinned) == 3 or passed.labels.is_pinned()
 
 
+def test_ignored_labels_are_legal_and_drop_out(device):
+    plan = MixPlan.uniform(4, "flip", 0.25)
+    for ignored in (-100, 2, 9):
+        labels = torch.tensor([0, ignored, 1, 3], device=device)
+        target = MixedTarget.from_labels(labels, plan, 4, 0.2, ignored)
+        moved = pickle.loads(pickle.dumps(target)).to(device)
+        assert moved.ignore_index == ignored
+        kept = [[0.25, 0.75], [0.0, 0.75], [0.25, 0.0], [0.25, 0.75]]
+        pairs = [[0, 3], [0, 1], [1, 0], [3, 0]]
+        expected = torch.zeros(4, 4)
+        for row, (labels_of_row, weights) in enumerate(zip(pairs, kept, strict=True)):
+            for y, w in zip(labels_of_row, weights, strict=True):
+                expected[row] += w * (0.8 * F.one_hot(torch.tensor(y), 4) + 0.2 / 4)
+        torch.testing.assert_close(target.dense().cpu(), expected)
+
+
 PLAN = MixPlan.uniform(4, "flip", 0.5)
 LABELS = torch.arange(4)
 WEIGHT_WITH_GRAD = torch.ones(4, 2, requires_grad=True)
@@ -131,6 +147,9 @@ WEIGHT_WITH_GRAD = torch.ones(4, 2, requires_grad=True)
         (lambda: MixedTarget(LABELS, LABELS, PLAN.weight[:2], 4), ValueError, "weight"),
         (lambda: MixedTarget(LABELS, LABELS + 1, PLAN.weight, 4), IndexError, "labels"),
         (lambda: MixedTarget(LABELS, LABELS, PLAN.weight, 4, -0.1), ValueError, "smoothing"),
+        (lambda: MixedTarget(LABELS, LABELS, PLAN.weight, 3, 0.0, 2), IndexError, "got 3"),
+        (lambda: MixedTarget(LABELS, LABELS, PLAN.weight, 4, 0.0, None), TypeError, "ignore_index"),
+        (lambda: fm.mix_targets(LABELS - 100, PLAN, 4), IndexError, "got -100"),
     ],
 )
 def test_bad_input(call, error, says):

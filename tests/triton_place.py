@@ -16,3 +16,26 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 HALF = (torch.float16, torch.bfloat16)
 # The interpreter computes with numpy, which warns of what the tests do on purpose: 0 * inf, log 0.
 quiet = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+if INTERPRETED:
+    # For every function that a kernel calls, the interpreter patches Triton's language once more,
+    # which takes half of its time: once per module is enough.
+    from triton.runtime import interpreter
+
+    _patched: set[str] = set()
+
+    def _call(self, *args, **kwargs):
+        module = self.fn.__module__
+        if module not in _patched:
+            interpreter._patch_lang(self.fn)
+            _patched.add(module)
+        return self.rewrite()(*args, **kwargs)
+
+    _run = interpreter.InterpretedFunction.run
+
+    def _launch(self, *args, **kwargs):
+        _patched.clear()  # a launch takes back what it patched when it ends
+        return _run(self, *args, **kwargs)
+
+    interpreter.InterpretedFunction.__call__ = _call
+    interpreter.InterpretedFunction.run = _launch

@@ -19,7 +19,7 @@ SHORT = {
     "double": "f64",
 }
 BYTES = {"u8": 1, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
-KINDS = ("sparse", "smooth", "dense")  # TargetKind of loss_rows.cuh
+KINDS = ("sparse", "ranked", "dense")  # TargetKind of loss_args.cuh
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,26 @@ DESIGNS = (
     Design(r"(pair|tile|gather|scatter|walk) \w+ single.*", 256, 2, 0, -1, 0, 2, 2, "unaligned"),
     Design(r"order", 1024, 1, 0, -1, 0, 0, 0, "one block, 2 B integers"),
     Design(r"targets \w+x\d+", 256, 6, 0, -1, 1, 1, 1, "written only, from labels in cache"),
-    Design(r"loss f64.*", 512, 2, 2, -1, 0, 1, 1, "the logits; a dense target as much again"),
-    Design(r"loss \w+ dense.*", 512, 2, 3, -1, 0, 2, 2, "the logits and their target"),
-    Design(r"loss \w+ .*", 512, 2, 4, -1, 0, 1, 1, "the logits, in one sweep"),
-    Design(r"backward f64.*", 512, 1, 2, -1, 2, 2, 2, "exp of doubles takes the registers"),
-    Design(r"backward \w+ dense.*", 512, 2, 3, -1, 2, 3, 3, "logits, target, gradient"),
-    Design(r"backward \w+ .*", 512, 2, 4, -1, 4, 2, 2, "logits and gradient"),
-    Design(r"reduce \w+", 1024, 1, 0, -1, 0, 0, 0, "one block, one value per row"),
+    Design(r"row f64.*", 512, 1, 2, -1, 2, 2, 2, "exp of doubles takes the registers"),
+    Design(r"row \w+ sparse", 1024, 1, 4, -1, 4, 2, 2, "logits and gradient; the loss alone: 1"),
+    Design(r"row \w+ ranked", 1024, 1, 2, -1, 4, 2, 2, "the labels' ranks take the registers"),
+    Design(r"row \w+ dense", 1024, 1, 3, -1, 2, 3, 3, "logits, target, gradient"),
+    Design(r"column b?f16x8 dense", 128, 4, 2, -1, 2, 3, 3, "eight positions have much state"),
+    Design(r"column b?f16x8 sparse", 128, 4, 4, -1, 4, 2, 2, "eight positions have much state"),
+    Design(r"column \w+x\d+ dense", 128, 5, 2, -1, 2, 3, 3, "logits, target, gradient"),
+    Design(
+        r"column \w+x\d+ sparse", 128, 5, 4, -1, 4, 2, 2, "logits and gradient; the loss alone: 1"
+    ),
+    Design(r"column \w+ single.*", 128, 5, 0, -1, 0, 2, 2, "unaligned positions, ranks"),
+    Design(r"binary_row f64", 512, 1, 2, -1, 2, 2, 2, "exp of doubles takes the registers"),
+    Design(r"binary_row \w+", 1024, 1, 2, -1, 2, 2, 2, "softplus and its slope take the registers"),
+    Design(r"binary_column f32x4", 128, 5, 4, -1, 4, 2, 2, "labels, scales, sums of 4 positions"),
+    Design(r"binary_column \w+", 128, 5, 0, -1, 0, 2, 2, "8 bytes: labels, scales, sums of 4"),
+    Design(r"binary_column \w+ single", 128, 5, 0, -1, 0, 2, 2, "unaligned positions"),
+    Design(r"scale bf16x8", 256, 4, 1, -1, 4, 2, 2, "nvcc waits load by load on sm_90"),
+    Design(r"scale \w+x\d+", 256, 4, 4, -1, 4, 2, 2, "nothing where the factor is one"),
+    Design(r"scale \w+ single", 256, 4, 0, -1, 0, 2, 2, "unaligned"),
+    Design(r"reduce \w+", 512, 1, 0, -1, 0, 0, 0, "one value per block, or two labels per row"),
 )
 
 
@@ -91,29 +104,31 @@ def label_of(demangled: str) -> str:
     kernel, inner = name[1], (name[2] or "").replace("fused_mixup::", "")
     given = [SHORT.get(g.strip(), g.strip()) for g in inner.split(",")] if inner else []
     given = [re.sub(r"Raw<(\d+)>", r"raw\1", g) for g in given]
-    if kernel == "loss_backward":
-        kind = "dense" if given[2] == "true" else "sparse"
-        return f"backward {given[0]} {kind}{_target(given)}"
-    if kernel == "loss":
-        return f"loss {given[0]} {KINDS[int(given[2])]}{_target(given)}"
+    if kernel == "row":
+        return f"row {given[0]} {KINDS[int(given[1])]}"
+    if kernel == "column":
+        return f"column {_width(given[0], given[1])} {KINDS[int(given[2])]}"
+    if kernel in ("binary_column", "scale"):
+        return f"{kernel} {_width(given[0], given[1])}"
+    if kernel == "reduce":
+        return f"reduce {'rows' if given[0] == 'true' else 'sums'}"
     if kernel == "targets":
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
-    if kernel in ("order", "reduce"):
+    if kernel in ("order", "binary_row"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
-    wide = int(v) * _bytes(dtype) == 16
     names = ["box", "transposed"]
     on = [n for n, flag in zip(names, flags, strict=False) if flag == "true"]
-    return " ".join([kernel, f"{dtype}x{v}" if wide else f"{dtype} single", *on])
+    return " ".join([kernel, _width(dtype, v), *on])
 
 
 def _bytes(dtype: str) -> int:
     return int(dtype[3:]) if dtype.startswith("raw") else BYTES[dtype]
 
 
-def _target(given: list[str]) -> str:
-    """A dense target of another type than the logits'."""
-    return f" {given[1]} target" if given[0] != given[1] else ""
+def _width(dtype: str, v: str) -> str:
+    single = v == "1" and _bytes(dtype) < 16
+    return f"{dtype} single" if single else f"{dtype}x{v}"
 
 
 def tile_bytes(batch: int, shared_limit: int) -> int:

@@ -21,8 +21,11 @@ MOVED = {
     "tile_kernel": (2, 2),  # a partner's values come from cache, or from the tile itself
     "mix_backward_kernel": (2, 2),
     "targets_kernel": (1, 1),
-    "loss_forward_kernel": (1, 1),
+    "loss_kernel": (1, 1),
     "loss_backward_kernel": (2, 2),
+    "bce_kernel": (2, 2),
+    "ranks_kernel": (1, 1),
+    "scale_kernel": (2, 2),
 }
 
 
@@ -55,7 +58,10 @@ def table(kernels: Sequence[dict], arch: int) -> list[str]:
         programs = blocks_per_multiprocessor(ARCHS[arch], threads, k["registers"], k["shared"])
         width = max(k["loads"], default=0)
         under_way = programs * threads * k["ahead"] * width
-        moved, floor = MOVED[k["kernel"]]
+        if k["kernel"] == "count_kernel":  # reads labels, and no batch
+            continue
+        writes = k["kernel"] == "loss_kernel" and " grad " in k["case"]
+        moved, floor = (2, 2) if writes else MOVED[k["kernel"]]
         cells = [k["case"], k["kernel"].removesuffix("_kernel")]
         cells += [str(n) for n in (threads, k["registers"], k["shared"], programs)]
         cells.append(str(programs * k["warps"]))

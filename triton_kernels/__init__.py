@@ -1,7 +1,8 @@
 """The ops of ``fused_mixup/ops.py`` in Triton, under the same names and with the same arguments.
 
-``mix.py`` mixes samples, ``targets.py`` labels, ``loss.py`` learns from them; ``common.py`` holds
-what they share: the memory layout of a batch, plan rows as kernel arguments, the launch.
+``mix.py`` mixes samples, ``targets.py`` labels; ``loss.py``, ``bce.py`` and ``ranks.py`` learn from
+them. ``common.py`` holds what all share (the memory layout of a batch, plan rows as kernel
+arguments, the launch), ``rows.py`` what the losses do: rows of classes in any memory layout.
 """
 
 if __name__ != "fused_mixup.triton_kernels":
@@ -10,17 +11,38 @@ if __name__ != "fused_mixup.triton_kernels":
         "another published package"
     )
 
-from .loss import soft_target_cross_entropy, soft_target_cross_entropy_backward
+from .bce import (
+    soft_target_binary_cross_entropy,
+    soft_target_binary_cross_entropy_backward,
+    soft_target_binary_cross_entropy_backward_,
+    soft_target_binary_cross_entropy_grad,
+)
+from .loss import (
+    soft_target_cross_entropy,
+    soft_target_cross_entropy_backward,
+    soft_target_cross_entropy_backward_,
+    soft_target_cross_entropy_grad,
+)
 from .mix import mix, mix_, mix_backward, mix_out, paste_
+from .ranks import label_ranks
+from .scale import scale_
 from .targets import mix_targets
 
 __all__ = [
+    "label_ranks",
     "mix",
     "mix_",
     "mix_backward",
     "mix_out",
     "mix_targets",
     "paste_",
+    "scale_",
+    "soft_target_binary_cross_entropy",
+    "soft_target_binary_cross_entropy_backward",
+    "soft_target_binary_cross_entropy_backward_",
+    "soft_target_binary_cross_entropy_grad",
     "soft_target_cross_entropy",
     "soft_target_cross_entropy_backward",
+    "soft_target_cross_entropy_backward_",
+    "soft_target_cross_entropy_grad",
 ]

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <array>
 #include <optional>
 
 #if defined(__linux__)
@@ -40,6 +41,56 @@ inline const Tensor& on_large_pages(const Tensor& t) {
   if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
   return t;
+}
+
+inline int32_t dtype_code(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return aoti_torch_dtype_float32();
+    case ScalarType::Double:
+      return aoti_torch_dtype_float64();
+    case ScalarType::Half:
+      return aoti_torch_dtype_float16();
+    case ScalarType::BFloat16:
+      return aoti_torch_dtype_bfloat16();
+    case ScalarType::Int:
+      return aoti_torch_dtype_int32();
+    default:
+      STD_TORCH_CHECK(false, "fused_mixup: dtype that no op makes");
+  }
+}
+
+// empty() by a plain call: the stable ABI's own looks the op up by its name each time.
+template <typename Sizes>
+inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype) {
+  std::array<int64_t, kMaxDims + 1> strides;
+  STD_TORCH_CHECK(sizes.size() <= strides.size());
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= sizes[d] > 1 ? sizes[d] : 1;
+  }
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
+                                                         strides.data(), dtype_code(dtype),
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+// empty_like(): the strides are those of t to the last, also where they say nothing.
+inline Tensor new_like(const Tensor& t) {
+  const auto sizes = t.sizes(), strides = t.strides();
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    if (strides[d] != stride) return torch::stable::empty_like(t);
+    stride *= sizes[d] > 1 ? sizes[d] : 1;
+  }
+  return new_tensor(sizes, t.scalar_type());
+}
+
+// torch::stable::contiguous(), which is a call by name also where there is nothing to do.
+inline Tensor as_contiguous(const Tensor& t) {
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
 
 inline int spatial_of(const Tensor& box) { return int(box.size(1) / 2); }

@@ -4,7 +4,11 @@
 
 // clang-format off: vec.inl comes first.
 #include "vec.inl"
+#include "vec_math.inl"
+#include "rank_kernels.inl"
 #include "loss_kernels.inl"
+#include "loss_columns.inl"
+#include "bce_kernels.inl"
 #include "mix_kernels.inl"
 // clang-format on
 
@@ -21,4 +25,14 @@ const Kernels table = {
     loss_table<Half, float>(),
     loss_table<BFloat16, BFloat16>(),
     loss_table<BFloat16, float>(),
+    binary_table<float, float>(),
+    binary_table<double, double>(),
+    binary_table<Half, Half>(),
+    binary_table<Half, float>(),
+    binary_table<BFloat16, BFloat16>(),
+    binary_table<BFloat16, float>(),
+    logit_table<float>(),
+    logit_table<double>(),
+    logit_table<Half>(),
+    logit_table<BFloat16>(),
 };

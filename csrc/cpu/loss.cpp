@@ -1,259 +1,133 @@
 // soft_target_cross_entropy and its backward on the CPU.
 //
 // Forward: the logits are read once (N bytes); a MixedTarget adds two labels and two weights per
-// row. Backward: one read of the logits, one write of the gradient (2N). With m = max z,
-// l = log Σ e^(z-m) and t' = (1-ε) t + ε/K:
-//     loss = l Σt' - Σ t' (z-m)          d loss / d z = Σt' · e^((z-m) - l) - t'
-#include <cmath>
-#include <limits>
+// row. Backward: one read of the logits, one write of the gradient (2N). Both at once: one read
+// from memory, a second from the cache, and the write (2N); a row of 262,144 floats is 1 MiB and
+// needs a second-level cache that holds it. With m = max z, l = log Σ e^(z-m), t' = (1-ε) t + ε/K
+// and class weights w:
+//     loss = l Σ w t' - Σ w t' (z-m)          d loss / d z = Σ w t' · e^((z-m) - l) - w t'
 #include <tuple>
-#include <vector>
 
-#include "binding.h"
-#include "kernels.h"
+#include "loss_columns.h"
+#include "loss_rows.h"
 
 namespace fused_mixup {
 namespace {
 
-enum Reduction : int64_t { kMean = 0, kSum = 1, kNone = 2 };
-
-// A sparse target as the loss uses it: t' = Σ_k coefficient_k onehot(label_k) + constant.
-struct SparseRow {
-  int64_t label[2];
-  double coefficient[2];
-  double constant;
-  double total;  // Σ t'
-  bool valid;    // both labels inside [0, K)
-};
-
-struct SparseTarget {
-  const int64_t* labels = nullptr;
-  const int64_t* partner_labels = nullptr;
-  const float* weight = nullptr;
-  int64_t weight_stride = 0;
-  double target_smoothing = 0, label_smoothing = 0;
-
-  SparseRow row(int64_t i, int64_t k) const {
-    const double keep = 1.0 - label_smoothing;
-    const float* w = weight + i * weight_stride;
-    SparseRow out = {{labels[i], partner_labels[i]}, {}, 0, 0, true};
-    double sum = 0;
-    for (int j = 0; j < 2; ++j) {
-      out.coefficient[j] = keep * (1.0 - target_smoothing) * w[j];
-      out.valid = out.valid && out.label[j] >= 0 && out.label[j] < k;
-      sum += w[j];
-    }
-    out.constant = (keep * target_smoothing * sum + label_smoothing) / double(k);
-    out.total = keep * sum + label_smoothing;
-    return out;
-  }
-  bool smooths() const { return target_smoothing != 0 || label_smoothing != 0; }
-};
-
-// Type of the logits, type of a dense target.
-template <typename L, typename T>
-struct Types {};
-
-template <typename F>
-void dispatch(ScalarType logits, ScalarType target, const F& f) {
-  const bool same = target == logits;
-  switch (logits) {
-    case ScalarType::Float:
-      return f(Types<float, float>());
-    case ScalarType::Double:
-      return f(Types<double, double>());
-    case ScalarType::Half:
-      return same ? f(Types<Half, Half>()) : f(Types<Half, float>());
-    case ScalarType::BFloat16:
-      return same ? f(Types<BFloat16, BFloat16>()) : f(Types<BFloat16, float>());
-    default:
-      STD_TORCH_CHECK(false, "fused_mixup: logits that are not floating");
-  }
+template <typename A>
+A* data(const Tensor& t) {
+  return static_cast<A*>(t.data_ptr());
 }
 
-// Rows along which elements are adjacent; a copy is made only where they are not.
-Tensor with_adjacent_columns(const Tensor& t) {
-  return t.size(1) == 1 || t.stride(1) == 1 ? t : torch::stable::contiguous(t);
+Tensor empty_loss(const LossArguments& a) {
+  const std::vector<int64_t> shape =
+      a.reduction == kNone ? shape_of_rows(a.logits) : std::vector<int64_t>();
+  return new_tensor(shape, result_dtype(a.logits));
 }
 
-struct Inputs {
-  Tensor logits, target;
-  Tensor labels, partner_labels;  // contiguous; only of a sparse target
-  SparseTarget sparse;
-  bool is_sparse;
-  int64_t batch, k;
-
-  Inputs(const Tensor& z, const Tensor& t, const OptionalTensor& partner,
-         const OptionalTensor& weight, double target_smoothing, double label_smoothing)
-      : logits(with_adjacent_columns(z)),
-        target(partner ? t : with_adjacent_columns(t)),
-        labels(t),
-        partner_labels(partner ? *partner : t),
-        is_sparse(partner.has_value()),
-        batch(z.size(0)),
-        k(z.size(1)) {
-    sparse.target_smoothing = target_smoothing;
-    sparse.label_smoothing = label_smoothing;
-    if (!is_sparse) {
-      const bool known = t.scalar_type() == z.scalar_type() ||
-                         (t.scalar_type() == ScalarType::Float && z.element_size() == 2);
-      STD_TORCH_CHECK(known,
-                      "fused_mixup: a dense target has the dtype of the logits, or float32 "
-                      "where those are of a half type");
-      return;
-    }
-    labels = torch::stable::contiguous(t);
-    partner_labels = torch::stable::contiguous(*partner);
-    sparse.labels = static_cast<const int64_t*>(labels.data_ptr());
-    sparse.partner_labels = static_cast<const int64_t*>(partner_labels.data_ptr());
-    sparse.weight = static_cast<const float*>(weight->data_ptr());
-    sparse.weight_stride = weight->stride(0);
+Tensor empty_ranks(const LossArguments& a, bool wanted) {
+  std::vector<int64_t> shape = {0};
+  if (wanted) {
+    shape = shape_of_rows(a.logits);
+    shape.insert(shape.begin(), 2);
   }
-
-  template <typename L>
-  const L* logits_row(int64_t i) const {
-    return static_cast<const L*>(logits.data_ptr()) + i * logits.stride(0);
-  }
-  template <typename T>
-  const T* target_row(int64_t i) const {
-    if (is_sparse) return nullptr;
-    return static_cast<const T*>(target.data_ptr()) + i * target.stride(0);
-  }
-  int64_t grain() const { return 1 + 16384 / k; }
-};
-
-double term(double weight, double value) { return weight == 0 ? 0 : weight * value; }
-
-// One row's loss and stats.
-template <typename L, typename T>
-double row_loss(const Inputs& in, int64_t i, acc_t<L>* stats) {
-  const L* z = in.logits_row<L>(i);
-  const RowSums sums =
-      loss_kernels<L, T>().forward(z, in.target_row<T>(i), in.k, in.sparse.smooths());
-  const double nan = std::numeric_limits<double>::quiet_NaN();
-  // A row of -inf alone has no distribution, as in PyTorch.
-  const double log_sum = std::isinf(sums.max) ? nan : std::log(sums.exp);
-  double total, product;
-  if (in.is_sparse) {
-    const SparseRow row = in.sparse.row(i, in.k);
-    // A label out of range: NaN, in the gradient too.
-    total = row.valid ? row.total : nan;
-    product = term(row.constant, sums.shifted);
-    for (int j = 0; j < 2 && row.valid; ++j) {
-      product += term(row.coefficient[j], double(to_float(z[row.label[j]])) - sums.max);
-    }
-  } else {
-    const double smoothing = in.sparse.label_smoothing;
-    total = (1.0 - smoothing) * sums.target + smoothing;
-    product = term(1.0 - smoothing, sums.product) + term(smoothing / double(in.k), sums.shifted);
-  }
-  stats[0] = acc_t<L>(sums.max);
-  stats[1] = acc_t<L>(log_sum);
-  stats[2] = acc_t<L>(total);
-  return log_sum * total - product;
+  return new_tensor(shape, ScalarType::Int);
 }
 
+// Fills what `out` points at; the number of rows that count.
 template <typename L, typename T>
-L* data_of(Types<L, T>, const Tensor& t) {
-  return static_cast<L*>(t.data_ptr());
+double forward(Types<L, T>, const LossInputs& in, const LossOutputs<acc_t<L>>& out, bool grad,
+               double scale) {
+  double count = 0;
+  const auto walk = in.places.walk == Walk::kColumns ? forward_columns<L, T> : forward_rows<L, T>;
+  const double sum = in.places.rows() == 0 ? 0 : walk(in, out, grad, scale, count);
+  if (in.reduction == kMean) *out.loss = acc_t<L>(sum / count);
+  if (in.reduction == kSum) *out.loss = acc_t<L>(sum);
+  return count;
 }
 
-template <typename L, typename T>
-void forward_rows(Types<L, T>, const Inputs& in, const Tensor& loss, const Tensor& stats,
-                  int64_t reduction) {
-  using A = acc_t<L>;
-  A* saved = static_cast<A*>(stats.data_ptr());
-  A* out = static_cast<A*>(loss.data_ptr());
-  std::vector<double> rows(in.batch);
-  torch::stable::parallel_for(0, in.batch, in.grain(), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) rows[i] = row_loss<L, T>(in, i, saved + 3 * i);
+std::tuple<Tensor, Tensor, Tensor, Tensor> soft_target_cross_entropy(
+    Tensor logits, Tensor target, OptionalTensor partner_labels, OptionalTensor weight,
+    OptionalTensor class_weight, int64_t ignore_index, double target_smoothing,
+    double label_smoothing, int64_t reduction, bool ranks) {
+  const LossArguments a = {logits,       target,           partner_labels,  weight,   class_weight,
+                           ignore_index, target_smoothing, label_smoothing, reduction};
+  std::vector<int64_t> shape = shape_of_rows(logits);
+  shape.insert(shape.begin(), 3);
+  const ScalarType wide = result_dtype(logits);
+  Tensor loss = empty_loss(a), stats = new_tensor(shape, wide), found = empty_ranks(a, ranks);
+  Tensor count = new_tensor(std::vector<int64_t>(), wide);
+  const LossInputs in(a, nullptr);
+  dispatch(logits.scalar_type(), target.scalar_type(), [&](auto types) {
+    using A = typename decltype(types)::A;
+    const LossOutputs<A> out = {data<A>(loss), data<A>(stats),
+                                ranks ? data<int32_t>(found) : nullptr};
+    *data<A>(count) = A(forward(types, in, out, false, 0));
   });
-  // One order of summation whatever the number of threads.
-  double sum = 0;
-  for (int64_t i = 0; i < in.batch; ++i) {
-    if (reduction == kNone) out[i] = A(rows[i]);
-    sum += rows[i];
-  }
-  if (reduction == kMean) *out = A(sum / double(in.batch));
-  if (reduction == kSum) *out = A(sum);
+  return {loss, stats, count, found};
 }
 
-std::tuple<Tensor, Tensor> soft_target_cross_entropy(Tensor logits, Tensor target,
-                                                     OptionalTensor partner_labels,
-                                                     OptionalTensor weight, double target_smoothing,
-                                                     double label_smoothing, int64_t reduction) {
-  const Inputs in(logits, target, partner_labels, weight, target_smoothing, label_smoothing);
-  const bool wide = logits.scalar_type() == ScalarType::Double;
-  const ScalarType result = wide ? ScalarType::Double : ScalarType::Float;
-  const std::vector<int64_t> stats_shape = {in.batch, 3};
-  const std::vector<int64_t> loss_shape(reduction == kNone ? 1 : 0, in.batch);
-  Tensor stats = torch::stable::empty(stats_shape, result);
-  Tensor loss = torch::stable::empty(loss_shape, result);
-  dispatch(logits.scalar_type(), target.scalar_type(),
-           [&](auto types) { forward_rows(types, in, loss, stats, reduction); });
-  return {loss, stats};
-}
-
-// Gradient of one row; `scale` is the gradient of its loss.
-template <typename L, typename T>
-void row_gradient(const Inputs& in, int64_t i, const acc_t<L>* stats, acc_t<L> scale, L* grad) {
-  using A = acc_t<L>;
-  const L* z = in.logits_row<L>(i);
-  const A max = stats[0], log_sum = stats[1], total = stats[2];
-  const auto backward = loss_kernels<L, T>().backward;
-  if (!in.is_sparse) {
-    const double smoothing = in.sparse.label_smoothing;
-    backward(grad, z, in.target_row<T>(i), in.k, max, log_sum, scale * total,
-             A(scale * (1.0 - smoothing)), A(scale * (smoothing / double(in.k))));
-    return;
-  }
-  const SparseRow row = in.sparse.row(i, in.k);
-  // The caller's stats say so too, if they are those of this target.
-  const A sum = row.valid ? total : std::numeric_limits<A>::quiet_NaN();
-  backward(grad, z, nullptr, in.k, max, log_sum, scale * sum, A(0), A(scale * row.constant));
-  if (!row.valid) return;
-  // Entries of the labels from scratch: subtracting from the rounded entry would lose them where
-  // p is near t. Equal labels add up.
-  const bool equal = row.label[0] == row.label[1];
-  for (int j = 0; j < 2; ++j) {
-    const int64_t c = row.label[j];
-    const double t = equal ? row.coefficient[0] + row.coefficient[1] : row.coefficient[j];
-    const double p = std::exp((double(to_float(z[c])) - max) - log_sum);
-    grad[c] = from_float<L>(A(scale * (total * p - (t + row.constant))));
-  }
-}
-
-template <typename L, typename T>
-void backward_rows(Types<L, T>, const Inputs& in, const Tensor& grad_loss, const Tensor& stats,
-                   int64_t reduction, L* grad, int64_t grad_stride) {
-  using A = acc_t<L>;
-  const A* upstream = static_cast<const A*>(grad_loss.data_ptr());
-  const int64_t upstream_stride = reduction == kNone ? grad_loss.stride(0) : 0;
-  const A* saved = static_cast<const A*>(stats.data_ptr());
-  torch::stable::parallel_for(0, in.batch, in.grain(), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const A scale = upstream[i * upstream_stride] / A(reduction == kMean ? in.batch : 1);
-      row_gradient<L, T>(in, i, saved + 3 * i, scale, grad + i * grad_stride);
-    }
+std::tuple<Tensor, Tensor, Tensor> soft_target_cross_entropy_grad(
+    Tensor logits, Tensor target, OptionalTensor partner_labels, OptionalTensor weight,
+    OptionalTensor class_weight, int64_t ignore_index, double target_smoothing,
+    double label_smoothing, int64_t reduction, bool ranks) {
+  const LossArguments a = {logits,       target,           partner_labels,  weight,   class_weight,
+                           ignore_index, target_smoothing, label_smoothing, reduction};
+  Tensor grad = on_large_pages(new_like(logits));
+  Tensor loss = empty_loss(a), found = empty_ranks(a, ranks);
+  LossInputs in(a, &grad);
+  const double scale = reduction == kMean ? 1.0 / double(in.count()) : 1.0;
+  dispatch(logits.scalar_type(), target.scalar_type(), [&](auto types) {
+    using A = typename decltype(types)::A;
+    const LossOutputs<A> out = {data<A>(loss), nullptr, ranks ? data<int32_t>(found) : nullptr};
+    forward(types, in, out, true, scale);
   });
+  in.places.finish();
+  return {loss, grad, found};
+}
+
+// Writes the gradient into `into`: empty_like(logits), or the logits.
+void write_gradient(const LossArguments& a, const Tensor& grad_loss, const Tensor& stats,
+                    const Tensor& count, const Tensor& into) {
+  if (a.logits.numel() == 0) return;
+  LossInputs in(a, &into);
+  const Tensor saved = as_contiguous(stats);
+  const bool each = a.reduction == kNone;
+  const Tensor upstream = each ? as_contiguous(grad_loss) : grad_loss;
+  dispatch(a.logits.scalar_type(), a.target.scalar_type(), [&](auto types) {
+    using L = typename decltype(types)::Logit;
+    using T = typename decltype(types)::Target;
+    using A = acc_t<L>;
+    A factor = each ? A(1) : *data<A>(upstream);
+    if (a.reduction == kMean) factor /= *data<A>(count);
+    const auto walk =
+        in.places.walk == Walk::kColumns ? backward_columns<L, T> : backward_rows<L, T>;
+    walk(in, data<A>(saved), each ? data<A>(upstream) : nullptr, factor);
+  });
+  in.places.finish();
 }
 
 Tensor soft_target_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor stats,
-                                          Tensor target, OptionalTensor partner_labels,
-                                          OptionalTensor weight, double target_smoothing,
-                                          double label_smoothing, int64_t reduction) {
-  Tensor grad = on_large_pages(torch::stable::empty_like(logits));
-  if (logits.numel() == 0) return grad;
-  const Inputs in(logits, target, partner_labels, weight, target_smoothing, label_smoothing);
-  const Tensor saved = torch::stable::contiguous(stats);
-  // empty_like keeps the strides of dense logits; rows are written with adjacent columns.
-  const bool adjacent = in.k == 1 || grad.stride(1) == 1;
-  Tensor rows = adjacent ? grad : torch::stable::contiguous(grad);
-  dispatch(logits.scalar_type(), target.scalar_type(), [&](auto types) {
-    backward_rows(types, in, grad_loss, saved, reduction, data_of(types, rows), rows.stride(0));
-  });
-  if (!adjacent) torch::stable::copy_(grad, rows);
+                                          Tensor count, Tensor target,
+                                          OptionalTensor partner_labels, OptionalTensor weight,
+                                          OptionalTensor class_weight, int64_t ignore_index,
+                                          double target_smoothing, double label_smoothing,
+                                          int64_t reduction) {
+  Tensor grad = on_large_pages(new_like(logits));
+  write_gradient({logits, target, partner_labels, weight, class_weight, ignore_index,
+                  target_smoothing, label_smoothing, reduction},
+                 grad_loss, stats, count, grad);
   return grad;
+}
+
+void soft_target_cross_entropy_backward_(Tensor grad_loss, Tensor logits, Tensor stats,
+                                         Tensor count, Tensor target, OptionalTensor partner_labels,
+                                         OptionalTensor weight, OptionalTensor class_weight,
+                                         int64_t ignore_index, double target_smoothing,
+                                         double label_smoothing, int64_t reduction) {
+  write_gradient({logits, target, partner_labels, weight, class_weight, ignore_index,
+                  target_smoothing, label_smoothing, reduction},
+                 grad_loss, stats, count, logits);
 }
 
 }  // namespace
@@ -261,6 +135,9 @@ Tensor soft_target_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tenso
 
 STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
   m.impl("soft_target_cross_entropy", TORCH_BOX(&fused_mixup::soft_target_cross_entropy));
+  m.impl("soft_target_cross_entropy_grad", TORCH_BOX(&fused_mixup::soft_target_cross_entropy_grad));
   m.impl("soft_target_cross_entropy_backward",
          TORCH_BOX(&fused_mixup::soft_target_cross_entropy_backward));
+  m.impl("soft_target_cross_entropy_backward_",
+         TORCH_BOX(&fused_mixup::soft_target_cross_entropy_backward_));
 }

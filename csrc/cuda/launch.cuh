@@ -12,8 +12,9 @@
 //   copies_done      cp.async.wait_all
 //   store16          st.global.v4; the host stores 16 bytes and asks for their alignment
 //   fast_exp         ex2.approx.ftz; the host's exp2, which rounds better
+//   fast_inverse     rcp.approx.ftz; the host divides
 //
-// So the host proves nothing of: these instructions themselves, the accuracy of ex2.approx,
+// So the host proves nothing of: these instructions themselves, the accuracy of the .approx ones,
 // whether a launch's shared memory and registers are to be had, and what asynchronous copies do to
 // memory that the source or the target shares with other writers.
 #pragma once
@@ -90,6 +91,13 @@ __device__ __forceinline__ void store16(void* global, uint4 v) {
 __device__ __forceinline__ float fast_exp(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
+  return y;
+}
+
+// 1 / x, to within two units in the last place.
+__device__ __forceinline__ float fast_inverse(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 #endif  // FUSED_MIXUP_HOST

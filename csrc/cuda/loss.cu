@@ -1,112 +1,161 @@
-// soft_target_cross_entropy and its backward for CUDA tensors. Kernels: loss.cuh.
+// soft_target_cross_entropy, its gradients, label_ranks and scale_ for CUDA tensors.
+// Kernels: loss.cuh, scale.cuh.
 #include <tuple>
-#include <vector>
 
-#include "binding.h"
 #include "loss.cuh"
+#include "loss_binding.h"
+#include "scale.cuh"
 
 namespace fused_mixup {
 namespace {
 
-using Optional = std::optional<Tensor>;
+using Guard = torch::stable::accelerator::DeviceGuard;
+using Call = LossCall<LossArgs>;
 
-ScalarType arithmetic(const Tensor& logits) {
-  return logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
-// Keeps what the arguments point to alive until the launch.
-struct Call {
-  LossArgs args = {};
-  Tensor target;
-  Optional partner_labels, weight;
-};
-
-Call prepare(const Tensor& logits,            // [B, K]
-             const Tensor& target,            // [B, K], or int64 [B]
-             const Optional& partner_labels,  // int64 [B]
-             const Optional& weight,          // float32 [B, 2]
+Call prepare(const Tensor& logits, const Tensor& target, const Optional& partner_labels,
+             const Optional& weight, const Optional& class_weight, int64_t ignore_index,
              double target_smoothing, double label_smoothing, int64_t reduction) {
-  STD_TORCH_CHECK(logits.dim() == 2);
-  Call call{{}, target, std::nullopt, std::nullopt};
-  LossArgs& a = call.args;
-  a.dtype = dtype_of(logits.scalar_type());
-  a.logits = logits.const_data_ptr();
-  a.batch = logits.size(0);
-  a.classes = logits.size(1);
-  a.row_stride = logits.stride(0);
-  a.column_stride = logits.stride(1);
-  if (partner_labels.has_value() && weight.has_value()) {
-    STD_TORCH_CHECK(target.numel() == a.batch && partner_labels->numel() == a.batch &&
-                    weight->size(0) == a.batch && weight->size(1) == 2);
-    call.target = on_device(target, logits);
-    call.partner_labels = on_device(*partner_labels, logits);
-    a.labels = data<int64_t>(call.target);
-    a.partner_labels = data<int64_t>(*call.partner_labels);
-    if (a.batch > 0 && is_host_row(*weight)) {
-      a.weight_row[0] = data<float>(*weight)[0];
-      a.weight_row[1] = data<float>(*weight)[weight->stride(1)];
-    } else {
-      call.weight = on_device(*weight, logits);
-      a.weight = data<float>(*call.weight);
-    }
-  } else {
-    STD_TORCH_CHECK(target.dim() == 2 && target.size(0) == a.batch && target.size(1) == a.classes);
-    a.target = target.const_data_ptr();
-    a.target_dtype = dtype_of(target.scalar_type());
-    STD_TORCH_CHECK(a.target_dtype == a.dtype || a.target_dtype == kFloat);
-    a.target_row_stride = target.stride(0);
-    a.target_column_stride = target.stride(1);
-  }
-  a.target_smoothing = target_smoothing;
-  a.label_smoothing = label_smoothing;
-  a.reduction = static_cast<int>(reduction);
-  a.stream = current_stream(logits);
+  Call call(logits, target, partner_labels, weight, class_weight, target_smoothing, reduction);
+  call.args.ignore_index = ignore_index;
+  call.args.label_smoothing = label_smoothing;
   return call;
 }
 
-std::tuple<Tensor, Tensor> forward(Tensor logits, Tensor target, Optional partner_labels,
-                                   Optional weight, double target_smoothing, double label_smoothing,
-                                   int64_t reduction) {
-  const torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
-  Call call =
-      prepare(logits, target, partner_labels, weight, target_smoothing, label_smoothing, reduction);
+struct Losses {
+  Tensor loss, count, ranks;
+};
+
+// Room for what every forward returns.
+Losses losses_of(Call& call, const Tensor& logits, bool ranks) {
   LossArgs& a = call.args;
-  const ScalarType type = arithmetic(logits);
-  Tensor rows = torch::stable::new_empty(logits, {a.batch}, type);
-  Tensor stats = torch::stable::new_empty(logits, {a.batch, 3}, type);
-  Tensor loss =
-      reduction == kNone ? rows : torch::stable::new_empty(logits, std::vector<int64_t>(), type);
-  a.rows = rows.data_ptr();
-  a.stats = stats.data_ptr();
-  a.loss = loss.data_ptr();
-  check(soft_target_cross_entropy(a));
-  return {loss, stats};
+  const bool none = a.reduction == kNone;
+  const std::vector<int64_t> scalar;
+  Losses out{call.empty(logits, none ? row_shape(logits) : scalar), call.empty(logits, scalar),
+             torch::stable::new_empty(
+                 logits, ranks ? row_shape(logits, 2) : std::vector<int64_t>{0}, ScalarType::Int)};
+  a.forward = true;
+  (none ? a.row_losses : a.loss) = out.loss.data_ptr();
+  a.count = out.count.data_ptr();
+  if (ranks) {
+    a.ranks = static_cast<int32_t*>(out.ranks.data_ptr());
+    a.rank_planes = 2;
+  }
+  return out;
 }
 
-Tensor backward(Tensor grad_loss, Tensor logits, Tensor stats, Tensor target,
-                Optional partner_labels, Optional weight, double target_smoothing,
-                double label_smoothing, int64_t reduction) {
-  const torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor logits, Tensor target,
+                                                   Optional partner_labels, Optional weight,
+                                                   Optional class_weight, int64_t ignore_index,
+                                                   double target_smoothing, double label_smoothing,
+                                                   int64_t reduction, bool ranks) {
+  const Guard guard(logits.get_device_index());
+  Call call = prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
+                      target_smoothing, label_smoothing, reduction);
+  Losses out = losses_of(call, logits, ranks);
+  Tensor stats = call.empty(logits, row_shape(logits, 3));
+  call.args.stats = stats.data_ptr();
+  call.scratch(logits, loss_scratch(call.args));
+  check(soft_target_cross_entropy(call.args));
+  return {out.loss, stats, out.count, out.ranks};
+}
+
+std::tuple<Tensor, Tensor, Tensor> forward_grad(Tensor logits, Tensor target,
+                                                Optional partner_labels, Optional weight,
+                                                Optional class_weight, int64_t ignore_index,
+                                                double target_smoothing, double label_smoothing,
+                                                int64_t reduction, bool ranks) {
+  const Guard guard(logits.get_device_index());
+  Call call = prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
+                      target_smoothing, label_smoothing, reduction);
+  Losses out = losses_of(call, logits, ranks);
+  Tensor grad = torch::stable::empty_like(logits);
+  GradientPlace place(grad, call.args);
+  call.scratch(logits, loss_scratch(call.args));
+  check(soft_target_cross_entropy(call.args));
+  place.finish();
+  return {out.loss, grad, out.ranks};
+}
+
+void backward_into(Tensor grad, const Tensor& grad_loss, const Tensor& logits, const Tensor& stats,
+                   const Tensor& count, Call call) {
+  LossArgs& a = call.args;
+  STD_TORCH_CHECK(stats.scalar_type() == call.type && stats.numel() == 3 * a.rows());
+  STD_TORCH_CHECK(count.scalar_type() == call.type && count.numel() == 1);
+  STD_TORCH_CHECK(grad_loss.numel() == (a.reduction == kNone ? a.rows() : 1));
+  a.stats = call.keep(on_device(stats, logits)).data_ptr();
+  a.count = call.keep(on_device(count, logits)).data_ptr();
+  call.upstream(grad_loss, false);
+  GradientPlace place(grad, a);
+  check(soft_target_cross_entropy(a));
+  place.finish();
+}
+
+Tensor backward(Tensor grad_loss, Tensor logits, Tensor stats, Tensor count, Tensor target,
+                Optional partner_labels, Optional weight, Optional class_weight,
+                int64_t ignore_index, double target_smoothing, double label_smoothing,
+                int64_t reduction) {
+  const Guard guard(logits.get_device_index());
   Tensor grad = torch::stable::empty_like(logits);
   if (logits.numel() == 0) return grad;
-  Call call =
-      prepare(logits, target, partner_labels, weight, target_smoothing, label_smoothing, reduction);
-  LossArgs& a = call.args;
-  const ScalarType type = arithmetic(logits);
-  STD_TORCH_CHECK(stats.scalar_type() == type && stats.numel() == 3 * a.batch);
-  STD_TORCH_CHECK(grad_loss.numel() == (reduction == kNone ? a.batch : 1));
-  const Tensor near_stats = on_device(stats, logits);
-  // As a rule of the loss's own dtype; expanded (stride 0) where a sum follows.
-  const Tensor near_grad =
-      grad_loss.scalar_type() == type ? grad_loss : torch::stable::to(grad_loss, type);
-  a.stats = near_stats.data_ptr();
-  a.grad_loss = near_grad.const_data_ptr();
-  a.grad_loss_stride = near_grad.dim() > 0 ? near_grad.stride(0) : 0;
-  a.grad = grad.data_ptr();
-  a.grad_row_stride = grad.stride(0);
-  a.grad_column_stride = grad.stride(1);
-  check(soft_target_cross_entropy_backward(a));
+  backward_into(grad, grad_loss, logits, stats, count,
+                prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
+                        target_smoothing, label_smoothing, reduction));
   return grad;
+}
+
+void backward_(Tensor grad_loss, Tensor logits, Tensor stats, Tensor count, Tensor target,
+               Optional partner_labels, Optional weight, Optional class_weight,
+               int64_t ignore_index, double target_smoothing, double label_smoothing,
+               int64_t reduction) {
+  const Guard guard(logits.get_device_index());
+  if (logits.numel() == 0) return;
+  backward_into(logits, grad_loss, logits, stats, count,
+                prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
+                        target_smoothing, label_smoothing, reduction));
+}
+
+Tensor ranks_of(Tensor logits, Tensor labels, Optional partner_labels) {
+  const Guard guard(logits.get_device_index());
+  const int planes = partner_labels.has_value() ? 2 : 1;
+  Tensor ranks = torch::stable::new_empty(logits, row_shape(logits, planes), ScalarType::Int);
+  if (ranks.numel() == 0) return ranks;
+  // No loss: weights are not looked at.
+  const Tensor weight = torch::stable::new_empty(logits, {logits.size(0), 2}, ScalarType::Float);
+  Call call = prepare(logits, labels, partner_labels.has_value() ? partner_labels : labels, weight,
+                      std::nullopt, INT64_MIN, 0.0, 0.0, kNone);
+  call.args.forward = true;
+  call.args.ranks = static_cast<int32_t*>(ranks.data_ptr());
+  call.args.rank_planes = planes;
+  check(soft_target_cross_entropy(call.args));
+  return ranks;
+}
+
+void scale_(Tensor x, Tensor factor) {
+  if (x.numel() == 0) return;
+  const Guard guard(x.get_device_index());
+  const ScalarType type = arithmetic(x);
+  Tensor near = factor.is_cpu() ? torch::stable::to(factor, x.device()) : factor;
+  if (near.scalar_type() != type) near = torch::stable::to(near, type);
+  const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  const std::vector<int64_t> strides(x.strides().begin(), x.strides().end());
+  const int ndim = static_cast<int>(x.dim());
+  STD_TORCH_CHECK(near.numel() == 1 && ndim <= kMaxDims);
+  ScaleArgs a = {};
+  a.dtype = dtype_of(x.scalar_type());
+  a.factor = near.const_data_ptr();
+  // A tensor of no dim is one sample of none.
+  const int rest = ndim > 0 ? 1 : 0;
+  a.samples = {x.data_ptr(),
+               x.data_ptr(),
+               ndim > 0 ? sizes[0] : 1,
+               ndim > 0 ? strides[0] : 0,
+               ndim > 0 ? strides[0] : 0,
+               ndim - rest,
+               sizes.data() + rest,
+               strides.data() + rest,
+               strides.data() + rest};
+  a.stream = current_stream(x);
+  check(scale(a));
 }
 
 }  // namespace
@@ -114,6 +163,10 @@ Tensor backward(Tensor grad_loss, Tensor logits, Tensor stats, Tensor target,
 STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
   m.impl("soft_target_cross_entropy", TORCH_BOX(&forward));
   m.impl("soft_target_cross_entropy_backward", TORCH_BOX(&backward));
+  m.impl("soft_target_cross_entropy_backward_", TORCH_BOX(&backward_));
+  m.impl("soft_target_cross_entropy_grad", TORCH_BOX(&forward_grad));
+  m.impl("label_ranks", TORCH_BOX(&ranks_of));
+  m.impl("scale_", TORCH_BOX(&scale_));
 }
 
 }  // namespace fused_mixup

@@ -1,19 +1,77 @@
-// soft_target_cross_entropy and its backward on raw arguments.
+// soft_target_cross_entropy, its gradient and the ranks of labels, on raw arguments: which kernel.
 #pragma once
 
-#include "loss_backward.cuh"
-#include "loss_forward.cuh"
+#include "loss_columns.cuh"
+#include "loss_rows.cuh"
 
 namespace fused_mixup {
 
-inline cudaError_t soft_target_cross_entropy(const LossArgs& a) {
-  return with_loss_types(a,
-                         [&](auto z, auto t) { return loss_typed<decltype(z), decltype(t)>(a); });
+template <typename T>
+int column_width(const LossArgs& a) {
+  return a.ranks != nullptr ? 1 : 16 / static_cast<int>(sizeof(T));
 }
 
-inline cudaError_t soft_target_cross_entropy_backward(const LossArgs& a) {
-  return with_loss_types(
-      a, [&](auto z, auto t) { return loss_backward_typed<decltype(z), decltype(t)>(a); });
+template <typename T, int V>
+cudaError_t launch_columns(const LossArgs& a, const LossPlan& plan) {
+  LossParams<typename Number<T>::Acc> p = loss_params<typename Number<T>::Acc>(a);
+  p.slices = plan.slices;
+  const dim3 grid(static_cast<unsigned>(plan.blocks)), block(kColumnThreads);
+  if (a.target != nullptr) {
+    return launch(column_kernel<T, V, TargetKind::kDense>, grid, block, 0, a.stream, p);
+  }
+  if constexpr (V == 1) {
+    if (a.ranks != nullptr) {
+      return launch(column_kernel<T, 1, TargetKind::kRanked>, grid, block, 0, a.stream, p);
+    }
+  }
+  return launch(column_kernel<T, V, TargetKind::kSparse>, grid, block, 0, a.stream, p);
+}
+
+template <typename T>
+cudaError_t sweep(const LossArgs& a, const LossPlan& plan) {
+  if constexpr (sizeof(T) != 8) {
+    if (plan.columns && plan.width > 1) {
+      return launch_columns<T, 16 / static_cast<int>(sizeof(T))>(a, plan);
+    }
+    if (plan.columns) return launch_columns<T, 1>(a, plan);
+  }
+  return launch_rows<T>(a);
+}
+
+// LossSums of scratch for a call that wants a loss.
+inline int64_t loss_scratch(const LossArgs& a) {
+  int64_t blocks = 0;
+  with_loss_type(a.dtype, [&](auto z) {
+    blocks = loss_plan<decltype(z)>(a, column_width<decltype(z)>(a)).blocks;
+    return cudaSuccess;
+  });
+  return blocks + kReduceBlocks;
+}
+
+// The loss with its stats, count and ranks, its gradient, or both: what `a` has room for.
+inline cudaError_t soft_target_cross_entropy(const LossArgs& a) {
+  return with_loss_type(a.dtype, [&](auto z) {
+    using T = decltype(z);
+    const LossPlan plan = loss_plan<T>(a, column_width<T>(a));
+    const bool reduces = a.partials != nullptr;
+    cudaError_t error = cudaSuccess;
+    // The gradient divides by the count before there is a loss.
+    if (a.forward && a.grad != nullptr && a.reduction == kMean && a.can_ignore() &&
+        plan.blocks > 0) {
+      error = count_rows(a, a.partials + plan.blocks);
+      if (error != cudaSuccess) return error;
+    }
+    if (plan.blocks > 0 && (a.classes > 0 || a.forward)) error = sweep<T>(a, plan);
+    if (error != cudaSuccess || !reduces) return error;
+    ReduceArgs sums = {};
+    sums.partials = a.partials;
+    sums.count = plan.blocks;
+    sums.wide = sizeof(T) == 8;
+    sums.divisor = a.reduction == kMean ? 0.0 : 1.0;
+    sums.loss = a.loss;
+    sums.count_out = a.count;
+    return reduce(sums, a.partials + plan.blocks, a.stream);
+  });
 }
 
 }  // namespace fused_mixup

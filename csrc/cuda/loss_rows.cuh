@@ -1,175 +1,174 @@
-// What the two passes of the soft-target cross-entropy share: arguments, coefficients of a row,
-// and how the elements of a row are dealt to threads.
+// Soft-target cross-entropy of rows whose classes are adjacent: a warp or a block takes a row.
+// Rows with classes elsewhere are served too, element by element.
 //
-// With on = (1-ls)(1-ts), ls the loss's smoothing, ts the target's, a sparse row's target is
-//   t_k = Σ_s A_s [y_s == k] + C,   A_s = on w_s,   C = ((1-ls) ts (w_0 + w_1) + ls) / K
-// and its sum S = (1-ls)(w_0 + w_1) + ls. A dense target becomes t'_k = (1-ls) t_k + ls/K.
+// Fused: the target's construction, log-softmax, product, sum; the labels' ranks; the gradient.
+// Device memory per element, N bytes of logits (a dense target comes on top, once per sweep):
+//   loss               N: each logit is read once
+//   gradient           2N: each is read once, and the gradient written; m, l, T are the loss's
+//   loss and gradient  2N: the second sweep reads a row that a multiprocessor has just read, from
+//                      L1 (a warp's row, and the last 200 KB of a block's) or from L2: of the
+//                      longest rows a multiprocessor holds one at a time, 35 MB of 132 rows of
+//                      131072 half-precision logits.
 #pragma once
 
-#include "vec.cuh"
+#include "loss_reduce.cuh"
+#include "loss_sweep.cuh"
 
 namespace fused_mixup {
 
-enum Reduction : int { kMean = 0, kSum = 1, kNone = 2 };
-
-struct LossArgs {
-  DType dtype;         // of logits; loss, stats and grad_loss are float32 (double for double)
-  const void* logits;  // [B, K], strides below in elements
-  int64_t batch, classes;
-  int64_t row_stride, column_stride;
-  // Dense target [B, K], or null.
-  const void* target;
-  DType target_dtype;  // of logits, or kFloat
-  int64_t target_row_stride, target_column_stride;
-  // Sparse target: int64 [B] each.
-  const int64_t* labels;
-  const int64_t* partner_labels;
-  const float* weight;  // device [B, 2], or null: weight_row serves all
-  float weight_row[2];
-  double target_smoothing, label_smoothing;
-  int reduction;
-  void* rows;             // forward: [B] losses (scratch unless kNone)
-  void* loss;             // forward: [] where reduced
-  void* stats;            // [B, 3], (max z, log Σ exp(z - max z), Σ t)
-  const void* grad_loss;  // backward: [] or, for kNone, [B]
-  int64_t grad_loss_stride;
-  void* grad;  // backward: [B, K]
-  int64_t grad_row_stride, grad_column_stride;
-  cudaStream_t stream;
+template <typename A>
+struct RowShared {
+  A sums[4][32];
+  int32_t ahead[2][32];
 };
 
-template <typename A>
-struct LossParams {
-  LossArgs a;
-  A on, keep, per_class_w, per_class;  // on; 1-ls; (1-ls) ts / K; ls / K
-  A total;                             // ls
-  int threads_per_row;                 // 32, or blockDim.x
-};
-
-constexpr int kLossUnroll = 4;  // 16-byte loads in flight per thread
-
-// exp for arguments <= 0. Half inputs have bits to spare, and float32 ones have time to spare.
-template <typename T>
-__device__ __forceinline__ float exp_of(float x) {
-  if constexpr (sizeof(T) == 2) return fast_exp(x);
-  return expf(x);
-}
-template <typename T>
-__device__ __forceinline__ double exp_of(double x) {
-  return exp(x);
-}
-
-template <typename A>
-struct SparseRow {
-  int64_t label, partner_label;
-  A a0, a1, c, sum;
-  bool valid;
-
-  __device__ __forceinline__ SparseRow(const LossParams<A>& p, int64_t b) {
-    label = p.a.labels[b];
-    partner_label = p.a.partner_labels[b];
-    const A w0 = static_cast<A>(p.a.weight != nullptr ? p.a.weight[2 * b] : p.a.weight_row[0]);
-    const A w1 = static_cast<A>(p.a.weight != nullptr ? p.a.weight[2 * b + 1] : p.a.weight_row[1]);
-    a0 = p.on * w0;
-    a1 = p.on * w1;
-    c = p.per_class_w * (w0 + w1) + p.per_class;
-    sum = p.keep * (w0 + w1) + p.total;
-    valid = label >= 0 && label < p.a.classes && partner_label >= 0 && partner_label < p.a.classes;
+// The sums of a row over the threads that share it; every one of them ends with all.
+template <typename T, TargetKind kKind, typename A>
+__device__ __forceinline__ void merge_row(Partial<A>& sums, Ranked<A>* rank, int threads,
+                                          bool weighed) {
+  sums.template merge_warp<T>(weighed);
+  if constexpr (kKind == TargetKind::kRanked) {
+#pragma unroll
+    for (int lane = 16; lane > 0; lane /= 2) {
+      rank[0].ahead += __shfl_xor_sync(0xffffffffu, rank[0].ahead, lane);
+      rank[1].ahead += __shfl_xor_sync(0xffffffffu, rank[1].ahead, lane);
+    }
   }
-};
-
-// How a row is cut: `head` elements one by one until its address is a multiple of 16, then
-// `vectors` of V, then the rest one by one. A row whose elements are no neighbours is all head.
-struct RowCut {
-  int64_t head, vectors, tail;  // tail: the first element after the vectors
-};
-
-template <typename T>
-__device__ __forceinline__ RowCut cut_row(const T* row, int64_t classes, int64_t column_stride) {
-  constexpr int V = 16 / static_cast<int>(sizeof(T));
-  if (column_stride != 1) return {classes, 0, classes};
-  const int64_t off = static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
-  int64_t head = off == 0 ? 0 : V - off;
-  if (head > classes) head = classes;
-  const int64_t vectors = (classes - head) / V;
-  return {head, vectors, head + vectors * V};
+  if (threads == 32) return;
+  auto& shared = block_shared<RowShared<A>>();
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if (lane == 0) {
+    shared.sums[0][warp] = sums.m;
+    shared.sums[1][warp] = sums.e;
+    shared.sums[2][warp] = sums.d;
+    shared.sums[3][warp] = sums.weight;
+    if constexpr (kKind == TargetKind::kRanked) {
+      shared.ahead[0][warp] = rank[0].ahead;
+      shared.ahead[1][warp] = rank[1].ahead;
+    }
+  }
+  __syncthreads();  // every warp reads what lane 0 of every warp wrote
+  sums = Partial<A>();
+  if (lane < threads / 32) {
+    sums.m = shared.sums[0][lane];
+    sums.e = shared.sums[1][lane];
+    sums.d = shared.sums[2][lane];
+    sums.weight = shared.sums[3][lane];
+  }
+  sums.template merge_warp<T>(weighed);
+  if constexpr (kKind == TargetKind::kRanked) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      rank[k].ahead = 0;
+      for (int w = 0; w < threads / 32; ++w) rank[k].ahead += shared.ahead[k][w];
+    }
+  }
 }
 
-// The k-th single element of a row: head first, then tail.
-__device__ __forceinline__ int64_t single_element(const RowCut& cut, int64_t k) {
-  return k < cut.head ? k : cut.tail + (k - cut.head);
-}
+template <typename T, TargetKind kKind>
+__global__ void __launch_bounds__(kRowThreads<T>, 1)
+    row_kernel(const __grid_constant__ LossParams<typename Number<T>::Acc> p) {
+  using A = typename Number<T>::Acc;
+  constexpr bool kDense = kKind == TargetKind::kDense;
+  const bool warp_row = p.threads_per_row == 32;
+  const int64_t rows = p.a.rows();
+  int64_t r = warp_row ? static_cast<int64_t>(blockIdx.x) * kWarpRows + threadIdx.x / 32
+                       : static_cast<int64_t>(blockIdx.x);
+  const bool live = r < rows;
+  if (!live) r = 0;  // a warp without a row goes through the motions: a barrier follows
+  const int64_t b = quotient(r, p.a.positions), s = r - b * p.a.positions;
+  RowView<T> row;
+  row.z = start<T>(p.a.logits, p.a.logits_at, b, s);
+  row.target = kDense ? dense_start<T>(p.a, b, s) : nullptr;
+  row.classes = live ? static_cast<int32_t>(p.a.classes) : 0;
+  row.tid = warp_row ? static_cast<int>(threadIdx.x) % 32 : static_cast<int>(threadIdx.x);
+  row.threads = p.threads_per_row;
 
-// V neighbours at p: by 16-byte accesses where it is aligned to them, else one by one.
-template <int V, typename T>
-__device__ __forceinline__ Elements<T, V> load_any(const T* p, bool aligned) {
-  constexpr int W = 16 / static_cast<int>(sizeof(T)) < V ? 16 / static_cast<int>(sizeof(T)) : V;
-  Elements<T, V> out;
-  if (aligned) {
-#pragma unroll
-    for (int g = 0; g < V; g += W) {
-      const Elements<T, W> part = elements(load<W>(p + g));
-#pragma unroll
-      for (int e = 0; e < W; ++e) out.e[g + e] = part.e[e];
+  // 1. m, l and T of the row: by a sweep, or from the stats of an earlier one.
+  RowGradient<A> g = {};
+  A* stats = static_cast<A*>(p.a.stats);
+  if (p.a.forward) {
+    Ranked<A> rank[2];
+    if constexpr (kKind == TargetKind::kRanked) {
+      rank[0].template open<T>(p.a, row.z, p.a.labels[r]);
+      rank[1].template open<T>(p.a, row.z, p.a.partner_labels[r]);
+    }
+    Partial<A> sums = sweep_row<T, kKind>(p, row, rank);
+    merge_row<T, kKind>(sums, rank, row.threads, kDense || p.smooth);
+    g.m = sums.m;
+    g.l = sums.log_sum();
+    A loss;
+    double counted = 1.0;
+    if constexpr (kDense) {
+      g.total = sums.weight;
+      loss = g.l * g.total - sums.d;
+    } else {
+      SparseRow<A> of(p, b, r);
+      if (of.valid) of.weigh_labels(static_cast<const A*>(p.a.class_weight));
+      g.total = total_of(p, of, sums);
+      // By one thread: its reads are scattered.
+      loss = row.tid == 0 ? sparse_loss<T>(p, of, sums, g.l, g.total, row.z) : A(0);
+      counted = of.ignored ? 0.0 : 1.0;
+    }
+    const bool writes = live && row.tid == 0;
+    if (writes) {
+      if (p.a.row_losses != nullptr) static_cast<A*>(p.a.row_losses)[r] = loss;
+      if (stats != nullptr) {
+        stats[r] = g.m;
+        stats[rows + r] = g.l;
+        stats[2 * rows + r] = g.total;
+      }
+      if constexpr (kKind == TargetKind::kRanked) {
+        p.a.ranks[r] = rank[0].rank(p.a.classes);
+        if (p.a.rank_planes == 2) p.a.ranks[rows + r] = rank[1].rank(p.a.classes);
+      }
+    }
+    if (p.a.partials != nullptr) {
+      LossSum sum{writes ? static_cast<double>(loss) : 0.0, writes ? counted : 0.0};
+      if (warp_row) sum = block_sum(sum);
+      if (threadIdx.x == 0) p.a.partials[blockIdx.x] = sum;
     }
   } else {
-#pragma unroll
-    for (int e = 0; e < V; ++e) out.e[e] = p[e];
+    g.m = stats[r];
+    g.l = stats[rows + r];
+    g.total = stats[2 * rows + r];
   }
-  return out;
+  if (p.a.grad == nullptr || !live) return;
+
+  // 2. The gradient. The labels are looked at again: stats may come from elsewhere.
+  g.scale = scale_of_row(p, b, s);
+  g.label = g.partner_label = -1;
+  if constexpr (!kDense) {
+    SparseRow<A> of(p, b, r);
+    g.ignored = of.ignored;
+    if (of.valid) {
+      of.weigh_labels(static_cast<const A*>(p.a.class_weight));
+    } else {
+      g.total = static_cast<A>(NAN);
+    }
+    g.c = of.c;
+    g.a0 = of.a0;
+    g.a1 = of.a1;
+    g.label = of.label;
+    g.partner_label = of.partner_label;
+  }
+  gradient_row<T, kDense>(p, row, g, const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, b, s)));
 }
 
 template <typename T>
-__device__ __forceinline__ bool row_aligned(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
-}
-
-constexpr int kLossThreads = 512;  // at most, per block: leaves up to 128 registers per thread
-constexpr int kWarpRows = 8;       // rows per block where a warp takes a row
-
-// A warp for a row of up to 8 vectors per lane; for longer ones a block, of as many threads as
-// keep about 8 vectors each.
-inline int threads_per_row(int64_t classes, size_t element_size) {
-  const int64_t vectors = classes * static_cast<int64_t>(element_size) / 16;
-  if (vectors <= 256) return 32;
-  int threads = 128;
-  while (threads < kLossThreads && threads * 8 < vectors) threads *= 2;
-  return threads;
-}
-
-template <typename A>
-LossParams<A> loss_params(const LossArgs& a, int threads) {
-  LossParams<A> p;
-  const double ls = a.label_smoothing, ts = a.target_smoothing;
-  const double classes = static_cast<double>(a.classes);
-  p.a = a;
-  p.on = static_cast<A>((1.0 - ls) * (1.0 - ts));
-  p.keep = static_cast<A>(1.0 - ls);
-  p.per_class_w = static_cast<A>((1.0 - ls) * ts / classes);
-  p.per_class = static_cast<A>(ls / classes);
-  p.total = static_cast<A>(ls);
-  p.threads_per_row = threads;
-  return p;
-}
-
-// Calls f with the types of the logits and of a dense target.
-template <typename F>
-cudaError_t with_loss_types(const LossArgs& a, F&& f) {
-  const bool wide = a.target != nullptr && a.target_dtype != a.dtype;  // float32 target
-  switch (a.dtype) {
-    case kHalf:
-      return wide ? f(__half(), float()) : f(__half(), __half());
-    case kBFloat16:
-      return wide ? f(__nv_bfloat16(), float()) : f(__nv_bfloat16(), __nv_bfloat16());
-    case kFloat:
-      return f(float(), float());
-    case kDouble:
-      return wide ? f(double(), float()) : f(double(), double());
-    default:
-      return cudaErrorInvalidValue;
+cudaError_t launch_rows(const LossArgs& a) {
+  using A = typename Number<T>::Acc;
+  LossParams<A> p = loss_params<A>(a);
+  p.threads_per_row = threads_per_row<T>(a.classes);
+  const dim3 grid(static_cast<unsigned>(row_blocks<T>(a)));
+  const dim3 block(p.threads_per_row == 32 ? 32 * kWarpRows : p.threads_per_row);
+  if (a.target != nullptr) {
+    return launch(row_kernel<T, TargetKind::kDense>, grid, block, 0, a.stream, p);
   }
+  if (a.ranks != nullptr) {
+    return launch(row_kernel<T, TargetKind::kRanked>, grid, block, 0, a.stream, p);
+  }
+  return launch(row_kernel<T, TargetKind::kSparse>, grid, block, 0, a.stream, p);
 }
-
-enum class TargetKind { kSparse, kSparseSmooth, kDense };
 
 }  // namespace fused_mixup

@@ -34,11 +34,6 @@ struct TargetParams {
 
 constexpr int kTargetThreads = 256;
 
-__device__ __forceinline__ int64_t quotient(int64_t n, int64_t d) {
-  if (((n | d) >> 32) == 0) return static_cast<uint32_t>(n) / static_cast<uint32_t>(d);
-  return n / d;
-}
-
 template <typename A>
 struct TargetColumn {  // what all classes of (b, r) share
   int64_t label, partner_label;

@@ -137,6 +137,12 @@ __device__ __forceinline__ void store(T* p, const Vec<T, V>& v) {
   }
 }
 
+// n / d for n >= 0, d > 0; most fit the 32-bit division, which is far shorter.
+__device__ __forceinline__ int64_t quotient(int64_t n, int64_t d) {
+  if (((n | d) >> 32) == 0) return static_cast<uint32_t>(n) / static_cast<uint32_t>(d);
+  return n / d;
+}
+
 inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 }  // namespace fused_mixup

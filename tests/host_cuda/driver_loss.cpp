@@ -1,5 +1,7 @@
 // C entry points to the loss kernels, run on the host (see cuda_host.h).
+#include "../../csrc/cuda/bce.cuh"
 #include "../../csrc/cuda/loss.cuh"
+#include "../../csrc/cuda/scale.cuh"
 
 using namespace fused_mixup;
 
@@ -7,52 +9,116 @@ extern "C" {
 
 // Every member is 8 bytes wide, so that ctypes lays it out alike.
 struct HostLoss {
-  int64_t backward, dtype;
+  int64_t binary, forward, dtype;
   const void* logits;
-  int64_t batch, classes, row_stride, column_stride;
+  Strides logits_at;
+  int64_t batch, classes, positions;
   const void* target;
-  int64_t target_dtype, target_row_stride, target_column_stride;
+  int64_t target_dtype;
+  Strides target_at;
   const int64_t *labels, *partner_labels;
   const float *weight, *weight_row;
+  int64_t ignore_index;
+  const void *class_weight, *pos_weight;
   double target_smoothing, label_smoothing;
+  int64_t has_threshold;
+  double threshold;
   int64_t reduction;
-  void *rows, *loss, *stats;
+  void *row_losses, *element_losses, *loss, *count, *stats;
+  int32_t* ranks;
+  int64_t rank_planes;
   const void* grad_loss;
-  int64_t grad_loss_stride;
+  Strides grad_loss_at;
   void* grad;
-  int64_t grad_row_stride, grad_column_stride;
+  Strides grad_at;
+  double divisor;
 };
 
-EXPORT int host_loss(const HostLoss* h) {
-  LossArgs a = {};
-  a.dtype = static_cast<DType>(h->dtype);
-  a.logits = h->logits;
-  a.batch = h->batch;
-  a.classes = h->classes;
-  a.row_stride = h->row_stride;
-  a.column_stride = h->column_stride;
-  a.target = h->target;
-  a.target_dtype = static_cast<DType>(h->target_dtype);
-  a.target_row_stride = h->target_row_stride;
-  a.target_column_stride = h->target_column_stride;
-  a.labels = h->labels;
-  a.partner_labels = h->partner_labels;
-  a.weight = h->weight;
-  if (h->weight_row != nullptr) {
-    a.weight_row[0] = h->weight_row[0];
-    a.weight_row[1] = h->weight_row[1];
+}  // extern "C"
+
+namespace {
+
+CallArgs call_of(const HostLoss& h) {
+  CallArgs a = {};
+  a.dtype = static_cast<DType>(h.dtype);
+  a.logits = h.logits;
+  a.logits_at = h.logits_at;
+  a.batch = h.batch;
+  a.classes = h.classes;
+  a.positions = h.positions;
+  a.target = h.target;
+  a.target_dtype = static_cast<DType>(h.target_dtype);
+  a.target_at = h.target_at;
+  a.labels = h.labels;
+  a.partner_labels = h.partner_labels;
+  a.weight = h.weight;
+  if (h.weight_row != nullptr) {
+    a.weight_row[0] = h.weight_row[0];
+    a.weight_row[1] = h.weight_row[1];
   }
-  a.target_smoothing = h->target_smoothing;
+  a.class_weight = h.class_weight;
+  a.target_smoothing = h.target_smoothing;
+  a.reduction = static_cast<int>(h.reduction);
+  a.forward = h.forward != 0;
+  a.row_losses = h.row_losses;
+  a.loss = h.loss;
+  a.grad = h.grad;
+  a.grad_at = h.grad_at;
+  a.grad_loss = h.grad_loss;
+  a.grad_loss_at = h.grad_loss_at;
+  return a;
+}
+
+// Scratch of exactly the size asked for, so that the address sanitizer sees its ends.
+template <typename F>
+cudaError_t with_scratch(int64_t sums, bool wanted, F&& f) {
+  LossSum* scratch = wanted ? new LossSum[static_cast<size_t>(sums)] : nullptr;
+  const cudaError_t error = f(scratch);
+  delete[] scratch;
+  return error;
+}
+
+}  // namespace
+
+extern "C" {
+
+EXPORT int host_loss(const HostLoss* h) {
+  if (h->binary != 0) {
+    BinaryArgs a = {};
+    static_cast<CallArgs&>(a) = call_of(*h);
+    a.pos_weight = h->pos_weight;
+    a.has_threshold = h->has_threshold != 0;
+    a.threshold = h->threshold;
+    a.element_losses = h->element_losses;
+    a.divisor = h->divisor;
+    return with_scratch(binary_scratch(a), h->loss != nullptr, [&](LossSum* scratch) {
+      a.partials = scratch;
+      return soft_target_binary_cross_entropy(a);
+    });
+  }
+  LossArgs a = {};
+  static_cast<CallArgs&>(a) = call_of(*h);
+  a.ignore_index = h->ignore_index;
   a.label_smoothing = h->label_smoothing;
-  a.reduction = static_cast<int>(h->reduction);
-  a.rows = h->rows;
-  a.loss = h->loss;
   a.stats = h->stats;
-  a.grad_loss = h->grad_loss;
-  a.grad_loss_stride = h->grad_loss_stride;
-  a.grad = h->grad;
-  a.grad_row_stride = h->grad_row_stride;
-  a.grad_column_stride = h->grad_column_stride;
-  return h->backward != 0 ? soft_target_cross_entropy_backward(a) : soft_target_cross_entropy(a);
+  a.count = h->count;
+  a.ranks = h->ranks;
+  a.rank_planes = static_cast<int>(h->rank_planes);
+  const bool counts = a.forward && h->count != nullptr;
+  return with_scratch(loss_scratch(a), counts, [&](LossSum* scratch) {
+    a.partials = scratch;
+    return soft_target_cross_entropy(a);
+  });
+}
+
+EXPORT int host_scale(int64_t dtype, void* x, const void* factor, int64_t batch,
+                      int64_t batch_stride, int64_t ndim, const int64_t* sizes,
+                      const int64_t* strides) {
+  ScaleArgs a = {};
+  a.dtype = static_cast<DType>(dtype);
+  a.factor = factor;
+  a.samples = {x,     x,       batch,  batch_stride, batch_stride, static_cast<int>(ndim),
+               sizes, strides, strides};
+  return scale(a);
 }
 }

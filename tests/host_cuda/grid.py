@@ -141,11 +141,7 @@ def run() -> int:
             for case in target_cases(1 if full else 29):
                 check_targets(dtype, pairing, case, generator)
                 count += 1
-    for dtype in host.DTYPES[:4]:
-        for classes in loss_grid.CLASSES if full else (33, 2070):
-            for case in loss_grid.cases():
-                loss_grid.check(dtype, classes, case, generator)
-                count += 1
+    count += loss_grid.run(full, generator)
     compiled, launched = lib.kernels()
     assert compiled, "no kernel among the library's symbols"
     assert compiled == launched, f"never launched: {sorted(compiled - launched)}"

@@ -31,20 +31,6 @@ class HostMix(ctypes.Structure):
     _fields_ += [("shared_limit", _I)]
 
 
-class HostLoss(ctypes.Structure):
-    """As in driver_loss.cpp."""
-
-    _fields_ = [("backward", _I), ("dtype", _I), ("logits", _P)]
-    _fields_ += [(n, _I) for n in ("batch", "classes", "row_stride", "column_stride")]
-    _fields_ += [("target", _P), ("target_dtype", _I)]
-    _fields_ += [("target_row_stride", _I), ("target_column_stride", _I)]
-    _fields_ += [(n, _P) for n in ("labels", "partner_labels", "weight", "weight_row")]
-    _fields_ += [("target_smoothing", _D), ("label_smoothing", _D), ("reduction", _I)]
-    _fields_ += [(n, _P) for n in ("rows", "loss", "stats", "grad_loss")]
-    _fields_ += [("grad_loss_stride", _I), ("grad", _P)]
-    _fields_ += [("grad_row_stride", _I), ("grad_column_stride", _I)]
-
-
 def _ptr(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
@@ -121,43 +107,3 @@ def mix_targets(labels, partner, weight, pairing, num_classes, label_smoothing, 
         )
     )  # fmt: skip
     return out
-
-
-def _loss(logits, target, partner_labels, weight, target_smoothing, label_smoothing, reduction):
-    h = HostLoss(dtype=DTYPES.index(logits.dtype), logits=_ptr(logits))
-    h.batch, h.classes = logits.shape
-    h.row_stride, h.column_stride = logits.stride()
-    keep = []
-    if partner_labels is None:
-        h.target, h.target_dtype = _ptr(target), DTYPES.index(target.dtype)
-        h.target_row_stride, h.target_column_stride = target.stride()
-    else:
-        row, rows = _row_or_rows(weight)
-        keep = [target.contiguous(), partner_labels.contiguous(), row, rows]
-        h.labels, h.partner_labels, h.weight_row, h.weight = map(_ptr, keep)
-    h.target_smoothing, h.label_smoothing = target_smoothing, label_smoothing
-    h.reduction = reduction
-    return h, keep
-
-
-def soft_target_cross_entropy(logits, target, partner_labels, weight, ts, ls, reduction):
-    h, _keep = _loss(logits, target, partner_labels, weight, ts, ls, reduction)
-    acc = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    rows = torch.full((logits.shape[0],), 7.0, dtype=acc)
-    stats = torch.full((logits.shape[0], 3), 7.0, dtype=acc)
-    loss = rows if reduction == 2 else torch.full((), 7.0, dtype=acc)
-    h.rows, h.stats, h.loss = _ptr(rows), _ptr(stats), _ptr(loss)
-    check(library().host_loss(ctypes.byref(h)))
-    return loss, stats
-
-
-def soft_target_cross_entropy_backward(
-    grad_loss, logits, stats, target, partner_labels, weight, ts, ls, reduction
-):
-    h, _keep = _loss(logits, target, partner_labels, weight, ts, ls, reduction)
-    grad = torch.empty_like(logits)
-    h.backward, h.stats, h.grad, h.grad_loss = 1, _ptr(stats), _ptr(grad), _ptr(grad_loss)
-    h.grad_loss_stride = grad_loss.stride(0) if grad_loss.ndim else 0
-    h.grad_row_stride, h.grad_column_stride = grad.stride()
-    check(library().host_loss(ctypes.byref(h)))
-    return grad

@@ -20,8 +20,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # tests
 
+import loss_checks
 import torch
-from cases import BLENDABLE, FLOATS, GRID, layouts, loss_targets, pairings, plans, values
+from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
@@ -232,62 +233,25 @@ def targets():
                     same("mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k)
 
 
-def check_loss(z, target, *options):
-    """``target``: (labels, partner_labels, weight, its smoothing) or (dense, None, None, 0.0)."""
-    what = (z.dtype, tuple(z.shape), z.stride(), target[0].dtype, *options)
-    double = target[0].double() if target[1] is None else target[0]
-    truth = (double, *target[1:], *options)
-    loss, stats = ops.soft_target_cross_entropy(z, *target, *options)
-    expected, true_stats = reference.soft_target_cross_entropy(z.double(), *truth)
-    # As in test_loss.py.
-    eps = 1e-13 if z.dtype == torch.float64 else 6e-7
-    size = expected.abs() + math.log(z.shape[1]) + 1
-    near("soft_target_cross_entropy", loss, expected, eps * 4 * size, *what)
-    upstream = torch.randn(loss.shape, dtype=loss.dtype)
-    got = ops.soft_target_cross_entropy_backward(upstream, z, stats, *target, *options)
-    assert got.dtype == z.dtype and got.stride() == torch.empty_like(z).stride()
-    args = (upstream.double(), z.double(), true_stats, *truth)
-    expected = reference.soft_target_cross_entropy_backward(*args)
-    scale = upstream.abs().max() if upstream.numel() else 0
-    bound = torch.finfo(z.dtype).eps / 2 * expected.abs() + eps * 2 * scale
-    if z.dtype == torch.float16:
-        bound = bound + 6e-8  # half a denormal of float16
-    near("soft_target_cross_entropy_backward", got, expected, bound * 1.01, *what)
-
-
-def target_arguments(batch_size, k, dtype):
-    for _, t in loss_targets(batch_size, k):
-        yield t.labels, t.partner_labels, t.weight, t.label_smoothing
-        # The dtypes that check_dense_target() leaves: that of the logits, and float32 for halves.
-        for dense in {dtype, torch.float64 if dtype == torch.float64 else torch.float32}:
-            yield t.dense(dense), None, None, 0.0
-
-
-def logits(batch_size, k, dtype):
-    """Logits in every layout, and with values that take the kernels' rarer paths."""
-    z = (values((batch_size, k), dtype) * 3).to(dtype)
-    yield from (view for _, view in layouts(z))
-    yield z[:1].expand(z.shape) if batch_size else z
-    if k > 4:
-        masked = z.clone()
-        masked[:, : k - 2] = -math.inf  # several chunks before the first finite one
-        yield masked
-        rising = z.clone()
-        rising[:, k // 2 :] += 100  # so far above the first chunk that its sums are moved
-        yield rising
-        z[-1:, 1] = math.nan
-        z[:1, :] = -math.inf
-        yield z
-
-
 def losses():
-    sizes = [(0, 5), (1, 1), (3, 2), (7, 33), (33, 100), (5, 2049), (33, 5000)]
-    for dtype, (batch_size, k) in itertools.product(FLOATS, sizes):
-        wanted = list(target_arguments(batch_size, k, dtype))
-        for z in some(logits(batch_size, k, dtype), 2 if k < 100 else 5):
-            for target in some(wanted, 3):
-                for smoothing, reduction in some(itertools.product((0.0, 0.1), range(3)), 3):
-                    check_loss(z, target, smoothing, reduction)
+    # As in test_loss_cpu.py, in smaller sizes.
+    shapes = [
+        (0, 5),
+        (5, 1),
+        (7, 33),
+        (3, 2100),
+        (2, 6, 7, 5),
+        (3, 1, 9),
+        (1, 110, 70),
+        (2, 5, 600),
+    ]
+    for dtype, shape in itertools.product(FLOATS, shapes):
+        step = 1 if FULL else 11
+        loss_checks.cross_entropies(shape, dtype, step)
+        loss_checks.binary_cross_entropies(shape, dtype, step)
+        loss_checks.all_ranks(shape, dtype)
+        loss_checks.all_scales(shape, dtype)
+    compared.update(loss_checks.compared)
 
 
 def main():

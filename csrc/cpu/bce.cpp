@@ -1,0 +1,129 @@
+// soft_target_binary_cross_entropy and its backward on the CPU.
+//
+// Forward: the logits are read once. Backward, or both at once: one read and one write (2N). A
+// sparse target adds two labels a row; no dense one is made. The formulas stand in
+// bce_kernels.inl.
+#include <tuple>
+
+#include "bce_columns.h"
+#include "bce_rows.h"
+
+namespace fused_mixup {
+namespace {
+
+template <typename A>
+A* data(const Tensor& t) {
+  return static_cast<A*>(t.data_ptr());
+}
+
+Tensor empty_loss(const BinaryArguments& a) {
+  std::vector<int64_t> shape;
+  if (a.reduction == kNone) {
+    shape = shape_of_rows(a.logits);
+    if (!a.sum_classes) shape.insert(shape.begin() + 1, a.logits.size(1));
+  }
+  return new_tensor(shape, result_dtype(a.logits));
+}
+
+template <typename L, typename T>
+double walk(Types<L, T>, const BinaryInputs& in, const BinaryOutputs<acc_t<L>>& out) {
+  if (in.places.rows() == 0) return 0;
+  return in.places.walk == Walk::kColumns ? binary_columns<L, T>(in, out)
+                                          : binary_rows<L, T>(in, out);
+}
+
+// The loss, and its gradient for an upstream gradient of one where `grad` is given.
+void forward(const BinaryArguments& a, const Tensor& loss, const Tensor* grad) {
+  BinaryInputs in(a, grad);
+  const double divisor = a.reduction == kMean ? in.count() : 1;
+  dispatch(a.logits.scalar_type(), a.target.scalar_type(), [&](auto types) {
+    using A = typename decltype(types)::A;
+    BinaryOutputs<A> out;
+    out.sum = a.reduction != kNone;
+    if (a.reduction == kNone) out.loss = data<A>(loss);
+    out.scale = A(1 / divisor);
+    const double sum = walk(types, in, out);
+    if (out.sum) *data<A>(loss) = A(sum / divisor);
+  });
+  if (grad != nullptr) in.places.finish();
+}
+
+Tensor soft_target_binary_cross_entropy(Tensor logits, Tensor target, OptionalTensor partner_labels,
+                                        OptionalTensor weight, OptionalTensor class_weight,
+                                        OptionalTensor pos_weight, double target_smoothing,
+                                        std::optional<double> target_threshold, int64_t reduction,
+                                        bool sum_classes) {
+  const BinaryArguments a = {logits,       target,     partner_labels,   weight,
+                             class_weight, pos_weight, target_smoothing, target_threshold,
+                             reduction,    sum_classes};
+  Tensor loss = empty_loss(a);
+  forward(a, loss, nullptr);
+  return loss;
+}
+
+std::tuple<Tensor, Tensor> soft_target_binary_cross_entropy_grad(
+    Tensor logits, Tensor target, OptionalTensor partner_labels, OptionalTensor weight,
+    OptionalTensor class_weight, OptionalTensor pos_weight, double target_smoothing,
+    std::optional<double> target_threshold, int64_t reduction, bool sum_classes) {
+  const BinaryArguments a = {logits,       target,     partner_labels,   weight,
+                             class_weight, pos_weight, target_smoothing, target_threshold,
+                             reduction,    sum_classes};
+  Tensor loss = empty_loss(a), grad = on_large_pages(new_like(logits));
+  forward(a, loss, &grad);
+  return {loss, grad};
+}
+
+// Writes the gradient into `into`: empty_like(logits), or the logits.
+void write_gradient(const BinaryArguments& a, const Tensor& grad_loss, const Tensor& into) {
+  if (a.logits.numel() == 0) return;
+  BinaryInputs in(a, &into);
+  const bool each = a.reduction == kNone;
+  const Tensor upstream = each ? as_contiguous(grad_loss) : grad_loss;
+  dispatch(a.logits.scalar_type(), a.target.scalar_type(), [&](auto types) {
+    using A = typename decltype(types)::A;
+    BinaryOutputs<A> out;
+    if (each) out.upstream = data<A>(upstream);
+    if (!each) out.scale = *data<A>(upstream);
+    if (a.reduction == kMean) out.scale = A(out.scale / in.count());
+    walk(types, in, out);
+  });
+  in.places.finish();
+}
+
+Tensor soft_target_binary_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target,
+                                                 OptionalTensor partner_labels,
+                                                 OptionalTensor weight, OptionalTensor class_weight,
+                                                 OptionalTensor pos_weight, double target_smoothing,
+                                                 std::optional<double> target_threshold,
+                                                 int64_t reduction, bool sum_classes) {
+  Tensor grad = on_large_pages(new_like(logits));
+  write_gradient({logits, target, partner_labels, weight, class_weight, pos_weight,
+                  target_smoothing, target_threshold, reduction, sum_classes},
+                 grad_loss, grad);
+  return grad;
+}
+
+void soft_target_binary_cross_entropy_backward_(Tensor grad_loss, Tensor logits, Tensor target,
+                                                OptionalTensor partner_labels,
+                                                OptionalTensor weight, OptionalTensor class_weight,
+                                                OptionalTensor pos_weight, double target_smoothing,
+                                                std::optional<double> target_threshold,
+                                                int64_t reduction, bool sum_classes) {
+  write_gradient({logits, target, partner_labels, weight, class_weight, pos_weight,
+                  target_smoothing, target_threshold, reduction, sum_classes},
+                 grad_loss, logits);
+}
+
+}  // namespace
+}  // namespace fused_mixup
+
+STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+  m.impl("soft_target_binary_cross_entropy",
+         TORCH_BOX(&fused_mixup::soft_target_binary_cross_entropy));
+  m.impl("soft_target_binary_cross_entropy_grad",
+         TORCH_BOX(&fused_mixup::soft_target_binary_cross_entropy_grad));
+  m.impl("soft_target_binary_cross_entropy_backward",
+         TORCH_BOX(&fused_mixup::soft_target_binary_cross_entropy_backward));
+  m.impl("soft_target_binary_cross_entropy_backward_",
+         TORCH_BOX(&fused_mixup::soft_target_binary_cross_entropy_backward_));
+}

@@ -1,0 +1,212 @@
+// Binary cross-entropy of a run of adjacent logits, for one instruction set: the loss, its
+// gradient, or both from one exp. With L = log(1 + e^-|x|), and q the weight of positives:
+//     loss = w ((x < 0 ? -q t : 1 - t) x + (1 + (q-1) t) L)
+//     d loss / d x = w ((1 + (q-1) t) σ(x) - q t)
+// Both are free of the cancellation of x against softplus(-x), and of 1 against σ(-x).
+
+enum TargetKind { kConstant, kDenseTarget, kLabels };
+
+// kArrays: whether class_weights, pos_weights, loss or upstream may be there. Most runs have none,
+// and then everything but the logits stays in registers.
+template <TargetKind kKind, bool kLoss, bool kGrad, bool kArrays, typename L, typename T>
+struct BinaryVector {
+  using A = acc_t<L>;
+  using V = VecOf<A>;
+  using Bits = BitsOf<A>;
+  const BinaryRun<L, T>& run;
+  const L* const x = run.x;
+  L* const grad = run.grad;
+  const T* const dense = run.dense;
+  const bool binarize = run.binarize;
+  const V threshold = splat(run.threshold), base = splat(run.base), scale = splat(run.scale);
+  const V class_weight = splat(run.class_weight), pos_weight = splat(run.pos_weight);
+
+  // n: how many lanes are of the run.
+  V read_or(const A* p, V otherwise, int64_t i, int64_t n) const {
+    return !kArrays || p == nullptr ? otherwise : load_up_to<A>(p + i, n);
+  }
+
+  V target(int64_t i, int64_t n) const {
+    if constexpr (kKind == kConstant) return base;
+    if constexpr (kKind == kDenseTarget) {
+      const V t = load_up_to<A>(dense + i, n);
+      return binarize ? select<A>((Bits)(t > threshold), splat(A(1)), V{}) : t;
+    }
+    if constexpr (kKind == kLabels) {
+      const BinaryLabels<A>& labels = *run.labels;
+      const Bits label = Bits{} + run.label;
+      const Bits own = (Bits)(bit_load<Bits>(labels.own + i) == label);
+      const Bits partner = (Bits)(bit_load<Bits>(labels.partner + i) == label);
+      const V one = select<A>(own, splat(labels.at_own), splat(labels.at_partner));
+      const V hit = select<A>(own & partner, splat(labels.at_both), one);
+      return select<A>(own | partner, hit, load(labels.base + i));
+    }
+  }
+
+  // Writes what is wanted of n elements from i on; their losses.
+  V step(int64_t i, int64_t n) const {
+    const V z = load_up_to<A>(x + i, n), t = target(i, n);
+    const V w = read_or(run.class_weights, class_weight, i, n);
+    const V q = read_or(run.pos_weights, pos_weight, i, n);
+    const V qt = q * t, slope = (1 - t) + qt;
+    const Bits negative = (Bits)(z < 0);
+    const Exp<A> parts = exp_parts(select<A>(negative, z, -z));
+    const V e = parts.factor * parts.power;
+    V loss = {};
+    if constexpr (kLoss) {
+      loss = w * multiply_add(slope, log1p_of(e), select<A>(negative, -qt, 1 - t) * z);
+      if (kArrays && run.loss != nullptr) {
+        const V before = run.add ? load_up_to<A>(run.loss + i, n) : V{};
+        store_up_to<A>(run.loss + i, before + loss, n);
+      }
+    }
+    if constexpr (kGrad) {
+      const V sigmoid = select<A>(negative, e, splat(A(1))) / (1 + e);
+      const V by = w * (read_or(run.upstream, splat(A(1)), i, n) * scale);
+      store_up_to<A>(grad + i, by * multiply_add(slope, sigmoid, -qt), n);
+    }
+    return loss;
+  }
+};
+
+template <TargetKind kKind, bool kLoss, bool kGrad, bool kArrays, typename L, typename T>
+double binary_run_of(const BinaryRun<L, T>& run) {
+  using A = acc_t<L>;
+  using V = VecOf<A>;
+  constexpr int kStep = kLanes<A>;
+  const BinaryVector<kKind, kLoss, kGrad, kArrays, L, T> vector = {run};
+  double total = 0;
+  int64_t i = 0;
+  while (i + 2 * kStep <= run.n) {
+    // Sums of a few terms added up lose far fewer digits than one long sum.
+    const int64_t last = run.n - 2 * kStep + 1;
+    const int64_t end = i + 256 * kStep < last ? i + 256 * kStep : last;
+    V sum0 = {}, sum1 = {};
+    while (i < end) {
+      const int64_t pause = i + 32 * kStep < end ? i + 32 * kStep : end;
+      V few0 = {}, few1 = {};
+      for (; i < pause; i += 2 * kStep) {
+        few0 += vector.step(i, kStep);
+        few1 += vector.step(i + kStep, kStep);
+      }
+      sum0 += few0, sum1 += few1;
+    }
+    if constexpr (kLoss) total += lane_sum<A>(sum0) + lane_sum<A>(sum1);
+  }
+  for (; i < run.n; i += kStep) {
+    const int64_t part = run.n - i < kStep ? run.n - i : kStep;
+    const V losses = vector.step(i, part);
+    for (int64_t j = 0; kLoss && j < part; ++j) total += losses[j];
+  }
+  return total;
+}
+
+template <TargetKind kKind, bool kArrays, typename L, typename T>
+double binary_run_with(const BinaryRun<L, T>& run) {
+  const bool loss = run.sum || run.loss != nullptr;
+  const auto run_of = run.grad == nullptr ? binary_run_of<kKind, true, false, kArrays, L, T>
+                      : loss              ? binary_run_of<kKind, true, true, kArrays, L, T>
+                                          : binary_run_of<kKind, false, true, kArrays, L, T>;
+  return run_of(run);
+}
+
+template <TargetKind kKind, typename L, typename T>
+double binary_run_for(const BinaryRun<L, T>& run) {
+  const bool arrays = run.class_weights != nullptr || run.pos_weights != nullptr ||
+                      run.loss != nullptr || run.upstream != nullptr;
+  return arrays ? binary_run_with<kKind, true>(run) : binary_run_with<kKind, false>(run);
+}
+
+// A run that is all of one target, as the classes of a sparse target's row are but for the labels:
+// what is the same for all elements is multiplied once, in the end.
+//     Σ loss = w ((1 - t) Σ max(x, 0) - q t Σ min(x, 0) + (1 + (q-1) t) Σ L)
+template <typename A>
+struct ConstantSums {
+  VecOf<A> above[2] = {}, below[2] = {}, curved[2] = {};
+
+  void flush(ConstantSums& total) {
+    for (int k = 0; k < 2; ++k) {
+      total.above[k] += above[k], total.below[k] += below[k], total.curved[k] += curved[k];
+    }
+    *this = {};
+  }
+};
+
+template <bool kLoss, bool kGrad, typename L, typename T>
+double constant_run(const BinaryRun<L, T>& run) {
+  using A = acc_t<L>;
+  using V = VecOf<A>;
+  constexpr int kStep = kLanes<A>;
+  const A t = run.base, qt = run.pos_weight * t, slope = (1 - t) + qt;
+  const A by = run.class_weight * run.scale;
+  const BitsOf<A> sign = BitsOf<A>{} + (bits_t<A>(1) << (8 * sizeof(A) - 1));
+  const V sigmoid_by = splat(by * slope), minus = splat(-(by * qt));
+  const L* const x = run.x;
+  L* const grad = run.grad;
+  // n: how many lanes are of the run.
+  const auto step = [=](int64_t i, int64_t n, ConstantSums<A>& sums, int k) {
+    const V z = load_up_to<A>(x + i, n);
+    V sigmoid = {};
+    if constexpr (kLoss) {
+      const Exp<A> parts = exp_parts((V)((BitsOf<A>)z | sign));  // -|z|
+      const V e = parts.factor * parts.power;
+      sums.above[k] += maximum<A>(z, V{});
+      sums.below[k] += (V)((BitsOf<A>)z & (BitsOf<A>)(z < 0));
+      sums.curved[k] += log1p_of(e);
+      if constexpr (kGrad) sigmoid = select<A>((BitsOf<A>)(z < 0), e, splat(A(1))) / (1 + e);
+    } else {
+      sigmoid = sigmoid_of<A>(z);
+    }
+    if constexpr (kGrad) store_up_to<A>(grad + i, multiply_add(sigmoid, sigmoid_by, minus), n);
+  };
+  double above = 0, below = 0, curved = 0;
+  const auto finish = [&](const ConstantSums<A>& sums) {
+    for (int k = 0; k < 2; ++k) {
+      above += lane_sum<A>(sums.above[k]);
+      below += lane_sum<A>(sums.below[k]);
+      curved += lane_sum<A>(sums.curved[k]);
+    }
+  };
+  int64_t i = 0;
+  while (i + 2 * kStep <= run.n) {
+    const int64_t last = run.n - 2 * kStep + 1;
+    const int64_t end = i + 256 * kStep < last ? i + 256 * kStep : last;
+    ConstantSums<A> sums, few;
+    while (i < end) {
+      const int64_t pause = i + 32 * kStep < end ? i + 32 * kStep : end;
+      for (; i < pause; i += 2 * kStep) {
+        step(i, kStep, few, 0);
+        step(i + kStep, kStep, few, 1);
+      }
+      few.flush(sums);
+    }
+    if constexpr (kLoss) finish(sums);
+  }
+  for (; i < run.n; i += kStep) {
+    const int64_t part = run.n - i < kStep ? run.n - i : kStep;
+    ConstantSums<A> sums;
+    step(i, part, sums, 0);
+    if (!kLoss) continue;
+    for (int64_t j = 0; j < part; ++j) {
+      above += sums.above[0][j], below += sums.below[0][j], curved += sums.curved[0][j];
+    }
+  }
+  return run.class_weight * ((1 - double(t)) * above - double(qt) * below + double(slope) * curved);
+}
+
+template <typename L, typename T>
+double binary_run(const BinaryRun<L, T>& run) {
+  if (run.dense != nullptr) return binary_run_for<kDenseTarget>(run);
+  if (run.labels != nullptr) return binary_run_for<kLabels>(run);
+  if (run.class_weights != nullptr || run.pos_weights != nullptr || run.loss != nullptr ||
+      run.upstream != nullptr) {
+    return binary_run_with<kConstant, true>(run);
+  }
+  if (run.grad == nullptr) return constant_run<true, false>(run);
+  return run.sum ? constant_run<true, true>(run) : constant_run<false, true>(run);
+}
+
+template <typename L, typename T>
+constexpr BinaryKernels<L, T> binary_table() {
+  return {binary_run<L, T>};
+}

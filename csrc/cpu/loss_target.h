@@ -1,0 +1,87 @@
+// A sparse target as the losses mean it.
+#pragma once
+
+#include <cstdint>
+
+#include "binding.h"
+
+namespace fused_mixup {
+
+// The terms of one sample's target, by which of its two labels are kept (bit 0 its own, bit 1 the
+// partner's): t' = Σ_j coefficient_j onehot(label_j) + constant over the kept j.
+struct SampleTerms {
+  double coefficient[2];
+  double constant[4];
+  double total[4];  // Σ t', where every class weighs 1
+  bool ignored[4];  // a label is dropped, and nothing of weight is left
+};
+
+// One row's. An ignored row has no loss; a label that is out of range, and not to be ignored, makes
+// everything of its row NaN.
+struct SparseRow {
+  int64_t label[2];       // -1 where dropped or out of range
+  double coefficient[2];  // 0 where dropped
+  double constant, total;
+  bool ignored, poisoned;
+};
+
+struct SparseTarget {
+  Tensor labels_tensor, partner_tensor;  // contiguous; they keep the memory below
+  const int64_t* labels;                 // [B, S]
+  const int64_t* partner_labels;
+  const float* weight;  // [B, 2]
+  int64_t weight_stride, num_classes, ignore_index;
+  double target_smoothing, label_smoothing;
+
+  SparseTarget(const Tensor& own, const Tensor& partner, const Tensor& weights, int64_t k,
+               int64_t ignore, double smoothing, double more_smoothing)
+      : labels_tensor(as_contiguous(own)),
+        partner_tensor(as_contiguous(partner)),
+        labels(static_cast<const int64_t*>(labels_tensor.data_ptr())),
+        partner_labels(static_cast<const int64_t*>(partner_tensor.data_ptr())),
+        weight(static_cast<const float*>(weights.data_ptr())),
+        weight_stride(weights.stride(0)),
+        num_classes(k),
+        ignore_index(ignore),
+        target_smoothing(smoothing),
+        label_smoothing(more_smoothing) {}
+
+  bool smooths() const { return target_smoothing != 0 || label_smoothing != 0; }
+  bool may_ignore() const { return ignore_index != INT64_MIN; }
+
+  SampleTerms sample(int64_t b) const {
+    const float* w = weight + b * weight_stride;
+    const double keep = 1.0 - label_smoothing;
+    SampleTerms out;
+    for (int j = 0; j < 2; ++j) out.coefficient[j] = keep * (1.0 - target_smoothing) * w[j];
+    for (int kept = 0; kept < 4; ++kept) {
+      const double sum = (kept & 1 ? double(w[0]) : 0.0) + (kept & 2 ? double(w[1]) : 0.0);
+      out.constant[kept] = (keep * target_smoothing * sum + label_smoothing) / double(num_classes);
+      out.total[kept] = keep * sum + label_smoothing;
+      const bool nothing = (!(kept & 1) || w[0] == 0) && (!(kept & 2) || w[1] == 0);
+      out.ignored[kept] = kept != 3 && nothing;
+    }
+    return out;
+  }
+
+  // r: b·S + s
+  SparseRow row(const SampleTerms& terms, int64_t r) const {
+    const int64_t own = labels[r], partner = partner_labels[r];
+    const int kept = (own != ignore_index) | (partner != ignore_index) << 1;
+    const bool fits[2] = {(kept & 1) && in_range(own), (kept & 2) && in_range(partner)};
+    SparseRow out;
+    out.label[0] = fits[0] ? own : -1;
+    out.label[1] = fits[1] ? partner : -1;
+    out.coefficient[0] = fits[0] ? terms.coefficient[0] : 0;
+    out.coefficient[1] = fits[1] ? terms.coefficient[1] : 0;
+    out.constant = terms.constant[kept];
+    out.total = terms.total[kept];
+    out.poisoned = ((kept & 1) && !fits[0]) || ((kept & 2) && !fits[1]);
+    out.ignored = terms.ignored[kept] && !out.poisoned;
+    return out;
+  }
+
+  bool in_range(int64_t label) const { return uint64_t(label) < uint64_t(num_classes); }
+};
+
+}  // namespace fused_mixup

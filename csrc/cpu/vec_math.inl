@@ -1,0 +1,127 @@
+// exp, log and log1p on vectors, and what else the losses do to a vector.
+
+// exp(x) = factor · power to about 1 ulp for x <= 88 (double: 709), with power = 2^n a power of two
+// and 0 from x = -88 (float) or -709 (double) down; NaN for NaN. In two parts, as the last product
+// often joins an addition. x = n ln2 + r with |r| <= ln2/2.
+template <typename A>
+struct Exp {
+  VecOf<A> factor, power;
+};
+
+// exp(r) = 1 + r + r² q(r), q the polynomial with the smallest largest relative error (3e-9).
+inline Exp<float> exp_parts(VF x) {
+  const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
+  const float magic = 12582912.0f;                   // 1.5·2^23: leaves n in the low bits
+  const VF shifted = multiply_add(kept, splat(1.44269504088896341f), splat(magic));
+  const VF n = shifted - magic;
+  // ln2 in one part: r is off by n·1e-8, which matters only to results too small to matter. What
+  // limits this loop is the length of its chain of dependent steps.
+  const VF r = multiply_add(n, splat(-0.693147180559945f), kept);
+  // By halves (Estrin): a shorter chain of dependent steps than one power after the other.
+  const VF r2 = r * r;
+  const VF low = multiply_add(splat(0.16666520631709966f), r, splat(0.4999999344779652f));
+  const VF middle = multiply_add(splat(0.008368716879671135f), r, splat(0.041668388045308466f));
+  const VF high = multiply_add(splat(0.0013814598646782108f), r2, middle);
+  const VF q = multiply_add(high, r2, low);
+  // n = -127 makes all bits of the power 0.
+  return {multiply_add(q, r2, r + 1.0f), (VF)(((VI)shifted << 23) + 0x3f800000)};
+}
+
+inline Exp<double> exp_parts(VD x) {
+  const VD kept = maximum<double>(splat(-709.0), x);
+  const double magic = 6755399441055744.0;  // 1.5·2^52
+  const VD shifted = multiply_add(kept, splat(1.44269504088896340736), splat(magic));
+  const VD n = shifted - magic;
+  VD r = multiply_add(n, splat(-6.93147180369123816490e-01), kept);
+  r = multiply_add(n, splat(-1.90821492927058770002e-10), r);
+  VD p = splat(1.0 / 6227020800.0);  // 1/13!
+  constexpr double kTerms[] = {
+      1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+      1.0 / 720,       1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5};
+  for (double term : kTerms) p = multiply_add(p, r, splat(term));
+  return {multiply_add(p, r * r, r) + 1.0, (VD)(((VL)shifted << 52) + 0x3ff0000000000000)};
+}
+
+template <typename A>
+inline double lane_sum(VecOf<A> v) {
+  double sum = 0;
+  for (int i = 0; i < kLanes<A>; ++i) sum += v[i];
+  return sum;
+}
+
+// atanh(s) = s + s³ P(s²) for |s| <= 1/3, as twice P: the polynomial with the smallest largest
+// error (4e-10 of the result for float, 5e-18 for double).
+inline VF twice_atanh(VF s) {
+  const VF t = s * s;
+  VF p = splat(0.232243292240233488f);
+  constexpr float kTerms[] = {0.217065758008803726f, 0.285923579943028377f, 0.399997063319297174f,
+                              0.666666673205274125f};
+  for (float term : kTerms) p = multiply_add(p, t, splat(term));
+  return multiply_add(p * t, s, s + s);
+}
+
+inline VD twice_atanh(VD s) {
+  const VD t = s * s;
+  VD p = splat(0.161640456119435322);
+  constexpr double kTerms[] = {0.0880073848614467388, 0.120010728095907125, 0.133141442096549362,
+                               0.153855700649586231,  0.181817894361328582, 0.22222222717427863,
+                               0.285714285671087572,  0.400000000000145827, 0.666666666666666586};
+  for (double term : kTerms) p = multiply_add(p, t, splat(term));
+  return multiply_add(p * t, s, s + s);
+}
+
+// log(1 + u) for u in [0, 1], to about 2 ulp; NaN for NaN. 1 + u is never formed: it has none of
+// the low bits of a small u.
+inline VF log1p_of(VF u) {
+  // u + u² q(u), q the polynomial with the smallest largest error (5e-9), by halves as in
+  // exp_parts(): no division, and a chain of dependent steps half as long.
+  const VF u2 = u * u, u4 = u2 * u2;
+  const VF q01 = multiply_add(splat(0.333332373462f), u, splat(-0.499999995222f));
+  const VF q23 = multiply_add(splat(0.199567079523f), u, splat(-0.249967599083f));
+  const VF q45 = multiply_add(splat(0.130333642382f), u, splat(-0.163651528692f));
+  const VF q67 = multiply_add(splat(0.0493099734345f), u, splat(-0.0913941377401f));
+  const VF q89 = multiply_add(splat(0.0028016419928f), u, splat(-0.0171842669824f));
+  const VF low = multiply_add(q23, u2, q01), middle = multiply_add(q67, u2, q45);
+  const VF q = multiply_add(multiply_add(q89, u4, middle), u4, low);
+  return multiply_add(q, u2, u);
+}
+
+inline VD log1p_of(VD u) { return twice_atanh(u / (u + 2)); }
+
+// 1 / (1 + exp(-x)); where that is below the normal numbers, the smallest of them.
+template <typename A>
+inline VecOf<A> sigmoid_of(VecOf<A> x) {
+  const A most = sizeof(A) == 4 ? A(87) : A(708);
+  const Exp<A> e = exp_parts(-maximum<A>(splat(-most), x));  // in this order NaN is kept
+  return 1 / (1 + e.factor * e.power);
+}
+
+// log(x) for normal x, to about 2 ulp; NaN for NaN and infinity, and anything below what is normal.
+// x = 2^n f with f in [√½, √2).
+inline VF log_of(VF x) {
+  const VI bits = (VI)x - 0x3f3504f3;  // √½: what is left above it is n in the upper nine bits
+  const VF f = (VF)((bits & 0x7fffff) + 0x3f3504f3);
+  // n + 127 as the low bits of 2^23: a float without a conversion.
+  const VF count = (VF)(((bits + 0x3f800000) >> 23) + 0x4b000000) - (8388608.0f + 127.0f);
+  const VF small = twice_atanh((f - 1) / (f + 1));
+  const VF result = multiply_add(count, splat(0.693359375f),
+                                 multiply_add(count, splat(-2.12194440054690581e-4f), small));
+  return result + (x - x);
+}
+
+inline VD log_of(VD x) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_log(x[i]);
+  return x;
+}
+
+// mask ? a : b; lanes of the mask are all ones or zeros.
+template <typename A>
+inline VecOf<A> select(BitsOf<A> mask, VecOf<A> a, VecOf<A> b) {
+  return mask ? a : b;
+}
+
+// a·b, and 0 where either is 0: no 0·inf.
+template <typename A>
+inline VecOf<A> term_of(VecOf<A> a, VecOf<A> b) {
+  return (VecOf<A>)((BitsOf<A>)(a * b) & (BitsOf<A>)(a != 0) & (BitsOf<A>)(b != 0));
+}

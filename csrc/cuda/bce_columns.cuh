@@ -1,0 +1,108 @@
+// Soft-target binary cross-entropy where positions are adjacent, as in contiguous [B, K, d1…]: read
+// in place, a thread takes a vector of positions through the classes, or through every slices-th.
+// Moved through device memory as in bce_rows.cuh. Vectors have 8 bytes of half logits: the state of
+// eight positions would not fit the registers.
+#pragma once
+
+#include "bce_args.cuh"
+
+namespace fused_mixup {
+
+constexpr int kBinaryWidth = 4;  // positions
+
+template <typename T, int V>
+__global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
+    binary_column_kernel(const __grid_constant__ BinaryParams<typename Number<T>::Acc> p) {
+  using A = typename Number<T>::Acc;
+  const int lanes = kColumnThreads / p.slices;
+  const int slice = static_cast<int>(threadIdx.x) / lanes;
+  const int64_t per_sample = p.a.positions / V, vectors = p.a.batch * per_sample;
+  int64_t v = static_cast<int64_t>(blockIdx.x) * lanes + threadIdx.x - slice * lanes;
+  const bool live = v < vectors;
+  if (!live) v = 0;  // no classes either: only the barrier of the sum
+  const int64_t b = quotient(v, per_sample), s = (v - b * per_sample) * V;
+  const T* z = start<T>(p.a.logits, p.a.logits_at, b, s);
+  T* grad = const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, b, s));
+  const bool wants_grad = p.a.grad != nullptr;
+  const void* target = p.a.target != nullptr ? dense_start<T>(p.a, b, s) : nullptr;
+  BinaryLabels labels[V];
+#pragma unroll
+  for (int e = 0; e < V; ++e) {
+    labels[e] = {};
+    if (target == nullptr) labels[e].open(p, b * p.a.positions + s + e);
+  }
+  const BinaryTarget<A> sparse(p, target == nullptr ? b : 0);
+  A scale[V];
+  // Sums of a few thousand classes: float32 would lose digits.
+  double sums[V];
+#pragma unroll
+  for (int e = 0; e < V; ++e) {
+    scale[e] = wants_grad ? binary_scale(p, b, s + e, 0) : A(1);
+    sums[e] = 0.0;
+  }
+
+  // 1. The elements. A thread reads each before it writes there: the gradient may go over them.
+  const auto take = [&](int32_t k, const Vec<T, V>& part) {
+    const Elements<T, V> values = elements(part);
+    Elements<A, V> t;
+    if (target != nullptr) {
+      const int64_t at = k * p.a.target_at.classes;
+      if constexpr (V == 1) {
+        t.e[0] = dense_value<T, A>(p.a, target, at);
+      } else {
+        t = dense_values<T, V, A>(p.a, target, at);
+      }
+#pragma unroll
+      for (int e = 0; e < V; ++e) t.e[e] = cut_at_threshold(p, t.e[e]);
+    } else {
+#pragma unroll
+      for (int e = 0; e < V; ++e) t.e[e] = labels[e].at(sparse, k);
+    }
+    Elements<T, V> out = {};
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      const A x = Number<T>::up(values.e[e]), small = exp_of<T>(-fabs(x));
+      const BinaryTerm<A> of(p.a, k, t.e[e]);
+      if (p.a.forward) {
+        const A loss = of.template loss<T>(x, small);
+        sums[e] += static_cast<double>(loss);
+        if (V == 1 && p.a.element_losses != nullptr) {
+          static_cast<A*>(p.a.element_losses)[(b * p.a.classes + k) * p.a.positions + s] = loss;
+        }
+      }
+      if (wants_grad) {
+        if (V == 1 && p.a.grad_loss_at.classes != 0) scale[e] = binary_scale(p, b, s, k);
+        out.e[e] = Number<T>::down(scale[e] * of.template slope<T>(x, small));
+      }
+    }
+    if (wants_grad) store(grad + k * p.a.grad_at.classes, packed(out));
+  };
+  const int32_t classes = live ? static_cast<int32_t>(p.a.classes) : 0, step = p.slices;
+  int32_t k = slice;
+  for (; k + (kLossUnroll - 1) * step < classes; k += kLossUnroll * step) {
+    Vec<T, V> part[kLossUnroll];
+#pragma unroll
+    for (int u = 0; u < kLossUnroll; ++u) {
+      part[u] = load<V>(z + (k + u * step) * p.a.logits_at.classes);
+    }
+#pragma unroll
+    for (int u = 0; u < kLossUnroll; ++u) take(k + u * step, part[u]);
+  }
+  for (; k < classes; k += step) take(k, load<V>(z + k * p.a.logits_at.classes));
+  if (!p.a.forward) return;
+
+  // 2. The losses of the positions (one slice: each is this thread's), then the block's.
+  double total = 0.0;
+#pragma unroll
+  for (int e = 0; e < V; ++e) {
+    total += sums[e];
+    if (p.a.row_losses != nullptr && live) {
+      static_cast<A*>(p.a.row_losses)[b * p.a.positions + s + e] = static_cast<A>(sums[e]);
+    }
+  }
+  if (p.a.partials == nullptr) return;
+  const LossSum all = block_sum({total, 0.0});
+  if (threadIdx.x == 0) p.a.partials[blockIdx.x] = all;
+}
+
+}  // namespace fused_mixup

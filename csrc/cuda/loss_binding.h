@@ -1,0 +1,162 @@
+// What the bindings of both losses share: tensors to CallArgs, and losses and gradients to tensors.
+#pragma once
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "binding.h"
+#include "loss_args.cuh"
+
+namespace fused_mixup {
+
+using Optional = std::optional<Tensor>;
+
+inline ScalarType arithmetic(const Tensor& logits) {
+  return logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// [B, K, d1…] as [B, K, S], or [B, d1…] as [B, S]: the strides, where one leads through d1…
+inline std::optional<Strides> strides_of(const Tensor& t, bool classes) {
+  const int64_t first = classes ? 2 : 1;
+  int64_t step = 1, below = 1;
+  bool found = false;
+  for (int64_t k = t.dim() - 1; k >= first; --k) {
+    if (t.size(k) == 1) continue;
+    if (!found) step = t.stride(k);
+    found = true;
+    if (t.stride(k) != step * below) return std::nullopt;
+    below *= t.size(k);
+  }
+  return Strides{t.stride(0), classes ? t.stride(1) : 0, step};
+}
+
+// t, or a contiguous copy where no single stride leads through its positions.
+inline std::pair<Tensor, Strides> as_rows(const Tensor& t, bool classes = true) {
+  const std::optional<Strides> at = strides_of(t, classes);
+  if (at.has_value()) return {t, *at};
+  Tensor copy = torch::stable::contiguous(t);
+  return {copy, *strides_of(copy, classes)};
+}
+
+inline std::vector<int64_t> row_shape(const Tensor& logits, int64_t planes = 0) {
+  std::vector<int64_t> shape;
+  if (planes > 0) shape.push_back(planes);
+  for (int64_t k = 0; k < logits.dim(); ++k) {
+    if (k != 1) shape.push_back(logits.size(k));
+  }
+  return shape;
+}
+
+// Where a gradient is written: `out` itself, or a contiguous tensor that is copied over it.
+struct GradientPlace {
+  Tensor out, written;
+
+  GradientPlace(Tensor to, CallArgs& a) : out(to), written(std::move(to)) {
+    std::optional<Strides> at = strides_of(out, true);
+    if (!at.has_value()) {
+      const std::vector<int64_t> shape(out.sizes().begin(), out.sizes().end());
+      written = torch::stable::new_empty(out, shape);
+      at = strides_of(written, true);
+    }
+    a.grad = written.data_ptr();
+    a.grad_at = *at;
+  }
+
+  void finish() {
+    if (written.data_ptr() != out.data_ptr()) torch::stable::copy_(out, written);
+  }
+};
+
+// Arguments, with what they point to kept alive until the launch.
+template <typename Args>
+struct LossCall {
+  Args args = {};
+  ScalarType type;  // of the arithmetic
+  std::vector<Tensor> kept;
+
+  LossCall(const Tensor& logits,            // [B, K, d1…]
+           const Tensor& target,            // [B, K, d1…], or int64 [B, d1…]
+           const Optional& partner_labels,  // int64 [B, d1…]
+           const Optional& weight,          // float32 [B, 2]
+           const Optional& class_weight,    // [K]
+           double target_smoothing, int64_t reduction)
+      : type(arithmetic(logits)) {
+    Args& a = args;
+    STD_TORCH_CHECK(logits.dim() >= 2 && logits.size(1) < kMostClasses);
+    const auto [near, at] = as_rows(logits);
+    a.dtype = dtype_of(near.scalar_type());
+    a.logits = keep(near).const_data_ptr();
+    a.logits_at = at;
+    a.batch = logits.size(0);
+    a.classes = logits.size(1);
+    a.positions = 1;
+    for (int64_t k = 2; k < logits.dim(); ++k) a.positions *= logits.size(k);
+    a.stream = current_stream(logits);
+    a.target_smoothing = target_smoothing;
+    a.reduction = static_cast<int>(reduction);
+    a.class_weight = per_class(class_weight, logits);
+    if (partner_labels.has_value() && weight.has_value()) {
+      STD_TORCH_CHECK(target.numel() == a.rows() && partner_labels->numel() == a.rows() &&
+                      weight->size(0) == a.batch && weight->size(1) == 2);
+      a.labels = data<int64_t>(keep(on_device(target, logits)));
+      a.partner_labels = data<int64_t>(keep(on_device(*partner_labels, logits)));
+      if (a.batch > 0 && is_host_row(*weight)) {
+        a.weight_row[0] = data<float>(*weight)[0];
+        a.weight_row[1] = data<float>(*weight)[weight->stride(1)];
+      } else {
+        a.weight = data<float>(keep(on_device(*weight, logits)));
+      }
+      return;
+    }
+    STD_TORCH_CHECK(target.numel() == logits.numel() && target.dim() == logits.dim());
+    Tensor wide = target;
+    if (target.scalar_type() != logits.scalar_type() &&
+        (target.scalar_type() != ScalarType::Float || a.dtype == kDouble)) {
+      wide = torch::stable::to(target, logits.scalar_type());
+    }
+    const auto [rows, target_at] = as_rows(wide);
+    a.target = keep(rows).const_data_ptr();
+    a.target_dtype = dtype_of(rows.scalar_type());
+    a.target_at = target_at;
+  }
+
+  const Tensor& keep(Tensor t) {
+    kept.push_back(std::move(t));
+    return kept.back();
+  }
+
+  const void* per_class(const Optional& weights, const Tensor& logits) {
+    if (!weights.has_value()) return nullptr;
+    STD_TORCH_CHECK(weights->numel() == logits.size(1));
+    Tensor near = on_device(*weights, logits);
+    if (near.scalar_type() != type) near = torch::stable::to(near, type);
+    return keep(near).const_data_ptr();
+  }
+
+  Tensor empty(const Tensor& logits, const std::vector<int64_t>& shape) const {
+    return torch::stable::new_empty(logits, shape, type);
+  }
+
+  // Sums of blocks, as float64 pairs.
+  void scratch(const Tensor& logits, int64_t sums) {
+    const std::vector<int64_t> shape = {2 * sums};
+    args.partials = static_cast<LossSum*>(
+        keep(torch::stable::new_empty(logits, shape, ScalarType::Double)).data_ptr());
+  }
+
+  // classes: the gradient is that of every element's loss.
+  void upstream(const Tensor& grad_loss, bool classes) {
+    const Tensor wide =
+        grad_loss.scalar_type() == type ? grad_loss : torch::stable::to(grad_loss, type);
+    if (wide.dim() == 0) {
+      args.grad_loss = keep(wide).const_data_ptr();
+      return;
+    }
+    const auto [rows, at] = as_rows(wide, classes);
+    args.grad_loss = keep(rows).const_data_ptr();
+    args.grad_loss_at = at;
+  }
+};
+
+}  // namespace fused_mixup

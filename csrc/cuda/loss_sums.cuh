@@ -1,0 +1,145 @@
+// The sums of a row that its loss is made of, and the loss.
+//
+//   m = max z,  l = log Σ exp(z - m),  T = Σ t,  loss = l T - Σ t (z - m)
+//
+// They are kept relative to the running maximum and moved when it rises, so one sweep is enough.
+#pragma once
+
+#include "loss_args.cuh"
+
+namespace fused_mixup {
+
+// Sums over part of a row, relative to its maximum m. While m is -inf every exp(z - m) counts 0.
+template <typename A>
+struct Partial {
+  A m, e;    // max, Σ exp(z - m)
+  A d;       // Σ t (z - m), terms with t = 0 dropped; t of a dense target, else the class weights
+  A weight;  // Σ t, likewise
+
+  __device__ __forceinline__ Partial() : m(-INFINITY), e(0), d(0), weight(0) {}
+
+  // Raises the maximum. From -inf there is nothing to move, and inf - inf would be NaN.
+  template <typename T>
+  __device__ __forceinline__ void raise(A to) {
+    if (!(to > m)) return;
+    if (m != A(-INFINITY)) {
+      const A shift = m - to;
+      e *= exp_of<T>(shift);
+      if (weight != A(0)) d += weight * shift;
+    }
+    m = to;
+  }
+
+  // The same without a branch, for sums of several rows side by side.
+  template <typename T>
+  __device__ __forceinline__ void raise_flat(A to, bool weighed) {
+    const A top = to > m ? to : m;
+    const A shift = nothing_yet() ? A(0) : m - top;
+    e *= exp_of<T>(shift);
+    if (weighed) d += weight * shift;
+    m = top;
+  }
+
+  // After raise(): m is no less than any of the values to take, or all so far are -inf or NaN.
+  __device__ __forceinline__ bool nothing_yet() const { return m == A(-INFINITY); }
+  // -inf - -inf would be NaN; exp(-inf) is 0.
+  __device__ __forceinline__ A base() const { return nothing_yet() ? A(0) : m; }
+
+  template <typename T>
+  __device__ __forceinline__ void take(A z) {
+    e += exp_of<T>(z - base());
+  }
+
+  __device__ __forceinline__ void weigh(A z, A t) {
+    d += t == A(0) ? A(0) : t * (z - base());
+    weight += t;
+  }
+
+  template <typename T>
+  __device__ __forceinline__ void merge(Partial other) {
+    const A top = m > other.m ? m : other.m;
+    raise<T>(top);
+    other.raise<T>(top);
+    e += other.e;
+    d += other.d;
+    weight += other.weight;
+  }
+
+  // All lanes of a warp call this together; every lane ends with the warp's sums, as the shifts
+  // by xor pair each lane with one it has not met. weighed: d and weight are in use.
+  template <typename T>
+  __device__ __forceinline__ void merge_warp(bool weighed) {
+#pragma unroll
+    for (int lane = 16; lane > 0; lane /= 2) {
+      Partial other;
+      other.m = __shfl_xor_sync(0xffffffffu, m, lane);
+      other.e = __shfl_xor_sync(0xffffffffu, e, lane);
+      if (weighed) {
+        other.d = __shfl_xor_sync(0xffffffffu, d, lane);
+        other.weight = __shfl_xor_sync(0xffffffffu, weight, lane);
+      }
+      merge<T>(other);
+    }
+  }
+
+  // A maximum of -inf is a row of -inf alone: NaN, as F.cross_entropy has it.
+  __device__ __forceinline__ A log_sum() const {
+    return nothing_yet() ? static_cast<A>(NAN) : static_cast<A>(log(e));
+  }
+};
+
+// T of the row of the sparse target `row`, its labels' coefficients weighed. Σ over all classes of
+// the class weights, which C multiplies, has been taken on the way where C may differ from 0.
+template <typename A>
+__device__ __forceinline__ A total_of(const LossParams<A>& p, const SparseRow<A>& row,
+                                      const Partial<A>& sums) {
+  if (!row.valid) return static_cast<A>(NAN);  // poisons the gradient of the row too
+  if (row.ignored) return A(0);
+  if (p.a.class_weight == nullptr) return row.sum;
+  return row.a0 + row.a1 + (row.c == A(0) ? A(0) : row.c * sums.weight);
+}
+
+template <typename T, typename A>
+__device__ __forceinline__ A sparse_loss(const LossParams<A>& p, const SparseRow<A>& row,
+                                         const Partial<A>& sums, A l, A total, const T* z) {
+  if (!row.valid || row.ignored) return total;
+  A dot = A(0);
+  if (row.a0 != A(0)) {
+    dot += row.a0 * (Number<T>::up(z[row.label * p.a.logits_at.classes]) - sums.m);
+  }
+  if (row.a1 != A(0)) {
+    dot += row.a1 * (Number<T>::up(z[row.partner_label * p.a.logits_at.classes]) - sums.m);
+  }
+  if (row.c != A(0)) dot += row.c * sums.d;
+  return l * total - dot;
+}
+
+__device__ __forceinline__ float next_below(float x) { return nextafterf(x, -INFINITY); }
+__device__ __forceinline__ double next_below(double x) { return nextafter(x, -double(INFINITY)); }
+
+// The rank of a label in its row: the classes before it, larger or as large and earlier. "Larger"
+// is !(z <= own), so that NaN is ahead of all, and a label whose own logit is NaN comes last.
+template <typename A>
+struct Ranked {
+  A own, below;  // own logit, and the next smaller number: z <= below is z < own
+  int32_t label, ahead;
+  bool valid;
+
+  template <typename T>
+  __device__ __forceinline__ void open(const LossArgs& a, const T* z, int64_t y) {
+    label = static_cast<int32_t>(y);
+    ahead = 0;
+    valid = y >= 0 && y < a.classes && y != a.ignore_index;
+    own = valid ? Number<T>::up(z[y * a.logits_at.classes]) : A(0);
+    below = own == A(-INFINITY) ? static_cast<A>(NAN) : next_below(own);
+  }
+
+  __device__ __forceinline__ void take(A z, int32_t k) {
+    ahead += !(z <= (k < label ? below : own));
+  }
+  __device__ __forceinline__ int32_t rank(int64_t classes) const {
+    return valid ? ahead : static_cast<int32_t>(classes);
+  }
+};
+
+}  // namespace fused_mixup

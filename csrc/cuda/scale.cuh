@@ -1,0 +1,95 @@
+// x *= factor, a number on the device: read and written only where it is not one.
+//
+// Every thread looks at the factor first, which costs one read from cache, and leaves where there
+// is nothing to do. So a gradient that was made with its loss needs no host to ask whether the
+// upstream gradient is the one that was assumed.
+#pragma once
+
+#include "geometry.cuh"
+
+namespace fused_mixup {
+
+struct ScaleArgs {
+  DType dtype;
+  const void* factor;  // float32, float64 for float64
+  Samples samples;     // x on both sides, its first dim as the batch
+  cudaStream_t stream;
+};
+
+struct ScaleParams {
+  void* x;
+  const void* factor;
+  int64_t vectors, batch_stride;
+  Geometry g;
+};
+
+constexpr int kScaleThreads = 256;
+constexpr int kScaleVectors = 4;  // per thread, all in flight
+
+template <typename T, int V>
+__global__ void __launch_bounds__(kScaleThreads)
+    scale_kernel(const __grid_constant__ ScaleParams p) {
+  using A = typename Number<T>::Acc;
+  const A factor = *static_cast<const A*>(p.factor);
+  if (factor == A(1)) return;
+  const int64_t first =
+      static_cast<int64_t>(blockIdx.x) * kScaleThreads * kScaleVectors + threadIdx.x;
+  Vec<T, V> part[kScaleVectors];
+  T* at[kScaleVectors];
+#pragma unroll
+  for (int u = 0; u < kScaleVectors; ++u) {
+    const int64_t v = first + u * kScaleThreads;
+    if (v >= p.vectors) continue;
+    const int64_t b = quotient(v, p.g.count);
+    const uint32_t within = static_cast<uint32_t>(v - b * p.g.count);
+    at[u] = static_cast<T*>(p.x) + b * p.batch_stride + offsets_of<V>(p.g, within).dst;
+    part[u] = load<V>(at[u]);
+  }
+#pragma unroll
+  for (int u = 0; u < kScaleVectors; ++u) {
+    if (first + u * kScaleThreads >= p.vectors) continue;
+    Elements<T, V> values = elements(part[u]);
+#pragma unroll
+    for (int e = 0; e < V; ++e) values.e[e] = Number<T>::down(Number<T>::up(values.e[e]) * factor);
+    store(at[u], packed(values));
+  }
+}
+
+template <typename T>
+cudaError_t scale_typed(const ScaleArgs& a) {
+  ScaleParams p = {};
+  p.x = a.samples.dst;
+  p.factor = a.factor;
+  p.batch_stride = a.samples.dst_batch_stride;
+  int width = 1;
+  int64_t dst_start, src_start;
+  BoxRange none;
+  if (!make_geometry(a.samples, sizeof(T), 0, nullptr, &p.g, &width, &dst_start, &src_start,
+                     &none)) {
+    return cudaErrorInvalidValue;
+  }
+  p.vectors = a.samples.batch * static_cast<int64_t>(p.g.count);
+  if (p.vectors == 0) return cudaSuccess;
+  const int64_t share = kScaleThreads * kScaleVectors;
+  const dim3 grid(static_cast<unsigned>((p.vectors + share - 1) / share)), block(kScaleThreads);
+  constexpr int V = 16 / static_cast<int>(sizeof(T));
+  if (width == V) return launch(scale_kernel<T, V>, grid, block, 0, a.stream, p);
+  return launch(scale_kernel<T, 1>, grid, block, 0, a.stream, p);
+}
+
+inline cudaError_t scale(const ScaleArgs& a) {
+  switch (a.dtype) {
+    case kHalf:
+      return scale_typed<__half>(a);
+    case kBFloat16:
+      return scale_typed<__nv_bfloat16>(a);
+    case kFloat:
+      return scale_typed<float>(a);
+    case kDouble:
+      return scale_typed<double>(a);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace fused_mixup

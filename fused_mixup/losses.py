@@ -1,0 +1,265 @@
+"""The losses: checks, then one call into ``loss_autograd.py``, which calls the ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks_losses import (
+    check_broadcast_weight,
+    check_class_indices,
+    check_class_weight,
+    check_dense_target,
+    check_logits,
+    check_mixed_target,
+    check_modes,
+    check_probabilities,
+    check_reduction,
+    chosen_ignore_index,
+)
+from .loss_autograd import binary_cross_entropy, cross_entropy
+from .metrics import accuracy_of_ranks, check_topk, dense_accuracy
+from .reference import MEAN, NONE, SUM
+from .target import IGNORE_INDEX, NO_IGNORE, MixedTarget, check_label_smoothing, check_labels
+
+# The weights of one label: the second term drops.
+_ONE_LABEL = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
+
+
+def soft_target_cross_entropy(
+    logits: Tensor,
+    target: Tensor | MixedTarget,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    inplace_backward: bool = False,
+    grad_in_forward: bool = False,
+    validate: bool = False,
+    return_accuracy: bool | Sequence[int] = False,
+) -> Any:  # Tensor, or with accuracy a tuple: a union would burden every caller
+    """Cross-entropy with soft targets, in one pass over the logits.
+
+    ``loss_i = -Σ_c w_c t'_ic log_softmax(logits_i)_c`` with ``t' = (1-ε) t + ε/K``. From a
+    :class:`MixedTarget` no [B, K] tensor is ever built.
+
+    Equivalent to::
+
+        F.cross_entropy(logits.float(), target_or_target_dense, weight=weight,
+                        ignore_index=ignore_index, reduction=reduction,
+                        label_smoothing=label_smoothing)
+
+    Args:
+        logits: [B, K, d1, …], floating; read where they lie, classes last in memory or not.
+        target: a :class:`MixedTarget` with labels [B, d1, …]; dense probabilities of the shape of
+            the logits, floating, whose rows need not sum to one; or int64 class indices
+            [B, d1, …].
+        weight: floating [K], the weight of each class.
+        ignore_index: terms with this label are left out; a row without others (of weight other
+            than 0) has loss 0 and gradient 0, and the mean does not count it. A target's own
+            ``ignore_index`` holds where this one is the default.
+        reduction: ``"mean"`` (over the rows that count; for class indices with ``weight`` divided
+            by the sum of the labels' weights, as F.cross_entropy), ``"sum"`` or ``"none"``.
+        label_smoothing: ε in [0, 1], on top of the target's own.
+        inplace_backward: the backward writes the gradient over the logits, which saves a tensor of
+            their size. Logits are no leaf then, and nothing else may need their values: who saved
+            them for a backward (a sigmoid, a second loss) gets PyTorch's error.
+        grad_in_forward: the gradient is written in the sweep of the forward, so that the logits
+            are read once, and may be freed; the backward scales it.
+        validate: check that rows of a target are nonnegative and sum to one. On a GPU this waits
+            for the device.
+        return_accuracy: also return the top-1 accuracy, from the same sweep, or with numbers k
+            a tuple of top-k accuracies, as :func:`mixed_accuracy` defines them.
+
+    Returns:
+        A scalar, or [B, d1, …] for ``"none"``; float32 for half and float32 logits, else float64.
+        With ``return_accuracy`` (loss, accuracy).
+
+    Raises:
+        TypeError: logits that are not floating; a target that is none of the three.
+        ValueError: shapes, devices or options that do not fit, both memory modes together, rows
+            that ``validate`` refuses.
+        IndexError: labels outside [0, K) on the CPU. On a GPU such a row's loss and gradient
+            become NaN.
+        RuntimeError: from a second backward, or one with ``create_graph``, in a mode without it;
+            from a backward with ``inplace_backward`` whose logits were written to.
+
+    Notes:
+        Every exponent uses z - max(z), so logits far from zero lose nothing. A target of exactly 0
+        drops its term, so a logit of -inf where t is 0 keeps the loss finite (eager gives NaN).
+        Deterministic. Double backward works in the default mode, at eager speed; forward-mode
+        differentiation does not. A dense target that requires grad gets its gradient (default
+        mode); ``weight`` gets none. With ``grad_in_forward`` the gradient of half logits is rounded
+        before it is scaled: with float16 and a GradScaler, whose scale keeps small gradients
+        from vanishing, use another mode. torch.compile and torch.func use the default mode.
+
+    Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
+    arXiv 1710.09412.
+    """
+    check_logits(logits)
+    check_modes(logits, target, inplace_backward, grad_in_forward)
+    options = weight, ignore_index, check_reduction(reduction), label_smoothing
+    arguments, divisor = cross_entropy_arguments(logits, target, *options)
+    if validate:
+        check_probabilities(target)
+    topk = check_topk((1,) if return_accuracy is True else return_accuracy or ())
+    ranked = bool(topk) and arguments[1] is not None
+    loss, ranks = cross_entropy(logits, arguments, ranked, inplace_backward, grad_in_forward)
+    if divisor is not None:
+        loss = over(loss, divisor)
+    if not topk:
+        return loss
+    if ranked:
+        labels, partner_labels, row_weight, _, ignored, *_ = arguments
+        sparse = labels, partner_labels, row_weight
+        accuracy = accuracy_of_ranks(ranks, *sparse, logits.shape[1], ignored, topk)
+    else:
+        accuracy = dense_accuracy(logits.detach(), target.detach(), topk)  # type: ignore[union-attr]
+    return loss, accuracy[0] if return_accuracy is True else accuracy
+
+
+def cross_entropy_arguments(
+    logits: Tensor,
+    target: Tensor | MixedTarget,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+) -> tuple[tuple, Tensor | None]:
+    """What the op takes after the logits, and what its sum is to be divided by, if anything."""
+    label_smoothing = check_label_smoothing(label_smoothing)
+    class_weight = check_class_weight("weight", weight, logits)
+    ignore_index = chosen_ignore_index(target, ignore_index)
+    if isinstance(target, MixedTarget):
+        check_mixed_target(logits, target)
+        sparse = target.labels, target.partner_labels, target.weight
+        smoothing = target.label_smoothing, label_smoothing
+        return (*sparse, class_weight, ignore_index, *smoothing, reduction), None
+    if isinstance(target, Tensor) and target.dtype == torch.int64:
+        check_class_indices(logits, target, ignore_index)
+        divisor = None
+        if class_weight is not None and reduction == MEAN:
+            reduction = SUM
+            divisor = _sum_of_weights(class_weight, target, ignore_index)
+        sparse = target, target, _ONE_LABEL.expand(len(target), 2)
+        return (*sparse, class_weight, ignore_index, 0.0, label_smoothing, reduction), divisor
+    dense = check_dense_target(logits, target)
+    options = class_weight, ignore_index, 0.0, label_smoothing, reduction
+    return (dense, None, None, *options), None
+
+
+def _sum_of_weights(class_weight: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    kept = labels != ignore_index
+    # Labels outside [0, K), which a GPU cannot refuse, make their own row NaN; here they must only
+    # not read out of bounds.
+    of_labels = class_weight[labels.clamp(0, class_weight.shape[0] - 1)]
+    return torch.where(kept, of_labels, 0).sum()
+
+
+def over(total: Tensor, divisor: Tensor) -> Tensor:
+    """total / divisor; NaN where that is 0, with a gradient of 0, as where no row counts."""
+    nothing = divisor == 0
+    return torch.where(nothing, torch.nan, total / torch.where(nothing, 1, divisor))
+
+
+def soft_target_binary_cross_entropy(
+    logits: Tensor,
+    target: Tensor | MixedTarget,
+    *,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    target_threshold: float | None = None,
+    sum_classes: bool = False,
+    reduction: str = "mean",
+    inplace_backward: bool = False,
+    grad_in_forward: bool = False,
+    validate: bool = False,
+) -> Tensor:
+    """Binary cross-entropy of every class with soft targets, in one pass over the logits.
+
+    ``loss_ic = -w_c (q_c t_ic log σ(x_ic) + (1-t_ic) log(1-σ(x_ic)))``. From a
+    :class:`MixedTarget` no [B, K] target is ever built.
+
+    Equivalent to::
+
+        F.binary_cross_entropy_with_logits(logits.float(), target_or_target_dense, weight,
+                                           pos_weight=pos_weight, reduction=reduction)
+
+    Args:
+        logits: [B, K, d1, …], floating.
+        target: a :class:`MixedTarget` with labels [B, d1, …]; dense targets of the shape of the
+            logits, floating (several ones in a row for several labels); or int64 class indices
+            [B, d1, …].
+        weight: floating, of a shape that broadcasts to that of the logits. One that differs along
+            the classes alone ([K], or [K, 1, …] with positions) goes into the kernel; any other is
+            applied to the loss of every element in plain PyTorch, which is slower.
+        pos_weight: floating, one for each class (broadcasting as ``weight``): q.
+        target_threshold: targets above it count as 1, others as 0, after mixing.
+        sum_classes: sum over the classes first, so that the mean is one over rows.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        inplace_backward, grad_in_forward: modes of memory, see :func:`soft_target_cross_entropy`.
+        validate: check that rows of a target are nonnegative and sum to one. On a GPU this waits
+            for the device.
+
+    Returns:
+        A scalar; for ``"none"`` the shape of the logits, or [B, d1, …] with ``sum_classes``.
+        float32 for half and float32 logits, else float64.
+
+    Raises:
+        TypeError, ValueError: arguments that do not fit; a target with an ``ignore_index`` of its
+            own, for which no class would be right or wrong.
+        IndexError: labels outside [0, K) on the CPU. On a GPU such a row becomes NaN.
+        RuntimeError: as :func:`soft_target_cross_entropy`.
+
+    Notes:
+        ``log(1 + e^-x)`` is taken so that no logit overflows. Deterministic. Double backward works
+        in the default mode, at eager speed. A dense target that requires grad gets its gradient
+        (none where ``target_threshold`` cuts it); the weights get none.
+
+    Source: Wightman et al., ResNet strikes back, 2021, arXiv 2110.00476.
+    """
+    check_logits(logits)
+    check_modes(logits, target, inplace_backward, grad_in_forward)
+    code = check_reduction(reduction)
+    class_weight = check_broadcast_weight("weight", weight, logits)
+    positive = check_broadcast_weight("pos_weight", pos_weight, logits)
+    if pos_weight is not None and positive is None:
+        shape = [logits.shape[1], *[1] * (logits.ndim - 2)]
+        raise ValueError(
+            f"pos_weight: expected one number for each class, {shape}, got {list(pos_weight.shape)}"
+        )
+    sparse, smoothing = _binary_target(logits, target)
+    if validate:
+        check_probabilities(target)
+    modes = inplace_backward, grad_in_forward
+    if weight is not None and class_weight is None:
+        each = None, positive, smoothing, target_threshold, NONE, False
+        loss = binary_cross_entropy(logits, (*sparse, *each), *modes) * weight
+        if sum_classes:
+            loss = loss.sum(1)
+        return loss if code == NONE else loss.mean() if code == MEAN else loss.sum()
+    options = class_weight, positive, smoothing, target_threshold, code, sum_classes
+    return binary_cross_entropy(logits, (*sparse, *options), *modes)
+
+
+def _binary_target(logits: Tensor, target: Tensor | MixedTarget) -> tuple[tuple, float]:
+    """(target, partner_labels, weight) as the op takes them, and the smoothing."""
+    if isinstance(target, MixedTarget):
+        check_mixed_target(logits, target)
+        if target.ignore_index != IGNORE_INDEX:
+            raise ValueError(
+                f"target: expected no ignore_index, got {target.ignore_index}; a label that is "
+                "left out says of no class that it is absent: take its rows out of logits and "
+                "target, or use reduction='none'"
+            )
+        for labels in (target.labels, target.partner_labels):
+            check_labels(labels, logits.shape[1])
+        return (target.labels, target.partner_labels, target.weight), target.label_smoothing
+    if isinstance(target, Tensor) and target.dtype == torch.int64 and target.shape != logits.shape:
+        check_class_indices(logits, target, NO_IGNORE)
+        return (target, target, _ONE_LABEL.expand(len(target), 2)), 0.0
+    return (check_dense_target(logits, target), None, None), 0.0

@@ -1,0 +1,235 @@
+"""The losses of the CUDA backend on CPU tensors, through the host harness.
+
+As ops.py: names and arguments are those of the ops, and what the bindings do for CUDA tensors this
+does for CPU ones. Spatial dims must be such that one stride leads through all of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+
+import torch
+from torch import Tensor
+
+from .lib import check, library
+from .ops import _D, _I, _P, DTYPES, _ints, _ptr, _row_or_rows
+
+MEAN, SUM, NONE = range(3)
+_S = _I * 3  # Strides
+
+
+class HostLoss(ctypes.Structure):
+    """As in driver_loss.cpp."""
+
+    _fields_ = [(n, _I) for n in ("binary", "forward", "dtype")]
+    _fields_ += [("logits", _P), ("logits_at", _S)]
+    _fields_ += [(n, _I) for n in ("batch", "classes", "positions")]
+    _fields_ += [("target", _P), ("target_dtype", _I), ("target_at", _S)]
+    _fields_ += [(n, _P) for n in ("labels", "partner_labels", "weight", "weight_row")]
+    _fields_ += [("ignore_index", _I), ("class_weight", _P), ("pos_weight", _P)]
+    _fields_ += [("target_smoothing", _D), ("label_smoothing", _D), ("has_threshold", _I)]
+    _fields_ += [("threshold", _D), ("reduction", _I)]
+    _fields_ += [(n, _P) for n in ("row_losses", "element_losses", "loss", "count", "stats")]
+    _fields_ += [("ranks", _P), ("rank_planes", _I), ("grad_loss", _P), ("grad_loss_at", _S)]
+    _fields_ += [("grad", _P), ("grad_at", _S), ("divisor", _D)]
+
+
+def acc_of(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _position_stride(x: Tensor, first: int) -> int:
+    """The stride that leads through the dims from ``first`` on."""
+    steps = [(n, s) for n, s in zip(x.shape[first:], x.stride()[first:], strict=True) if n != 1]
+    step, below = steps[-1][1] if steps else 1, 1
+    for size, stride in reversed(steps):
+        assert stride == step * below, "positions with more than one stride"
+        below *= size
+    return step
+
+
+def _strides(x: Tensor, classes: bool = True) -> ctypes.Array:
+    """Of [B, K, d1…], or of [B, d1…]."""
+    if x.ndim == 0:
+        return _S(0, 0, 0)
+    return _S(x.stride(0), x.stride(1) if classes else 0, _position_stride(x, 1 + classes))
+
+
+class _Call:
+    """The arguments of a call, and the tensors that they point to."""
+
+    def __init__(self, logits, target, partner_labels, weight, class_weight, smoothing):
+        self.h = h = HostLoss(dtype=DTYPES.index(logits.dtype), logits=_ptr(logits))
+        h.logits_at = _strides(logits)
+        h.batch, h.classes = logits.shape[:2]
+        h.positions = math.prod(logits.shape[2:])
+        self.rows = (logits.shape[0], *logits.shape[2:])
+        self.acc = acc_of(logits)
+        self.keep = []
+        if partner_labels is None:
+            h.target, h.target_dtype = _ptr(target), DTYPES.index(target.dtype)
+            h.target_at = _strides(target)
+        else:
+            row, rows = _row_or_rows(weight)
+            self.keep = [target.contiguous(), partner_labels.contiguous(), row, rows]
+            h.labels, h.partner_labels, h.weight_row, h.weight = map(_ptr, self.keep)
+        h.class_weight = _ptr(class_weight)
+        h.target_smoothing = smoothing
+
+    def scratch(self, *shape, dtype=None) -> Tensor:
+        """Not zero: what is not written would be seen."""
+        return torch.full(shape, 7, dtype=dtype or self.acc)
+
+    def gradient(self, grad: Tensor, grad_loss: Tensor | None, classes: bool = False) -> None:
+        self.h.grad, self.h.grad_at = _ptr(grad), _strides(grad)
+        self.h.grad_loss = _ptr(grad_loss)
+        if grad_loss is not None:
+            self.h.grad_loss_at = _strides(grad_loss, classes)
+
+    def run(self) -> None:
+        check(library().host_loss(ctypes.byref(self.h)))
+
+
+# ------------------------------------------------------------------ cross-entropy
+
+
+def _cross_entropy(logits, target, partner, weight, class_weight, ignore, ts, ls, reduction):
+    call = _Call(logits, target, partner, weight, class_weight, ts)
+    call.h.ignore_index, call.h.label_smoothing, call.h.reduction = ignore, ls, reduction
+    return call
+
+
+def _loss_of(call, reduction, ranks):
+    h = call.h
+    rows = call.scratch(*call.rows) if reduction == NONE else None
+    loss = rows if reduction == NONE else call.scratch()
+    count = call.scratch()
+    found = call.scratch(2, *call.rows, dtype=torch.int32) if ranks else torch.empty(0).int()
+    h.forward, h.row_losses, h.count = 1, _ptr(rows), _ptr(count)
+    h.loss = None if reduction == NONE else _ptr(loss)
+    if ranks:
+        h.ranks, h.rank_planes = _ptr(found), 2
+    call.keep += [rows, loss, count, found]
+    return loss, count, found
+
+
+def soft_target_cross_entropy(logits, *arguments):
+    *options, reduction, ranks = arguments
+    call = _cross_entropy(logits, *options, reduction)
+    loss, count, found = _loss_of(call, reduction, ranks)
+    stats = call.scratch(3, *call.rows)
+    call.h.stats = _ptr(stats)
+    call.run()
+    return loss, stats, count, found
+
+
+def soft_target_cross_entropy_backward_into(grad, grad_loss, logits, stats, count, *options):
+    call = _cross_entropy(logits, *options)
+    call.h.stats, call.h.count = _ptr(stats), _ptr(count)
+    call.gradient(grad, grad_loss)
+    if grad.numel():
+        call.run()
+
+
+def soft_target_cross_entropy_backward(grad_loss, logits, *arguments):
+    grad = torch.empty_like(logits)
+    soft_target_cross_entropy_backward_into(grad, grad_loss, logits, *arguments)
+    return grad
+
+
+def soft_target_cross_entropy_backward_(grad_loss, logits, *arguments):
+    soft_target_cross_entropy_backward_into(logits, grad_loss, logits, *arguments)
+
+
+def soft_target_cross_entropy_grad(logits, *arguments):
+    *options, reduction, ranks = arguments
+    call = _cross_entropy(logits, *options, reduction)
+    loss, _, found = _loss_of(call, reduction, ranks)
+    grad = torch.empty_like(logits)
+    call.gradient(grad, None)
+    call.run()
+    return loss, grad, found
+
+
+def label_ranks(logits, labels, partner_labels):
+    other = labels if partner_labels is None else partner_labels
+    weight = torch.zeros(1, 2).expand(logits.shape[0], 2)
+    ignore = -(2**63)
+    call = _cross_entropy(logits, labels, other, weight, None, ignore, 0.0, 0.0, NONE)
+    call.h.forward, call.h.rank_planes = 1, 1 if partner_labels is None else 2
+    found = call.scratch(call.h.rank_planes, *call.rows, dtype=torch.int32)
+    call.h.ranks = _ptr(found)
+    call.run()
+    return found
+
+
+# ------------------------------------------------------------------ binary cross-entropy
+
+
+def _binary(logits, target, partner, weight, class_weight, pos, ts, threshold, reduction, sums):
+    call = _Call(logits, target, partner, weight, class_weight, ts)
+    h = call.h
+    h.binary, h.pos_weight, h.reduction = 1, _ptr(pos), reduction
+    h.has_threshold, h.threshold = threshold is not None, threshold or 0.0
+    h.divisor = 1.0
+    if reduction == MEAN:
+        h.divisor = logits.numel() / (logits.shape[1] if sums else 1) or float("nan")
+    return call
+
+
+def _binary_loss(call, logits, reduction, sums):
+    h = call.h
+    h.forward = 1
+    shape = () if reduction != NONE else call.rows if sums else tuple(logits.shape)
+    loss = call.scratch(*shape)
+    if reduction != NONE:
+        h.loss = _ptr(loss)
+    elif sums:
+        h.row_losses = _ptr(loss)
+    else:
+        h.element_losses = _ptr(loss)
+    return loss
+
+
+def soft_target_binary_cross_entropy(logits, *arguments):
+    call = _binary(logits, *arguments)
+    loss = _binary_loss(call, logits, *arguments[-2:])
+    call.run()
+    return loss
+
+
+def soft_target_binary_cross_entropy_backward_into(grad, grad_loss, logits, *arguments):
+    call = _binary(logits, *arguments)
+    call.gradient(grad, grad_loss, classes=grad_loss.ndim == logits.ndim)
+    if grad.numel():
+        call.run()
+
+
+def soft_target_binary_cross_entropy_backward(grad_loss, logits, *arguments):
+    grad = torch.empty_like(logits)
+    soft_target_binary_cross_entropy_backward_into(grad, grad_loss, logits, *arguments)
+    return grad
+
+
+def soft_target_binary_cross_entropy_backward_(grad_loss, logits, *arguments):
+    soft_target_binary_cross_entropy_backward_into(logits, grad_loss, logits, *arguments)
+
+
+def soft_target_binary_cross_entropy_grad(logits, *arguments):
+    call = _binary(logits, *arguments)
+    loss = _binary_loss(call, logits, *arguments[-2:])
+    grad = torch.empty_like(logits)
+    call.gradient(grad, None)
+    call.run()
+    return loss, grad
+
+
+# ------------------------------------------------------------------ scale_
+
+
+def scale_(x, factor):
+    sizes, strides = _ints(x.shape[1:]), _ints(x.stride()[1:])
+    ints = [_I(v) for v in (x.shape[0], x.stride(0), x.ndim - 1)]
+    dtype = _I(DTYPES.index(x.dtype))
+    check(library().host_scale(dtype, _P(_ptr(x)), _P(_ptr(factor)), *ints, sizes, strides))

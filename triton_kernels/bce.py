@@ -1,0 +1,255 @@
+"""Binary cross-entropy with soft labels, dense or sparse, and its gradient: one sweep each.
+
+    loss = w_c ((1 - t) x + (1 + (q_c - 1) t) softplus(-x))
+    d loss / d x = w_c ((1 - t) - (1 + (q_c - 1) t) σ(-x))
+
+Fused: the target (dense or two labels with weights), the threshold, class and positive weights,
+the sum. Read per element: the logit, and a dense target; a sparse one has at most four values in a
+row. Written: the gradient where it is asked for (over the logits too), and one sum per program.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import common
+from .common import float_scalar, weighted
+from .loss import MEAN, NONE
+from .rows import (
+    CHANGING,
+    acc_dtype,
+    at_classes,
+    gradient_step,
+    label_args,
+    program_rows,
+    row_pointers,
+    row_weights,
+    rows_of,
+    scalars,
+    tile_classes,
+)
+
+
+@triton.jit
+def _thresholded(t, threshold, THRESHOLD: tl.constexpr):
+    if THRESHOLD:
+        t = tl.where(t > threshold, 1.0, 0.0).to(t.dtype)
+    return t
+
+
+@triton.jit
+def _softplus(x):
+    """softplus(-x) = log(1 + e) + max(-x, 0) with e = exp(-|x|), and e."""
+    e = tl.exp(-tl.abs(x))
+    u = 1 + e
+    # What the rounding of 1 + e took from e is put back to first order.
+    return tl.log(u) - ((u - 1) - e) / u + tl.where(x < 0, -x, 0.0), e
+
+
+@triton.jit(do_not_specialize=[*CHANGING, "threshold", "divisor"])
+def bce_kernel(
+    sums,  # [programs] if not ROWS, else [parts, R]; or None
+    values,  # [B, K, …]: the loss of each element, or None
+    grad,  # [B, K, …], may be the logits; or None
+    grad_loss,  # [R] a step apart, or [B, K, …] if ELEMENTS; None for one
+    step,
+    divisor,  # of the gradient
+    logits,
+    target,
+    partner_labels,
+    weight,
+    weight_strides,
+    w0,
+    w1,
+    class_weight,  # [K] or None
+    pos_weight,  # [K] or None
+    on,
+    off,
+    threshold,
+    R,
+    per_sample,
+    k_units,
+    i_units,
+    sizes,
+    x_strides,
+    t_strides,
+    v_strides,
+    d_strides,
+    g_strides,
+    DENSE: tl.constexpr,
+    THRESHOLD: tl.constexpr,
+    ROWS: tl.constexpr,
+    ELEMENTS: tl.constexpr,
+    CLASS_FAST: tl.constexpr,
+    ALIGN: tl.constexpr,
+    WIDE: tl.constexpr,
+    U: tl.constexpr,
+    KW: tl.constexpr,
+    SB: tl.constexpr,
+):
+    dtype: tl.constexpr = logits.dtype.element_ty
+    acc: tl.constexpr = tl.float64 if dtype == tl.float64 else tl.float32
+    K = k_units * ALIGN if CLASS_FAST else k_units
+    parts = tl.cdiv(K, U * KW)
+    program = tl.program_id(0)
+    outer, i, rows, ok = program_rows(program // parts, i_units, CLASS_FAST, ALIGN, WIDE, SB)
+    k = program % parts * (U * KW) + tile_classes(U, KW)
+    valid = (k < K) & ok[None, None, :]
+    x_rows = row_pointers(logits, x_strides, outer, i, sizes, CLASS_FAST, ALIGN)
+    x_at = at_classes(x_rows, x_strides, k, CLASS_FAST, ALIGN)
+    x = tl.load(x_at, mask=valid, other=0).to(acc)
+    threshold = float_scalar(threshold, acc)
+
+    # 1. The target.
+    if DENSE:
+        t_rows = row_pointers(target, t_strides, outer, i, sizes, CLASS_FAST, ALIGN)
+        t_at = at_classes(t_rows, t_strides, k, CLASS_FAST, ALIGN)
+        t = tl.load(t_at, mask=valid, other=0).to(acc)
+        t = _thresholded(t, threshold, THRESHOLD)
+    else:
+        y0 = tl.load(target + rows, mask=ok, other=0)
+        y1 = tl.load(partner_labels + rows, mask=ok, other=0)
+        own, other = row_weights(weight, weight_strides, w0, w1, rows, ok, per_sample, acc)
+        hit = float_scalar(on, acc)
+        miss = float_scalar(off, acc)
+        both = _thresholded(weighted(own, hit) + weighted(other, hit), threshold, THRESHOLD)
+        first = _thresholded(weighted(own, hit) + weighted(other, miss), threshold, THRESHOLD)
+        second = _thresholded(weighted(own, miss) + weighted(other, hit), threshold, THRESHOLD)
+        none = _thresholded(weighted(own, miss) + weighted(other, miss), threshold, THRESHOLD)
+        is0 = k == y0[None, None, :]
+        is1 = k == y1[None, None, :]
+        of0 = tl.where(is1, both[None, None, :], first[None, None, :])
+        of1 = tl.where(is1, second[None, None, :], none[None, None, :])
+        # Labels outside [0, K) poison their row.
+        known = (y0 >= 0) & (y0 < K) & (y1 >= 0) & (y1 < K)
+        t = tl.where(known[None, None, :], tl.where(is0, of0, of1), float("nan"))
+    w = tl.full((), 1.0, acc)
+    positive = tl.full((), 1.0, acc)
+    if class_weight is not None:
+        w = tl.load(class_weight + k, mask=k < K, other=0)
+    if pos_weight is not None:
+        positive = 1 + (tl.load(pos_weight + k, mask=k < K, other=0) - 1) * t
+    softplus, e = _softplus(x)
+
+    # 2. The loss.
+    if sums is not None or values is not None:
+        value = tl.where(valid, w * ((1 - t) * x + positive * softplus), 0.0)
+        if values is not None:
+            v_rows = row_pointers(values, v_strides, outer, i, sizes, CLASS_FAST, ALIGN)
+            tl.store(at_classes(v_rows, v_strides, k, CLASS_FAST, ALIGN), value, mask=valid)
+        if sums is not None:
+            of_rows = tl.sum(tl.sum(value, 0), 0)
+            if ROWS:
+                at = sums + (program % parts).to(tl.int64) * R + rows
+                tl.store(at, of_rows, mask=ok)
+            else:
+                tl.store(sums + program, tl.sum(of_rows, 0))
+
+    # 3. The gradient.
+    if grad is not None:
+        scale = tl.full((), 1.0, acc)
+        if ELEMENTS:
+            g_rows = row_pointers(grad_loss, g_strides, outer, i, sizes, CLASS_FAST, ALIGN)
+            g_at = at_classes(g_rows, g_strides, k, CLASS_FAST, ALIGN)
+            scale = tl.load(g_at, mask=valid, other=0)
+        elif grad_loss is not None:
+            scale = tl.load(grad_loss + rows * step, mask=ok, other=0)[None, None, :]
+        scale = scale / divisor.to(acc)
+        sigmoid = tl.where(x >= 0, e, 1.0) / (1 + e)  # σ(-x)
+        d_rows = row_pointers(grad, d_strides, outer, i, sizes, CLASS_FAST, ALIGN)
+        d_at = at_classes(d_rows, d_strides, k, CLASS_FAST, ALIGN)
+        entry = scale * (w * ((1 - t) - positive * sigmoid))
+        tl.store(d_at, entry.to(grad.dtype.element_ty), mask=valid)
+
+
+def _launch(
+    logits: Tensor,
+    target: Tensor,
+    partner_labels: Tensor | None,
+    weight: Tensor | None,
+    class_weight: Tensor | None,
+    pos_weight: Tensor | None,
+    target_smoothing: float,
+    target_threshold: float | None,
+    reduction: int,
+    sum_classes: bool,
+    *,
+    loss: bool = False,
+    grad: Tensor | None = None,
+    grad_loss: Tensor | None = None,
+) -> Tensor | None:
+    """The ``loss`` if asked for; the gradient into ``grad``, which may be the logits."""
+    acc, dense = acc_dtype(logits), partner_labels is None
+    shape = (logits.shape[0], *logits.shape[2:])
+    elements = reduction == NONE and not sum_classes
+    values = logits.new_empty(logits.shape, dtype=acc) if loss and elements else None
+    g_elements = elements and grad_loss is not None
+    placed = {
+        "t": target if dense else None,
+        "v": values,
+        "d": grad,
+        "g": grad_loss if g_elements else None,
+    }
+    there = [t for t in placed.values() if t is not None]
+    rows = rows_of(logits, *there)
+    x_strides, *others = rows.strides
+    strides = [others.pop(0) if t is not None else () for t in placed.values()]
+    tile = rows.tile(logits.itemsize, 2)
+    parts = triton.cdiv(rows.classes, tile["U"] * tile["KW"])
+    programs = rows.blocks(tile) * parts
+    by_row = reduction == NONE and sum_classes
+    sums = None
+    if loss and not elements:
+        sums = logits.new_empty((parts, *shape) if by_row else programs, dtype=acc)
+    count = rows.count * (1 if sum_classes else rows.classes)
+    step = 0
+    if grad_loss is not None and not g_elements:
+        grad_loss, step = gradient_step(grad_loss)
+    off = target_smoothing / max(rows.classes, 1)
+    on = 1.0 - target_smoothing + off
+    common.launch(
+        bce_kernel,
+        programs,
+        logits.device,
+        *(sums, values, grad, grad_loss, step, count if reduction == MEAN else 1, logits),
+        *(*label_args(target, partner_labels, weight), class_weight, pos_weight),
+        *scalars(acc, on, off, target_threshold or 0.0),
+        *(*rows.layout, x_strides, *strides),
+        DENSE=dense,
+        THRESHOLD=target_threshold is not None,
+        ROWS=by_row,
+        ELEMENTS=g_elements,
+        **rows.flags,
+        **tile,
+        # A threshold sees products and sum rounded apart, as in eager PyTorch.
+        enable_fp_fusion=dense or target_threshold is None,
+    )
+    if sums is None:
+        return values
+    if by_row:
+        return sums.sum(0)
+    return sums.sum() / count if reduction == MEAN else sums.sum()
+
+
+def soft_target_binary_cross_entropy(logits: Tensor, *arguments) -> Tensor:
+    return _launch(logits, *arguments, loss=True)
+
+
+def soft_target_binary_cross_entropy_grad(logits: Tensor, *arguments) -> tuple[Tensor, Tensor]:
+    grad = torch.empty_like(logits)
+    return _launch(logits, *arguments, loss=True, grad=grad), grad
+
+
+def soft_target_binary_cross_entropy_backward(
+    grad_loss: Tensor, logits: Tensor, *arguments
+) -> Tensor:
+    grad = torch.empty_like(logits)
+    _launch(logits, *arguments, grad=grad, grad_loss=grad_loss)
+    return grad
+
+
+def soft_target_binary_cross_entropy_backward_(
+    grad_loss: Tensor, logits: Tensor, *arguments
+) -> None:
+    _launch(logits, *arguments, grad=logits, grad_loss=grad_loss)

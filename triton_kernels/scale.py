@@ -1,0 +1,57 @@
+"""scale_: x *= factor, where nothing is read or written if the factor is exactly one.
+
+Scales a gradient that was made in the forward: most often the upstream gradient is one, which only
+the device knows.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import common
+from .common import elements_of, offset_of
+
+_BLOCK = 2048
+
+
+@triton.jit(do_not_specialize=["units"])
+def scale_kernel(
+    x,
+    factor,  # []
+    units,  # elements of x, in units of ALIGN
+    sizes,
+    strides,
+    ALIGN: tl.constexpr,
+    WIDE: tl.constexpr,
+    FLAT: tl.constexpr,
+    NDIM: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    by = tl.load(factor)
+    if by != 1:
+        numel = elements_of(units, ALIGN, WIDE)
+        block = tl.program_id(0)
+        if WIDE:
+            block = block.to(tl.int64)
+        e = block * BLOCK + tl.arange(0, BLOCK)
+        at = x + offset_of(e, sizes, strides, FLAT, NDIM)
+        value = tl.load(at, mask=e < numel, other=0).to(by.dtype) * by
+        tl.store(at, value.to(x.dtype.element_ty), mask=e < numel)
+
+
+def scale_(x: Tensor, factor: Tensor) -> None:
+    batch = x.unsqueeze(0)  # one sample, whose layout covers all dims
+    layout = common.make_layout(batch, batch, {})
+    align = common.alignment(layout.numel) if layout.flat else 1
+    common.launch(
+        scale_kernel,
+        triton.cdiv(x.numel(), _BLOCK),
+        x.device,
+        *(x, factor, layout.numel // align, layout.sizes, layout.dst_strides),
+        ALIGN=align,
+        WIDE=layout.numel >= common.WIDE_FROM,
+        FLAT=layout.flat,
+        NDIM=len(layout.sizes),
+        BLOCK=_BLOCK,
+        num_warps=4,
+    )
