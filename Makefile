@@ -1,16 +1,19 @@
 # Each target first makes .venv and builds the package where needed (tools/setup_env.py).
 #
-#   make test    everything is tested        make bench   times the ops against eager PyTorch
+#   make test    everything is tested        make bench   times the ops beside their peers
 #   make demo    trains on real images       make env     what is built, and what runs where
 #   make lint    checks style and types      make clean   removes everything that make made
 #   make fuzz    random inputs, 30 minutes   make kernels reads the compiled CUDA kernels
 #   make gpu     proves and times everything on a machine with a GPU
+#   make bench-full      all dtypes, layouts and sizes      make report   pages and README tables
+#   make instructions    counts the CPU kernels' instructions, beside the recorded counts
 #
 #   PYTHON=python3        a Python that has PyTorch keeps it; otherwise one is downloaded
 #   TORCH=torch==2.13.0   what to download
 #   ARGS=                 passed on to pytest, the demo, the benchmarks, ...
 #   JOBS=2                processes that run the tests; default: one for each core, up to 8
 #   OUT=                  where make gpu leaves what it finds
+#   JSON=                 the file of make bench and make report
 #   VERBOSE=1             shows compiler commands and warnings
 #   FUSED_MIXUP_CUDA, TORCH_CUDA_ARCH_LIST, MAX_JOBS, DEBUG, CUDA_HOME, CXX: see setup.py
 
@@ -22,7 +25,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test lint format demo bench env clean fuzz kernels gpu lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test lint format demo bench bench-full report instructions env clean fuzz kernels gpu lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -55,8 +58,20 @@ gpu: set-up-build-test-triton-bench
 demo: set-up-build-triton-demo
 	$(RUN) -m examples.demo $(ARGS)
 
+JSON ?= build/benchmarks.json
+
 bench: set-up-build-triton-bench
-	$(RUN) -m benchmarks.run $(ARGS)
+	$(RUN) -m benchmarks.run --json $(JSON) $(ARGS)
+
+bench-full: set-up-build-triton-bench
+	$(RUN) -m benchmarks.run --full --json $(JSON) $(ARGS)
+
+# ARGS="--readme README.md --picture docs/speed.png" writes the README's tables too.
+report: set-up-build-bench
+	$(RUN) -m benchmarks.report $(JSON) -o build/report $(ARGS)
+
+instructions: set-up-build
+	$(RUN) -m benchmarks.instructions $(ARGS)
 
 env: set-up-build-triton
 	$(RUN) -m fused_mixup.env

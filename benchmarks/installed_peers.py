@@ -1,7 +1,8 @@
-"""The real timm and torchvision, where they are installed: for benchmarks and for tests.
+"""The real peers, where they are installed: for benchmarks and for tests.
 
-Pure Python of theirs is all that is compared with. Where torchvision's own binary does not fit this
-PyTorch, the operators that its import asks for are declared without an implementation.
+Pure Python of timm and torchvision is all that is compared with. Where torchvision's own binary
+does not fit this PyTorch, the operators that its import asks for are declared without an
+implementation.
 """
 
 from __future__ import annotations
@@ -51,3 +52,25 @@ def _declare_missing_operators(folder: pathlib.Path, library: torch.library.Libr
     text = (folder / "_meta_registrations.py").read_text(encoding="utf-8")
     for name in sorted(set(re.findall(r'"torchvision::(\w+)"', text))):
         library.define(name + "() -> ()")
+
+
+def kornia() -> ModuleType | str:
+    """kornia.augmentation, or why it cannot be had."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import kornia.augmentation
+    except ImportError as error:
+        return f"Kornia cannot be imported ({error}); pip install kornia"
+    return kornia.augmentation
+
+
+def liger(device: str) -> type | str:
+    """Liger-Kernel's fused cross-entropy, or why it cannot be had."""
+    if device != "cuda":
+        return "Liger-Kernel's Triton kernels need a GPU"
+    try:
+        from liger_kernel.transformers import LigerCrossEntropyLoss
+    except ImportError as error:
+        return f"Liger-Kernel cannot be imported ({error}); pip install liger-kernel"
+    return LigerCrossEntropyLoss

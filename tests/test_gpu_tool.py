@@ -116,13 +116,18 @@ def test_shards_are_all_tests_once():
 
 REPORT = {
     "copy_gb_per_s": 4200.0,
+    "settings": {"device": "cuda"},
+    "failed": {},
+    "not_measured": [],
     "results": [
         {
             "case": "mix_ flip",
-            "times": {"ours": {"median_ms": 0.15}},
-            "ratio": {"timm's lines": 4.5},
-            "share_of_floor": 0.96,
-            "goals": {"floor": 0.95, "timm's lines": 4.2},
+            "goals": ["cuda flip"],
+            "providers": {
+                "ours": {"median_ms": 0.15, "share_of_floor": 0.96, "extra_mib": 0.0},
+                "timm's lines": {"median_ms": 0.675},
+                "torch.compile": {"median_ms": 0.3},
+            },
         }
     ],
 }
@@ -137,10 +142,16 @@ def test_figures_of_the_benchmarks(tmp_path):
     passed, detail = gpu_stages.read_benchmarks([Done(0, "")], path)
     assert passed and detail == "1 cases, copy 4200 GB/s, mix_ flip: 96% of the floor"
     text = gpu_stages.figures(path)
-    assert text == "mix_ flip: 150.0 µs, floor 0.96 (goal 0.95), timm's lines 4.5× (goal 4.2)"
+    assert text.startswith(
+        "mix_ flip: 150.0 µs, floor 0.96, timm's lines 4.5×, torch.compile 2.0× (missed: ≥ 95% of"
+    )
+    assert "≥ 4.2× timm's lines" in text
     path.write_text(json.dumps({**REPORT, "not_measured": ["loss"]}))
     passed, detail = gpu_stages.read_benchmarks([Done(3, "")], path)
     assert not passed and "not measured: loss" in detail
+    path.write_text(json.dumps({**REPORT, "failed": {"mix_": "differs"}}))
+    passed, detail = gpu_stages.read_benchmarks([Done(1, "")], path)
+    assert not passed and "failed: mix_" in detail
     path.write_text(path.read_text()[:50])
     assert gpu_stages.figures(path) == ""
 

@@ -18,11 +18,15 @@ from xml.etree import ElementTree
 
 from gpu_run import ROOT, Done, Stage
 
+sys.path.append(str(ROOT))
+from benchmarks.goals import judge
+
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 NAMES = ("environment", "tests", *TOOLS, "benchmarks")
 # Files of tests, by how their names begin, of the build and of kernels compiled without a GPU:
 # `make test` runs them on any machine.
 HOST_ONLY = (
+    "test_bench",
     "test_build",
     "test_cpu_sanitizers",
     "test_cuda_build",
@@ -86,9 +90,9 @@ def stages(gpu: dict, out: Path, scratch: Path) -> list[list[Stage]]:
     )
     benchmarks = Stage(
         "benchmarks",
-        [[*python, *"-m benchmarks.run --device cuda --seconds 1 --budget {seconds}".split()]],
+        [[*python, *"-m benchmarks.run --device cuda --seconds 0.3 --budget {seconds}".split()]],
         "benchmarks.log",
-        170,
+        240,
         read=lambda done: read_benchmarks(done, out / "benchmarks.json"),
         env=env,
         leaves=("benchmarks.json",),
@@ -248,13 +252,18 @@ def read_benchmarks(done: list[Done], path: Path) -> tuple[bool, str]:
     if not path.exists():
         return by_last_line(done[0])
     report = json.loads(path.read_text(encoding="utf-8"))
-    detail = f"{len(report['results'])} cases, copy {report['copy_gb_per_s']:.0f} GB/s"
-    first = next((r for r in report["results"] if "share_of_floor" in r), None)
+    detail = f"{len(report['results'])} cases"
+    if report["copy_gb_per_s"]:
+        detail += f", copy {report['copy_gb_per_s']:.0f} GB/s"
+    first = next((r for r in report["results"] if "share_of_floor" in r["providers"]["ours"]), None)
     if first:
-        detail += f", {first['case']}: {first['share_of_floor']:.0%} of the floor"
-    absent = report.get("not_measured", [])
+        detail += (
+            f", {first['case']}: {first['providers']['ours']['share_of_floor']:.0%} of the floor"
+        )
+    failed, absent = report["failed"], report["not_measured"]
+    detail += f"; failed: {', '.join(failed)}" if failed else ""
     detail += f"; not measured: {', '.join(absent)}" if absent else ""
-    return done[0].status == 0 and not absent, detail
+    return done[0].status == 0 and not absent and not failed, detail
 
 
 def by_last_line(done: Done) -> tuple[bool, str]:
@@ -270,16 +279,22 @@ def figures(path: Path) -> str:
         report = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return ""
+    goals: dict[str, list[str]] = {}
+    for goal in judge(report):
+        if goal["case"] is not None:
+            wants = [part["want"] for part in goal["parts"]]
+            goals.setdefault(goal["case"], []).append(f"{goal['verdict']}: {', '.join(wants)}")
     lines = []
     for r in report["results"]:
-        goals = r.get("goals", {})
-
-        def against(key: str, text: str, goals: dict = goals) -> str:
-            return f"{text} (goal {goals[key]:g})" if key in goals else text
-
-        parts = [against("us", f"{r['times']['ours']['median_ms'] * 1e3:.1f} µs")]
-        if "share_of_floor" in r:
-            parts.append(against("floor", f"floor {r['share_of_floor']:.2f}"))
-        parts += [against(name, f"{name} {ratio:.1f}×") for name, ratio in r["ratio"].items()]
-        lines.append(f"{r['case']}: {', '.join(parts)}")
+        ours = r["providers"]["ours"]
+        parts = [f"{ours['median_ms'] * 1e3:.1f} µs"]
+        if "share_of_floor" in ours:
+            parts.append(f"floor {ours['share_of_floor']:.2f}")
+        parts += [
+            f"{name} {figures['median_ms'] / ours['median_ms']:.1f}×"
+            for name, figures in r["providers"].items()
+            if name != "ours"
+        ]
+        said = "".join(f" ({text})" for text in goals.get(r["case"], ()))
+        lines.append(f"{r['case']}: {', '.join(parts)}{said}")
     return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""Maps of labels, the binary loss, and the last layer with its loss, targets built on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+
+import fused_mixup as fm
+from fused_mixup import MixedTarget, MixPlan
+
+from ..registry import OURS_TRITON, Case, Provider, Work
+from ..sides import LAM, SMOOTHING, ours
+from ..timing import rotated
+from .losses import dense_target
+
+Gradients = Callable[[torch.Tensor], torch.Tensor]
+CLOSE = (1e-4, 1e-5)  # of the gradient of a sum
+
+
+def _gradient(loss: Gradients) -> Gradients:
+    return lambda z: torch.autograd.grad(loss(z), z)[0]
+
+
+def _work(case: Case, device: str, fused: Gradients, others: dict[str, Gradients]) -> Work:
+    """The mean's gradient is one part in many of the sum's: compared as that of the sum."""
+    zs = rotated(lambda: torch.randn(case.shape, device=device).to(case.dtype).requires_grad_())
+    rows = zs[0].numel() // case.shape[1]
+    providers = ours(_gradient(fused), device, CLOSE)
+    providers |= {name: Provider(_gradient(loss), CLOSE) for name, loss in others.items()}
+    truth = _gradient(next(iter(others.values())))
+    size = zs[0].numel() * zs[0].element_size()
+    return Work(
+        zs,
+        providers,
+        lambda z: truth(z.detach().double().requires_grad_()).float() * rows,
+        size,
+        size,
+        compared=lambda gradient: gradient.float() * rows,
+    )
+
+
+def segmentation(case: Case, device: str) -> Work:
+    """Every pixel has a label of its own, and its image's λ."""
+    batch_size, num_classes, *size = case.shape
+    labels = torch.randint(0, num_classes, (batch_size, *size), device=device)
+    plan = MixPlan.uniform(batch_size, "flip", LAM)
+
+    def fused(z: torch.Tensor) -> torch.Tensor:
+        target = MixedTarget.from_labels(labels, plan, num_classes, SMOOTHING)
+        return fm.soft_target_cross_entropy(z, target)
+
+    def one_hot(y: torch.Tensor) -> torch.Tensor:
+        off = SMOOTHING / num_classes
+        empty = torch.full(case.shape, off, device=device)
+        return empty.scatter_(1, y.unsqueeze(1), 1.0 - SMOOTHING + off)
+
+    def eager(z: torch.Tensor) -> torch.Tensor:
+        target = one_hot(labels) * LAM + one_hot(labels.flip(0)) * (1.0 - LAM)
+        return torch.sum(-target.to(z.dtype) * F.log_softmax(z, dim=1), dim=1).mean()
+
+    def builtin(z: torch.Tensor) -> torch.Tensor:
+        target = one_hot(labels) * LAM + one_hot(labels.flip(0)) * (1.0 - LAM)
+        return F.cross_entropy(z, target.to(z.dtype))
+
+    return _work(case, device, fused, {"timm's lines": eager, "F.cross_entropy": builtin})
+
+
+def binary(case: Case, device: str) -> Work:
+    batch_size, num_classes = case.shape
+    labels = torch.randint(0, num_classes, (batch_size,), device=device)
+    plan = MixPlan.uniform(batch_size, "flip", LAM)
+
+    def fused(z: torch.Tensor) -> torch.Tensor:
+        target = MixedTarget.from_labels(labels, plan, num_classes, SMOOTHING)
+        return fm.soft_target_binary_cross_entropy(z, target, sum_classes=True)
+
+    def timm(z: torch.Tensor) -> torch.Tensor:  # BinaryCrossEntropy(sum_classes=True)
+        target = dense_target(labels, num_classes).to(z.dtype)
+        loss = F.binary_cross_entropy_with_logits(z, target, reduction="none")
+        return loss.sum(-1).mean()
+
+    return _work(case, device, fused, {"timm": timm})
+
+
+def linear(case: Case, device: str) -> Work:
+    """The last layer too: no [B, K] is held, where two steps hold several."""
+    batch_size, features, num_classes = case.shape
+    labels = torch.randint(0, num_classes, (batch_size,), device=device)
+    plan = MixPlan.uniform(batch_size, "flip", LAM)
+    weight = (torch.randn(num_classes, features, device=device) / 32).requires_grad_()
+    xs = [torch.randn(batch_size, features, device=device).requires_grad_()]
+
+    def fused(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        target = MixedTarget.from_labels(labels, plan, num_classes)
+        loss = fm.linear_soft_target_cross_entropy(x, weight, None, target)
+        return torch.autograd.grad(loss, (x, weight))
+
+    def two_steps(x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # with timm's SoftTarget…
+        off = F.one_hot(labels, num_classes).float()
+        target = off * LAM + off.flip(0) * (1.0 - LAM)
+        loss = torch.sum(-target * F.log_softmax(F.linear(x, weight), -1), -1).mean()
+        return torch.autograd.grad(loss, (x, weight))
+
+    def kept(gradients: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return torch.cat([g[:64].flatten() for g in gradients]) * batch_size
+
+    providers = ours(fused, device, CLOSE)
+    providers["timm's lines"] = Provider(two_steps, CLOSE)
+    return Work(xs, providers, lambda x: kept(two_steps(x)), compared=kept)
+
+
+def cases(device: str) -> Iterator[Case]:
+    single, fwd_bwd = torch.float32, "fwd+bwd"
+    dtype = single if device == "cpu" else torch.bfloat16
+    eager = (OURS_TRITON, "timm's lines", "F.cross_entropy")
+    goals = ("cpu segmentation",) if device == "cpu" else ()
+    shape = (8, 21, 256, 256)
+    op = "soft_target_cross_entropy"
+    yield Case(op, f"{fwd_bwd}, maps", shape, dtype, segmentation, "maps", eager, goals=goals)
+    goals = ("cpu binary",) if device == "cpu" else ()
+    op, shape = "soft_target_binary_cross_entropy", (256, 21843)
+    yield Case(op, fwd_bwd, shape, dtype, binary, "binary", (OURS_TRITON, "timm"), goals=goals)
+    goals = ("cpu linear",) if device == "cpu" else ()
+    op, shape = "linear_soft_target_cross_entropy", (512, 1024, 100_000)
+    beside = (OURS_TRITON, "timm's lines")
+    yield Case(op, fwd_bwd, shape, single, linear, "linear", beside, goals=goals, full=True)

@@ -1,0 +1,41 @@
+"""Options of the suite, and where its figures go: one JSON line for each turn of a provider.
+
+Lines are written as they come, so that a run that is cut off has lost nothing but its last case.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cases", "benchmarks of fused_mixup")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    group.addoption("--bench-device", choices=["cpu", "cuda"], default=default)
+    group.addoption("--bench-full", action="store_true", help="all cases, not the usual ones alone")
+    group.addoption("--bench-only", default="", help="cases whose name has this in it")
+    group.addoption("--bench-group", default="", help="cases of this group")
+    group.addoption("--bench-seconds", type=float, default=1.0, help="time for each provider")
+    group.addoption("--bench-until", type=float, default=math.inf, help="seconds since 1970")
+    group.addoption("--bench-out", type=Path, default=None, help="append JSON lines to this file")
+
+
+@pytest.fixture(scope="session")
+def record(request: pytest.FixtureRequest) -> Iterator[Callable[[dict], None]]:
+    path = request.config.getoption("--bench-out")
+    if path is None:
+        yield lambda line: None
+        return
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(line: dict) -> None:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+
+        yield write

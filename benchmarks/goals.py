@@ -1,0 +1,153 @@
+"""The goals, as numbers: what each case is held to, with the text that states it.
+
+A goal is reached where *all* its ``wants`` hold. ``against`` is the name of a provider, whose time
+over ours must be at least ``least``; or "floor", for the share of the copy floor; or "us", for
+microseconds at most; or "above us", for microseconds above a bare launch at most; or "MiB", for
+extra memory at most. A goal that no measured case carries is listed as not measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AT_MOST = ("us", "above us", "MiB")
+BARE = "bare launch"
+
+
+@dataclass(frozen=True)
+class Want:
+    against: str
+    number: float
+
+    @property
+    def text(self) -> str:
+        if self.against == "floor":
+            return f"≥ {self.number:.0%} of the copy floor"
+        if self.against == "us":
+            return f"≤ {self.number:g} µs"
+        if self.against == "above us":
+            return f"≤ {self.number:g} µs above a {BARE}"
+        if self.against == "MiB":
+            return f"≤ {self.number:g} MiB beside it"
+        return f"≥ {self.number:g}× {self.against}"
+
+
+@dataclass(frozen=True)
+class Goal:
+    device: str  # "cpu": 2 cores; "cuda": a GPU of the H200's class
+    text: str
+    wants: tuple[Want, ...]
+
+
+def _goal(device: str, text: str, **wants: float) -> Goal:
+    names = {
+        "timm_lines": "timm's lines",
+        "elem_lines": "timm's elem lines",
+        "torchvision_lines": "torchvision's lines",
+        "compiled": "torch.compile",
+        "copy": "copy of N",
+        "flip": "mix_ flip",
+        "above_us": "above us",
+        "mib": "MiB",
+        "liger": "Liger-Kernel",
+        "loader": "timm's loader and mixer",
+    }
+    return Goal(device, text, tuple(Want(names.get(k, k), v) for k, v in wants.items()))
+
+
+GOALS: dict[str, Goal] = {
+    "cpu flip": _goal("cpu", "mix_ flip", timm_lines=15, copy=1.2),
+    "cpu permutation": _goal("cpu", "mix_ random permutation", flip=0.8),
+    "cpu cutmix timm": _goal("cpu", "CutMix batch, timm's", timm_lines=15),
+    "cpu cutmix torchvision": _goal("cpu", "CutMix batch, torchvision's", torchvision_lines=25),
+    "cpu elem": _goal("cpu", "per-sample mode", elem_lines=12),
+    "cpu normalise": _goal("cpu", "uint8 → normalise → mix → bf16 → channels_last", eager=25),
+    "cpu collate": _goal("cpu", "FastCollateMixup, 64 uint8 images", timm=8),
+    "cpu cross-entropy": _goal(
+        "cpu", "sparse cross-entropy forward and backward, 256×21843", timm_lines=8
+    ),
+    "cpu hard labels": _goal(
+        "cpu", "cross-entropy with λ = 1 and ε = 0, 256×21843", **{"F.cross_entropy": 1.5}
+    ),
+    "cpu segmentation": _goal(
+        "cpu", "cross-entropy of maps forward and backward, 8×21×256²", timm_lines=6
+    ),
+    "cpu linear": _goal("cpu", "linear and loss, 512×1024→100,000", timm_lines=1),
+    "cpu binary": _goal("cpu", "binary cross-entropy forward and backward, 256×21843", timm=12),
+    "cuda flip": _goal(
+        "cuda", "mix_ flip, bf16, 1024×3×224²", floor=0.95, timm_lines=4.2, compiled=2.2, mib=1
+    ),
+    "cuda permutation 256": _goal("cuda", "mix_ random permutation, B = 256", floor=0.92),
+    "cuda permutation 1024": _goal("cuda", "mix_ random permutation, B = 1024", floor=0.86),
+    "cuda cutmix": _goal("cuda", "CutMix, r = 0.25", floor=0.75, timm_lines=3.8),
+    "cuda elem": _goal("cuda", "per-sample mode, B = 256", elem_lines=60),
+    "cuda normalise": _goal("cuda", "uint8 → … → bf16, same layout", floor=0.88, loader=8),
+    "cuda normalise layout": _goal("cuda", "uint8 → … → bf16, changed layout", floor=0.8, loader=8),
+    # The share is of 2N: the gradient made in the forward.
+    "cuda cross-entropy 65536×1000": _goal(
+        "cuda", "sparse cross-entropy, 65536×1000", floor=0.83, timm_lines=5, compiled=1.4
+    ),
+    "cuda cross-entropy 16384×21841": _goal(
+        "cuda", "sparse cross-entropy, 16384×21841", floor=0.9, timm_lines=5, compiled=1.4
+    ),
+    "cuda cross-entropy 8192×131072": _goal(
+        "cuda", "sparse cross-entropy, 8192×131072", floor=0.88, timm_lines=5, compiled=1.4
+    ),
+    "cuda hard labels": _goal("cuda", "cross-entropy with λ = 1 and ε = 0", liger=1.8),
+    "cuda launch-bound": _goal(
+        "cuda", "cross-entropy 1024×1000, called from Python", us=25, timm_lines=5
+    ),
+    "cuda launch-bound graph": _goal("cuda", "cross-entropy 1024×1000, in a CUDA graph", us=8),
+    "cuda draw": _goal("cuda", "drawing a plan on the device", us=3),
+    "cuda host op": _goal("cuda", "host cost of one op call", above_us=4),
+    "cuda host both": _goal("cuda", "host cost of forward and backward", above_us=12),
+}
+
+
+def figure(want: Want, row: dict) -> float | None:
+    """What a row of the results has for ``want``, or None where that was not measured."""
+    providers = row["providers"]
+    ours = providers.get("ours")
+    if ours is None:
+        return None
+    if want.against == "floor":
+        return ours.get("share_of_floor")
+    if want.against == "us":
+        return ours["median_ms"] * 1e3
+    if want.against == "MiB":
+        return ours.get("extra_mib")
+    against = BARE if want.against == "above us" else want.against
+    if against not in providers:
+        return None
+    if want.against == "above us":
+        return (ours["median_ms"] - providers[against]["median_ms"]) * 1e3
+    return providers[against]["median_ms"] / ours["median_ms"]
+
+
+def judge(report: dict) -> list[dict]:
+    """Each goal of the run's device with its figures: reached, missed or not measured.
+
+    Where several rows carry a goal, all must reach it; a row is quoted for each.
+    """
+    found: list[dict] = []
+    for name, goal in GOALS.items():
+        if goal.device != report["settings"]["device"]:
+            continue
+        rows = [row for row in report["results"] if name in row["goals"]]
+        for row in rows or [None]:
+            parts, verdicts = [], []
+            for want in goal.wants:
+                got = figure(want, row) if row else None
+                wanted = {"want": want.text, "number": want.number, "against": want.against}
+                parts.append({**wanted, "got": got})
+                if got is None:
+                    verdicts.append("not measured")
+                else:
+                    good = got <= want.number if want.against in AT_MOST else got >= want.number
+                    verdicts.append("reached" if good else "missed")
+            verdict = next((v for v in ("missed", "not measured") if v in verdicts), "reached")
+            case = row["case"] if row else None
+            found.append(
+                {"goal": name, "text": goal.text, "case": case, "parts": parts, "verdict": verdict}
+            )
+    return found

@@ -1,0 +1,85 @@
+"""What is counted. Run as a program, it makes each call between two markers.
+
+    python -m benchmarks.instructions.calls stepping|callgrind
+
+The inputs are small: a step costs some ten microseconds. Each has a tail that is no whole vector.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+
+import fused_mixup as fm
+from fused_mixup import MixedTarget, MixPlan
+
+B, SHAPE, K = 4, (2, 5, 33), 331
+PARTNERS = (2, 0, 3, 1)  # one cycle, no involution
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def calls() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Name and call. A new kernel is one more of them."""
+    torch.manual_seed(0)
+    plans = {
+        "flip": MixPlan.uniform(B, "flip", 0.3),
+        "permutation": MixPlan.uniform(B, torch.tensor(PARTNERS), 0.3),
+        "box": MixPlan.uniform(B, "roll", 0.7, (1, 5, 4, 30)),
+    }
+    for dtype in DTYPES:
+        x = torch.randn(B, *SHAPE).to(dtype)
+        name = str(dtype).removeprefix("torch.")
+        for kind, plan in plans.items():
+            yield f"mix_ {kind} {name}", lambda x=x, plan=plan: fm.mix_(x, plan)
+        out = torch.empty_like(x)
+        plan = plans["flip"]
+        yield f"mix flip {name}", lambda x=x, out=out, plan=plan: fm.mix(x, plan, out=out)
+    pixels = torch.randint(0, 256, (B, *SHAPE), dtype=torch.uint8)
+    yield "mix_ flip uint8", lambda: fm.mix_(pixels, plans["flip"])
+    samples = list(pixels.clone().contiguous(memory_format=torch.channels_last))
+    yield "mix_samples uint8 HWC", lambda: fm.mix_samples(samples, plans["flip"])
+    half = torch.randn(B, *SHAPE).half()
+    yield "mix_ flip float16", lambda: fm.mix_(half, plans["flip"])
+    labels = torch.arange(B)
+    yield "mix_targets float32", lambda: fm.mix_targets(labels, plans["flip"], K, 0.1)
+    for dtype in DTYPES:
+        z = torch.randn(B, K).to(dtype).requires_grad_()
+        target = MixedTarget.from_labels(labels, plans["flip"], K, 0.1)
+        dense = target.dense()
+        name = str(dtype).removeprefix("torch.")
+        yield f"loss sparse {name}", lambda z=z, t=target: _both(z, t)
+        yield f"loss dense {name}", lambda z=z, t=dense: _both(z, t)
+
+
+def _both(z: torch.Tensor, target: MixedTarget | torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(fm.soft_target_cross_entropy(z, target), z)
+
+
+def main() -> None:
+    from fused_mixup import _C
+
+    def marker_for_steps() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    torch.set_num_threads(1)
+    # Callgrind is told by the symbol of a function, steps by a signal.
+    marker = _C.cpu_capability if sys.argv[1] == "callgrind" else marker_for_steps
+    if sys.argv[1] == "stepping":
+        from .stepping import trace_me
+
+        trace_me()
+    print(_C.cpu_capability(), flush=True)
+    for name, call in calls():
+        call()  # first-use costs are not the kernel's
+        print(name, flush=True)
+        marker()
+        call()
+        marker()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The gate: instruction counts beside those of counts.json, one record for each compiler."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from pathlib import Path
+
+from . import callgrind, stepping
+
+COUNTS = Path(__file__).with_name("counts.json")
+TOLERANCE = 0.03  # of one compiler, across its patch levels and PyTorch's headers
+TOOLS = {"stepping": stepping, "callgrind": callgrind}
+
+
+def compiler(module: Path) -> str:
+    """What the module says that it was compiled with: "GCC: (Debian 12.2.0-14) 12.2.0"."""
+    found = re.search(rb"GCC: \([^)\0]*\) [\d.]+|clang version [^\0]+", module.read_bytes())
+    return found[0].decode(errors="replace") if found else "unknown"
+
+
+def measure(tool: str, capability: str = "") -> dict:
+    """One record. ``capability`` holds the kernels to an instruction set."""
+    from fused_mixup import _C
+
+    environment = {"FUSED_MIXUP_CPU": capability} if capability else {}
+    chosen, counts = TOOLS[tool].count(environment)
+    return {
+        "compiler": compiler(Path(_C.__file__)),
+        "machine": platform.machine(),
+        "capability": chosen,
+        "tool": tool,
+        "counts": counts,
+    }
+
+
+def same_build(a: dict, b: dict) -> bool:
+    return all(a[key] == b[key] for key in ("compiler", "machine", "capability"))
+
+
+def load(path: Path = COUNTS) -> list[dict]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def save(record: dict, path: Path = COUNTS) -> None:
+    kept = [old for old in load(path) if not same_build(old, record)]
+    text = json.dumps([*kept, record], indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def compare(record: dict, committed: list[dict]) -> tuple[bool, list[str]]:
+    """Whether the gate lets it pass, and what there is to say.
+
+    More instructions than recorded do not pass. Fewer do, and ask to be recorded; so does a build
+    of a compiler or for an instruction set that has no record: other code is no regression.
+    """
+    old = next((old for old in committed if same_build(old, record)), None)
+    if old is None:
+        name = f"{record['compiler']}, {record['machine']}, {record['capability']}"
+        return True, [f"no counts are recorded for {name}: nothing to compare with"]
+    passed, said = True, []
+    for name, count in record["counts"].items():
+        before = old["counts"].get(name)
+        if before is None:
+            said.append(f"{name}: {count}, not recorded yet")
+        elif count > before * (1 + TOLERANCE):
+            passed = False
+            said.append(f"{name}: {count} instructions, recorded {before} ({count / before:.2f}×)")
+        elif count < before * (1 - TOLERANCE):
+            said.append(f"{name}: {count} instructions, recorded {before}: fewer, record them")
+    missing = sorted(set(old["counts"]) - set(record["counts"]))
+    if missing:
+        passed = False
+        said.append(f"recorded, but no longer counted: {', '.join(missing)}")
+    return passed, said

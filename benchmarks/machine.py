@@ -1,0 +1,65 @@
+"""What a figure depends on: the machine, the versions, the settings."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+import fused_mixup as fm
+from fused_mixup import backends
+
+from .timing import last_level_cache
+
+PACKAGES = ("triton", "numpy", "timm", "torchvision", "kornia", "liger-kernel", "pytest-benchmark")
+# For OpenMP, read when PyTorch loads: each thread stays on a core of its own.
+PINNED = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
+
+
+def machine(device: str) -> dict:
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    return {
+        "device": gpu or name,
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cache_mib": last_level_cache() // 2**20,
+    }
+
+
+def versions() -> dict:
+    found = {
+        "fused_mixup": fm.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def settings(device: str, full: bool, seconds: float) -> dict:
+    return {
+        "device": device,
+        "full": full,
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "pinned": " ".join(f"{k}={os.environ.get(k, v)}" for k, v in PINNED.items()),
+        "backend": backends.chosen(device.upper()),
+    }
+
+
+def today() -> str:
+    return datetime.date.today().isoformat()

@@ -1,0 +1,127 @@
+"""What is timed: the registry of cases.
+
+A module of ``benchmarks/cases`` has a function ``cases(device)`` that yields one :class:`Case` for
+each op, variant, shape, dtype and memory format. A new op is one more of them; the rest (checking,
+timing, counting, tables, plots, goals) reads what the case says. Building a case's tensors waits
+until its turn comes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+OURS = "ours"
+OURS_TRITON = "ours (Triton)"
+FIRST = ("floor", "mixing", "losses")  # modules, in the order of the tables; then all others
+FLOOR = "copy"  # the op of the case that measures the floor
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One side of a comparison: ``run(input)`` does the work and returns what is compared.
+
+    ``close``: how far the result may lie from what is expected, as (rtol, atol); None means bit for
+    bit. ``checked=False`` is for other work that is quoted beside it (a plain copy). ``backend``
+    forces one of ours. ``parts`` collects what the last calls spent on named parts, in seconds.
+    """
+
+    run: Callable[[Any], object]
+    close: tuple[float, float] | None = None
+    checked: bool = True
+    backend: str | None = None
+    parts: dict[str, list[float]] | None = None
+
+
+@dataclass
+class Work:
+    """A case with its tensors made.
+
+    ``inputs`` are taken in turn, so that none is in cache when its turn comes. ``providers`` maps a
+    name to a provider, or to the reason why there is none here; "ours" is among them.
+    ``expected(input)`` is what ``compared(result)`` of each provider must be for the first input.
+    ``read`` and ``written`` are the bytes that the work must move at least; None: no floor.
+    ``threads``: of PyTorch's pool, where the work is not done by all of them.
+    """
+
+    inputs: Sequence[Any]
+    providers: dict[str, Provider | str]
+    expected: Callable[[Any], object]
+    read: int | None = None
+    written: int | None = None
+    threads: int | None = None
+    compared: Callable[[Any], Any] = lambda result: result
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the tables.
+
+    ``beside`` names the other providers; ``build`` makes them and ours. ``clock``: "device" for the
+    work itself, "host" for what a call costs the host, "graph" for the work in a CUDA graph.
+    ``goals`` are names in goals.py. ``sweep`` is (axis, value) for a point of a plot. ``full``:
+    only in `make bench-full`. Cases of one ``group`` share a process.
+    """
+
+    op: str
+    variant: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    build: Callable[[Case, str], Work]
+    group: str
+    beside: tuple[str, ...] = ()
+    memory_format: torch.memory_format = torch.contiguous_format
+    goals: tuple[str, ...] = ()
+    clock: str = "device"
+    sweep: tuple[str, int] | None = None
+    full: bool = False
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        return (OURS, *self.beside)
+
+    @property
+    def layout(self) -> str:
+        return str(self.memory_format).removeprefix("torch.").removesuffix("_format")
+
+    @property
+    def name(self) -> str:
+        """Unique in a run, and the same from run to run."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        words = [self.op, self.variant + ",", dtype, "×".join(map(str, self.shape))]
+        words += [self.layout] if self.layout != "contiguous" else []
+        words += [f"({self.clock})"] if self.clock != "device" else []
+        words += [f"[{self.sweep[0]}]"] if self.sweep else []
+        return " ".join(words)
+
+
+def collect(device: str, full: bool = False, only: str = "") -> list[Case]:
+    """The cases of all modules in benchmarks/cases whose name has ``only`` in it, by group.
+
+    The copy, from which the floor comes, is always among them, and first.
+    """
+    from . import cases
+
+    found: list[Case] = []
+    modules = {m.name for m in pkgutil.iter_modules(cases.__path__)}
+    for module in [*FIRST, *sorted(modules - {*FIRST})]:
+        yielded: Iterator[Case] = importlib.import_module(f"{cases.__name__}.{module}").cases(
+            device
+        )
+        found += yielded
+    names = [case.name for case in found]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"registry: expected one case for each name, got more of {sorted(twice)}")
+    chosen = [
+        case
+        for case in found
+        if case.op == FLOOR or ((full or not case.full) and only in case.name)
+    ]
+    groups = [FLOOR, *dict.fromkeys(case.group for case in chosen)]
+    return sorted(chosen, key=lambda case: groups.index(case.group))

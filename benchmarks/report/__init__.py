@@ -1,0 +1,1 @@
+"""Tables, pictures and pages from the files of runs: ``python -m benchmarks.report``."""

@@ -1,0 +1,132 @@
+"""Tables, plots and a page from the files of runs.
+
+    python -m benchmarks.report RESULTS.json… -o report/
+    python -m benchmarks.report BEFORE.json AFTER.json --compare [--anyway] -o report/
+    python -m benchmarks.report RESULTS.json --readme README.md --picture docs/speed.png
+
+The page needs no other file. With --compare it begins with what got slower; the exit status is 1
+where anything did. Runs of different machines, versions or settings are compared with --anyway
+alone, and the page says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import results
+from . import compare, page, pictures, readme, tables
+
+
+def of_one(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
+    """The sections of one run; its plots are added to ``plots``."""
+    parts = [f"<h2>{page.inline(name)}</h2>", page.block(tables.machine_line(report))]
+    if not report["finished"]:
+        parts.append(page.warning("This run was interrupted: what came later is not measured."))
+    for title, draw in (
+        ("speed", pictures.headline),
+        ("sweeps", pictures.sweeps),
+        ("steps", pictures.steps),
+    ):
+        png = draw(report)
+        if png is not None:
+            plots[f"{name}-{title}"] = png
+            parts.append(page.picture(png, f"{name}: {title}"))
+    sections = {
+        "Goals": tables.goals(report),
+        "Goals not reached, with their profiles": tables.explanations(report),
+        "Cases": tables.cases(report),
+        "Training steps": tables.steps(report),
+        "Took no part": tables.skipped(report),
+        "Not measured": "\n".join(f"- {case}" for case in report["not_measured"]),
+        "Failed": "\n".join(f"- {case}: {why}" for case, why in report["failed"].items()),
+    }
+    for title, text in sections.items():
+        if text:
+            parts += [f"<h3>{title}</h3>", page.block(text)]
+    return parts
+
+
+def of_two(a: dict, b: dict, anyway: bool, plots: dict[str, bytes]) -> tuple[list[str], bool]:
+    """The comparison, and whether anything got slower."""
+    changes, differ = compare.compare(a, b, anyway)
+    line = compare.threshold(a, b)
+    parts = ["<h2>Second run beside the first</h2>"]
+    if differ:
+        said = "\n".join(f"- {text}" for text in differ)
+        text = "Compared because it was asked for: these runs differ in more than time.\n" + said
+        parts.append(page.warning(text))
+        print(text)
+    png = pictures.changes(changes, line)
+    if png is not None:
+        plots["comparison"] = png
+        parts.append(page.picture(png, "comparison"))
+    slower = [change for change in changes if change.verdict == "slower"]
+    told = f"{len(slower)} of {len(changes)} cases got slower by more than {line:.0%} and noise."
+    text = "\n".join([told, "", compare.table(changes), "", *compare.only_in_one(a, b)])
+    print(text)
+    return [*parts, page.block(text)], bool(slower)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="RESULTS.json")
+    parser.add_argument("-o", "--out", type=Path, help="folder for index.html and the plots")
+    parser.add_argument("--compare", action="store_true", help="the second file with the first")
+    parser.add_argument("--anyway", action="store_true", help="though machine or versions differ")
+    parser.add_argument("--readme", type=Path, help="put tables between the markers of this file")
+    parser.add_argument("--picture", type=Path, help="the plot that the README shows")
+    args = parser.parse_args(argv)
+    if args.compare and len(args.files) != 2:
+        parser.error(f"--compare: expected 2 files, got {len(args.files)}")
+    if (args.readme is None) != (args.picture is None):
+        parser.error("--readme and --picture: expected both or none")
+    if not (args.out or args.compare or args.readme):
+        parser.error("nothing to make: expected -o, --compare or --readme")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    reports = [results.read(path) for path in args.files]
+    plots: dict[str, bytes] = {}
+    parts: list[str] = []
+    slower = False
+    if args.compare:
+        parts, slower = of_two(*reports, args.anyway, plots)
+    if args.out:
+        names = [path.stem for path in args.files]
+        for i, report in enumerate(reports):  # files of one name come from different folders
+            alone = names.count(names[i]) == 1
+            parts += of_one(report, names[i] if alone else f"{names[i]}-{i + 1}", plots)
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, png in plots.items():
+            (args.out / f"{name}.png").write_bytes(png)
+        (args.out / "index.html").write_text(page.page("fused_mixup, measured", parts), "utf-8")
+        print(f"{args.out / 'index.html'} and {len(plots)} plots")
+    if args.readme:
+        path, report = args.files[0], reports[0]
+        png = pictures.headline(report)
+        if png is None:
+            raise results.ResultsError(f"{path}: has no goal that names a peer; nothing to plot")
+        args.picture.parent.mkdir(parents=True, exist_ok=True)
+        args.picture.write_bytes(png)
+        readme.write(args.readme, report, path, args.picture)
+    return 1 if slower else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return run(parse(argv))
+    except results.ResultsError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

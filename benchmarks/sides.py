@@ -1,0 +1,57 @@
+"""What the families of cases share: providers of ours and of the compiler, tolerances."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import torch
+
+import fused_mixup as fm
+from fused_mixup import backends
+
+from .registry import OURS, OURS_TRITON, Provider
+
+LAM = 0.3
+SMOOTHING = 0.1
+
+
+def ours(
+    run: Callable, device: str, close: tuple[float, float] | None = None
+) -> dict[str, Provider | str]:
+    """The backend that is chosen here, and Triton's kernels beside it where they can run."""
+    found: dict[str, Provider | str] = {OURS: Provider(run, close)}
+    key = device.upper()
+    why = backends.reason_unavailable("triton", key)
+    if why is None and backends.chosen(key) == "triton":
+        why = f"is what {OURS!r} is here"
+    if why is None and device == "cpu":
+        why = "Triton's interpreter is no speed"
+    found[OURS_TRITON] = why or Provider(run, close, backend="triton")
+    return found
+
+
+def compiled(run: Callable, device: str, close: tuple[float, float], **options) -> Provider | str:
+    """``run`` as torch.compile fuses it. The compilation comes before the clock starts."""
+    if device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return "torch.compile needs a C++ compiler on the CPU"
+    return Provider(torch.compile(run, dynamic=False), close, **options)
+
+
+def rounding(dtype: torch.dtype) -> tuple[float, float]:
+    """(rtol, atol) of eager code in ``dtype``, which rounds after each of up to four steps.
+
+    Relative to terms of order one: what they cancel to keeps their absolute error.
+    """
+    eps = torch.finfo(dtype).eps
+    return 4 * eps, 8 * eps
+
+
+def reference(run: Callable) -> Callable:
+    """``run`` on the specification in plain PyTorch."""
+
+    def call(x):
+        with fm.backend("reference"):
+            return run(x)
+
+    return call
