@@ -1,4 +1,4 @@
-"""Maps of labels, the binary loss, and the last layer with its loss, targets built on either side."""
+"""Losses of maps, of binary labels and of the last layer, targets built on either side."""
 
 from __future__ import annotations
 
