@@ -12,6 +12,7 @@ if _os.path.isdir(_os.path.join(_beside, "csrc")):
 from . import backends as _backends  # noqa: E402
 from .backends import backend  # noqa: E402
 from .boxes import cutmix_box  # noqa: E402
+from .draw import draw_plan, plan_settings, plan_state  # noqa: E402
 from .functional import (  # noqa: E402
     mix,
     mix_,
@@ -32,10 +33,13 @@ __all__ = [
     "MixedTarget",
     "backend",
     "cutmix_box",
+    "draw_plan",
     "mix",
     "mix_",
     "mix_samples",
     "mix_targets",
     "paste_",
+    "plan_settings",
+    "plan_state",
     "soft_target_cross_entropy",
 ]

@@ -22,6 +22,12 @@ from .plan_checks import TENSOR
 NAMESPACE = "fused_mixup"
 
 SCHEMAS = {
+    # -> partner, weight, blend, box. docs/drawing.md specifies every bit. state int64 [4] on the
+    # device of the plan; settings float64 [6] there or on the CPU; labels int64 [B] for
+    # CROSS_CLASS, partner int32 [B] for TENSOR, else None. The kernel advances the state.
+    "draw_plan": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
+    "SymInt batch_size, SymInt[] spatial, int per, int pairing, bool correct_lam, "
+    "bool symmetric) -> (Tensor, Tensor, Tensor, Tensor)",
     "mix_": "(Tensor(a!) x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> ()",
     "mix": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> Tensor",
     "mix_out": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing, "
@@ -58,6 +64,7 @@ for _name, _schema in SCHEMAS.items():
     _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
 
 _ops = torch.ops.fused_mixup
+draw_plan = _ops.draw_plan.default
 mix_ = _ops.mix_.default
 mix = _ops.mix.default
 mix_out = _ops.mix_out.default
@@ -74,6 +81,16 @@ soft_target_cross_entropy_backward = _ops.soft_target_cross_entropy_backward.def
 
 def _fake(name: str):
     return torch.library.register_fake(f"{NAMESPACE}::{name}", lib=_library)
+
+
+@_fake("draw_plan")
+def _(state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric):
+    return (
+        state.new_empty((batch_size,), dtype=torch.int32),
+        state.new_empty((batch_size, 2), dtype=torch.float32),
+        state.new_empty((batch_size, 2), dtype=torch.float64),
+        state.new_empty((batch_size, 2 * len(spatial)), dtype=torch.int32),
+    )
 
 
 @_fake("mix_")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .plan_checks import TENSOR, partner_indices
+from .reference_draw import draw_plan as draw_plan
 from .target import partner_rows
 
 MEAN, SUM, NONE = range(3)

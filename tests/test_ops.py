@@ -11,6 +11,7 @@ import threading
 import pytest
 import torch
 from cases import loss_targets
+from draw_cases import draw_cases
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, ops, reference
@@ -45,6 +46,9 @@ def sample_inputs(device):
         labels = torch.tensor([1, 0, 5, 5], device=device)
         for y in (labels, torch.arange(72, device=device).view(4, 3, 6).transpose(1, 2) % 6):
             samples["mix_targets"].append((y, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
+    for args in draw_cases(4, seed=3):
+        there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+        samples["draw_plan"].append(tuple(there))
     z = torch.randn(4, 6, device=device, requires_grad=True)
     (_, target), *_ = loss_targets(4, 6, device)
     sparse = (target.labels, target.partner_labels, target.weight, 0.1)
@@ -279,7 +283,8 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "MixPlan", "MixedTarget", "backend", "cutmix_box", "mix", "mix_", "mix_samples",
-        "mix_targets", "paste_", "soft_target_cross_entropy",
+        "MixPlan", "MixedTarget", "backend", "cutmix_box", "draw_plan", "mix", "mix_",
+        "mix_samples", "mix_targets", "paste_", "plan_settings", "plan_state",
+        "soft_target_cross_entropy",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)
