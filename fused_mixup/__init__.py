@@ -11,6 +11,7 @@ if _os.path.isdir(_os.path.join(_beside, "csrc")):
 
 from . import backends as _backends  # noqa: E402
 from .backends import backend  # noqa: E402
+from .batch_mix import BatchMix  # noqa: E402
 from .boxes import cutmix_box  # noqa: E402
 from .draw import draw_plan, plan_settings, plan_state  # noqa: E402
 from .functional import (  # noqa: E402
@@ -29,6 +30,7 @@ _backends.load()
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchMix",
     "MixPlan",
     "MixedTarget",
     "backend",

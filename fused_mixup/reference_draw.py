@@ -20,6 +20,7 @@ from .reference_random import (
     log,
     normal,
     philox,
+    square_root,
     uniform,
 )
 
@@ -207,7 +208,7 @@ def _attempts(
     draws = torch.arange(DRAW_GAMMA + 2 * start, DRAW_GAMMA + 2 * stop, device=unit.device)
     words = stream.words(unit, draws.view(-1, 2, 1))  # each [attempts, 2, B]
     d = shape - 1.0 / 3.0
-    c = 1.0 / (d * 9.0).sqrt()
+    c = 1.0 / square_root(d * 9.0)
     x = normal(uniform(words[0], words[1]))
     w = c * x + 1.0
     positive = w > 0.0
@@ -247,7 +248,7 @@ def _boxes(
 def _root(share: Tensor, dims: int) -> Tensor:
     """share^(1/dims)."""
     if dims == 2:
-        return share.sqrt()
+        return square_root(share)
     if dims == 3:
         positive = torch.where(share > 0.0, share, 1.0)
         return torch.where(share > 0.0, exp_negative(-log(positive) / 3.0), 0.0)

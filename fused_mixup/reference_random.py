@@ -51,6 +51,29 @@ def uniform(low: Tensor, high: Tensor) -> Tensor:
     return (k.double() + 0.5) * 2.0**-52
 
 
+# ------------------------------------------------------------------ square root
+
+_LOW_HALF = (1 << 27) - 1  # of the 53 bits of a double: heads of 26 bits have exact products
+
+
+def square_root(x: Tensor) -> Tensor:
+    """The square root, rounded to nearest, of x = 0 or x > 2^-900 (below, within an ulp).
+
+    On the CPU PyTorch takes it from MKL, where it is off by an ulp at times. So the remainder
+    x - r² is worked out exactly (Dekker, 1971), and r moved where a neighbour lies nearer: beyond
+    (r ± u/2)² = r² ± r·u + u²/4, whose last term no remainder, a multiple of u², can tell.
+    """
+    r = x.sqrt()
+    bits = r.view(torch.int64)
+    head = ((bits + (_LOW_HALF + 1) // 2) & ~_LOW_HALF).view(torch.float64)
+    tail = r - head
+    remainder = ((x - head * head) - 2.0 * head * tail) - tail * tail
+    above, under = (bits + 1).view(torch.float64), (bits - 1).view(torch.float64)
+    r = torch.where(remainder > r * (above - r), above, r)
+    # Of 0 there is nothing under: NaN, which compares as false.
+    return torch.where(remainder <= -r * (r - under), under, r)
+
+
 # ------------------------------------------------------------------ log and exp (after fdlibm)
 
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -187,6 +210,6 @@ def normal(p: Tensor) -> Tensor:
     """The p-quantile of the normal distribution (Wichura, 1988), for p in (0, 1)."""
     q = p - 0.5
     centre = q * _ratio(0.180625 - q * q, _CENTRE)
-    r = log(torch.minimum(p, 1.0 - p)).neg().sqrt()
+    r = square_root(-log(torch.minimum(p, 1.0 - p)))
     tail = torch.where(r <= 5.0, _ratio(r - 1.6, _TAIL), _ratio(r - 5.0, _FAR_TAIL))
     return torch.where(q.abs() <= 0.425, centre, torch.where(q < 0, -tail, tail))

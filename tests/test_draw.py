@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch._dynamo.testing
@@ -11,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fused_mixup as fm
 from fused_mixup import ops, reference
 from fused_mixup.reference_draw import DRAW_PLACE, STEP_WORD, VERSION_WORD, Stream
-from fused_mixup.reference_random import below, key_schedule, philox
+from fused_mixup.reference_random import below, key_schedule, philox, square_root
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,6 +59,16 @@ def test_every_backend_gives_the_bits_of_the_reference(device):
         assert_same_plan(ops.draw_plan(*there), expected)
         state[STEP_WORD] += 1
         assert torch.equal(there[0].cpu(), state)
+
+
+def test_square_roots_of_the_reference_are_rounded_to_nearest():
+    # MKL's are not, so nor are PyTorch's on most CPUs.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(20_000, generator=generator, dtype=torch.float64) * 4
+    powers = torch.tensor([2.0**-60, 0.25, 0.5, 1.0, 2.0, 4.0, 9e6], dtype=torch.float64)
+    near = powers.view(torch.int64)[:, None] + torch.arange(-300, 300)
+    x = torch.cat((x, near.view(torch.float64).flatten(), torch.zeros(1, dtype=torch.float64)))
+    assert square_root(x).tolist() == [math.sqrt(v) for v in x.tolist()]
 
 
 # ------------------------------------------------------------------ partners

@@ -197,10 +197,10 @@ def is_matching(p):
 @pytest.mark.parametrize(
     ("pairing", "per", "belongs", "how_many", "count"),
     [
-        ("shuffle", "sample", lambda p: True, 24, 1200),
-        ("derangement", "sample", is_cycle, 6, 300),
-        ("shuffle", "pair", is_matching, 3, 150),
-        ("cross_class", "pair", is_matching, 3, 150),
+        ("shuffle", "sample", lambda p: True, 24, 24_000),
+        ("derangement", "sample", is_cycle, 6, 12_000),
+        ("shuffle", "pair", is_matching, 3, 12_000),
+        ("cross_class", "pair", is_matching, 3, 12_000),
     ],
     ids=["permutations", "cycles", "matchings", "matchings of classes"],
 )

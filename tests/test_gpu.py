@@ -64,7 +64,7 @@ def test_the_cases_notice_a_wrong_result():
     for case in QUICK:
         got = [t.clone() for t in case.run(case.args())]
         last = (-1,) * got[0].ndim
-        got[0][last] = got[0][last].nan_to_num() * 1.1 + 0.1
+        got[0][last] = got[0][last].nan_to_num() * 1.1 + 1  # partners are integers
         with pytest.raises(AssertionError):
             case.check(tuple(got))
 
@@ -85,7 +85,7 @@ def test_the_cases_notice_saturation():
         assert not same_bits(torch.tensor(wrong), torch.tensor(torch.inf))
         assert not same_bits(torch.tensor(torch.inf), torch.tensor(wrong))
     cases = [case for case in CASES if " infinite " in str(case)]
-    assert {case.op for case in cases} == {*EXACT} - {"mix_targets"}
+    assert {case.op for case in cases} == {*EXACT} - {"mix_targets", "draw_plan"}
     for case in cases:
         got = case.run(case.args())
         x = got[0]

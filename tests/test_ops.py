@@ -283,7 +283,7 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "MixPlan", "MixedTarget", "backend", "cutmix_box", "draw_plan", "mix", "mix_",
+        "BatchMix", "MixPlan", "MixedTarget", "backend", "cutmix_box", "draw_plan", "mix", "mix_",
         "mix_samples", "mix_targets", "paste_", "plan_settings", "plan_state",
         "soft_target_cross_entropy",
     ]  # fmt: skip

@@ -67,6 +67,7 @@ DESIGNS = (
     Design(r"backward f64.*", 512, 1, 2, -1, 2, 2, 2, "exp of doubles takes the registers"),
     Design(r"backward \w+ dense.*", 512, 2, 3, -1, 2, 3, 3, "logits, target, gradient"),
     Design(r"backward \w+ .*", 512, 2, 4, -1, 4, 2, 2, "logits and gradient"),
+    Design(r"plan", 512, 1, 0, -1, 0, 0, 0, "one block, arithmetic on float64"),
     Design(r"reduce \w+", 1024, 1, 0, -1, 0, 0, 0, "one block, one value per row"),
 )
 
@@ -98,7 +99,7 @@ def label_of(demangled: str) -> str:
         return f"loss {given[0]} {KINDS[int(given[2])]}{_target(given)}"
     if kernel == "targets":
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
-    if kernel in ("order", "reduce"):
+    if kernel in ("order", "plan", "reduce"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     wide = int(v) * _bytes(dtype) == 16

@@ -23,6 +23,7 @@ MOVED = {
     "targets_kernel": (1, 1),
     "loss_forward_kernel": (1, 1),
     "loss_backward_kernel": (2, 2),
+    "plan_kernel": (0, 0),  # arithmetic on float64
 }
 
 

@@ -1,7 +1,8 @@
 """The ops of ``fused_mixup/ops.py`` in Triton, under the same names and with the same arguments.
 
-``mix.py`` mixes samples, ``targets.py`` labels, ``loss.py`` learns from them; ``common.py`` holds
-what they share: the memory layout of a batch, plan rows as kernel arguments, the launch.
+``plan.py`` draws plans, ``mix.py`` mixes samples, ``targets.py`` labels, ``loss.py`` learns from
+them; ``common.py`` holds what they share: the memory layout of a batch, plan rows as kernel
+arguments, the launch.
 """
 
 if __name__ != "fused_mixup.triton_kernels":
@@ -12,9 +13,11 @@ if __name__ != "fused_mixup.triton_kernels":
 
 from .loss import soft_target_cross_entropy, soft_target_cross_entropy_backward
 from .mix import mix, mix_, mix_backward, mix_out, paste_
+from .plan import draw_plan
 from .targets import mix_targets
 
 __all__ = [
+    "draw_plan",
     "mix",
     "mix_",
     "mix_backward",

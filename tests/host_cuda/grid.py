@@ -16,7 +16,7 @@ from comparing import same_bits
 from fused_mixup import reference
 from fused_mixup.ops import transpose_pairing
 
-from . import lib, loss_grid
+from . import lib, loss_grid, plan_grid
 from . import ops as host
 from .batches import (
     BATCHES,
@@ -146,6 +146,7 @@ def run() -> int:
             for case in loss_grid.cases():
                 loss_grid.check(dtype, classes, case, generator)
                 count += 1
+    count += plan_grid.run(1000 if full else 40)
     compiled, launched = lib.kernels()
     assert compiled, "no kernel among the library's symbols"
     assert compiled == launched, f"never launched: {sorted(compiled - launched)}"
