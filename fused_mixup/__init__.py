@@ -11,7 +11,9 @@ if _os.path.isdir(_os.path.join(_beside, "csrc")):
 
 from . import backends as _backends  # noqa: E402
 from .backends import backend  # noqa: E402
+from .batch_mix import BatchMix  # noqa: E402
 from .boxes import cutmix_box  # noqa: E402
+from .draw import draw_plan, plan_settings, plan_state  # noqa: E402
 from .functional import (  # noqa: E402
     linear_soft_target_cross_entropy,
     mix,
@@ -32,12 +34,14 @@ _backends.load()
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchMix",
     "MixPlan",
     "MixedTarget",
     "SoftTargetBinaryCrossEntropy",
     "SoftTargetCrossEntropy",
     "backend",
     "cutmix_box",
+    "draw_plan",
     "linear_soft_target_cross_entropy",
     "mix",
     "mix_",
@@ -45,6 +49,8 @@ __all__ = [
     "mix_targets",
     "mixed_accuracy",
     "paste_",
+    "plan_settings",
+    "plan_state",
     "soft_target_binary_cross_entropy",
     "soft_target_cross_entropy",
 ]

@@ -39,6 +39,12 @@ _BINARY = (
 )
 
 SCHEMAS = {
+    # -> partner, weight, blend, box. docs/drawing.md specifies every bit. state int64 [4] on the
+    # device of the plan; settings float64 [6] there or on the CPU; labels int64 [B] for
+    # CROSS_CLASS, partner int32 [B] for TENSOR, else None. The kernel advances the state.
+    "draw_plan": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
+    "SymInt batch_size, SymInt[] spatial, int per, int pairing, bool correct_lam, "
+    "bool symmetric) -> (Tensor, Tensor, Tensor, Tensor)",
     "mix_": "(Tensor(a!) x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> ()",
     "mix": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> Tensor",
     "mix_out": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing, "
@@ -90,6 +96,7 @@ for _name, _schema in SCHEMAS.items():
     _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
 
 _ops = torch.ops.fused_mixup
+draw_plan = _ops.draw_plan.default
 mix_ = _ops.mix_.default
 mix = _ops.mix.default
 mix_out = _ops.mix_out.default
@@ -114,6 +121,16 @@ soft_target_binary_cross_entropy_grad = _ops.soft_target_binary_cross_entropy_gr
 
 def _fake(name: str):
     return torch.library.register_fake(f"{NAMESPACE}::{name}", lib=_library)
+
+
+@_fake("draw_plan")
+def _(state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric):
+    return (
+        state.new_empty((batch_size,), dtype=torch.int32),
+        state.new_empty((batch_size, 2), dtype=torch.float32),
+        state.new_empty((batch_size, 2), dtype=torch.float64),
+        state.new_empty((batch_size, 2 * len(spatial)), dtype=torch.int32),
+    )
 
 
 @_fake("mix_")

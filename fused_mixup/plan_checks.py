@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # How the kernels find the partner of sample i in a batch of B.
 TENSOR, FLIP, ROLL, SELF = range(4)  # partner[i], B-1-i, (i-1) mod B, i
 PAIRINGS = {"tensor": TENSOR, "flip": FLIP, "roll": ROLL, "self": SELF}
+# Only draw_plan knows these; the plan that it draws holds them as a tensor.
+SHUFFLE, DERANGEMENT, CROSS_CLASS = range(4, 7)
 
 
 def partner_indices(pairing: int, batch_size: int, device: torch.device | str = "cpu") -> Tensor:

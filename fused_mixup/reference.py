@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .plan_checks import TENSOR, partner_indices
+from .reference_draw import draw_plan
 from .reference_losses import (
     MEAN,
     NONE,
@@ -34,6 +35,7 @@ __all__ = [
     "NONE",
     "SUM",
     "dense_target",
+    "draw_plan",
     "label_ranks",
     "mix",
     "mix_",

@@ -15,11 +15,19 @@ import torch
 from cases import BLENDABLE, FLOATS, random_boxes, values
 from comparing import same_bits
 
-from fused_mixup import MixPlan, ops, reference
-from fused_mixup.plan_checks import is_host_row
+from fused_mixup import MixPlan, ops, plan_settings, plan_state, reference
+from fused_mixup.plan_checks import (
+    CROSS_CLASS,
+    DERANGEMENT,
+    FLIP,
+    SHUFFLE,
+    TENSOR,
+    is_host_row,
+)
+from fused_mixup.reference_draw import BATCH, PAIR, SAMPLE
 
 # Ops whose results all backends share bit for bit; the others sum, in an order of their own.
-EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets")
+EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "draw_plan")
 LOSS, LOSS_BACKWARD = "soft_target_cross_entropy", "soft_target_cross_entropy_backward"
 
 
@@ -36,6 +44,7 @@ class Case:
     make: Callable[[], tuple]
     quick: bool = False
     launches: int = 1
+    on_host: str = ""  # an argument that stays there, and is the same for each seed
 
     def __str__(self) -> str:
         return f"{self.op} {self.name}".replace("torch.", "")
@@ -45,10 +54,13 @@ class Case:
             torch.manual_seed(seed)
             made = self.make()
         names = [a.name for a in getattr(ops, self.op)._schema.arguments]
-        return [moved(n, a, device) for n, a in zip(names, made, strict=True)]
+        return [
+            a if n == self.on_host else moved(n, a, device)
+            for n, a in zip(names, made, strict=True)
+        ]
 
     def run(self, args: list) -> tuple[torch.Tensor, ...]:
-        """The op's results; what it writes in place counts as one."""
+        """The op's results, and what it writes in place."""
         op = getattr(ops, self.op)
         result = op(*args)
         written = [
@@ -56,9 +68,7 @@ class Case:
             for i, a in enumerate(op._schema.arguments)
             if a.alias_info is not None and a.alias_info.is_write
         ]
-        if written:
-            return tuple(written)
-        return result if isinstance(result, tuple) else (result,)
+        return (*_results(result), *written)
 
     def check(self, got: tuple[torch.Tensor, ...], seed: int = 0) -> None:
         """Compare results, on any device, with the reference's."""
@@ -93,11 +103,18 @@ def is_weight(a: torch.Tensor) -> bool:
     return a.ndim == 2 and a.shape[1] == 2
 
 
-def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
-    result = getattr(reference, op)(*args)
-    if result is None:  # in place: x is the first argument, out the last
-        return (args[-1] if op == "mix_out" else args[0],)
+def _results(result: object) -> tuple[torch.Tensor, ...]:
+    if result is None:
+        return ()
     return result if isinstance(result, tuple) else (result,)
+
+
+def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
+    results = _results(getattr(reference, op)(*args))
+    if op == "draw_plan":
+        return (*results, args[0])  # the state, a step further
+    # In place: x is the first argument, out the last.
+    return results or (args[-1] if op == "mix_out" else args[0],)
 
 
 def result_dtype(op: str, args: list) -> torch.dtype:
@@ -246,6 +263,32 @@ def mix_cases() -> Iterator[Case]:
             yield Case(op, name, partial(mix_args, op, batch), quick)
 
 
+# ------------------------------------------------------------------ plans drawn on the device
+
+
+def draw_args(size: int, spatial: tuple[int, ...], per: int, pairing: int) -> tuple:
+    state = plan_state(int(torch.randint(2**62, ())), rank=3)
+    settings = plan_settings(mixup_alpha=0.8, cutmix_alpha=1.0 if spatial else 0.0, prob=0.9)
+    labels = torch.randint(0, 1 + size // 3, (size,)) if pairing == CROSS_CLASS else None
+    partner = torch.randint(0, size, (size,)).int() if pairing == TENSOR else None
+    return state, settings, labels, partner, size, list(spatial), per, pairing, True, False
+
+
+def draw_plan_cases() -> Iterator[Case]:
+    image = (224, 224)
+    grid: list[tuple] = [(33, image, SAMPLE, CROSS_CLASS, "", True)]
+    grid += [(8, (), BATCH, FLIP, "settings", True)]
+    grid += [(n, image, SAMPLE, FLIP, "", False) for n in (0, 1, 31, 257, 513, 65536)]
+    for pairing in (TENSOR, SHUFFLE, DERANGEMENT, CROSS_CLASS):
+        grid += [(40, (7, 5, 3), PAIR, pairing, "", False)]
+        grid += [(n, (9,), BATCH, pairing, "settings", False) for n in (1024, 1025, 4097, 65536)]
+    for size, spatial, per, pairing, on_host, quick in grid:
+        sizes = "x".join(map(str, (size, *spatial)))
+        name = f"{sizes} per {per} pairing {pairing}{' host' * bool(on_host)}"
+        make = partial(draw_args, size, spatial, per, pairing)
+        yield Case("draw_plan", name, make, quick, on_host=on_host)
+
+
 # ------------------------------------------------------------------ labels and logits
 
 
@@ -329,7 +372,7 @@ def loss_cases() -> Iterator[Case]:
 
 
 WIDE = ("wide", "transposed")
-CASES = [*mix_cases(), *target_cases(), *loss_cases()]
+CASES = [*mix_cases(), *draw_plan_cases(), *target_cases(), *loss_cases()]
 QUICK = [case for case in CASES if case.quick]
 
 

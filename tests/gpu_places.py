@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
 import pytest
 import torch
 from gpu_cases import QUICK
@@ -37,3 +40,11 @@ def on_a_gpu(each_quick_case: bool = False, gpus: int = 1):
             else:
                 found.append(pytest.param(name, id=f"cuda-{name}"))
     return pytest.mark.parametrize(names, found, indirect=["fused"])
+
+
+def interpreted_cases() -> list:
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return [left_out("Triton runs on the GPU, not interpreted", "none", 1)]
+    if importlib.util.find_spec("triton") is None:
+        return [left_out("Triton is not installed", "none", 1)]
+    return [pytest.param(case, id=str(case)) for case in QUICK]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def _vectors(found):
 
 
 # Fewer would mean that the drivers no longer instantiate every kernel.
-@pytest.mark.parametrize(("driver", "count"), [("mix", 111), ("loss", 47)])
+@pytest.mark.parametrize(("driver", "count"), [("mix", 111), ("loss", 47), ("plan", 1)])
 def test_every_kernel_is_instantiated_once(instances, driver, count):
     labels = [i.label for i in instances if i.driver == driver]
     assert len(labels) >= count
@@ -127,3 +128,17 @@ def test_no_fused_multiply_add_in_a_blend(instances):
     assert {i.label: i.code.fused for i in checked if i.code.fused} == {}
     # The loss has them, which shows that they would be seen.
     assert all(i.code.fused for i in instances if i.label.startswith(("row", "column", "binary")))
+
+
+def test_draws_round_every_operation_on_its_own(tmp_path):
+    """What the plan's bits hang on. PTX tells quotients and roots, whose code has multiply-adds."""
+    try:
+        tools = kernels.find_tools(os.environ)
+    except kernels.Missing as missing:
+        pytest.skip(str(missing))
+    ptx = tmp_path / "plan.ptx"
+    source = kernels.ROOT / "tests" / "host_cuda" / "device_plan.cu"
+    subprocess.run([tools.nvcc, *kernels.NVCC_FLAGS, "-ptx", "-o", ptx, source], check=True)
+    found = re.findall(r"\b(?:fma|mad|add|sub|mul|div|sqrt)\.(?:\w+\.)*f64", ptx.read_text())
+    kinds = {"add.rn.f64", "sub.rn.f64", "mul.rn.f64", "div.rn.f64", "sqrt.rn.f64"}
+    assert set(found) == kinds

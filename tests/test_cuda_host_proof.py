@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from host_cuda import build, grid, lib
+from host_cuda import build, grid, lib, plan_grid
 from host_cuda import loss_ops as losses
 from host_cuda import ops as host
 from host_cuda.batches import ORDERS, ROLL, TENSOR
@@ -61,8 +61,15 @@ def test_no_kernel_leaves_its_memory():
 # ------------------------------------------------------------------ barriers of real kernels
 
 
-def run_everything():
-    """A call of each kernel that has a barrier, with enough work that it is needed."""
+def run_everything(file=""):
+    """A call of each kernel that has a barrier, with enough work that it is needed.
+
+    Of ``file``: those that its barriers are for. Draws, of many samples, take the most time.
+    """
+    if file.startswith("plan"):
+        for args in plan_grid.barrier_cases():
+            plan_grid.check(args)
+        return
     generator = torch.Generator().manual_seed(0)
     batch = 40
     x = torch.randn(batch, 72, generator=generator)
@@ -112,6 +119,7 @@ def test_nothing_is_accused_with_all_barriers_in_place():
     for variant in ("plain", *(["races"] if build.why_not("races") is None else [])):
         with lib.variant(variant):
             run_everything()
+            run_everything("plan.cuh")
 
 
 @needs_races
@@ -122,8 +130,8 @@ def test_the_race_detector_misses(file, line):
     with lib.variant("races"):
         lib.set_order(0)
         with lib.dropped(file, line), pytest.raises(lib.LaunchError, match=expected):
-            run_everything()
-        run_everything()
+            run_everything(file)
+        run_everything(file)
 
 
 @pytest.mark.parametrize("file", ["mix_tile.cuh", "loss_rows.cuh", "loss_columns.cuh"])

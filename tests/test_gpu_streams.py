@@ -134,6 +134,37 @@ def test_whole_step_in_a_graph(fused):
             torch.testing.assert_close(grad, expected, rtol=1e-5, atol=1e-5)
 
 
+@on_a_gpu()
+def test_each_replay_draws_anew(fused):
+    """A step captured with its draw: the state moves on in the graph, and settings are read."""
+    _, x, labels, head = step_inputs("cuda")
+    settings = fm.plan_settings(cutmix_alpha=1.0, device="cuda")
+    options = {"per": "sample", "pairing": "cross_class", "labels": labels, "settings": settings}
+    states = [fm.plan_state(5, device="cuda") for _ in range(2)]
+
+    def step(state):
+        plan = fm.draw_plan(6, (4, 5), state=state, **options)
+        return training_step(x.clone(), plan, labels, head), plan.weight, plan.partner
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step(states[0].clone())
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step(states[0])
+    seen = set()
+    for alpha in (0.2, 1.0, 5.0):
+        settings.copy_(fm.plan_settings(mixup_alpha=alpha, cutmix_alpha=1.0))
+        graph.replay()
+        for got, expected in zip(captured, step(states[1]), strict=True):
+            torch.testing.assert_close(got, expected)
+        seen.add(tuple(captured[1].flatten().tolist()))
+    assert len(seen) == 3
+    assert torch.equal(*states)
+
+
 # ------------------------------------------------------------------ synchronisation and launches
 
 
@@ -165,14 +196,16 @@ def test_ops_do_not_synchronise(fused, case):
 
 @on_a_gpu()
 def test_a_step_does_not_synchronise(fused):
-    """From a plan drawn on the host, with its copy to the device, to the gradient."""
+    """From a plan drawn here or there, with its copy to the device, to the gradient."""
     _, x, labels, head = step_inputs("cuda")
+    state = fm.plan_state(1, device="cuda")
     mask = torch.randint(0, 9, (6, 4, 5), device="cuda")
     out = torch.empty_like(x)
 
     def step():
         drawn = MixPlan.per_sample(torch.rand(6), torch.randperm(6), [[0, 0, 2, 2]] * 6)
-        for plan in (MixPlan.uniform(6, "flip", 0.3), drawn.to("cuda")):
+        there = fm.draw_plan(6, (4, 5), state=state, cutmix_alpha=1.0, pairing="shuffle")
+        for plan in (MixPlan.uniform(6, "flip", 0.3), drawn.to("cuda"), there):
             torch.autograd.grad(training_step(x, plan, labels, head), head)
             fm.mix(x, plan, out=out)
             dense = fm.mix_targets(labels, plan, 10, 0.1)
@@ -213,7 +246,7 @@ def test_one_launch_of_our_own_kernel(fused, case):
 # Kernels of triton_kernels/, by their names alone: importing them needs Triton.
 TRITON_KERNELS = (
     "pair_kernel", "tile_kernel", "mix_backward_kernel", "targets_kernel",
-    "loss_forward_kernel", "loss_backward_kernel",
+    "loss_forward_kernel", "loss_backward_kernel", "plan_kernel",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import torch
+from draw_cases import draw_cases
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, ops, reference
@@ -44,6 +45,9 @@ def sample_inputs(device):
         labels = torch.tensor([1, 0, 5, 5], device=device)
         for y in (labels, torch.arange(72, device=device).view(4, 3, 6).transpose(1, 2) % 6):
             samples["mix_targets"].append((y, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
+    for args in draw_cases(4, seed=3):
+        there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+        samples["draw_plan"].append(tuple(there))
     return samples | loss_inputs(device)
 
 
@@ -310,9 +314,11 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "MixPlan", "MixedTarget", "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy",
-        "backend", "cutmix_box", "linear_soft_target_cross_entropy", "mix", "mix_", "mix_samples",
-        "mix_targets", "mixed_accuracy", "paste_", "soft_target_binary_cross_entropy",
+        "BatchMix", "MixPlan", "MixedTarget", "SoftTargetBinaryCrossEntropy",
+        "SoftTargetCrossEntropy", "backend", "cutmix_box", "draw_plan",
+        "linear_soft_target_cross_entropy", "mix", "mix_", "mix_samples", "mix_targets",
+        "mixed_accuracy", "paste_", "plan_settings", "plan_state",
+        "soft_target_binary_cross_entropy",
         "soft_target_cross_entropy",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

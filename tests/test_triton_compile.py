@@ -104,6 +104,11 @@ def _cases(full: bool):
         value = torch.zeros((), dtype=per_class(z).dtype)
         tk.soft_target_binary_cross_entropy_backward(value, z, *t, *options)
 
+    def draw(batch, sizes, per, pairing):
+        state, settings = torch.zeros(4, dtype=torch.int64), torch.zeros(6, dtype=torch.float64)
+        labels, partner = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch).int()
+        tk.draw_plan(state, settings, labels, partner, batch, sizes, per, pairing, True, False)
+
     half, single, double, byte = torch.bfloat16, torch.float32, torch.float64, torch.uint8
     for name, dtype in (("fp32", single), ("bf16", half)):
         yield f"mix_ flip {name}", lambda d=dtype: tk.mix_(image(dtype=d), *args(uniform(32)))
@@ -125,6 +130,8 @@ def _cases(full: bool):
     yield "bce sparse bf16 1000", lambda: bce(half, row, False)
     yield "ranks bf16 1000", lambda: tk.label_ranks(torch.zeros(row, dtype=half), y, y)
     yield "scale bf16", lambda: tk.scale_(torch.zeros(row, dtype=half), torch.ones(()))
+    yield "plan flip batch", lambda: draw(256, [224, 224], 0, 1)
+    yield "plan cross_class sample", lambda: draw(1000, [224, 224], 2, 6)
     boxes = ((0, 1, 16, 17), (1, 2, 32, 30), (7, 5, 8, 32))
     for batch, lam, box in zip((8, 16, 31), (0.0, 0.5, 1 / 3), boxes, strict=True):
         plan = MixPlan.uniform(batch, "flip", lam)
@@ -199,9 +206,13 @@ def _look(kernel, backend: str) -> dict:
     if backend == "hip":
         text = kernel.asm["amdgcn"].partition("\n\t.section")[0]
         notes = kernel.asm["amdgcn"]
-        found["spills"] = sum(map(int, re.findall(r"[vs]gpr_spill_count: +(\d+)", notes)))
+        # In memory. Scalar registers go to lanes of vector registers first.
+        spilled = re.findall(r"(?:vgpr_spill_count|private_segment_fixed_size): +(\d+)", notes)
+        found["spills"] = sum(map(int, spilled))
         found["registers"] = int(re.findall(r"\.vgpr_count: +(\d+)", notes)[0])
         found["fused"] = _AMD_FUSED.findall(text)
+        real = r"\bf(?:add|sub|mul|div)(?: \w+)* double|llvm\.(?:fma|fmuladd|sqrt)\.f64"
+        found["rounded"] = sorted(set(re.findall(real, kernel.asm["llir"])))
         found["loads"] = [_AMD_BYTES[w] for w in _AMD_LOAD.findall(text)]
         found["stores"] = [_AMD_BYTES[w] for w in _AMD_STORE.findall(text)]
         # After the last load and before any store: a wait for all loads, and the barrier. A single
@@ -223,6 +234,9 @@ def _look(kernel, backend: str) -> dict:
     found["registers"] = code.usage.registers
     found["shared"] = meta.shared
     found["fused"] = code.fused
+    # Of float64. In machine code quotients and square roots have multiply-adds of their own.
+    real = r"\b(?:fma|mad|add|sub|mul|div|sqrt)\.(?:\w+\.)*f64"
+    found["rounded"] = sorted(set(re.findall(real, kernel.asm["ptx"])))
     found["loads"] = list(code.loads.elements())
     found["stores"] = list(code.stores.elements())
     found["ahead"] = code.ahead
@@ -284,6 +298,7 @@ WARPS = {
     "bce_kernel": 24,
     "ranks_kernel": 16,
     "scale_kernel": 32,
+    "plan_kernel": 1,  # one program, whose warps are all there are
 }
 
 
@@ -354,6 +369,19 @@ def test_no_fused_multiply_add_in_a_blend(compiled):
     losses = [k for k in found if k["case"].startswith("loss") and k["kernel"] != "count_kernel"]
     assert losses
     assert all(k["fused"] for k in losses)
+
+
+def test_draws_round_every_operation_on_its_own(compiled):
+    """What a plan's bits hang on: no multiply-add, and nothing but rounding to nearest."""
+    target, found = compiled
+    if target == "gfx942":  # with no flag that would let the backend contract them
+        kinds = {"fadd double", "fsub double", "fmul double", "fdiv double", "llvm.sqrt.f64"}
+    else:
+        kinds = {"add.rn.f64", "sub.rn.f64", "mul.rn.f64", "div.rn.f64", "sqrt.rn.f64"}
+    draws = [k for k in found if k["kernel"] == "plan_kernel"]
+    assert len(draws) >= 2
+    for k in draws:
+        assert len(kinds & set(k["rounded"])) >= 4 and set(k["rounded"]) <= kinds, k["case"]
 
 
 @pytest.mark.parametrize(

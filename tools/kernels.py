@@ -32,7 +32,7 @@ import sass  # noqa: E402
 from kernel_table import Design, design_of, label_of, tile_bytes  # noqa: E402
 from occupancy import ARCHS, PARTS, RESERVED, blocks_per_multiprocessor, predicted_share  # noqa: E402
 
-DRIVERS = ("mix", "loss")  # the longer to compile first
+DRIVERS = ("mix", "loss", "plan")  # the longer to compile first
 BATCHES = (64, 256, 1024)  # for which tiles are worked out
 
 

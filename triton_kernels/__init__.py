@@ -1,8 +1,9 @@
 """The ops of ``fused_mixup/ops.py`` in Triton, under the same names and with the same arguments.
 
-``mix.py`` mixes samples, ``targets.py`` labels; ``loss.py``, ``bce.py`` and ``ranks.py`` learn from
-them. ``common.py`` holds what all share (the memory layout of a batch, plan rows as kernel
-arguments, the launch), ``rows.py`` what the losses do: rows of classes in any memory layout.
+``plan.py`` draws plans, ``mix.py`` mixes samples, ``targets.py`` labels; ``loss.py``, ``bce.py``
+and ``ranks.py`` learn from them. ``common.py`` holds what all share (the memory layout of a batch,
+plan rows as kernel arguments, the launch), ``rows.py`` what the losses do: rows of classes in any
+memory layout.
 """
 
 if __name__ != "fused_mixup.triton_kernels":
@@ -24,11 +25,13 @@ from .loss import (
     soft_target_cross_entropy_grad,
 )
 from .mix import mix, mix_, mix_backward, mix_out, paste_
+from .plan import draw_plan
 from .ranks import label_ranks
 from .scale import scale_
 from .targets import mix_targets
 
 __all__ = [
+    "draw_plan",
     "label_ranks",
     "mix",
     "mix_",

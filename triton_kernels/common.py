@@ -136,7 +136,7 @@ def launch(kernel, programs: int, device: torch.device, *args, **options) -> Non
         kernel[(programs,)](*args, **options)
 
 
-def load_wait(kernel) -> str:
+def load_wait(kernel, and_stores: bool = False) -> str:
     """Assembly that waits for a thread's loads where a barrier does not: on AMD GPUs.
 
     NVIDIA's barrier orders them itself, and under the interpreter nothing is compiled.
@@ -147,6 +147,10 @@ def load_wait(kernel) -> str:
     if target.backend != "hip":
         return ""
     wait = "s_wait_loadcnt 0x0" if target.arch.startswith("gfx12") else "s_waitcnt vmcnt(0)"
+    if and_stores and target.arch.startswith("gfx12"):
+        wait += "\ns_wait_storecnt 0x0"
+    elif and_stores and target.arch.startswith("gfx1"):  # gfx9 counts stores with the loads
+        wait += "\ns_waitcnt_vscnt null, 0x0"
     return wait + "\nv_mov_b32 $0, $1"  # an elementwise instruction has to have a result
 
 

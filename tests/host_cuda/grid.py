@@ -16,7 +16,7 @@ from comparing import same_bits
 from fused_mixup import reference
 from fused_mixup.ops import transpose_pairing
 
-from . import lib, loss_grid
+from . import lib, loss_grid, plan_grid
 from . import ops as host
 from .batches import (
     BATCHES,
@@ -142,6 +142,7 @@ def run() -> int:
                 check_targets(dtype, pairing, case, generator)
                 count += 1
     count += loss_grid.run(full, generator)
+    count += plan_grid.run(1000 if full else 40)
     compiled, launched = lib.kernels()
     assert compiled, "no kernel among the library's symbols"
     assert compiled == launched, f"never launched: {sorted(compiled - launched)}"

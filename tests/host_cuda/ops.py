@@ -31,6 +31,15 @@ class HostMix(ctypes.Structure):
     _fields_ += [("shared_limit", _I)]
 
 
+class HostPlan(ctypes.Structure):
+    """As in driver_plan.cpp."""
+
+    _fields_ = [(n, _P) for n in ("state", "settings", "setting_args", "labels", "given")]
+    _fields_ += [("batch", _I), ("sizes", _P)]
+    _fields_ += [(n, _I) for n in ("spatial", "per", "pairing", "correct_lam", "symmetric")]
+    _fields_ += [(n, _P) for n in ("partner", "weight", "blend", "box")]
+
+
 def _ptr(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
@@ -107,3 +116,27 @@ def mix_targets(labels, partner, weight, pairing, num_classes, label_smoothing, 
         )
     )  # fmt: skip
     return out
+
+
+def draw_plan(
+    state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric,
+    settings_on_device=False,
+):  # fmt: skip
+    keep = _ints(spatial)
+    h = HostPlan(state=_ptr(state), labels=_ptr(labels), given=_ptr(partner), batch=batch_size)
+    if settings_on_device:
+        h.settings = _ptr(settings)
+    else:
+        h.setting_args = _ptr(settings)
+    h.sizes, h.spatial = ctypes.addressof(keep), len(spatial)
+    h.per, h.pairing = per, pairing
+    h.correct_lam, h.symmetric = correct_lam, symmetric
+    drawn = (
+        torch.full((batch_size,), -7, dtype=torch.int32),
+        torch.full((batch_size, 2), 7.0),
+        torch.full((batch_size, 2), 7.0, dtype=torch.float64),
+        torch.full((batch_size, 2 * len(spatial)), -7, dtype=torch.int32),
+    )
+    h.partner, h.weight, h.blend, h.box = map(_ptr, drawn)
+    check(library().host_draw_plan(ctypes.byref(h)))
+    return drawn

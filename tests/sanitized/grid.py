@@ -24,6 +24,7 @@ import loss_checks
 import torch
 from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
+from draw_cases import draw_cases
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
 from fused_mixup.plan import PAIRINGS
@@ -208,6 +209,18 @@ def beyond_the_ends():
             check_paste(view, args, "beyond", dtype, layout)
 
 
+# ------------------------------------------------------------------ plans
+
+
+def drawing():
+    for state, *options in draw_cases(400 if FULL else 55, seed=4, large=0.15):
+        stepped = state.clone()
+        expected = reference.draw_plan(stepped, *options)
+        got = ops.draw_plan(state, *options)
+        for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
+            same("draw_plan", a, b, part, *options)
+
+
 # ------------------------------------------------------------------ labels and loss
 
 
@@ -256,7 +269,7 @@ def losses():
 
 def main():
     assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
-    for part in (mixing, collating, every_half, beyond_the_ends, targets, losses):
+    for part in (mixing, collating, every_half, beyond_the_ends, drawing, targets, losses):
         torch.manual_seed(0)
         part()
     result = {"on": _C.cpu_capability(), "module": _C.__file__, "compared": compared}

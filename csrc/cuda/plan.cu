@@ -1,0 +1,72 @@
+// draw_plan for CUDA tensors. Kernel: plan.cuh.
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "binding.h"
+#include "plan.cuh"
+
+namespace fused_mixup {
+namespace {
+
+template <typename T>
+T* writable(const Tensor& t) {
+  return static_cast<T*>(t.data_ptr());
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> drawn(Tensor state,                  // int64 [4]
+                                                 Tensor settings,               // float64 [6]
+                                                 std::optional<Tensor> labels,  // int64 [B]
+                                                 std::optional<Tensor> given,   // int32 [B]
+                                                 int64_t batch,
+                                                 std::vector<int64_t> sizes,  // [D]
+                                                 int64_t per, int64_t pairing, bool correct_lam,
+                                                 bool symmetric) {
+  const torch::stable::accelerator::DeviceGuard guard(state.get_device_index());
+  const int64_t spatial = static_cast<int64_t>(sizes.size());
+  STD_TORCH_CHECK(batch <= kMaxDrawn && spatial <= kMaxSpatial);
+  STD_TORCH_CHECK(state.numel() == kStateWords && state.is_contiguous());
+  STD_TORCH_CHECK(settings.numel() == kSettings && settings.is_contiguous());
+  const Tensor partner = torch::stable::new_empty(state, {batch}, ScalarType::Int);
+  const Tensor weight = torch::stable::new_empty(state, {batch, 2}, ScalarType::Float);
+  const Tensor blend = torch::stable::new_empty(state, {batch, 2}, ScalarType::Double);
+  const Tensor box = torch::stable::new_empty(state, {batch, 2 * spatial}, ScalarType::Int);
+  PlanArgs a = {};
+  a.state = writable<int64_t>(state);
+  if (settings.is_cpu()) {  // they travel with the launch
+    std::copy_n(data<double>(settings), static_cast<int>(kSettings), a.draw.setting);
+  } else {
+    a.settings = data<double>(settings);
+  }
+  std::copy(sizes.begin(), sizes.end(), a.draw.size);
+  a.draw.spatial = static_cast<int>(spatial);
+  a.draw.correct_lam = correct_lam;
+  a.draw.symmetric = symmetric;
+  a.batch = static_cast<int>(batch);
+  a.per = static_cast<int>(per);
+  a.pairing = static_cast<int>(pairing);
+  std::optional<Tensor> near_labels, near_given;
+  if (pairing == kCrossClass) {
+    STD_TORCH_CHECK(labels.has_value() && labels->numel() == batch);
+    near_labels = on_device(*labels, state);
+    a.labels = data<int64_t>(*near_labels);
+  }
+  if (pairing == kTensor) {
+    STD_TORCH_CHECK(given.has_value() && given->numel() == batch);
+    near_given = on_device(*given, state);
+    a.given = data<int32_t>(*near_given);
+  }
+  a.partner = writable<int32_t>(partner);
+  a.weight = writable<float>(weight);
+  a.blend = writable<double>(blend);
+  a.box = writable<int32_t>(box);
+  a.stream = current_stream(state);
+  check(draw_plan(a));
+  return {partner, weight, blend, box};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) { m.impl("draw_plan", TORCH_BOX(&drawn)); }
+
+}  // namespace fused_mixup

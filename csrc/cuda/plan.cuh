@@ -1,0 +1,206 @@
+// draw_plan: partners, λ, boxes and weights of a batch, drawn in one launch.
+//
+// Fused: random words, keys and their sort, the match of partners, λ, boxes, the weights of labels
+// and values, and the step of the state. What is drawn, docs/drawing.md says; csrc/common/draw.h
+// computes it. Read: the state, and labels or partners where given; written: the plan, 28 bytes and
+// a box per sample.
+//
+// One block does it all. A sample's partner hangs on the keys of all others, and the state may step
+// once everybody has read it: both ask for a barrier across all that draw, and a launch has none
+// between blocks. Up to 512 samples each have a thread; beyond, threads take turns. Batches beyond
+// kNear sort in the memory of the plan, which they write last: no scratch is allocated.
+#pragma once
+
+#include "../common/draw.h"
+#include "plan_sort.cuh"
+
+namespace fused_mixup {
+
+constexpr int kPlanThreads = 512;
+constexpr int kNear = 1024;           // samples whose Places fit into shared memory
+constexpr int32_t kNobody = 1 << 20;  // no sample
+
+struct PlanArgs {
+  int64_t* state;          // device [4]
+  const double* settings;  // device [6], or null: draw.setting counts
+  DrawArgs draw;
+  int batch, per, pairing;
+  const int64_t* labels;  // device [B], for kCrossClass
+  const int32_t* given;   // device [B], for kTensor
+  int32_t* partner;       // device [B]
+  float* weight;          // device [B, 2]
+  double* blend;          // device [B, 2], 16-byte aligned
+  int32_t* box;           // device [B, 2D]
+  cudaStream_t stream;
+};
+
+struct PlanShared {
+  int64_t state[kStateWords];
+  DrawArgs draw;
+  Row row;          // of all samples that are mixed, for kPerBatch
+  int32_t largest;  // size of the largest class
+};
+
+// What matching needs, 24 bytes per sample: as many as those of its weights.
+struct Places {
+  int64_t* keys;     // [B]
+  int32_t* holder;   // [2B], a hash table: the first sample of the class in this slot
+  int32_t* slot;     // [B], of each sample's class
+  int32_t* members;  // [B], of a class so far, by its first sample
+
+  __device__ __forceinline__ Places(void* first16, void* last8, int batch)
+      : keys(static_cast<int64_t*>(first16)),
+        holder(reinterpret_cast<int32_t*>(keys + batch)),
+        slot(static_cast<int32_t*>(last8)),
+        members(slot + batch) {}
+};
+
+// The slot of the class of sample i. It never changes hands between classes, so the labels, which
+// nobody writes, tell whose it is.
+__device__ __forceinline__ int claim_slot(const int64_t* labels, int i, int32_t* holder,
+                                          int slots) {
+  const int64_t label = labels[i];
+  // Multiplied by 2^64 over the golden ratio, neighbouring labels lie far apart.
+  const uint64_t mixed = static_cast<uint64_t>(label) * 0x9E3779B97F4A7C15u;
+  int slot = static_cast<int>(below(static_cast<uint32_t>(mixed >> 32), slots));
+  for (;;) {
+    const int32_t other = atomicCAS(holder + slot, kNobody, i);
+    if (other == kNobody) return slot;
+    if (labels[other] == label) {
+      atomicMin(holder + slot, i);
+      return slot;
+    }
+    slot = slot + 1 < slots ? slot + 1 : 0;
+  }
+}
+
+// The keys across classes. Leaves the size of the largest class in `largest`, which is 0 before.
+__device__ __forceinline__ void class_keys(const PlanArgs& a, const Stream& stream,
+                                           const Places& at, int32_t* largest) {
+  const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  for (int i = tid; i < a.batch; i += threads) {
+    at.holder[2 * i] = at.holder[2 * i + 1] = kNobody;
+    at.members[i] = 0;
+  }
+  __syncthreads();  // the table is empty before a slot is claimed
+  for (int i = tid; i < a.batch; i += threads) {
+    at.slot[i] = claim_slot(a.labels, i, at.holder, 2 * a.batch);
+  }
+  __syncthreads();  // each slot holds the first of its class
+  int most = 0;
+  for (int i = tid; i < a.batch; i += threads) {
+    const int32_t leader = at.holder[at.slot[i]];
+    const int count = atomicAdd(at.members + leader, 1) + 1;
+    most = count > most ? count : most;
+    at.keys[i] = class_key(stream, static_cast<uint32_t>(i), static_cast<uint32_t>(leader));
+  }
+  atomicMax(largest, most);
+}
+
+// Partners by a sort: shuffle, derangement and across classes.
+__device__ __forceinline__ void match(const PlanArgs& a, const Stream& stream, PlanShared& shared) {
+  const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  unsigned char* near = static_cast<unsigned char*>(dynamic_shared());
+  const bool is_near = a.batch <= kNear;
+  const Places at(is_near ? near : static_cast<void*>(a.blend),
+                  is_near ? near + 16 * a.batch : static_cast<void*>(a.weight), a.batch);
+  if (a.pairing == kCrossClass) {
+    class_keys(a, stream, at, &shared.largest);
+  } else {
+    for (int i = tid; i < a.batch; i += threads) {
+      at.keys[i] = order_key(stream, static_cast<uint32_t>(i));
+    }
+  }
+  __syncthreads();  // all keys are there
+  if (is_near) {
+    sort_keys(at.keys, a.batch);
+  } else {
+    sort_keys_by(reinterpret_cast<int64_t*>(near), at.keys, a.batch);
+  }
+  const int shift =
+      a.pairing == kCrossClass ? static_cast<int>(class_shift(stream, shared.largest, a.batch)) : 1;
+  const auto sample_at = [&](int64_t p) {
+    return static_cast<int32_t>(at.keys[p] & (kMaxDrawn - 1));
+  };
+  for (int p = tid; p < a.batch; p += threads) {
+    if (a.pairing == kShuffle && a.per != kPerPair) {
+      a.partner[p] = sample_at(p);
+    } else {
+      a.partner[sample_at(p)] = sample_at(matched_place(p, a.batch, a.per, shift));
+    }
+  }
+  __syncthreads();  // partners are there, and nobody reads keys where rows will be written
+}
+
+__device__ __forceinline__ void put_row(const PlanArgs& a, int i, const Row& row, bool known) {
+  const int d = a.draw.spatial;
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    a.weight[2 * i + k] = known ? row.weight[k] : NAN;
+    a.blend[2 * i + k] = known ? row.blend[k] : NAN;
+  }
+#pragma unroll
+  for (int k = 0; k < kMaxSpatial; ++k) {
+    if (k >= d) break;
+    a.box[2 * d * i + k] = row.start[k];
+    a.box[2 * d * i + d + k] = row.stop[k];
+  }
+}
+
+__global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_constant__ PlanArgs a) {
+  PlanShared& shared = block_shared<PlanShared>();
+  const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  // 1. One thread alone reads the state, so that it can step without another barrier.
+  if (tid == 0) {
+    for (int k = 0; k < kStateWords; ++k) shared.state[k] = a.state[k];
+    shared.draw = a.draw;
+    if (a.settings != nullptr) {
+      for (int k = 0; k < kSettings; ++k) shared.draw.setting[k] = a.settings[k];
+    }
+    shared.largest = 0;
+    const Stream stream(shared.state);
+    if (a.per == kPerBatch) {
+      // By way of a local: of a result built in place no compiler tells the race detector.
+      const Row row = draw_row(stream, shared.draw, 0, true);
+      shared.row = row;
+    }
+  }
+  __syncthreads();  // state, settings and what samples share are there
+  const Stream stream(shared.state);
+  const bool known = shared.state[kVersionWord] == kStateVersion;
+  // 2. Partners.
+  if (a.pairing >= kShuffle) match(a, stream, shared);
+  // 3. Rows.
+  for (int i = tid; i < a.batch; i += threads) {
+    int partner;
+    if (a.pairing >= kShuffle) {
+      partner = a.partner[i];
+    } else {
+      partner = static_cast<int>(partner_of(a.pairing, a.given, i, a.batch));
+      a.partner[i] = partner;
+    }
+    const bool mixes = partner != i;
+    if (a.per == kPerBatch && mixes) {
+      put_row(a, i, shared.row, known);
+      continue;
+    }
+    const int unit = a.per == kPerPair && partner < i ? partner : i;
+    put_row(a, i, draw_row(stream, shared.draw, static_cast<uint32_t>(unit), mixes), known);
+  }
+  if (tid == 0 && known) {
+    a.state[kStepWord] = static_cast<int64_t>(static_cast<uint64_t>(shared.state[kStepWord]) + 1);
+  }
+}
+
+inline cudaError_t draw_plan(const PlanArgs& a) {
+  // An empty batch still moves the state on.
+  const int warps = a.batch > 0 ? (a.batch + 31) / 32 : 1;
+  const int threads = 32 * warps < kPlanThreads ? 32 * warps : kPlanThreads;
+  size_t memory = 0;
+  if (a.pairing >= kShuffle) {
+    memory = a.batch <= kNear ? size_t{24} * a.batch : sizeof(int64_t) * kChunk;
+  }
+  return launch(plan_kernel, dim3(1), dim3(static_cast<unsigned>(threads)), memory, a.stream, a);
+}
+
+}  // namespace fused_mixup

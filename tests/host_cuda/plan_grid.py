@@ -1,0 +1,60 @@
+"""draw_plan in the host harness: every bit of a plan, and the state's step, as the reference's."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from draw_cases import PAIRINGS, assert_same_plan, draw_case, draw_cases
+
+from fused_mixup import reference
+from fused_mixup.plan_checks import CROSS_CLASS, SHUFFLE
+from fused_mixup.reference_draw import BATCH, SAMPLE
+
+from . import lib
+from . import ops as host
+from .batches import ORDERS
+
+# Around what shared memory holds of a batch (1024 samples) and of its keys (4096).
+NEAR, CHUNK = 1024, 4096
+BEYOND = (NEAR + 1, CHUNK, CHUNK + 1, CHUNK + 33, 3 * CHUNK + 2)
+
+
+def check(args, order=0, settings_on_device=False):
+    lib.set_order(order)
+    state, *rest = args
+    expected_state = state.clone()
+    expected = reference.draw_plan(expected_state, *rest)
+    assert_same_plan(host.draw_plan(state, *rest, settings_on_device), expected)
+    assert torch.equal(state, expected_state)
+
+
+def check_cases(count, seed, large=0.0) -> int:
+    for k, args in enumerate(draw_cases(count, seed, large)):
+        check(args, ORDERS[k % len(ORDERS)], settings_on_device=bool(k & 1))
+    return count
+
+
+def beyond_cases(batches=BEYOND, seed=0):
+    """Batches whose keys, hash table and counts lie in the memory of the plan."""
+    rng = random.Random(seed)
+    for batch_size in batches:
+        for pairing in PAIRINGS:
+            if pairing >= SHUFFLE:
+                yield draw_case(rng, batch_size, pairing, rng.randrange(SAMPLE + 1))
+
+
+def barrier_cases():
+    """What needs each barrier of the kernel: several warps, classes, and merges of four chunks."""
+    rng = random.Random(3)
+    yield draw_case(rng, 200, CROSS_CLASS, SAMPLE)
+    yield draw_case(rng, 3 * CHUNK + 200, SHUFFLE, BATCH)
+
+
+def run(count) -> int:
+    """For grid.run(): ``count`` small cases, and each pairing beyond what shared memory holds."""
+    done = check_cases(count, seed=5)
+    for args in beyond_cases((NEAR + 1, CHUNK + 33)):
+        check(args)
+        done += 1
+    return done

@@ -1,0 +1,70 @@
+"""The Triton kernel of draw_plan against the reference, to the bit.
+
+Under the interpreter a case takes a third of a second: FUSED_MIXUP_DRAW_CASES=1000 asks for more.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+import torch
+from draw_cases import BATCHES, PAIRINGS, assert_same_plan, draw_case, draw_cases, largest_cases
+from triton_place import DEVICE, INTERPRETED, quiet
+
+import fused_mixup.triton_kernels as tk
+from fused_mixup import reference
+from fused_mixup.plan_checks import CROSS_CLASS, SHUFFLE
+from fused_mixup.reference_draw import BATCH, PAIR, SAMPLE, STEP_WORD, VERSION_WORD
+from fused_mixup.triton_kernels import plan as plan_module
+
+pytestmark = [quiet, pytest.mark.usefixtures("one_thread")]
+
+CASES = int(os.environ.get("FUSED_MIXUP_DRAW_CASES", "5" if INTERPRETED else "300"))
+
+
+def check(args):
+    state, *rest = args
+    there = [a.to(DEVICE, copy=True) if isinstance(a, torch.Tensor) else a for a in args]
+    got = tk.draw_plan(*there)
+    assert_same_plan(got, reference.draw_plan(state, *rest))
+    assert torch.equal(there[0].cpu(), state)
+
+
+@pytest.fixture(params=["by value", "by pointer"])
+def settings_go(request, monkeypatch):
+    if request.param == "by pointer":
+        monkeypatch.setattr(plan_module, "_by_value", lambda settings: False)
+
+
+def test_every_bit_of_the_reference(settings_go):
+    for args in draw_cases(CASES, seed=3, large=0.0 if INTERPRETED else 0.1):
+        check(args)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_pairings(pairing):
+    rng = random.Random(pairing)
+    for batch, per in ((17, SAMPLE), (3, PAIR)) if INTERPRETED else ((n, PAIR) for n in BATCHES):
+        check(draw_case(rng, batch, pairing, per))
+
+
+def test_more_samples_than_one_turn_takes():
+    check(draw_case(random.Random(5), 260, CROSS_CLASS, BATCH))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="minutes in Triton's interpreter; runs on a GPU")
+def test_the_largest_batches():
+    for args in largest_cases():
+        check(args)
+
+
+def test_a_state_of_another_version_poisons():
+    state, *rest = draw_case(random.Random(2), 5, SHUFFLE, SAMPLE)
+    state[VERSION_WORD] += 2**32
+    step = int(state[STEP_WORD])
+    there = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in (state, *rest)]
+    _, weight, blend, _ = tk.draw_plan(*there)
+    assert weight.isnan().all() and blend.isnan().all()
+    assert there[0][STEP_WORD] == step
