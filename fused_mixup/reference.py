@@ -132,10 +132,12 @@ def dense_target(
     classes = torch.arange(num_classes, device=labels.device).view(shape)
     valid = (labels >= 0) & (labels < num_classes)
     valid &= (partner_labels >= 0) & (partner_labels < num_classes)
+    # On the host, whatever the default device: as scalars they serve labels on any device.
+    hit_value, other_value = torch.tensor([on, off], dtype=acc, device="cpu").unbind()
     total = torch.zeros((), dtype=acc, device=labels.device)
     for w, y in zip(_columns(weight, labels, acc), (labels, partner_labels), strict=True):
         hit = classes == y.unsqueeze(1)
-        values = torch.where(hit, torch.tensor(on, dtype=acc), torch.tensor(off, dtype=acc))
+        values = torch.where(hit, hit_value, other_value)
         total = total + _term(w.unsqueeze(1), values)
     return torch.where(valid.unsqueeze(1), total, torch.nan).to(dtype).contiguous()
 
