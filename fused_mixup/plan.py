@@ -101,12 +101,11 @@ class MixPlan:
         return plan
 
     def __getattr__(self, name: str) -> Tensor:
-        # What is missing: the partners of a rule, which kernels never read.
-        if name != "partner" or "weight" not in self.__dict__:
+        # What is missing: the partners of a rule, which kernels never read. They are not kept: made
+        # in a mode of PyTorch's (fake, functional, inference), they are of use in that mode alone.
+        if name != "partner" or self.pairing == "tensor":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        partner = partner_indices(self.rule, self.batch_size, self.weight.device)
-        object.__setattr__(self, "partner", partner)
-        return partner
+        return partner_indices(self.rule, self.batch_size, self.weight.device)
 
     # ---------------------------------------------------------------- making one
 
@@ -335,8 +334,9 @@ class MixPlan:
         if any(t.device.type != "cpu" for t in (self.partner, self.weight, self.box)):
             return head
         shown = min(self.batch_size, 8)
+        partner = self.partner[:shown].tolist()
         rows = [
-            f"  {i}: partner {self.partner[i].item()}, weight ({w[0]:.4g}, {w[1]:.4g}), "
+            f"  {i}: partner {partner[i]}, weight ({w[0]:.4g}, {w[1]:.4g}), "
             f"blend ({b[0]:.4g}, {b[1]:.4g}), box {self.box[i].tolist() or 'none'}"
             for i, (w, b) in enumerate(
                 zip(self.weight[:shown].tolist(), self.blend[:shown].tolist(), strict=True)

@@ -81,7 +81,8 @@ def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
 
 def _as_tensor(name: str, value: object) -> Tensor:
     try:
-        t = torch.as_tensor(value)
+        # as_tensor would move a tensor to the default device.
+        t = value if isinstance(value, Tensor) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name}: expected a tensor or a sequence, got {_kind(value)}") from None
     if t.requires_grad:
@@ -200,7 +201,8 @@ def check_values(plan: MixPlan) -> Facts:
         _check_partner(plan)
     blends = False
     if plan.blend.device.type == "cpu":
-        blends = bool((_rows(plan.blend) != torch.tensor([1.0, 0.0], dtype=torch.float64)).any())
+        own, other = _rows(plan.blend).unbind(1)
+        blends = bool(((own != 1) | (other != 0)).any())
     stops = _check_box(_rows(plan.box)) if plan.box.device.type == "cpu" else ()
     return Facts(is_permutation(plan.pairing, plan.partner), blends, stops)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,9 @@ from torch.utils.data import default_collate, get_worker_info
 from . import ops
 from .batches import recycled_batch, shared_batch
 from .checks import check_samples
+from .eager import outside_graph
 from .target import MixedTarget
+from .timm_checks import check_dims
 from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
 from .timm_mixup import Mixup, plan_of
 
@@ -49,12 +52,13 @@ class FastCollateMixup(Mixup):
         filled again (at most two such batches are kept; in a worker, eight). What differs:
 
         - A batch may be odd, as in :class:`Mixup`; not in mode "half". timm asserts.
-        - CutMix in pair mode does not write into the caller's samples (timm swaps boxes in them,
-          and so in a data set held in memory).
+        - CutMix does not write into the caller's samples. timm swaps boxes in them in pair mode and
+          pastes into them in mode "half", and so into a data set held in memory.
         - Samples of another dtype than uint8, and shapes that differ, are refused (timm truncates
           floats).
         - Arrays may be read-only, and may step backwards through memory (those are copied first).
-        - ``mixup_enabled = False`` reaches workers that are already running.
+        - ``mixup_enabled = False`` reaches workers that are already running, from timm's
+          ``PrefetchLoader`` too: where timm is loaded, ``isinstance(ours, theirs)`` holds.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
@@ -63,7 +67,16 @@ class FastCollateMixup(Mixup):
         super().__init__(*args, **kwargs)
         self.pin_memory = pin_memory
 
-    @torch.compiler.disable
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        # timm's PrefetchLoader passes its switch on to instances of timm's class alone.
+        loaded = sys.modules.get("timm.data.mixup")
+        return getattr(loaded, "FastCollateMixup", type(self))
+
+    def __reduce__(self) -> tuple:
+        # What object has compares the type with __class__, and refuses.
+        return _new, (type(self),), self.__getstate__()
+
     def __call__(  # type: ignore[override]
         self, batch: Sequence[tuple[Any, Any]], _: Any = None
     ) -> tuple[Tensor, Tensor | MixedTarget]:
@@ -79,6 +92,11 @@ class FastCollateMixup(Mixup):
             TypeError, ValueError, IndexError, AssertionError: samples or labels that do not fit,
                 before anything is drawn.
         """
+        if torch.compiler.is_compiling():
+            return outside_graph(self._collate, batch)
+        return self._collate(batch)
+
+    def _collate(self, batch: Sequence[tuple[Any, Any]]) -> tuple[Tensor, Tensor | MixedTarget]:
         samples = check_samples([pair[0] for pair in batch])
         shape = samples[0].shape
         if samples[0].dtype != torch.uint8:
@@ -86,6 +104,7 @@ class FastCollateMixup(Mixup):
                 f"batch: expected uint8 samples, got {samples[0].dtype}; leave conversion to float "
                 "and normalisation to the device, after loading"
             )
+        check_dims("batch", 1 + samples[0].ndim)
         batch_size = len(samples)
         if self.mode == "half" and batch_size % 2:
             raise ValueError(
@@ -117,6 +136,10 @@ class FastCollateMixup(Mixup):
         if self.pin_memory and torch.cuda.is_available():
             return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
         return recycled_batch(size)
+
+
+def _new(cls: type) -> Any:
+    return object.__new__(cls)
 
 
 def _first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:

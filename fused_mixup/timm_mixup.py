@@ -7,7 +7,6 @@ makes a plan on the host of what was drawn, ``_labels(target, batch_size)`` chec
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,13 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .checks import BLENDABLE, check_writable
 from .checks import _check_memory as check_memory
+from .eager import outside_graph
 from .functional import mix, mix_, mix_targets
 from .plan import MixPlan
 from .plan_checks import Facts, is_host_row
 from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
+from .timm_checks import check_images, check_minmax, number
 from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
 
 BOXES = ("timm>=1.0.29", "timm<=1.0.28")
@@ -73,7 +73,9 @@ class Mixup:
           dtype of the images, as timm's; those of ``sparse_targets`` keep it in float32.
         - ``mixup_enabled = False`` reaches data-loader workers that are already running.
         - Arguments are checked before anything is drawn or written: probabilities outside [0, 1],
-          and negative alphas, too; labels outside [0, K) raise IndexError.
+          and negative alphas, too. Labels outside [0, K) raise IndexError where they live on the
+          CPU; on a GPU, where nothing is read back, the rows of dense targets become NaN.
+        - λ of exactly 0 or 1 drops the term that is not used, so it brings in no NaN (timm: 0·inf).
 
         Under torch.compile the call is a graph break, and no value drawn makes it compile again.
 
@@ -96,14 +98,14 @@ class Mixup:
         sparse_targets: bool = False,
         compat: str = BOXES[0],
     ) -> None:
-        self.mixup_alpha = _number("mixup_alpha", mixup_alpha)
-        self.cutmix_alpha = _number("cutmix_alpha", cutmix_alpha)
+        self.mixup_alpha = number("mixup_alpha", mixup_alpha)
+        self.cutmix_alpha = number("cutmix_alpha", cutmix_alpha)
         self.cutmix_minmax = cutmix_minmax
         if cutmix_minmax is not None:
-            _check_minmax(cutmix_minmax)
+            check_minmax(cutmix_minmax)
             self.cutmix_alpha = 1.0
-        self.mix_prob = _number("prob", prob, 1.0)
-        self.switch_prob = _number("switch_prob", switch_prob, 1.0)
+        self.mix_prob = number("prob", prob, 1.0)
+        self.switch_prob = number("switch_prob", switch_prob, 1.0)
         self.label_smoothing = check_label_smoothing(label_smoothing)
         self.num_classes = check_num_classes(num_classes)
         self.multi_label = multi_label
@@ -149,7 +151,6 @@ class Mixup:
 
     # ---------------------------------------------------------------- the call
 
-    @torch.compiler.disable
     def __call__(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor | MixedTarget]:
         """Mix x [B, C, …, H, W] in place; target: class indices [B], or [B, K] (multi-label).
 
@@ -159,7 +160,12 @@ class Mixup:
         Raises:
             TypeError, ValueError, IndexError, AssertionError: see the class.
         """
-        _check_images(x)
+        if torch.compiler.is_compiling():
+            return outside_graph(self._mix, x, target)
+        return self._mix(x, target)
+
+    def _mix(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor | MixedTarget]:
+        check_images(x)
         labels = self._labels(target, len(x))
         check_draws(self, x.shape[1:], self.mode in ("elem", "pair"))
         drawn = self._draw(len(x), x.shape[-2:])
@@ -181,6 +187,7 @@ class Mixup:
         """Checked class indices int64 [B], or dense multi-label targets [B, K] as they are."""
         if not isinstance(target, Tensor):
             raise TypeError(f"target: expected a tensor, got {type(target).__name__}")
+        check_memory("target", target)
         k = self.num_classes
         if self.multi_label:
             if target.shape != (batch_size, k):
@@ -272,45 +279,5 @@ def _of_labels(plan: MixPlan) -> MixPlan:
     weight, n = plan.weight, plan.batch_size
     blend = weight[:1].double().expand(n, -1) if is_host_row(weight) else weight.double()
     facts = Facts(is_permutation=True, blends=True, box_stop=())
-    return MixPlan._of((None, weight, blend, plan.box[:, :0]), plan.pairing, facts)
-
-
-# ------------------------------------------------------------------ checks
-
-
-def _number(name: str, value: Any, most: float = math.inf) -> Any:
-    """``value`` as it came, if it is a finite number in [0, most]."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {value!r}") from None
-    if not 0 <= number <= most or number == math.inf:
-        expected = "a finite number >= 0" if most == math.inf else f"a number in [0, {most:g}]"
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return value
-
-
-def _check_minmax(bounds: Any) -> None:
-    try:
-        count = len(bounds)
-    except TypeError:
-        raise TypeError(f"cutmix_minmax: expected two numbers, got {bounds!r}") from None
-    if count != 2:
-        raise AssertionError(f"cutmix_minmax: expected two numbers, got {bounds!r}")
-    low, high = (_number("cutmix_minmax", bound, 1.0) for bound in bounds)
-    if not low < high:
-        raise ValueError(f"cutmix_minmax: expected two rising shares of the sides, got {bounds!r}")
-
-
-def _check_images(x: Tensor) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x: expected a tensor [B, C, H, W], got {type(x).__name__}")
-    check_memory("x", x)
-    if x.dtype not in BLENDABLE:
-        raise TypeError(
-            f"x: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; convert it "
-            "to one of them"
-        )
-    if x.ndim < 2:
-        raise ValueError(f"x: expected a batch [B, C, H, W], got shape {list(x.shape)}")
-    check_writable("x", x, "detach it, or use fused_mixup.mix, which is differentiable")
+    rows = plan.partner_or_none, weight, blend, plan.box[:, :0]
+    return MixPlan._of(rows, plan.pairing, facts)

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo  # torch.compiler.disable, without its import of 2 s
 from torch.utils._pytree import tree_unflatten
 
 from . import ops
 from .checks import BLENDABLE
+from .eager import outside_graph
 from .functional import mix, mix_, paste_
 from .plan import MixPlan
 from .plan_checks import integer
@@ -28,6 +28,7 @@ from .target import MixedTarget
 from .tv_inputs import (
     Sample,
     labels_function,
+    memory_of,
     num_classes_of,
     plain,
     read_sample,
@@ -78,7 +79,7 @@ class _Mixer(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         """The sample with its images and labels mixed; the rest of it as it came."""
         if torch.compiler.is_compiling():
-            return _outside_graph(self, inputs)
+            return outside_graph(self._mix, inputs)
         return self._mix(inputs)
 
     def extra_repr(self) -> str:
@@ -102,12 +103,14 @@ class _Mixer(nn.Module):
         out = list(sample.leaves)
         # Labels first: what could still fail does so before an image is written in place.
         out[sample.labels_at] = self._target(sample.labels, plan, lam)
-        mixed: set[int] = set()  # one tensor may stand in a sample twice: mixed in place once
+        mixed = set()  # memory that stands in a sample twice is mixed in place once
         for i in sample.images + sample.masks:
             x = sample.leaves[i]
-            if self.inplace and id(x) in mixed:
-                continue
-            mixed.add(id(x))
+            if self.inplace:
+                memory = memory_of(plain(x))
+                if memory in mixed:
+                    continue
+                mixed.add(memory)
             out[i] = self._image(x, plan, lam, is_mask=i in sample.masks)
         return tree_unflatten(out, sample.spec)
 
@@ -145,17 +148,14 @@ class _Mixer(nn.Module):
             return wrap_like(mix(t, plan), x)
         # What kernels move but do not blend; MixUp has let nothing through but complex numbers.
         out = t if self.inplace else t.clone()
-        out = paste_(out, plan) if self._cuts else out.copy_(_blend_stepwise(t, lam))
+        if not self._cuts:
+            out.copy_(_blend_stepwise(t, lam))
+        elif out.requires_grad:  # a copy, then: `inplace` has been refused
+            top, left, bottom, right = plan.box[0].tolist()
+            out[..., top:bottom, left:right] = t.roll(1, 0)[..., top:bottom, left:right]
+        else:
+            paste_(out, plan)
         return x if self.inplace else wrap_like(out, x)
-
-
-@_disable_dynamo
-def _outside_graph(mixer: _Mixer, inputs: tuple[Any, ...]) -> Any:
-    """In a compiled step the transform runs between two graphs, as eager PyTorch runs it.
-
-    So its draws come from the same generator, and λ and the box are no constants of a graph.
-    """
-    return mixer._mix(inputs)
 
 
 def _blend_stepwise(x: Tensor, lam: float) -> Tensor:
@@ -177,8 +177,8 @@ class MixUp(_Mixer):
 
     Args:
         alpha: α of the Beta distribution, above 0.
-        num_classes: K; needed for class indices (-1: the largest label + 1), and may be None for
-            soft labels.
+        num_classes: K; needed for class indices, and may be None for soft labels. -1: the largest
+            label + 1, which is read back where labels live on a GPU.
         labels_getter: finds the label tensor in the sample. ``"default"``: the second entry, or
             the key "labels", or the first key that contains "label", there or in a dict that is
             the whole sample. Or a callable, which gets the sample.
@@ -196,8 +196,11 @@ class MixUp(_Mixer):
 
     Raises:
         ValueError: labels or images of another shape, labels that are not found, PIL images,
-            boxes, keypoints and masks, ``inplace`` on a tensor that requires grad.
-        RuntimeError: labels [B] that are no int64 in [0, K), images of integers.
+            boxes, keypoints and masks, lazily negated or conjugate tensors; ``inplace`` on a
+            tensor that requires grad, or on two whose memory overlaps in part.
+        TypeError: a sparse tensor.
+        RuntimeError: labels [B] that are no int64 in [0, K), images of integers. Values are checked
+            where they live on the CPU; on a GPU the labels' rows become NaN.
         All of them before anything is drawn or written.
 
     Notes:

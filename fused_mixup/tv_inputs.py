@@ -10,13 +10,15 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten  # as torchvision does: same structures
 
-from .checks import BLENDABLE, check_writable
+from .checks import _MAX_DIMS, BLENDABLE, _span, check_writable
+from .checks import _check_memory as check_memory
 
 
 @dataclass
@@ -106,6 +108,7 @@ def _check_labels(labels: object, num_classes: int | None, sparse: bool) -> Tens
             f"labels: expected a tensor [B] or [B, K], got {type(labels).__name__}; give "
             "labels_getter a callable that returns the label tensor of a sample"
         )
+    check_memory("labels", labels)
     if labels.ndim not in (1, 2):
         raise ValueError(
             f"labels: expected class indices [B] or soft labels [B, K], got {list(labels.shape)}"
@@ -127,6 +130,8 @@ def _check_labels(labels: object, num_classes: int | None, sparse: bool) -> Tens
             f"labels: expected int64 class indices, got {labels.dtype} {list(labels.shape)}; "
             "use .long(), or [B, K] for soft labels"
         )
+    if labels.ndim == 1 and num_classes == -1 and not labels.numel():
+        raise RuntimeError("num_classes: expected an int beside no labels, got -1; give K")
     if labels.ndim == 1 and labels.device.type == "cpu" and labels.numel():
         low, high = (int(v) for v in torch.aminmax(labels))
         if low < 0 or (num_classes != -1 and high >= (num_classes or 0)):
@@ -170,12 +175,16 @@ def read_sample(
     if not images:
         _no_image(name, cuts, others=len(pure) > 1)
     for i in images:
+        check_memory("images", leaves[i])
         _check_image(name, leaves[i], labels.shape[0], cuts)
+    for i in masks:
+        check_memory("masks", leaves[i])
     if cuts:
         _check_sizes([leaves[i] for i in images], [leaves[i] for i in masks], labels.shape[0])
     if inplace:
         for i in images + masks:
             check_writable("images" if i in images else "masks", plain(leaves[i]), "detach it")
+        _check_apart([plain(leaves[i]) for i in images + masks])
     return Sample(leaves, spec, labels, at, images, masks)
 
 
@@ -221,7 +230,7 @@ def _no_image(name: str, cuts: bool, others: bool) -> None:
         warnings.warn(
             f"{name}: the labels are the first tensor of the sample, so they are mixed and no "
             f"image is; {remedy}",
-            stacklevel=6,
+            stacklevel=7,  # the caller of the transform: nn.Module's two frames lie between
         )
 
 
@@ -249,8 +258,32 @@ def _check_sizes(images: list[Tensor], masks: list[Tensor], batch_size: int) -> 
         raise ValueError(f"images: expected one size, as they share the box, got {sizes}")
     for mask in masks:
         shape = tuple(mask.shape)
-        if len(shape) < 3 or shape[0] != batch_size or shape[-2:] != sizes[0]:
+        if not 3 <= len(shape) <= 1 + _MAX_DIMS or shape[0] != batch_size or shape[-2:] != sizes[0]:
             raise ValueError(
                 f"masks: expected [{batch_size}, …, {sizes[0][0]}, {sizes[0][1]}] as the images, "
-                f"got {list(shape)}"
+                f"in at most {1 + _MAX_DIMS} dims, got {list(shape)}"
+            )
+
+
+def memory_of(t: Tensor) -> tuple:
+    """The same for tensors that are one in memory."""
+    return t.data_ptr(), t.shape, t.stride(), t.dtype
+
+
+def _check_apart(tensors: list[Tensor]) -> None:
+    """Refuse tensors to be written where two share a part of their memory, but not all of it.
+
+    It is seen where both lie in one piece. Parts that alternate in memory (channels of one tensor)
+    are let through, as they may well be apart.
+    """
+    pieces = {}
+    for t in tensors:
+        first, last = _span(t)
+        if last + 1 - first == t.nbytes > 0:
+            pieces[memory_of(t)] = first, last
+    for (_, last), (first, _) in pairwise(sorted(pieces.values())):
+        if first <= last:
+            raise ValueError(
+                "images, masks: expected memory of their own, or all of it in common, as they are "
+                "written in place, got two that overlap in part; use .clone() or inplace=False"
             )

@@ -14,6 +14,8 @@ from functools import partial
 import torch
 from cases import BLENDABLE, FLOATS, random_boxes, values
 from comparing import same_bits
+from gpu_loss_cases import OPS as LOSSES
+from gpu_loss_cases import expected, loss_cases
 
 from fused_mixup import MixPlan, ops, plan_settings, plan_state, reference
 from fused_mixup.plan_checks import (
@@ -28,7 +30,6 @@ from fused_mixup.reference_draw import BATCH, PAIR, SAMPLE
 
 # Ops whose results all backends share bit for bit; the others sum, in an order of their own.
 EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "draw_plan")
-LOSS, LOSS_BACKWARD = "soft_target_cross_entropy", "soft_target_cross_entropy_backward"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Case:
     """One call of ``op``. ``make`` draws its arguments on the CPU, tensors and plain values.
 
     ``quick`` marks the few that stand for the rest where a run is slow: under a sanitizer, in
-    Triton's interpreter, in a CUDA graph. ``launches``: kernels that a call takes at most.
+    Triton's interpreter, in a CUDA graph. ``launches``: kernels that a call takes at most;
+    ``triton_launches``: those of Triton's, and PyTorch's own that its wrapper adds on partial sums.
     """
 
     op: str
@@ -45,6 +47,7 @@ class Case:
     quick: bool = False
     launches: int = 1
     on_host: str = ""  # an argument that stays there, and is the same for each seed
+    triton_launches: tuple[int, int] = (1, 0)
 
     def __str__(self) -> str:
         return f"{self.op} {self.name}".replace("torch.", "")
@@ -79,28 +82,22 @@ class Case:
                 assert a.dtype == b.dtype, f"{self}: {a.dtype}"
                 assert same_bits(a.cpu(), b), f"{self}: differs from the reference"
             return
-        exact = [a.double() if _number(a) and not is_weight(a) else a for a in args]
-        dtype = result_dtype(self.op, args)
-        rtol, atol = tolerance(self.op, args, dtype)
-        for a, b in zip(got, _reference(self.op, exact), strict=True):
+        for a, (b, dtype, rtol, atol) in zip(got, self._expected(args), strict=True):
             assert a.dtype == dtype, f"{self}: {a.dtype}"
-            a = a.cpu().double()
-            if self.op == LOSS and b.shape[1:] == (3,):
-                # Of a row that wrong labels poison, the loss is promised to be NaN, no more.
-                a, b = (t[~b.isnan().any(1)] for t in (a, b))
-            torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True, msg=self._says)
+            torch.testing.assert_close(
+                a.cpu().double(), b.double(), rtol=rtol, atol=atol, equal_nan=True, msg=self._says
+            )
+
+    def _expected(self, args: list) -> list[tuple[torch.Tensor, torch.dtype, float, float]]:
+        """Value, dtype, rtol and atol of each result, worked out in float64."""
+        if self.op in LOSSES:
+            return expected(self.op, args)
+        grad, *rest = args
+        (value,) = _reference(self.op, [grad.double(), *rest])
+        return [(value, grad.dtype, *mix_tolerance(grad))]
 
     def _says(self, text: str) -> str:
         return f"{self}: {text}"
-
-
-def _number(a: object) -> bool:
-    return isinstance(a, torch.Tensor) and a.is_floating_point()
-
-
-def is_weight(a: torch.Tensor) -> bool:
-    """Two columns: weights of rows, which every backend takes as they are."""
-    return a.ndim == 2 and a.shape[1] == 2
 
 
 def _results(result: object) -> tuple[torch.Tensor, ...]:
@@ -117,30 +114,13 @@ def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
     return results or (args[-1] if op == "mix_out" else args[0],)
 
 
-def result_dtype(op: str, args: list) -> torch.dtype:
-    """What the ops outside EXACT promise: gradients as their input, losses and sums in float32."""
-    if op == LOSS:
-        return torch.float64 if args[0].dtype == torch.float64 else torch.float32
-    return args[1 if op == LOSS_BACKWARD else 0].dtype
-
-
-def tolerance(op: str, args: list, dtype: torch.dtype) -> tuple[float, float]:
-    """rtol, atol against float64: one rounding to ``dtype``, and sums in the arithmetic type."""
-    double = dtype == torch.float64
-    rounding = torch.finfo(dtype).eps / 2 * 1.01
-    denormal = 6e-8 if dtype == torch.float16 else 0.0  # half of float16's smallest number
-    if op == "mix_backward":
-        # Up to three products are summed (see partner_of), and weights rounded to float32.
-        size = max((float(a.abs().max()) for a in args[:1] if a.numel()), default=0.0)
-        return rounding, (1e-15 if double else 1e-6) * size + denormal
-    if op == LOSS:  # sums of up to 5000 exponentials, each to two units in the last place
-        return (1e-12, 1e-12) if double else (3e-6, 1e-5)
-    upstream, logits = args[0], args[1]
-    scale = float(upstream.abs().max()) if upstream.numel() else 0.0
-    if args[-1] == reference.MEAN:
-        scale /= max(logits.shape[0], 1)
-    relative = 1e-12 if double else 3e-6
-    return relative + (0 if double else rounding), (1e-12 if double else 2e-6) * scale + denormal
+def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
+    """rtol, atol of mix_backward: up to three products are summed (see partner_of), weights are
+    rounded to the arithmetic type, and the result to its own."""
+    double = grad.dtype == torch.float64
+    denormal = 6e-8 if grad.dtype == torch.float16 else 0.0  # half of float16's smallest number
+    size = float(grad.abs().max()) if grad.numel() else 0.0
+    return torch.finfo(grad.dtype).eps / 2 * 1.01, (1e-15 if double else 1e-6) * size + denormal
 
 
 def moved(name: str, value: object, device: str | torch.device) -> object:
@@ -289,7 +269,7 @@ def draw_plan_cases() -> Iterator[Case]:
         yield Case("draw_plan", name, make, quick, on_host=on_host)
 
 
-# ------------------------------------------------------------------ labels and logits
+# ------------------------------------------------------------------ labels
 
 
 def labels_of(size: int, inner: tuple[int, ...], classes: int, wrong: bool) -> torch.Tensor:
@@ -317,62 +297,7 @@ def target_cases() -> Iterator[Case]:
         yield Case("mix_targets", name, make, bool(quick))
 
 
-def loss_args(kind: str, reduction: int, smoothing: float, dtype, size, classes, layout) -> tuple:
-    """Logits, then ``target … reduction``."""
-    z = torch.randn(size, classes + 3) * 4
-    z = z.t().contiguous().t() if layout == "transposed" else z
-    z = z.to(dtype)[:, 1 : classes + 1]  # "wide": rows that start anywhere
-    z = z.contiguous() if layout == "contiguous" else z
-    if kind.startswith("dense"):
-        t = torch.rand(size, classes)
-        t[:, ::3] = 0
-        t = t.to(torch.float32 if kind == "dense32" and dtype != torch.float64 else dtype)
-        return z, t, None, None, 0.0, smoothing, reduction
-    y = labels_of(size, (), classes, kind == "wrong")
-    rows = "mixup" if kind == "host" else "lam"
-    weight = plan_of(rows, "flip", size, ()).weight
-    return z, y, y.flip(0), weight, smoothing, smoothing / 2, reduction
-
-
-def backward_args(*spec) -> tuple:
-    z, *rest = loss_args(*spec)
-    _, stats = reference.soft_target_cross_entropy(
-        z.double(), *(a.double() if _number(a) and not is_weight(a) else a for a in rest)
-    )
-    acc = torch.float64 if z.dtype == torch.float64 else torch.float32
-    rows = (len(z),) if rest[-1] == reference.NONE else ()
-    upstream = (torch.rand(rows, dtype=torch.float64) + 0.5).to(acc)
-    return upstream, z, stats.to(acc), *rest
-
-
-def loss_cases() -> Iterator[Case]:
-    mean, total, none = reference.MEAN, reference.SUM, reference.NONE
-    f32, plain = torch.float32, "contiguous"
-    grid: list[tuple] = [("host", none, 0.0, f32, 3, 33, plain)]
-    grid += [("rows", none, 0.1, f32, 3, 40, plain), ("dense", none, 0.1, f32, 3, 40, plain)]
-    quick = len(grid)
-    for dtype in FLOATS:
-        grid += [(kind, mean, 0.1, dtype, 33, 1000, plain) for kind in ("host", "dense32")]
-        grid += [(kind, total, 0.0, dtype, 33, 33, plain) for kind in ("rows", "dense")]
-    for size in (0, 1, 2, 3, 33, 257):
-        grid += [(kind, mean, 0.1, f32, size, 10, plain) for kind in ("rows", "dense")]
-        grid += [("host", none, 0.0, torch.bfloat16, size, 1000, plain)]
-    grid += [(k, none, 0.1, f32, 5, c, plain) for k in ("rows", "dense") for c in (1, 2049, 5000)]
-    grid += [("rows", none, 0.1, torch.bfloat16, 4, 40000, plain)]
-    grid += [(k, total, 0.1, f32, 8, 40, w) for k in ("rows", "dense") for w in WIDE]
-    grid += [("wrong", none, 0.1, f32, 5, 12, plain)]
-    for i, (kind, reduction, smoothing, dtype, size, classes, layout) in enumerate(grid):
-        word = ("mean", "sum", "none")[reduction]
-        name = f"{dtype} {size}x{classes} {layout} {kind} {word} {smoothing}"
-        spec = (kind, reduction, smoothing, dtype, size, classes, layout)
-        # A kernel of its own sums the rows.
-        launches = 1 if reduction == none else 2
-        yield Case(LOSS, name, partial(loss_args, *spec), i < quick, launches)
-        yield Case(LOSS_BACKWARD, name, partial(backward_args, *spec), i < quick)
-
-
-WIDE = ("wide", "transposed")
-CASES = [*mix_cases(), *draw_plan_cases(), *target_cases(), *loss_cases()]
+CASES = [*mix_cases(), *draw_plan_cases(), *target_cases(), *(Case(*case) for case in loss_cases())]
 QUICK = [case for case in CASES if case.quick]
 
 

@@ -204,6 +204,43 @@ def test_empty_batches_of_plans():
         assert plan.batch_size == 0
 
 
+def test_partners_of_a_rule_are_made_in_the_mode_that_asks():
+    plan = MixPlan.uniform(4, "flip", 0.5)
+    with torch._subclasses.FakeTensorMode():
+        assert isinstance(plan.partner, torch._subclasses.FakeTensor)
+    with torch.inference_mode():
+        assert plan.partner.is_inference()
+    assert type(plan.partner) is torch.Tensor and not plan.partner.is_inference()
+    assert (
+        plan.partner.tolist() == [3, 2, 1, 0] == pickle.loads(pickle.dumps(plan)).partner.tolist()
+    )
+
+
+def test_a_plan_by_tensor_without_a_partner_has_none():
+    plan = MixPlan.uniform(4, "flip", 0.5)
+    bare = MixPlan._of((None, plan.weight, plan.blend, plan.box), "tensor", plan._facts)
+    with pytest.raises(AttributeError, match="partner"):
+        _ = bare.partner
+    with pytest.raises(AttributeError, match="no attribute 'weight'"):
+        _ = object.__new__(MixPlan).weight
+
+
+def test_the_default_device_moves_no_plan():
+    partner, lam, x = torch.tensor([1, 2, 0]), torch.full((3,), 0.25), torch.tensor([1.0, 2.0, 3.0])
+    boxes = torch.zeros(3, 2, dtype=torch.int64)
+    with torch.device("meta"):
+        plans = [
+            MixPlan.uniform(3, partner, 0.25),
+            MixPlan.per_sample(lam, partner),
+            MixPlan.per_sample(lam, partner, boxes),
+        ]
+        plans += [MixPlan(p.partner, p.weight, p.blend, p.box, p.pairing) for p in plans]
+        assert {p.device.type for p in plans} == {"cpu"}
+        mixed = [fm.mix(x, plan) for plan in plans[:2] + plans[3:5]]
+    for got in mixed:
+        assert torch.equal(got, 0.25 * x + 0.75 * x[partner])
+
+
 def no_box(batch_size):
     return torch.empty(batch_size, 0, dtype=torch.int32)
 

@@ -3,7 +3,7 @@
 # ruff: noqa: NPY002 (timm draws from NumPy's global generator)
 from __future__ import annotations
 
-import gc
+import copy
 import pickle
 import random
 
@@ -14,8 +14,8 @@ from peers import timm
 from torch.utils.data import DataLoader
 
 import fused_mixup as fm
-from fused_mixup import MixedTarget, batches, timm_collate
-from fused_mixup.timm_collate import FastCollateMixup
+from fused_mixup import MixedTarget, timm_collate
+from fused_mixup.timm import FastCollateMixup, Mixup
 
 Theirs = timm.data.FastCollateMixup
 K = 10
@@ -156,6 +156,7 @@ def test_odd_batches():
         ([np.ones((3, 8, 8))] * 2, [0, 1], TypeError, "batch: expected uint8 samples"),
         ([(1, 2)] * 2, [0, 1], TypeError, r"samples\[0\].*PILToTensor"),
         ([np.ones((3, 8, n), np.uint8) for n in (8, 9)], [0, 1], ValueError, "resize or crop"),
+        ([np.ones([1] * 13, np.uint8)] * 2, [0, 1], ValueError, "at most 13 dims"),
         ([np.ones((3, 8, 8), np.uint8)] * 2, [0, K], IndexError, "num_classes"),
         ([np.ones((3, 8, 8), np.uint8)] * 2, [torch.ones(K)] * 2, ValueError, "multi_label=True"),
     ],
@@ -235,83 +236,34 @@ def test_switching_off_reaches_workers_that_run():
         assert not any(same) if enabled else all(same)
 
 
-class Counting:
-    """A collate function that adds to each batch how often its worker has made shared memory."""
-
-    def __init__(self, collate):
-        self.collate = collate
-        self.made = 0
-
-    def __call__(self, batch):
-        real = torch.UntypedStorage._new_shared
-
-        def counted(*args, **kwargs):
-            self.made += 1
-            return real(*args, **kwargs)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.UntypedStorage, "_new_shared", counted)
-            x, _ = self.collate(batch)
-        return x, self.made, len(batches._sent)
+def test_timms_prefetch_loader_switches_ours_off():
+    collate, data = FastCollateMixup(mixup_alpha=1.0, num_classes=K), pairs()
+    running = loader(data, 4, collate, workers=1)
+    prefetching = timm.data.loader.PrefetchLoader(
+        running, mean=(0.0,) * 3, std=(1 / 255,) * 3, device=torch.device("cpu")
+    )
+    for enabled in (True, False):
+        prefetching.mixup_enabled = enabled
+        assert prefetching.mixup_enabled is collate.mixup_enabled is enabled
+        x = torch.cat([x for x, _ in prefetching])
+        assert (
+            torch.equal(x, torch.stack([torch.from_numpy(s).float() for s, _ in data])) != enabled
+        )
 
 
-def test_a_worker_uses_the_memory_of_batches_again():
-    running = loader(pairs(120), 2, Counting(FastCollateMixup(num_classes=K)), workers=1)
-    made = [count for _, count, _ in running][-1]
-    assert made <= batches._KEPT  # for 60 batches, some 4 of them on their way at once
-    kept = list(running)
-    assert kept[-1][1] - made >= 60 - batches._KEPT
-    assert max(known for _, _, known in kept) == batches._KEPT
+def test_an_instance_of_timms_class_is_still_ours():
+    collate = FastCollateMixup(num_classes=K, pin_memory=True)
+    for c in (collate, copy.deepcopy(collate), copy.copy(collate), Mine(pin_memory=True)):
+        assert isinstance(c, Theirs) and isinstance(c, FastCollateMixup)
+        for again in (c, pickle.loads(pickle.dumps(c))):
+            assert type(again) in (FastCollateMixup, Mine) and type(again) is type(c)
+            assert again.pin_memory and repr(again) == repr(c)
+            assert repr(again).startswith(type(c).__name__)
+    assert not isinstance(Mixup(), timm.data.mixup.Mixup)
 
 
-def test_memory_is_used_again_when_the_last_view_is_gone():
-    batches._free.clear()
-    x = batches.recycled_batch(torch.Size((2, 3)))
-    view, address = x[1:].flatten().numpy(), x.data_ptr()
-    assert x.shape == (2, 3) and x.dtype == torch.uint8
-    del x
-    gc.collect()
-    y = batches.recycled_batch(torch.Size((2, 3)))
-    assert y.data_ptr() != address  # the view is still there
-    del view, y
-    gc.collect()
-    assert len(batches._free) == 2
-    again = {batches.recycled_batch(torch.Size((3, 2))).data_ptr() for _ in range(2)}
-    assert address in again | {values.ctypes.data for values in batches._free}
-
-
-def test_little_memory_waits_to_be_used_again():
-    batches._free.clear()
-    held = [batches.recycled_batch(torch.Size((4,))) for _ in range(10)]
-    del held
-    gc.collect()
-    assert len(batches._free) == batches._SPARE
-    assert batches.recycled_batch(torch.Size((5,))).numel() == 5  # of another size: all are let go
-    gc.collect()
-    assert [values.size for values in batches._free] == [5]
-
-
-def test_memory_is_given_back_with_the_last_view():
-    memory = torch.zeros(64 + 6, dtype=torch.uint8)
-    memory[-1] = 1
-    x = batches._receive(memory, (2, 3))
-    view = x[1:].flatten().numpy()
-    del x
-    gc.collect()
-    assert memory[-1] == 1
-    del view
-    gc.collect()
-    assert memory[-1] == 0
-
-
-def test_a_batch_of_a_worker_survives_plain_pickling_and_arithmetic():
-    batches._sent.clear()
-    x = batches.shared_batch(torch.Size((2, 3))).fill_(5)
-    assert type(x + 1) is torch.Tensor and (x.float() == 5).all()
-    back = pickle.loads(pickle.dumps(x))
-    assert type(back) is torch.Tensor and torch.equal(back, torch.full((2, 3), 5).byte())
-    assert batches.shared_batch(torch.Size((2, 3))).data_ptr() != x.data_ptr()
-    batches._sent.clear()
+class Mine(FastCollateMixup):
+    """As a user may extend it."""
 
 
 def test_pinning_is_asked_for_only_where_there_is_cuda(monkeypatch):

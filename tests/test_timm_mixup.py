@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 import fused_mixup as fm
 from fused_mixup import MixedTarget
 from fused_mixup.timm import Mixup
+from fused_mixup.timm_mixup import _of_labels
 
 
 def state():
@@ -122,6 +125,15 @@ BAD_CALLS = [
     ({}, torch.ones(4, 3, 4, 4), torch.ones(4, 10), ValueError, "multi_label=True"),
     ({"multi_label": True}, torch.ones(4, 3, 4, 4), LABELS, ValueError, "multi-label"),
     ({"multi_label": True}, torch.ones(4, 3, 4, 4), torch.ones(2, 10), ValueError, "multi-label"),
+    (
+        {"multi_label": True},
+        torch.ones(4, 3, 4, 4),
+        torch.ones(4, 10).to_sparse(),
+        TypeError,
+        "dense",
+    ),
+    ({}, torch.ones(4, 3, 4, 4), LABELS.to_sparse(), TypeError, "target: .*dense"),
+    ({}, torch.ones([4] + [1] * 13), LABELS, ValueError, "x: .*at most 13 dims"),
 ]
 
 
@@ -224,6 +236,37 @@ def test_compiles_once(mode, sparse):
     torch.testing.assert_close(
         step(x, labels), fm.soft_target_cross_entropy(model(expected.flatten(1)), target)
     )
+
+
+def test_plans_of_dense_labels_keep_the_partners():
+    plan = fm.MixPlan.uniform(3, torch.tensor([1, 2, 0]), 0.25)
+    y = torch.eye(3)
+    assert torch.equal(fm.mix(y, _of_labels(plan)), 0.25 * y + 0.75 * y[[1, 2, 0]])
+
+
+def test_lam_of_zero_drops_the_sample_and_its_infinity(monkeypatch):
+    monkeypatch.setattr(np.random, "beta", lambda *a, size=None: 0.0)
+    x = torch.tensor([torch.inf, 2.0]).view(2, 1, 1, 1)
+    mixed, _ = Mixup(num_classes=2)(x, torch.arange(2))
+    assert mixed.flatten().tolist() == [2.0, torch.inf]
+
+
+NO_COMPILER = """
+import sys
+import numpy, torch
+from fused_mixup.timm import FastCollateMixup, Mixup
+Mixup(1.0, 1.0, num_classes=4)(torch.rand(4, 3, 6, 6), torch.arange(4))
+FastCollateMixup(1.0, 1.0, num_classes=4)([(numpy.ones((3, 6, 6), numpy.uint8), 0)] * 4)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_eager_use_imports_no_compiler():
+    run = subprocess.run(
+        [sys.executable, "-c", NO_COMPILER], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])

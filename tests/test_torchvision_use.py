@@ -100,6 +100,7 @@ def bad_samples():
     yield "label ndim", index, (x, torch.rand(4, 2, 2)), "labels"
     yield "label width", index, (x, torch.rand(4, 5)), "num_classes"
     yield "no num_classes", {}, (x, y), "num_classes"
+    yield "no labels to count", {"num_classes": -1}, (x[:0], y[:0]), "num_classes"
     yield "int32 labels", index, (x, y.int()), r"\.long\(\)"
     yield "label too large", index, (x, y + 1), "num_classes"
     yield "label negative", index, (x, y - 1), "num_classes"
@@ -156,8 +157,9 @@ def test_labels_first_in_a_dict_mix_no_image_and_say_so():
     torch.manual_seed(0)
     want = v2.MixUp(num_classes=4)(sample)
     torch.manual_seed(0)
-    with pytest.warns(UserWarning, match="labels are the first tensor"):
+    with pytest.warns(UserWarning, match="labels are the first tensor") as warned:
         got = ours.MixUp(num_classes=4)(sample)
+    assert [w.filename for w in warned] == [__file__]
     assert got["pixels"] is sample["pixels"] is want["pixels"]
     assert torch.equal(got["labels"], want["labels"])
 

@@ -1,0 +1,57 @@
+"""Checks of the arguments of :class:`fused_mixup.timm.Mixup`, before anything is drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from .checks import _MAX_DIMS, BLENDABLE, check_writable
+from .checks import _check_memory as check_memory
+
+
+def number(name: str, value: Any, most: float = math.inf) -> Any:
+    """``value`` as it came, if it is a finite number in [0, most]."""
+    try:
+        n = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    if not 0 <= n <= most or n == math.inf:
+        expected = "a finite number >= 0" if most == math.inf else f"a number in [0, {most:g}]"
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return value
+
+
+def check_minmax(bounds: Any) -> None:
+    try:
+        count = len(bounds)
+    except TypeError:
+        raise TypeError(f"cutmix_minmax: expected two numbers, got {bounds!r}") from None
+    if count != 2:
+        raise AssertionError(f"cutmix_minmax: expected two numbers, got {bounds!r}")
+    low, high = (number("cutmix_minmax", bound, 1.0) for bound in bounds)
+    if not low < high:
+        raise ValueError(f"cutmix_minmax: expected two rising shares of the sides, got {bounds!r}")
+
+
+def check_dims(name: str, ndim: int) -> None:
+    if ndim - 1 > _MAX_DIMS:
+        raise ValueError(
+            f"{name}: expected at most {_MAX_DIMS + 1} dims in a batch, got {ndim}; flatten some"
+        )
+
+
+def check_images(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor [B, C, H, W], got {type(x).__name__}")
+    check_memory("x", x)
+    if x.dtype not in BLENDABLE:
+        raise TypeError(
+            f"x: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; convert it "
+            "to one of them"
+        )
+    if x.ndim < 2:
+        raise ValueError(f"x: expected a batch [B, C, H, W], got shape {list(x.shape)}")
+    check_dims("x", x.ndim)
+    check_writable("x", x, "detach it, or use fused_mixup.mix, which is differentiable")
