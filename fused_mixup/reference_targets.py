@@ -45,10 +45,12 @@ def dense_target(
     on = 1.0 - label_smoothing + off
     shape = [1, num_classes] + [1] * (labels.ndim - 1)
     classes = torch.arange(num_classes, device=labels.device).view(shape)
+    # On the host, whatever the default device: as scalars they serve labels on any device.
+    hit_value, other_value = torch.tensor([on, off], dtype=acc, device="cpu").unbind()
     total = torch.zeros((), dtype=acc, device=labels.device)
     for w, y in zip(_columns(weight, labels, acc), (labels, partner_labels), strict=True):
         hit = classes == y.unsqueeze(1)
-        values = torch.where(hit, torch.tensor(on, dtype=acc), torch.tensor(off, dtype=acc))
+        values = torch.where(hit, hit_value, other_value)
         total = total + torch.where(
             (y == ignore_index).unsqueeze(1), 0, _term(w.unsqueeze(1), values)
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .checks import _MAX_DIMS, BLENDABLE, check_writable
+from .checks import BLENDABLE, MAX_DIMS, check_writable
 from .checks import _check_memory as check_memory
 
 
@@ -36,9 +36,9 @@ def check_minmax(bounds: Any) -> None:
 
 
 def check_dims(name: str, ndim: int) -> None:
-    if ndim - 1 > _MAX_DIMS:
+    if ndim - 1 > MAX_DIMS:
         raise ValueError(
-            f"{name}: expected at most {_MAX_DIMS + 1} dims in a batch, got {ndim}; flatten some"
+            f"{name}: expected at most {MAX_DIMS + 1} dims in a batch, got {ndim}; flatten some"
         )
 
 

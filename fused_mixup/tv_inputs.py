@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten  # as torchvision does: same structures
 
-from .checks import _MAX_DIMS, BLENDABLE, _span, check_writable
+from .checks import BLENDABLE, MAX_DIMS, _span, check_writable
 from .checks import _check_memory as check_memory
 
 
@@ -258,10 +258,10 @@ def _check_sizes(images: list[Tensor], masks: list[Tensor], batch_size: int) -> 
         raise ValueError(f"images: expected one size, as they share the box, got {sizes}")
     for mask in masks:
         shape = tuple(mask.shape)
-        if not 3 <= len(shape) <= 1 + _MAX_DIMS or shape[0] != batch_size or shape[-2:] != sizes[0]:
+        if not 3 <= len(shape) <= 1 + MAX_DIMS or shape[0] != batch_size or shape[-2:] != sizes[0]:
             raise ValueError(
                 f"masks: expected [{batch_size}, …, {sizes[0][0]}, {sizes[0][1]}] as the images, "
-                f"in at most {1 + _MAX_DIMS} dims, got {list(shape)}"
+                f"in at most {1 + MAX_DIMS} dims, got {list(shape)}"
             )
 
 

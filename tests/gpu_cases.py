@@ -46,8 +46,8 @@ class Case:
     make: Callable[[], tuple]
     quick: bool = False
     launches: int = 1
-    on_host: str = ""  # an argument that stays there, and is the same for each seed
     triton_launches: tuple[int, int] = (1, 0)
+    on_host: str = ""  # an argument that stays there, and is the same for each seed
 
     def __str__(self) -> str:
         return f"{self.op} {self.name}".replace("torch.", "")
@@ -297,7 +297,8 @@ def target_cases() -> Iterator[Case]:
         yield Case("mix_targets", name, make, bool(quick))
 
 
-CASES = [*mix_cases(), *draw_plan_cases(), *target_cases(), *(Case(*case) for case in loss_cases())]
+CASES = [*mix_cases(), *draw_plan_cases(), *target_cases()]
+CASES += [Case(*case) for case in loss_cases()]
 QUICK = [case for case in CASES if case.quick]
 
 

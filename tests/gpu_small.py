@@ -18,7 +18,12 @@ from gpu_cases import CASES, QUICK, Case, mix_args
 import fused_mixup as fm
 from fused_mixup import backends
 
-BY_VECTOR = [case for case in CASES if "5x3x20x33 offset" in str(case) or "bool" in str(case)]
+# Rows of bytes, rows that start anywhere, and maps of half logits, by vectors across positions.
+BY_VECTOR = [
+    case
+    for case in CASES
+    if any(name in str(case) for name in ("5x3x20x33 offset", "bool", " float16 3x21x4x16"))
+]
 
 
 def beyond_shared_memory() -> list[Case]:

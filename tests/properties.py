@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import loss_properties
@@ -74,9 +75,9 @@ def reasons() -> dict[str, str | None]:
 def opened(name: str) -> Iterator[Backend]:
     """The backend of that name, forced for as long as it is in use."""
     if name == "cuda-on-host":
-        from host_cuda import ops
+        from host_cuda import loss_ops, ops
 
-        yield Backend(name, ops)
+        yield Backend(name, SimpleNamespace(**{**vars(ops), **vars(loss_ops)}))
         return
     device, _, kind = name.partition("-")
     with fm.backend(kind):

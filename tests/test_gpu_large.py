@@ -120,3 +120,42 @@ def test_logits_of_more_than_32_bits(device, large):
     torch.testing.assert_close(loss[some].double(), expected, rtol=3e-6, atol=1e-5)
     torch.testing.assert_close(grad[some].double(), expected_grad, rtol=2**-8 * 1.01, atol=2e-6)
     assert torch.equal(dense[some], t.dense(torch.bfloat16))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_maps_of_more_than_32_bits(device, large, channels_last):
+    """Both losses, their gradients made in the forward and over the logits."""
+    need(device, large, 30)
+    size, classes, side = (9, 41, 2480) if large else (3, 5, 6)
+    z = torch.empty(size, classes, side, side, dtype=torch.bfloat16, device=device)
+    z = z.to(memory_format=torch.channels_last) if channels_last else z
+    z.normal_()
+    labels = torch.randint(0, classes, (size, side, side), device=device)
+    labels[:, 0] = -100
+    weight = MixPlan.uniform(size, "flip", 0.3).weight
+    target = MixedTarget(labels, labels.flip(0), weight, classes, 0.1, ignore_index=-100)
+    leaf = z.clone().requires_grad_()
+    loss = fm.soft_target_cross_entropy(leaf, target, grad_in_forward=True)
+    (grad,) = torch.autograd.grad(loss, leaf)
+    some = -1, slice(None), slice(-2, None)  # rows at the far end
+    count = (side - 1) * side * size
+    ends = z[some].unsqueeze(0).double().requires_grad_()
+    t = MixedTarget(labels[-1:, -2:], labels[:1, -2:], weight[:1], classes, 0.1)
+    expected = F.cross_entropy(ends, t.dense(torch.float64), reduction="sum") / count
+    (expected_grad,) = torch.autograd.grad(expected, ends)
+    close = {"rtol": 2**-8 * 1.01, "atol": 2e-6 / count}
+    torch.testing.assert_close(grad[some].double(), expected_grad[0], **close)
+    assert (grad[:, :, 0] == 0).all()
+    del grad, leaf
+
+    labels[:, 0] = 0
+    target = MixedTarget(labels, labels.flip(0), weight, classes, 0.1)
+    each = fm.soft_target_binary_cross_entropy(
+        z.requires_grad_() * 1, target, sum_classes=True, inplace_backward=True, reduction="none"
+    )
+    (grad,) = torch.autograd.grad(each.sum(), z)
+    dense = t.dense(torch.float64)
+    expected = F.binary_cross_entropy_with_logits(ends, dense, reduction="none").sum(1)
+    (expected_grad,) = torch.autograd.grad(expected.sum(), ends)
+    torch.testing.assert_close(each[-1, -2:].double(), expected[0], rtol=3e-6, atol=1e-5)
+    torch.testing.assert_close(grad[some].double(), expected_grad[0], rtol=2**-8 * 1.01, atol=2e-6)

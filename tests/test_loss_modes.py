@@ -95,22 +95,36 @@ def test_no_double_backward_through_grad_in_forward():
         torch.autograd.grad(value, z, create_graph=True)
 
 
-def test_grad_in_forward_holds_the_gradient_and_not_the_logits(extra_memory):
+def test_grad_in_forward_does_not_keep_the_logits():
+    (_, target), *_ = loss_targets(6, 11)
+    z = torch.randn(6, 11, requires_grad=True) * 1.0
+    saved = []
+
+    def keep(t):
+        saved.append(t.data_ptr())
+        return t
+
+    for mode, kept in (({}, True), ({"grad_in_forward": True}, False)):
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            fm.soft_target_cross_entropy(z, target, **mode)
+        assert (z.data_ptr() in saved) == kept
+
+
+def test_what_each_mode_holds(extra_memory):
     (_, target), *_ = loss_targets(64, 4096)
     if fm.backends.chosen("CPU") != "native":
         pytest.skip("the reference makes temporaries of the logits' size")
     x = torch.randn(64, 4096, requires_grad=True)
-    size = x.numel() * 4
+    size, slack = x.numel() * 4, 64 * 1024
 
     def step(**mode):
-        # The logits are made here and freed by who needs them no more.
-        value = fm.soft_target_cross_entropy(x * 2, target, **mode)
-        return torch.autograd.grad(value, x)
+        z = x * 2
+        return torch.autograd.grad(fm.soft_target_cross_entropy(z, target, **mode), z)
 
-    slack = 64 * 1024
-    assert extra_memory(lambda: step(grad_in_forward=True)) <= 2 * size + slack
-    assert extra_memory(lambda: step(inplace_backward=True)) <= 2 * size + slack
-    assert extra_memory(step) > 2.5 * size
+    assert extra_memory(lambda: step(inplace_backward=True)) <= size + slack
+    for mode in ({}, {"grad_in_forward": True}):
+        assert 2 * size <= extra_memory(lambda mode=mode: step(**mode)) <= 2 * size + slack
 
 
 # ------------------------------------------------------------------ inplace_backward

@@ -39,14 +39,20 @@ def acc_of(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _position_stride(x: Tensor, first: int) -> int:
-    """The stride that leads through the dims from ``first`` on."""
+def _position_stride(x: Tensor, first: int) -> int | None:
+    """The stride that leads through the dims from ``first`` on, if one does."""
     steps = [(n, s) for n, s in zip(x.shape[first:], x.stride()[first:], strict=True) if n != 1]
     step, below = steps[-1][1] if steps else 1, 1
     for size, stride in reversed(steps):
-        assert stride == step * below, "positions with more than one stride"
+        if stride != step * below:
+            return None
         below *= size
     return step
+
+
+def _near(x: Tensor, first: int = 2) -> Tensor:
+    """x, or a copy whose positions one stride leads through, as the binding makes it."""
+    return x if _position_stride(x, first) is not None else x.contiguous()
 
 
 def _strides(x: Tensor, classes: bool = True) -> ctypes.Array:
@@ -60,20 +66,23 @@ class _Call:
     """The arguments of a call, and the tensors that they point to."""
 
     def __init__(self, logits, target, partner_labels, weight, class_weight, smoothing):
+        logits = _near(logits)
+        target = _near(target) if partner_labels is None else target
         self.h = h = HostLoss(dtype=DTYPES.index(logits.dtype), logits=_ptr(logits))
         h.logits_at = _strides(logits)
         h.batch, h.classes = logits.shape[:2]
         h.positions = math.prod(logits.shape[2:])
         self.rows = (logits.shape[0], *logits.shape[2:])
         self.acc = acc_of(logits)
-        self.keep = []
+        self.keep = [logits, target]
         if partner_labels is None:
             h.target, h.target_dtype = _ptr(target), DTYPES.index(target.dtype)
             h.target_at = _strides(target)
         else:
             row, rows = _row_or_rows(weight)
-            self.keep = [target.contiguous(), partner_labels.contiguous(), row, rows]
-            h.labels, h.partner_labels, h.weight_row, h.weight = map(_ptr, self.keep)
+            pointed = [target.contiguous(), partner_labels.contiguous(), row, rows]
+            h.labels, h.partner_labels, h.weight_row, h.weight = map(_ptr, pointed)
+            self.keep += pointed
         h.class_weight = _ptr(class_weight)
         h.target_smoothing = smoothing
 
@@ -81,14 +90,19 @@ class _Call:
         """Not zero: what is not written would be seen."""
         return torch.full(shape, 7, dtype=dtype or self.acc)
 
-    def gradient(self, grad: Tensor, grad_loss: Tensor | None, classes: bool = False) -> None:
-        self.h.grad, self.h.grad_at = _ptr(grad), _strides(grad)
-        self.h.grad_loss = _ptr(grad_loss)
-        if grad_loss is not None:
-            self.h.grad_loss_at = _strides(grad_loss, classes)
-
-    def run(self) -> None:
+    def run(self, grad: Tensor | None = None, grad_loss: Tensor | None = None) -> None:
+        """Writes the gradient to ``grad``, if given; ``grad_loss`` may be one for each element."""
+        near = grad
+        if grad is not None:
+            near = _near(grad)
+            self.h.grad, self.h.grad_at = _ptr(near), _strides(near)
+        if grad is not None and grad_loss is not None:
+            classes = grad_loss.ndim == grad.ndim
+            grad_loss = grad_loss if grad_loss.ndim == 0 else _near(grad_loss, 1 + classes)
+            self.h.grad_loss, self.h.grad_loss_at = _ptr(grad_loss), _strides(grad_loss, classes)
         check(library().host_loss(ctypes.byref(self.h)))
+        if near is not grad:
+            grad.copy_(near)
 
 
 # ------------------------------------------------------------------ cross-entropy
@@ -127,9 +141,8 @@ def soft_target_cross_entropy(logits, *arguments):
 def soft_target_cross_entropy_backward_into(grad, grad_loss, logits, stats, count, *options):
     call = _cross_entropy(logits, *options)
     call.h.stats, call.h.count = _ptr(stats), _ptr(count)
-    call.gradient(grad, grad_loss)
     if grad.numel():
-        call.run()
+        call.run(grad, grad_loss)
 
 
 def soft_target_cross_entropy_backward(grad_loss, logits, *arguments):
@@ -147,8 +160,7 @@ def soft_target_cross_entropy_grad(logits, *arguments):
     call = _cross_entropy(logits, *options, reduction)
     loss, _, found = _loss_of(call, reduction, ranks)
     grad = torch.empty_like(logits)
-    call.gradient(grad, None)
-    call.run()
+    call.run(grad)
     return loss, grad, found
 
 
@@ -201,9 +213,8 @@ def soft_target_binary_cross_entropy(logits, *arguments):
 
 def soft_target_binary_cross_entropy_backward_into(grad, grad_loss, logits, *arguments):
     call = _binary(logits, *arguments)
-    call.gradient(grad, grad_loss, classes=grad_loss.ndim == logits.ndim)
     if grad.numel():
-        call.run()
+        call.run(grad, grad_loss)
 
 
 def soft_target_binary_cross_entropy_backward(grad_loss, logits, *arguments):
@@ -220,8 +231,7 @@ def soft_target_binary_cross_entropy_grad(logits, *arguments):
     call = _binary(logits, *arguments)
     loss = _binary_loss(call, logits, *arguments[-2:])
     grad = torch.empty_like(logits)
-    call.gradient(grad, None)
-    call.run()
+    call.run(grad)
     return loss, grad
 
 
@@ -229,6 +239,7 @@ def soft_target_binary_cross_entropy_grad(logits, *arguments):
 
 
 def scale_(x, factor):
+    x = x if x.ndim else x.view(1)  # the same memory
     sizes, strides = _ints(x.shape[1:]), _ints(x.stride()[1:])
     ints = [_I(v) for v in (x.shape[0], x.stride(0), x.ndim - 1)]
     dtype = _I(DTYPES.index(x.dtype))
