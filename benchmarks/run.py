@@ -53,7 +53,9 @@ def environment() -> dict[str, str]:
     quiet = {"KINETO_LOG_LEVEL": "99"}  # the profiler would write to the terminal
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     # Automatic loading of pytest's plugins stays on: pytest-benchmark is one.
-    return {**quiet, **PINNED, **os.environ, "PYTHONPATH": path}
+    # pytest-benchmark times nothing where it is told of pytest-xdist.
+    around = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    return {**quiet, **PINNED, **around, "PYTHONPATH": path}
 
 
 def groups(cases: Sequence[Case], device: str) -> dict[str, list[Case]]:

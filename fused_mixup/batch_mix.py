@@ -8,15 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batch_parts import Parts, check_images, check_masks, replaced
+from .batch_parts import (
+    Parts,
+    check_device,
+    check_images,
+    check_masks,
+    filled,
+    same_memory,
+    writable_copy,
+)
 from .batch_workers import EPOCH_LIMIT, WorkerStreams
 from .checks import check_writable
 from .draw import draw_plan, plan_settings, plan_state
-from .draw_checks import DRAWN_PAIRINGS, check_choice, check_minmax
+from .draw_checks import (
+    DRAWN_PAIRINGS,
+    check_choice,
+    check_minmax,
+    saved_settings_error,
+    saved_state_error,
+)
 from .functional import mix, mix_, mix_targets, paste_
 from .plan import MixPlan
 from .plan_checks import integer
-from .reference_draw import STATE_VERSION, STREAM_WORD, VERSION_WORD
+from .reference_draw import STREAM_WORD
 from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
 
 Schedule = Callable[[int], float | Mapping[str, float]]
@@ -29,7 +43,8 @@ class BatchMix(nn.Module):
 
     ``x_i ← λ x_i + (1-λ) x_j``, or a box of x_j pasted in x_i, with ``λ ~ Beta(α, α)`` and the
     partners j of ``pairing``; targets are ``λ y_i + (1-λ) y_j``. One launch draws the plan, one
-    mixes the images; nothing is read back, and under torch.compile no step recompiles::
+    mixes the images; nothing is read back, and torch.compile compiles a step once (another
+    batch size once more)::
 
         mix = BatchMix(num_classes=1000, mixup_alpha=0.8, cutmix_alpha=1.0).to(device)
         for epoch in range(epochs):
@@ -59,7 +74,7 @@ class BatchMix(nn.Module):
             it is initialised by now, else 0.
         schedule: called by :meth:`set_epoch` with the epoch; returns an α for the modes that are
             on, or a dict of any of mixup_alpha, cutmix_alpha, switch_prob and prob. A mode whose α
-            is 0 above stays off.
+            is 0 above stays off. Spawned workers need one that pickles: a ``def``, no lambda.
         off_after_epoch: epochs, counted from 0, from this one on are not mixed.
         images, labels, masks: keys (or, in tuples and lists, positions) in a batch given as one
             object; several images or masks as a tuple. By default the usual names in a dict
@@ -70,9 +85,9 @@ class BatchMix(nn.Module):
     images: float16, bfloat16, float32, float64 or uint8 [B, …]; labels: int64 [B].
 
     Returns:
-        The same structure with images mixed and, in place of the labels, the target. In eval mode
-        (``.eval()``) the images as they came and the target of weights (1, 0) without smoothing;
-        no step is taken.
+        The same structure (a dict for a mapping that is read-only) with images mixed and, in place
+        of the labels, the target. In eval mode (``.eval()``) the images as they came and the target
+        of weights (1, 0) without smoothing; no step is taken.
 
     Raises:
         TypeError, ValueError: arguments or batches that are not as described, before a step is
@@ -82,13 +97,18 @@ class BatchMix(nn.Module):
     Notes:
         ``state`` and ``settings`` are buffers: a checkpoint resumes the stream to the bit. Seed and
         step come from it, the rank stays this process's own, so one checkpoint serves all ranks.
+        Settings that were loaded count until :meth:`set_epoch`. Those with a mode that is off here
+        are refused, and then nothing of the checkpoint is taken.
         Keep the module beside the model that DistributedDataParallel wraps, not inside: there rank
         0's buffers, and so its draws, would be sent to all.
 
         In a data loader, ``collate_fn=lambda s: mix(default_collate(s))`` mixes in the workers,
         with a stream for each. Call :meth:`set_epoch` before every epoch; it reaches workers that
-        persist. Their draws then depend on seed, rank, worker and epoch alone, and none are
-        repeated. Without it they depend on PyTorch's generator, as the loader's order does.
+        persist. Their draws then depend on seed, rank, worker and epoch alone, where each loader is
+        iterated once per epoch, to its end. An epoch that is broken off may leave a persistent
+        worker's next epoch with other plans; iterating twice in one epoch repeats plans in workers
+        that are started anew. Without set_epoch draws depend on PyTorch's generator, as the
+        loader's order does.
 
         Casting the module (``.half()``) leaves its buffers as they are.
 
@@ -136,6 +156,8 @@ class BatchMix(nn.Module):
         self.off_after_epoch = (
             None if off_after_epoch is None else integer("off_after_epoch", off_after_epoch)
         )
+        if self.off_after_epoch is not None and self.off_after_epoch < 0:
+            raise ValueError(f"off_after_epoch: expected an epoch >= 0, got {off_after_epoch}")
         self.rank = _own_rank() if rank is None else integer("rank", rank)
         self._parts = Parts.of(images, labels, masks)
         check_choice("pairing", pairing, DRAWN_PAIRINGS)
@@ -152,13 +174,14 @@ class BatchMix(nn.Module):
             "prob": prob,
             "cutmix_minmax": None if cutmix_minmax is None else check_minmax(cutmix_minmax),
         }
-        plan_settings(**self._numbers)
+        plan_settings(**self._numbers, device="cpu")
         self._blends, self._cuts = mixup_alpha > 0, cutmix_alpha > 0
         self.register_buffer("state", plan_state(seed, self.rank))
-        self.register_buffer("settings", self._settings_of(0))
-        self._workers = WorkerStreams(self.settings)
+        settings = self._settings_of(0)
+        self.register_buffer("settings", settings.to(self.state.device, copy=True))
+        self._workers = WorkerStreams(settings)
         # What draw_plan refuses, it refuses here rather than in the first step.
-        nobody = torch.empty(0, dtype=torch.int64)
+        nobody = torch.empty(0, dtype=torch.int64, device=self.state.device)
         self._draw(self.state.clone(), self.settings, 0, (1,), nobody)
 
     # ---------------------------------------------------------------- epochs
@@ -196,7 +219,7 @@ class BatchMix(nn.Module):
             numbers["prob"] = 0.0
         if numbers["cutmix_alpha"] == 0:
             numbers["cutmix_minmax"] = None  # bounds of a mode that is off for now
-        return plan_settings(**numbers)
+        return plan_settings(**numbers, device="cpu")
 
     # ---------------------------------------------------------------- a step
 
@@ -215,8 +238,10 @@ class BatchMix(nn.Module):
             got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else labels
             raise TypeError(f"labels: expected int64 class indices [B], got {got}")
         check_labels(labels, self.num_classes)
+        out = writable_copy(batch)
         if not self.training:
-            return replaced(batch, {labels_key: self._unmixed(labels)})
+            return filled(batch, out, {labels_key: self._unmixed(labels)})
+        check_device("labels", labels, self.state)
         named = [(f"images[{key!r}]", batch[key]) for key in images]
         named_masks = [(f"masks[{key!r}]", batch[key]) for key in masks]
         batch_size = labels.shape[0]
@@ -230,9 +255,9 @@ class BatchMix(nn.Module):
         for keys, apply in ((images, mix_ if self.inplace else mix), (masks, paste_)):
             for key in keys:
                 # One tensor may stand in a batch twice: what is mixed in place is mixed once.
-                twin = next((k for k in entries if batch[k] is batch[key]), None)
+                twin = next((k for k in entries if same_memory(batch[k], batch[key])), None)
                 entries[key] = apply(batch[key], plan) if twin is None else entries[twin]
-        return replaced(batch, entries)
+        return filled(batch, out, entries)
 
     def draw(
         self, batch_size: int, spatial: Sequence[int] = (), labels: Tensor | None = None
@@ -281,7 +306,7 @@ class BatchMix(nn.Module):
         return make(labels, plan, self.num_classes, self.label_smoothing)
 
     def _unmixed(self, labels: Tensor) -> Tensor | MixedTarget:
-        row = torch.tensor([[1.0, 0.0]]).expand(labels.shape[0], 2)
+        row = torch.tensor([[1.0, 0.0]], device="cpu").expand(labels.shape[0], 2)
         target = MixedTarget(labels, labels, row, self.num_classes)
         return target.dense() if self.dense_targets else target
 
@@ -303,19 +328,25 @@ class BatchMix(nn.Module):
         self, state_dict: dict, prefix: str, local: dict, strict: bool, missing: list, *rest: list
     ) -> None:
         *_, errors = rest
-        key = prefix + "state"
-        saved = state_dict.get(key)
+        names = prefix + "state", prefix + "settings"
+        saved, settings = (state_dict.get(name) for name in names)
+        refused: list[str | None] = []
         if isinstance(saved, Tensor) and saved.shape == self.state.shape:
             saved = saved.clone()  # of another rank, as a rule
             saved[STREAM_WORD] = self.rank
-            state_dict[key] = saved
-            if int(saved[VERSION_WORD]) != STATE_VERSION:
-                errors.append(
-                    f"{key}: expected version {STATE_VERSION:#x}, got "
-                    f"{int(saved[VERSION_WORD]):#x}; another version of this package saved it"
-                )
+            state_dict[names[0]] = saved
+            refused.append(saved_state_error(names[0], saved))
+        if not isinstance(settings, Tensor) or settings.shape != self.settings.shape:
+            settings = None
+        if settings is not None:
+            modes = self._blends, self._cuts, self.schedule is not None
+            refused.append(saved_settings_error(names[1], settings, *modes))
+        if any(refused):
+            errors += [error for error in refused if error]
+            return
         super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
-        self._workers.tell(self.settings, None)
+        if settings is not None:
+            self._workers.tell(settings, None)
 
 
 def _own_rank() -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .checks import BLENDABLE, check_writable
@@ -79,19 +80,31 @@ def _check_there(name: str, key: Key, batch: Any) -> None:
         raise ValueError(f"{name}: expected {key!r} in the batch, got {got}")
 
 
-def replaced(batch: Any, entries: dict[Key, Any]) -> Any:
-    """A batch of the same kind with other entries; the one that came stays as it is."""
-    if isinstance(batch, Mapping):
-        out = dict(batch) if type(batch) is dict else copy.copy(batch)
-        for key, value in entries.items():
-            out[key] = value  # type: ignore[index]
-        return out
-    items = list(batch)
+def writable_copy(batch: Any) -> Any:
+    """A mapping (a dict of one that is read-only), or a list, of what is in ``batch``."""
+    if not isinstance(batch, Mapping):
+        return list(batch)
+    if type(batch) is dict or not isinstance(batch, MutableMapping):
+        return dict(batch)
+    return copy.copy(batch)
+
+
+def filled(batch: Any, out: Any, entries: dict[Key, Any]) -> Any:
+    """``out``, a writable copy of ``batch``, with other entries and of the kind of ``batch``."""
     for key, value in entries.items():
-        items[key] = value
-    if isinstance(batch, list):
-        return items
-    return type(batch)(*items) if hasattr(batch, "_fields") else tuple(items)
+        out[key] = value
+    if isinstance(batch, (Mapping, list)):
+        return out
+    return type(batch)(*out) if hasattr(batch, "_fields") else tuple(out)
+
+
+def same_memory(a: Tensor, b: Tensor) -> bool:
+    if a is b:
+        return True
+    alike = a.dtype == b.dtype and a.shape == b.shape and a.stride() == b.stride()
+    if not alike or torch.compiler.is_compiling():  # what is traced has no address
+        return False
+    return a.data_ptr() == b.data_ptr() != 0
 
 
 # ------------------------------------------------------------------ checks, before a step is taken
@@ -109,7 +122,12 @@ def check_images(
                 f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
                 "name class maps as masks"
             )
-        first = 2 if spatial_dims is None else max(x.ndim - spatial_dims, 1)
+        first = 2 if spatial_dims is None else x.ndim - spatial_dims
+        if first < 1:
+            raise ValueError(
+                f"{name}: expected {spatial_dims} spatial dims behind [B], as spatial_dims says, "
+                f"got {list(x.shape)}; give BatchMix a smaller spatial_dims"
+            )
         if i and tuple(x.shape[first:]) != sizes:
             raise ValueError(
                 f"{name}: expected sizes {list(sizes)} as {named[0][0]}, as they share their "
@@ -149,6 +167,10 @@ def _check_batch(name: str, x: Any, state: Tensor, batch_size: int) -> None:
         raise ValueError(
             f"{name}: expected a batch of {batch_size}, as there are labels, got {list(x.shape)}"
         )
+    check_device(name, x, state)
+
+
+def check_device(name: str, x: Tensor, state: Tensor) -> None:
     if x.device != state.device:
         raise ValueError(
             f"{name}: expected it on {state.device} like this BatchMix, got {x.device}; move one "

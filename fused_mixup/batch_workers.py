@@ -23,14 +23,16 @@ _NO_EPOCH = -1.0
 class WorkerStreams:
     """Settings and epoch in memory that every worker sees, and in a worker a stream of its own.
 
-    The stream is a function of seed, rank, worker and epoch alone. So it does not matter whether
-    workers persist, are forked or spawned, nor whether training was resumed in between: no epoch
-    is drawn twice, and each one always alike.
+    The stream is a function of seed, rank, worker and epoch alone, where each loader is iterated
+    once per epoch, to its end. Then it does not matter whether workers persist, are forked or
+    spawned, nor whether training was resumed in between. An epoch that is broken off may leave a
+    persistent worker's next epoch with other plans; iterating twice in one epoch repeats plans in
+    workers that are started anew.
     """
 
     def __init__(self, settings: Tensor) -> None:
-        none = torch.tensor([_NO_EPOCH], dtype=torch.float64)
-        self._share(torch.cat((settings.cpu(), none)))
+        none = torch.tensor([_NO_EPOCH], dtype=torch.float64, device="cpu")
+        self._share(torch.cat((settings, none)))
         self._made_for: tuple[int, ...] = ()
         self._state: Tensor | None = None
 
@@ -54,7 +56,8 @@ class WorkerStreams:
         seed = state.tolist()[1]
         made_for = (seed, worker.id, worker.seed, epoch)
         if self._state is None or made_for != self._made_for:
-            self._state, self._made_for = plan_state(seed, rank, worker.id), made_for
+            self._state = plan_state(seed, rank, worker.id, device="cpu")
+            self._made_for = made_for
             if epoch == _NO_EPOCH:  # a pass has a base seed of its own, from PyTorch's generator
                 base = (worker.seed - worker.id) % (1 << _PASS_BITS)
                 self._state[STEP_WORD] = _UNNUMBERED | base << _PASS_SHIFT

@@ -69,6 +69,13 @@ def check_mixed_target(logits: Tensor, target: MixedTarget) -> None:
         )
 
 
+def check_own_ignore_index(target: MixedTarget, ignore_index: int) -> None:
+    """IndexError for labels that are legal by the target's own ignore_index alone."""
+    if ignore_index != target.ignore_index:
+        for labels in (target.labels, target.partner_labels):
+            check_labels(labels, target.num_classes, ignore_index)
+
+
 def check_class_indices(logits: Tensor, target: Tensor, ignore_index: int) -> None:
     if target.shape != row_shape(logits):
         raise ValueError(
@@ -91,6 +98,8 @@ def check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
             f"int64 class indices [B, …], got {target.dtype}; use .long() for class indices, "
             ".float() for soft labels"
         )
+    if target.layout != torch.strided:
+        raise TypeError(f"target: expected a dense tensor, got {target.layout}; use .to_dense()")
     if target.shape != logits.shape:
         raise ValueError(
             f"target: expected shape {list(logits.shape)} as logits, got {list(target.shape)}"
@@ -121,6 +130,17 @@ def chosen_ignore_index(target: object, ignore_index: int) -> int:
             )
         return NO_IGNORE
     return ignore_index
+
+
+def check_target_threshold(threshold: float | None) -> float | None:
+    if threshold is None or isinstance(threshold, (int, float)):
+        return threshold
+    try:
+        if isinstance(threshold, str):  # which float() would parse
+            raise TypeError
+        return float(threshold)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"target_threshold: expected a number or None, got {threshold!r}") from None
 
 
 def check_probabilities(target: Tensor | MixedTarget) -> None:
@@ -224,12 +244,14 @@ def check_modes(
         )
     if not (inplace_backward and logits.requires_grad and torch.is_grad_enabled()):
         return
-    if logits.is_leaf:
+    compiling = torch.compiler.is_compiling()
+    base = None if compiling else logits._base
+    if logits.is_leaf or (base is not None and base.is_leaf and base.requires_grad):
         raise ValueError(
             "inplace_backward: expected logits that a model computed, got a leaf that requires "
-            "grad, whose values the backward would destroy; leave the mode out"
+            "grad or a view of one, whose values the backward would destroy; leave the mode out"
         )
-    if not torch.compiler.is_compiling() and not logits.is_contiguous() and may_overlap(logits):
+    if not compiling and not logits.is_contiguous() and may_overlap(logits):
         raise ValueError(
             "inplace_backward: expected each logit in memory of its own, got a view of strides "
             f"{list(logits.stride())}, which may be expanded or overlapping; use .contiguous()"

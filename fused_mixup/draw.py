@@ -13,11 +13,13 @@ from torch import Tensor
 
 from . import ops
 from .draw_checks import (
+    CUTMIX_ALPHA,
     DRAWN_PAIRINGS,
     PER,
     RANK_LIMIT,
     WORKER_LIMIT,
     check_alpha,
+    check_box_sizes,
     check_choice,
     check_drawn_labels,
     check_given_partner,
@@ -166,14 +168,16 @@ def draw_plan(
         pairing: ``"flip"`` (B-1-i), ``"roll"`` (i-1), ``"shuffle"`` (any permutation, each as
             likely), ``"derangement"`` (a cycle through the whole batch, each as likely),
             ``"cross_class"`` (another label than one's own wherever no class holds more than half
-            of the batch, and as often as can be otherwise), or partners [B] of the caller,
-            int32 or int64, a permutation or not.
+            of the batch, and as often as can be otherwise; of an odd batch in pairs, one pair more
+            may share a class), or partners [B] of the caller, int32 or int64, a permutation or not.
         cutmix_minmax: shares (low, high) of each side; the sides of a box are then uniform between
             them and the box lies inside, whatever λ; labels are weighed by its area.
         correct_lam: weigh the labels of a cut row by the area that was really pasted.
         symmetric: λ = max(λ, 1-λ), before a box is made of it.
         labels: int64 [B], for ``"cross_class"``.
-        settings: float64 [6] of :func:`plan_settings`, in place of the six numbers above.
+        settings: float64 [6] of :func:`plan_settings`, in place of the numbers above, which then do
+            not count. Those on a device are not read by the host: no row is cut there where
+            ``spatial`` is missing.
 
     Returns:
         A :class:`MixPlan` on the device of ``state``. Its boxes have D dims, or none where
@@ -217,22 +221,23 @@ def draw_plan(
     labels = check_drawn_labels(labels, rule, batch_size, state)
     only_blends = False
     if settings is None:
-        if cutmix_alpha and not spatial:
-            raise ValueError(
-                f"spatial: expected 1 to 3 sizes for CutMix (cutmix_alpha={cutmix_alpha}), got "
-                "none; set cutmix_alpha=0 for MixUp alone"
-            )
         settings = plan_settings(
             mixup_alpha=mixup_alpha,
             cutmix_alpha=cutmix_alpha,
             switch_prob=switch_prob,
             prob=prob,
             cutmix_minmax=cutmix_minmax,
+            device="cpu",
         )
+        check_box_sizes(spatial, cutmix_alpha)
         if not cutmix_alpha:
             spatial = ()  # plans without boxes are mixed faster
             only_blends = prob > 0
-    check_settings(settings, state)
+    else:
+        check_settings(settings, state)
+        on_host = settings.device.type == "cpu" and not torch.compiler.is_compiling()
+        if on_host and not spatial:
+            check_box_sizes(spatial, settings.tolist()[CUTMIX_ALPHA])
     tensors = ops.draw_plan(
         state, settings, labels, given, batch_size, spatial, shared, rule, correct_lam, symmetric
     )

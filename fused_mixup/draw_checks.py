@@ -40,6 +40,7 @@ DRAWN_PAIRINGS = {
 # Beyond, λ would be 0, 1 or 1/2 in every draw, and the quotients of the algorithm overflow.
 ALPHA_RANGE = 1e-6, 1e6
 RANK_LIMIT = 1 << 20
+CUTMIX_ALPHA = 1  # where it stands in settings, behind the α of MixUp
 WORKER_LIMIT = (1 << 12) - 1  # word 0 stands for the main process
 
 
@@ -76,6 +77,8 @@ def check_minmax(bounds: Sequence[float] | None) -> tuple[float, float]:
     """The two bounds, or (0, 0) for none."""
     if bounds is None:
         return 0.0, 0.0
+    if not hasattr(bounds, "__len__"):
+        raise TypeError(f"cutmix_minmax: expected two numbers (low, high) or None, got {bounds!r}")
     if isinstance(bounds, (str, Tensor)) or len(bounds) != 2:
         raise ValueError(f"cutmix_minmax: expected two numbers (low, high), got {bounds!r}")
     low, high = (check_number("cutmix_minmax", b) for b in bounds)
@@ -122,6 +125,46 @@ def check_settings(settings: Tensor, state: Tensor) -> None:
         raise ValueError(
             f"settings: expected it on {state.device} like state, or on the CPU, got "
             f"{settings.device}; make it with plan_settings(…, device={str(state.device)!r})"
+        )
+
+
+def saved_state_error(name: str, state: Tensor) -> str | None:
+    """Why a state out of a checkpoint cannot be drawn from."""
+    version = int(state[VERSION_WORD])
+    if version == STATE_VERSION:
+        return None
+    return (
+        f"{name}: expected version {STATE_VERSION:#x}, got {version:#x}; another version of this "
+        "package saved it"
+    )
+
+
+def saved_settings_error(
+    name: str, settings: Tensor, blends: bool, cuts: bool, scheduled: bool
+) -> str | None:
+    """Why settings out of a checkpoint do not fit the modes of a BatchMix."""
+    alphas = settings.tolist()[: CUTMIX_ALPHA + 1]
+    modes = ("mixup_alpha", "cutmix_alpha")
+    for mode, alpha, on in zip(modes, alphas, (blends, cuts), strict=True):
+        if alpha > 0.0 and not on:
+            return (
+                f"{name}: expected 0 for {mode}, which is off in this BatchMix, got {alpha}; make "
+                "it with the modes of the one that was saved"
+            )
+    # A schedule may turn all modes off for an epoch.
+    if not any(alphas) and (blends or cuts) and not scheduled:
+        return (
+            f"{name}: expected mixup_alpha or cutmix_alpha > 0, got 0 and 0; make this BatchMix "
+            "with the modes of the one that was saved"
+        )
+    return None
+
+
+def check_box_sizes(spatial: Sequence[int], cutmix_alpha: float) -> None:
+    if cutmix_alpha and not spatial:
+        raise ValueError(
+            f"spatial: expected 1 to 3 sizes for CutMix (cutmix_alpha={cutmix_alpha}), got none; "
+            "set cutmix_alpha=0 for MixUp alone"
         )
 
 

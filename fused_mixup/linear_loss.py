@@ -184,16 +184,17 @@ class _Chunks:
     """The rows of a target, some at a time, and the buffer of their logits."""
 
     def __init__(self, arguments: tuple, rows: int, num_classes: int, size: int) -> None:
-        *self.by_row, self.class_weight = arguments[:4]  # target, partner_labels, weight
-        self.options = arguments[4:]
+        # target, partner_labels and weight by row; class_weight
+        self.tensors, self.options = arguments[:4], arguments[4:]
         self.rows, self.num_classes, self.size = rows, num_classes, min(size, rows)
 
     def __iter__(self) -> Iterator[tuple[slice, tuple]]:
         """Each chunk's rows, and what the op takes after its logits."""
+        *by_row, class_weight = self.tensors
         for start in range(0, self.rows, max(self.size, 1)):
             at = slice(start, min(start + self.size, self.rows))
-            target = (t if t is None else t[at] for t in self.by_row)
-            yield at, (*target, self.class_weight, *self.options)
+            target = (t if t is None else t[at] for t in by_row)
+            yield at, (*target, class_weight, *self.options)
 
     def logits_of(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Callable:
         """A function that writes the logits of a chunk to the buffer."""
@@ -310,8 +311,10 @@ class _Recomputed(Function):
         loss, count, stats = _losses(features, weight, bias, chunks, None)
         ctx.mark_non_differentiable(count)
         ctx.set_materialize_grads(False)
-        ctx.chunks = chunks
-        ctx.save_for_backward(features, weight, bias, count, stats)
+        ctx.options = chunks.options
+        ctx.sizes = chunks.rows, chunks.num_classes, chunks.size
+        # The target's tensors too, so that autograd sees who writes to them before the backward.
+        ctx.save_for_backward(features, weight, bias, count, stats, *chunks.tensors)
         return loss, count
 
     @staticmethod
@@ -319,11 +322,12 @@ class _Recomputed(Function):
         if grad_loss is None:
             return None, None, None, None
         refuse_create_graph("linear_soft_target_cross_entropy", _REMEDY)
-        features, weight, bias, count, stats = ctx.saved_tensors
+        features, weight, bias, count, stats, *tensors = ctx.saved_tensors
+        chunks = _Chunks((*tensors, *ctx.options), *ctx.sizes)
         gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, stats.dtype)
-        logits_of = ctx.chunks.logits_of(features, weight, bias)
+        logits_of = chunks.logits_of(features, weight, bias)
         write = ops.soft_target_cross_entropy_backward_
-        for at, arguments in ctx.chunks:
+        for at, arguments in chunks:
             z = logits_of(at)
             call_op(write, grad_loss[at], z, stats[:, at].contiguous(), count, *arguments)
             gradients.add(at, z)

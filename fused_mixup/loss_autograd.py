@@ -104,7 +104,7 @@ def _cross_entropy_backward_grad(ctx, v):
     #   d/dz  <v, s (T p - u)> = s T (p v - p <p, v>)
     #   d/ds  <v, s (T p - u)> = <v, T p - u>
     #   d/du  <v, s (T p - u)> = s (<p, v> - v), times w (1-ε) for the target before smoothing
-    # Ignored rows have u = T = 0.
+    # Ignored rows have u = T = 0; where all are, the mean's 0 / 0 is a 0 as in the first order.
     grad_loss, logits, count, target, partner_labels, weight, class_weight = ctx.saved_tensors
     ignore_index, target_smoothing, label_smoothing, reduction = ctx.options
     u, ignored = reference._weighted_target(
@@ -113,6 +113,7 @@ def _cross_entropy_backward_grad(ctx, v):
     z = logits.to(u.dtype).masked_fill(ignored.unsqueeze(1), 0)
     p = torch.softmax(z, 1)
     v = v.to(u.dtype)
+    count = torch.where(count == 0, 1, count)
     scale = reference.row_scale(grad_loss, count, reduction)
     total = u.sum(1, keepdim=True)
     pv = (p * v).sum(1, keepdim=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks_losses import check_reduction
+from .checks_losses import check_reduction, check_target_threshold
 from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .target import IGNORE_INDEX, check_label_smoothing, heads
 
@@ -145,7 +145,7 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
         self.reduction = reduction
-        self.target_threshold = target_threshold
+        self.target_threshold = check_target_threshold(target_threshold)
         self.sum_classes = sum_classes
         self.inplace_backward = inplace_backward
         self.grad_in_forward = grad_in_forward
@@ -213,4 +213,10 @@ def _over_heads(loss: Callable, logits: Any, target: Any, head_weights: Any) -> 
     if head_weights is not None:
         factors = heads("head_weights", head_weights, "logits", logits)
         losses = [value * factors[head] for head, value in zip(by_head, losses, strict=True)]
+    if any(value.shape != losses[0].shape for value in losses):
+        shapes = {head: list(value.shape) for head, value in zip(by_head, losses, strict=True)}
+        raise ValueError(
+            f"logits: expected heads whose losses have one shape, to be summed, got {shapes}; use "
+            "reduction='mean' or 'sum', or call the function for each head"
+        )
     return torch.stack(losses).sum(0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .checks_losses import (
+    arithmetic,
     check_broadcast_weight,
     check_class_indices,
     check_class_weight,
@@ -16,8 +17,10 @@ from .checks_losses import (
     check_logits,
     check_mixed_target,
     check_modes,
+    check_own_ignore_index,
     check_probabilities,
     check_reduction,
+    check_target_threshold,
     chosen_ignore_index,
 )
 from .loss_autograd import binary_cross_entropy, cross_entropy
@@ -66,8 +69,9 @@ def soft_target_cross_entropy(
             by the sum of the labels' weights, as F.cross_entropy), ``"sum"`` or ``"none"``.
         label_smoothing: ε in [0, 1], on top of the target's own.
         inplace_backward: the backward writes the gradient over the logits, which saves a tensor of
-            their size. Logits are no leaf then, and nothing else may need their values: who saved
-            them for a backward (a sigmoid, a second loss) gets PyTorch's error.
+            their size. Logits are no leaf then, nor a view of one, and nothing else may need their
+            values: who saved them for a backward (a sigmoid, a second loss, one on another view of
+            the same tensor) gets PyTorch's error.
         grad_in_forward: the gradient is written in the sweep of the forward, so that the logits
             are read once, and may be freed; the backward scales it.
         validate: check that rows of a target are nonnegative and sum to one. On a GPU this waits
@@ -95,7 +99,8 @@ def soft_target_cross_entropy(
         differentiation does not. A dense target that requires grad gets its gradient (default
         mode); ``weight`` gets none. With ``grad_in_forward`` the gradient of half logits is rounded
         before it is scaled: with float16 and a GradScaler, whose scale keeps small gradients
-        from vanishing, use another mode. torch.compile and torch.func use the default mode.
+        from vanishing, use another mode. torch.compile and torch.func use the default mode;
+        torch.func.grad works, vmap over gradients (jacrev, per-sample ones) does not.
 
     Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
     arXiv 1710.09412.
@@ -106,7 +111,7 @@ def soft_target_cross_entropy(
     arguments, divisor = cross_entropy_arguments(logits, target, *options)
     if validate:
         check_probabilities(target)
-    topk = check_topk((1,) if return_accuracy is True else return_accuracy or ())
+    topk = check_topk((1,) if return_accuracy is True else return_accuracy or (), "return_accuracy")
     ranked = bool(topk) and arguments[1] is not None
     loss, ranks = cross_entropy(logits, arguments, ranked, inplace_backward, grad_in_forward)
     if divisor is not None:
@@ -136,6 +141,7 @@ def cross_entropy_arguments(
     ignore_index = chosen_ignore_index(target, ignore_index)
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
+        check_own_ignore_index(target, ignore_index)
         sparse = target.labels, target.partner_labels, target.weight
         smoothing = target.label_smoothing, label_smoothing
         return (*sparse, class_weight, ignore_index, *smoothing, reduction), None
@@ -218,7 +224,8 @@ def soft_target_binary_cross_entropy(
     Notes:
         ``log(1 + e^-x)`` is taken so that no logit overflows. Deterministic. Double backward works
         in the default mode, at eager speed. A dense target that requires grad gets its gradient
-        (none where ``target_threshold`` cuts it); the weights get none.
+        (none where ``target_threshold`` cuts it); the weights get none. torch.func.grad works, vmap
+        over gradients (jacrev, per-sample ones) does not.
 
     Source: Wightman et al., ResNet strikes back, 2021, arXiv 2110.00476.
     """
@@ -232,13 +239,15 @@ def soft_target_binary_cross_entropy(
         raise ValueError(
             f"pos_weight: expected one number for each class, {shape}, got {list(pos_weight.shape)}"
         )
+    target_threshold = check_target_threshold(target_threshold)
     sparse, smoothing = _binary_target(logits, target)
     if validate:
         check_probabilities(target)
     modes = inplace_backward, grad_in_forward
     if weight is not None and class_weight is None:
         each = None, positive, smoothing, target_threshold, NONE, False
-        loss = binary_cross_entropy(logits, (*sparse, *each), *modes) * weight
+        loss = binary_cross_entropy(logits, (*sparse, *each), *modes)
+        loss = loss * weight.to(arithmetic(logits))
         if sum_classes:
             loss = loss.sum(1)
         return loss if code == NONE else loss.mean() if code == MEAN else loss.sum()
@@ -250,7 +259,7 @@ def _binary_target(logits: Tensor, target: Tensor | MixedTarget) -> tuple[tuple,
     """(target, partner_labels, weight) as the op takes them, and the smoothing."""
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
-        if target.ignore_index != IGNORE_INDEX:
+        if target.ignore_index not in (IGNORE_INDEX, NO_IGNORE):
             raise ValueError(
                 f"target: expected no ignore_index, got {target.ignore_index}; a label that is "
                 "left out says of no class that it is absent: take its rows out of logits and "

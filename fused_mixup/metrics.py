@@ -70,10 +70,10 @@ def mixed_accuracy(
     return dense_accuracy(logits, check_dense_target(logits, target).detach(), topk)
 
 
-def check_topk(topk: Sequence[int]) -> tuple[int, ...]:
-    topk = integer_tuple("topk", topk)
+def check_topk(topk: Sequence[int], name: str = "topk") -> tuple[int, ...]:
+    topk = integer_tuple(name, topk)
     if any(k < 1 for k in topk):
-        raise ValueError(f"topk: expected numbers of classes >= 1, got {topk}")
+        raise ValueError(f"{name}: expected numbers of classes >= 1, got {topk}")
     return topk
 
 
@@ -105,7 +105,10 @@ def dense_accuracy(logits: Tensor, target: Tensor, topk: tuple[int, ...]) -> tup
     most = min(max(topk, default=1), logits.shape[1])
     total = target.float().sum(1)
     counts = total != 0
-    held = target.gather(1, logits.topk(most, 1).indices).float().cumsum(1)
+    # topk has no order among equals; a sort that is stable has.
+    first = logits.argsort(dim=1, descending=True, stable=True)[:, :most]
+    hits = target.gather(1, first).float()
+    held = hits.masked_fill(logits.gather(1, first).isnan(), 0).cumsum(1)
     share = held / torch.where(counts, total, 1).unsqueeze(1)
     rows = counts.sum()
     return tuple(share[:, min(k, most) - 1].sum() / rows for k in topk)

@@ -141,8 +141,49 @@ def test_a_state_of_another_version_is_not_loaded():
     mix = BatchMix(K)
     saved = copy.deepcopy(mix.state_dict())
     saved["state"][VERSION_WORD] += 1
+    saved["settings"][0] = 0.5
+    before = copy.deepcopy(mix.state_dict())
     with pytest.raises(RuntimeError, match="expected version 0x464d0001, got 0x464d0002"):
         mix.load_state_dict(saved)
+    assert equal(list(mix.state_dict().values()), list(before.values()))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (BOTH, "expected 0 for cutmix_alpha, which is off in this BatchMix, got 1.0"),
+        ({"mixup_alpha": 0.0, "cutmix_alpha": 0.5}, "expected 0 for cutmix_alpha"),
+        ({"mixup_alpha": 0.0, "prob": 0.0}, "got 0 and 0"),
+    ],
+)
+def test_settings_of_other_modes_are_not_loaded(options, says):
+    mix = BatchMix(K, seed=1)
+    before = copy.deepcopy(mix.state_dict())
+    with pytest.raises(RuntimeError, match=says):
+        mix.load_state_dict(BatchMix(K, **options).state_dict())
+    assert equal(list(mix.state_dict().values()), list(before.values()))
+    assert torch.equal(mix._workers._shared[:-1], mix.settings)
+
+
+def test_settings_loaded_count_until_an_epoch_is_set():
+    mix, off = (BatchMix(K, schedule=lambda epoch: 0.5 * epoch) for _ in range(2))
+    mix.set_epoch(3)
+    mix.load_state_dict(off.state_dict())  # of an epoch that is not mixed
+    assert mix.settings.tolist()[0] == mix._workers._shared[0] == 0.0
+    mix.set_epoch(2)
+    assert mix.settings.tolist()[0] == mix._workers._shared[0] == 1.0
+
+
+def test_the_default_device_is_that_of_the_buffers_alone():
+    mix, (x, labels) = BatchMix(K, **BOTH), batch()
+    expected = run(BatchMix(K, **BOTH), 1)
+    with torch.device("meta"):
+        assert BatchMix(K, **BOTH, pairing="cross_class").settings.is_meta
+        mixed, target = mix(x, labels)
+        mix.set_epoch(1)
+        unmixed = mix.eval()(x, labels)[1]
+    assert equal([mixed, *parts(target)], expected)
+    assert unmixed.weight.tolist() == [[1.0, 0.0]] * 6
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])

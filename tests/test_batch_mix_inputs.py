@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import types
 
 import pytest
 import torch
@@ -44,6 +45,14 @@ def test_structures():
     twice = x.clone()
     out = both({"left": twice, "right": twice, "kind": labels})
     assert out["left"] is out["right"] is twice and torch.equal(twice, expected)
+    view = x.clone()
+    out = both.train()({"left": view, "right": view.view(view.shape), "kind": labels})
+    assert torch.equal(out["left"], out["right"]) and not torch.equal(view, x)
+    once = mixer()
+    once(x, labels)
+    assert torch.equal(view, once(x, labels)[0])
+    frozen = mixer()(types.MappingProxyType({"x": x, "y": labels}))
+    assert type(frozen) is dict and torch.equal(frozen["x"], expected)
     out = mixer(images=2, labels=-3)(labels, names, x)
     assert torch.equal(out[2], expected) and out[1] is names
 
@@ -87,6 +96,7 @@ def test_spatial_dims_of_audio_and_video(device):
         ({"per": "row"}, ValueError, "per: expected one of"),
         ({"per": "pair", "pairing": "roll"}, ValueError, "forms a circle"),
         ({"rank": -1}, ValueError, "rank: expected 0 to"),
+        ({"off_after_epoch": -1}, ValueError, "off_after_epoch: expected an epoch >= 0"),
         ({"spatial_dims": 4}, ValueError, "spatial_dims: expected 1, 2, 3 or None"),
         ({"schedule": 0.5}, TypeError, "schedule: expected a function"),
         ({"schedule": lambda e: {"alpha": 1}}, ValueError, "schedule: expected keys of"),
@@ -118,6 +128,8 @@ X, Y = torch.zeros(4, 3, 8, 8), torch.arange(4)
         ({}, (X[:3], Y), ValueError, r"images\[0\]: expected a batch of 4"),
         ({}, (X.long(), Y), TypeError, "name class maps as masks"),
         ({}, (X.to("meta"), Y), ValueError, "expected it on cpu like this BatchMix"),
+        ({}, (X, Y.to("meta")), ValueError, "labels: expected it on cpu like this BatchMix"),
+        ({"spatial_dims": 3}, (X[:, 0], Y), ValueError, "expected 3 spatial dims"),
         ({}, (X.clone().requires_grad_(), Y), ValueError, "use inplace=False"),
         ({"cutmix_alpha": 1.0}, (X[:, 0, 0], Y), ValueError, "set spatial_dims=1"),
         ({"images": (0, 2)}, (X, Y, X[..., 1:]), ValueError, "as they share their boxes"),

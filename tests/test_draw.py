@@ -109,7 +109,7 @@ def test_a_derangement_is_one_cycle(device):
 
 
 @pytest.mark.parametrize("per", ["sample", "pair"])
-def test_cross_class_meets_its_own_label_as_seldom_as_can_be(device, per):
+def test_cross_class_meets_its_own_label_as_seldom_as_documented(device, per):
     generator = torch.Generator().manual_seed(1)
     names = torch.tensor([-1, 0, 3, 2**62, -(2**63), 2**32, 2**32 + 1, 5, 6, 7])
     state = fm.plan_state(4, device=device)

@@ -29,8 +29,15 @@ NAN = float("nan")
         ({"cutmix_minmax": (-0.1, 0.2), "cutmix_alpha": 1}, ValueError, "low < high"),
         ({"cutmix_minmax": (0.1, 1.2), "cutmix_alpha": 1}, ValueError, "low < high"),
         ({"cutmix_minmax": (0.1,), "cutmix_alpha": 1}, ValueError, "expected two numbers"),
+        ({"cutmix_minmax": 0.5, "cutmix_alpha": 1}, TypeError, "expected two numbers"),
         ({"cutmix_minmax": (0.1, 0.2)}, ValueError, "expected cutmix_alpha > 0 beside"),
         ({"spatial": (), "cutmix_alpha": 1}, ValueError, "spatial: expected 1 to 3 sizes"),
+        ({"spatial": (), "cutmix_alpha": -1}, ValueError, "cutmix_alpha: expected a number in"),
+        (
+            {"spatial": (), "settings": fm.plan_settings(mixup_alpha=0, cutmix_alpha=1)},
+            ValueError,
+            "spatial: expected 1 to 3 sizes",
+        ),
         ({"spatial": (2, 3, 4, 5)}, ValueError, "spatial: expected at most 3"),
         ({"spatial": (-1, 3)}, ValueError, "spatial: expected sizes"),
         ({"spatial": (2**31,)}, ValueError, "spatial: expected sizes"),
@@ -115,3 +122,11 @@ def test_what_is_legal_at_the_edges():
         fm.paste_(torch.zeros(4, 8), fm.draw_plan(4, state=state))
     with pytest.raises(ValueError, match="draw boxes for this size"):
         fm.mix_(torch.zeros(4, 8), fm.draw_plan(4, (9,), state=state, cutmix_alpha=1.0))
+
+
+def test_the_default_device_does_not_count():
+    expected = fm.draw_plan(4, (8, 8), state=fm.plan_state(0), cutmix_alpha=1.0)
+    state = fm.plan_state(0)
+    with torch.device("meta"):
+        plan = fm.draw_plan(4, (8, 8), state=state, cutmix_alpha=1.0)
+    assert plan == expected

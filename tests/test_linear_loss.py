@@ -115,6 +115,20 @@ def test_a_second_backward_and_none_of_second_order():
             torch.autograd.grad(loss, leaves, create_graph=True)
 
 
+def test_a_target_that_changed_after_the_forward_is_an_error():
+    leaves = layer(6, 3, 5, torch.float32)
+    labels = torch.randint(0, 5, (6,))
+    weight = torch.rand(5)
+    dense = torch.rand(6, 5)
+    for target, changed in ((labels, labels), (dense, dense), (labels, weight)):
+        loss = fm.linear_soft_target_cross_entropy(
+            *leaves, target, class_weight=weight, reduction="none"
+        )
+        changed.zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.sum().backward()
+
+
 def test_no_rows_and_rows_that_do_not_count():
     x, w, b = layer(0, 3, 5, torch.float32)
     none = torch.zeros(0, dtype=torch.int64)

@@ -163,6 +163,18 @@ def test_who_saved_the_logits_gets_an_error():
         value.backward()
 
 
+def test_views_of_one_tensor_share_its_version():
+    (_, target), *_ = loss_targets(6, 11)
+    both = torch.randn(6, 22, requires_grad=True) * 1.0
+    first, second = (
+        fm.soft_target_cross_entropy(z, target, inplace_backward=True)
+        for z in (both[:, :11], both[:, 11:])
+    )
+    first.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        second.backward()
+
+
 def test_logits_that_changed_after_the_forward_are_an_error():
     (_, target), *_ = loss_targets(6, 11)
     z = torch.randn(6, 11, requires_grad=True) * 1.0
@@ -188,6 +200,7 @@ def test_one_backward_in_place(loss):
 
 
 LEAF = torch.randn(4, 6, requires_grad=True)
+WIDE = torch.randn(4, 8, requires_grad=True)
 (_, TARGET), *_ = loss_targets(4, 6)
 
 
@@ -197,6 +210,9 @@ LEAF = torch.randn(4, 6, requires_grad=True)
     [
         (LEAF, TARGET, dict.fromkeys(MODES, True), "got both"),
         (LEAF, TARGET, {"inplace_backward": True}, "a leaf that requires grad"),
+        (torch.randn(4, 8)[:, 1:7].requires_grad_(), TARGET, {"inplace_backward": True}, "a leaf"),
+        (WIDE[:, 1:7], TARGET, {"inplace_backward": True}, "a view of one"),
+        (WIDE.t()[:6].t(), TARGET, {"inplace_backward": True}, "a view of one"),
         (LEAF * 2, LEAF.softmax(1), {"inplace_backward": True}, "target.detach"),
         (LEAF * 2, LEAF.softmax(1), {"grad_in_forward": True}, "target.detach"),
         ((LEAF * 2)[:1].expand(4, 6), TARGET, {"inplace_backward": True}, "overlapping"),
@@ -253,6 +269,8 @@ def test_functional_transforms(loss):
     (first,) = torch.autograd.grad(loss(leaf, target), leaf, create_graph=True)
     (expected,) = torch.autograd.grad(first.square().sum(), leaf)
     torch.testing.assert_close(torch.func.grad(steepness)(z), expected)
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.func.jacrev(lambda z: loss(z, target, reduction="none"))(z)
 
 
 @pytest.mark.parametrize("mode", [{}, {"grad_in_forward": True}, {"inplace_backward": True}])

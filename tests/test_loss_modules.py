@@ -129,6 +129,16 @@ CROSS = fm.SoftTargetCrossEntropy
         (lambda: CROSS()(logits(), list(TARGETS.values())), ValueError, "target: expected the he"),
         (lambda: CROSS()(logits(), {"kind": TARGETS["kind"]}), ValueError, "colour"),
         (lambda: CROSS()({}, {}), ValueError, "logits: expected at least one head"),
+        (
+            lambda: fm.SoftTargetBinaryCrossEntropy(reduction="none")(logits(), TARGETS),
+            ValueError,
+            r"losses have one shape.*'kind': \[4, 7\]",
+        ),
+        (
+            lambda: fm.SoftTargetBinaryCrossEntropy(target_threshold="0.5"),
+            TypeError,
+            "target_threshold: expected a number",
+        ),
         (lambda: CROSS()(3, TARGETS), TypeError, "logits: expected a tensor"),
         (lambda: CROSS(head_weights=[1.0])(logits(), TARGETS), ValueError, "head_weights"),
         (

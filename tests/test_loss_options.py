@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from cases import FLOATS, loss_targets
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops
+from fused_mixup.target import NO_IGNORE
 
 POSITIONS = ((), (5,), (2, 3))
 
@@ -102,6 +104,27 @@ def test_the_losses_own_ignore_index(device):
     for kw in ({}, {"ignore_index": 2}):
         torch.testing.assert_close(fm.soft_target_cross_entropy(z, same, **kw), both_kept)
     assert fm.soft_target_cross_entropy(z, target, ignore_index=0).isfinite()
+
+
+def test_labels_that_only_the_targets_default_ignores():
+    z = torch.randn(4, 5)
+    good, ignored = torch.arange(4), torch.tensor([0, -100, 2, 255])
+    for labels in ((ignored, good), (good, ignored)):
+        target = MixedTarget(*(y.clamp_max(4) for y in labels), torch.full((4, 2), 0.5), 5)
+        assert fm.soft_target_cross_entropy(z, target).isfinite()
+        with pytest.raises(IndexError, match="or 255, which is ignored, got -100"):
+            fm.soft_target_cross_entropy(z, target, ignore_index=255)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_second_order_where_every_row_is_ignored(device, reduction):
+    z = torch.randn(3, 5, device=device, requires_grad=True)
+    labels = torch.full((3,), -100, device=device)
+    target = MixedTarget.from_labels(labels, MixPlan.identity(3), 5)
+    loss = fm.soft_target_cross_entropy(z, target, reduction=reduction).sum()
+    (first,) = torch.autograd.grad(loss, z, create_graph=True)
+    (second,) = torch.autograd.grad((first + 1).square().sum(), z)
+    assert (first == 0).all() and (second == 0).all()
 
 
 def test_bad_numbers_in_ignored_rows_reach_nothing(device):
@@ -211,6 +234,9 @@ def test_weights_of_the_binary_loss_broadcast(device, reduction):
         both(fm.soft_target_binary_cross_entropy, F.binary_cross_entropy_with_logits, z, t, **kw)
     weight = torch.rand(3, 1, 1, device=device)
     got = fm.soft_target_binary_cross_entropy(z, t, weight=weight, sum_classes=True)
+    double = {"weight": weight.double(), "sum_classes": True}
+    assert torch.equal(fm.soft_target_binary_cross_entropy(z, t, **double), got)
+    assert fm.soft_target_binary_cross_entropy(z, t, **double).dtype == torch.float32
     each = F.binary_cross_entropy_with_logits(z, t, weight, reduction="none")
     torch.testing.assert_close(got, each.sum(1).mean())
 
@@ -294,6 +320,16 @@ def test_ties_and_nan(device):
             fm.mixed_accuracy(z, labels, (k,))[0].cpu(), torch.tensor(hits / 3)
         )
     assert fm.mixed_accuracy(z[2:], torch.tensor([3], device=device), (4,))[0] == 0
+    for num_classes in (4, 40):
+        z = torch.zeros(3, num_classes, device=device)
+        z[2, 3] = math.nan
+        labels = torch.tensor([0, 2, 3], device=device)
+        dense = F.one_hot(labels, num_classes).float()
+        tops = (1, 2, 3, num_classes)
+        expected = fm.mixed_accuracy(z, labels, tops)
+        torch.testing.assert_close(fm.mixed_accuracy(z, dense, tops), expected)
+        _, same = fm.soft_target_cross_entropy(z, dense, return_accuracy=tops)
+        torch.testing.assert_close(same, expected)
 
 
 # ------------------------------------------------------------------ validate
@@ -348,11 +384,20 @@ IGNORES_SEVEN = MixedTarget(*[torch.arange(4)] * 2, TARGET.weight, 6, ignore_ind
         (torch.zeros(4, 6).long(), {}, TypeError, "use .long.*float"),
         (torch.full((4,), -100), {}, IndexError, "got -100"),
         (3, {}, TypeError, "target: expected a MixedTarget"),
+        (torch.rand(4, 6).to_sparse(), {}, TypeError, "target: expected a dense tensor.*to_dense"),
+        (TARGET, {"target_threshold": "0.5"}, TypeError, "target_threshold: expected a number"),
+        (TARGET, {"target_threshold": torch.rand(2)}, TypeError, "target_threshold: expected a n"),
     ],
 )
 def test_bad_input_of_the_binary_loss(target, kw, error, says):
     with pytest.raises(error, match=says):
         fm.soft_target_binary_cross_entropy(Z, target, **kw)
+
+
+def test_binary_loss_of_a_target_that_ignores_no_label():
+    every = replace(TARGET, ignore_index=NO_IGNORE)
+    got = fm.soft_target_binary_cross_entropy(Z, every)
+    assert torch.equal(got, fm.soft_target_binary_cross_entropy(Z, TARGET))
 
 
 @pytest.mark.parametrize(
@@ -361,3 +406,5 @@ def test_bad_input_of_the_binary_loss(target, kw, error, says):
 def test_bad_topk(topk, error):
     with pytest.raises(error, match="topk"):
         fm.mixed_accuracy(Z, TARGET, topk)
+    with pytest.raises(error, match="return_accuracy: expected"):
+        fm.soft_target_cross_entropy(Z, TARGET, return_accuracy=topk)

@@ -1,0 +1,46 @@
+"""Drawing a plan where the batch lives, beside mixing that batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+import fused_mixup as fm
+from fused_mixup import MixPlan
+
+from ..goals import MIXING
+from ..registry import OURS_TRITON, Case, Provider, Work
+from ..sides import LAM, ours, reference
+
+
+def drawn(case: Case, device: str) -> Work:
+    """A step on from a state that each call takes a copy of, so that all draw the same."""
+    batch_size, *_, height, width = case.shape
+    per, pairing = case.variant.split(" ")
+    states = [fm.plan_state(seed, device=device) for seed in range(4)]
+    settings = fm.plan_settings(mixup_alpha=0.8, cutmix_alpha=1.0, device=device)
+    labels = torch.randint(0, 100, (batch_size,), device=device)
+    needed = labels if pairing == "cross_class" else None
+
+    def run(state: torch.Tensor) -> MixPlan:
+        size, state = (height, width), state.clone()
+        kinds = {"per": per, "pairing": pairing, "labels": needed}
+        return fm.draw_plan(batch_size, size, state=state, settings=settings, **kinds)
+
+    def compared(plan: MixPlan) -> torch.Tensor:
+        return torch.cat((plan.partner[:, None], plan.weight, plan.blend, plan.box), 1)
+
+    x = torch.randn(case.shape, device=device)
+    plan = MixPlan.uniform(batch_size, "flip", LAM)
+    providers = ours(run, device)
+    providers[MIXING] = Provider(lambda _: fm.mix_(x, plan), checked=False)
+    expected = reference(run)
+    return Work(states, providers, lambda state: compared(expected(state)), compared=compared)
+
+
+def cases(device: str) -> Iterator[Case]:
+    shape, beside = (256, 3, 224, 224), (OURS_TRITON, MIXING)
+    for variant in ("sample flip", "sample shuffle", "sample cross_class"):
+        goals = (f"{device} draw",)
+        yield Case("draw_plan", variant, shape, torch.float32, drawn, "draw", beside, goals=goals)
