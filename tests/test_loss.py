@@ -318,7 +318,7 @@ IGNORES_SEVEN = MixedTarget(*[torch.arange(4)] * 2, TARGET.weight, 6, ignore_ind
         (Z, TARGET.dense(), {"ignore_index": 3}, ValueError, "ignore_index: expected none"),
         (Z, TARGET, {"ignore_index": 0.5}, TypeError, "ignore_index: expected an int"),
         (Z, IGNORES_SEVEN, {"ignore_index": 3}, ValueError, "ignore_index: expected 7"),
-        (Z, TARGET, {"return_accuracy": (0,)}, ValueError, "topk"),
+        (Z, TARGET, {"return_accuracy": (0,)}, ValueError, "return_accuracy"),
     ],
 )
 def test_bad_input(logits, target, kw, error, says):
