@@ -21,7 +21,7 @@ def check_batch(
 ) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
-    _check_memory(name, x)
+    check_memory(name, x)
     if dtypes is not None:
         _check_dtype(name, x, dtypes)
     check_plan(name, x, plan)
@@ -52,7 +52,7 @@ def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
         )
 
 
-def _check_memory(name: str, x: Tensor) -> None:
+def check_memory(name: str, x: Tensor) -> None:
     if x.layout != torch.strided or x.is_nested:
         raise TypeError(f"{name}: expected a dense tensor, got {x.layout}; use .to_dense()")
     if torch.compiler.is_compiling():
@@ -87,7 +87,7 @@ def check_samples(samples: Sequence[Any]) -> list[Tensor]:
 
 
 def _refuse_sample(name: str, s: Tensor, first: Tensor) -> None:
-    _check_memory(name, s)
+    check_memory(name, s)
     if s.dtype != first.dtype:
         raise TypeError(
             f"{name}: expected {first.dtype} as in samples[0], got {s.dtype}; convert it with "
@@ -154,8 +154,8 @@ def check_samples_out(samples: list[Tensor], out: Tensor) -> None:
     check_writable("out", out, "detach it first")
     if torch.compiler.is_compiling() or out.numel() == 0:
         return
-    out_first, out_last = _span(out)
-    for i, (begin, end) in enumerate(map(_span, samples)):
+    out_first, out_last = span(out)
+    for i, (begin, end) in enumerate(map(span, samples)):
         if begin <= out_last and out_first <= end:
             raise ValueError(
                 f"out: expected memory of its own, got memory that reaches into that of "
@@ -223,15 +223,15 @@ def check_out(x: Tensor, out: Tensor) -> None:
     check_writable("out", out, "detach it first")
     if torch.compiler.is_compiling() or x.numel() == 0:
         return
-    first, last = _span(x)
-    out_first, out_last = _span(out)
+    first, last = span(x)
+    out_first, out_last = span(out)
     if first <= out_last and out_first <= last:
         raise ValueError(
             "out: expected memory of its own, got memory that reaches into that of x; use mix_(x)"
         )
 
 
-def _span(x: Tensor) -> tuple[int, int]:
+def span(x: Tensor) -> tuple[int, int]:
     """The first and last byte that x can reach."""
     reach = sum(s * (n - 1) for s, n in zip(x.stride(), x.shape, strict=True))
     return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size() - 1

@@ -265,8 +265,9 @@ def _binary_target(logits: Tensor, target: Tensor | MixedTarget) -> tuple[tuple,
                 "left out says of no class that it is absent: take its rows out of logits and "
                 "target, or use reduction='none'"
             )
-        for labels in (target.labels, target.partner_labels):
-            check_labels(labels, logits.shape[1])
+        if not target.none_ignored:
+            for labels in (target.labels, target.partner_labels):
+                check_labels(labels, logits.shape[1])
         return (target.labels, target.partner_labels, target.weight), target.label_smoothing
     if isinstance(target, Tensor) and target.dtype == torch.int64 and target.shape != logits.shape:
         check_class_indices(logits, target, NO_IGNORE)

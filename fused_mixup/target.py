@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import torch
@@ -29,18 +29,21 @@ def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
     return t.index_select(0, partner.clamp(0, max(t.shape[0] - 1, 0)))
 
 
-def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> None:
-    """TypeError or IndexError for labels that are no class indices (values: on the CPU only)."""
+def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> bool:
+    """TypeError or IndexError for labels that are no class indices (values: on the CPU only).
+
+    True where all are known to be in [0, num_classes), none of them ignored.
+    """
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(
             f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
         )
     if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
-        return
-    low, high = (int(v) for v in torch.aminmax(labels))
-    if low >= 0 and high < num_classes:
-        return
+        return False
+    low, high = torch.aminmax(labels)
+    if low.item() >= 0 and high.item() < num_classes:
+        return True
     outside = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
     if outside.numel():
         legal = "" if ignore_index == NO_IGNORE else f" or {ignore_index}, which is ignored"
@@ -48,6 +51,7 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
             f"labels: expected class indices in [0, {num_classes}){legal}, got "
             f"{int(outside.amin() if outside.amin() < 0 else outside.amax())}; check num_classes"
         )
+    return False
 
 
 def check_num_classes(num_classes: int) -> int:
@@ -125,12 +129,14 @@ class MixedTarget:
     num_classes: int
     label_smoothing: float = 0.0
     ignore_index: int = IGNORE_INDEX
+    # Whether all labels are known to be in [0, num_classes).
+    none_ignored: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_classes", check_num_classes(self.num_classes))
         object.__setattr__(self, "label_smoothing", check_label_smoothing(self.label_smoothing))
         object.__setattr__(self, "ignore_index", integer("ignore_index", self.ignore_index))
-        check_labels(self.labels, self.num_classes, self.ignore_index)
+        own = check_labels(self.labels, self.num_classes, self.ignore_index)
         if self.labels.ndim < 1:
             raise ValueError("labels: expected shape [B, …], got a scalar")
         if (
@@ -149,7 +155,8 @@ class MixedTarget:
             raise ValueError(
                 f"weight: expected shape [{self.labels.shape[0]}, 2], got {list(self.weight.shape)}"
             )
-        check_labels(self.partner_labels, self.num_classes, self.ignore_index)
+        partner = check_labels(self.partner_labels, self.num_classes, self.ignore_index)
+        object.__setattr__(self, "none_ignored", own and partner)
         self._check_weight()
 
     def _check_weight(self) -> None:
@@ -226,7 +233,7 @@ class MixedTarget:
         num_classes = check_num_classes(num_classes)
         if not isinstance(plan, MixPlan):
             raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
-        check_labels(labels, num_classes, ignore_index)
+        none_ignored = check_labels(labels, num_classes, ignore_index)
         if labels.ndim < 1 or labels.shape[0] != plan.batch_size:
             raise ValueError(
                 f"labels: expected shape [{plan.batch_size}, …] as in plan, "
@@ -234,9 +241,23 @@ class MixedTarget:
             )
         partner = plan.partner_or_none
         partner_labels = partner_rows(labels, partner, plan.rule)
-        return MixedTarget(
-            labels, partner_labels, plan.weight, num_classes, label_smoothing, ignore_index
+        weight = plan.weight
+        if not none_ignored or weight.stride(-1) != 1:
+            return MixedTarget(
+                labels, partner_labels, weight, num_classes, label_smoothing, ignore_index
+            )
+        # The partners' labels are among those just looked at, and the plan has seen its weights.
+        target = object.__new__(MixedTarget)
+        target.__dict__.update(
+            labels=labels,
+            partner_labels=partner_labels,
+            weight=weight,
+            num_classes=num_classes,
+            label_smoothing=check_label_smoothing(label_smoothing),
+            ignore_index=integer("ignore_index", ignore_index),
+            none_ignored=True,
         )
+        return target
 
     @property
     def dominant(self) -> Tensor:

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .checks import BLENDABLE, MAX_DIMS, check_writable
-from .checks import _check_memory as check_memory
+from .checks import BLENDABLE, MAX_DIMS, check_memory, check_writable
 
 
 def number(name: str, value: Any, most: float = math.inf) -> Any:

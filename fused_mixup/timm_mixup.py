@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .checks import _check_memory as check_memory
+from .checks import check_memory
 from .eager import outside_graph
 from .functional import mix, mix_, mix_targets
 from .plan import MixPlan

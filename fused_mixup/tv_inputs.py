@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten  # as torchvision does: same structures
 
-from .checks import BLENDABLE, MAX_DIMS, _span, check_writable
-from .checks import _check_memory as check_memory
+from .checks import BLENDABLE, MAX_DIMS, check_memory, check_writable, span
 
 
 @dataclass
@@ -278,7 +277,7 @@ def _check_apart(tensors: list[Tensor]) -> None:
     """
     pieces = {}
     for t in tensors:
-        first, last = _span(t)
+        first, last = span(t)
         if last + 1 - first == t.nbytes > 0:
             pieces[memory_of(t)] = first, last
     for (_, last), (first, _) in pairwise(sorted(pieces.values())):

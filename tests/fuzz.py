@@ -65,7 +65,7 @@ def turn(on, prop, cases, examples: int, seed: int) -> tuple[int, str | None]:
     return count, None
 
 
-def work(seed: int, until: float, names: list[str], reports) -> None:
+def work(seed: int, until: float, names: list[str], chosen: list[str], reports) -> None:
     """Property after property, backend after backend; reports (backend, property, cases, error)."""
     import properties
 
@@ -75,6 +75,8 @@ def work(seed: int, until: float, names: list[str], reports) -> None:
     while True:
         for name in names:
             for prop, cases in properties.ALL.items():
+                if prop.__name__ not in chosen:
+                    continue
                 if time.time() > until:
                     return
                 examples = TURN.get(name, DEFAULT_TURN)
@@ -93,9 +95,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of the first process")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--backend", action="append", help="only this one; may be repeated")
+    parser.add_argument("--property", action="append", help="only this one; may be repeated")
     options = parser.parse_args()
     import properties
 
+    known = [prop.__name__ for prop in properties.ALL]
+    for prop in options.property or ():
+        if prop not in known:
+            parser.error(f"--property: expected one of {known}, got {prop!r}")
+    chosen = options.property or known
     reasons = properties.reasons()
     for name in options.backend or ():
         if name not in reasons:
@@ -119,7 +127,7 @@ def main() -> int:
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads and CUDA
     reports = context.Queue()
     workers = [
-        context.Process(target=work, args=(seed + i, until, names, reports), daemon=True)
+        context.Process(target=work, args=(seed + i, until, names, chosen, reports), daemon=True)
         for i in range(options.jobs)
     ]
     for worker in workers:

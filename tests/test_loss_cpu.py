@@ -112,3 +112,24 @@ def test_binary_cross_entropy_of_large_and_strange_logits():
     loss, grad = ops.soft_target_binary_cross_entropy_grad(x, *none, reference.NONE, False)
     torch.testing.assert_close(loss.double(), x.double().exp().log1p(), rtol=1e-5, atol=0)
     torch.testing.assert_close(grad.double(), x.double().sigmoid(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_binary_cross_entropy_sums_small_terms_to_the_last_digits(dtype):
+    """One product stands for many log(1 + e^-|x|): 1 + e^-|x| alone would have lost the small."""
+    k, eps = 5003, torch.finfo(dtype).eps
+    labels = torch.zeros(2, dtype=torch.int64)
+    target = labels, labels, torch.tensor([[1.0, 0.0]]).expand(2, 2)
+    for x in (-80, -40, -20, -15, -9.7, -4, -1, -1e-3, 0, 0.3, 5, 40):
+        z = torch.full((2, k), x, dtype=dtype)
+        z[1] += torch.linspace(-0.5, 0.5, k, dtype=dtype)
+        # Nothing is above 2: all targets are 0, so that nothing hides the small terms.
+        options = None, None, 0.0, 2.0, reference.NONE, True
+        got = ops.soft_target_binary_cross_entropy(z, *target, *options)
+        exact = [
+            math.fsum(max(v, 0) + math.log1p(math.exp(-abs(v))) for v in row) for row in z.tolist()
+        ]
+        want = torch.tensor(exact, dtype=torch.float64)
+        # Without FMA exp is off by some |x| / 2 units in the last place.
+        bound = (8 + abs(x) / 2) * eps * want
+        assert ((got.double() - want).abs() <= bound).all(), x

@@ -6,6 +6,7 @@ Target building is part of the work, on either side.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from ..registry import OURS_TRITON, Case, Provider, Work
 from ..sides import LAM, SMOOTHING, compiled, ours, reference
 from ..timing import rotated
 
+IN_FORWARD = "in the forward"  # grad_in_forward=True: 2N of traffic
 CHECKED_ROWS = 256  # of the largest logits: the reference's temporaries are several times those
 
 
@@ -53,7 +55,7 @@ def close_eager(dtype: torch.dtype) -> tuple[float, float]:
     return (1e-4, 1e-5) if dtype == torch.float32 else (0.05, torch.finfo(dtype).eps)
 
 
-def mixed(case: Case, device: str) -> Work:
+def mixed(case: Case, device: str, **mode: bool) -> Work:
     """A MixUp of the batch: two labels, two weights, smoothing."""
     batch_size, num_classes = case.shape
     zs = logits(case, device)
@@ -62,7 +64,7 @@ def mixed(case: Case, device: str) -> Work:
 
     def fused(z: torch.Tensor) -> torch.Tensor:
         target = MixedTarget.from_labels(labels, plan, num_classes, SMOOTHING)
-        return torch.autograd.grad(fm.soft_target_cross_entropy(z, target), z)[0]
+        return torch.autograd.grad(fm.soft_target_cross_entropy(z, target, **mode), z)[0]
 
     def timm(z: torch.Tensor) -> torch.Tensor:  # SoftTargetCrossEntropy
         target = dense_target(labels, num_classes)
@@ -165,7 +167,21 @@ def cases(device: str) -> Iterator[Case]:
         goals: tuple[str, ...] = ()
         if i < (1 if device == "cpu" else 3):
             goals = ("cpu cross-entropy" if device == "cpu" else f"cuda cross-entropy {rows}×{k}",)
-        yield Case(op, name, shape, dtype, mixed, group, BESIDE, goals=goals, full=full)
+        both_modes = device == "cuda" and goals  # a share of 2N: what the other mode moves
+        yield Case(
+            op,
+            name,
+            shape,
+            dtype,
+            mixed,
+            group,
+            BESIDE,
+            goals=() if both_modes else goals,
+            full=full,
+        )
+        if i == 0 or both_modes:
+            build, variant = partial(mixed, grad_in_forward=True), f"{name}, {IN_FORWARD}"
+            yield Case(op, variant, shape, dtype, build, group, BESIDE, goals=goals)
         if i == 0:
             goals = (f"{device} hard labels",)
             beside = (OURS_TRITON, "F.cross_entropy", "Liger-Kernel")

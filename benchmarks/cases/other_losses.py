@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from fused_mixup import MixedTarget, MixPlan
 from ..registry import OURS_TRITON, Case, Provider, Work
 from ..sides import LAM, SMOOTHING, ours
 from ..timing import rotated
-from .losses import dense_target
+from .losses import IN_FORWARD, dense_target
 
 Gradients = Callable[[torch.Tensor], torch.Tensor]
 CLOSE = (1e-4, 1e-5)  # of the gradient of a sum
@@ -67,14 +68,14 @@ def segmentation(case: Case, device: str) -> Work:
     return _work(case, device, fused, {"timm's lines": eager, "F.cross_entropy": builtin})
 
 
-def binary(case: Case, device: str) -> Work:
+def binary(case: Case, device: str, **mode: bool) -> Work:
     batch_size, num_classes = case.shape
     labels = torch.randint(0, num_classes, (batch_size,), device=device)
     plan = MixPlan.uniform(batch_size, "flip", LAM)
 
     def fused(z: torch.Tensor) -> torch.Tensor:
         target = MixedTarget.from_labels(labels, plan, num_classes, SMOOTHING)
-        return fm.soft_target_binary_cross_entropy(z, target, sum_classes=True)
+        return fm.soft_target_binary_cross_entropy(z, target, sum_classes=True, **mode)
 
     def timm(z: torch.Tensor) -> torch.Tensor:  # BinaryCrossEntropy(sum_classes=True)
         target = dense_target(labels, num_classes).to(z.dtype)
@@ -121,7 +122,10 @@ def cases(device: str) -> Iterator[Case]:
     yield Case(op, f"{fwd_bwd}, maps", shape, dtype, segmentation, "maps", eager, goals=goals)
     goals = ("cpu binary",) if device == "cpu" else ()
     op, shape = "soft_target_binary_cross_entropy", (256, 21843)
-    yield Case(op, fwd_bwd, shape, dtype, binary, "binary", (OURS_TRITON, "timm"), goals=goals)
+    beside: tuple[str, ...] = OURS_TRITON, "timm"
+    yield Case(op, fwd_bwd, shape, dtype, binary, "binary", beside, goals=goals)
+    build = partial(binary, grad_in_forward=True)
+    yield Case(op, f"{fwd_bwd}, {IN_FORWARD}", shape, dtype, build, "binary", beside, goals=goals)
     goals = ("cpu linear",) if device == "cpu" else ()
     op, shape = "linear_soft_target_cross_entropy", (512, 1024, 100_000)
     beside = (OURS_TRITON, "timm's lines")

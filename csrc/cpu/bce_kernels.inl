@@ -122,13 +122,13 @@ double binary_run_for(const BinaryRun<L, T>& run) {
 //     Σ loss = w ((1 - t) Σ max(x, 0) - q t Σ min(x, 0) + (1 + (q-1) t) Σ L)
 template <typename A>
 struct ConstantSums {
-  VecOf<A> above[2] = {}, below[2] = {}, curved[2] = {};
+  VecOf<A> above = {}, below = {};
+  LogOfProduct<A> curved;
 
-  void flush(ConstantSums& total) {
-    for (int k = 0; k < 2; ++k) {
-      total.above[k] += above[k], total.below[k] += below[k], total.curved[k] += curved[k];
-    }
-    *this = {};
+  void add(VecOf<A> z, VecOf<A> u) {
+    above += maximum<A>(z, VecOf<A>{});
+    below += (VecOf<A>)((BitsOf<A>)z & (BitsOf<A>)(z < 0));
+    curved.multiply(u);
   }
 };
 
@@ -143,54 +143,44 @@ double constant_run(const BinaryRun<L, T>& run) {
   const V sigmoid_by = splat(by * slope), minus = splat(-(by * qt));
   const L* const x = run.x;
   L* const grad = run.grad;
-  // n: how many lanes are of the run.
-  const auto step = [=](int64_t i, int64_t n, ConstantSums<A>& sums, int k) {
-    const V z = load_up_to<A>(x + i, n);
-    V sigmoid = {};
-    if constexpr (kLoss) {
-      const Exp<A> parts = exp_parts((V)((BitsOf<A>)z | sign));  // -|z|
-      const V e = parts.factor * parts.power;
-      sums.above[k] += maximum<A>(z, V{});
-      sums.below[k] += (V)((BitsOf<A>)z & (BitsOf<A>)(z < 0));
-      sums.curved[k] += log1p_of(e);
-      if constexpr (kGrad) sigmoid = select<A>((BitsOf<A>)(z < 0), e, splat(A(1))) / (1 + e);
-    } else {
-      sigmoid = sigmoid_of<A>(z);
-    }
-    if constexpr (kGrad) store_up_to<A>(grad + i, multiply_add(sigmoid, sigmoid_by, minus), n);
-  };
   double above = 0, below = 0, curved = 0;
-  const auto finish = [&](const ConstantSums<A>& sums) {
-    for (int k = 0; k < 2; ++k) {
-      above += lane_sum<A>(sums.above[k]);
-      below += lane_sum<A>(sums.below[k]);
-      curved += lane_sum<A>(sums.curved[k]);
+  // The exps of a block lie in the first cache: two short loops overlap more of their steps than one
+  // long one, whose chain of dependent steps fills the processor's window.
+  constexpr int kBlock = 64;
+  V exps[kBlock];
+  // `vectors` from element i on, of which the last has so many lanes of the run.
+  const auto block = [&](int64_t i, int vectors, int64_t lanes) {
+    for (int j = 0; j < vectors; ++j) {
+      const V z = load_up_to<A>(x + i + j * kStep, lanes);
+      const Exp<A> parts = exp_parts((V)((BitsOf<A>)z | sign));  // -|z|
+      exps[j] = parts.factor * parts.power;
+    }
+    ConstantSums<A> sums[2];
+    const auto take = [&](int j, ConstantSums<A>& into) {
+      const V z = load_up_to<A>(x + i + j * kStep, lanes), u = exps[j];
+      if constexpr (kLoss) into.add(z, u);
+      if constexpr (kGrad) {
+        const V sigmoid = select<A>((BitsOf<A>)(z < 0), u, splat(A(1))) / (1 + u);
+        store_up_to<A>(grad + i + j * kStep, multiply_add(sigmoid, sigmoid_by, minus), lanes);
+      }
+    };
+    int j = 0;
+    for (; j + 2 <= vectors; j += 2) take(j, sums[0]), take(j + 1, sums[1]);
+    if (j < vectors) take(j, sums[0]);
+    if constexpr (kLoss) {
+      above += lane_sum<A>(sums[0].above + sums[1].above, lanes);
+      below += lane_sum<A>(sums[0].below + sums[1].below, lanes);
+      curved += lane_sum<A>(sums[0].curved.log() + sums[1].curved.log(), lanes);
     }
   };
   int64_t i = 0;
-  while (i + 2 * kStep <= run.n) {
-    const int64_t last = run.n - 2 * kStep + 1;
-    const int64_t end = i + 256 * kStep < last ? i + 256 * kStep : last;
-    ConstantSums<A> sums, few;
-    while (i < end) {
-      const int64_t pause = i + 32 * kStep < end ? i + 32 * kStep : end;
-      for (; i < pause; i += 2 * kStep) {
-        step(i, kStep, few, 0);
-        step(i + kStep, kStep, few, 1);
-      }
-      few.flush(sums);
-    }
-    if constexpr (kLoss) finish(sums);
+  while (i + kStep <= run.n) {
+    const int64_t left = (run.n - i) / kStep;
+    const int vectors = left < kBlock ? int(left) : kBlock;
+    block(i, vectors, kStep);
+    i += vectors * kStep;
   }
-  for (; i < run.n; i += kStep) {
-    const int64_t part = run.n - i < kStep ? run.n - i : kStep;
-    ConstantSums<A> sums;
-    step(i, part, sums, 0);
-    if (!kLoss) continue;
-    for (int64_t j = 0; j < part; ++j) {
-      above += sums.above[0][j], below += sums.below[0][j], curved += sums.curved[0][j];
-    }
-  }
+  if (i < run.n) block(i, 1, run.n - i);
   return run.class_weight * ((1 - double(t)) * above - double(qt) * below + double(slope) * curved);
 }
 

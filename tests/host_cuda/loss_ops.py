@@ -41,6 +41,8 @@ def acc_of(logits: Tensor) -> torch.dtype:
 
 def _position_stride(x: Tensor, first: int) -> int | None:
     """The stride that leads through the dims from ``first`` on, if one does."""
+    if x.numel() == 0:
+        return 1
     steps = [(n, s) for n, s in zip(x.shape[first:], x.stride()[first:], strict=True) if n != 1]
     step, below = steps[-1][1] if steps else 1, 1
     for size, stride in reversed(steps):
