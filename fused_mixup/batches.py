@@ -1,6 +1,6 @@
-"""Memory of batches that a collate function fills again and again.
+"""Memory of batches that are filled again and again: by a collate function, or by mixing.
 
-Fresh memory is costly: the kernel clears it page by page, and maps it page by page, for longer than
+Fresh memory is costly: the system clears it page by page, and maps it page by page, for longer than
 it takes to mix a batch. So the memory of a batch is used again when the last tensor on it is gone.
 
 In a data loader's worker it is shared memory, and the worker keeps that of the batches that it has
@@ -16,31 +16,70 @@ import weakref
 from collections import deque
 from multiprocessing.reduction import ForkingPickler
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
+try:
+    import numpy as np
+except ImportError:  # PyTorch does without it
+    np = None  # type: ignore[assignment]
+
 # ------------------------------------------------------------------ in one process
 
 _SPARE = 2  # batches that wait to be filled: one is filled while another is trained on
+_LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc does well; above, too much would be kept
+_LINE = 64  # bytes of a cache line, on which memory of tensors begins
 
-_free: deque[np.ndarray] = deque(maxlen=_SPARE)
+_free: deque[np.ndarray] = deque(maxlen=_SPARE)  # the ones let go last
 
 
-def recycled_batch(shape: torch.Size) -> Tensor:
-    """An uninitialised uint8 tensor. Its memory is used again when no tensor lies on it."""
-    size = shape.numel()
-    try:
-        values = _free.pop()
-        if values.size != size:
-            _free.clear()  # batches have another size now
-            raise IndexError
-    except IndexError:  # none left, another thread may have taken it
-        values = np.empty(size, np.uint8)
-    batch = values.reshape(shape)
-    weakref.finalize(batch, _free.append, values).atexit = False
-    return torch.from_numpy(batch)  # keeps `batch` alive as long as its own memory is in use
+def recycled(
+    shape: torch.Size, dtype: torch.dtype = torch.uint8, stride: tuple[int, ...] | None = None
+) -> Tensor:
+    """An uninitialised tensor on the CPU. Its memory is used again when no tensor lies on it."""
+    size = shape.numel() * dtype.itemsize
+    values = _spare(size + _LINE)
+    if values is None:
+        values = np.empty(size + _LINE, np.uint8)
+    begin = -values.ctypes.data % _LINE
+    memory = values[begin : begin + size]
+    weakref.finalize(memory, _free.append, values).atexit = False
+    storage = torch.from_numpy(memory).untyped_storage()  # keeps `memory` alive while it is in use
+    empty = torch.empty(0, dtype=dtype, device="cpu")
+    return empty.set_(storage, 0, shape, *([] if stride is None else [stride]))
+
+
+def _spare(length: int) -> np.ndarray | None:
+    for _ in range(_SPARE):
+        try:
+            values = _free.pop()
+        except IndexError:  # none left, another thread may have taken it
+            return None
+        if len(values) == length:
+            return values
+        _free.appendleft(values)
+    return None
+
+
+def recycled_like(x: Tensor) -> Tensor | None:
+    """Memory for a result like ``x``; None where a tensor of PyTorch's own does as well, or must.
+
+    At most two results of at most 256 MiB wait for their next use.
+    """
+    if np is None or not x.is_cpu or type(x) is not Tensor or not _LEAST <= x.nbytes <= _MOST:
+        return None
+    if x.requires_grad and torch.is_grad_enabled():
+        return None
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return None
+    if torch._C._are_functorch_transforms_active():
+        return None
+    if x.is_contiguous():
+        return recycled(x.shape, x.dtype)
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return recycled(x.shape, x.dtype, x.stride())
+    return None
 
 
 # ------------------------------------------------------------------ from a worker

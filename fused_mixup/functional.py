@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import ops
+from .batches import recycled_like
 from .checks import (
     BLENDABLE,
     check_batch,
@@ -117,17 +118,23 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     Notes:
         The backward is the same kernel with the plan transposed; it works for pairings that are
         no permutation, and double backward works too. Forward-mode differentiation
-        (torch.func.jvp) does not.
+        (torch.func.jvp) does not. On the CPU, without gradients, the memory of a result that is
+        gone serves the next of its size, as fresh memory costs three times the mixing: two results
+        of up to 256 MiB each are kept for that at most.
 
     Source: Zhang et al., 2018, arXiv 1710.09412; Verma et al., Manifold Mixup, 2019,
     arXiv 1806.05236.
     """
     check_batch("x", x, plan, BLENDABLE)
+    if out is not None:
+        check_out(x, out)
+        ops.mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+        _written(out)
+        return out
+    out = recycled_like(x)
     if out is None:
         return ops.mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
-    check_out(x, out)
     ops.mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
-    _written(out)
     return out
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from . import ops
-from .batches import recycled_batch, shared_batch
+from .batches import recycled, shared_batch
 from .checks import check_samples
 from .eager import outside_graph
 from .target import MixedTarget
@@ -135,7 +135,7 @@ class FastCollateMixup(Mixup):
             return shared_batch(size)
         if self.pin_memory and torch.cuda.is_available():
             return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
-        return recycled_batch(size)
+        return recycled(size)
 
 
 def _new(cls: type) -> Any:

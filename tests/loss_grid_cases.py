@@ -43,20 +43,21 @@ class Case:
     def acc(self) -> torch.dtype:
         return torch.float64 if self.logits.dtype == torch.float64 else torch.float32
 
-    def arguments(self) -> tuple:
-        """What the op takes after the logits (before ``ranks``). The mean over labels' weights,
-        which no op takes, is a sum here."""
+    def arguments(self) -> tuple[tuple, Tensor | None]:
+        """What the op takes after the logits (before ``ranks``), and what its sum is divided by
+        where that is the labels' weights, which no op takes."""
         o = self.options
         reduction = REDUCTIONS[o["reduction"]]
         if self.kind == "cross_entropy":
             smoothing = o["label_smoothing"]
             given = o["weight"], o["ignore_index"], reduction, smoothing
-            return cross_entropy_arguments(self.logits, self.target, *given)[0]
+            return cross_entropy_arguments(self.logits, self.target, *given)
         sparse, smoothing = _binary_target(self.logits, self.target)
         weights = (
             w if w is None else w.flatten().to(self.acc) for w in (o["weight"], o["pos_weight"])
         )
-        return *sparse, *weights, smoothing, o["target_threshold"], reduction, o["sum_classes"]
+        options = smoothing, o["target_threshold"], reduction, o["sum_classes"]
+        return (*sparse, *weights, *options), None
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The target as F's losses take it."""
@@ -103,7 +104,10 @@ class Case:
         rows = torch.where(kept, rows, 0)
         if o["reduction"] == "none":
             return rows
-        return rows.sum() / self.count().to(dtype) if o["reduction"] == "mean" else rows.sum()
+        if o["reduction"] == "sum":
+            return rows.sum()
+        count = self.count().to(dtype)  # of class indices without weight PyTorch has 0 / 0
+        return rows.sum() / torch.where(count == 0, torch.nan, count)
 
     def count(self) -> Tensor:
         """What the mean divides by."""
@@ -285,8 +289,8 @@ class Errors:
     def check(self, case: Case, loss: Tensor, grad: Tensor, roundings: int = 1) -> None:
         """Against float64: no worse than eager, but for a stated margin; and NaN where it is NaN.
 
-        Margin: 8 units in the last place of the largest term that a row sums, for each row where
-        rows are summed; and ``roundings`` of the gradient to its type.
+        Margin: 8 units in the last place of the largest term, for each term where they are summed
+        (a row's loss, or an element's); and ``roundings`` of the gradient to its type.
         """
         true_loss, true_grad = case.by_functional(torch.float64)
         eager_loss, eager_grad = true_loss, true_grad
@@ -295,9 +299,12 @@ class Errors:
         assert loss.dtype == case.acc and loss.shape == true_loss.shape, case
         assert grad.dtype == case.logits.dtype and grad.shape == case.logits.shape, case
         unit = ACCURACY[case.acc] * case.size()
-        rows = true_grad.numel() // case.logits.shape[1]
-        rows = rows if case.options["reduction"] == "sum" else 1
-        self._compare(case, "loss", loss, eager_loss, true_loss, 8 * unit * max(rows, 1), 1)
+        terms = 1  # of that size, summed
+        if case.options["reduction"] == "sum":
+            terms = true_grad.numel() or 1
+            if case.kind == "cross_entropy" or case.options["sum_classes"]:
+                terms //= case.logits.shape[1]
+        self._compare(case, "loss", loss, eager_loss, true_loss, 8 * unit * max(terms, 1), 1)
         # Differences are of terms of the size of the weights; eager's float64 has errors too.
         count = float(case.count()) if case.options["reduction"] == "mean" else 1.0
         scale = 1 / count if count else 1.0

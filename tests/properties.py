@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import loss_properties
+import pytest
 import torch
 from comparing import same_bits
 from fuzz_cases import (
@@ -69,6 +70,15 @@ def reasons() -> dict[str, str | None]:
     if importlib.util.find_spec("triton") is None:
         found["cpu-triton"] = "Triton is not installed"
     return found
+
+
+def backend_parameters(but: tuple[str, ...] = ()) -> list:
+    """For ``pytest.mark.parametrize``: every backend, those that cannot run here skipped."""
+    return [
+        pytest.param(name, marks=[pytest.mark.skip(reason=f"{name}: {why}")] if why else [])
+        for name, why in reasons().items()
+        if name not in but
+    ]
 
 
 @contextlib.contextmanager

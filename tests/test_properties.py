@@ -16,16 +16,9 @@ from hypothesis import Phase, given, settings
 EXAMPLES = {"cpu-triton": 10}
 
 
-def _backends() -> list:
-    return [
-        pytest.param(name, marks=[pytest.mark.skip(reason=f"{name}: {why}")] if why else [])
-        for name, why in properties.reasons().items()
-    ]
-
-
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, of 0 * inf
 @pytest.mark.parametrize("prop", properties.ALL, ids=lambda prop: prop.__name__)
-@pytest.mark.parametrize("backend", _backends())
+@pytest.mark.parametrize("backend", properties.backend_parameters())
 def test_random_cases(backend, prop):
     with properties.opened(backend) as on:
         # Interpreted Triton would take minutes to make a failing case smaller.

@@ -144,8 +144,8 @@ double constant_run(const BinaryRun<L, T>& run) {
   const L* const x = run.x;
   L* const grad = run.grad;
   double above = 0, below = 0, curved = 0;
-  // The exps of a block lie in the first cache: two short loops overlap more of their steps than one
-  // long one, whose chain of dependent steps fills the processor's window.
+  // The exps of a block lie in the first cache: two short loops overlap more of their steps than
+  // one long one, whose chain of dependent steps fills the processor's window.
   constexpr int kBlock = 64;
   V exps[kBlock];
   // `vectors` from element i on, of which the last has so many lanes of the run.

@@ -52,6 +52,26 @@ void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, 
   mix_kernels<T>().round(dst, sum, run.length);
 }
 
+// A row of adjacent elements that only moves: copied whole lines at a time, then the box over it.
+template <typename T>
+void copy_row(T* dst, const T* own, const T* partner, const Box& box, const Tiles& tiles,
+              const Run* runs, int n) {
+  for (int r = 0, next; r < n; r = next) {
+    int64_t length = runs[r].length;
+    for (next = r + 1; next < n; ++next) {
+      if (runs[next].dst != runs[r].dst + length || runs[next].src != runs[r].src + length) break;
+      length += runs[next].length;
+    }
+    std::memcpy(dst + runs[r].dst, own + runs[r].src, length * sizeof(T));
+  }
+  for (int r = 0; r < n; ++r) {
+    const Cut cut = tiles.cut(runs[r], box);
+    if (cut.hi <= cut.lo) continue;
+    std::memcpy(dst + runs[r].dst + cut.lo, partner + runs[r].src + cut.lo,
+                (cut.hi - cut.lo) * sizeof(T));
+  }
+}
+
 template <typename T>
 void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
                       const Layout& layout, const std::vector<Row>& rows, const Sources& from) {
@@ -59,6 +79,7 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
   const int64_t origin[kMaxDims] = {};
   constexpr int64_t kTile = kTileBytes / sizeof(T);
   const Tiles tiles(layout, origin, kTile);
+  const bool adjacent = tiles.dst_stride() == 1 && tiles.src_stride() == 1;
   const int64_t grain = 1 + kGrainBytes / (tiles.elements() * sizeof(T) * batch + 1);
   torch::stable::parallel_for(0, tiles.count(), grain, [&](int64_t begin, int64_t end) {
     alignas(64) T out_part[kTile];
@@ -68,6 +89,11 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
     for (int64_t t = begin; t < end; ++t) {
       const int n = tiles.runs_of(t, runs);
       for (int64_t i = 0; i < batch; ++i) {
+        if (adjacent && !from.transposed && !rows[i].blends()) {
+          const T* partner = x + rows[i].partner * x_stride;
+          copy_row(out + i * out_stride, x + i * x_stride, partner, rows[i].box, tiles, runs, n);
+          continue;
+        }
         for (int r = 0; r < n; ++r) {
           const Run& run = runs[r];
           T* dst = out + i * out_stride + run.dst;
