@@ -29,7 +29,6 @@ except ImportError:  # PyTorch does without it
 
 _SPARE = 2  # batches that wait to be filled: one is filled while another is trained on
 _LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc does well; above, too much would be kept
-_LINE = 64  # bytes of a cache line, on which memory of tensors begins
 
 _free: deque[np.ndarray] = deque(maxlen=_SPARE)  # the ones let go last
 
@@ -39,15 +38,18 @@ def recycled(
 ) -> Tensor:
     """An uninitialised tensor on the CPU. Its memory is used again when no tensor lies on it."""
     size = shape.numel() * dtype.itemsize
-    values = _spare(size + _LINE)
+    values = _spare(size)
     if values is None:
-        values = np.empty(size + _LINE, np.uint8)
-    begin = -values.ctypes.data % _LINE
-    memory = values[begin : begin + size]
+        values = _fresh(size)
+    memory = values[:]
     weakref.finalize(memory, _free.append, values).atexit = False
     storage = torch.from_numpy(memory).untyped_storage()  # keeps `memory` alive while it is in use
     empty = torch.empty(0, dtype=dtype, device="cpu")
     return empty.set_(storage, 0, shape, *([] if stride is None else [stride]))
+
+
+def _fresh(size: int) -> np.ndarray:
+    return torch.empty(size, dtype=torch.uint8, device="cpu").numpy()
 
 
 def _spare(length: int) -> np.ndarray | None:
@@ -62,18 +64,23 @@ def _spare(length: int) -> np.ndarray | None:
     return None
 
 
+def let_go() -> None:
+    """Give memory that waits for its next use back to the system."""
+    _free.clear()
+
+
 def recycled_like(x: Tensor) -> Tensor | None:
     """Memory for a result like ``x``; None where a tensor of PyTorch's own does as well, or must.
 
     At most two results of at most 256 MiB wait for their next use.
     """
-    if np is None or not x.is_cpu or type(x) is not Tensor or not _LEAST <= x.nbytes <= _MOST:
-        return None
-    if x.requires_grad and torch.is_grad_enabled():
-        return None
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return None
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or type(x) is not Tensor:
+        return None
+    if np is None or not x.is_cpu or not _LEAST <= x.nbytes <= _MOST:
+        return None
+    if x.requires_grad and torch.is_grad_enabled():
         return None
     if x.is_contiguous():
         return recycled(x.shape, x.dtype)

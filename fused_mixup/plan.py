@@ -11,6 +11,7 @@ A weight of exactly 0 drops its term, so a partner that is not used never brings
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -347,9 +348,17 @@ class MixPlan:
         return "\n".join([head, *rows])
 
 
+_CODES = {torch.float32: "f", torch.float64: "d", torch.int32: "i"}  # of Python's arrays
+
+
 def _host_rows(row: Sequence[float], dtype: torch.dtype, batch_size: int) -> Tensor:
     """One row on the host, whatever the default device, that stands for all."""
-    return torch.tensor([row], dtype=dtype, device="cpu").expand(batch_size, -1)
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return torch.tensor([row], dtype=dtype, device="cpu").expand(batch_size, -1)
+    if not row:
+        return torch.empty((1, 0), dtype=dtype, device="cpu").expand(batch_size, 0)
+    # A third of the time of torch.tensor, three times a plan.
+    return torch.frombuffer(array(_CODES[dtype], row), dtype=dtype).expand(batch_size, -1)
 
 
 def _pairing(
