@@ -28,6 +28,11 @@ BATCH = 128
 PAIRINGS = ("flip", "shuffle", "derangement", "cross_class")
 
 
+def falling(epoch: int) -> float:
+    """The share of α in an epoch. By name, so that loader processes can be given it, too."""
+    return max(1.0 - 0.05 * epoch, 0.2)
+
+
 class Trainer:
     """Network, optimizer and mixing: what a checkpoint holds."""
 
@@ -41,7 +46,7 @@ class Trainer:
             per="pair" if args.pairing == "flip" else "sample",
             pairing=args.pairing,
             label_smoothing=0.1,
-            schedule=lambda epoch: max(1.0 - 0.05 * epoch, 0.2),
+            schedule=falling,
             off_after_epoch=args.off_epoch,
             seed=args.seed,
         ).to(args.device)

@@ -86,6 +86,9 @@ double binary_run_of(const BinaryRun<L, T>& run) {
       const int64_t pause = i + 32 * kStep < end ? i + 32 * kStep : end;
       V few0 = {}, few1 = {};
       for (; i < pause; i += 2 * kStep) {
+        fetch_ahead(run.x + i);
+        if (kKind == kDenseTarget) fetch_ahead(run.dense + i);
+        if (kGrad) fetch_ahead_to_write(run.grad + i);
         few0 += vector.step(i, kStep);
         few1 += vector.step(i + kStep, kStep);
       }
@@ -151,6 +154,8 @@ double constant_run(const BinaryRun<L, T>& run) {
   // `vectors` from element i on, of which the last has so many lanes of the run.
   const auto block = [&](int64_t i, int vectors, int64_t lanes) {
     for (int j = 0; j < vectors; ++j) {
+      fetch_ahead(x + i + j * kStep);
+      if (kGrad) fetch_ahead_to_write(grad + i + j * kStep);
       const V z = load_up_to<A>(x + i + j * kStep, lanes);
       const Exp<A> parts = exp_parts((V)((BitsOf<A>)z | sign));  // -|z|
       exps[j] = parts.factor * parts.power;

@@ -87,8 +87,8 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
   const ByteWeight own_a(a0), other_a(a1), own_b(b0), other_b(b1);
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
-    __builtin_prefetch(a + i + 1024);
-    __builtin_prefetch(b + i + 1024);
+    fetch_ahead<1024>(a + i);
+    fetch_ahead<1024>(b + i);
     __m256 u[4], v[4];
     load_biased(a + i, u);
     load_biased(b + i, v);
@@ -126,15 +126,13 @@ void blend_pair(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, acc_t<T> 
                 acc_t<T> b0, acc_t<T> b1) {
   using A = acc_t<T>;
   constexpr int kStep = kLanes<A>;
-  constexpr int64_t kAhead = 1024 / sizeof(T);
   int64_t i = 0;
 #if defined(FUSED_MIXUP_AVX2)
   if constexpr (sizeof(T) == 1) i = blend_byte_pairs(dst_a, dst_b, a, b, n, a0, a1, b0, b1);
 #endif
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
-    // Past the end of the page, where the processor does not look by itself.
-    __builtin_prefetch(a + i + kAhead);
-    __builtin_prefetch(b + i + kAhead);
+    fetch_ahead<1024>(a + i);
+    fetch_ahead<1024>(b + i);
     const VecOf<A> x = load(a + i), y = load(b + i);
     const VecOf<A> u = load(a + i + kStep), v = load(b + i + kStep);
     store(dst_a + i, x * a0 + y * a1);
@@ -154,11 +152,10 @@ template <typename T>
 void blend_chain(T* const* rows, int64_t n, const acc_t<T>* own, const acc_t<T>* other) {
   using A = acc_t<T>;
   constexpr int kStep = kLanes<A>;
-  constexpr int64_t kAhead = 1024 / sizeof(T);
   T* const r[] = {rows[0], rows[1], rows[2], rows[3], rows[4]};
   int64_t i = 0;
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
-    for (T* row : r) __builtin_prefetch(row + i + kAhead);
+    for (T* row : r) fetch_ahead<1024>(row + i);
     VecOf<A> x = load(r[0] + i), u = load(r[0] + i + kStep);
     for (int k = 0; k < kChainRows; ++k) {
       const VecOf<A> y = load(r[k + 1] + i), v = load(r[k + 1] + i + kStep);

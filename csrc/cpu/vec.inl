@@ -71,6 +71,16 @@ inline V multiply_add(V a, V b, V c) {
 
 // ------------------------------------------------------------------ load and store
 
+// Where a stream of memory will be soon: the processor does not look past the end of a page.
+template <int kBytes = 2048, typename T>
+inline void fetch_ahead(const T* p) {
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + kBytes);
+}
+template <typename T>
+inline void fetch_ahead_to_write(const T* p) {
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + 2048, 1);
+}
+
 inline VF load(const float* p) { return bit_load<VF>(p); }
 inline VD load(const double* p) { return bit_load<VD>(p); }
 inline void store(float* p, VF v) { __builtin_memcpy(p, &v, sizeof(v)); }
