@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fused_mixup import batches
+from fused_mixup import memory
 
 WARMUP = 3  # calls before the clock starts: first-use costs are not the op's
 AHEAD = 4_000_000  # cycles, some 2 ms: a GPU is kept waiting while a call is queued
@@ -99,7 +99,7 @@ def extra_bytes(run: Callable[[], object], device: str) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    batches.let_go()  # what is used again counts, too
+    memory.let_go()  # what is used again counts, too
     with torch.profiler.profile(profile_memory=True) as profiler:
         run()
     held = peak = 0

@@ -1,12 +1,10 @@
-"""Memory of batches that are filled again and again: by a collate function, or by mixing.
+"""Shared memory of batches that a data loader's worker fills again and again.
 
 Fresh memory is costly: the system clears it page by page, and maps it page by page, for longer than
-it takes to mix a batch. So the memory of a batch is used again when the last tensor on it is gone.
-
-In a data loader's worker it is shared memory, and the worker keeps that of the batches that it has
-sent. The worker marks it when it sends a batch, the process that receives it clears the mark when
-it has let go. Memory is filled again when the mark is cleared and no tensor of the worker lies on
-it; where somebody might still look at it unseen (a fork), it never is.
+it takes to mix a batch. So the worker keeps the memory of the batches that it has sent. It marks it
+when it sends a batch, the process that receives it clears the mark when it has let go. Memory is
+filled again when the mark is cleared and no tensor of the worker lies on it; where somebody might
+still look at it unseen (a fork), it never is.
 """
 
 from __future__ import annotations
@@ -16,80 +14,10 @@ import weakref
 from collections import deque
 from multiprocessing.reduction import ForkingPickler
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
-
-try:
-    import numpy as np
-except ImportError:  # PyTorch does without it
-    np = None  # type: ignore[assignment]
-
-# ------------------------------------------------------------------ in one process
-
-_SPARE = 2  # batches that wait to be filled: one is filled while another is trained on
-_LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc does well; above, too much would be kept
-
-_free: deque[np.ndarray] = deque(maxlen=_SPARE)  # the ones let go last
-
-
-def recycled(
-    shape: torch.Size, dtype: torch.dtype = torch.uint8, stride: tuple[int, ...] | None = None
-) -> Tensor:
-    """An uninitialised tensor on the CPU. Its memory is used again when no tensor lies on it."""
-    size = shape.numel() * dtype.itemsize
-    values = _spare(size)
-    if values is None:
-        values = _fresh(size)
-    memory = values[:]
-    weakref.finalize(memory, _free.append, values).atexit = False
-    storage = torch.from_numpy(memory).untyped_storage()  # keeps `memory` alive while it is in use
-    empty = torch.empty(0, dtype=dtype, device="cpu")
-    return empty.set_(storage, 0, shape, *([] if stride is None else [stride]))
-
-
-def _fresh(size: int) -> np.ndarray:
-    return torch.empty(size, dtype=torch.uint8, device="cpu").numpy()
-
-
-def _spare(length: int) -> np.ndarray | None:
-    for _ in range(_SPARE):
-        try:
-            values = _free.pop()
-        except IndexError:  # none left, another thread may have taken it
-            return None
-        if len(values) == length:
-            return values
-        _free.appendleft(values)
-    return None
-
-
-def let_go() -> None:
-    """Give memory that waits for its next use back to the system."""
-    _free.clear()
-
-
-def recycled_like(x: Tensor) -> Tensor | None:
-    """Memory for a result like ``x``; None where a tensor of PyTorch's own does as well, or must.
-
-    At most two results of at most 256 MiB wait for their next use.
-    """
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return None
-    if torch._C._are_functorch_transforms_active() or type(x) is not Tensor:
-        return None
-    if np is None or not x.is_cpu or not _LEAST <= x.nbytes <= _MOST:
-        return None
-    if x.requires_grad and torch.is_grad_enabled():
-        return None
-    if x.is_contiguous():
-        return recycled(x.shape, x.dtype)
-    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return recycled(x.shape, x.dtype, x.stride())
-    return None
-
-
-# ------------------------------------------------------------------ from a worker
 
 _TAIL = 64  # bytes behind a batch, so that the flag has a cache line to itself
 # A worker's own: those on their way (prefetch_factor, 2 by default), those that the training step

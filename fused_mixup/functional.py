@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from . import ops
-from .batches import recycled_like
 from .checks import (
     BLENDABLE,
     check_batch,
@@ -25,6 +24,7 @@ from .checks import (
 )
 from .linear_loss import linear_soft_target_cross_entropy
 from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from .memory import recycled_like
 from .metrics import mixed_accuracy
 from .plan import MixPlan
 from .target import (
@@ -118,9 +118,9 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     Notes:
         The backward is the same kernel with the plan transposed; it works for pairings that are
         no permutation, and double backward works too. Forward-mode differentiation
-        (torch.func.jvp) does not. On the CPU, without gradients, the memory of a result that is
-        gone serves the next of its size, as fresh memory costs three times the mixing: two results
-        of up to 256 MiB each are kept for that at most.
+        (torch.func.jvp) does not. On the CPU, without gradients, the memory of a result of 1 to
+        256 MiB that nobody holds any more serves the next one of its size, as fresh memory costs
+        three times the mixing: each process keeps that of the last two.
 
     Source: Zhang et al., 2018, arXiv 1710.09412; Verma et al., Manifold Mixup, 2019,
     arXiv 1806.05236.

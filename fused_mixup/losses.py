@@ -218,7 +218,8 @@ def soft_target_binary_cross_entropy(
     Raises:
         TypeError, ValueError: arguments that do not fit; a target with an ``ignore_index`` of its
             own, for which no class would be right or wrong.
-        IndexError: labels outside [0, K) on the CPU. On a GPU such a row becomes NaN.
+        IndexError: labels outside [0, K) on the CPU. On a GPU, and where labels of a target were
+            written to after it was made, such a row becomes NaN.
         RuntimeError: as :func:`soft_target_cross_entropy`.
 
     Notes:
@@ -265,7 +266,7 @@ def _binary_target(logits: Tensor, target: Tensor | MixedTarget) -> tuple[tuple,
                 "left out says of no class that it is absent: take its rows out of logits and "
                 "target, or use reduction='none'"
             )
-        if not target.none_ignored:
+        if not target.labels_in_range:
             for labels in (target.labels, target.partner_labels):
                 check_labels(labels, logits.shape[1])
         return (target.labels, target.partner_labels, target.weight), target.label_smoothing

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .eager import is_plain
 from .plan_checks import (
     PAIRINGS,
     Facts,
@@ -353,7 +354,7 @@ _CODES = {torch.float32: "f", torch.float64: "d", torch.int32: "i"}  # of Python
 
 def _host_rows(row: Sequence[float], dtype: torch.dtype, batch_size: int) -> Tensor:
     """One row on the host, whatever the default device, that stands for all."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if not is_plain():
         return torch.tensor([row], dtype=dtype, device="cpu").expand(batch_size, -1)
     if not row:
         return torch.empty((1, 0), dtype=dtype, device="cpu").expand(batch_size, 0)

@@ -32,7 +32,7 @@ def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
 def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> bool:
     """TypeError or IndexError for labels that are no class indices (values: on the CPU only).
 
-    True where all are known to be in [0, num_classes), none of them ignored.
+    True where all are known to be in [0, num_classes).
     """
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -130,7 +130,7 @@ class MixedTarget:
     label_smoothing: float = 0.0
     ignore_index: int = IGNORE_INDEX
     # Whether all labels are known to be in [0, num_classes).
-    none_ignored: bool = field(init=False, repr=False, default=False)
+    labels_in_range: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_classes", check_num_classes(self.num_classes))
@@ -156,7 +156,7 @@ class MixedTarget:
                 f"weight: expected shape [{self.labels.shape[0]}, 2], got {list(self.weight.shape)}"
             )
         partner = check_labels(self.partner_labels, self.num_classes, self.ignore_index)
-        object.__setattr__(self, "none_ignored", own and partner)
+        object.__setattr__(self, "labels_in_range", own and partner)
         self._check_weight()
 
     def _check_weight(self) -> None:
@@ -233,7 +233,7 @@ class MixedTarget:
         num_classes = check_num_classes(num_classes)
         if not isinstance(plan, MixPlan):
             raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
-        none_ignored = check_labels(labels, num_classes, ignore_index)
+        labels_in_range = check_labels(labels, num_classes, ignore_index)
         if labels.ndim < 1 or labels.shape[0] != plan.batch_size:
             raise ValueError(
                 f"labels: expected shape [{plan.batch_size}, …] as in plan, "
@@ -242,7 +242,7 @@ class MixedTarget:
         partner = plan.partner_or_none
         partner_labels = partner_rows(labels, partner, plan.rule)
         weight = plan.weight
-        if not none_ignored or weight.stride(-1) != 1:
+        if not labels_in_range or weight.stride(-1) != 1 or weight.requires_grad:
             return MixedTarget(
                 labels, partner_labels, weight, num_classes, label_smoothing, ignore_index
             )
@@ -255,7 +255,7 @@ class MixedTarget:
             num_classes=num_classes,
             label_smoothing=check_label_smoothing(label_smoothing),
             ignore_index=integer("ignore_index", ignore_index),
-            none_ignored=True,
+            labels_in_range=True,
         )
         return target
 

@@ -1,4 +1,4 @@
-"""Memory of batches: used again where nobody looks at it any more, and nowhere else."""
+"""Shared memory of batches: used again where nobody looks at it any more, and nowhere else."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-import fused_mixup as fm
-from fused_mixup import MixPlan, batches
+from fused_mixup import batches
 from fused_mixup.timm import FastCollateMixup
 
 SIZE = torch.Size((2, 3))
@@ -22,124 +21,9 @@ SIZE = torch.Size((2, 3))
 
 @pytest.fixture(autouse=True)
 def _nothing_kept():
-    batches._free.clear()
     batches._shared.clear()
     yield
-    batches._free.clear()
     batches._shared.clear()
-
-
-# ------------------------------------------------------------------ in one process
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """The sizes of the fresh memory that was asked for."""
-    sizes, real = [], batches._fresh
-
-    def fresh(size):
-        sizes.append(size)
-        return real(size)
-
-    monkeypatch.setattr(batches, "_fresh", fresh)
-    return sizes
-
-
-def test_memory_is_used_again_when_the_last_view_is_gone(made):
-    x = batches.recycled(SIZE)
-    view = x[1:].flatten().numpy()
-    assert x.shape == SIZE and x.dtype == torch.uint8 and not x._is_view()
-    del x
-    gc.collect()
-    y = batches.recycled(SIZE)
-    assert len(made) == 2  # the view is still there
-    del view, y
-    gc.collect()
-    held = [batches.recycled(torch.Size((3, 2))) for _ in range(2)]
-    assert len(made) == 2 and not np.shares_memory(*(x.numpy() for x in held))
-
-
-def test_little_memory_waits_to_be_used_again(made):
-    held = [batches.recycled(torch.Size((4,))) for _ in range(10)]
-    del held
-    gc.collect()
-    held = [batches.recycled(torch.Size((4,))) for _ in range(10)]
-    assert len(made) == 20 - batches._SPARE
-    del held
-    gc.collect()
-    x = batches.recycled(torch.Size((5,)))  # of another size: not used, and the next to be let go
-    assert len(made) == 21 - batches._SPARE and len(batches._free) == batches._SPARE
-    del x
-    gc.collect()
-    assert sorted(map(len, batches._free)) == [4, 5]
-
-
-FLIP = MixPlan.uniform(8, "flip", 0.3)
-
-
-def results(x, count=3):
-    """Where the results of mixing lie, each gone before the next is made."""
-    return {fm.mix(x, FLIP).data_ptr() for _ in range(count)}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_mixing_uses_memory_of_a_result_that_is_gone(dtype, memory_format):
-    x = (torch.rand(8, 3, 250, 250) * 255).to(dtype).contiguous(memory_format=memory_format)
-    want = torch.empty_like(x)
-    fm.mix(x, FLIP, out=want)
-    kept = fm.mix(x, FLIP)
-    (address,) = results(x)
-    got = fm.mix(x, FLIP)
-    assert got.data_ptr() == address != kept.data_ptr() and address % 64 == 0
-    for result in (kept, got):
-        assert result.stride() == x.stride() and not result._is_view()
-        assert result.is_contiguous(memory_format=memory_format) and result.dtype == dtype
-        assert torch.equal(result, want)
-    assert torch.equal(pickle.loads(pickle.dumps(got)), want)
-    assert torch.equal(copy.deepcopy(got), want) and got.clone().share_memory_().is_shared()
-
-
-class Marked(torch.Tensor):
-    pass
-
-
-@pytest.mark.parametrize(
-    "prepare",
-    [
-        lambda x: x[:, :, :50, :50].contiguous(),  # small
-        lambda x: x.transpose(2, 3),  # in another order
-        lambda x: x.clone().requires_grad_(),
-        lambda x: x.as_subclass(Marked),
-    ],
-    ids=["small", "transposed", "requires grad", "subclass"],
-)
-def test_other_results_lie_in_memory_of_pytorch(prepare, made):
-    x = prepare(torch.rand(8, 3, 250, 250))
-    want = x * 0.3 + x.flip(0) * 0.7
-    assert torch.allclose(fm.mix(x, FLIP), want) and not made and not batches._free
-
-
-def test_large_results_are_not_kept(made, monkeypatch):
-    monkeypatch.setattr(batches, "_MOST", 2**21)
-    results(torch.rand(8, 3, 250, 250))
-    assert not made and not batches._free
-
-
-def test_without_numpy_memory_is_pytorchs(monkeypatch):
-    monkeypatch.setattr(batches, "np", None)
-    x = torch.rand(8, 3, 250, 250)
-    assert torch.equal(fm.mix(x, FLIP), fm.mix(x, FLIP)) and not batches._free
-
-
-def test_modes_see_no_memory_of_ours(made):
-    x = torch.rand(8, 3, 250, 250)
-    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
-        fm.mix(x, FLIP)
-    assert not made
-
-
-# ------------------------------------------------------------------ from a worker
 
 
 class Collate:

@@ -17,6 +17,8 @@ from fused_mixup.losses import over
 
 MODES = ({}, {"grad_in_forward": True}, {"inplace_backward": True})
 CASES = {"cuda-on-host": 300, "cpu-triton": 20, "cpu-reference": 300}
+SEEDS = {"cpu-reference": 3, "cpu-triton": 4, "cuda-on-host": 5, "cuda-reference": 6}
+SEEDS |= {"cuda-native": 7, "cuda-triton": 8}
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -43,14 +45,14 @@ def test_ops_of_every_backend_agree_with_float64(backend):
     count = int(os.environ.get("FUSED_MIXUP_LOSS_CASES", CASES.get(backend, 1000)))
     errors = Errors()
     with properties.opened(backend) as on:
-        for i, case in enumerate(grid(count, seed=len(backend))):
+        for i, case in enumerate(grid(count, SEEDS[backend])):
             mode = MODES[i % 3]
             loss, grad = _by_ops(on.ops, case, mode)
             roundings = 2 if "grad_in_forward" in mode else 1
             if on.truncates and grad.dtype == torch.bfloat16:
                 roundings *= 2
             errors.check(case, loss, grad, roundings)
-    assert errors.ours <= errors.eager * 1.5
+    assert errors.ours <= errors.eager * 1.05
 
 
 def _by_ops(ops, case, mode):
@@ -69,11 +71,17 @@ def _by_ops(ops, case, mode):
         if divisor is not None:
             ops.scale_(grad, upstream)
     elif "inplace_backward" in mode:
-        grad = _Through.copy(z)
+        grad = _copy(z)
         getattr(ops, f"{case.op}_backward_")(upstream, grad, *kept, *arguments)
     else:
         grad = getattr(ops, f"{case.op}_backward")(upstream, z, *kept, *arguments)
     return total.detach(), grad
+
+
+def _copy(like):
+    """In memory of its own, laid out alike."""
+    whole = torch.empty(0, dtype=like.dtype).set_(like.untyped_storage())
+    return whole.clone().as_strided(like.shape, like.stride(), like.storage_offset())
 
 
 class _Through(torch.autograd.Function):
@@ -81,12 +89,7 @@ class _Through(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, leaf, like):
-        return _Through.copy(like)
-
-    @staticmethod
-    def copy(like):
-        whole = torch.empty(0, dtype=like.dtype).set_(like.untyped_storage())
-        return whole.clone().as_strided(like.shape, like.stride(), like.storage_offset())
+        return _copy(like)
 
     @staticmethod
     def backward(ctx, grad):

@@ -167,7 +167,7 @@ def cases(device: str) -> Iterator[Case]:
         goals: tuple[str, ...] = ()
         if i < (1 if device == "cpu" else 3):
             goals = ("cpu cross-entropy" if device == "cpu" else f"cuda cross-entropy {rows}×{k}",)
-        both_modes = device == "cuda" and goals  # a share of 2N: what the other mode moves
+        in_forward_only = device == "cuda" and bool(goals)  # see goals.py
         yield Case(
             op,
             name,
@@ -176,10 +176,10 @@ def cases(device: str) -> Iterator[Case]:
             mixed,
             group,
             BESIDE,
-            goals=() if both_modes else goals,
+            goals=() if in_forward_only else goals,
             full=full,
         )
-        if i == 0 or both_modes:
+        if i == 0 or in_forward_only:
             build, variant = partial(mixed, grad_in_forward=True), f"{name}, {IN_FORWARD}"
             yield Case(op, variant, shape, dtype, build, group, BESIDE, goals=goals)
         if i == 0:

@@ -87,8 +87,8 @@ double binary_run_of(const BinaryRun<L, T>& run) {
       V few0 = {}, few1 = {};
       for (; i < pause; i += 2 * kStep) {
         fetch_ahead(run.x + i);
-        if (kKind == kDenseTarget) fetch_ahead(run.dense + i);
-        if (kGrad) fetch_ahead_to_write(run.grad + i);
+        if constexpr (kKind == kDenseTarget) fetch_ahead(run.dense + i);
+        if constexpr (kGrad) fetch_ahead_to_write(run.grad + i);
         few0 += vector.step(i, kStep);
         few1 += vector.step(i + kStep, kStep);
       }
@@ -150,12 +150,13 @@ double constant_run(const BinaryRun<L, T>& run) {
   // The exps of a block lie in the first cache: two short loops overlap more of their steps than
   // one long one, whose chain of dependent steps fills the processor's window.
   constexpr int kBlock = 64;
+  static_assert(kBlock / 2 <= LogOfProduct<A>::kMost);
   V exps[kBlock];
   // `vectors` from element i on, of which the last has so many lanes of the run.
   const auto block = [&](int64_t i, int vectors, int64_t lanes) {
     for (int j = 0; j < vectors; ++j) {
       fetch_ahead(x + i + j * kStep);
-      if (kGrad) fetch_ahead_to_write(grad + i + j * kStep);
+      if constexpr (kGrad) fetch_ahead_to_write(grad + i + j * kStep);
       const V z = load_up_to<A>(x + i + j * kStep, lanes);
       const Exp<A> parts = exp_parts((V)((BitsOf<A>)z | sign));  // -|z|
       exps[j] = parts.factor * parts.power;
@@ -175,7 +176,9 @@ double constant_run(const BinaryRun<L, T>& run) {
     if constexpr (kLoss) {
       above += lane_sum<A>(sums[0].above + sums[1].above, lanes);
       below += lane_sum<A>(sums[0].below + sums[1].below, lanes);
-      curved += lane_sum<A>(sums[0].curved.log() + sums[1].curved.log(), lanes);
+      V logs = sums[0].curved.log();
+      if (vectors > 1) logs += sums[1].curved.log();
+      curved += lane_sum<A>(logs, lanes);
     }
   };
   int64_t i = 0;

@@ -62,16 +62,22 @@ void paste_(Tensor x, OptionalTensor partner, Tensor box, int64_t pairing) {
   run_in_place(x, rows, box, true);
 }
 
-void mix_out(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing,
-             Tensor out) {
+void mix_into(const Tensor& out, const Tensor& x, const OptionalTensor& partner,
+              const Tensor& blend, const Tensor& box, int64_t pairing) {
   if (x.numel() == 0) return;
   const auto rows = rows_of(x.size(0), int(pairing), partner, &blend, box, extent_of(x, box));
   run_out_of_place(out, x, rows, box, {});
 }
 
+void mix_out(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing,
+             Tensor out) {
+  if (out.is_contiguous()) on_large_pages(out);
+  mix_into(out, x, partner, blend, box, pairing);
+}
+
 Tensor mix(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing) {
   Tensor out = on_large_pages(torch::stable::empty_like(x));
-  mix_out(x, partner, blend, box, pairing, out);
+  mix_into(out, x, partner, blend, box, pairing);
   return out;
 }
 

@@ -80,8 +80,8 @@ inline int64_t blend_bytes(uint8_t* dst, const uint8_t* a, const uint8_t* b, con
 }
 
 // The same for blend_pair.
-inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a, const uint8_t* b,
-                                int64_t n, float a0, float a1, float b0, float b1) {
+inline int64_t blend_byte_pairs(uint8_t* a, uint8_t* b, int64_t n, float a0, float a1, float b0,
+                                float b1) {
   if (!ByteWeight::fits(a0) || !ByteWeight::fits(a1)) return 0;
   if (!ByteWeight::fits(b0) || !ByteWeight::fits(b1)) return 0;
   const ByteWeight own_a(a0), other_a(a1), own_b(b0), other_b(b1);
@@ -92,8 +92,8 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
     __m256 u[4], v[4];
     load_biased(a + i, u);
     load_biased(b + i, v);
-    store_blended(dst_a + i, u, own_a, v, other_a);
-    store_blended(dst_b + i, v, own_b, u, other_b);
+    store_blended(a + i, u, own_a, v, other_a);
+    store_blended(b + i, v, own_b, u, other_b);
   }
   return i;
 }
@@ -122,29 +122,28 @@ void blend(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, ac
 }
 
 template <typename T>
-void blend_pair(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, acc_t<T> a0, acc_t<T> a1,
-                acc_t<T> b0, acc_t<T> b1) {
+void blend_pair(T* a, T* b, int64_t n, acc_t<T> a0, acc_t<T> a1, acc_t<T> b0, acc_t<T> b1) {
   using A = acc_t<T>;
   constexpr int kStep = kLanes<A>;
   int64_t i = 0;
 #if defined(FUSED_MIXUP_AVX2)
-  if constexpr (sizeof(T) == 1) i = blend_byte_pairs(dst_a, dst_b, a, b, n, a0, a1, b0, b1);
+  if constexpr (sizeof(T) == 1) i = blend_byte_pairs(a, b, n, a0, a1, b0, b1);
 #endif
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
     fetch_ahead<1024>(a + i);
     fetch_ahead<1024>(b + i);
     const VecOf<A> x = load(a + i), y = load(b + i);
     const VecOf<A> u = load(a + i + kStep), v = load(b + i + kStep);
-    store(dst_a + i, x * a0 + y * a1);
-    store(dst_a + i + kStep, u * a0 + v * a1);
-    store(dst_b + i, y * b0 + x * b1);
-    store(dst_b + i + kStep, v * b0 + u * b1);
+    store(a + i, x * a0 + y * a1);
+    store(a + i + kStep, u * a0 + v * a1);
+    store(b + i, y * b0 + x * b1);
+    store(b + i + kStep, v * b0 + u * b1);
   }
   for (; i < n; i += kStep) {
     const int64_t part = n - i < kStep ? n - i : kStep;
     const VecOf<A> x = load_part<A>(a + i, part), y = load_part<A>(b + i, part);
-    store_part<A>(dst_a + i, x * a0 + y * a1, part);
-    store_part<A>(dst_b + i, y * b0 + x * b1, part);
+    store_part<A>(a + i, x * a0 + y * a1, part);
+    store_part<A>(b + i, y * b0 + x * b1, part);
   }
 }
 

@@ -52,7 +52,7 @@ void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, 
   mix_kernels<T>().round(dst, sum, run.length);
 }
 
-// A row of adjacent elements that only moves: copied whole lines at a time, then the box over it.
+// A row that is not blended: its own values in as few copies as memory allows, then the box.
 template <typename T>
 void copy_row(T* dst, const T* own, const T* partner, const Box& box, const Tiles& tiles,
               const Run* runs, int n) {

@@ -71,14 +71,15 @@ inline V multiply_add(V a, V b, V c) {
 
 // ------------------------------------------------------------------ load and store
 
-// Where a stream of memory will be soon: the processor does not look past the end of a page.
+// Prefetches what a stream of memory reads or writes soon, as processors stop at the end of a page.
+// Measured: 2 KiB where a vector takes an exp, 1 KiB where it is blended.
 template <int kBytes = 2048, typename T>
 inline void fetch_ahead(const T* p) {
   __builtin_prefetch(reinterpret_cast<const char*>(p) + kBytes);
 }
-template <typename T>
+template <int kBytes = 2048, typename T>
 inline void fetch_ahead_to_write(const T* p) {
-  __builtin_prefetch(reinterpret_cast<const char*>(p) + 2048, 1);
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + kBytes, 1);
 }
 
 inline VF load(const float* p) { return bit_load<VF>(p); }

@@ -120,9 +120,10 @@ inline VecOf<A> term_of(VecOf<A> a, VecOf<A> b) {
 
 // Σ log(1 + u) of u in [0, 1] as one log of Π (1 + u), at a third of the operations. To about 2 ulp
 // of the sum, as what rounding takes from the product is kept beside it: of a small u that is most
-// of it. At most 120 factors: more could overflow.
+// of it.
 template <typename A>
 struct LogOfProduct {
+  static constexpr int kMost = 120;  // factors: a product of more could overflow
   VecOf<A> product = splat(A(1)), lost = {};
 
   void multiply(VecOf<A> u) {
@@ -132,5 +133,8 @@ struct LogOfProduct {
     product = grown;
   }
 
-  VecOf<A> log() const { return log_of(product) + lost / product; }
+  VecOf<A> log() const {
+    const VecOf<A> r = lost / product;
+    return log_of(product) + (r - r * r / 2);
+  }
 };

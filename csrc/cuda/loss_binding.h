@@ -18,7 +18,7 @@ inline ScalarType arithmetic(const Tensor& logits) {
 
 // [B, K, d1…] as [B, K, S], or [B, d1…] as [B, S]: the strides, where one leads through d1…
 inline std::optional<Strides> strides_of(const Tensor& t, bool classes) {
-  if (t.numel() == 0) return Strides{};  // a copy of it has the same strides, whatever they are
+  if (t.numel() == 0) return Strides{};  // no element is read, and a copy may again have none
   const int64_t first = classes ? 2 : 1;
   int64_t step = 1, below = 1;
   bool found = false;

@@ -1,0 +1,77 @@
+"""Memory of results that is used again when nobody holds the result any more.
+
+Fresh memory is costly on the CPU: the system clears it page by page, and maps it page by page, for
+longer than it takes to mix a batch. PyTorch gives it back each time, so the storages of the last
+results are kept here, and one that no tensor lies on serves the next result of its size.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+
+import torch
+from torch import Tensor, UntypedStorage
+
+from . import backends
+from .eager import is_plain
+
+_KEPT = 2  # results: one is made while another is in use
+_LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc does well; above, too much would be kept
+
+_kept: deque[UntypedStorage] = deque(maxlen=_KEPT)  # in use or not, the latest last
+
+
+def recycled(
+    shape: torch.Size, dtype: torch.dtype = torch.uint8, stride: tuple[int, ...] | None = None
+) -> Tensor:
+    """An uninitialised tensor on the CPU, contiguous or of dense strides."""
+    size = shape.numel() * dtype.itemsize
+    storage = _unused(size)
+    if storage is None:
+        storage = _fresh(size)
+    empty = torch.empty(0, dtype=dtype, device="cpu")
+    result = empty.set_(storage, 0, shape, *([] if stride is None else [stride]))
+    _kept.append(storage)
+    return result
+
+
+def _fresh(size: int) -> UntypedStorage:
+    return torch.empty(size, dtype=torch.uint8, device="cpu").untyped_storage()
+
+
+def _unused(size: int) -> UntypedStorage | None:
+    """A storage of that size that nobody has, out of the reach of other threads."""
+    for _ in range(len(_kept)):
+        try:
+            storage = _kept.popleft()
+        except IndexError:  # another thread has taken it
+            return None
+        if storage.is_shared():  # sent to another process, which may look at it unseen
+            continue
+        # No tensor, array or capsule lies on it, and no caller has the storage itself.
+        mine = torch._C._storage_Use_Count(storage._cdata) == 1 and sys.getrefcount(storage) <= 2
+        if mine and storage.nbytes() == size:
+            return storage
+        _kept.append(storage)
+    return None
+
+
+def let_go() -> None:
+    """Give memory that waits for its next use back to the system."""
+    _kept.clear()
+
+
+def recycled_like(x: Tensor) -> Tensor | None:
+    """Memory for a result like ``x``; None where PyTorch's own does as well, or must be used."""
+    if not is_plain() or type(x) is not Tensor or not x.is_cpu:
+        return None
+    if not _LEAST <= x.nbytes <= _MOST or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    dense = x.is_contiguous() or (
+        x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    )
+    # Other backends make a result of their own, and would copy it here.
+    if not dense or backends.chosen("CPU") != "native":
+        return None
+    return recycled(x.shape, x.dtype, x.stride())

@@ -1,0 +1,205 @@
+"""Memory of results: used again where nobody looks at it any more, and nowhere else."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import threading
+
+import pytest
+import torch
+
+import fused_mixup as fm
+from fused_mixup import MixPlan, backends, memory
+
+SIZE = torch.Size((2, 3))
+FLIP = MixPlan.uniform(8, "flip", 0.3)
+needs_native = pytest.mark.skipif(
+    backends.reason_unavailable("native", "CPU") is not None,
+    reason=str(backends.reason_unavailable("native", "CPU")),
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept():
+    memory.let_go()
+    yield
+    memory.let_go()
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The sizes of the fresh memory that was asked for."""
+    sizes, real = [], memory._fresh
+
+    def fresh(size):
+        sizes.append(size)
+        return real(size)
+
+    monkeypatch.setattr(memory, "_fresh", fresh)
+    return sizes
+
+
+def images(channels=3):
+    return torch.rand(8, channels, 260, 260)
+
+
+HOLDERS = {
+    "view": lambda x: x[1:].flatten(),
+    "detached": lambda x: x.detach(),
+    "array": lambda x: x.numpy(),
+    "view of an array": lambda x: x.numpy()[1:, 0],
+    "capsule": lambda x: torch.utils.dlpack.to_dlpack(x),
+    "storage": lambda x: x.untyped_storage(),
+    "data": lambda x: x.data,
+    "parameter": lambda x: torch.nn.Parameter(x.float()) if x.is_floating_point() else x.T,
+}
+
+
+@pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
+def test_memory_is_used_again_when_nobody_holds_it(hold, made):
+    x = memory.recycled(SIZE)
+    assert x.shape == SIZE and x.dtype == torch.uint8 and not x._is_view()
+    address, held = x.data_ptr(), hold(x)
+    del x
+    y = memory.recycled(SIZE)
+    assert made == [6, 6] and y.data_ptr() != address
+    del held
+    gc.collect()
+    z = memory.recycled(torch.Size((3, 2)))
+    assert made == [6, 6] and z.data_ptr() == address
+
+
+def test_memory_of_two_results_is_kept(made):
+    held = [memory.recycled(torch.Size((4,))) for _ in range(10)]
+    del held
+    assert len(memory._kept) == 2
+    held = [memory.recycled(torch.Size((4,))) for _ in range(10)]
+    assert len(made) == 18
+    del held
+    memory.recycled(torch.Size((5,)))  # of another size: not used, and the next to be let go
+    assert len(made) == 19 and len(memory._kept) == 2
+    memory.recycled(torch.Size((4,)))
+    memory.recycled(torch.Size((5,)))  # in turns each has its own
+    assert len(made) == 19
+    memory.let_go()
+    memory.recycled(torch.Size((4,)))
+    assert len(made) == 20
+
+
+def test_shared_or_resized_memory_is_not_used_again(made):
+    x = memory.recycled(SIZE).share_memory_()
+    assert x.is_shared()
+    del x
+    x = memory.recycled(SIZE)  # another process may look at the first
+    assert made == [6, 6]
+    x.untyped_storage().resize_(60)
+    del x
+    memory.recycled(SIZE)
+    assert made == [6, 6, 6]
+
+
+def test_threads_never_share_memory():
+    wrong = []
+
+    def work(value):
+        for _ in range(300):
+            x = memory.recycled(torch.Size((1000,)))
+            x.fill_(value)
+            if not bool((x == value).all()):
+                wrong.append(value)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# ------------------------------------------------------------------ mix
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_mix_uses_memory_of_a_result_that_is_gone(dtype, channels, memory_format):
+    x = (images(3 if channels == 3 else 6) * 255).to(dtype)
+    if channels == 1:
+        x = x.reshape(8, 1, -1, 260)
+    x = x.contiguous(memory_format=memory_format)
+    want = torch.empty_like(x)
+    fm.mix(x, FLIP, out=want)
+    kept = fm.mix(x, FLIP)
+    (address,) = {fm.mix(x, FLIP).data_ptr() for _ in range(3)}
+    got = fm.mix(x, FLIP)
+    assert got.data_ptr() == address != kept.data_ptr() and address % 64 == 0
+    for result in (kept, got):
+        assert result.stride() == torch.empty_like(x).stride() and not result._is_view()
+        assert result.dtype == dtype and torch.equal(result, want)
+    assert torch.equal(pickle.loads(pickle.dumps(got)), want)
+    assert torch.equal(copy.deepcopy(got), want)
+    with torch.inference_mode():
+        assert torch.equal(fm.mix(x, FLIP), want)
+
+
+@needs_native
+def test_results_are_tensors_like_any_other(made):
+    x = images()
+    with torch.no_grad():
+        result = fm.mix(x.clone().requires_grad_(), FLIP)
+    assert made and not result.requires_grad
+    leaf = result.requires_grad_()
+    (leaf * 2).sum().backward()
+    assert bool((leaf.grad == 2).all())
+    result = fm.mix(x, FLIP)
+    result.resize_(16, 3, 260, 260)
+    result = fm.mix(x, FLIP)
+    result.untyped_storage().resize_(0)
+    assert torch.equal(fm.mix(x, FLIP), fm.mix(x, FLIP, out=torch.empty_like(x)))
+
+
+class Marked(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda x: x[:, :, :50, :50].contiguous(),
+        lambda x: x.transpose(2, 3),
+        lambda x: x.clone().requires_grad_(),
+        lambda x: x.as_subclass(Marked),
+    ],
+    ids=["small", "transposed", "requires grad", "subclass"],
+)
+def test_other_results_lie_in_memory_of_pytorch(prepare, made):
+    x = prepare(images())
+    want = x * 0.3 + x.flip(0) * 0.7
+    assert torch.allclose(fm.mix(x, FLIP), want) and not made
+
+
+def test_large_results_are_not_kept(made, monkeypatch):
+    monkeypatch.setattr(memory, "_MOST", 2**21)
+    fm.mix(images(), FLIP)
+    assert not made
+
+
+def test_other_backends_make_their_own_results(made):
+    with fm.backend("reference"):
+        fm.mix(images(), FLIP)
+    assert not made
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_modes_and_graphs_see_no_memory_of_ours(made):
+    x = images()
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        fm.mix(x, FLIP)
+    traced = torch.jit.trace(lambda t: fm.mix(t, FLIP), x, check_trace=False)
+    first, second = traced(x), traced(x)
+    assert first.data_ptr() != second.data_ptr()
+    compiled = torch.compile(lambda t: fm.mix(t, FLIP), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), first) and not made
