@@ -40,6 +40,14 @@ def _fresh(size: int) -> UntypedStorage:
     return torch.empty(size, dtype=torch.uint8, device="cpu").untyped_storage()
 
 
+def _references_of_one_variable() -> int:
+    storage = UntypedStorage(0)
+    return sys.getrefcount(storage)  # another number in other versions of Python
+
+
+_ALONE = _references_of_one_variable()
+
+
 def _unused(size: int) -> UntypedStorage | None:
     """A storage of that size that nobody has, out of the reach of other threads."""
     for _ in range(len(_kept)):
@@ -50,8 +58,8 @@ def _unused(size: int) -> UntypedStorage | None:
         if storage.is_shared():  # sent to another process, which may look at it unseen
             continue
         # No tensor, array or capsule lies on it, and no caller has the storage itself.
-        mine = torch._C._storage_Use_Count(storage._cdata) == 1 and sys.getrefcount(storage) <= 2
-        if mine and storage.nbytes() == size:
+        alone = torch._C._storage_Use_Count(storage._cdata) == 1
+        if alone and sys.getrefcount(storage) <= _ALONE and storage.nbytes() == size:
             return storage
         _kept.append(storage)
     return None
