@@ -14,7 +14,7 @@ from pathlib import Path
 from occupancy import ARCHS, PARTS, blocks_per_multiprocessor, predicted_share
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPILES = ROOT / "tests" / "test_triton_compile.py"
+COMPILES = ROOT / "tests" / "triton_machine_code.py"
 # Bytes of device memory per byte of the batch (or logits), and what must be moved.
 MOVED = {
     "pair_kernel": (2, 2),
@@ -31,7 +31,7 @@ MOVED = {
 
 
 def compiled(target: str) -> list[dict]:
-    """What ``tests/test_triton_compile.py`` finds in each kernel, each kernel once."""
+    """What ``tests/triton_machine_code.py`` finds in each kernel, each kernel once."""
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     paths = [str(ROOT), str(ROOT / "tools"), env.get("PYTHONPATH", "")]
     env["PYTHONPATH"] = os.pathsep.join(paths)
