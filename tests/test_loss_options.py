@@ -1,33 +1,17 @@
-"""Class weights, ignored labels, class indices, positions, accuracies and modules."""
+"""Class indices, ignored labels, class weights, gradients of all modes, and ``validate``."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FLOATS, loss_targets
+from cases import FLOATS
+from loss_options import POSITIONS, both, ignoring
 
 import fused_mixup as fm
-from fused_mixup import MixedTarget, MixPlan, ops
-from fused_mixup.target import NO_IGNORE
-
-POSITIONS = ((), (5,), (2, 3))
-
-
-def both(ours, theirs, z, *args, **kw):
-    """Losses and gradients close to each other."""
-    results = []
-    for loss in (ours, theirs):
-        leaf = z.detach().requires_grad_()
-        value = loss(leaf, *args, **kw)
-        results.append((value.detach(), *torch.autograd.grad(value.sum(), leaf)))
-    eps = 1e-12 if z.dtype == torch.float64 else 2e-6
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=eps, atol=eps, equal_nan=True)
-
+from fused_mixup import MixedTarget, MixPlan
 
 # ------------------------------------------------------------------ class indices
 
@@ -50,23 +34,7 @@ def test_class_indices_are_those_of_pytorch(device, reduction, positions):
         both(fm.soft_target_cross_entropy, F.cross_entropy, z, everything, **kw)
 
 
-def test_binary_loss_of_class_indices_is_that_of_one_hot(device):
-    z = torch.randn(4, 7, device=device)
-    labels = torch.tensor([0, 6, 3, 3], device=device)
-    got = fm.soft_target_binary_cross_entropy(z, labels)
-    hot = F.one_hot(labels, 7).float()
-    torch.testing.assert_close(got, F.binary_cross_entropy_with_logits(z, hot))
-
-
 # ------------------------------------------------------------------ ignored labels
-
-
-def ignoring(device, ignore_index=-100):
-    #            own, partner: kept; own ignored; partner ignored; both; and with weights of 0
-    own = torch.tensor([1, ignore_index, 2, ignore_index, ignore_index, 4])
-    other = torch.tensor([0, 3, ignore_index, ignore_index, 3, ignore_index])
-    weight = torch.tensor([[0.3, 0.7]] * 4 + [[1.0, 0.0], [0.0, 1.0]])
-    return MixedTarget(own, other, weight, 5, 0.1, ignore_index).to(device)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -221,117 +189,6 @@ def test_a_threshold_lets_no_gradient_through(device):
     assert (torch.autograd.grad(loss, t)[0] == 0).all()
 
 
-# ------------------------------------------------------------------ binary cross-entropy
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_weights_of_the_binary_loss_broadcast(device, reduction):
-    z = torch.randn(3, 5, 4, device=device)
-    t = torch.rand(3, 5, 4, device=device)
-    pos = torch.rand(5, 1, device=device)
-    for shape in ((5, 1), (1, 5, 1), (), (1,), (4,), (3, 1, 1), (3, 5, 4), (5, 4)):
-        kw = {"weight": torch.rand(shape, device=device), "pos_weight": pos, "reduction": reduction}
-        both(fm.soft_target_binary_cross_entropy, F.binary_cross_entropy_with_logits, z, t, **kw)
-    weight = torch.rand(3, 1, 1, device=device)
-    got = fm.soft_target_binary_cross_entropy(z, t, weight=weight, sum_classes=True)
-    double = {"weight": weight.double(), "sum_classes": True}
-    assert torch.equal(fm.soft_target_binary_cross_entropy(z, t, **double), got)
-    assert fm.soft_target_binary_cross_entropy(z, t, **double).dtype == torch.float32
-    each = F.binary_cross_entropy_with_logits(z, t, weight, reduction="none")
-    torch.testing.assert_close(got, each.sum(1).mean())
-
-
-@pytest.mark.parametrize("positions", POSITIONS)
-def test_binary_loss_of_a_mixed_target(device, positions):
-    z = torch.randn(4, 7, *positions, device=device)
-    labels = torch.randint(0, 7, (4, *positions), device=device)
-    target = MixedTarget.from_labels(labels, MixPlan.uniform(4, "roll", 0.3), 7, 0.1)
-    for threshold in (None, 0.2):
-        dense = target.dense()
-        if threshold is not None:
-            dense = (dense > threshold).float()
-        got = fm.soft_target_binary_cross_entropy(z, target, target_threshold=threshold)
-        torch.testing.assert_close(got, F.binary_cross_entropy_with_logits(z, dense))
-
-
-def test_labels_unseen_by_the_checks_poison_their_row_only(device):
-    # As on a GPU, where no check reads them; a threshold turns no NaN into a target of 0.
-    z = torch.randn(4, 6, device=device)
-    own = torch.tensor([1, 6, 2, -100], device=device)
-    other = torch.tensor([0, 1, 2**40, 2], device=device)
-    sparse = own, other, torch.rand(4, 2).to(device)
-    for threshold in (None, 0.3):
-        options = None, None, 0.1, threshold, 2, True
-        rows, grad = ops.soft_target_binary_cross_entropy_grad(z, *sparse, *options)
-        assert rows.isnan().tolist() == [False, True, True, True]
-        assert grad.isnan().all(1).tolist() == [False, True, True, True]
-        assert grad[0].isfinite().all()
-
-
-# ------------------------------------------------------------------ accuracy
-
-
-def by_hand(z, target, k):
-    hits = z.topk(min(k, z.shape[1]), 1).indices
-    own, other = (
-        (hits == y.unsqueeze(1)).any(1).float() for y in (target.labels, target.partner_labels)
-    )
-    w = target.weight.view(-1, 2, *[1] * (z.ndim - 2)).to(z.device)
-    return ((w[:, 0] * own + w[:, 1] * other) / w.sum(1)).mean()
-
-
-@pytest.mark.parametrize("positions", POSITIONS)
-def test_accuracy_of_a_mixed_batch(device, positions):
-    z = torch.randn(6, 9, *positions, device=device)
-    labels = torch.randint(0, 9, (6, *positions), device=device)
-    for plan in (MixPlan.uniform(6, "flip", 0.3), MixPlan.per_sample(torch.rand(6), "roll")):
-        target = MixedTarget.from_labels(labels, plan.to(device), 9)
-        found = fm.mixed_accuracy(z, target, (1, 5, 20))
-        for k, got in zip((1, 5, 20), found, strict=True):
-            torch.testing.assert_close(got, by_hand(z, target, k))
-        torch.testing.assert_close(fm.mixed_accuracy(z, target.dense(), (1, 5, 20)), found)
-        loss, top = fm.soft_target_cross_entropy(z, target, return_accuracy=True)
-        torch.testing.assert_close(loss, fm.soft_target_cross_entropy(z, target))
-        assert torch.equal(top, found[0])
-        loss, tops = fm.soft_target_cross_entropy(z, target.dense(), return_accuracy=(1, 5))
-        torch.testing.assert_close(tops, found[:2])
-    hard = (z.argmax(1) == labels).float().mean()
-    torch.testing.assert_close(fm.mixed_accuracy(z, labels, (1,))[0], hard)
-
-
-def test_accuracy_counts_what_has_weight(device):
-    z = torch.eye(6, 5, device=device)
-    target = ignoring(device)  # rows 3, 4 and 5 are ignored
-    (got,) = fm.mixed_accuracy(z, target, (1,))
-    # Row 0 hits its partner (0.7), row 1 misses, row 2 hits its own, which is all that is kept.
-    torch.testing.assert_close(got.cpu(), torch.tensor((0.7 + 0 + 1) / 3))
-    _, same = fm.soft_target_cross_entropy(z, target, return_accuracy=True)
-    assert torch.equal(got, same)
-    nothing = torch.full((6,), -100, device=device)
-    assert fm.mixed_accuracy(z, nothing, (1,))[0].isnan()
-
-
-def test_ties_and_nan(device):
-    z = torch.zeros(3, 4, device=device)
-    z[2, 3] = math.nan
-    labels = torch.tensor([0, 2, 0], device=device)
-    for k, hits in ((1, 1), (2, 2), (3, 3)):  # row 2: after the NaN alone
-        torch.testing.assert_close(
-            fm.mixed_accuracy(z, labels, (k,))[0].cpu(), torch.tensor(hits / 3)
-        )
-    assert fm.mixed_accuracy(z[2:], torch.tensor([3], device=device), (4,))[0] == 0
-    for num_classes in (4, 40):
-        z = torch.zeros(3, num_classes, device=device)
-        z[2, 3] = math.nan
-        labels = torch.tensor([0, 2, 3], device=device)
-        dense = F.one_hot(labels, num_classes).float()
-        tops = (1, 2, 3, num_classes)
-        expected = fm.mixed_accuracy(z, labels, tops)
-        torch.testing.assert_close(fm.mixed_accuracy(z, dense, tops), expected)
-        _, same = fm.soft_target_cross_entropy(z, dense, return_accuracy=tops)
-        torch.testing.assert_close(same, expected)
-
-
 # ------------------------------------------------------------------ validate
 
 
@@ -362,49 +219,3 @@ def test_validate(device):
     positions[1, 0, 1] = 2
     with pytest.raises(ValueError, match=r"in row \(1, 1\)"):
         fm.soft_target_cross_entropy(positions, positions, validate=True)
-
-
-Z = torch.randn(4, 6)
-(_, TARGET), *_ = loss_targets(4, 6)
-IGNORES = MixedTarget(torch.tensor([-100, 1, 2, 3]), torch.arange(4), TARGET.weight, 6)
-IGNORES_SEVEN = MixedTarget(*[torch.arange(4)] * 2, TARGET.weight, 6, ignore_index=7)
-
-
-@pytest.mark.parametrize(
-    ("target", "kw", "error", "says"),
-    [
-        (TARGET, {"weight": torch.rand(5)}, ValueError, "weight: expected a shape that broadcasts"),
-        (TARGET, {"weight": torch.rand(1, 4, 6)}, ValueError, "weight: expected a shape"),
-        (TARGET, {"pos_weight": torch.rand(4, 1)}, ValueError, "pos_weight: expected one number"),
-        (TARGET, {"pos_weight": 2.0}, TypeError, "pos_weight: expected a floating tensor"),
-        (TARGET, {"reduction": "avg"}, ValueError, "reduction"),
-        (IGNORES_SEVEN, {}, ValueError, "target: expected no ignore_index, got 7"),
-        (IGNORES, {}, IndexError, "got -100"),
-        (torch.rand(4, 5), {}, ValueError, "target: expected shape"),
-        (torch.zeros(4, 6).long(), {}, TypeError, "use .long.*float"),
-        (torch.full((4,), -100), {}, IndexError, "got -100"),
-        (3, {}, TypeError, "target: expected a MixedTarget"),
-        (torch.rand(4, 6).to_sparse(), {}, TypeError, "target: expected a dense tensor.*to_dense"),
-        (TARGET, {"target_threshold": "0.5"}, TypeError, "target_threshold: expected a number"),
-        (TARGET, {"target_threshold": torch.rand(2)}, TypeError, "target_threshold: expected a n"),
-    ],
-)
-def test_bad_input_of_the_binary_loss(target, kw, error, says):
-    with pytest.raises(error, match=says):
-        fm.soft_target_binary_cross_entropy(Z, target, **kw)
-
-
-def test_binary_loss_of_a_target_that_ignores_no_label():
-    every = replace(TARGET, ignore_index=NO_IGNORE)
-    got = fm.soft_target_binary_cross_entropy(Z, every)
-    assert torch.equal(got, fm.soft_target_binary_cross_entropy(Z, TARGET))
-
-
-@pytest.mark.parametrize(
-    ("topk", "error"), [((0,), ValueError), ((1.5,), TypeError), (3, TypeError)]
-)
-def test_bad_topk(topk, error):
-    with pytest.raises(error, match="topk"):
-        fm.mixed_accuracy(Z, TARGET, topk)
-    with pytest.raises(error, match="return_accuracy: expected"):
-        fm.soft_target_cross_entropy(Z, TARGET, return_accuracy=topk)
