@@ -5,15 +5,18 @@ FUSED_MIXUP_LOSS_CASES=5000 asks the slower backends for as many.
 
 from __future__ import annotations
 
+import math
 import os
 
 import properties
 import pytest
 import torch
+import torch.nn.functional as F
 from loss_grid_cases import Errors, grid
 
 import fused_mixup as fm
 from fused_mixup.losses import over
+from fused_mixup.reference import NONE
 
 MODES = ({}, {"grad_in_forward": True}, {"inplace_backward": True})
 CASES = {"cuda-on-host": 300, "cpu-triton": 20, "cpu-reference": 300}
@@ -50,7 +53,7 @@ def test_ops_of_every_backend_agree_with_float64(backend):
             loss, grad = _by_ops(on.ops, case, mode)
             roundings = 2 if "grad_in_forward" in mode else 1
             if on.truncates and grad.dtype == torch.bfloat16:
-                roundings *= 2
+                roundings *= 2  # cut off, not rounded to nearest: a whole unit, not half of one
             errors.check(case, loss, grad, roundings)
     assert errors.ours <= errors.eager * 1.05
 
@@ -94,3 +97,19 @@ class _Through(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return grad, None
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("backend", properties.backend_parameters())
+def test_binary_loss_of_infinite_logits_is_that_of_pytorch(backend):
+    """Where that is no number (inf - inf), a kernel may know that the loss is infinite."""
+    z = torch.tensor([[math.inf, -math.inf, 2.0, -math.inf, math.inf]]).repeat(3, 1)
+    t = torch.tensor([[0.0], [0.3], [1.0]]).repeat(1, 5)
+    want = F.binary_cross_entropy_with_logits(z, t, reduction="none")
+    with properties.opened(backend) as on:
+        options = t, None, None, None, None, 0.0, None, NONE, False
+        loss, grad = on.ops.soft_target_binary_cross_entropy_grad(z, *options)
+    unknown = want.isnan()
+    torch.testing.assert_close(loss[~unknown], want[~unknown])
+    assert not bool(loss[unknown].isfinite().any()) and int(unknown.sum()) == 8
+    torch.testing.assert_close(grad, z.sigmoid() - t)
