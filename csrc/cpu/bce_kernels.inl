@@ -123,34 +123,23 @@ double binary_run_for(const BinaryRun<L, T>& run) {
 // A run that is all of one target, as the classes of a sparse target's row are but for the labels:
 // what is the same for all elements is multiplied once, in the end.
 //     Σ loss = w ((1 - t) Σ max(x, 0) - q t Σ min(x, 0) + (1 + (q-1) t) Σ L)
-template <typename A>
-struct ConstantSums {
-  VecOf<A> above = {}, below = {};
-  LogOfProduct<A> curved;
-
-  void add(VecOf<A> z, VecOf<A> u) {
-    above += maximum<A>(z, VecOf<A>{});
-    below += (VecOf<A>)((BitsOf<A>)z & (BitsOf<A>)(z < 0));
-    curved.multiply(u);
-  }
-};
-
 template <bool kLoss, bool kGrad, typename L, typename T>
 double constant_run(const BinaryRun<L, T>& run) {
   using A = acc_t<L>;
   using V = VecOf<A>;
+  using Bits = BitsOf<A>;
   constexpr int kStep = kLanes<A>;
   const A t = run.base, qt = run.pos_weight * t, slope = (1 - t) + qt;
   const A by = run.class_weight * run.scale;
-  const BitsOf<A> sign = BitsOf<A>{} + (bits_t<A>(1) << (8 * sizeof(A) - 1));
+  const Bits sign = Bits{} + (bits_t<A>(1) << (8 * sizeof(A) - 1));
   const V sigmoid_by = splat(by * slope), minus = splat(-(by * qt));
   const L* const x = run.x;
   L* const grad = run.grad;
-  double above = 0, below = 0, curved = 0;
+  LaneSums<A> above, below, curved;
   // The exps of a block lie in the first cache: two short loops overlap more of their steps than
   // one long one, whose chain of dependent steps fills the processor's window.
   constexpr int kBlock = 64;
-  static_assert(kBlock / 2 <= LogOfProduct<A>::kMost);
+  static_assert(kBlock <= LogOfProduct<A>::kMost);
   V exps[kBlock];
   // `vectors` from element i on, of which the last has so many lanes of the run.
   const auto block = [&](int64_t i, int vectors, int64_t lanes) {
@@ -158,27 +147,34 @@ double constant_run(const BinaryRun<L, T>& run) {
       fetch_ahead(x + i + j * kStep);
       if constexpr (kGrad) fetch_ahead_to_write(grad + i + j * kStep);
       const V z = load_up_to<A>(x + i + j * kStep, lanes);
-      const Exp<A> parts = exp_parts((V)((BitsOf<A>)z | sign));  // -|z|
+      const Exp<A> parts = exp_parts((V)((Bits)z | sign));  // -|z|
       exps[j] = parts.factor * parts.power;
     }
-    ConstantSums<A> sums[2];
-    const auto take = [&](int j, ConstantSums<A>& into) {
+    // Two of each sum, as an addition takes longer than a turn of the loop.
+    LogOfProduct<A> product;
+    V positive[2] = {}, negative[2] = {};
+    const auto take = [&](int j) __attribute__((always_inline)) {
       const V z = load_up_to<A>(x + i + j * kStep, lanes), u = exps[j];
-      if constexpr (kLoss) into.add(z, u);
+      const Bits below = sign_mask<A>(z);
+      positive[j % 2] += (V)((Bits)z & ~below);
+      negative[j % 2] += (V)((Bits)z & below);
       if constexpr (kGrad) {
-        const V sigmoid = select<A>((BitsOf<A>)(z < 0), u, splat(A(1))) / (1 + u);
+        const V sigmoid = by_sign<A>(z, u, splat(A(1))) / (1 + u);
         store_up_to<A>(grad + i + j * kStep, multiply_add(sigmoid, sigmoid_by, minus), lanes);
       }
+      return u;
     };
     int j = 0;
-    for (; j + 2 <= vectors; j += 2) take(j, sums[0]), take(j + 1, sums[1]);
-    if (j < vectors) take(j, sums[0]);
+    for (; j + 4 <= vectors; j += 4) {
+      V u[4];
+      for (int k = 0; k < 4; ++k) u[k] = take(j + k);
+      product.multiply(joined(joined(u[0], u[1]), joined(u[2], u[3])));
+    }
+    for (; j < vectors; ++j) product.multiply(take(j));
     if constexpr (kLoss) {
-      above += lane_sum<A>(sums[0].above + sums[1].above, lanes);
-      below += lane_sum<A>(sums[0].below + sums[1].below, lanes);
-      V logs = sums[0].curved.log();
-      if (vectors > 1) logs += sums[1].curved.log();
-      curved += lane_sum<A>(logs, lanes);
+      above.add(positive[0] + positive[1], lanes);
+      below.add(negative[0] + negative[1], lanes);
+      curved.add(product.log(), lanes);
     }
   };
   int64_t i = 0;
@@ -189,7 +185,8 @@ double constant_run(const BinaryRun<L, T>& run) {
     i += vectors * kStep;
   }
   if (i < run.n) block(i, 1, run.n - i);
-  return run.class_weight * ((1 - double(t)) * above - double(qt) * below + double(slope) * curved);
+  return run.class_weight * ((1 - double(t)) * above.total() - double(qt) * below.total() +
+                             double(slope) * curved.total());
 }
 
 template <typename L, typename T>

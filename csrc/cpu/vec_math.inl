@@ -43,11 +43,26 @@ inline Exp<double> exp_parts(VD x) {
 }
 
 template <typename A>
-inline double lane_sum(VecOf<A> v, int64_t lanes = kLanes<A>) {
+inline double lane_sum(VecOf<A> v) {
   double sum = 0;
-  for (int64_t i = 0; i < lanes; ++i) sum += v[i];
+  for (int i = 0; i < kLanes<A>; ++i) sum += v[i];
   return sum;
 }
+
+// Sums in double, one for each lane, of the first `lanes` of many vectors.
+template <typename A>
+struct LaneSums {
+  double sums[kLanes<A>] = {};
+
+  void add(VecOf<A> v, int64_t lanes) {
+    for (int i = 0; i < kLanes<A>; ++i) sums[i] += i < lanes ? double(v[i]) : 0.0;
+  }
+  double total() const {
+    double total = 0;
+    for (double sum : sums) total += sum;
+    return total;
+  }
+};
 
 // atanh(s) = s + s³ P(s²) for |s| <= 1/3, as twice P: the polynomial with the smallest largest
 // error (4e-10 of the result for float, 5e-18 for double).
@@ -112,29 +127,49 @@ inline VecOf<A> select(BitsOf<A> mask, VecOf<A> a, VecOf<A> b) {
   return mask ? a : b;
 }
 
+// All ones where v has a sign, -0 and such NaNs too.
+template <typename A>
+inline BitsOf<A> sign_mask(VecOf<A> v) {
+  using Signed = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
+  typedef Signed S __attribute__((vector_size(kVectorBytes)));
+  return (BitsOf<A>)((S)v >> (8 * sizeof(A) - 1));
+}
+
+// sign_mask(v) ? a : b.
+template <typename A>
+inline VecOf<A> by_sign(VecOf<A> v, VecOf<A> a, VecOf<A> b) {
+#if defined(FUSED_MIXUP_AVX2) && !defined(FUSED_MIXUP_AVX512)
+  if constexpr (sizeof(A) == 4) return (VecOf<A>)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)v);
+  if constexpr (sizeof(A) == 8) {
+    return (VecOf<A>)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)v);
+  }
+#else
+  return select<A>(sign_mask<A>(v), a, b);
+#endif
+}
+
 // a·b, and 0 where either is 0: no 0·inf.
 template <typename A>
 inline VecOf<A> term_of(VecOf<A> a, VecOf<A> b) {
   return (VecOf<A>)((BitsOf<A>)(a * b) & (BitsOf<A>)(a != 0) & (BitsOf<A>)(b != 0));
 }
 
-// Σ log(1 + u) of u in [0, 1] as one log of Π (1 + u), at a third of the operations. To about 2 ulp
-// of the sum, as what rounding takes from the product is kept beside it: of a small u that is most
-// of it.
+// (1 + a) (1 + b) - 1 of a, b >= 0. There is nothing to cancel: small a and b keep their digits.
+template <typename V>
+inline V joined(V a, V b) {
+  return multiply_add(a, b, a + b);
+}
+
+// Σ log(1 + u) of u in [0, 1] as one log of Π (1 + u), at a third of the operations.
 template <typename A>
 struct LogOfProduct {
   static constexpr int kMost = 120;  // factors: a product of more could overflow
-  VecOf<A> product = splat(A(1)), lost = {};
+  VecOf<A> beyond = {};              // the product less 1
 
-  void multiply(VecOf<A> u) {
-    const VecOf<A> grown = multiply_add(product, u, product);
-    // product - grown is exact, as grown is at most twice the product.
-    lost = multiply_add(lost, u, lost + multiply_add(product, u, product - grown));
-    product = grown;
-  }
+  void multiply(VecOf<A> u) { beyond = joined(beyond, u); }
 
   VecOf<A> log() const {
-    const VecOf<A> r = lost / product;
-    return log_of(product) + (r - r * r / 2);
+    const VecOf<A> product = beyond + 1;
+    return log_of(product) + (beyond - (product - 1)) / product;  // what the 1 has taken of it
   }
 };
