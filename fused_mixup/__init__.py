@@ -10,6 +10,7 @@ if _os.path.isdir(_os.path.join(_beside, "csrc")):
     __path__.append(_beside)
 
 from . import backends as _backends  # noqa: E402
+from . import memory as _memory  # noqa: E402, F401  (where csrc/cpu asks for its results)
 from .backends import backend  # noqa: E402
 from .batch_mix import BatchMix  # noqa: E402
 from .boxes import cutmix_box  # noqa: E402

@@ -1,23 +1,24 @@
 """Memory of results that is used again when nobody holds the result any more.
 
 Fresh memory is costly on the CPU: the system clears it page by page, and maps it page by page, for
-longer than it takes to mix a batch. PyTorch gives it back each time, so the storages of the last
-results are kept here, and one that no tensor lies on serves the next result of its size.
+longer than it takes to mix a batch or to find the gradient of a loss. PyTorch gives it back each
+time, so the storages of the last results are kept here, and one that no tensor lies on serves the
+next result of its size.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
+from contextlib import suppress
 
 import torch
 from torch import Tensor, UntypedStorage
 
-from . import backends
-from .eager import is_plain
+from .ops import NAMESPACE
 
-_KEPT = 2  # results: one is made while another is in use
-_LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc does well; above, too much would be kept
+_KEPT = 4  # results: a batch and a gradient, each of them made while the one before is in use
+_MOST, _MOST_IN_ALL = 2**28, 2**29  # bytes
 
 _kept: deque[UntypedStorage] = deque(maxlen=_KEPT)  # in use or not, the latest last
 
@@ -33,6 +34,9 @@ def recycled(
     empty = torch.empty(0, dtype=dtype, device="cpu")
     result = empty.set_(storage, 0, shape, *([] if stride is None else [stride]))
     _kept.append(storage)
+    while sum(kept.nbytes() for kept in _kept.copy()) > _MOST_IN_ALL:
+        with suppress(IndexError):  # another thread has emptied it
+            _kept.popleft()
     return result
 
 
@@ -70,16 +74,17 @@ def let_go() -> None:
     _kept.clear()
 
 
-def recycled_like(x: Tensor) -> Tensor | None:
-    """Memory for a result like ``x``; None where PyTorch's own does as well, or must be used."""
-    if not is_plain() or type(x) is not Tensor or not x.is_cpu:
-        return None
-    if not _LEAST <= x.nbytes <= _MOST or (x.requires_grad and torch.is_grad_enabled()):
-        return None
+def recycled_like(x: Tensor) -> Tensor:
+    """``empty_like`` for the results of csrc/cpu, which asks for every one of 1 MiB and more."""
     dense = x.is_contiguous() or (
         x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     )
-    # Other backends make a result of their own, and would copy it here.
-    if not dense or backends.chosen("CPU") != "native":
-        return None
+    if not dense or x.nbytes > _MOST:
+        return torch.empty_like(x)
     return recycled(x.shape, x.dtype, x.stride())
+
+
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+_library.define("recycled_like(Tensor x) -> Tensor")
+_library.impl("recycled_like", recycled_like, "CPU")
+_library.impl("recycled_like", torch.library.fallthrough_kernel, "AutogradCPU")

@@ -50,7 +50,7 @@ class FastCollateMixup(Mixup):
         Images, targets and the state of NumPy's global generator afterwards are equal to timm's,
         bit for bit. In a worker the batch is made in shared memory, from where it reaches the
         training process without another copy. Memory of a batch that nobody holds any more is
-        filled again (at most two such batches are kept; in a worker, eight). What differs:
+        filled again (as that of :func:`fused_mixup.mix`; in a worker, eight batches). What differs:
 
         - A batch may be odd, as in :class:`Mixup`; not in mode "half". timm asserts.
         - CutMix does not write into the caller's samples. timm swaps boxes in them in pair mode and

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fused_mixup as fm
-from fused_mixup import MixPlan, backends, memory
+from fused_mixup import MixedTarget, MixPlan, backends, memory
 
 SIZE = torch.Size((2, 3))
 FLIP = MixPlan.uniform(8, "flip", 0.3)
@@ -71,21 +71,32 @@ def test_memory_is_used_again_when_nobody_holds_it(hold, made):
     assert made == [6, 6] and z.data_ptr() == address
 
 
-def test_memory_of_two_results_is_kept(made):
+def test_memory_of_four_results_is_kept(made):
     held = [memory.recycled(torch.Size((4,))) for _ in range(10)]
     del held
-    assert len(memory._kept) == 2
+    assert len(memory._kept) == 4
     held = [memory.recycled(torch.Size((4,))) for _ in range(10)]
-    assert len(made) == 18
+    assert len(made) == 16
     del held
     memory.recycled(torch.Size((5,)))  # of another size: not used, and the next to be let go
-    assert len(made) == 19 and len(memory._kept) == 2
+    assert len(made) == 17 and len(memory._kept) == 4
     memory.recycled(torch.Size((4,)))
     memory.recycled(torch.Size((5,)))  # in turns each has its own
-    assert len(made) == 19
+    assert len(made) == 17
     memory.let_go()
     memory.recycled(torch.Size((4,)))
-    assert len(made) == 20
+    assert len(made) == 18
+
+
+def test_what_is_kept_is_limited_in_all(made, monkeypatch):
+    monkeypatch.setattr(memory, "_MOST_IN_ALL", 10)
+    memory.recycled(torch.Size((6,)))
+    memory.recycled(torch.Size((4,)))
+    assert len(memory._kept) == 2
+    memory.recycled(torch.Size((5,)))  # those that wait longest go
+    assert [kept.nbytes() for kept in memory._kept] == [4, 5]
+    memory.recycled(torch.Size((11,)))
+    assert not memory._kept
 
 
 def test_shared_or_resized_memory_is_not_used_again(made):
@@ -165,20 +176,40 @@ class Marked(torch.Tensor):
     pass
 
 
+@needs_native
 @pytest.mark.parametrize(
     "prepare",
-    [
-        lambda x: x[:, :, :50, :50].contiguous(),
-        lambda x: x.transpose(2, 3),
-        lambda x: x.clone().requires_grad_(),
-        lambda x: x.as_subclass(Marked),
-    ],
-    ids=["small", "transposed", "requires grad", "subclass"],
+    [lambda x: x.clone().requires_grad_(), lambda x: x.as_subclass(Marked), torch.nn.Parameter],
+    ids=["requires grad", "subclass", "parameter"],
+)
+def test_results_of_any_kind_of_tensor_are_kept(prepare, made):
+    x = prepare(images())
+    want = (x * 0.3 + x.flip(0) * 0.7).detach()
+    addresses = set()
+    for _ in range(3):
+        result = fm.mix(x, FLIP)
+        addresses.add(result.data_ptr())
+        assert torch.allclose(result.detach(), want) and result.requires_grad == x.requires_grad
+        if x.requires_grad:
+            x.grad = None
+            result.sum().backward()
+            assert torch.allclose(x.grad, torch.ones(()))
+            assert x.grad.data_ptr() != result.data_ptr()
+        del result
+    assert len(addresses) <= 2 and len(made) <= 2  # the batch, and the gradient where there is one
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [lambda x: x[:, :, :50, :50].contiguous(), lambda x: x.transpose(2, 3)],
+    ids=["small", "transposed"],
 )
 def test_other_results_lie_in_memory_of_pytorch(prepare, made):
     x = prepare(images())
     want = x * 0.3 + x.flip(0) * 0.7
-    assert torch.allclose(fm.mix(x, FLIP), want) and not made
+    result = fm.mix(x, FLIP)
+    assert torch.allclose(result, want) and not made
+    assert result.stride() == torch.empty_like(x).stride()
 
 
 def test_large_results_are_not_kept(made, monkeypatch):
@@ -193,13 +224,38 @@ def test_other_backends_make_their_own_results(made):
     assert not made
 
 
+@needs_native
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-def test_modes_and_graphs_see_no_memory_of_ours(made):
+def test_graphs_hold_no_memory_of_ours(made):
     x = images()
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
         fm.mix(x, FLIP)
+    assert not made
+    want = fm.mix(x, FLIP, out=torch.empty_like(x))
     traced = torch.jit.trace(lambda t: fm.mix(t, FLIP), x, check_trace=False)
-    first, second = traced(x), traced(x)
-    assert first.data_ptr() != second.data_ptr()
-    compiled = torch.compile(lambda t: fm.mix(t, FLIP), fullgraph=True, backend="eager")
-    assert torch.equal(compiled(x), first) and not made
+    compiled = torch.compile(lambda t: fm.mix(t, FLIP), fullgraph=True, backend="aot_eager")
+    for graph in (traced, compiled):
+        first, second = graph(x), graph(x)
+        assert first.data_ptr() != second.data_ptr()
+        assert torch.equal(first, want) and torch.equal(second, want)
+
+
+@needs_native
+@pytest.mark.parametrize("mode", [{}, {"grad_in_forward": True}], ids=["separate", "forward"])
+@pytest.mark.parametrize(
+    "loss", [fm.soft_target_cross_entropy, fm.soft_target_binary_cross_entropy]
+)
+def test_gradients_of_losses_lie_in_memory_of_gradients_that_are_gone(loss, mode, made):
+    logits = torch.randn(64, 5000, requires_grad=True)
+    target = MixedTarget.from_labels(torch.arange(64), MixPlan.uniform(64, "flip", 0.3), 5000)
+    grads = []
+    for _ in range(3):
+        logits.grad = None
+        loss(logits, target, **mode).backward()
+        grads.append(logits.grad.clone())
+    assert made == [logits.nbytes]
+    address = logits.grad.data_ptr()
+    loss(logits, target, **mode).backward()  # adds to the gradient that is held
+    assert len(made) == 2 and logits.grad.data_ptr() == address
+    assert torch.equal(grads[0], grads[1]) and torch.equal(grads[0], grads[2])
+    assert torch.equal(logits.grad, grads[0] * 2)

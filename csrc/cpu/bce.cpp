@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> soft_target_binary_cross_entropy_grad(
   const BinaryArguments a = {logits,       target,     partner_labels,   weight,
                              class_weight, pos_weight, target_smoothing, target_threshold,
                              reduction,    sum_classes};
-  Tensor loss = empty_loss(a), grad = on_large_pages(new_like(logits));
+  Tensor loss = empty_loss(a), grad = new_result_like(logits);
   forward(a, loss, &grad);
   return {loss, grad};
 }
@@ -96,7 +96,7 @@ Tensor soft_target_binary_cross_entropy_backward(Tensor grad_loss, Tensor logits
                                                  OptionalTensor pos_weight, double target_smoothing,
                                                  std::optional<double> target_threshold,
                                                  int64_t reduction, bool sum_classes) {
-  Tensor grad = on_large_pages(new_like(logits));
+  Tensor grad = new_result_like(logits);
   write_gradient({logits, target, partner_labels, weight, class_weight, pos_weight,
                   target_smoothing, target_threshold, reduction, sum_classes},
                  grad_loss, grad);

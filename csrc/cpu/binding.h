@@ -53,6 +53,8 @@ inline int32_t dtype_code(ScalarType dtype) {
       return aoti_torch_dtype_float16();
     case ScalarType::BFloat16:
       return aoti_torch_dtype_bfloat16();
+    case ScalarType::Byte:
+      return aoti_torch_dtype_uint8();
     case ScalarType::Int:
       return aoti_torch_dtype_int32();
     default:
@@ -86,6 +88,17 @@ inline Tensor new_like(const Tensor& t) {
     stride *= sizes[d] > 1 ? sizes[d] : 1;
   }
   return new_tensor(sizes, t.scalar_type());
+}
+
+// empty_like() for a result. A large one lies in memory of results that are gone where there is
+// some (fused_mixup/memory.py).
+inline Tensor new_result_like(const Tensor& t) {
+  constexpr int64_t kLarge = int64_t{1} << 20;  // bytes: below, malloc does well
+  if (t.numel() * int64_t(t.element_size()) < kLarge) return new_like(t);
+  std::array<StableIValue, 1> stack = {torch::stable::detail::from(t)};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("fused_mixup::recycled_like", "", stack.data(), TORCH_ABI_VERSION));
+  return on_large_pages(torch::stable::detail::to<Tensor>(stack[0]));
 }
 
 // torch::stable::contiguous(), which is a call by name also where there is nothing to do.

@@ -73,7 +73,7 @@ std::tuple<Tensor, Tensor, Tensor> soft_target_cross_entropy_grad(
     double label_smoothing, int64_t reduction, bool ranks) {
   const LossArguments a = {logits,       target,           partner_labels,  weight,   class_weight,
                            ignore_index, target_smoothing, label_smoothing, reduction};
-  Tensor grad = on_large_pages(new_like(logits));
+  Tensor grad = new_result_like(logits);
   Tensor loss = empty_loss(a), found = empty_ranks(a, ranks);
   LossInputs in(a, &grad);
   const double scale = reduction == kMean ? 1.0 / double(in.count()) : 1.0;
@@ -113,7 +113,7 @@ Tensor soft_target_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tenso
                                           OptionalTensor class_weight, int64_t ignore_index,
                                           double target_smoothing, double label_smoothing,
                                           int64_t reduction) {
-  Tensor grad = on_large_pages(new_like(logits));
+  Tensor grad = new_result_like(logits);
   write_gradient({logits, target, partner_labels, weight, class_weight, ignore_index,
                   target_smoothing, label_smoothing, reduction},
                  grad_loss, stats, count, grad);

@@ -76,14 +76,14 @@ void mix_out(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t
 }
 
 Tensor mix(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing) {
-  Tensor out = on_large_pages(torch::stable::empty_like(x));
+  Tensor out = new_result_like(x);
   mix_into(out, x, partner, blend, box, pairing);
   return out;
 }
 
 Tensor mix_backward(Tensor grad, OptionalTensor partner, OptionalTensor sources,
                     OptionalTensor offsets, Tensor blend, Tensor box, int64_t pairing) {
-  Tensor out = on_large_pages(torch::stable::empty_like(grad));
+  Tensor out = new_result_like(grad);
   if (grad.numel() == 0) return out;
   const int64_t batch = grad.size(0);
   const auto rows = rows_of(batch, int(pairing), partner, &blend, box, extent_of(grad, box));
