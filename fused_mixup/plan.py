@@ -11,12 +11,18 @@ A weight of exactly 0 drops its term, so a partner that is not used never brings
 
 from __future__ import annotations
 
+import operator
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+try:
+    import numpy
+except ImportError:  # PyTorch does without
+    numpy = None  # type: ignore[assignment]
 
 from .eager import is_plain
 from .plan_checks import (
@@ -84,9 +90,8 @@ class MixPlan:
         self._know(check_values(self))
 
     def _know(self, facts: Facts) -> None:
-        one_row = all(is_host_row(t) for t in (self.weight, self.blend, self.box))
-        object.__setattr__(self, "_facts", facts)
-        object.__setattr__(self, "_portable", one_row and self.pairing != "tensor")
+        one_row = is_host_row(self.weight) and is_host_row(self.blend) and is_host_row(self.box)
+        self.__dict__.update(_facts=facts, _portable=one_row and self.pairing != "tensor")
 
     @staticmethod
     def _of(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:
@@ -95,10 +100,10 @@ class MixPlan:
         ``tensors``: partner (None where ``pairing`` is a rule), weight, blend, box.
         """
         plan = object.__new__(MixPlan)
-        for name, t in zip(("partner", "weight", "blend", "box"), tensors, strict=True):
-            if t is not None:  # a rule's partner is worked out where somebody asks for it
-                object.__setattr__(plan, name, t)
-        object.__setattr__(plan, "pairing", pairing)
+        partner, weight, blend, box = tensors
+        plan.__dict__.update(weight=weight, blend=blend, box=box, pairing=pairing)
+        if partner is not None:  # a rule's is worked out where somebody asks for it
+            plan.__dict__["partner"] = partner
         plan._know(facts)
         return plan
 
@@ -146,21 +151,19 @@ class MixPlan:
         Source: arXiv 1710.09412 (MixUp), arXiv 1905.04899 (CutMix).
         """
         lam = check_lam(lam)
-        corners = [] if box is None else check_corners(box)
+        corners = () if box is None else check_corners(box)
         # A rule's plan serves every device from the host; only a partner tensor is moved.
         pairing, batch_size, index = _pairing(batch_size, partner, device)
-        weight = _host_rows([lam, 1.0 - lam], torch.float32, batch_size)
-        own = [lam, 1.0 - lam] if box is None else [1.0, 0.0]
-        blend = _host_rows(own, torch.float64, batch_size)
-        boxes = _host_rows(corners, torch.int32, batch_size)
+        weight = lam, 1.0 - lam
+        rows = _host_rows(batch_size, weight, weight if box is None else (1.0, 0.0), corners)
         d = len(corners) // 2
-        empty = any(a >= b for a, b in zip(corners[:d], corners[d:], strict=True))
+        empty = not all(map(operator.lt, corners[:d], corners[d:]))
         facts = Facts(
             is_permutation=True if index is None else is_permutation(pairing, index),
             blends=box is None and lam != 1.0,
-            box_stop=(0,) * d if empty else tuple(corners[d:]),
+            box_stop=(0,) * d if empty else corners[d:],
         )
-        return MixPlan._of((index, weight, blend, boxes), pairing, facts)
+        return MixPlan._of((index, *rows), pairing, facts)
 
     @staticmethod
     def per_sample(
@@ -349,17 +352,22 @@ class MixPlan:
         return "\n".join([head, *rows])
 
 
-_CODES = {torch.float32: "f", torch.float64: "d", torch.int32: "i"}  # of Python's arrays
+def _host_rows(
+    batch_size: int, weight: Sequence[float], blend: Sequence[float], corners: Sequence[int]
+) -> list[Tensor]:
+    """A row each on the host, whatever the default device, that stands for all."""
+    rows = (weight, torch.float32, "f"), (blend, torch.float64, "d"), (corners, torch.int32, "i")
+    if numpy is None or not is_plain():
+        made = [torch.tensor([row], dtype=dtype, device="cpu") for row, dtype, _ in rows]
+        return [row.expand(batch_size, -1) for row in made]
+    # A third of the time of that, as PyTorch is called once for each.
+    return [torch.from_numpy(_repeated(batch_size, row, code)) for row, _, code in rows]
 
 
-def _host_rows(row: Sequence[float], dtype: torch.dtype, batch_size: int) -> Tensor:
-    """One row on the host, whatever the default device, that stands for all."""
-    if not is_plain():
-        return torch.tensor([row], dtype=dtype, device="cpu").expand(batch_size, -1)
-    if not row:
-        return torch.empty((1, 0), dtype=dtype, device="cpu").expand(batch_size, 0)
-    # A third of the time of torch.tensor, three times a plan.
-    return torch.frombuffer(array(_CODES[dtype], row), dtype=dtype).expand(batch_size, -1)
+def _repeated(count: int, row: Sequence[float], code: str) -> numpy.ndarray:
+    memory = array(code, row)
+    shape, strides = (count, len(row)), (0, memory.itemsize)
+    return numpy.ndarray(shape, code, memory if row else None, strides=strides)
 
 
 def _pairing(

@@ -39,7 +39,7 @@ class Facts:
 
 def is_host_row(t: Tensor) -> bool:
     """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
-    return t.device.type == "cpu" and (t.shape[0] <= 1 or t.stride(0) == 0)
+    return t.is_cpu and (t.stride(0) == 0 or t.shape[0] <= 1)
 
 
 def check_lam(lam: float) -> float:
@@ -74,7 +74,7 @@ def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
     if isinstance(values, Tensor) and values.device.type != "cpu":
         raise TypeError(f"{name}: expected ints on the host, got {_kind(values)}")
     try:
-        return tuple(operator.index(v) for v in values)
+        return tuple(map(operator.index, values))
     except TypeError:
         raise TypeError(f"{name}: expected a sequence of ints, got {_kind(values)}") from None
 
@@ -133,19 +133,20 @@ def is_permutation(pairing: str, partner: Tensor) -> bool | None:
     return bool(torch.bincount(partner, minlength=partner.shape[0]).le(1).all())
 
 
-def check_corners(box: Sequence[int]) -> list[int]:
+def check_corners(box: Sequence[int]) -> tuple[int, ...]:
     """The corners of a box as ints, if they are a box."""
-    corners = list(integer_tuple("box", box))
-    if any(not -(2**31) <= v < 2**31 for v in corners):
-        raise ValueError(f"box: expected values of 32 bits, got {corners}")
-    d = len(corners) // 2
+    corners = integer_tuple("box", box)
     if len(corners) not in (2, 4, 6):
         raise ValueError(
             f"box: expected D starts, then D stops, with D 1, 2 or 3, got {len(corners)} numbers"
         )
-    if any(not 0 <= a <= b for a, b in zip(corners[:d], corners[d:], strict=True)):
+    if min(corners) < -(2**31) or max(corners) >= 2**31:
+        raise ValueError(f"box: expected values of 32 bits, got {list(corners)}")
+    d = len(corners) // 2
+    if min(corners) < 0 or not all(map(operator.le, corners[:d], corners[d:])):
         raise ValueError(
-            f"box: expected 0 <= start <= stop in each dim (starts, then stops), got {corners}"
+            "box: expected 0 <= start <= stop in each dim (starts, then stops), got "
+            f"{list(corners)}"
         )
     return corners
 

@@ -10,6 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from .eager import is_plain
 from .plan import MixPlan
 from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row
 
@@ -29,6 +30,15 @@ def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
     return t.index_select(0, partner.clamp(0, max(t.shape[0] - 1, 0)))
 
 
+def label_bounds(labels: Tensor) -> tuple[int, int]:
+    """The smallest and the largest of labels on the CPU, of which there is one at least."""
+    if labels.ndim == 1 and len(labels) <= 512 and is_plain():
+        values = labels.tolist()  # for the labels of a batch half the time of the op
+        return min(values), max(values)
+    low, high = torch.aminmax(labels)
+    return int(low), int(high)
+
+
 def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> bool:
     """TypeError or IndexError for labels that are no class indices (values: on the CPU only).
 
@@ -41,8 +51,8 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
         )
     if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
         return False
-    low, high = torch.aminmax(labels)
-    if low.item() >= 0 and high.item() < num_classes:
+    low, high = label_bounds(labels)
+    if low >= 0 and high < num_classes:
         return True
     outside = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
     if outside.numel():

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_unflatten
 
 from . import ops
 from .checks import BLENDABLE
@@ -112,7 +111,7 @@ class _Mixer(nn.Module):
                     continue
                 mixed.add(memory)
             out[i] = self._image(x, plan, lam, is_mask=i in sample.masks)
-        return tree_unflatten(out, sample.spec)
+        return sample.rebuilt(out)
 
     def _draw(self, sample: Sample) -> tuple[MixPlan, float]:
         """The plan of a batch, and the λ of its labels."""
@@ -121,7 +120,7 @@ class _Mixer(nn.Module):
     def _draw_lam(self) -> float:
         # λ ~ Beta(α, α), the first of a Dirichlet's two numbers. torch.distributions.Beta makes
         # this very call, after 70 µs of Python.
-        return torch._sample_dirichlet(self._concentration)[0, 0].item()
+        return torch._sample_dirichlet(self._concentration).tolist()[0][0]
 
     def _target(self, labels: Tensor, plan: MixPlan, lam: float) -> Tensor | MixedTarget:
         labels = plain(labels)

@@ -12,6 +12,7 @@ import torch
 
 import fused_mixup as fm
 from fused_mixup import MixPlan, cutmix_box
+from fused_mixup.plan_checks import is_host_row
 
 
 def test_cutmix_box_is_inside_and_its_lam_is_the_area():
@@ -305,3 +306,16 @@ def rows(**kw):
 def test_bad_input(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+@pytest.mark.parametrize("box", [None, (2, 3, 9, 8)])
+@pytest.mark.parametrize("batch_size", [0, 1, 5])
+def test_uniform_plans_need_no_numpy(monkeypatch, batch_size, box):
+    want = MixPlan.uniform(batch_size, "roll", 0.3, box)
+    monkeypatch.setattr("fused_mixup.plan.numpy", None)
+    plan = MixPlan.uniform(batch_size, "roll", 0.3, box)
+    assert plan == want
+    for name in ("weight", "blend", "box"):
+        ours, theirs = getattr(plan, name), getattr(want, name)
+        assert ours.dtype == theirs.dtype and is_host_row(ours) and is_host_row(theirs)
+        assert pickle.loads(pickle.dumps(theirs)).equal(theirs)

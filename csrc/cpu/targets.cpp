@@ -49,13 +49,13 @@ Tensor mix_targets(Tensor labels, OptionalTensor partner, Tensor weight, int64_t
   const auto sizes = labels.sizes();
   std::vector<int64_t> shape(sizes.begin(), sizes.end());
   shape.insert(shape.begin() + 1, num_classes);
-  Tensor out = on_large_pages(torch::stable::empty(shape, dtype));
+  Tensor out = on_large_pages(new_tensor(shape, dtype));
   if (out.numel() == 0) return out;
   const int64_t batch = labels.size(0);
   STD_TORCH_CHECK(weight.size(0) == batch);
   STD_TORCH_CHECK(pairing != kTensor || (partner && partner->numel() == batch));
   const int64_t inner = labels.numel() / batch;
-  const Tensor dense = torch::stable::contiguous(labels);
+  const Tensor dense = as_contiguous(labels);
   const int64_t* y = static_cast<const int64_t*>(dense.data_ptr());
   const int32_t* indices = partner ? static_cast<const int32_t*>(partner->data_ptr()) : nullptr;
   const float* weights = static_cast<const float*>(weight.data_ptr());
