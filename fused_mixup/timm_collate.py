@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
@@ -112,7 +113,7 @@ class FastCollateMixup(Mixup):
                 f"batch: expected an even number of samples in mode 'half', got {batch_size}; use "
                 "an even batch_size and drop_last=True"
             )
-        labels = self._labels(default_collate([pair[1] for pair in batch]), batch_size)
+        labels = self._labels(_collated([pair[1] for pair in batch]), batch_size)
         check_draws(self, shape, self.mode in ("elem", "pair", "half"))
         drawn = self._draw(batch_size, shape[-2:])
         plan = plan_of(drawn, batch_size)
@@ -137,6 +138,15 @@ class FastCollateMixup(Mixup):
         if self.pin_memory and torch.cuda.is_available():
             return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
         return recycled(size)
+
+
+def _collated(labels: list[Any]) -> Any:
+    """``default_collate``, for ints in a third of its time."""
+    if {*map(type, labels)} == {int}:
+        array = np.array(labels)
+        if array.dtype == np.int64:  # all of them fit
+            return torch.from_numpy(array)
+    return default_collate(labels)
 
 
 def _new(cls: type) -> Any:

@@ -298,3 +298,20 @@ def test_the_op_is_what_mixes(monkeypatch):
     with fm.backend("reference"):
         FastCollateMixup(num_classes=K)([(np.ones((3, 8, 8), np.uint8), 0)] * 6)
     assert calls == [6]
+
+
+@pytest.mark.parametrize("label", [0, 3.0, True, 2**40, 2**63, 2**70, np.int64(3), torch.tensor(3)])
+def test_labels_of_any_kind_are_those_of_default_collate(label):
+    from torch.utils.data import default_collate
+
+    from fused_mixup.timm_collate import _collated
+
+    labels = [label, label]
+    try:
+        want = default_collate(labels)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        with pytest.raises(type(error)):
+            _collated(labels)
+        return
+    got = _collated(labels)
+    assert got.dtype == want.dtype and torch.equal(got, want)
