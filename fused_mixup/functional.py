@@ -119,7 +119,8 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
         no permutation, and double backward works too. Forward-mode differentiation
         (torch.func.jvp) does not. On the CPU the memory of a result or gradient of 1 to 256 MiB
         that nobody holds any more serves the next one of its size, as fresh memory costs three
-        times the mixing: each process keeps that of the last four, 512 MiB in all.
+        times the mixing: each process keeps that of the last four (of contiguous and channels_last
+        batches).
 
     Source: Zhang et al., 2018, arXiv 1710.09412; Verma et al., Manifold Mixup, 2019,
     arXiv 1806.05236.

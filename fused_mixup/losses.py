@@ -100,7 +100,9 @@ def soft_target_cross_entropy(
         mode); ``weight`` gets none. With ``grad_in_forward`` the gradient of half logits is rounded
         before it is scaled: with float16 and a GradScaler, whose scale keeps small gradients
         from vanishing, use another mode. torch.compile and torch.func use the default mode;
-        torch.func.grad works, vmap over gradients (jacrev, per-sample ones) does not.
+        torch.func.grad works, vmap over gradients (jacrev, per-sample ones) does not. On the CPU
+        the memory of a gradient that nobody holds any more serves the next one, as that of a
+        batch in :func:`fused_mixup.mix`.
 
     Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
     arXiv 1710.09412.

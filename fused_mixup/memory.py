@@ -8,9 +8,10 @@ next result of its size.
 
 from __future__ import annotations
 
+import _thread
 import sys
+import threading
 from collections import deque
-from contextlib import suppress
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -18,9 +19,9 @@ from torch import Tensor, UntypedStorage
 from .ops import NAMESPACE
 
 _KEPT = 4  # results: a batch and a gradient, each of them made while the one before is in use
-_MOST, _MOST_IN_ALL = 2**28, 2**29  # bytes
+_LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc does well; above, too much would be kept
 
-_kept: deque[UntypedStorage] = deque(maxlen=_KEPT)  # in use or not, the latest last
+_kept: deque[UntypedStorage] = deque(maxlen=_KEPT)  # in use or not
 
 
 def recycled(
@@ -28,15 +29,13 @@ def recycled(
 ) -> Tensor:
     """An uninitialised tensor on the CPU, contiguous or of dense strides."""
     size = shape.numel() * dtype.itemsize
-    storage = _unused(size)
+    storage = _unused(size) if _LEAST <= size <= _MOST else None
     if storage is None:
         storage = _fresh(size)
     empty = torch.empty(0, dtype=dtype, device="cpu")
     result = empty.set_(storage, 0, shape, *([] if stride is None else [stride]))
-    _kept.append(storage)
-    while sum(kept.nbytes() for kept in _kept.copy()) > _MOST_IN_ALL:
-        with suppress(IndexError):  # another thread has emptied it
-            _kept.popleft()
+    if _LEAST <= size <= _MOST:
+        _kept.append(storage)
     return result
 
 
@@ -75,14 +74,21 @@ def let_go() -> None:
 
 
 def recycled_like(x: Tensor) -> Tensor:
-    """``empty_like`` for the results of csrc/cpu, which asks for every one of 1 MiB and more."""
-    dense = x.is_contiguous() or (
-        x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    """``empty_like`` for batches and gradients of csrc/cpu, which asks for those of 1 MiB on."""
+    dense = x.is_contiguous() or any(
+        x.ndim == ndim and x.is_contiguous(memory_format=of) for ndim, of in _CHANNELS_LAST
     )
-    if not dense or x.nbytes > _MOST:
-        return torch.empty_like(x)
-    return recycled(x.shape, x.dtype, x.stride())
+    if dense:
+        try:
+            return recycled(x.shape, x.dtype, x.stride())
+        except KeyboardInterrupt:  # C++ would make a bare RuntimeError of it: once more, after it
+            threading.Timer(0.001, _thread.interrupt_main).start()
+        except (MemoryError, RuntimeError):
+            let_go()
+    return torch.empty_like(x)
 
+
+_CHANNELS_LAST = (4, torch.channels_last), (5, torch.channels_last_3d)
 
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 _library.define("recycled_like(Tensor x) -> Tensor")

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 try:
-    import numpy
-except ImportError:  # PyTorch does without
-    numpy = None  # type: ignore[assignment]
+    import numpy as np
+
+    torch.from_numpy(np.empty(0))
+except (ImportError, RuntimeError):  # there is none, or none that this PyTorch was built for
+    np = None  # type: ignore[assignment]
 
 from .eager import is_plain
 from .plan_checks import (
@@ -357,17 +359,17 @@ def _host_rows(
 ) -> list[Tensor]:
     """A row each on the host, whatever the default device, that stands for all."""
     rows = (weight, torch.float32, "f"), (blend, torch.float64, "d"), (corners, torch.int32, "i")
-    if numpy is None or not is_plain():
+    if np is None or not is_plain():
         made = [torch.tensor([row], dtype=dtype, device="cpu") for row, dtype, _ in rows]
         return [row.expand(batch_size, -1) for row in made]
     # A third of the time of that, as PyTorch is called once for each.
     return [torch.from_numpy(_repeated(batch_size, row, code)) for row, _, code in rows]
 
 
-def _repeated(count: int, row: Sequence[float], code: str) -> numpy.ndarray:
+def _repeated(count: int, row: Sequence[float], code: str) -> np.ndarray:
     memory = array(code, row)
     shape, strides = (count, len(row)), (0, memory.itemsize)
-    return numpy.ndarray(shape, code, memory if row else None, strides=strides)
+    return np.ndarray(shape, code, memory if row else None, strides=strides)
 
 
 def _pairing(

@@ -145,7 +145,7 @@ def _collated(labels: list[Any]) -> Any:
     if {*map(type, labels)} == {int}:
         array = np.array(labels)
         if array.dtype == np.int64:  # all of them fit
-            return torch.from_numpy(array)
+            return torch.as_tensor(array)
     return default_collate(labels)
 
 

@@ -26,7 +26,7 @@ class Sample:
     """A sample as a flat list, and where in it is what."""
 
     leaves: list[Any]
-    spec: TreeSpec | None  # None for a tuple
+    spec: TreeSpec | None  # None for a tuple of tensors
     labels: Tensor  # [B] or [B, K]
     labels_at: int
     images: list[int]  # [B, C, H, W], videos [B, T, C, H, W]

@@ -16,7 +16,7 @@ from loss_grid_cases import Errors, grid
 
 import fused_mixup as fm
 from fused_mixup.losses import over
-from fused_mixup.reference import NONE
+from fused_mixup.reference import NONE, SUM
 
 MODES = ({}, {"grad_in_forward": True}, {"inplace_backward": True})
 CASES = {"cuda-on-host": 300, "cpu-triton": 20, "cpu-reference": 300}
@@ -101,7 +101,7 @@ class _Through(torch.autograd.Function):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("backend", properties.backend_parameters())
-def test_binary_loss_of_infinite_logits_is_that_of_pytorch(backend):
+def test_binary_loss_of_infinite_logits_is_finite_where_that_of_pytorch_is(backend):
     """Where that is no number (inf - inf), a kernel may know that the loss is infinite."""
     z = torch.tensor([[math.inf, -math.inf, 2.0, -math.inf, math.inf]]).repeat(3, 1)
     t = torch.tensor([[0.0], [0.3], [1.0]]).repeat(1, 5)
@@ -113,3 +113,27 @@ def test_binary_loss_of_infinite_logits_is_that_of_pytorch(backend):
     torch.testing.assert_close(loss[~unknown], want[~unknown])
     assert not bool(loss[unknown].isfinite().any()) and int(unknown.sum()) == 8
     torch.testing.assert_close(grad, z.sigmoid() - t)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("reduction", [NONE, SUM])
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("backend", properties.backend_parameters())
+def test_binary_loss_of_labels_beside_odd_logits(backend, odd, reduction):
+    z = torch.randn(4, 700, generator=torch.Generator().manual_seed(0))
+    z[1, 5] = z[2, 699] = odd
+    labels, partner_labels = torch.tensor([0, 1, 2, 3]), torch.tensor([9, 8, 7, 6])
+    weight = torch.tensor([[0.3, 0.7]]).repeat(4, 1)
+    t = (F.one_hot(labels, 700) * 0.3 + F.one_hot(partner_labels, 700) * 0.7).float()
+    with properties.opened(backend) as on:
+        sparse = labels, partner_labels, weight, None, None
+        loss, grad = on.ops.soft_target_binary_cross_entropy_grad(
+            z, *sparse, 0.0, None, reduction, True
+        )
+    torch.testing.assert_close(grad, z.sigmoid() - t, equal_nan=True)
+    if reduction == SUM:
+        assert not loss.isfinite()
+    else:
+        want = F.binary_cross_entropy_with_logits(z, t, reduction="none").sum(1)
+        assert loss.isfinite().tolist() == [True, False, False, True]
+        torch.testing.assert_close(loss[[0, 3]], want[[0, 3]])

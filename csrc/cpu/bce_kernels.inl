@@ -155,9 +155,9 @@ double constant_run(const BinaryRun<L, T>& run) {
     V positive[2] = {}, negative[2] = {};
     const auto take = [&](int j) __attribute__((always_inline)) {
       const V z = load_up_to<A>(x + i + j * kStep, lanes), u = exps[j];
-      const Bits below = sign_mask<A>(z);
-      positive[j % 2] += (V)((Bits)z & ~below);
-      negative[j % 2] += (V)((Bits)z & below);
+      const Bits signs = sign_mask<A>(z);
+      positive[j % 2] += (V)((Bits)z & ~signs);
+      negative[j % 2] += (V)((Bits)z & signs);
       if constexpr (kGrad) {
         const V sigmoid = by_sign<A>(z, u, splat(A(1))) / (1 + u);
         store_up_to<A>(grad + i + j * kStep, multiply_add(sigmoid, sigmoid_by, minus), lanes);

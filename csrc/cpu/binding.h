@@ -43,30 +43,12 @@ inline const Tensor& on_large_pages(const Tensor& t) {
   return t;
 }
 
-inline int32_t dtype_code(ScalarType dtype) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return aoti_torch_dtype_float32();
-    case ScalarType::Double:
-      return aoti_torch_dtype_float64();
-    case ScalarType::Half:
-      return aoti_torch_dtype_float16();
-    case ScalarType::BFloat16:
-      return aoti_torch_dtype_bfloat16();
-    case ScalarType::Byte:
-      return aoti_torch_dtype_uint8();
-    case ScalarType::Int:
-      return aoti_torch_dtype_int32();
-    default:
-      STD_TORCH_CHECK(false, "fused_mixup: dtype that no op makes");
-  }
-}
-
 // empty() by a plain call: the stable ABI's own looks the op up by its name each time.
 template <typename Sizes>
 inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype) {
   std::array<int64_t, kMaxDims + 1> strides;
-  STD_TORCH_CHECK(sizes.size() <= strides.size());
+  if (sizes.size() > strides.size()) return torch::stable::empty(sizes, dtype);
+  const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   int64_t stride = 1;
   for (size_t d = sizes.size(); d-- > 0;) {
     strides[d] = stride;
@@ -74,7 +56,7 @@ inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype) {
   }
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
-                                                         strides.data(), dtype_code(dtype),
+                                                         strides.data(), code,
                                                          aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }

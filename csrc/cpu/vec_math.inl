@@ -49,7 +49,7 @@ inline double lane_sum(VecOf<A> v) {
   return sum;
 }
 
-// Sums in double, one for each lane, of the first `lanes` of many vectors.
+// The sum of each lane over many vectors, in double; lanes from `lanes` on add nothing.
 template <typename A>
 struct LaneSums {
   double sums[kLanes<A>] = {};
@@ -58,9 +58,9 @@ struct LaneSums {
     for (int i = 0; i < kLanes<A>; ++i) sums[i] += i < lanes ? double(v[i]) : 0.0;
   }
   double total() const {
-    double total = 0;
-    for (double sum : sums) total += sum;
-    return total;
+    double all = 0;
+    for (double sum : sums) all += sum;
+    return all;
   }
 };
 
@@ -138,7 +138,7 @@ inline BitsOf<A> sign_mask(VecOf<A> v) {
 // sign_mask(v) ? a : b.
 template <typename A>
 inline VecOf<A> by_sign(VecOf<A> v, VecOf<A> a, VecOf<A> b) {
-#if defined(FUSED_MIXUP_AVX2) && !defined(FUSED_MIXUP_AVX512)
+#if defined(FUSED_MIXUP_AVX2)
   if constexpr (sizeof(A) == 4) return (VecOf<A>)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)v);
   if constexpr (sizeof(A) == 8) {
     return (VecOf<A>)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)v);
@@ -160,7 +160,8 @@ inline V joined(V a, V b) {
   return multiply_add(a, b, a + b);
 }
 
-// Σ log(1 + u) of u in [0, 1] as one log of Π (1 + u), at a third of the operations.
+// Σ log(1 + u) of u in [0, 1] as one log of Π (1 + u), at a third of the operations. A sum of n
+// terms, none negative, is off by n roundings at the most, and by far fewer as a rule.
 template <typename A>
 struct LogOfProduct {
   static constexpr int kMost = 120;  // factors: a product of more could overflow
@@ -170,6 +171,6 @@ struct LogOfProduct {
 
   VecOf<A> log() const {
     const VecOf<A> product = beyond + 1;
-    return log_of(product) + (beyond - (product - 1)) / product;  // what the 1 has taken of it
+    return log_of(product) + (beyond - (product - 1)) / product;  // what adding 1 rounded away
   }
 };
