@@ -72,7 +72,8 @@ inline V multiply_add(V a, V b, V c) {
 // ------------------------------------------------------------------ load and store
 
 // Prefetches what a stream of memory reads or writes soon, as processors stop at the end of a page:
-// 2 KiB ahead where a vector takes an exp (10 % gained), 1 KiB where it is blended; not tuned finer.
+// 2 KiB ahead where a vector takes an exp (10 % gained), 1 KiB where it is blended; not tuned
+// finer.
 template <int kBytes = 2048, typename T>
 inline void fetch_ahead(const T* p) {
   __builtin_prefetch(reinterpret_cast<const char*>(p) + kBytes);

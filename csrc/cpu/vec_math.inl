@@ -8,6 +8,29 @@ struct Exp {
   VecOf<A> factor, power;
 };
 
+#if defined(FUSED_MIXUP_AVX2)
+// 2^(j/4) of j = 4n + k as bits: those of 2^(k/4), to whose exponent j·2^21 adds n, and k·2^21 that
+// the table is short of.
+inline VF quarter_powers(VI j) {
+  const __m256 table = (__m256)_mm256_setr_epi32(
+      0x3f800000, 0x3f9837f0 - (1 << 21), 0x3fb504f3 - (2 << 21), 0x3fd744fd - (3 << 21),
+      0x3f800000, 0x3f9837f0 - (1 << 21), 0x3fb504f3 - (2 << 21), 0x3fd744fd - (3 << 21));
+  return (VF)((VI)_mm256_permutevar_ps(table, (__m256i)j) + (j << 21));
+}
+
+// x = (4n + k) ln2/4 + r with |r| <= ln2/8: a shorter polynomial than without the table. Two
+// threads of a core share the units that multiply, and these are what limits the losses.
+inline Exp<float> exp_parts(VF x) {
+  const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
+  const float magic = 12582912.0f;                   // 1.5·2^23: leaves j in the low bits
+  const VF shifted = multiply_add(kept, splat(4 * 1.44269504088896341f), splat(magic));
+  const VF r = multiply_add(shifted - magic, splat(-0.693147180559945f / 4), kept);
+  const VF r2 = r * r;
+  const VF low = multiply_add(splat(0.16672113935074262f), r, splat(0.5000002046239395f));
+  const VF q = multiply_add(splat(0.041641710242622754f), r2, low);
+  return {multiply_add(q, r2, r + 1.0f), quarter_powers((VI)shifted)};
+}
+#else
 // exp(r) = 1 + r + r² q(r), q the polynomial with the smallest largest relative error (3e-9).
 inline Exp<float> exp_parts(VF x) {
   const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
@@ -26,6 +49,7 @@ inline Exp<float> exp_parts(VF x) {
   // n = -127 makes all bits of the power 0.
   return {multiply_add(q, r2, r + 1.0f), (VF)(((VI)shifted << 23) + 0x3f800000)};
 }
+#endif
 
 inline Exp<double> exp_parts(VD x) {
   const VD kept = maximum<double>(splat(-709.0), x);
