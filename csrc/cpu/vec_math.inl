@@ -1,8 +1,10 @@
 // exp, log and log1p on vectors, and what else the losses do to a vector.
 
-// exp(x) = factor · power to about 1 ulp for x <= 88 (double: 709), with power = 2^n a power of two
-// and 0 from x = -88 (float) or -709 (double) down; NaN for NaN. In two parts, as the last product
-// often joins an addition. x = n ln2 + r with |r| <= ln2/2.
+// exp(x) = factor · power to about 1 ulp for x <= 88 (double: 709), with power 0 from x = -88
+// (float) or -709 (double) down; NaN for NaN. In two parts, as the last product often joins an
+// addition.
+//     x = n ln2 + r with |r| <= ln2/2:  factor = exp(r) = 1 + r + r² q(r), power = 2^n
+// with q the polynomial with the smallest largest relative error.
 template <typename A>
 struct Exp {
   VecOf<A> factor, power;
@@ -18,8 +20,8 @@ inline VF quarter_powers(VI j) {
   return (VF)((VI)_mm256_permutevar_ps(table, (__m256i)j) + (j << 21));
 }
 
-// x = (4n + k) ln2/4 + r with |r| <= ln2/8: a shorter polynomial than without the table. Two
-// threads of a core share the units that multiply, and these are what limits the losses.
+// n in quarters, so that |r| <= ln2/8: a shorter polynomial (5e-9) for a look into a table. The
+// units that multiply are what limits the losses, as two threads of a core share them.
 inline Exp<float> exp_parts(VF x) {
   const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
   const float magic = 12582912.0f;                   // 1.5·2^23: leaves j in the low bits
@@ -31,7 +33,7 @@ inline Exp<float> exp_parts(VF x) {
   return {multiply_add(q, r2, r + 1.0f), quarter_powers((VI)shifted)};
 }
 #else
-// exp(r) = 1 + r + r² q(r), q the polynomial with the smallest largest relative error (3e-9).
+// The polynomial to 3e-9.
 inline Exp<float> exp_parts(VF x) {
   const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
   const float magic = 12582912.0f;                   // 1.5·2^23: leaves n in the low bits
