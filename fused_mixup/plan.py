@@ -12,21 +12,12 @@ A weight of exactly 0 drops its term, so a partner that is not used never brings
 from __future__ import annotations
 
 import operator
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-try:
-    import numpy as np
-
-    torch.from_numpy(np.empty(0))
-except (ImportError, RuntimeError):  # there is none, or none that this PyTorch was built for
-    np = None  # type: ignore[assignment]
-
-from .eager import is_plain
 from .plan_checks import (
     PAIRINGS,
     Facts,
@@ -34,15 +25,14 @@ from .plan_checks import (
     check_int32,
     check_lam,
     check_layout,
-    check_partner_values,
     check_values,
     floats,
-    integer,
     integers,
     is_host_row,
     is_permutation,
     partner_indices,
 )
+from .plan_rows import copy_packed, host_rows, pairing_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,9 +145,9 @@ class MixPlan:
         lam = check_lam(lam)
         corners = () if box is None else check_corners(box)
         # A rule's plan serves every device from the host; only a partner tensor is moved.
-        pairing, batch_size, index = _pairing(batch_size, partner, device)
+        pairing, batch_size, index = pairing_of(batch_size, partner, device)
         weight = lam, 1.0 - lam
-        rows = _host_rows(batch_size, weight, weight if box is None else (1.0, 0.0), corners)
+        rows = host_rows(batch_size, weight, weight if box is None else (1.0, 0.0), corners)
         d = len(corners) // 2
         empty = not all(map(operator.lt, corners[:d], corners[d:]))
         facts = Facts(
@@ -236,7 +226,7 @@ class MixPlan:
         blend = torch.stack((own.where(~is_cut, 1.0), other.where(~is_cut, 0.0)), 1)
         # A box on a row that is not cut would still be pasted: empty it.
         boxes = torch.where(is_cut[:, None], boxes, 0)
-        pairing, _, index = _pairing(batch_size, partner, lam.device)
+        pairing, _, index = pairing_of(batch_size, partner, lam.device)
         if index is None:
             index = partner_indices(PAIRINGS[pairing], batch_size, lam.device)
         plan = MixPlan(index, weight.float(), blend, boxes, pairing)
@@ -321,7 +311,7 @@ class MixPlan:
         if device.type == "cpu" or any(t.device.type != "cpu" for t in tensors):
             moved = [t.to(device) for t in tensors]
         else:
-            moved = _copy_packed(tensors, device, non_blocking)
+            moved = copy_packed(tensors, device, non_blocking)
         blend, weight, partner, box = moved
         return MixPlan._of((partner, weight, blend, box), self.pairing, self._facts)
 
@@ -352,56 +342,3 @@ class MixPlan:
         if shown < self.batch_size:
             rows.append(f"  … {self.batch_size - shown} more")
         return "\n".join([head, *rows])
-
-
-def _host_rows(
-    batch_size: int, weight: Sequence[float], blend: Sequence[float], corners: Sequence[int]
-) -> list[Tensor]:
-    """A row each on the host, whatever the default device, that stands for all."""
-    rows = (weight, torch.float32, "f"), (blend, torch.float64, "d"), (corners, torch.int32, "i")
-    if np is None or not is_plain():
-        made = [torch.tensor([row], dtype=dtype, device="cpu") for row, dtype, _ in rows]
-        return [row.expand(batch_size, -1) for row in made]
-    # A third of the time of that, as PyTorch is called once for each.
-    return [torch.from_numpy(_repeated(batch_size, row, code)) for row, _, code in rows]
-
-
-def _repeated(count: int, row: Sequence[float], code: str) -> np.ndarray:
-    memory = array(code, row)
-    shape, strides = (count, len(row)), (0, memory.itemsize)
-    return np.ndarray(shape, code, memory if row else None, strides=strides)
-
-
-def _pairing(
-    batch_size: int, partner: str | Tensor, device: torch.device | str | None
-) -> tuple[str, int, Tensor | None]:
-    """The name of the pairing, B, and where it is no rule partner int32 [B] on ``device``."""
-    batch_size = integer("batch_size", batch_size)
-    if batch_size < 0:
-        raise ValueError(f"batch_size: expected an int >= 0, got {batch_size}")
-    if isinstance(partner, str):
-        if partner not in ("flip", "roll", "self"):
-            raise ValueError(
-                f"partner: expected 'flip', 'roll', 'self' or integers [B], got {partner!r}"
-            )
-        return partner, batch_size, None
-    index = integers("partner", partner)
-    if index.shape != (batch_size,):
-        raise ValueError(
-            f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
-            "give one index for each sample"
-        )
-    check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
-    # A copy: what the caller writes to its tensor later must not reach into the plan.
-    index = index.to(device=device or index.device, dtype=torch.int32, copy=True)
-    return "tensor", batch_size, index.contiguous()
-
-
-def _copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list:
-    flat = [t.contiguous().view(-1).view(torch.uint8) for t in tensors]
-    buffer = torch.cat(flat)
-    if non_blocking and device.type == "cuda":
-        buffer = buffer.pin_memory()
-    buffer = buffer.to(device, non_blocking=non_blocking)
-    parts = buffer.split([f.numel() for f in flat])
-    return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
