@@ -89,6 +89,23 @@ def test_layouts_of_samples_and_out(backend, dtype, shape):
                 assert (room[0] == 77).all() and (room[-1] == 77).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8], ids=str)
+@pytest.mark.parametrize("own", [0.3, 0.0, 1.0])
+def test_long_stretches_of_pairs_and_of_single_rows(backend, dtype, own):
+    # Stretches longer than what goes through a copy at once; rows 0 and 4, 1 and 2 are partners.
+    shape = [3, 61, 67]
+    x = values((6, *shape), dtype)
+    partner = torch.tensor([4, 2, 1, 0, 0, 5], dtype=torch.int32)
+    first = torch.tensor([own, 0.25, 0.75, 0.5, 0.125, 0.5], dtype=torch.float64)
+    blend = torch.stack((first, 1 - first), 1)
+    box = torch.zeros(6, 4, dtype=torch.int32)
+    box[1] = box[3] = torch.tensor([7, 11, 50, 40], dtype=torch.int32)
+    plan = MixPlan(partner, torch.full((6, 2), 0.5), blend, box)
+    expected = mix_by_hand(x, plan)
+    for layout, samples in sample_layouts(x):
+        assert torch.equal(fm.mix_samples(samples, plan), expected), layout
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 64, 65])
 def test_channels_that_come_last(backend, channels):
     x = values((4, channels, 30, 41), torch.uint8)

@@ -1,10 +1,11 @@
-// mix_samples on the CPU: samples that lie apart in memory, mixed straight into a batch. Each is
-// read once as itself and once, from the cache, as a partner; the batch is written once.
+// mix_samples on the CPU: samples that lie apart in memory, mixed straight into a batch, which is
+// written once.
 //
-// A tile of columns is walked sample by sample along the pairing, so that a sample is still in the
-// second-level cache when it serves as its neighbour's partner. Inside a tile, runs that follow
-// each other in memory are blended or copied as one stretch; the lines of a box come after, from
-// the partner.
+// Two samples that blend with each other are walked side by side, and read once for both rows. The
+// others are walked a tile of columns at a time, sample by sample along the pairing, so that a
+// sample is still in the second-level cache when it serves as its neighbour's partner. Inside a
+// tile, runs that follow each other in memory are blended or copied as one stretch; the lines of a
+// box come after, from the partner.
 #include <algorithm>
 
 #include "mix_binding.h"
@@ -50,19 +51,36 @@ SampleLayout sample_layout(const Tensor& out, const Tensor& sample, int spatial)
   return found;
 }
 
-// The first n rows, each followed by its partner where that is not in the order yet.
-std::vector<int64_t> partner_order(const std::vector<Row>& rows, int64_t n) {
-  std::vector<int64_t> order;
-  order.reserve(n);
+// How the first n rows are walked.
+struct Order {
+  std::vector<int64_t> pairs;  // rows i whose partner is another that blends with i
+  std::vector<int64_t> rest;   // each followed by its partner where that is not in the order yet
+};
+
+template <typename T>
+Order order_of(const std::vector<Row>& rows, int64_t n) {
+  Order order;
+  order.rest.reserve(n);
   std::vector<uint8_t> done(n, 0);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t j = rows[i].partner;
+    if (i < j && j < n && rows[j].partner == i && nonzero_weights<T>(rows[i]) &&
+        nonzero_weights<T>(rows[j])) {
+      done[i] = done[j] = 1;
+      order.pairs.push_back(i);
+    }
+  }
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = i; j < n && !done[j]; j = rows[j].partner) {
       done[j] = 1;
-      order.push_back(j);
+      order.rest.push_back(j);
     }
   }
   return order;
 }
+
+// Rounded down to what keeps the vectors of the next piece aligned.
+int64_t whole_lines(int64_t elements) { return elements < 64 ? elements : elements / 64 * 64; }
 
 // A line of a box: offsets from the stretch that it lies in.
 struct Paste {
@@ -73,6 +91,8 @@ template <typename T>
 struct Collate {
   using A = acc_t<T>;
   static constexpr int64_t kTile = kTileBytes / sizeof(T);
+  // What goes through a copy goes in pieces that stay in the first-level cache meanwhile.
+  static constexpr int64_t kPart = 2048 / sizeof(T);
 
   T* out;
   int64_t out_stride;
@@ -85,8 +105,8 @@ struct Collate {
   Box seen_box;
   int pasted;
   Paste pastes[Tiles::kMaxRuns];
-  alignas(64) T own_part[kTile];
-  alignas(64) T partner_part[kTile];
+  alignas(64) T own_part[kPart];
+  alignas(64) T partner_part[kPart];
 
   bool adjacent() const { return tiles.dst_stride() == 1 && tiles.src_stride() == channels; }
 
@@ -102,35 +122,84 @@ struct Collate {
     }
   }
 
-  void blend(T* dst, const T* own, const T* partner, const T* ahead, const Row& row, int64_t n) {
-    const auto kernel = mix_kernels<T>().blend;
-    const A w0 = A(row.own), w1 = A(row.other);
+  // Whether kernels write a row where it belongs, and not to a part of it first.
+  bool direct() const { return adjacent() && channels == 1; }
+
+  // f(begin, n) for the parts of a stretch of `length` elements.
+  template <typename F>
+  void each_part(int64_t length, F f) const {
+    const int64_t most = direct() ? length : whole_lines(kPart / channels);
+    for (int64_t i = 0; i < length; i += most) f(i, std::min(most, length - i));
+  }
+
+  // n elements of a sample as a kernel reads them.
+  const T* from(const T* sample, int64_t n, T* part) const {
+    if (adjacent()) return sample;
+    gather(part, sample, tiles.src_stride(), n);
+    return part;
+  }
+
+  void put_part(T* dst, const T* part, int64_t n) const {
     if (!adjacent()) {
-      gather(own_part, own, tiles.src_stride(), n);
-      gather(partner_part, partner, tiles.src_stride(), n);
-      kernel(own_part, own_part, partner_part, partner_part, n, w0, w1);
-      scatter(dst, tiles.dst_stride(), own_part, n);
+      scatter(dst, tiles.dst_stride(), part, n);
     } else if (channels > 1) {
-      kernel(own_part, own, partner, ahead, n * channels, w0, w1);
-      put(dst, own_part, n);
-    } else {
-      kernel(dst, own, partner, ahead, n, w0, w1);
+      put(dst, part, n);
     }
   }
+
+  const T* sample_of(int64_t i, const Run& run) const { return samples[i] + run.src; }
+  T* out_of(int64_t i, const Run& run) const { return out + i * out_stride + run.dst; }
 
   // Runs [first, last) of one row, one stretch of `length` elements. next: the row after.
   void stretch(int64_t i, int64_t next, const Run* first, const Run* last, int64_t length) {
     const Row& row = rows[i];
-    const T* own = samples[i] + first->src;
-    const T* partner = samples[row.partner] + first->src;
-    T* dst = out + i * out_stride + first->dst;
+    const T* sample = sample_of(i, *first);
+    T* dst = out_of(i, *first);
     if (row.blends()) {
-      blend(dst, own, partner, samples[next] + first->src, row, length);
+      const T* partner = sample_of(row.partner, *first);
+      const T* ahead = sample_of(next, *first);
+      const A w0 = A(row.own), w1 = A(row.other);
+      each_part(length, [&](int64_t begin, int64_t n) {
+        const int64_t at = begin * tiles.src_stride();
+        const T* own = from(sample + at, n, own_part);
+        const T* other = from(partner + at, n, partner_part);
+        T* mixed = direct() ? dst + begin : own_part;
+        const T* soon = adjacent() ? ahead + at : other;
+        mix_kernels<T>().blend(mixed, own, other, soon, n * channels, w0, w1);
+        put_part(dst + begin * tiles.dst_stride(), mixed, n);
+      });
     } else {
-      put(dst, own, length);
+      put(dst, sample, length);
     }
-    if (row.box.empty) return;
-    see_box(row.box, first, last);
+    paste(i, first, last);
+  }
+
+  // The same of row i and its partner, which blend with each other.
+  void stretch_of_pair(int64_t i, const Run* first, const Run* last, int64_t length) {
+    const int64_t j = rows[i].partner;
+    const T *sample_i = sample_of(i, *first), *sample_j = sample_of(j, *first);
+    T *dst_i = out_of(i, *first), *dst_j = out_of(j, *first);
+    const A w[] = {A(rows[i].own), A(rows[i].other), A(rows[j].own), A(rows[j].other)};
+    each_part(length, [&](int64_t begin, int64_t n) {
+      const int64_t at = begin * tiles.src_stride(), to = begin * tiles.dst_stride();
+      const T* a = from(sample_i + at, n, own_part);
+      const T* b = from(sample_j + at, n, partner_part);
+      T* mixed_i = direct() ? dst_i + begin : own_part;
+      T* mixed_j = direct() ? dst_j + begin : partner_part;
+      mix_kernels<T>().blend_pair(mixed_i, mixed_j, a, b, n * channels, w[0], w[1], w[2], w[3]);
+      put_part(dst_i + to, mixed_i, n);
+      put_part(dst_j + to, mixed_j, n);
+    });
+    paste(i, first, last);
+    paste(j, first, last);
+  }
+
+  // The box of row i in these runs.
+  void paste(int64_t i, const Run* first, const Run* last) {
+    if (rows[i].box.empty) return;
+    see_box(rows[i].box, first, last);
+    const T* partner = sample_of(rows[i].partner, *first);
+    T* dst = out_of(i, *first);
     for (int k = 0; k < pasted; ++k) {
       const Paste& p = pastes[k];
       put(dst + p.dst, partner + p.src, p.length);
@@ -151,22 +220,36 @@ struct Collate {
     }
   }
 
-  void tile(int64_t t, const std::vector<int64_t>& order) {
+  // f(first run, last run, length in elements) of each stretch of tile t.
+  template <typename F>
+  void each_stretch(int64_t t, F f) {
     Run runs[Tiles::kMaxRuns];
     const int n = tiles.runs_of(t, runs);
-    const int64_t count = int64_t(order.size());
     seen = nullptr;
     for (int first = 0, last; first < n; first = last) {
       int64_t length = runs[first].length;
       for (last = first + 1; last < n && continues(runs[last - 1], runs[last]); ++last) {
         length += runs[last].length;
       }
+      f(runs + first, runs + last, length);
+    }
+  }
+
+  void pair(int64_t i, int64_t t) {
+    each_stretch(t, [&](const Run* first, const Run* last, int64_t length) {
+      stretch_of_pair(i, first, last, length);
+    });
+  }
+
+  void tile(int64_t t, const std::vector<int64_t>& order) {
+    const int64_t count = int64_t(order.size());
+    each_stretch(t, [&](const Run* first, const Run* last, int64_t length) {
       for (int64_t k = 0; k < count; ++k) {
         // The next row's own samples came as this one's partner.
         const int64_t next = order[std::min(k + 2, count - 1)];
-        stretch(order[k], next, runs + first, runs + last, length);
+        stretch(order[k], next, first, last, length);
       }
-    }
+    });
   }
 
   bool continues(const Run& a, const Run& b) const {
@@ -208,33 +291,43 @@ void mix_samples(std::vector<Tensor> samples, OptionalTensor partner, Tensor ble
   make_alike(samples);
   const int64_t* extent = samples[0].sizes().data() + samples[0].dim() - spatial_of(box);
   const auto rows = rows_of(batch, int(pairing), partner, &blend, box, extent);
-  const auto order = partner_order(rows, count);
   const auto like = sample_layout(out, samples[0], any_box(rows) ? spatial_of(box) : 0);
   dispatch_dtype(out.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     std::vector<const T*> data(batch);
     for (int64_t i = 0; i < batch; ++i) data[i] = static_cast<const T*>(samples[i].data_ptr());
     const int64_t origin[kMaxDims] = {};
-    const Tiles tiles(like.layout, origin, Collate<T>::kTile / like.channels);
-    const int64_t bytes = tiles.elements() * like.channels * int64_t(sizeof(T)) * count;
+    const Tiles tiles(like.layout, origin, whole_lines(Collate<T>::kTile / like.channels));
+    const Order order = order_of<T>(rows, count);
     T* first = static_cast<T*>(out.data_ptr());
-    torch::stable::parallel_for(0, tiles.count(), 1 + kGrainBytes / bytes,
-                                [&](int64_t begin, int64_t end) {
-                                  Collate<T> collate{first,
-                                                     out.stride(0),
-                                                     data,
-                                                     rows,
-                                                     tiles,
-                                                     like.channels,
-                                                     like.channel_stride,
-                                                     nullptr,
-                                                     {},
-                                                     0,
-                                                     {},
-                                                     {},
-                                                     {}};
-                                  for (int64_t t = begin; t < end; ++t) collate.tile(t, order);
-                                });
+    const int64_t tile_bytes = tiles.elements() * like.channels * int64_t(sizeof(T));
+    // f(collate, k) for k < n, each the work of that many rows in a tile.
+    const auto each = [&](int64_t n, int64_t tile_rows, auto f) {
+      if (n == 0 || tile_rows == 0) return;
+      const int64_t grain = 1 + kGrainBytes / (tile_bytes * tile_rows);
+      torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
+        Collate<T> collate{first,
+                           out.stride(0),
+                           data,
+                           rows,
+                           tiles,
+                           like.channels,
+                           like.channel_stride,
+                           nullptr,
+                           {},
+                           0,
+                           {},
+                           {},
+                           {}};
+        for (int64_t k = begin; k < end; ++k) f(collate, k);
+      });
+    };
+    const int64_t count_of_tiles = tiles.count();
+    each(int64_t(order.pairs.size()) * count_of_tiles, 2, [&](auto& collate, int64_t k) {
+      collate.pair(order.pairs[k / count_of_tiles], k % count_of_tiles);
+    });
+    each(count_of_tiles, int64_t(order.rest.size()),
+         [&](auto& collate, int64_t k) { collate.tile(k, order.rest); });
   });
 }
 

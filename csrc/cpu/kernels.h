@@ -20,8 +20,8 @@ struct MixKernels {
   // dst = w0·own + w1·partner, a weight of 0 dropping its term. dst may be own or partner.
   // ahead: n elements that are read next; they come into the cache meanwhile.
   void (*blend)(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, A w0, A w1);
-  // a, b = a0·a + a1·b, b0·b + b1·a, all four weights used.
-  void (*blend_pair)(T* a, T* b, int64_t n, A a0, A a1, A b0, A b1);
+  // dst_a, dst_b = a0·a + a1·b, b0·b + b1·a, all four weights used. Each may be what it is made of.
+  void (*blend_pair)(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, A a0, A a1, A b0, A b1);
   // rows[k] = own[k]·rows[k] + other[k]·rows[k+1] for k < kChainRows, from the values before; all
   // weights used.
   void (*blend_chain)(T* const* rows, int64_t n, const A* own, const A* other);

@@ -9,6 +9,7 @@
 #include "loss_kernels.inl"
 #include "loss_columns.inl"
 #include "bce_kernels.inl"
+#include "mix_bytes.inl"
 #include "mix_kernels.inl"
 // clang-format on
 

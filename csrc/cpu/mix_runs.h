@@ -67,8 +67,11 @@ void mix_pair(T* a, T* b, const Row& row_a, const Row& row_b, Cut cut, int64_t n
       using A = acc_t<T>;
       const auto pair = mix_kernels<T>().blend_pair;
       const A w[] = {A(row_a.own), A(row_a.other), A(row_b.own), A(row_b.other)};
-      if (cut.lo > 0) pair(a, b, cut.lo, w[0], w[1], w[2], w[3]);
-      if (cut.hi < n) pair(a + cut.hi, b + cut.hi, n - cut.hi, w[0], w[1], w[2], w[3]);
+      const auto blend = [&](T* x, T* y, int64_t length) {
+        if (length > 0) pair(x, y, x, y, length, w[0], w[1], w[2], w[3]);
+      };
+      blend(a, b, cut.lo);
+      blend(a + cut.hi, b + cut.hi, n - cut.hi);
     }
   }
   if (cut.hi > cut.lo) swap_run(a + cut.lo, b + cut.lo, cut.hi - cut.lo);
