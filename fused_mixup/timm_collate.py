@@ -49,9 +49,11 @@ class FastCollateMixup(Mixup):
 
     Notes:
         Images, targets and the state of NumPy's global generator afterwards are equal to timm's,
-        bit for bit. In a worker the batch is made in shared memory, from where it reaches the
-        training process without another copy. Memory of a batch that nobody holds any more is
-        filled again (as that of :func:`fused_mixup.mix`; in a worker, eight batches). What differs:
+        bit for bit. In a worker they are made in shared memory, from where they reach the training
+        process without another copy. Memory of a batch that nobody holds any more is filled again
+        (as that of :func:`fused_mixup.mix`; in a worker, eight batches and their dense targets). The
+        process that started the worker keeps it mapped as long as the worker runs: sent once, it
+        has a name, which is all that is sent of the batches after. What differs:
 
         - A batch may be odd, as in :class:`Mixup`; not in mode "half". timm asserts.
         - CutMix does not write into the caller's samples. timm swaps boxes in them in pair mode and
@@ -121,7 +123,7 @@ class FastCollateMixup(Mixup):
         x = self._empty((count, *shape))
         ops.mix_samples(samples, None, plan.blend, plan.box, plan.rule, x)
         target = self._targets(labels, drawn, plan, torch.uint8)
-        return x, target if count == batch_size else _first(target, count)
+        return x, _to_send(target if count == batch_size else _first(target, count))
 
     def _draw(self, batch_size: int, size: Size) -> Drawn:
         if self.mode == "half":
@@ -159,3 +161,10 @@ def _first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:
         return target[:count].clone()
     names = ("labels", "partner_labels", "weight")
     return replace(target, **{name: getattr(target, name)[:count].clone() for name in names})
+
+
+def _to_send(target: Tensor | MixedTarget) -> Tensor | MixedTarget:
+    """The target in the memory that a worker's loader would copy it to."""
+    if get_worker_info() is None or not isinstance(target, Tensor):
+        return target
+    return shared_batch(target.shape, target.dtype).copy_(target)

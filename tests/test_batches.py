@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import multiprocessing
 import os
 import pickle
 from multiprocessing.reduction import ForkingPickler
@@ -22,8 +23,14 @@ SIZE = torch.Size((2, 3))
 @pytest.fixture(autouse=True)
 def _nothing_kept():
     batches._shared.clear()
+    batches._forgotten.clear()
     yield
     batches._shared.clear()
+    batches._forgotten.clear()
+
+
+def kept():
+    return batches._shared[torch.uint8]
 
 
 class Collate:
@@ -45,7 +52,7 @@ class Collate:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.UntypedStorage, "_new_shared", counted)
             x, _ = self.collate(batch)
-        return self.send(self, x), self.made, len(batches._shared)
+        return self.send(self, x), self.made, len(kept())
 
 
 def running(send, count=120):
@@ -83,10 +90,10 @@ def test_a_worker_uses_the_memory_of_batches_again():
     loader = running(alone)
     made = [count for _, count, _ in loader][-1]
     assert made <= batches._KEPT  # for 60 batches, some 4 of them on their way at once
-    kept = list(loader)
-    assert kept[-1][1] - made >= 60 - batches._KEPT
-    assert max(known for *_, known in kept) == batches._KEPT
-    assert all(bool((x == 1 + i).all()) for i, (x, *_) in enumerate(kept))
+    held = list(loader)
+    assert held[-1][1] - made >= 60 - batches._KEPT
+    assert max(count for *_, count in held) == batches._KEPT
+    assert all(bool((x == 1 + i).all()) for i, (x, *_) in enumerate(held))
 
 
 BESIDE = [with_a_view, after_a_view, with_a_shape_of_its_own]
@@ -108,7 +115,7 @@ def sent(x):
 
 def test_memory_is_free_when_receiver_and_worker_have_let_go():
     x = batches.shared_batch(SIZE).fill_(5)
-    (memory,) = batches._shared
+    (memory,) = kept()
     there = sent(x)
     assert type(there) is torch.Tensor and torch.equal(there, x)
     assert np.shares_memory(x.numpy(), memory.values)
@@ -131,7 +138,7 @@ def test_memory_is_free_when_receiver_and_worker_have_let_go():
 
 def test_a_batch_sent_again_is_a_copy():
     x = batches.shared_batch(SIZE).fill_(5)
-    (memory,) = batches._shared
+    (memory,) = kept()
     first, second = sent(x), sent(x)
     del first, x
     gc.collect()
@@ -157,6 +164,112 @@ def test_a_batch_that_was_changed_arrives_as_it_is(change):
     assert torch.equal(there, x) and there.dtype == x.dtype and there.stride() == x.stride()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.bool], ids=str)
+def test_tensors_of_other_dtypes(dtype):
+    x = batches.shared_batch(SIZE, dtype)
+    x.copy_(torch.arange(6).view(SIZE) % 2)
+    there = sent(x)
+    assert there.dtype == dtype and torch.equal(there, x)
+    (memory,) = batches._shared[dtype]
+    del x, there
+    assert memory.is_free()
+
+
+# ------------------------------------------------------------------ known memory
+
+
+class CountedSends:
+    """Batches; beside each how many of those before it were sent with their memory."""
+
+    def __init__(self, **options):
+        self.collate = FastCollateMixup(num_classes=30, **options)
+        self.with_memory = None
+
+    def __call__(self, batch):
+        if self.with_memory is None:
+            self.with_memory = 0
+            real = batches._Shared.sent
+
+            def counted(memory):
+                message = real(memory)
+                self.with_memory += message[1] is not None
+                return message
+
+            batches._Shared.sent = counted
+        return *self.collate(batch), self.with_memory
+
+
+def known_of(loader, **options):
+    data = [(np.full((3, 8, 8), i, np.uint8), i % 30) for i in range(120)]
+    return DataLoader(data, 2, num_workers=2, collate_fn=CountedSends(**options), **loader)
+
+
+START = [name for name in ("fork", "spawn") if name in multiprocessing.get_all_start_methods()]
+
+
+@pytest.mark.parametrize("start", START)
+def test_memory_is_sent_once_and_then_by_its_name(start):
+    loader = known_of({"persistent_workers": True, "multiprocessing_context": start}, prob=0.0)
+    with_memory = 0
+    for _ in range(3):
+        for i, (x, target, count) in enumerate(loader):
+            for k in range(2):
+                assert (x[k] == 2 * i + k).all() and target[k].argmax() == (2 * i + k) % 30
+            with_memory = max(count, with_memory)
+    # A worker has sent 90 batches and as many targets.
+    assert 0 < with_memory <= 2 * batches._KEPT
+    workers = {worker.pid for worker in loader._iterator._workers}
+    assert {name.pid for name in batches._known} == workers
+    assert len(batches._known) <= 2 * 2 * batches._KEPT
+    del x, target, loader
+    gc.collect()
+    assert not batches._known
+
+
+def test_memory_of_workers_that_have_ended_is_forgotten():
+    loader = known_of({}, prob=0.0)
+    for _ in range(2):
+        for i, (x, *_) in enumerate(loader):
+            assert (x[0] == 2 * i).all()
+        gc.collect()
+        assert not batches._known
+    assert (x[1] == 119).all()  # what is still held lives on
+
+
+def test_memory_that_a_worker_lets_go_is_forgotten():
+    loader = known_of({"persistent_workers": True}, prob=0.0)
+    held = list(loader)  # more than the workers keep
+    assert len(batches._known) <= 2 * 2 * (batches._KEPT + 1)
+    assert all((x[0] == 2 * i).all() for i, (x, *_) in enumerate(held))
+    assert len({x.data_ptr() for x, *_ in held}) == len(held)
+
+
+def test_known_memory_comes_to_no_other_process():
+    x = batches.shared_batch(SIZE)
+    (memory,) = kept()
+    memory.values[batches._KNOWN] = 1  # by the process that started this one
+    with pytest.raises(RuntimeError, match=r"batch: .* batch\.clone\(\)"):
+        sent(x)
+
+
+def test_memory_of_this_process_is_not_kept_known():
+    there = sent(batches.shared_batch(SIZE))
+    (memory,) = kept()
+    assert not batches._known and not memory.values[batches._KNOWN]
+    del there
+
+
+def test_a_fork_knows_no_memory_of_workers():
+    loader = known_of({"persistent_workers": True}, prob=0.0)
+    batch = next(iter(loader))
+    assert batches._known
+    child = os.fork()
+    if child == 0:
+        os._exit(len(batches._known) + len(batches._forgotten))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert batches._known and (batch[0][1] == 1).all()
+
+
 def test_in_the_worker_a_batch_is_a_tensor_as_any():
     x = batches.shared_batch(SIZE).fill_(5)
     assert type(x) is torch.Tensor
@@ -167,16 +280,16 @@ def test_in_the_worker_a_batch_is_a_tensor_as_any():
 
 
 def test_a_fork_keeps_the_batches_that_it_sees():
-    there, (memory,) = sent(batches.shared_batch(SIZE)), batches._shared
+    there, (memory,) = sent(batches.shared_batch(SIZE)), kept()
     child = os.fork()
     if child == 0:
         del there
         gc.collect()
-        os._exit(int(memory.values[-1]) + 2 * len(batches._shared))
+        os._exit(int(memory.values[-1]) + 2 * len(kept()))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1  # not given back in the child,
     del there
     assert memory.values[-1] == 1  # nor in the parent; and the worker looks for other memory
-    assert not batches._shared
-    there, (memory,) = sent(batches.shared_batch(SIZE)), batches._shared
+    assert not kept()
+    there, (memory,) = sent(batches.shared_batch(SIZE)), kept()
     del there
     assert memory.is_free()

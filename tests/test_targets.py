@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from cases import FLOATS, pairings
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
+from fused_mixup.plan_checks import is_host_row
 
 
 def eager(labels, plan, num_classes, smoothing):
@@ -86,6 +89,21 @@ def test_target_moves_and_pickles():
     assert torch.equal(same.dense(), target.dense())
     assert target.to("meta").labels.device.type == "meta"
     assert target.to("meta").label_smoothing == 0.1
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_pickles_small_labels_as_numbers(large):
+    labels = torch.arange(4 * 3000 if large else 4).view(4, -1) % 5
+    target = MixedTarget.from_labels(labels, MixPlan.uniform(4, "flip", 0.3), 5, 0.1, 7)
+    same = pickle.loads(ForkingPickler.dumps(target))  # as from a data loader's worker
+    assert torch.equal(same.dense(), target.dense()) and repr(same) == repr(target)
+    assert is_host_row(same.weight) and same.labels_in_range
+    assert target.labels.is_shared() == large and not target.weight.is_shared()
+    if not large:  # memory of its own, and writable
+        same.labels.fill_(1)
+        assert not (target.labels == 1).all()
+    again = copy.deepcopy(target)
+    assert torch.equal(again.weight, target.weight) and again.labels is not target.labels
 
 
 def test_passes_through_the_pinning_of_a_loader(monkeypatch):
