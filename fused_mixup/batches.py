@@ -160,7 +160,7 @@ def _receive(
 
 def _know(name: _Name, values: np.ndarray) -> None:
     """Keep memory of a worker mapped for as long as there is the worker's process."""
-    if all(name.pid != known.pid for known in _known):
+    if name.pid not in {known.pid for known in list(_known)}:
         process = next((p for p in multiprocessing.active_children() if p.pid == name.pid), None)
         if process is None:
             return
@@ -170,8 +170,9 @@ def _know(name: _Name, values: np.ndarray) -> None:
 
 
 def _forget_worker(pid: int) -> None:
-    for name in [name for name in _known if name.pid == pid]:
-        del _known[name]
+    for name in list(_known):
+        if name.pid == pid:
+            _known.pop(name, None)
 
 
 def _release(values: np.ndarray, forks: int) -> None:

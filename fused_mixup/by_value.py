@@ -1,13 +1,14 @@
-"""Small tensors by value, in what is pickled.
+"""Small tensors by value, in what is sent to another process.
 
 A data loader's worker sends each tensor in shared memory of its own, and both processes talk to
-each other before one is there: for small ones that takes a hundred times as long as sending the
+each other before it is there: for a small one that takes a hundred times as long as sending the
 numbers.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,26 +16,36 @@ from torch import Tensor
 
 _MOST = 16384  # bytes
 
+C = TypeVar("C", bound=type)
 
-class _Packed(NamedTuple):
+
+def sent_by_value(cls: C) -> C:
+    """Have instances of ``cls`` sent with their small tensors on the CPU as numbers."""
+    ForkingPickler.register(cls, _reduced)
+    return cls
+
+
+class _Numbers(NamedTuple):
     rows: np.ndarray
     shape: tuple[int, ...]  # to which one row is expanded
 
 
-def packed(value: Any) -> Any:
-    """A small tensor on the CPU as its numbers; anything else as it is."""
-    if type(value) is not Tensor or not value.is_cpu or value.layout != torch.strided:
-        return value
-    if value.ndim == 0 or value.requires_grad:
+def _reduced(instance: Any) -> tuple:
+    state = {name: _numbers_of(value) for name, value in instance.__dict__.items()}
+    return _rebuilt, (type(instance), state)
+
+
+def _rebuilt(cls: type, state: dict[str, Any]) -> Any:
+    instance: Any = object.__new__(cls)
+    for name, value in state.items():
+        if isinstance(value, _Numbers):
+            value = torch.from_numpy(value.rows).expand(value.shape)
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def _numbers_of(value: Any) -> Any:
+    if type(value) is not Tensor or not value.is_cpu or value.ndim == 0:
         return value
     rows = value[:1] if value.stride(0) == 0 else value
-    if rows.nbytes > _MOST:
-        return value
-    return _Packed(rows.numpy(), tuple(value.shape))
-
-
-def unpacked(value: Any) -> Any:
-    """What :func:`packed` was given."""
-    if not isinstance(value, _Packed):
-        return value
-    return torch.from_numpy(value.rows).expand(value.shape)
+    return value if rows.nbytes > _MOST else _Numbers(rows.numpy(), tuple(value.shape))

@@ -10,7 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from .by_value import packed, unpacked
+from .by_value import sent_by_value
 from .eager import is_plain
 from .plan import MixPlan
 from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row
@@ -102,6 +102,7 @@ def heads(name: str, values: Any, like_name: str = "", like: Any = None) -> dict
     return found
 
 
+@sent_by_value
 @dataclass(frozen=True, eq=False)
 class MixedTarget:
     """The labels of a mixed batch: two class indices and two weights per sample.
@@ -169,13 +170,6 @@ class MixedTarget:
         partner = check_labels(self.partner_labels, self.num_classes, self.ignore_index)
         object.__setattr__(self, "labels_in_range", own and partner)
         self._check_weight()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: packed(value) for name, value in self.__dict__.items()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            object.__setattr__(self, name, unpacked(value))
 
     def _check_weight(self) -> None:
         if self.weight.requires_grad:

@@ -51,9 +51,9 @@ class FastCollateMixup(Mixup):
         Images, targets and the state of NumPy's global generator afterwards are equal to timm's,
         bit for bit. In a worker they are made in shared memory, from where they reach the training
         process without another copy. Memory of a batch that nobody holds any more is filled again
-        (as that of :func:`fused_mixup.mix`; in a worker, eight batches and their dense targets). The
-        process that started the worker keeps it mapped as long as the worker runs: sent once, it
-        has a name, which is all that is sent of the batches after. What differs:
+        (as that of :func:`fused_mixup.mix`; in a worker, eight batches and their dense targets).
+        The process that started the worker keeps it mapped as long as the worker runs: sent once,
+        it has a name, which is all that is sent of the batches after. What differs:
 
         - A batch may be odd, as in :class:`Mixup`; not in mode "half". timm asserts.
         - CutMix does not write into the caller's samples. timm swaps boxes in them in pair mode and

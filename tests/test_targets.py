@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 from multiprocessing.reduction import ForkingPickler
 
@@ -92,7 +91,7 @@ def test_target_moves_and_pickles():
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_pickles_small_labels_as_numbers(large):
+def test_small_labels_are_sent_as_numbers(large):
     labels = torch.arange(4 * 3000 if large else 4).view(4, -1) % 5
     target = MixedTarget.from_labels(labels, MixPlan.uniform(4, "flip", 0.3), 5, 0.1, 7)
     same = pickle.loads(ForkingPickler.dumps(target))  # as from a data loader's worker
@@ -102,8 +101,6 @@ def test_pickles_small_labels_as_numbers(large):
     if not large:  # memory of its own, and writable
         same.labels.fill_(1)
         assert not (target.labels == 1).all()
-    again = copy.deepcopy(target)
-    assert torch.equal(again.weight, target.weight) and again.labels is not target.labels
 
 
 def test_passes_through_the_pinning_of_a_loader(monkeypatch):
