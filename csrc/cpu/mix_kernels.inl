@@ -72,11 +72,15 @@ void blend_pair(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, acc_t<T> 
     store(dst_b + i, y * b0 + x * b1);
     store(dst_b + i + kStep, v * b0 + u * b1);
   }
-  for (; i < n; i += kStep) {
-    const int64_t part = n - i < kStep ? n - i : kStep;
-    const VecOf<A> x = load_part<A>(a + i, part), y = load_part<A>(b + i, part);
-    store_part<A>(dst_a + i, x * a0 + y * a1, part);
-    store_part<A>(dst_b + i, y * b0 + x * b1, part);
+  for (; i + kStep <= n; i += kStep) {
+    const VecOf<A> x = load(a + i), y = load(b + i);
+    store(dst_a + i, x * a0 + y * a1);
+    store(dst_b + i, y * b0 + x * b1);
+  }
+  if (i < n) {
+    const VecOf<A> x = load_part<A>(a + i, n - i), y = load_part<A>(b + i, n - i);
+    store_part<A>(dst_a + i, x * a0 + y * a1, n - i);
+    store_part<A>(dst_b + i, y * b0 + x * b1, n - i);
   }
 }
 
