@@ -5,19 +5,21 @@ it takes to mix a batch; and to hand it over, two processes have to talk to each
 again. So the worker keeps the memory of the batches that it has sent, and the process that started
 it keeps it mapped: once sent, it is known there, and its name alone is sent from then on.
 
-The worker marks each tensor that it sends, the process that receives it clears the mark when it has
-let go. Memory is filled again when no mark is left and no tensor of the worker lies on it; where
-somebody might still look at it unseen (a fork), it never is.
+The worker marks memory as held when it sends a tensor on it, the process that receives it clears
+the mark when it has let go. Memory is filled again when it is not held and no tensor of the worker
+lies on it; where somebody might still look at it unseen (a fork), it never is.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import secrets
 import weakref
 from collections import defaultdict, deque
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import Finalize
 from typing import NamedTuple
 
 import numpy as np
@@ -35,22 +37,24 @@ _KEPT = 8
 
 
 class _Name(NamedTuple):
-    """Of memory that was made in the process ``pid``."""
+    """Of a worker's memory."""
 
     pid: int
-    number: bytes
+    worker: bytes  # random, as another process may come to have the same pid
+    number: int
 
 
 # ------------------------------------------------------------------ the worker
 
 
 class _Shared:
-    """Shared memory of a worker. Its last bytes are marks."""
+    """Shared memory of a worker, the tensor on it, and behind that the marks _HELD and _KNOWN."""
 
     def __init__(self, size: int) -> None:
         self.storage = torch.UntypedStorage._new_shared(size + _TAIL, device="cpu")
         self.values = _bytes(self.storage)
-        self.name = _Name(os.getpid(), secrets.token_bytes(16))
+        self.name = _Name(os.getpid(), _worker, next(_numbers))
+        self.was_sent = self.was_let_go = False
 
     def lend(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         # To PyTorch a batch is private memory: whatever is not sent by `_reduce` (views of it, the
@@ -66,21 +70,32 @@ class _Shared:
 
     def is_as_lent(self, t: Tensor) -> bool:
         same = (t.shape, t.dtype) == (self.shape, self.dtype) and t.is_contiguous()
-        return same and self.lent() is not None
+        return same and not t.requires_grad and self.lent() is not None
 
     def sent(self) -> tuple:
         """What `_receive` needs."""
         del _lent[self.values.ctypes.data]
         self.values[_HELD] = 1
+        self.was_sent = True
         storage = None if self.values[_KNOWN] else self.storage
         forgotten = [_forgotten.popleft() for _ in range(len(_forgotten))]
+        if self.was_let_go:  # by another thread, maybe before it knew that this is sent
+            forgotten.append(self.name.number)
         return self.name, storage, tuple(self.shape), self.dtype, forgotten
 
+    def let_go(self) -> None:
+        self.was_let_go = True
+        if self.was_sent:
+            _forgotten.append(self.name.number)
 
+
+_worker = secrets.token_bytes(16)
+_numbers = itertools.count()
 # Those that may be used again, the oldest first.
 _shared: defaultdict[torch.dtype, deque[_Shared]] = defaultdict(deque)
 _lent: weakref.WeakValueDictionary[int, _Shared] = weakref.WeakValueDictionary()  # by address
-_forgotten: deque[_Name] = deque()  # what the receiver knows and need not any more
+_forgotten: deque[int] = deque()  # numbers of what was sent and is not any more: still to be told
+_cleared_at_exit = False
 
 
 def shared_batch(shape: torch.Size, dtype: torch.dtype = torch.uint8) -> Tensor:
@@ -88,6 +103,7 @@ def shared_batch(shape: torch.Size, dtype: torch.dtype = torch.uint8) -> Tensor:
     size, kept = shape.numel() * dtype.itemsize, _shared[dtype]
     memory = _take(kept, size)
     if memory is None:
+        _clear_at_exit()
         memory = _Shared(size)
         ForkingPickler.register(Tensor, _reduce)
     batch = memory.lend(shape, dtype)
@@ -112,11 +128,17 @@ def _take(kept: deque[_Shared], size: int) -> _Shared | None:
 def _let_go(kept: deque[_Shared], most: int) -> None:
     while len(kept) > most:
         try:
-            memory = kept.popleft()
+            kept.popleft().let_go()
         except IndexError:  # as above
             break
-        if memory.values[_KNOWN]:
-            _forgotten.append(memory.name)
+
+
+def _clear_at_exit() -> None:
+    """Memory that has a name in the file system stays there until it is let go by its maker."""
+    global _cleared_at_exit
+    if not _cleared_at_exit:
+        _cleared_at_exit = True
+        Finalize(None, _shared.clear, exitpriority=-10)  # when what is on its way has been sent
 
 
 def _reduce(t: Tensor) -> tuple:
@@ -130,7 +152,8 @@ def _reduce(t: Tensor) -> tuple:
 
 # ------------------------------------------------------------------ the process that receives
 
-_known: dict[_Name, np.ndarray] = {}  # memory of workers that this process has started
+# Memory of workers that this process has started: by worker, and by number.
+_known: dict[bytes, dict[int, np.ndarray]] = {}
 _forks = 0
 
 
@@ -139,12 +162,10 @@ def _receive(
     storage: torch.UntypedStorage | None,
     shape: tuple[int, ...],
     dtype: torch.dtype,
-    forgotten: list[_Name],
+    forgotten: list[int],
 ) -> Tensor:
     """The batch, on memory that is marked free when no tensor uses it any more."""
-    for old in forgotten:
-        _known.pop(old, None)
-    values = _known.get(name)
+    values = _known.get(name.worker, {}).get(name.number)
     if values is None:
         if storage is None:
             raise RuntimeError(
@@ -153,26 +174,24 @@ def _receive(
             )
         values = _bytes(storage)
         _know(name, values)
+    for number in forgotten:
+        _known.get(name.worker, {}).pop(number, None)
     batch = values[:-_TAIL]
     weakref.finalize(batch, _release, values, _forks).atexit = False
     return _tensor(batch, shape, dtype)  # keeps `batch` alive as long as its own memory is in use
 
 
 def _know(name: _Name, values: np.ndarray) -> None:
-    """Keep memory of a worker mapped for as long as there is the worker's process."""
-    if name.pid not in {known.pid for known in list(_known)}:
+    """Keep memory of a worker mapped for as long as there is the object of its process."""
+    memories = _known.get(name.worker)
+    if memories is None:
         process = next((p for p in multiprocessing.active_children() if p.pid == name.pid), None)
         if process is None:
             return
-        weakref.finalize(process, _forget_worker, name.pid).atexit = False
-    _known[name] = values
+        memories = _known[name.worker] = {}
+        weakref.finalize(process, _known.pop, name.worker, None).atexit = False
+    memories[name.number] = values
     values[_KNOWN] = 1
-
-
-def _forget_worker(pid: int) -> None:
-    for name in list(_known):
-        if name.pid == pid:
-            _known.pop(name, None)
 
 
 def _release(values: np.ndarray, forks: int) -> None:
@@ -200,7 +219,9 @@ def _forget() -> None:
 
 
 def _forget_in_child() -> None:
+    global _worker, _cleared_at_exit
     _forget()
+    _worker, _cleared_at_exit = secrets.token_bytes(16), False
     _forgotten.clear()
     _known.clear()
 

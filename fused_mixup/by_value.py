@@ -47,5 +47,7 @@ def _rebuilt(cls: type, state: dict[str, Any]) -> Any:
 def _numbers_of(value: Any) -> Any:
     if type(value) is not Tensor or not value.is_cpu or value.ndim == 0:
         return value
+    if value.requires_grad or value.is_shared():  # who shares memory means to
+        return value
     rows = value[:1] if value.stride(0) == 0 else value
     return value if rows.nbytes > _MOST else _Numbers(rows.numpy(), tuple(value.shape))

@@ -103,6 +103,22 @@ def test_small_labels_are_sent_as_numbers(large):
         assert not (target.labels == 1).all()
 
 
+def test_labels_that_are_shared_stay_so():
+    labels = torch.arange(4).share_memory_()
+    target = MixedTarget.from_labels(labels, MixPlan.uniform(4, "flip", 0.3), 5)
+    same = pickle.loads(ForkingPickler.dumps(target))
+    labels[0] = 3
+    assert same.labels[0] == 3
+
+
+def test_saved_targets_load_where_they_are_wanted(tmp_path):
+    target = MixedTarget.from_labels(torch.arange(4), MixPlan.uniform(4, "flip", 0.3), 5)
+    torch.save(target, tmp_path / "target.pt")
+    with torch.serialization.safe_globals([MixedTarget]):
+        same = torch.load(tmp_path / "target.pt", map_location="meta", weights_only=True)
+    assert same.labels.device.type == "meta" and same.num_classes == 5
+
+
 def test_passes_through_the_pinning_of_a_loader(monkeypatch):
     from torch.utils.data._utils.pin_memory import pin_memory
 

@@ -16,6 +16,7 @@ namespace fused_mixup {
 template <typename T>
 struct InPlace {
   static constexpr int64_t kTile = kTileBytes / sizeof(T);
+  static constexpr int kAhead = 8;  // runs, of a box
 
   T* x;
   int64_t batch_stride;
@@ -40,6 +41,7 @@ struct InPlace {
       for (; !boxes && next < n && runs[next].dst == run.dst + run.length; ++next) {
         run.length += runs[next].length;
       }
+      if (boxes && step.kind != Step::kPair && r + kAhead < n) fetch_box(row, runs[r + kAhead]);
       adjacent(step, ahead, run, keep);
     }
   }
@@ -84,6 +86,14 @@ struct InPlace {
         mix_kernels<T>().blend_chain(row, runs[r].length, own, other);
       }
     }
+  }
+
+  // The lines of a box lie apart, and the processor does not foresee the next. (Those of a pair
+  // come from two rows at once, which keeps memory busy without.)
+  void fetch_box(const Row& row, const Run& run) const {
+    const Cut cut = tiles.cut(run, row.box);
+    const T* line = x + row.partner * batch_stride + run.dst;
+    for (int64_t i = cut.lo; i < cut.hi; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(line + i);
   }
 
   void adjacent(const Step& step, int64_t ahead, const Run& run, T* keep) {
