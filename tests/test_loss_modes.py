@@ -295,18 +295,26 @@ def test_autocast_and_grad_scaler(mode):
 
 def test_distributed_training(tmp_path):
     """In a wrapped model each mode's gradients are averaged over processes (here one)."""
-    from torch.nn.parallel import DistributedDataParallel
-
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    # Held until the model is gone: who lets go of the group last waits for its thread, which may
+    # want the interpreter's lock. This reference gives that away meanwhile, the model's does not.
+    group = torch.distributed.group.WORLD
     try:
-        layer, x = model()
-        (_, target), *_ = loss_targets(6, 11)
-        expected = gradients(layer, x, fm.soft_target_cross_entropy, target)
-        wrapped = DistributedDataParallel(layer)
-        for mode in ({}, {"grad_in_forward": True}, {"inplace_backward": True}):
-            layer.zero_grad()
-            fm.soft_target_cross_entropy(wrapped(x), target, **mode).backward()
-            torch.testing.assert_close(layer.weight.grad, expected[1])
+        distributed_steps()
     finally:
         torch.distributed.destroy_process_group()
+    del group
+
+
+def distributed_steps():
+    from torch.nn.parallel import DistributedDataParallel
+
+    layer, x = model()
+    (_, target), *_ = loss_targets(6, 11)
+    expected = gradients(layer, x, fm.soft_target_cross_entropy, target)
+    wrapped = DistributedDataParallel(layer)
+    for mode in ({}, {"grad_in_forward": True}, {"inplace_backward": True}):
+        layer.zero_grad()
+        fm.soft_target_cross_entropy(wrapped(x), target, **mode).backward()
+        torch.testing.assert_close(layer.weight.grad, expected[1])
