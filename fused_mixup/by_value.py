@@ -10,7 +10,6 @@ from __future__ import annotations
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +25,10 @@ def sent_by_value(cls: C) -> C:
 
 
 class _Numbers(NamedTuple):
-    rows: np.ndarray
-    shape: tuple[int, ...]  # to which one row is expanded
+    values: list  # of the rows, flat; no array, as NumPy may be missing
+    dtype: torch.dtype
+    rows: tuple[int, ...]  # the shape of what is sent
+    shape: tuple[int, ...]  # to which that is expanded
 
 
 def _reduced(instance: Any) -> tuple:
@@ -39,7 +40,8 @@ def _rebuilt(cls: type, state: dict[str, Any]) -> Any:
     instance: Any = object.__new__(cls)
     for name, value in state.items():
         if isinstance(value, _Numbers):
-            value = torch.from_numpy(value.rows).expand(value.shape)
+            rows = torch.tensor(value.values, dtype=value.dtype, device="cpu").view(value.rows)
+            value = rows.expand(value.shape)
         object.__setattr__(instance, name, value)
     return instance
 
@@ -50,4 +52,6 @@ def _numbers_of(value: Any) -> Any:
     if value.requires_grad or value.is_shared():  # who shares memory means to
         return value
     rows = value[:1] if value.stride(0) == 0 else value
-    return value if rows.nbytes > _MOST else _Numbers(rows.numpy(), tuple(value.shape))
+    if rows.nbytes > _MOST:
+        return value
+    return _Numbers(rows.flatten().tolist(), rows.dtype, tuple(rows.shape), tuple(value.shape))

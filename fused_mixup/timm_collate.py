@@ -49,11 +49,10 @@ class FastCollateMixup(Mixup):
 
     Notes:
         Images, targets and the state of NumPy's global generator afterwards are equal to timm's,
-        bit for bit. In a worker they are made in shared memory, from where they reach the training
-        process without another copy. Memory of a batch that nobody holds any more is filled again
-        (as that of :func:`fused_mixup.mix`; in a worker, eight batches and their dense targets).
-        The process that started the worker keeps it mapped as long as the worker runs: sent once,
-        it has a name, which is all that is sent of the batches after. What differs:
+        bit for bit. Memory of a batch that nobody holds any more is filled again (as that of
+        :func:`fused_mixup.mix`). In a worker that is shared memory, of eight batches and of their
+        dense targets: the process that started the worker keeps it mapped while the worker runs,
+        and of what lies in memory that it has seen only a name is sent. What differs:
 
         - A batch may be odd, as in :class:`Mixup`; not in mode "half". timm asserts.
         - CutMix does not write into the caller's samples. timm swaps boxes in them in pair mode and

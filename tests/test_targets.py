@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
@@ -101,6 +103,35 @@ def test_small_labels_are_sent_as_numbers(large):
     if not large:  # memory of its own, and writable
         same.labels.fill_(1)
         assert not (target.labels == 1).all()
+
+
+WITHOUT_NUMPY = """
+import pickle, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "numpy":
+            raise ModuleNotFoundError(name, name="numpy")
+
+sys.meta_path.insert(0, Missing())
+from multiprocessing.reduction import ForkingPickler
+import torch
+import fused_mixup as fm
+
+plan = fm.MixPlan.uniform(4, "flip", 0.3)
+x = fm.mix(torch.rand(4, 3, 8, 8), plan)
+target = fm.MixedTarget.from_labels(torch.arange(4), plan, 5)
+same = pickle.loads(ForkingPickler.dumps(target))
+logits = torch.randn(4, 5)
+losses = [fm.soft_target_cross_entropy(logits, t) for t in (target, same)]
+assert torch.equal(*losses) and "numpy" not in sys.modules
+"""
+
+
+def test_the_package_works_without_numpy():
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_NUMPY]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_labels_that_are_shared_stay_so():

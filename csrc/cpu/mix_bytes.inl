@@ -36,7 +36,7 @@ inline __m256i blended(const BiasedBytes& u, const ByteWeight& a, const BiasedBy
 }
 
 inline __m256i load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
-inline void store_words(uint8_t* p, const __m256i* words) {
+inline void store_packed(uint8_t* p, const __m256i* words) {
   _mm256_storeu_si256((__m256i*)p, _mm256_packus_epi16(words[0], words[1]));
 }
 
@@ -53,7 +53,7 @@ inline int64_t blend_bytes(uint8_t* dst, const uint8_t* a, const uint8_t* b, con
     for (int half = 0; half < 2; ++half) {
       words[half] = blended({bytes_a, half}, own, {bytes_b, half}, other);
     }
-    store_words(dst + i, words);
+    store_packed(dst + i, words);
   }
   return i;
 }
@@ -78,8 +78,8 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
       words_a[half] = blended(u, own_a, v, other_a);
       words_b[half] = blended(v, own_b, u, other_b);
     }
-    store_words(dst_a + i, words_a);
-    store_words(dst_b + i, words_b);
+    store_packed(dst_a + i, words_a);
+    store_packed(dst_b + i, words_b);
   }
   return i;
 }
