@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import ops
 from .draw_checks import (
     CUTMIX_ALPHA,
     DRAWN_PAIRINGS,
@@ -29,6 +28,7 @@ from .draw_checks import (
     check_sizes,
     check_state,
 )
+from .draw_replay import draw
 from .plan import MixPlan
 from .plan_checks import PAIRINGS, ROLL, TENSOR, Facts, integer
 from .reference_draw import PAIR, STATE_VERSION
@@ -238,7 +238,7 @@ def draw_plan(
         on_host = settings.device.type == "cpu" and not torch.compiler.is_compiling()
         if on_host and not spatial:
             check_box_sizes(spatial, settings.tolist()[CUTMIX_ALPHA])
-    tensors = ops.draw_plan(
+    tensors = draw(
         state, settings, labels, given, batch_size, spatial, shared, rule, correct_lam, symmetric
     )
     facts = Facts(is_permutation=permutes, blends=only_blends, box_stop=spatial)
