@@ -76,7 +76,7 @@ def is_plain() -> bool:
 
 
 def is_exporting() -> bool:
-    """torch.compiler.is_exporting, which PyTorch 2.10 and 2.11 trace as True in any compiled step."""
+    """torch.compiler.is_exporting, which is True in any step that PyTorch < 2.13 compiles."""
     return getattr(torch.compiler, "_is_exporting_flag", False)
 
 
@@ -142,7 +142,7 @@ _may_push = _private("_C._autograd._saved_tensors_hooks_is_enabled")
 
 
 def checkpoint_regions() -> list[tuple[Any, Any]]:
-    """The regions of torch.utils.checkpoint around this call, innermost first (use_reentrant=False).
+    """The regions of torch.utils.checkpoint (not reentrant) around this call, innermost first.
 
     Each is what PyTorch keeps of it from its forward on, and None, or in a recompute an object that
     this recompute alone has.
