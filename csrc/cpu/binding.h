@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <array>
 #include <optional>
@@ -14,6 +15,13 @@
 #endif
 
 #include "../common/layout.h"
+
+// The newer macro hands on PyTorch's message; the headers of 2.10 and 2.11 do not have it.
+#ifdef STABLE_TORCH_ERROR_CODE_CHECK
+#define FUSED_MIXUP_CHECK_CALL STABLE_TORCH_ERROR_CODE_CHECK
+#else
+#define FUSED_MIXUP_CHECK_CALL TORCH_ERROR_CODE_CHECK
+#endif
 
 namespace fused_mixup {
 
@@ -55,9 +63,9 @@ inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype) {
     stride *= sizes[d] > 1 ? sizes[d] : 1;
   }
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
-                                                         strides.data(), code,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  FUSED_MIXUP_CHECK_CALL(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
+                                                  strides.data(), code,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
 
@@ -78,7 +86,7 @@ inline Tensor new_result_like(const Tensor& t) {
   constexpr int64_t kLarge = int64_t{1} << 20;  // bytes: below, malloc does well
   if (t.numel() * int64_t(t.element_size()) < kLarge) return new_like(t);
   std::array<StableIValue, 1> stack = {torch::stable::detail::from(t)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  FUSED_MIXUP_CHECK_CALL(
       torch_call_dispatcher("fused_mixup::recycled_like", "", stack.data(), TORCH_ABI_VERSION));
   return on_large_pages(torch::stable::detail::to<Tensor>(stack[0]));
 }
