@@ -81,7 +81,7 @@ class MixPlan(Frozen):
     pairing: str
     _partner: Tensor | None  # None where pairing is a rule
     _seen: Facts
-    _versions: tuple[int, ...] | None
+    _versions: tuple[float, ...] | None
     _portable: bool
 
     def __init__(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .eager import is_plain
 from .plan_checks import (
     Facts,
     check_corners,
@@ -24,6 +23,7 @@ from .plan_checks import (
     is_permutation,
     kind,
 )
+from .tracing import is_plain
 
 if TYPE_CHECKING:
     from .plan import MixPlan
