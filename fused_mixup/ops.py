@@ -288,5 +288,5 @@ for _name, _backward, _setup in (
 
 
 def serving() -> ModuleType:
-    """Where ops are called: here, or in plain PyTorch for torch.func, which has no rules for ours."""
+    """Where ops are called: here, or in plain PyTorch for torch.func, which knows none of ours."""
     return reference if transforms_active() else sys.modules[__name__]
