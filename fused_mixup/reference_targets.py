@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .op_checks import check_label_pairs
-from .target import NO_IGNORE, partner_rows
+from .target_checks import NO_IGNORE, partner_rows
 
 
 def _arithmetic(dtype: torch.dtype) -> torch.dtype:
