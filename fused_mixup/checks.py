@@ -52,6 +52,18 @@ def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
         )
 
 
+def check_plain_tensor(name: str, x: Any) -> None:
+    """TypeError for a DTensor: a kernel would get the part of one process as if it were all."""
+    kind = type(x)
+    if kind is Tensor or kind is torch.nn.Parameter:
+        return
+    if hasattr(kind, "full_tensor") and hasattr(kind, "to_local"):
+        raise TypeError(
+            f"{name}: expected a plain tensor, got a {kind.__name__}, of which each process holds "
+            "a part; use .full_tensor(), or .to_local() where each process works on its own part"
+        )
+
+
 def check_memory(name: str, x: Tensor) -> None:
     if x.layout != torch.strided or x.is_nested:
         raise TypeError(f"{name}: expected a dense tensor, got {x.layout}; use .to_dense()")

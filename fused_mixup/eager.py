@@ -26,3 +26,31 @@ def is_plain() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
     )
+
+
+# ------------------------------------------------------------------ autograd and torch.func
+
+below_autograd = torch._C._AutoDispatchBelowAutograd
+backward_keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
+transforms_active = torch._C._are_functorch_transforms_active
+
+
+def in_forward_mode() -> bool:
+    """Whether a level of forward-mode differentiation is open (torch.func.jvp, forward_ad)."""
+    return getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
+
+
+_interpreters = getattr(getattr(torch._C, "_functorch", None), "get_interpreter_stack", None)
+
+
+def in_vmap() -> bool:
+    """Whether torch.func.vmap is at work at any level: there values of tensors cannot be read.
+
+    True in every transform where which ones they are cannot be known: compiled (Dynamo tells
+    whether there are any), and in a PyTorch without this list of them.
+    """
+    if not transforms_active():
+        return False
+    if _interpreters is None or torch.compiler.is_compiling():
+        return True
+    return any(level.key().name == "Vmap" for level in _interpreters() or ())

@@ -176,8 +176,9 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
 def _refuse_legacy(size_average: None, reduce: None) -> None:
     for name, value in (("size_average", size_average), ("reduce", reduce)):
         if value is not None:
+            got = type(value).__name__ if isinstance(value, Tensor) else repr(value)
             raise ValueError(
-                f"{name}: expected None, got {value!r}; PyTorch deprecates it: use reduction="
+                f"{name}: expected None, got {got}; PyTorch deprecates it: use reduction="
                 "'mean', 'sum' or 'none'"
             )
 
