@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import ops
-from .eager import in_vmap
 from .loss_autograd import call_op, refuse_create_graph, scaled
 from .reference import NONE
+from .tracing import in_vmap
 
 _REMEDY = "use F.linear and soft_target_cross_entropy"
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import ops
-from .eager import (
+from .tracing import (
     backward_keeps_graph,
     below_autograd,
     in_forward_mode,

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from . import ops
 from . import reference_losses as reference
-from .eager import in_vmap, transforms_active
 from .loss_autograd import (
     GradInForward,
     InPlace,
@@ -21,6 +20,7 @@ from .loss_autograd import (
     wants_grad,
 )
 from .reference_losses import MEAN, NONE
+from .tracing import in_vmap, transforms_active
 
 
 def _binary_setup(ctx, inputs, output):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from . import ops
 from . import reference_losses as reference
-from .eager import in_vmap, transforms_active
 from .loss_autograd import (
     GradInForward,
     InPlace,
@@ -22,6 +21,7 @@ from .loss_autograd import (
 )
 from .reference_losses import MEAN, NONE
 from .reference_targets import _term
+from .tracing import in_vmap, transforms_active
 
 
 def _cross_entropy_setup(ctx, inputs, output):

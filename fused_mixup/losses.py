@@ -24,12 +24,12 @@ from .checks_losses import (
     chosen_ignore_index,
     is_class_indices,
 )
-from .eager import in_vmap
 from .loss_binary import binary_cross_entropy
 from .loss_cross_entropy import cross_entropy
 from .metrics import accuracy_of_ranks, check_topk, dense_accuracy
 from .reference import MEAN, NONE, SUM, dense_target
 from .target import IGNORE_INDEX, NO_IGNORE, MixedTarget, check_label_smoothing, check_labels
+from .tracing import in_vmap
 
 # The weights of one label: the second term drops.
 _ONE_LABEL = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
