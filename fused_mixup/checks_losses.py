@@ -88,7 +88,7 @@ def check_mixed_target(logits: Tensor, target: MixedTarget, num_classes: int | N
 
 def check_own_ignore_index(target: MixedTarget, ignore_index: int) -> None:
     """IndexError for labels that are legal by the target's own ignore_index alone."""
-    if not in_vmap() and ignore_index != target.ignore_index:
+    if ignore_index != target.ignore_index:
         for labels in (target.labels, target.partner_labels):
             check_labels(labels, target.num_classes, ignore_index)
 
@@ -101,24 +101,21 @@ def is_class_indices(logits: Tensor, target: object, binary: bool = False) -> bo
     shape, rows = target.shape, row_shape(logits)
     if target.dtype == torch.int64 and shape == rows:
         return True
-    long = "" if target.dtype == torch.int64 else ".long()"
-    if shape == rows:
-        remedy = "use .long() for class indices"
-    elif shape == logits.shape and (binary or shape[1] > 1):
-        remedy = "use .float() for a number of each class"
-        if not binary:
-            remedy += ", or .argmax(1) for class indices"
-    elif shape == (*rows[:1], 1, *rows[1:]):
-        remedy = f"use .squeeze(1){long}"
-    else:
-        raise ValueError(
-            f"target: expected class indices of shape {list(rows)}, or floating soft labels "
-            f"{list(logits.shape)}, for logits {list(logits.shape)}, got {list(shape)}"
-        )
-    raise TypeError(
-        f"target: expected int64 class indices {list(rows)}, or floating soft labels "
-        f"{list(logits.shape)}, got {target.dtype} {list(shape)}; {remedy}"
+    expected = (
+        f"target: expected class indices of shape {list(rows)} (int64), or soft labels "
+        f"{list(logits.shape)} (floating), got {target.dtype} {list(shape)}"
     )
+    if target.is_complex():
+        raise TypeError(expected)
+    if shape == rows:
+        raise TypeError(f"{expected}; use .long() for class indices")
+    if shape == logits.shape and (binary or shape[1] > 1):
+        indices = "" if binary else ", or .argmax(1) for class indices"
+        raise TypeError(f"{expected}; use .float() for a number of each class{indices}")
+    if shape == (*rows[:1], 1, *rows[1:]):
+        long = "" if target.dtype == torch.int64 else ".long()"
+        raise ValueError(f"{expected}; use .squeeze(1){long}")
+    raise ValueError(expected)
 
 
 def check_class_indices(
@@ -126,8 +123,7 @@ def check_class_indices(
 ) -> None:
     if target.device != logits.device:
         raise ValueError(f"target: expected it on {logits.device} like logits, got {target.device}")
-    if not in_vmap():
-        check_labels(target, num_classes or logits.shape[1], ignore_index)
+    check_labels(target, num_classes or logits.shape[1], ignore_index)
 
 
 def check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
@@ -141,8 +137,9 @@ def check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
         if target.shape == row_shape(logits):
             one = logits.ndim > 1 and logits.shape[1] == 1
             remedy = "; use .unsqueeze(1)" if one else "; use .long() for class indices"
-        elif logits.ndim == 1 and target.shape == (*logits.shape, 1):
-            remedy = "; use .squeeze(1)"
+        elif target.shape == (*logits.shape[:1], 1, *logits.shape[2:]):
+            indices = "" if logits.ndim == 1 else ".long() for class indices"
+            remedy = f"; use .squeeze(1){indices}"
         raise ValueError(
             f"target: expected shape {list(logits.shape)} as logits, got {list(target.shape)}"
             f"{remedy}"

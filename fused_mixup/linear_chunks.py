@@ -18,7 +18,7 @@ from torch.autograd import Function
 from . import ops
 from .loss_autograd import call_op, refuse_create_graph, scaled
 from .reference import NONE
-from .tracing import in_vmap
+from .tracing import is_batch
 
 _REMEDY = "use F.linear and soft_target_cross_entropy"
 
@@ -165,7 +165,7 @@ class _Recomputed(Function):
         if grad_loss is None:
             return None, None, None, None
         refuse_create_graph("linear_soft_target_cross_entropy", _REMEDY)
-        if in_vmap():
+        if is_batch(grad_loss):
             raise NotImplementedError(
                 "linear_soft_target_cross_entropy: expected one upstream gradient, got a batch of "
                 f"them (is_grads_batched); {_REMEDY}"

@@ -11,8 +11,8 @@ from torch import Tensor
 from .checks import FLOATING, check_plain_tensor
 from .checks_losses import check_reduction
 from .linear_chunks import Chunks, in_chunks
+from .loss_arguments import as_promoted, cross_entropy_arguments, over
 from .loss_cross_entropy import cross_entropy
-from .losses import as_promoted, cross_entropy_arguments, over
 from .plan_checks import integer
 from .reference import MEAN, NONE, SUM
 from .target import IGNORE_INDEX, MixedTarget, flattened

@@ -25,6 +25,7 @@ from .tracing import (
     below_autograd,
     in_forward_mode,
     in_vmap,
+    is_batch,
     transforms_active,
 )
 
@@ -104,7 +105,7 @@ def refuse_create_graph(name: str, remedy: str) -> None:
 
 def scaled(grad: Tensor, factor: Tensor) -> Tensor:
     """grad · factor (a scalar, or one for each row or element), in place where it may be."""
-    keeps, batched = backward_keeps_graph(), in_vmap()
+    keeps, batched = backward_keeps_graph(), is_batch(factor)
     if factor.ndim or batched:
         factor = factor.unsqueeze(1) if 0 < factor.ndim < grad.ndim else factor
         return (grad * factor).to(grad.dtype) if keeps or batched else grad.mul_(factor)
@@ -167,7 +168,7 @@ class InPlace(Function):
                 "the logits hold their gradient already; leave inplace_backward out"
             )
         refuse_create_graph("inplace_backward", "leave inplace_backward out")
-        if in_vmap():
+        if is_batch(grad_loss):
             raise NotImplementedError(
                 "inplace_backward: expected one gradient over the logits, got a batch of them "
                 "(torch.func.vmap, is_grads_batched); leave inplace_backward out"

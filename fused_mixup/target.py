@@ -13,7 +13,7 @@ from torch import Tensor
 from .by_value import sent_by_value
 from .plan import MixPlan
 from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row
-from .tracing import is_plain
+from .tracing import in_vmap, is_plain
 
 IGNORE_INDEX = -100  # PyTorch's default
 NO_IGNORE = -(2**63)  # for ops: no label is ignored
@@ -51,6 +51,8 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
             f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
         )
     if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
+        return False
+    if in_vmap():
         return False
     low, high = label_bounds(labels)
     if low >= 0 and high < num_classes:
@@ -177,7 +179,8 @@ class MixedTarget:
                 "weight: expected a tensor that does not require grad, as no gradient reaches it; "
                 "use .detach()"
             )
-        if self.weight.device.type == "cpu" and not torch.compiler.is_compiling():
+        readable = self.weight.device.type == "cpu" and not torch.compiler.is_compiling()
+        if readable and not in_vmap():
             rows = self.weight[:1] if is_host_row(self.weight) else self.weight
             if not bool(rows.isfinite().all()):
                 raise ValueError("weight: expected finite numbers, got infinity or NaN")

@@ -7,6 +7,7 @@ the package is slower, or refuses with a sentence, but never wrong:
     _C._len_torch_dispatch_stack            no call counts as plain, so none takes a short way
     _C._are_functorch_transforms_active     every call may be transformed: the ways that suit both
     _C._functorch.get_interpreter_stack     every transform counts as vmap: plain PyTorch
+    _C._functorch.is_legacy_batchedtensor   PyTorch's own error for a batch of gradients
     _C._get_tracing_state                   torch.jit.is_tracing
     _C._AutoDispatchBelowAutograd           no_grad, which autograd registered on an op respects
     _C._autograd._get_current_graph_task_keep_graph     every backward may run again: copies
@@ -65,6 +66,14 @@ def in_vmap() -> bool:
     if _interpreters is None or torch.compiler.is_compiling():
         return True
     return any(level.key().name == "Vmap" for level in _interpreters() or ())
+
+
+_is_legacy_batch = _private("_C._functorch.is_legacy_batchedtensor") or (lambda x: False)
+
+
+def is_batch(grad: Tensor) -> bool:
+    """Whether a backward gets a batch of gradients at once (vmap, is_grads_batched)."""
+    return in_vmap() or _is_legacy_batch(grad)
 
 
 @_disable_dynamo or torch.compiler.disable
