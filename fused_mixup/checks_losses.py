@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .checks import FLOATING, MAX_DIMS, check_plain_tensor, may_overlap
-from .plan_checks import integer, is_host_row
+from .plan_checks import integer, is_host_row, kind
 from .reference import MEAN, NONE, SUM
 from .target import IGNORE_INDEX, NO_IGNORE, MixedTarget, check_labels
 from .tracing import in_vmap, leaf_under
@@ -20,8 +20,7 @@ def arithmetic(logits: Tensor) -> torch.dtype:
 
 def check_reduction(reduction: str) -> int:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        got = repr(reduction) if isinstance(reduction, str) else type(reduction).__name__
-        raise ValueError(f"reduction: expected one of {sorted(REDUCTIONS)}, got {got}")
+        raise ValueError(f"reduction: expected one of {sorted(REDUCTIONS)}, got {kind(reduction)}")
     return REDUCTIONS[reduction]
 
 
@@ -77,6 +76,7 @@ def check_mixed_target(logits: Tensor, target: MixedTarget, num_classes: int | N
         raise ValueError(
             f"target: expected num_classes {expected} {meant}, got {target.num_classes}"
         )
+    target.labels_in_range  # noqa: B018  IndexError where labels written to later are out of range
     weight_serves = is_host_row(target.weight) or target.weight.device == logits.device
     if target.labels.device != logits.device or not weight_serves:
         raise ValueError(
@@ -180,8 +180,9 @@ def check_target_threshold(threshold: float | None) -> float | None:
             raise TypeError
         return float(threshold)
     except (TypeError, ValueError, RuntimeError):
-        got = repr(threshold) if isinstance(threshold, str) else type(threshold).__name__
-        raise TypeError(f"target_threshold: expected a number or None, got {got}") from None
+        raise TypeError(
+            f"target_threshold: expected a number or None, got {kind(threshold)}"
+        ) from None
 
 
 def check_probabilities(target: Tensor | MixedTarget, one_logit: bool = False) -> None:

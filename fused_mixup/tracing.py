@@ -17,6 +17,7 @@ the package is slower, or refuses with a sentence, but never wrong:
     UntypedStorage._new_shared              memory that is shared after it was made
     Tensor._base                            the leaf is looked for in the graph of the view
     _sample_dirichlet                       torch.distributions.Beta, which calls it
+    Tensor._version                         every tensor may have been written to since
     utils._pytree                           nested inputs are refused
 """
 
@@ -146,6 +147,14 @@ def leaf_under(x: Tensor) -> Tensor | None:
     if leaf is None or leaf.untyped_storage().data_ptr() != x.untyped_storage().data_ptr():
         return None
     return leaf
+
+
+def write_count(x: Tensor) -> float:
+    """A number that is another one after each write to ``x``; NaN, which equals none, if unknown.
+
+    Not for tensors of inference mode, of which PyTorch counts none.
+    """
+    return getattr(x, "_version", float("nan"))
 
 
 # ------------------------------------------------------------------ memory
