@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .eager import is_plain
 from .plan_checks import check_partner_values, integer, integers
+from .tracing import is_plain
 
 try:
     import numpy as np

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .by_value import sent_by_value
-from .eager import is_plain
 from .plan import MixPlan
 from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row
+from .tracing import is_plain
 
 IGNORE_INDEX = -100  # PyTorch's default
 NO_IGNORE = -(2**63)  # for ops: no label is ignored
