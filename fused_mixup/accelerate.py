@@ -4,9 +4,9 @@ With ``dispatch_batches`` (accelerate's default for iterable data sets) the main
 batches of all processes, sends them, and each process takes its slice: of tensors, tuples, lists
 and mappings alone. Here a target is walked as its three tensors, weights in float32 as ever.
 
-:func:`teach` does it once, where a program has loaded accelerate, and it is called where a target
-is made or received. So no program calls it by itself. A process that only receives has this module
-imported by what it is sent, a :class:`TargetParts`.
+:func:`teach` does it once, where a program has loaded accelerate. It is called where a target is
+made, comes from a worker, or is announced to a process that receives it (:class:`TargetParts`), so
+no program calls it by itself.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .plan import MixPlan
-from .target import MixedTarget
+if TYPE_CHECKING:
+    from .target import MixedTarget  # which calls `teach`
 
 _TENSORS = ("labels", "partner_labels", "weight")
 _WALKS = {"recursively_apply": "func data", "concatenate": "data", "find_batch_size": "data"}
@@ -42,10 +42,16 @@ class TargetParts:
     def __init__(self, parts: list[Any], settings: _Settings) -> None:
         self.parts, self.settings = parts, settings
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        teach()
+
 
 def teach() -> None:
     """Have accelerate, where it is loaded, join, send and slice a MixedTarget as its tensors."""
     global _taught
+    if torch.compiler.is_compiling():
+        return
     operations = sys.modules.get("accelerate.utils.operations")
     # It is in sys.modules while it is being imported, too.
     if operations is None or operations is _taught or not hasattr(operations, "concatenate"):
@@ -74,6 +80,8 @@ def teach() -> None:
 
 def _try_it(operations: ModuleType) -> None:
     """What a dispatched batch goes through, with a small one: raises where it does not work."""
+    from .target import MixedTarget
+
     labels = torch.arange(2, device="cpu")
     one = MixedTarget(labels, 1 - labels, torch.ones(2, 2, dtype=torch.float32, device="cpu"), 2)
     (two,) = operations.concatenate([(one,), (one,)])
@@ -87,6 +95,8 @@ def _try_it(operations: ModuleType) -> None:
 
 
 def _extended_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
+    from .target import MixedTarget
+
     @functools.wraps(walk)
     def recursively_apply(func: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(data, MixedTarget):
@@ -107,6 +117,9 @@ def _extended_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
+    from .plan import MixPlan
+    from .target import MixedTarget
+
     @functools.wraps(walk)
     def concatenate(data: Any, dim: int = 0) -> Any:
         first = data[0]
@@ -131,6 +144,8 @@ def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _extended_batch_size(walk: Callable[..., Any]) -> Callable[..., Any]:
+    from .target import MixedTarget
+
     @functools.wraps(walk)
     def find_batch_size(data: Any) -> int:
         return walk(data.labels if isinstance(data, MixedTarget) else data)
@@ -154,8 +169,7 @@ def _settings(target: MixedTarget) -> _Settings:
 
 
 def _target(tensors: list[Tensor], settings: _Settings) -> MixedTarget:
+    from .target import MixedTarget
+
     labels, partner_labels, weight = tensors
     return MixedTarget(labels, partner_labels, weight, *settings)
-
-
-teach()

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from .accelerate import teach
+
 _MOST = 16384  # bytes
 
 C = TypeVar("C", bound=type)
@@ -37,6 +39,7 @@ def _reduced(instance: Any) -> tuple:
 
 
 def _rebuilt(cls: type, state: dict[str, Any]) -> Any:
+    teach()
     instance: Any = object.__new__(cls)
     for name, value in state.items():
         if isinstance(value, _Numbers):

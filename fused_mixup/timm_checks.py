@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .checks import BLENDABLE, MAX_DIMS, check_memory, check_writable
+from .tracing import leaf_under
 
 
 def number(name: str, value: Any, most: float = math.inf) -> Any:
@@ -59,10 +60,10 @@ def check_images(x: Tensor) -> None:
     check_dims("x", x.ndim)
     if not x.requires_grad:
         check_writable("x", x, "detach it")
-    elif torch.is_grad_enabled() and x.is_leaf:
+    elif torch.is_grad_enabled() and (x.is_leaf or leaf_under(x) is not None):
         raise ValueError(
-            "x: expected no leaf that requires grad, as it is written in place; detach it, or use "
-            "fused_mixup.mix, which is differentiable"
+            "x: expected no leaf that requires grad and no view of one, as it is written in "
+            "place; detach it, or use fused_mixup.mix, which is differentiable"
         )
     else:  # what a layer has made: it is written with its gradient
         check_writable("x", x.detach(), "detach it")

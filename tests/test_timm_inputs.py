@@ -51,6 +51,8 @@ def test_a_leaf_is_mixed_without_gradients_alone():
         before = np.random.get_state()[2]
         with pytest.raises(error, match="leaf"):
             mix(x, labels)
+    with pytest.raises(ValueError, match="view of one"):
+        Mixup(num_classes=K)(x.view(4, 3, 64, 1), labels)
     assert np.random.get_state()[2] == before  # nothing was drawn
     results = []
     for mix in both(0):
