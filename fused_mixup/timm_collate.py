@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
-from . import accelerate, ops
+from . import ops
 from .batches import shared_batch
 from .checks import check_samples
 from .memory import recycled
@@ -69,7 +68,6 @@ class FastCollateMixup(Mixup):
     def __init__(self, *args: Any, pin_memory: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pin_memory = pin_memory
-        accelerate.teach()
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -180,10 +178,7 @@ def _new(cls: type) -> Any:
 
 def _first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:
     """The first rows, in memory of their own: a worker sends the whole memory of a view."""
-    if isinstance(target, Tensor):
-        return target[:count].clone()
-    names = ("labels", "partner_labels", "weight")
-    return replace(target, **{name: getattr(target, name)[:count].clone() for name in names})
+    return target[:count].clone()
 
 
 def _to_send(target: Tensor | MixedTarget) -> Tensor | MixedTarget:
