@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .functional import mix_targets
+from .labels import mix_labels, mix_targets
 from .plan import MixPlan
 from .plan_checks import integer
 from .target import (
@@ -19,7 +19,6 @@ from .target import (
     check_labels,
     check_num_classes,
     heads,
-    partner_rows,
 )
 
 _STRUCTURES = (Mapping, list, tuple)
@@ -106,7 +105,11 @@ class Targets:
                 f"num_classes: expected a number for the class indices in {name}, got {got}; give "
                 "BatchMix(num_classes=K)"
             )
-        check_labels(y, count, NO_IGNORE if self.ignore_index is None else self.ignore_index)
+        try:
+            check_labels(y, count, NO_IGNORE if self.ignore_index is None else self.ignore_index)
+        except IndexError as error:
+            said = str(error).removeprefix("labels")
+            raise IndexError(f"{name}{said}, or give BatchMix(…, ignore_index=…)") from None
 
     # ---------------------------------------------------------------- class maps
 
@@ -119,6 +122,10 @@ class Targets:
 
 def _count(n: Any) -> int | None:
     return None if n is None else check_num_classes(n)
+
+
+def is_class_map(mask: Any) -> bool:
+    return isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.is_complex())
 
 
 def leaves(labels: Any) -> Iterator[Any]:
@@ -153,12 +160,6 @@ def _as_kind(labels: Any, count: Any) -> Any:
     if isinstance(count, Mapping) and hasattr(labels, "_asdict"):
         return labels._asdict()
     return labels
-
-
-def mix_labels(values: Tensor, plan: MixPlan) -> Tensor:
-    weight = plan.weight.to(values.device, values.dtype).view(-1, 2, *[1] * (values.ndim - 1))
-    partner = partner_rows(values, plan.partner_or_none, plan.rule)
-    return values * weight[:, 0] + partner * weight[:, 1]
 
 
 def _check_kind(name: str, y: Any) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from . import reference
 from .plan_checks import TENSOR
-from .tracing import transforms_active
+from .tracing import never_recompute, transforms_active
 
 NAMESPACE = "fused_mixup"
 
@@ -118,6 +118,11 @@ soft_target_binary_cross_entropy = _ops.soft_target_binary_cross_entropy.default
 soft_target_binary_cross_entropy_backward = _ops.soft_target_binary_cross_entropy_backward.default
 soft_target_binary_cross_entropy_backward_ = _ops.soft_target_binary_cross_entropy_backward_.default
 soft_target_binary_cross_entropy_grad = _ops.soft_target_binary_cross_entropy_grad.default
+
+
+# In a compiled checkpoint they would run again on what they have written.
+for _name in ("mix_", "paste_"):
+    never_recompute(f"{NAMESPACE}::{_name}", _library)
 
 
 # ------------------------------------------------------------------ fake implementations
