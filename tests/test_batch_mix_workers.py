@@ -136,3 +136,18 @@ def test_a_batch_mix_on_a_device_is_refused_in_workers(monkeypatch):
     mix = BatchMix(K).to("meta")
     with pytest.raises(ValueError, match="expected it on the CPU in a data loader's worker"):
         mix.draw(4)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_collate_can_be_sent_to_workers_of_every_kind(context):
+    mix = BatchMix(K, per="sample", seed=6)
+    mix.set_epoch(2)
+    run = loader(mix.collate, num_workers=1, multiprocessing_context=context)
+    drawn = [target.weight[:, 0] for _, target in run]
+    assert same(drawn, [documented(6, 0, 0, 2, i) for i in range(BATCHES)])
+    x, target = mix.collate([(torch.ones(1, 4, 4), 1), (torch.zeros(1, 4, 4), 2)])
+    assert target.labels.tolist() == [1, 2]
+    assert torch.allclose(
+        x[:, 0, 0, 0],
+        target.weight[:, 0] * torch.tensor([1, 0]) + target.weight[:, 1] * torch.tensor([0, 1]),
+    )
