@@ -4,6 +4,7 @@
 #   make demo    trains on real images       make env     what is built, and what runs where
 #   make lint    checks style and types      make clean   removes everything that make made
 #   make fuzz    random inputs, 30 minutes   make kernels reads the compiled CUDA kernels
+#   make test-matrix     builds and tries the package under each PyTorch and Python to be had
 #   make gpu     proves and times everything on a machine with a GPU
 #   make bench-full      all dtypes, layouts and sizes      make report   pages and README tables
 #   make instructions    counts the CPU kernels' instructions, beside the recorded counts
@@ -25,7 +26,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test lint format demo bench bench-full report instructions env clean fuzz kernels gpu lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test test-matrix lint format demo bench bench-full report instructions env clean fuzz kernels gpu lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -40,6 +41,10 @@ side_by_side = $(shell $(RUN) -c 'import xdist' 2> /dev/null && printf '%s' '-n 
 test: set-up-build-test-triton-demo
 	$(if $(ARGS),,$(RUN) tests/prebuild.py)
 	$(RUN) -m pytest $(side_by_side) $(ARGS)
+
+# Each PyTorch in an environment of its own (build/matrix); ARGS="--torch 2.11.0 --python none".
+test-matrix:
+	$(PYTHON) tools/matrix.py $(ARGS)
 
 fuzz: set-up-build-test-triton
 	$(RUN) tests/fuzz.py $(ARGS)
