@@ -200,6 +200,10 @@ def test_figures_of_the_benchmarks(tmp_path):
     got = readers.read_benchmarks([Done(3, "")], path, until_the_limit=True)
     assert got.result == PASSED and "no time for 1 more" in got.detail
     assert got.data["not_measured"] == ["loss"]
+    assert readers.read_benchmarks([Done(None, "")], path, until_the_limit=True).result == PASSED
+    assert readers.read_benchmarks([Done(None, "")], path).result == FAILED
+    got = readers.read_benchmarks([Done(None, "")], tmp_path / "none", until_the_limit=True)
+    assert (got.result, got.detail) == (SKIPPED, "no time for one case")
     path.write_text(json.dumps({**REPORT, "failed": {"mix_": "differs"}}))
     for until in (False, True):
         got = readers.read_benchmarks([Done(1, "")], path, until)

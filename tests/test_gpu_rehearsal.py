@@ -118,7 +118,7 @@ def test_the_whole_run(checkout, wheels, stand_ins, tmp_path):
     out = tmp_path / "out"
     # Limits that do not bind on a busy machine, but for the stage that hangs.
     limits = ",".join(f"{name}=200" for name in gpu_stages.NAMES if name != "racecheck")
-    ran = make_gpu(checkout, wheels, stand_ins, out, f"--limit {limits},racecheck=6")
+    ran = make_gpu(checkout, wheels, stand_ins, out, f"--minutes 24 --limit {limits},racecheck=6")
     said = ran.stdout + ran.stderr
     assert "setup: installing fused_mixup" in said and "nothing is compiled" in said
     assert not (checkout / "build").exists() and not list((checkout / "fused_mixup").glob("*.so"))

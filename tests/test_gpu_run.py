@@ -106,6 +106,16 @@ def test_each_stage_has_its_limit_and_no_more_than_is_left(tmp_path):
     assert summary(tmp_path)["failed"] == ["a", "c", "d"]
 
 
+def test_a_stage_that_fills_the_time_may_be_stopped(tmp_path, monkeypatch):
+    read = lambda done: gpu_run.Verdict("passed", "three cases")  # noqa: E731
+    fills = stage("it", "import time; time.sleep(60)", 2, fills=True, read=read)
+    (result,) = run([[fills]], tmp_path, gpu_run.LEAST_TO_FILL - 1)
+    assert (result.result, result.detail) == ("skipped", "no time was left")
+    monkeypatch.setattr(gpu_run, "LEAST_TO_FILL", 1)
+    (result,) = run([[fills]], tmp_path)
+    assert (result.result, result.detail) == ("passed", "three cases")
+
+
 def test_what_a_stage_found_stands_in_the_summary(tmp_path):
     verdict = gpu_run.Verdict("passed", "two", {"calls": 2})
     run([[stage("it", read=lambda done: verdict)]], tmp_path)

@@ -5,8 +5,8 @@
 Needs no network. Leaves in the folder named by the variable OUT (default: benchmarks/results/ and
 the GPU's name) summary.json, written anew after each stage, tests.jsonl and the benchmarks' JSON,
 written test by test and case by case, and stages.log. The last thing printed is a table of the
-stages. Ends within 8 minutes; --since says when the clock started (seconds since 1970), for a
-set-up that came before.
+stages. Ends within 8 minutes (--minutes); --since says when the clock started (seconds since 1970),
+for a set-up that came before.
 
 --only takes names, or "bench", "tests", "sanitizers" for several. --installed is for a package
 installed from a wheel: tests and benchmarks run from a copy of theirs, without its sources beside.
@@ -89,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--only", default="", metavar="STAGE,…", help="these stages alone")
     parser.add_argument("--limit", default="", metavar="STAGE=SECONDS,…", help="in place of ours")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all of it")
     parser.add_argument("--installed", action="store_true", help="run what a wheel installed")
     parser.add_argument("--list", action="store_true", help="name the stages and run none")
     parser.add_argument("--since", type=float, default=None, metavar="SECONDS")
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = os.environ.get("OUT")
     out = Path(chosen or ROOT / "benchmarks" / "results" / slug(gpu["name"])).resolve()
     # The last stage has to be ended, read and written within the time, too.
-    deadline = time.monotonic() + MINUTES * 60 - (time.time() - started) - GRACE
+    deadline = time.monotonic() + args.minutes * 60 - (time.time() - started) - GRACE
     with tempfile.TemporaryDirectory() as scratch:
         root = without_sources(Path(scratch, "checkout")) if args.installed else ROOT
         rehearsal = os.environ.get("FUSED_MIXUP_REHEARSAL") == "1"

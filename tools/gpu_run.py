@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 GRACE = 5.0  # seconds that a process has to end by itself once it is told to
 LEAST_SECONDS = 1.0  # with less left a stage is not begun
+LEAST_TO_FILL = 20.0  # of a stage that fills the time: below, it would only start up
 LOG_BYTES = 120_000  # kept of one stage's output: the first quarter and the end
 
 
@@ -157,7 +158,7 @@ def run_stage(stage: Stage, seconds: float, out: Path, children: Children) -> Re
     """Run one stage within ``seconds`` and add its output to its log in ``out``. Never raises."""
     if stage.missing is not None:
         return Result(stage.name, SKIPPED, 0.0, stage.missing)
-    if seconds < LEAST_SECONDS:
+    if seconds < (LEAST_TO_FILL if stage.fills else LEAST_SECONDS):
         return Result(stage.name, SKIPPED if stage.fills else FAILED, 0.0, "no time was left")
     print(f"gpu: {stage.name} … (at most {seconds:.0f} s)", flush=True)
     start = time.monotonic()
@@ -191,7 +192,7 @@ def _run_stage(stage: Stage, seconds: float, out: Path, children: Children, star
     why = ""
     if children.stopped:
         why = "interrupted"
-    elif any(d.status is None for d in done):
+    elif any(d.status is None for d in done) and not stage.fills:
         why = f"ran out of time after {spent:.0f} s"
     elif crash is not None:
         why = f"crashed ({signal.Signals(-crash).name})"

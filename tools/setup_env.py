@@ -255,9 +255,8 @@ def install_wheel(chosen: str) -> None:
     absent = [
         wheel for name, wheel in wheels.items() if name in unsatisfied or not is_installed(name)
     ]
-    say(
-        f"installing {', '.join(p.name.partition('-')[0] for p in (ours, *absent))}; nothing is compiled"
-    )
+    names = ", ".join(p.name.partition("-")[0] for p in (ours, *absent))
+    say(f"installing {names}; nothing is compiled")
     offline = ("--no-index", "--no-deps")
     if not pip(*offline, "--force-reinstall", str(ours)):
         sys.exit(f"setup: {ours.name} could not be installed; see above")
