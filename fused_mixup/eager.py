@@ -18,6 +18,11 @@ def outside_graph(call: Callable[..., Any], *args: Any) -> Any:
     return call(*args)
 
 
+def in_functorch() -> bool:
+    """Whether torch.func transforms this call (vmap, grad, jvp); Dynamo knows it too."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def is_plain() -> bool:
     """False where a call is compiled, traced, transformed or seen by a mode (fake tensors, one)."""
     return not (

@@ -7,26 +7,32 @@ never read: plans are checked where they are built, and kernels clamp partners a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from . import ops
+from . import ops, reference
 from .checks import (
     BLENDABLE,
+    FLOATING,
     check_batch,
+    check_float_labels,
     check_out,
     check_plan,
     check_samples,
     check_samples_out,
     check_writable,
 )
+from .eager import in_functorch
 from .linear_loss import linear_soft_target_cross_entropy
 from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .metrics import mixed_accuracy
 from .plan import MixPlan
 from .target import (
+    NO_IGNORE,
+    MixedTarget,
+    are_maps,
     check_label_smoothing,
     check_labels,
     check_num_classes,
@@ -40,6 +46,7 @@ __all__ = [
     "linear_soft_target_cross_entropy",
     "mix",
     "mix_",
+    "mix_labels",
     "mix_samples",
     "mix_targets",
     "mixed_accuracy",
@@ -49,9 +56,14 @@ __all__ = [
 ]
 
 
+def _serving() -> Any:
+    """Where an op is: in plain PyTorch for torch.func, which has no rules for ours."""
+    return reference if in_functorch() else ops
+
+
 def _written(x: Tensor) -> None:
     """Tell autograd, which cannot see into our kernels: a graph that saved x must refuse to run."""
-    if not torch.compiler.is_compiling() and not x.is_inference():
+    if not (torch.compiler.is_compiling() or in_functorch() or x.is_inference()):
         torch.autograd.graph.increment_version(x)
 
 
@@ -89,7 +101,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     """
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
-    ops.mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    _serving().mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
     _written(x)
     return x
 
@@ -116,8 +128,9 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
 
     Notes:
         The backward is the same kernel with the plan transposed; it works for pairings that are
-        no permutation, and double backward works too. Forward-mode differentiation
-        (torch.func.jvp) does not. On the CPU the memory of a result or gradient of 1 to 256 MiB
+        no permutation, and double backward works too. torch.func (grad, vmap) gets the same values
+        from plain PyTorch, which is slower; forward-mode differentiation (torch.func.jvp) is
+        refused. On the CPU the memory of a result or gradient of 1 to 256 MiB
         that nobody holds any more serves the next one of its size, as fresh memory costs three
         times the mixing: each process keeps that of the last four (of contiguous and channels_last
         batches).
@@ -128,10 +141,45 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     check_batch("x", x, plan, BLENDABLE)
     if out is not None:
         check_out(x, out)
-        ops.mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+        _serving().mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
         _written(out)
         return out
-    return ops.mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    return _serving().mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+
+
+def mix_labels(values: Tensor, plan: MixPlan) -> Tensor:
+    """Mix float labels as the plan weighs labels, whatever it does to pixels. Differentiable.
+
+    ``out_i = weight_i0 · values_i + weight_i1 · values_partner_i``: multi-hot or soft labels,
+    real-valued ones, teachers' logits. For CutMix too, whose boxes concern images alone.
+
+    Equivalent to::
+
+        w = plan.weight.view(B, 2, *[1] * (values.ndim - 1))
+        values * w[:, 0] + values[plan.partner] * w[:, 1]
+
+    Args:
+        values: [B, …], float16, bfloat16, float32 or float64.
+        plan: a plan for B samples.
+
+    Returns:
+        A tensor like values.
+
+    Raises:
+        TypeError: values that are not floating: class indices make a :class:`MixedTarget`.
+        ValueError: another batch size or device than the plan's.
+
+    Notes:
+        Numerics and gradients are those of :func:`mix`.
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
+    """
+    check_float_labels(values)
+    check_plan("values", values, plan)
+    by_weight = plan.for_labels()
+    check_batch("values", values, by_weight, FLOATING)
+    row = by_weight.blend, by_weight.box
+    return _serving().mix(values, plan.partner_or_none, *row, plan.rule)
 
 
 def paste_(x: Tensor, plan: MixPlan) -> Tensor:
@@ -166,7 +214,7 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
             "plan: expected one that only pastes boxes (CutMix), got one that blends values; "
             "labels and masks cannot be blended: use mix_ for images, MixedTarget for labels"
         )
-    ops.paste_(x, plan.partner_or_none, plan.box, plan.rule)
+    _serving().paste_(x, plan.partner_or_none, plan.box, plan.rule)
     _written(x)
     return x
 
@@ -216,7 +264,7 @@ def mix_samples(
         out = torch.empty((len(tensors), *first.shape), dtype=first.dtype, device=first.device)
     else:
         check_samples_out(tensors, out)
-    ops.mix_samples(tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+    _serving().mix_samples(tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
     _written(out)
     return out
 
@@ -239,7 +287,8 @@ def mix_targets(
         y * weight[:, :1] + y[partner] * weight[:, 1:]
 
     Args:
-        labels: int64 [B, …], class indices in [0, num_classes).
+        labels: int64 [B, …], class indices in [0, num_classes). Maps are cut as
+            :meth:`MixedTarget.from_labels` cuts them.
         plan: a plan for B samples.
         num_classes: K.
         label_smoothing: ε in [0, 1].
@@ -260,7 +309,10 @@ def mix_targets(
     check_labels(labels, num_classes)
     check_target_dtype(dtype)
     check_plan("labels", labels, plan)
-    return ops.mix_targets(
+    if are_maps(labels, plan):
+        target = MixedTarget.from_labels(labels, plan, num_classes, label_smoothing, NO_IGNORE)
+        return target.dense(dtype)
+    return _serving().mix_targets(
         labels,
         plan.partner_or_none,
         plan.weight,

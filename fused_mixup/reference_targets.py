@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .target import NO_IGNORE, partner_rows
+from .target_checks import NO_IGNORE, partner_rows
 
 
 def _arithmetic(dtype: torch.dtype) -> torch.dtype:

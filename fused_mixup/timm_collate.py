@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -156,10 +155,7 @@ def _new(cls: type) -> Any:
 
 def _first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:
     """The first rows, in memory of their own: a worker sends the whole memory of a view."""
-    if isinstance(target, Tensor):
-        return target[:count].clone()
-    names = ("labels", "partner_labels", "weight")
-    return replace(target, **{name: getattr(target, name)[:count].clone() for name in names})
+    return target[:count].clone()
 
 
 def _to_send(target: Tensor | MixedTarget) -> Tensor | MixedTarget:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # as torchvision does
 
 from .checks import BLENDABLE, MAX_DIMS, check_memory, check_writable, span
-from .target import label_bounds
+from .target_checks import label_bounds
 
 
 @dataclass
