@@ -58,7 +58,7 @@ struct Order {
 };
 
 template <typename T>
-Order order_of(const std::vector<Row>& rows, int64_t n) {
+Order order_of(const std::vector<PlanRow>& rows, int64_t n) {
   Order order;
   order.rest.reserve(n);
   std::vector<uint8_t> done(n, 0);
@@ -97,7 +97,7 @@ struct Collate {
   T* out;
   int64_t out_stride;
   const std::vector<const T*>& samples;
-  const std::vector<Row>& rows;
+  const std::vector<PlanRow>& rows;
   const Tiles& tiles;
   int64_t channels, channel_stride;
   // The lines of seen_box in the runs that start at `seen`.
@@ -152,7 +152,7 @@ struct Collate {
 
   // Runs [first, last) of one row, one stretch of `length` elements. next: the row after.
   void stretch(int64_t i, int64_t next, const Run* first, const Run* last, int64_t length) {
-    const Row& row = rows[i];
+    const PlanRow& row = rows[i];
     const T* sample = sample_of(i, *first);
     T* dst = out_of(i, *first);
     if (row.blends()) {

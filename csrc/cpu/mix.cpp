@@ -30,7 +30,7 @@ const int64_t* extent_of(const Tensor& x, const Tensor& box) {
   return x.sizes().data() + x.dim() - spatial_of(box);
 }
 
-void run_in_place(const Tensor& x, const std::vector<Row>& rows, const Tensor& box, bool bits) {
+void run_in_place(const Tensor& x, const std::vector<PlanRow>& rows, const Tensor& box, bool bits) {
   const int spatial = any_box(rows) ? spatial_of(box) : 0;
   const Layout layout = layout_of(x, x, spatial);
   const auto run = [&](auto* type) {
@@ -40,7 +40,7 @@ void run_in_place(const Tensor& x, const std::vector<Row>& rows, const Tensor& b
   bits ? dispatch_size(x.element_size(), run) : dispatch_dtype(x.scalar_type(), run);
 }
 
-void run_out_of_place(const Tensor& out, const Tensor& x, const std::vector<Row>& rows,
+void run_out_of_place(const Tensor& out, const Tensor& x, const std::vector<PlanRow>& rows,
                       const Tensor& box, const Sources& from) {
   const Layout layout = layout_of(out, x, any_box(rows) ? spatial_of(box) : 0);
   dispatch_dtype(x.scalar_type(), [&](auto* type) {

@@ -9,8 +9,8 @@
 
 namespace fused_mixup {
 
-inline std::vector<Row> rows_of(int64_t batch, int pairing, const OptionalTensor& partner,
-                                const Tensor* blend, const Tensor& box, const int64_t* extent) {
+inline std::vector<PlanRow> rows_of(int64_t batch, int pairing, const OptionalTensor& partner,
+                                    const Tensor* blend, const Tensor& box, const int64_t* extent) {
   STD_TORCH_CHECK(pairing != kTensor || (partner && partner->numel() == batch));
   STD_TORCH_CHECK(box.size(0) == batch && (!blend || blend->size(0) == batch));
   const int spatial = spatial_of(box);
@@ -19,9 +19,9 @@ inline std::vector<Row> rows_of(int64_t batch, int pairing, const OptionalTensor
   const int32_t* boxes = static_cast<const int32_t*>(box.data_ptr());
   const int64_t weight_stride = blend ? blend->stride(0) : 0;
   const int64_t box_stride = box.stride(0);
-  std::vector<Row> rows(batch);
+  std::vector<PlanRow> rows(batch);
   for (int64_t i = 0; i < batch; ++i) {
-    Row& row = rows[i];
+    PlanRow& row = rows[i];
     if (weights) {
       row.own = weights[i * weight_stride];
       row.other = weights[i * weight_stride + 1];
@@ -51,8 +51,8 @@ void dispatch_dtype(ScalarType dtype, const F& f) {
   }
 }
 
-inline bool any_box(const std::vector<Row>& rows) {
-  for (const Row& row : rows) {
+inline bool any_box(const std::vector<PlanRow>& rows) {
+  for (const PlanRow& row : rows) {
     if (!row.box.empty) return true;
   }
   return false;

@@ -79,7 +79,7 @@ struct Plan {
   int32_t* box;      // [B, 2·spatial]
   int spatial;
 
-  void put(int64_t i, const Row& row) const {
+  void put(int64_t i, const DrawnRow& row) const {
     std::memcpy(weight + 2 * i, row.weight, sizeof(row.weight));
     std::memcpy(blend + 2 * i, row.blend, sizeof(row.blend));
     std::copy_n(row.start, spatial, box + 2 * spatial * i);
@@ -90,9 +90,9 @@ struct Plan {
 void draw_rows(const Stream& stream, const DrawArgs& args, const Plan& plan, int64_t batch,
                int per) {
   const int32_t* partner = plan.partner;
-  const Row untouched = draw_row(stream, args, 0, false);
+  const DrawnRow untouched = draw_row(stream, args, 0, false);
   if (per == kPerBatch) {
-    const Row mixed = draw_row(stream, args, 0, true);
+    const DrawnRow mixed = draw_row(stream, args, 0, true);
     for (int64_t i = 0; i < batch; ++i) plan.put(i, partner[i] == i ? untouched : mixed);
     return;
   }
@@ -106,7 +106,7 @@ void draw_rows(const Stream& stream, const DrawArgs& args, const Plan& plan, int
         const int64_t unit = per == kPerPair ? std::min(i, p) : i;
         plan.put(i, draw_row(stream, args, uint32_t(unit), true));
       } else if (i < p) {  // a pair is drawn once, and both of its rows are written here
-        const Row row = draw_row(stream, args, uint32_t(i), true);
+        const DrawnRow row = draw_row(stream, args, uint32_t(i), true);
         plan.put(i, row);
         plan.put(p, row);
       }

@@ -27,6 +27,9 @@ inline cudaStream_t current_stream(const Tensor& t) {
 }
 
 inline void check(cudaError_t error) {
+  STD_TORCH_CHECK(error != kTooManyBlocks,
+                  "fused_mixup: a grid of more than 2^31-1 blocks, which no GPU takes; split the "
+                  "batch");
   STD_TORCH_CHECK(error == cudaSuccess, "fused_mixup: ", cudaGetErrorString(error));
 }
 
