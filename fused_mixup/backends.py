@@ -52,12 +52,12 @@ def reason_unavailable(backend: str, device: str, op: str | None = None) -> str 
     return why
 
 
-def chosen(device: str) -> str:
-    """The backend that serves ``device`` now; the forced one even where it cannot run."""
+def chosen(device: str, op: str | None = None) -> str:
+    """The backend that serves ``device`` (or ``op`` there) now; a forced one even if it cannot."""
     if _forced != "auto":
         return _forced
     order = BACKENDS if device == "CUDA" else ("native", "reference")
-    return next(b for b in order if reason_unavailable(b, device) is None)
+    return next(b for b in order if reason_unavailable(b, device, op) is None)
 
 
 def _load_native(device: str) -> str | None:

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
+from .tracing import shared_storage
+
 _TAIL = 64  # bytes behind a tensor, so that the marks have a cache line to themselves
 _HELD = -1  # the last byte: whether a receiver holds the tensor
 _KNOWN = -2  # whether the receiver knows this memory by its name
@@ -51,7 +53,7 @@ class _Shared:
     """Shared memory of a worker, the tensor on it, and behind that the marks _HELD and _KNOWN."""
 
     def __init__(self, size: int) -> None:
-        self.storage = torch.UntypedStorage._new_shared(size + _TAIL, device="cpu")
+        self.storage = shared_storage(size + _TAIL)
         self.values = _bytes(self.storage)
         self.name = _Name(os.getpid(), _worker, next(_numbers))
         self.was_sent = self.was_let_go = False

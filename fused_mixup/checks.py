@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .plan import MixPlan
 from .plan_checks import kind
+from .tracing import in_forward_mode
 
 BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
 FLOATING = BLENDABLE[:4]
@@ -274,7 +275,7 @@ def span(x: Tensor) -> tuple[int, int]:
 
 def refuse_forward_mode() -> None:
     """Forward-mode differentiation would get tangents of zero from a custom op, without a word."""
-    if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
+    if in_forward_mode():
         raise NotImplementedError(
             "fused_mixup ops have no forward-mode derivative (torch.func.jvp, forward_ad); "
             "use reverse mode, or the functions of fused_mixup.reference"

@@ -9,6 +9,7 @@ from .checks import FLOATING, MAX_DIMS, may_overlap, refuse_forward_mode
 from .plan_checks import integer, is_host_row
 from .reference import MEAN, NONE, SUM
 from .target import IGNORE_INDEX, NO_IGNORE, MixedTarget, check_labels
+from .tracing import leaf_under
 
 REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
@@ -245,8 +246,7 @@ def check_modes(
     if not (inplace_backward and logits.requires_grad and torch.is_grad_enabled()):
         return
     compiling = torch.compiler.is_compiling()
-    base = None if compiling else logits._base
-    if logits.is_leaf or (base is not None and base.is_leaf and base.requires_grad):
+    if logits.is_leaf or (not compiling and leaf_under(logits) is not None):
         raise ValueError(
             "inplace_backward: expected logits that a model computed, got a leaf that requires "
             "grad or a view of one, whose values the backward would destroy; leave the mode out"

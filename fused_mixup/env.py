@@ -9,7 +9,7 @@ import platform
 import torch
 
 from . import backends
-from .ops import NAMESPACE, SCHEMAS
+from .ops import SCHEMAS
 
 
 def report() -> str:
@@ -89,11 +89,10 @@ def _made_with(info, name: str) -> str:
 
 
 def _serves(op: str, device: str) -> str:
-    backend = backends.chosen(device)
+    backend = backends.chosen(device, op)
     if backends.reason_unavailable(backend, device, op) is not None:
         return f"{backend}: error"  # forced, and cannot run
-    registered = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", device)
-    return backend if registered else "reference"
+    return backend
 
 
 def _chosen() -> list[tuple[str, ...]]:

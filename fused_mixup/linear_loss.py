@@ -25,6 +25,7 @@ from .losses import cross_entropy_arguments, over
 from .plan_checks import integer
 from .reference import MEAN, NONE, SUM
 from .target import IGNORE_INDEX, MixedTarget, flattened
+from .tracing import transforms_active
 
 # A quarter of the rows leaves the buffer at a twelfth of what two steps hold at their peak (logits,
 # their log-softmax and the gradient). Each chunk reads and writes the weight's gradient once more,
@@ -100,7 +101,7 @@ def linear_soft_target_cross_entropy(
     target = _flat_target(target, (*shape, weight.shape[0]))
     options = class_weight, ignore_index, code, label_smoothing
     arguments, divisor = cross_entropy_arguments(logits, target, *options)
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or transforms_active():
         loss, _ = cross_entropy(F.linear(flat, weight, bias), arguments, False, False, False)
     else:
         # The op's mean is over a chunk: chunks give sums, and counts that add up.

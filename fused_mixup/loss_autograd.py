@@ -22,18 +22,15 @@ from . import ops
 from . import reference_losses as reference
 from .reference_losses import MEAN, NONE
 from .reference_targets import _term
+from .tracing import backward_keeps_graph, below_autograd, transforms_active
 
 
 def call_op(op: Callable, *arguments: Any) -> Any:
     """The op without its registered autograd: a Function around it has that part."""
-    if _in_functorch():
+    if transforms_active():
         return op(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return op(*arguments)
-
-
-def _in_functorch() -> bool:
-    return torch._C._are_functorch_transforms_active()
 
 
 def _function(forward: Callable, setup: Callable, backward: Callable) -> Callable:
@@ -54,7 +51,7 @@ def _function(forward: Callable, setup: Callable, backward: Callable) -> Callabl
     apart = of(forward=forward, setup_context=setup, backward=backward)
 
     def apply(*inputs):
-        return (apart if _in_functorch() else in_one).apply(*inputs)
+        return (apart if transforms_active() else in_one).apply(*inputs)
 
     return apply
 
@@ -235,11 +232,6 @@ _differentiable_binary = _function(_binary, _binary_setup, _eager_binary_grad)
 # ------------------------------------------------------------------ the other modes of memory
 
 
-def keeps_graph() -> bool:
-    """Whether the backward that runs may run again (retain_graph), and so must keep its tensors."""
-    return torch._C._autograd._get_current_graph_task_keep_graph()
-
-
 def refuse_create_graph(name: str, remedy: str) -> None:
     """In a backward whose gradient has no graph of its own: a silent zero would come of it."""
     if torch.is_grad_enabled():
@@ -250,8 +242,8 @@ def scaled(grad: Tensor, factor: Tensor) -> Tensor:
     """grad · factor (a scalar, or one for each row or element), in place where it may be."""
     if factor.ndim:
         factor = factor.unsqueeze(1) if factor.ndim < grad.ndim else factor
-        return (grad * factor).to(grad.dtype) if keeps_graph() else grad.mul_(factor)
-    if keeps_graph():
+        return (grad * factor).to(grad.dtype) if backward_keeps_graph() else grad.mul_(factor)
+    if backward_keeps_graph():
         grad = grad.clone()
     call_op(ops.scale_, grad, factor)
     return grad
@@ -334,7 +326,7 @@ def cross_entropy(
         loss, _, _, found = ops.soft_target_cross_entropy(logits, *arguments)
     elif not _wants_grad(logits, arguments[0]):
         loss, _, _, found = call_op(ops.soft_target_cross_entropy, logits, *arguments)
-    elif _in_functorch() or not (inplace_backward or grad_in_forward):
+    elif transforms_active() or not (inplace_backward or grad_in_forward):
         loss, _, _, found = _differentiable(logits, *arguments)
     elif grad_in_forward:
         op = ops.soft_target_cross_entropy_grad
@@ -353,7 +345,7 @@ def binary_cross_entropy(
         return ops.soft_target_binary_cross_entropy(logits, *arguments)
     if not _wants_grad(logits, arguments[0]):
         return call_op(ops.soft_target_binary_cross_entropy, logits, *arguments)
-    if _in_functorch() or not (inplace_backward or grad_in_forward):
+    if transforms_active() or not (inplace_backward or grad_in_forward):
         return _differentiable_binary(logits, *arguments)
     if grad_in_forward:
         op = ops.soft_target_binary_cross_entropy_grad

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from .ops import NAMESPACE
+from .tracing import storage_users
 
 _KEPT = 4  # results: a batch and a gradient, each of them made while the one before is in use
 _LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc does well; above, too much would be kept
@@ -61,7 +62,7 @@ def _unused(size: int) -> UntypedStorage | None:
         if storage.is_shared():  # sent to another process, which may look at it unseen
             continue
         # No tensor, array or capsule lies on it, and no caller has the storage itself.
-        alone = torch._C._storage_Use_Count(storage._cdata) == 1
+        alone = storage_users(storage) == 1
         if alone and sys.getrefcount(storage) <= _ALONE and storage.nbytes() == size:
             return storage
         _kept.append(storage)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .eager import is_plain
 from .plan_checks import (
     Facts,
     check_corners,
@@ -24,6 +23,7 @@ from .plan_checks import (
     is_permutation,
     kind,
 )
+from .tracing import is_plain
 
 if TYPE_CHECKING:
     from .plan import MixPlan
@@ -172,7 +172,10 @@ def copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: b
         buffer = buffer.pin_memory()
     buffer = buffer.to(device, non_blocking=non_blocking)
     parts = buffer.split([f.numel() for f in flat])
-    return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
+    try:
+        return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
+    except TypeError:  # no float64 there
+        return [to_device(t, device) for t in tensors]
 
 
 def described(plan: MixPlan) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .eager import is_plain
 from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row, kind
+from .tracing import is_plain
 
 IGNORE_INDEX = -100  # PyTorch's default
 NO_IGNORE = -(2**63)  # for ops: no label is ignored

@@ -14,12 +14,12 @@ from torch.utils.data import default_collate, get_worker_info
 from . import ops
 from .batches import shared_batch
 from .checks import check_samples
-from .eager import outside_graph
 from .memory import recycled
 from .target import MixedTarget
 from .timm_checks import check_dims
 from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
 from .timm_mixup import Mixup, plan_of
+from .tracing import outside_graph
 
 
 class FastCollateMixup(Mixup):

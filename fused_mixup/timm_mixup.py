@@ -15,13 +15,13 @@ from torch import Tensor
 
 from . import ops
 from .checks import check_memory
-from .eager import outside_graph
 from .functional import mix, mix_, mix_targets
 from .plan import MixPlan
 from .plan_checks import Facts, is_host_row
 from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
 from .timm_checks import check_images, check_minmax, number
 from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
+from .tracing import outside_graph
 
 BOXES = ("timm>=1.0.29", "timm<=1.0.28")
 HALF = (torch.float16, torch.bfloat16)

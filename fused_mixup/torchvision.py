@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from . import ops
 from .checks import BLENDABLE
-from .eager import outside_graph
 from .functional import mix, mix_, paste_
 from .plan import MixPlan
 from .plan_checks import integer
 from .target import MixedTarget
+from .tracing import outside_graph, sample_beta
 from .tv_inputs import (
     Sample,
     labels_function,
@@ -118,9 +118,7 @@ class _Mixer(nn.Module):
         raise NotImplementedError
 
     def _draw_lam(self) -> float:
-        # λ ~ Beta(α, α), the first of a Dirichlet's two numbers. torch.distributions.Beta makes
-        # this very call, after 70 µs of Python.
-        return torch._sample_dirichlet(self._concentration).tolist()[0][0]
+        return sample_beta(self._concentration)
 
     def _target(self, labels: Tensor, plan: MixPlan, lam: float) -> Tensor | MixedTarget:
         labels = plain(labels)

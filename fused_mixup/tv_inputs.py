@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # as torchvision does
 
 from .checks import BLENDABLE, MAX_DIMS, check_memory, check_writable, span
 from .target_checks import label_bounds
+from .tracing import tree_flatten, tree_unflatten
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Sample:
     """A sample as a flat list, and where in it is what."""
 
     leaves: list[Any]
-    spec: TreeSpec | None  # None for a tuple of tensors
+    spec: Any  # a TreeSpec; None for a tuple of tensors
     labels: Tensor  # [B] or [B, K]
     labels_at: int
     images: list[int]  # [B, C, H, W], videos [B, T, C, H, W]
@@ -37,7 +37,7 @@ class Sample:
         return tuple(leaves) if self.spec is None else tree_unflatten(leaves, self.spec)
 
 
-def _flatten(inputs: Any) -> tuple[list[Any], TreeSpec | None]:
+def _flatten(inputs: Any) -> tuple[list[Any], Any]:
     if type(inputs) is tuple and all(isinstance(leaf, Tensor) for leaf in inputs):
         return list(inputs), None  # what most loaders give, at a tenth of the time
     return tree_flatten(inputs)

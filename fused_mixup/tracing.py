@@ -1,0 +1,175 @@
+"""Every private name of PyTorch that the package uses, and what is done where one is missing.
+
+Such a name may go in any release. Each is looked up here, once, and by no other file; without it
+the package is slower, or refuses with a sentence, but never wrong:
+
+    _compile._disable_dynamo                torch.compiler.disable, which imports the compiler
+    _C._len_torch_dispatch_stack            no call counts as plain, so none takes a short way
+    _C._are_functorch_transforms_active     every call may be transformed: the ways that suit both
+    _C._get_tracing_state                   torch.jit.is_tracing
+    _C._AutoDispatchBelowAutograd           no_grad, which autograd registered on an op respects
+    _C._autograd._get_current_graph_task_keep_graph     every backward may run again: copies
+    _C._current_graph_task_id               the engine is asked whether it takes a callback
+    forward_ad._current_level               a dual tensor is made, which fails outside a level
+    _C._storage_Use_Count, _cdata           memory of results is not used again
+    UntypedStorage._new_shared              memory that is shared after it was made
+    Tensor._base                            the leaf is looked for in the graph of the view
+    _sample_dirichlet                       torch.distributions.Beta, which calls it
+    Tensor._version                         every tensor may have been written to since
+    utils._pytree                           nested inputs are refused
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, UntypedStorage
+from torch.autograd import forward_ad
+
+
+def _private(path: str) -> Any:
+    """What stands in ``torch`` under this dotted name, or None."""
+    found: Any = torch
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+# ------------------------------------------------------------------ compiled, traced, transformed
+
+_disable_dynamo = _private("_compile._disable_dynamo")  # without an import of 2 s
+_dispatch_modes = _private("_C._len_torch_dispatch_stack") or (lambda: 1)
+_tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_tracing() or None)
+
+# Whether torch.func's transforms are at work; True where that cannot be known. So it may choose
+# between two right ways, but is no ground to refuse a call.
+transforms_active: Callable[[], bool] = _private("_C._are_functorch_transforms_active") or (
+    lambda: True
+)
+
+
+@_disable_dynamo or torch.compiler.disable
+def outside_graph(call: Callable[..., Any], *args: Any) -> Any:
+    """``call(*args)`` as eager PyTorch runs it, where a step is being compiled.
+
+    So its draws come from the same generators, and λ and the box are no constants of a graph.
+    """
+    return call(*args)
+
+
+def is_plain() -> bool:
+    """False where a call is compiled, traced, transformed or seen by a mode (fake tensors, one)."""
+    return not (
+        torch.compiler.is_compiling()
+        or _dispatch_modes()
+        or transforms_active()
+        or _tracing_state() is not None
+    )
+
+
+# ------------------------------------------------------------------ autograd
+
+# A context in which ops run without the autograd registered on them.
+below_autograd: Callable[[], contextlib.AbstractContextManager] = (
+    _private("_C._AutoDispatchBelowAutograd") or torch.no_grad
+)
+
+# Whether the backward that runs may run again (retain_graph), and so must keep its tensors.
+backward_keeps_graph: Callable[[], bool] = _private(
+    "_C._autograd._get_current_graph_task_keep_graph"
+) or (lambda: True)
+
+_graph_task = _private("_C._current_graph_task_id")  # -1 outside a backward
+
+
+def in_backward() -> bool:
+    """Whether this thread runs a part of a backward."""
+    if _graph_task is not None:
+        return _graph_task() != -1
+    try:
+        torch.autograd.Variable._execution_engine.queue_callback(lambda: None)
+    except RuntimeError:  # "can only be installed during backward pass"
+        return False
+    return True
+
+
+def in_forward_mode() -> bool:
+    """Whether a level of forward-mode differentiation is open (torch.func.jvp, forward_ad)."""
+    level = getattr(forward_ad, "_current_level", None)
+    if level is not None:
+        return level >= 0
+    zero = torch.zeros(())
+    try:
+        forward_ad.make_dual(zero, zero)
+    except RuntimeError:  # no level
+        return False
+    return True
+
+
+def leaf_under(x: Tensor) -> Tensor | None:
+    """The leaf that requires grad whose memory ``x`` is a view of."""
+    if hasattr(x, "_base"):
+        base = x._base
+        return base if base is not None and base.is_leaf and base.requires_grad else None
+    node = x.grad_fn
+    while node is not None and node.next_functions:  # views have one input
+        node = node.next_functions[0][0]
+    leaf = getattr(node, "variable", None)
+    if leaf is None or leaf.untyped_storage().data_ptr() != x.untyped_storage().data_ptr():
+        return None
+    return leaf
+
+
+def write_count(x: Tensor) -> float:
+    """A number that is another one after each write to ``x``; NaN, which equals none, if unknown.
+
+    Not for tensors of inference mode, of which PyTorch counts none.
+    """
+    return getattr(x, "_version", float("nan"))
+
+
+# ------------------------------------------------------------------ memory
+
+_use_count = _private("_C._storage_Use_Count")
+
+
+def storage_users(storage: UntypedStorage) -> int | None:
+    """How many tensors and storages of Python share this memory; None where nobody can tell."""
+    address = getattr(storage, "_cdata", None)
+    return None if _use_count is None or address is None else _use_count(address)
+
+
+def shared_storage(size: int) -> UntypedStorage:
+    """Fresh memory of that many bytes that other processes can map."""
+    new_shared = getattr(UntypedStorage, "_new_shared", None)
+    if new_shared is not None:
+        return new_shared(size, device="cpu")
+    return torch.empty(size, dtype=torch.uint8, device="cpu").share_memory_().untyped_storage()
+
+
+# ------------------------------------------------------------------ others
+
+_dirichlet = _private("_sample_dirichlet")
+
+
+def sample_beta(concentration: Tensor) -> float:
+    """λ ~ Beta(a, b) for ``concentration`` [[a, b]], from PyTorch's generator of the CPU."""
+    if _dirichlet is not None:  # the very call that Beta makes, after 70 µs of Python
+        return _dirichlet(concentration).tolist()[0][0]
+    a, b = concentration.unbind(1)
+    return torch.distributions.Beta(a, b).sample().item()
+
+
+def _no_pytree(*_: Any) -> Any:
+    raise TypeError(
+        "inputs: expected a tuple of tensors, got a nested structure, which this PyTorch "
+        f"({torch.__version__}) cannot walk: it has no torch.utils._pytree"
+    )
+
+
+# As torchvision walks its inputs.
+tree_flatten = _private("utils._pytree.tree_flatten") or _no_pytree
+tree_unflatten = _private("utils._pytree.tree_unflatten") or _no_pytree
