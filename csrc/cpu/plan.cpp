@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../common/draw.h"
+#include "../common/draw_arguments.h"
 #include "binding.h"
 
 namespace fused_mixup {
@@ -123,10 +123,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
                                                      int64_t per, int64_t pairing, bool correct_lam,
                                                      bool symmetric) {
   const int spatial = int(sizes.size());
-  STD_TORCH_CHECK(batch <= kMaxDrawn && spatial <= kMaxSpatial);
-  STD_TORCH_CHECK(state.numel() == kStateWords && settings.numel() == kSettings);
-  STD_TORCH_CHECK(pairing != kTensor || (given && given->numel() == batch));
-  STD_TORCH_CHECK(pairing != kCrossClass || (labels && labels->numel() == batch));
+  check_draw(state, settings, labels, given, batch, sizes, per, pairing);
   Tensor partner = torch::stable::empty({batch}, ScalarType::Int);
   Tensor weight = torch::stable::empty({batch, 2}, ScalarType::Float);
   Tensor blend = torch::stable::empty({batch, 2}, ScalarType::Double);
@@ -142,8 +139,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
   const Stream stream(words);
   const Plan plan = {data<int32_t>(partner), data<float>(weight), data<double>(blend),
                      data<int32_t>(box), spatial};
-  if (labels) labels = torch::stable::contiguous(*labels);
-  if (given) given = torch::stable::contiguous(*given);
+  labels = as_contiguous(labels);
+  given = as_contiguous(given);
   if (pairing >= kShuffle) {
     const int64_t* classes = labels ? data<int64_t>(*labels) : nullptr;
     match(stream, classes, batch, int(per), int(pairing), plan.partner);
