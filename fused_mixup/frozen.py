@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from .tracing import write_count
+
 
 class Frozen:
     """Attributes are set by :meth:`_fill` alone.
@@ -30,8 +32,8 @@ class Frozen:
         raise AttributeError(f"{type(self).__name__}: {name} cannot be deleted")
 
 
-def versions(*tensors: Tensor | None) -> tuple[int, ...] | None:
+def versions(*tensors: Tensor | None) -> tuple[float, ...] | None:
     """Numbers that change with each write to one of the tensors; None where nobody counts."""
     if torch.compiler.is_compiling():
         return None
-    return tuple(0 if t is None or t.is_inference() else t._version for t in tensors)
+    return tuple(0 if t is None or t.is_inference() else write_count(t) for t in tensors)

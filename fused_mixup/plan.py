@@ -81,7 +81,7 @@ class MixPlan(Frozen):
     pairing: str
     _partner: Tensor | None  # None where pairing is a rule
     _seen: Facts
-    _versions: tuple[int, ...] | None
+    _versions: tuple[float, ...] | None
     _portable: bool
 
     def __init__(
@@ -294,7 +294,7 @@ class MixPlan(Frozen):
         tensors = rows if self._partner is None else (*rows, self._partner)
         if all(t.device == device for t in tensors):
             return self
-        if device.type != "cuda" or any(t.device.type != "cpu" for t in tensors):
+        if device.type == "cpu" or any(t.device.type != "cpu" for t in tensors):
             moved = [to_device(t, device) for t in tensors]
         else:
             moved = copy_packed(tensors, device, non_blocking)

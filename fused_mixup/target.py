@@ -102,7 +102,7 @@ class MixedTarget(LabelRows):
     label_smoothing: float
     ignore_index: int
     _in_range: bool
-    _versions: tuple[int, ...] | None
+    _versions: tuple[float, ...] | None
 
     def __init__(
         self,
