@@ -9,6 +9,7 @@ import platform
 import torch
 
 from . import backends
+from .forcing import forced
 from .ops import SCHEMAS
 
 
@@ -17,7 +18,7 @@ def report() -> str:
     sections = {
         "fused_mixup": _versions(),
         "compiled modules": _built(),
-        f"chosen (backend: {backends._forced}; see FUSED_MIXUP_BACKEND)": _chosen(),
+        f"chosen (backend: {forced()}; see FUSED_MIXUP_BACKEND)": _chosen(),
         "not chosen": _not_chosen(),
     }
     return "\n\n".join("\n".join([title, *_aligned(rows)]) for title, rows in sections.items())
@@ -109,7 +110,7 @@ def _not_chosen() -> list[tuple[str, ...]]:
             if why is not None:
                 rows.append((device, backend, why))
             elif backend != chosen:
-                order = "is forced" if backends._forced != "auto" else "comes first"
+                order = "is forced" if forced() != "auto" else "comes first"
                 rows.append((device, backend, f"can run, but {chosen} {order}"))
     return rows
 

@@ -20,6 +20,7 @@ from torch.autograd import Function
 from . import ops
 from .checks import FLOATING
 from .checks_losses import check_reduction
+from .forcing import recalls_backend, remembers_backend
 from .loss_autograd import call_op, cross_entropy, refuse_create_graph, scaled
 from .losses import cross_entropy_arguments, over
 from .plan_checks import integer
@@ -286,6 +287,7 @@ def _losses(
 
 class _MadeInForward(Function):
     @staticmethod
+    @remembers_backend
     def forward(ctx, features, weight, bias, chunks):
         acc = torch.float64 if features.dtype == torch.float64 else torch.float32
         gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, acc)
@@ -297,6 +299,7 @@ class _MadeInForward(Function):
         return loss, count
 
     @staticmethod
+    @recalls_backend
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, None, None, None
@@ -308,6 +311,7 @@ class _MadeInForward(Function):
 
 class _Recomputed(Function):
     @staticmethod
+    @remembers_backend
     def forward(ctx, features, weight, bias, chunks):
         loss, count, stats = _losses(features, weight, bias, chunks, None)
         ctx.mark_non_differentiable(count)
@@ -319,6 +323,7 @@ class _Recomputed(Function):
         return loss, count
 
     @staticmethod
+    @recalls_backend
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, None, None, None

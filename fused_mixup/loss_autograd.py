@@ -20,6 +20,7 @@ from torch.autograd import Function
 
 from . import ops
 from . import reference_losses as reference
+from .forcing import recalls_backend, remembers_backend
 from .reference_losses import MEAN, NONE
 from .reference_targets import _term
 from .tracing import backward_keeps_graph, below_autograd, transforms_active
@@ -38,6 +39,8 @@ def _function(forward: Callable, setup: Callable, backward: Callable) -> Callabl
 
     Elsewhere both run in one, as PyTorch takes 50 us more to bind the arguments of two.
     """
+
+    setup, backward = remembers_backend(setup), recalls_backend(backward)
 
     def run(ctx, *inputs):
         output = forward(*inputs)
@@ -253,6 +256,7 @@ class _GradInForward(Function):
     """``op`` gives (loss, gradient, …); arguments: op, logits and the rest of the op's."""
 
     @staticmethod
+    @remembers_backend
     def forward(ctx, op, *arguments):
         loss, grad, *rest = call_op(op, *arguments)
         ctx.mark_non_differentiable(*rest)
@@ -262,6 +266,7 @@ class _GradInForward(Function):
         return loss, *rest
 
     @staticmethod
+    @recalls_backend
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, *_nones(ctx.count)
@@ -278,6 +283,7 @@ class _InPlace(Function):
     """
 
     @staticmethod
+    @remembers_backend
     def forward(ctx, op, write, logits, *arguments):
         output = call_op(op, logits, *arguments)
         between: tuple = ()
@@ -293,6 +299,7 @@ class _InPlace(Function):
         return output
 
     @staticmethod
+    @recalls_backend
     def backward(ctx, grad_loss, *_):
         nones = _nones(ctx.count)
         if grad_loss is None:
@@ -358,24 +365,30 @@ def binary_cross_entropy(
 # ------------------------------------------------------------------ registered on the ops
 
 
-def _registered_cross_entropy_grad(ctx, grad_loss, *_):
-    return _cross_entropy_grad(ops.soft_target_cross_entropy_backward, ctx, grad_loss)
+def _registered_cross_entropy_grad(op, ctx, grad_loss, *_):
+    return _cross_entropy_grad(op("soft_target_cross_entropy_backward"), ctx, grad_loss)
 
 
-def _registered_binary_grad(ctx, grad_loss):
-    return _binary_grad(ops.soft_target_binary_cross_entropy_backward, ctx, grad_loss)
+def _registered_binary_grad(op, ctx, grad_loss):
+    return _binary_grad(op("soft_target_binary_cross_entropy_backward"), ctx, grad_loss)
+
+
+def _without_ops(formula: Callable) -> Callable:
+    return lambda op, *arguments: formula(*arguments)
 
 
 for _name, _backward, _setup in (
     ("soft_target_cross_entropy", _registered_cross_entropy_grad, _cross_entropy_setup),
     (
         "soft_target_cross_entropy_backward",
-        _cross_entropy_backward_grad,
+        _without_ops(_cross_entropy_backward_grad),
         _cross_entropy_backward_setup,
     ),
     ("soft_target_binary_cross_entropy", _registered_binary_grad, _binary_setup),
-    ("soft_target_binary_cross_entropy_backward", _binary_backward_grad, _binary_backward_setup),
+    (
+        "soft_target_binary_cross_entropy_backward",
+        _without_ops(_binary_backward_grad),
+        _binary_backward_setup,
+    ),
 ):
-    torch.library.register_autograd(
-        f"{ops.NAMESPACE}::{_name}", _backward, setup_context=_setup, lib=ops._library
-    )
+    ops.register_autograd(_name, _backward, _setup)

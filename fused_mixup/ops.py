@@ -1,7 +1,9 @@
 """The ops as PyTorch sees them: one schema each, fake implementations, autograd.
 
-Implementations are registered on dispatch keys by ``backends.py``: the C++/CUDA extension, the
-Triton kernels and ``reference.py`` each hold a function of the op's name and arguments.
+Implementations are registered on dispatch keys by ``backends.py``, once: the C++/CUDA extension,
+the Triton kernels and ``reference.py`` each hold a function of the op's name and arguments. Each op
+is there twice: ``fused_mixup::NAME`` is the default choice for the device, and
+``fused_mixup_chosen::NAME`` looks up what is forced (``forcing.py``) each time that it runs.
 
 Arguments that recur:
     partner   int32 [B] on the device of x, or None where ``pairing`` (see ``plan_checks.py``) is
@@ -21,13 +23,18 @@ Arguments that recur:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from . import reference
+from . import forcing, reference
 from .plan_checks import TENSOR
 
 NAMESPACE = "fused_mixup"
+CHOSEN = "fused_mixup_chosen"
 
 _TARGET = "Tensor target, Tensor? partner_labels, Tensor? weight, Tensor? class_weight"
 _CROSS_ENTROPY = (
@@ -61,7 +68,7 @@ SCHEMAS = {
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
     # ------------------------------------------------------------ losses
-    # The arguments stand above. Second results: stats [3, B, d1…] (max z, log Σ exp(z - max z)
+    # Second results: stats [3, B, d1…] (max z, log Σ exp(z - max z)
     # and Σ w t' of each row, so that the backward is one sweep for dense targets too); count [],
     # the rows that are not ignored; ranks int32 [2, B, d1…] of both labels where asked, else [0].
     "soft_target_cross_entropy": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
@@ -91,36 +98,64 @@ SCHEMAS = {
 # reference wherever else they are called.
 CPU_ONLY = frozenset({"mix_samples"})
 
-_library = torch.library.Library(NAMESPACE, "DEF")
-for _name, _schema in SCHEMAS.items():
-    _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
+_libraries = [torch.library.Library(of, "DEF") for of in (NAMESPACE, CHOSEN)]
+for _library in _libraries:
+    for _name, _schema in SCHEMAS.items():
+        _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
 
-_ops = torch.ops.fused_mixup
-draw_plan = _ops.draw_plan.default
-mix_ = _ops.mix_.default
-mix = _ops.mix.default
-mix_out = _ops.mix_out.default
-mix_backward = _ops.mix_backward.default
-paste_ = _ops.paste_.default
-mix_samples = _ops.mix_samples.default
-mix_targets = _ops.mix_targets.default
-soft_target_cross_entropy = _ops.soft_target_cross_entropy.default
-soft_target_cross_entropy_backward = _ops.soft_target_cross_entropy_backward.default
-soft_target_cross_entropy_backward_ = _ops.soft_target_cross_entropy_backward_.default
-soft_target_cross_entropy_grad = _ops.soft_target_cross_entropy_grad.default
-scale_ = _ops.scale_.default
-label_ranks = _ops.label_ranks.default
-soft_target_binary_cross_entropy = _ops.soft_target_binary_cross_entropy.default
-soft_target_binary_cross_entropy_backward = _ops.soft_target_binary_cross_entropy_backward.default
-soft_target_binary_cross_entropy_backward_ = _ops.soft_target_binary_cross_entropy_backward_.default
-soft_target_binary_cross_entropy_grad = _ops.soft_target_binary_cross_entropy_grad.default
+
+def default_op(name: str) -> Callable[..., Any]:
+    return getattr(torch.ops.fused_mixup, name).default
+
+
+def chosen_op(name: str) -> Callable[..., Any]:
+    return getattr(torch.ops.fused_mixup_chosen, name).default
+
+
+def _op(name: str) -> Callable[..., Any]:
+    """The op as the package calls it."""
+    default, chosen = default_op(name), chosen_op(name)
+
+    def call(*arguments: Any) -> Any:
+        if not forcing.ever_forced:  # Dynamo guards on it
+            return default(*arguments)
+        if torch.compiler.is_compiling() or forcing.forced() != "auto":
+            return chosen(*arguments)
+        return default(*arguments)
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+draw_plan = _op("draw_plan")
+mix_ = _op("mix_")
+mix = _op("mix")
+mix_out = _op("mix_out")
+mix_backward = _op("mix_backward")
+paste_ = _op("paste_")
+mix_samples = _op("mix_samples")
+mix_targets = _op("mix_targets")
+soft_target_cross_entropy = _op("soft_target_cross_entropy")
+soft_target_cross_entropy_backward = _op("soft_target_cross_entropy_backward")
+soft_target_cross_entropy_backward_ = _op("soft_target_cross_entropy_backward_")
+soft_target_cross_entropy_grad = _op("soft_target_cross_entropy_grad")
+scale_ = _op("scale_")
+label_ranks = _op("label_ranks")
+soft_target_binary_cross_entropy = _op("soft_target_binary_cross_entropy")
+soft_target_binary_cross_entropy_backward = _op("soft_target_binary_cross_entropy_backward")
+soft_target_binary_cross_entropy_backward_ = _op("soft_target_binary_cross_entropy_backward_")
+soft_target_binary_cross_entropy_grad = _op("soft_target_binary_cross_entropy_grad")
 
 
 # ------------------------------------------------------------------ fake implementations
 
 
-def _fake(name: str):
-    return torch.library.register_fake(f"{NAMESPACE}::{name}", lib=_library)
+def _fake(name: str) -> Callable:
+    def register(fake: Callable) -> None:
+        for library in _libraries:
+            torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
+
+    return register
 
 
 @_fake("draw_plan")
@@ -248,18 +283,28 @@ def transpose_pairing(partner: Tensor) -> tuple[Tensor, Tensor]:
     return sources.int(), offsets
 
 
+def register_autograd(name: str, backward: Callable, setup: Callable) -> None:
+    """Register ``backward(op, ctx, *grads)``; ``op("mix")`` is that op of the same backend."""
+    for library, op in zip(_libraries, (default_op, chosen_op), strict=True):
+        formula: Callable = partial(backward, op)
+        if op is chosen_op:
+            formula, setup = forcing.recalls_backend(formula), forcing.remembers_backend(setup)
+        of = f"{library.ns}::{name}"
+        torch.library.register_autograd(of, formula, setup_context=setup, lib=library)
+
+
 def _mix_setup(ctx, inputs, output):
     _, partner, blend, box, pairing = inputs
     ctx.save_for_backward(partner, blend, box)
     ctx.pairing = pairing
 
 
-def _mix_grad(ctx, grad):
+def _mix_grad(op, ctx, grad):
     partner, blend, box = ctx.saved_tensors
     sources = offsets = None
     if ctx.pairing == TENSOR:
         sources, offsets = transpose_pairing(partner)
-    grad_x = mix_backward(grad, partner, sources, offsets, blend, box, ctx.pairing)
+    grad_x = op("mix_backward")(grad, partner, sources, offsets, blend, box, ctx.pairing)
     return grad_x, None, None, None, None
 
 
@@ -269,15 +314,11 @@ def _mix_backward_setup(ctx, inputs, output):
     ctx.pairing = pairing
 
 
-def _mix_backward_grad(ctx, grad):
+def _mix_backward_grad(op, ctx, grad):
     partner, blend, box = ctx.saved_tensors
-    return mix(grad, partner, blend, box, ctx.pairing), None, None, None, None, None, None
+    grad_x = op("mix")(grad, partner, blend, box, ctx.pairing)
+    return grad_x, None, None, None, None, None, None
 
 
-for _name, _backward, _setup in (
-    ("mix", _mix_grad, _mix_setup),
-    ("mix_backward", _mix_backward_grad, _mix_backward_setup),
-):
-    torch.library.register_autograd(
-        f"{NAMESPACE}::{_name}", _backward, setup_context=_setup, lib=_library
-    )
+register_autograd("mix", _mix_grad, _mix_setup)
+register_autograd("mix_backward", _mix_backward_grad, _mix_backward_setup)
