@@ -31,6 +31,7 @@ from .plan import MixPlan  # noqa: E402
 from .target import MixedTarget  # noqa: E402
 
 _backends.load()
+_backends.warn_where_shadowed(stacklevel=2)
 
 __version__ = "0.1.0"
 

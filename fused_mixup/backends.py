@@ -18,7 +18,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
+import warnings
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Any
 
 import torch
@@ -31,6 +34,8 @@ from .tracing import below_autograd
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
 MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
 
+_HERE = os.path.realpath(os.path.dirname(__file__))
+_INSTALL = "pip install --no-build-isolation"
 _INSTRUCTION_SETS = ("", "baseline", "avx2", "avx512")  # of csrc/cpu; "": the best there is
 
 _NO_KERNEL_OF_CPU_ONLY = (("native", "CUDA"), ("triton", "CPU"), ("triton", "CUDA"))
@@ -65,14 +70,68 @@ def _load_native(device: str) -> str | None:
     name = f"fused_mixup.{MODULES[device]}"
     if device == "CUDA" and torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA"
+    if not _is_beside(name):
+        what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) beside a CUDA PyTorch"
+        return f"{name} is not built; install with {what}: {_INSTALL} -e ."
+    why = _another_cuda(name) if device == "CUDA" else None
+    if why is not None:
+        return why
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError:
-        what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) beside a CUDA PyTorch"
-        return f"{name} is not built; install with {what}: pip install --no-build-isolation -e ."
-    except (ImportError, OSError) as error:
-        return f"{name} does not load: {error}; build it again for this PyTorch"
+    except Exception as error:  # whatever it is, the other backends serve
+        return (
+            f"{name} does not load: {type(error).__name__}: {error}; build it again for this "
+            f"PyTorch ({torch.__version__}): {_INSTALL} ."
+        )
     return None
+
+
+def _is_beside(module: str) -> bool:
+    """Whether a module of the package is there, and of this very copy of the package."""
+    return _folder_of(module) == _HERE
+
+
+def _folder_of(module: str) -> str | None:
+    # An editable install of another checkout would find that one's.
+    spec = importlib.util.find_spec(module)
+    return os.path.realpath(os.path.dirname(spec.origin)) if spec and spec.origin else None
+
+
+def _another_cuda(name: str) -> str | None:
+    """Why a module may not be loaded: it would bring another CUDA runtime beside PyTorch's."""
+    try:
+        info = importlib.import_module("fused_mixup._build_info")
+    except ImportError:
+        return None  # not built by setup.py
+    built, here = (str(v or "").split(".")[0] for v in (info.CUDA_TOOLKIT, torch.version.cuda))
+    if built in ("", here):
+        return None
+    return (
+        f"{name} is built for CUDA {info.CUDA_TOOLKIT} (with PyTorch {info.TORCH}), and this "
+        f"PyTorch ({torch.__version__}) is for CUDA {torch.version.cuda}; build it beside this "
+        f"one, with an nvcc of CUDA {here}: {_INSTALL} ."
+    )
+
+
+def warn_where_shadowed(stacklevel: int) -> None:
+    """Warn where this package has no compiled modules and hides an installed one that has."""
+    missing = [name for name in MODULES.values() if not _is_beside(f"fused_mixup.{name}")]
+    hidden: dict[str, list[str]] = {}  # by folder, the modules that it has
+    for name in missing:
+        for entry in sys.path:
+            folder = os.path.join(os.path.realpath(entry), "fused_mixup")
+            if any(os.path.exists(os.path.join(folder, name + end)) for end in EXTENSION_SUFFIXES):
+                hidden.setdefault(folder, []).append(name)
+        if (editable := _folder_of(f"fused_mixup.{name}")) is not None:
+            hidden.setdefault(editable, []).append(name)
+    if hidden:
+        other, names = next(iter(hidden.items()))
+        warnings.warn(
+            f"fused_mixup is imported from {_HERE}, without the compiled {' and '.join(names)}, "
+            f"and hides the one installed in {other}, which has it and is faster. Run Python "
+            f"from another directory, or build this one: {_INSTALL} -e .",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _load_triton() -> dict[str, str | None]:

@@ -8,7 +8,7 @@ import platform
 
 import torch
 
-from . import backends
+from . import backends, memory
 from .forcing import forced
 from .ops import SCHEMAS
 
@@ -38,6 +38,7 @@ def _version(package: str) -> str:
 
 def _versions() -> list[tuple[str, ...]]:
     package = importlib.import_module("fused_mixup")
+    off = memory.reason_off
     gpus = [torch.cuda.get_device_name(i) for i in range(_gpu_count())]
     return [
         ("version", getattr(package, "__version__", "unknown")),
@@ -47,6 +48,7 @@ def _versions() -> list[tuple[str, ...]]:
         ("Triton", _version("triton")),
         ("GPU", ", ".join(gpus) or "none visible"),
         ("CPU", f"{_cpu_capability()}, {torch.get_num_threads()} threads"),
+        ("memory of results", f"not used again: {off}" if off else "used again"),
     ]
 
 
@@ -56,28 +58,25 @@ def _gpu_count() -> int:
 
 def _cpu_capability() -> str:
     known = torch.backends.cpu.get_cpu_capability()
-    chosen = getattr(_module("_C"), "cpu_capability", None)
-    return f"{known} (kernels: {chosen()})" if chosen is not None else known
-
-
-def _module(name: str):
-    """A compiled module or _build_info, or None where it is not there or does not load."""
-    try:
-        return importlib.import_module(f"fused_mixup.{name}")
-    except (ImportError, OSError):
-        return None
+    if backends.reason_unavailable("native", "CPU") is not None:
+        return known
+    return f"{known} (kernels: {importlib.import_module('fused_mixup._C').cpu_capability()})"
 
 
 def _built() -> list[tuple[str, ...]]:
-    info = _module("_build_info")
+    try:
+        info = importlib.import_module("fused_mixup._build_info")
+    except ImportError:
+        info = None
     rows: list[tuple[str, ...]] = []
     for device, name in backends.MODULES.items():
-        if _module(name) is not None:
+        why = backends.reason_unavailable("native", device)
+        if why is None:
             text = _made_with(info, name) if info else "built, from what is not recorded"
         elif info and name in info.LEFT_OUT:
             text = f"left out when built: {info.LEFT_OUT[name]}"
         else:
-            text = backends.reason_unavailable("native", device) or "not built"
+            text = why
         rows.append((name, text))
     return rows
 

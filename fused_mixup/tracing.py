@@ -15,7 +15,7 @@ the package is slower, or refuses with a sentence, but never wrong:
     UntypedStorage._new_shared              memory that is shared after it was made
     Tensor._base                            the leaf is looked for in the graph of the view
     _sample_dirichlet                       torch.distributions.Beta, which calls it
-    utils._pytree                           nested inputs are refused
+    utils._pytree.tree_flatten, utils._pytree.tree_unflatten    nested inputs are refused
 """
 
 from __future__ import annotations
