@@ -9,8 +9,8 @@ That choice is registered once, when the package is imported, and never again: a
 changes while other threads look kernels up crashes them.
 
 ``FUSED_MIXUP_BACKEND=auto|native|triton|reference`` or :class:`backend` forces one. Ops of the
-second namespace (``ops.CHOSEN``) then look up at each call what serves it. A forced backend that
-cannot run raises, with the reason; it never falls back.
+second namespace (``schemas.CHOSEN``) then look up at each call what serves it. A forced backend
+that cannot run raises, with the reason; it never falls back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import torch
 
 from . import reference
 from .forcing import BACKENDS, force_in_process, forced
-from .ops import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS, default_op
+from .ops import default_op
+from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS
 from .tracing import below_autograd
 
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
@@ -155,7 +156,7 @@ def _triton(name: str) -> Callable:
 
 
 def _serves_what_is_forced(name: str, device: str | None) -> Callable:
-    """The op of ``ops.CHOSEN`` on a device; None: any that has no kernels of its own."""
+    """The op of ``schemas.CHOSEN`` on a device; None: any that has no kernels of its own."""
     default, triton = default_op(name), _triton(name)
 
     def call(*args: Any) -> Any:

@@ -52,5 +52,5 @@ def cutmix_box(
     sides = [int(n * scale) for n in spatial]
     start = [max(c - s // 2, 0) for c, s in zip(center, sides, strict=True)]
     stop = [min(c + (s + 1) // 2, n) for c, s, n in zip(center, sides, spatial, strict=True)]
-    area = math.prod(b - a for a, b in zip(start, stop, strict=True))
+    area = math.prod([b - a for a, b in zip(start, stop, strict=True)])  # a list, for Dynamo
     return (*start, *stop), 1.0 - area / math.prod(spatial)

@@ -7,6 +7,7 @@ numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,18 +33,19 @@ class _Numbers(NamedTuple):
 
 
 def _reduced(instance: Any) -> tuple:
-    state = {name: _numbers_of(value) for name, value in instance.__dict__.items()}
-    return _rebuilt, (type(instance), state)
+    make, values = instance.__reduce__()
+    return _rebuilt, (make, [*map(_numbers_of, values)])
 
 
-def _rebuilt(cls: type, state: dict[str, Any]) -> Any:
-    instance: Any = object.__new__(cls)
-    for name, value in state.items():
-        if isinstance(value, _Numbers):
-            rows = torch.tensor(value.values, dtype=value.dtype, device="cpu").view(value.rows)
-            value = rows.expand(value.shape)
-        object.__setattr__(instance, name, value)
-    return instance
+def _rebuilt(make: Callable[..., Any], values: list[Any]) -> Any:
+    return make(*map(_tensor_of, values))
+
+
+def _tensor_of(value: Any) -> Any:
+    if not isinstance(value, _Numbers):
+        return value
+    rows = torch.tensor(value.values, dtype=value.dtype, device="cpu").view(value.rows)
+    return rows.expand(value.shape)
 
 
 def _numbers_of(value: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .plan import MixPlan
+from .plan_checks import kind
 from .tracing import in_forward_mode
 
 BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
@@ -42,19 +43,46 @@ def check_batch(
 
 def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
     if x.dtype not in dtypes:
-        remedy = (
-            "convert it to a floating dtype"
-            if x.is_complex() or x.dtype == torch.bool or x.is_floating_point()
-            else "mix embeddings, not ids (and paste_ class maps)"
-        )
+        remedy = "convert it with .float()"
+        if x.dtype == torch.bool:
+            remedy = "paste_ moves masks of any dtype; to blend them use .float()"
+        elif x.dtype in (torch.int32, torch.int64):  # what ids come in
+            remedy = "mix embeddings, not ids; paste_ class maps; measured values: .float()"
         raise TypeError(
             f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
             f"{remedy}"
         )
 
 
+def check_plain_tensor(name: str, x: Any) -> None:
+    """TypeError for a DTensor: a kernel would get the part of one process as if it were all."""
+    cls = type(x)
+    if cls is Tensor or cls is torch.nn.Parameter:
+        return
+    if hasattr(cls, "full_tensor") and hasattr(cls, "to_local"):  # known without an import
+        raise TypeError(
+            f"{name}: expected a plain tensor, got a {cls.__name__}, of which each process holds "
+            "a part; use .full_tensor(), or .to_local() where each process works on its own part"
+        )
+
+
+def check_float_labels(values: Tensor) -> None:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"values: expected a floating tensor [B, …], got {kind(values)}")
+    if values.dtype not in FLOATING:
+        raise TypeError(
+            f"values: expected floating labels [B, …], got {values.dtype}; multi-hot ones: "
+            ".float(); class indices: MixedTarget.from_labels"
+        )
+
+
 def check_memory(name: str, x: Tensor) -> None:
-    if x.layout != torch.strided or x.is_nested:
+    if x.is_nested:
+        raise TypeError(
+            f"{name}: expected samples of one size, got a nested tensor; pad it with "
+            "torch.nested.to_padded_tensor"
+        )
+    if x.layout != torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got {x.layout}; use .to_dense()")
     if torch.compiler.is_compiling():
         return

@@ -225,7 +225,7 @@ def check_given_partner(partner: Tensor, batch_size: int, state: Tensor) -> bool
     if partner.device.type != "cpu" or torch.compiler.is_compiling():
         return None
     check_partner_values(partner, batch_size)
-    return is_permutation("tensor", partner)
+    return is_permutation(partner)
 
 
 def check_choice(name: str, value: object, choices: dict[str, int], others: str = "") -> int:

@@ -10,7 +10,7 @@ import torch
 
 from . import backends, memory
 from .forcing import forced
-from .ops import SCHEMAS
+from .schemas import SCHEMAS
 
 
 def report() -> str:

@@ -12,26 +12,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import ops
 from .checks import (
     BLENDABLE,
     check_batch,
     check_out,
-    check_plan,
     check_samples,
     check_samples_out,
     check_writable,
 )
+from .labels import mix_labels, mix_targets
 from .linear_loss import linear_soft_target_cross_entropy
 from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .metrics import mixed_accuracy
+from .ops import serving
 from .plan import MixPlan
-from .target import (
-    check_label_smoothing,
-    check_labels,
-    check_num_classes,
-    check_target_dtype,
-)
+from .tracing import transforms_active
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -40,6 +35,7 @@ __all__ = [
     "linear_soft_target_cross_entropy",
     "mix",
     "mix_",
+    "mix_labels",
     "mix_samples",
     "mix_targets",
     "mixed_accuracy",
@@ -51,7 +47,7 @@ __all__ = [
 
 def _written(x: Tensor) -> None:
     """Tell autograd, which cannot see into our kernels: a graph that saved x must refuse to run."""
-    if not torch.compiler.is_compiling() and not x.is_inference():
+    if not (torch.compiler.is_compiling() or transforms_active() or x.is_inference()):
         torch.autograd.graph.increment_version(x)
 
 
@@ -89,7 +85,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     """
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
-    ops.mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    serving().mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
     _written(x)
     return x
 
@@ -116,8 +112,9 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
 
     Notes:
         The backward is the same kernel with the plan transposed; it works for pairings that are
-        no permutation, and double backward works too. Forward-mode differentiation
-        (torch.func.jvp) does not. On the CPU the memory of a result or gradient of 1 to 256 MiB
+        no permutation, and double backward works too. torch.func (grad, vmap) gets the same values
+        from plain PyTorch, which is slower; forward-mode differentiation (torch.func.jvp) is
+        refused. On the CPU the memory of a result or gradient of 1 to 256 MiB
         that nobody holds any more serves the next one of its size, as fresh memory costs three
         times the mixing: each process keeps that of the last four (of contiguous and channels_last
         batches).
@@ -128,10 +125,10 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     check_batch("x", x, plan, BLENDABLE)
     if out is not None:
         check_out(x, out)
-        ops.mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+        serving().mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
         _written(out)
         return out
-    return ops.mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    return serving().mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
 
 
 def paste_(x: Tensor, plan: MixPlan) -> Tensor:
@@ -166,7 +163,7 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
             "plan: expected one that only pastes boxes (CutMix), got one that blends values; "
             "labels and masks cannot be blended: use mix_ for images, MixedTarget for labels"
         )
-    ops.paste_(x, plan.partner_or_none, plan.box, plan.rule)
+    serving().paste_(x, plan.partner_or_none, plan.box, plan.rule)
     _written(x)
     return x
 
@@ -216,56 +213,6 @@ def mix_samples(
         out = torch.empty((len(tensors), *first.shape), dtype=first.dtype, device=first.device)
     else:
         check_samples_out(tensors, out)
-    ops.mix_samples(tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+    serving().mix_samples(tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
     _written(out)
     return out
-
-
-def mix_targets(
-    labels: Tensor,
-    plan: MixPlan,
-    num_classes: int,
-    label_smoothing: float = 0.0,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Dense soft labels of a mixed batch, in one pass.
-
-    ``t_i = Σ_k weight_ik · ((1-ε) · onehot(label_k) + ε/K)`` over the sample and its partner. Our
-    losses take a :class:`MixedTarget` instead, which stays sparse.
-
-    Equivalent to::
-
-        y = F.one_hot(labels, num_classes) * (1 - label_smoothing) + label_smoothing / num_classes
-        y * weight[:, :1] + y[partner] * weight[:, 1:]
-
-    Args:
-        labels: int64 [B, …], class indices in [0, num_classes).
-        plan: a plan for B samples.
-        num_classes: K.
-        label_smoothing: ε in [0, 1].
-        dtype: a floating dtype; arithmetic is float32 or better.
-
-    Returns:
-        [B, K, …] of ``dtype``.
-
-    Raises:
-        TypeError: labels that are no int64, or a dtype that is not floating.
-        IndexError: a label outside [0, num_classes) on the CPU. On a GPU its row becomes NaN.
-        ValueError: another batch size or device than the plan's, ε outside [0, 1].
-
-    Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
-    """
-    num_classes = check_num_classes(num_classes)
-    label_smoothing = check_label_smoothing(label_smoothing)
-    check_labels(labels, num_classes)
-    check_target_dtype(dtype)
-    check_plan("labels", labels, plan)
-    return ops.mix_targets(
-        labels,
-        plan.partner_or_none,
-        plan.weight,
-        plan.rule,
-        num_classes,
-        label_smoothing,
-        dtype,
-    )

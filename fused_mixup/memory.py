@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from .ops import NAMESPACE
+from .schemas import NAMESPACE
 from .tracing import storage_users
 
 _KEPT = 4  # results: a batch and a gradient, each of them made while the one before is in use

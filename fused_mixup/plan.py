@@ -11,32 +11,35 @@ A weight of exactly 0 drops its term, so a partner that is not used never brings
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .frozen import Frozen, versions
 from .plan_checks import (
     PAIRINGS,
     Facts,
-    check_corners,
-    check_int32,
-    check_lam,
     check_layout,
+    check_rule,
+    check_stops,
     check_values,
-    floats,
-    integers,
     is_host_row,
-    is_permutation,
     partner_indices,
 )
-from .plan_rows import copy_packed, host_rows, pairing_of
+from .plan_rows import (
+    copy_packed,
+    described,
+    each_row,
+    pairing_of,
+    rows_for_all,
+    rows_per_sample,
+    to_device,
+    widest,
+)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class MixPlan:
+class MixPlan(Frozen):
     """How every sample of a batch of B is mixed, as four small tensors.
 
     Most plans come from :meth:`uniform`, :meth:`per_sample` or :meth:`identity`. A plan can be
@@ -44,13 +47,15 @@ class MixPlan:
     batch size: images, masks, soundtracks, labels of several heads.
 
     Attributes:
-        partner: int32 [B], index of the sample that is mixed into sample i.
+        partner: int32 [B], index of the sample that is mixed into sample i. None may be given
+            where ``pairing`` is a rule.
         weight: float32 [B, 2], label weights of the sample itself and of its partner.
-        blend: float64 [B, 2], value weights of the two outside the box.
+        blend: float64 [B, 2], value weights of the two outside the box (float32 on a device that
+            has no float64).
         box: int32 [B, 2·D], half-open box pasted from the partner: D starts, then D stops; D is
             1, 2 or 3, or 0 where no row has a box.
         pairing: ``"flip"`` (partner B-1-i), ``"roll"`` (i-1), ``"self"``, or ``"tensor"``. For the
-            rules, kernels work the partner out and never read the tensor.
+            rules, kernels work the partner out and no tensor of it is kept.
 
     The rows of a plan made by :meth:`uniform` are one row, expanded, on the CPU. Kernels take
     it as plain arguments, so such a plan serves a batch on any device without a copy.
@@ -59,51 +64,84 @@ class MixPlan:
         TypeError: a field that is not a tensor of the dtype above.
         ValueError: a shape that does not fit, or a box that is reversed or negative.
         IndexError: a partner outside [0, B).
-        Values are checked where they live on the CPU.
+        Values are checked where they live on the CPU, and again after a write to one of the
+        tensors.
+
+    Notes:
+        Immutable, and no dataclass: whoever walks a batch to cast or to shard its tensors meets a
+        leaf, so weights keep their dtype. ``torch.save`` takes it, and ``torch.load`` gives it back
+        with ``weights_only=True``.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
 
-    partner: Tensor
     weight: Tensor
     blend: Tensor
     box: Tensor
-    pairing: str = "tensor"
-    _facts: Facts = field(init=False)
-    _portable: bool = field(init=False)
+    pairing: str
+    _partner: Tensor | None  # None where pairing is a rule
+    _seen: Facts
+    _versions: tuple[float, ...] | None
+    _portable: bool
 
-    def __post_init__(self) -> None:
-        check_layout(self)
-        for name in ("partner", "weight", "blend", "box"):
-            t = getattr(self, name)
-            # Kernels step from row to row; inside a row, elements are adjacent.
-            if t.shape[-1] > 1 and t.stride(-1) != 1:
-                object.__setattr__(self, name, t.contiguous())
+    def __init__(
+        self,
+        partner: Tensor | None,
+        weight: Tensor,
+        blend: Tensor,
+        box: Tensor,
+        pairing: str = "tensor",
+    ) -> None:
+        check_layout(partner, weight, blend, box, pairing)
+        if partner is not None and pairing != "tensor":
+            check_rule(pairing, partner)
+            partner = None
+        # Kernels step from row to row; inside a row, elements are adjacent.
+        weight, blend, box = (
+            t.contiguous() if t.shape[1] > 1 and t.stride(1) != 1 else t
+            for t in (weight, blend, box)
+        )
+        partner = None if partner is None else partner.contiguous()
+        self._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
         self._know(check_values(self))
 
     def _know(self, facts: Facts) -> None:
         one_row = is_host_row(self.weight) and is_host_row(self.blend) and is_host_row(self.box)
-        self.__dict__.update(_facts=facts, _portable=one_row and self.pairing != "tensor")
+        self._fill(
+            _seen=facts,
+            _versions=versions(self._partner, self.weight, self.blend, self.box),
+            _portable=one_row and self.pairing != "tensor",
+        )
+
+    @property
+    def _facts(self) -> Facts:
+        """What the host knows of the values, looked at again where somebody wrote to them."""
+        if self._versions != versions(self._partner, self.weight, self.blend, self.box):
+            self._know(check_values(self))
+        return self._seen
 
     @staticmethod
     def _of(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:
         """A plan of rows known to be right: checking them costs as much as mixing a small batch.
 
-        ``tensors``: partner (None where ``pairing`` is a rule), weight, blend, box.
+        ``tensors``: partner (not kept where ``pairing`` is a rule), weight, blend, box.
         """
         plan = object.__new__(MixPlan)
         partner, weight, blend, box = tensors
-        plan.__dict__.update(weight=weight, blend=blend, box=box, pairing=pairing)
-        if partner is not None:  # a rule's is worked out where somebody asks for it
-            plan.__dict__["partner"] = partner
+        partner = partner if pairing == "tensor" else None
+        plan._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
         plan._know(facts)
         return plan
 
-    def __getattr__(self, name: str) -> Tensor:
-        # What is missing: the partners of a rule, which kernels never read. They are not kept: made
-        # in a mode of PyTorch's (fake, functional, inference), they are of use in that mode alone.
-        if name != "partner" or self.pairing == "tensor":
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def __reduce__(self) -> tuple:
+        return MixPlan, (self._partner, self.weight, self.blend, self.box, self.pairing)
+
+    @property
+    def partner(self) -> Tensor:
+        # A rule's is not kept: made in a mode of PyTorch's (fake, functional, inference), it would
+        # be of use in that mode alone.
+        if self._partner is not None:
+            return self._partner
         return partner_indices(self.rule, self.batch_size, self.weight.device)
 
     # ---------------------------------------------------------------- making one
@@ -142,19 +180,9 @@ class MixPlan:
 
         Source: arXiv 1710.09412 (MixUp), arXiv 1905.04899 (CutMix).
         """
-        lam = check_lam(lam)
-        corners = () if box is None else check_corners(box)
         # A rule's plan serves every device from the host; only a partner tensor is moved.
         pairing, batch_size, index = pairing_of(batch_size, partner, device)
-        weight = lam, 1.0 - lam
-        rows = host_rows(batch_size, weight, weight if box is None else (1.0, 0.0), corners)
-        d = len(corners) // 2
-        empty = not all(map(operator.lt, corners[:d], corners[d:]))
-        facts = Facts(
-            is_permutation=True if index is None else is_permutation(pairing, index),
-            blends=box is None and lam != 1.0,
-            box_stop=(0,) * d if empty else corners[d:],
-        )
+        rows, facts = rows_for_all(batch_size, lam, box, index)
         return MixPlan._of((index, *rows), pairing, facts)
 
     @staticmethod
@@ -188,48 +216,10 @@ class MixPlan:
 
         Source: arXiv 1710.09412 (MixUp), arXiv 1905.04899 (CutMix).
         """
-        lam = floats("lam", lam)
-        if lam.ndim != 1:
-            raise ValueError(f"lam: expected shape [B], got {list(lam.shape)}")
-        if lam.dtype in (torch.float16, torch.bfloat16):
-            lam = lam.float()  # in half precision λ and 1-λ would not sum to one
-        if lam.device.type == "cpu" and not bool(((lam >= 0) & (lam <= 1)).all()):
-            raise ValueError(f"lam: expected numbers in [0, 1], got {lam.tolist()}")
-        batch_size = lam.shape[0]
-        weight = torch.stack((lam, 1 - lam), 1)
-        if box is None:
-            boxes = torch.empty((batch_size, 0), dtype=torch.int32, device=lam.device)
-            has_box = torch.zeros(batch_size, dtype=torch.bool, device=lam.device)
-        else:
-            boxes = integers("box", box).to(lam.device)
-            check_int32("box", boxes)
-            boxes = boxes.to(torch.int32)
-            if boxes.numel() == 0 and batch_size == 0:
-                boxes = boxes.view(0, boxes.shape[-1] if boxes.ndim == 2 else 0)
-            if boxes.ndim != 2 or boxes.shape[0] != batch_size:
-                raise ValueError(
-                    f"box: expected shape [{batch_size}, 2·D] (one row for each λ), "
-                    f"got {list(boxes.shape)}"
-                )
-            d = boxes.shape[1] // 2
-            has_box = (boxes[:, d:] > boxes[:, :d]).all(1)
-        is_cut = has_box if cut is None else torch.as_tensor(cut, device=lam.device)
-        if is_cut.shape != (batch_size,) or (batch_size and is_cut.dtype != torch.bool):
-            raise ValueError(
-                f"cut: expected bools of shape [{batch_size}], got {is_cut.dtype} "
-                f"{list(is_cut.shape)}"
-            )
-        if cut is not None and box is None:
-            raise ValueError("cut: expected box beside it: a row that is cut needs one")
-        is_cut = is_cut.bool()
-        own, other = weight.double().unbind(1)
-        blend = torch.stack((own.where(~is_cut, 1.0), other.where(~is_cut, 0.0)), 1)
-        # A box on a row that is not cut would still be pasted: empty it.
-        boxes = torch.where(is_cut[:, None], boxes, 0)
-        pairing, _, index = pairing_of(batch_size, partner, lam.device)
-        if index is None:
-            index = partner_indices(PAIRINGS[pairing], batch_size, lam.device)
-        plan = MixPlan(index, weight.float(), blend, boxes, pairing)
+        weight, blend, boxes = rows_per_sample(lam, box, cut)
+        batch_size = weight.shape[0]
+        pairing, _, index = pairing_of(batch_size, partner, weight.device)
+        plan = MixPlan(index, weight, blend, boxes, pairing)
         return plan if device is None else plan.to(device)
 
     # ---------------------------------------------------------------- asking it
@@ -247,7 +237,7 @@ class MixPlan:
     @property
     def device(self) -> torch.device:
         """Where its tensors live; a uniform plan by rule is on the CPU and serves any device."""
-        return self.partner.device if self.pairing == "tensor" else self.weight.device
+        return (self.weight if self._partner is None else self._partner).device
 
     @property
     def is_permutation(self) -> bool | None:
@@ -275,7 +265,7 @@ class MixPlan:
     @property
     def partner_or_none(self) -> Tensor | None:
         """The partner tensor where the kernels need it, None where a rule gives it."""
-        return self.partner if self.pairing == "tensor" else None
+        return self._partner
 
     @property
     def blends(self) -> bool:
@@ -286,34 +276,38 @@ class MixPlan:
         """Whether the kernels can apply this plan to a batch on ``device`` as it is."""
         if self._portable:
             return True
-        if self.pairing == "tensor" and self.partner.device != device:
+        if self._partner is not None and self._partner.device != device:
             return False
         rows = (self.weight, self.blend, self.box)
         return all(t.device == device or is_host_row(t) for t in rows)
 
     def check_boxes(self, name: str, spatial: Sequence[int]) -> None:
         """ValueError where a box is known to leave the ``spatial`` sizes of tensor ``name``."""
-        stops = self._facts.box_stop
-        if any(stop > size for stop, size in zip(stops, spatial, strict=False)):
-            raise ValueError(
-                f"plan: expected boxes inside the last {len(stops)} dims of {name}, "
-                f"{list(spatial)}, got stops up to {list(stops)}; draw boxes for this size"
-            )
+        check_stops(self._facts.box_stop, name, spatial)
 
     # ---------------------------------------------------------------- moving, comparing, printing
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> MixPlan:
         """The same plan on ``device``. From the host this is one copy of one (pinned) buffer."""
         device = torch.device(device)
-        tensors = (self.blend, self.weight, self.partner, self.box)  # widest dtype first: aligned
+        rows = (self.blend, self.weight, self.box)  # widest dtype first: aligned
+        tensors = rows if self._partner is None else (*rows, self._partner)
         if all(t.device == device for t in tensors):
             return self
         if device.type == "cpu" or any(t.device.type != "cpu" for t in tensors):
-            moved = [t.to(device) for t in tensors]
+            moved = [to_device(t, device) for t in tensors]
         else:
             moved = copy_packed(tensors, device, non_blocking)
-        blend, weight, partner, box = moved
-        return MixPlan._of((partner, weight, blend, box), self.pairing, self._facts)
+        blend, weight, box, *partner = moved
+        index = partner[0] if partner else None
+        return MixPlan._of((index, weight, blend, box), self.pairing, self._facts)
+
+    def for_labels(self) -> MixPlan:
+        """The plan by which labels are blended: ``weight`` in the place of ``blend``, no boxes."""
+        box = self.box[:, :0]
+        facts = Facts(self.is_permutation, False, ())
+        tensors = self._partner, self.weight, each_row(widest, self.weight), box
+        return MixPlan._of(tensors, self.pairing, facts)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MixPlan):
@@ -326,19 +320,4 @@ class MixPlan:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        head = f"MixPlan(batch_size={self.batch_size}, pairing={self.pairing!r}, "
-        head += f"spatial_dims={self.spatial_dims}, device={str(self.device)!r})"
-        if any(t.device.type != "cpu" for t in (self.partner, self.weight, self.box)):
-            return head
-        shown = min(self.batch_size, 8)
-        partner = self.partner[:shown].tolist()
-        rows = [
-            f"  {i}: partner {partner[i]}, weight ({w[0]:.4g}, {w[1]:.4g}), "
-            f"blend ({b[0]:.4g}, {b[1]:.4g}), box {self.box[i].tolist() or 'none'}"
-            for i, (w, b) in enumerate(
-                zip(self.weight[:shown].tolist(), self.blend[:shown].tolist(), strict=True)
-            )
-        ]
-        if shown < self.batch_size:
-            rows.append(f"  … {self.batch_size - shown} more")
-        return "\n".join([head, *rows])
+        return described(self)

@@ -47,7 +47,7 @@ def check_lam(lam: float) -> float:
     one_number = not isinstance(lam, Tensor) or lam.numel() == 1
     if on_device or not one_number or not hasattr(lam, "__float__"):
         raise TypeError(
-            f"lam: expected one number on the host, got {_kind(lam)}; for values that live on a "
+            f"lam: expected one number on the host, got {kind(lam)}; for values that live on a "
             "device, or one for each sample, use MixPlan.per_sample"
         )
     lam = float(lam)
@@ -56,10 +56,16 @@ def check_lam(lam: float) -> float:
     return lam
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """What an error says of a value: a number or a name as it is, of anything else no data."""
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
-    return f"{value!r}"
+    if value is None or isinstance(value, (bool, int, float, complex, str)):
+        shown = repr(value)
+        return shown if len(shown) <= 60 else f"{shown[:56]}…"
+    if isinstance(value, (list, tuple, dict, set)):
+        return f"a {type(value).__name__} of length {len(value)}"
+    return f"a {type(value).__name__}"
 
 
 def integer(name: str, value: int) -> int:
@@ -67,16 +73,16 @@ def integer(name: str, value: int) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}: expected an int, got {_kind(value)}") from None
+        raise TypeError(f"{name}: expected an int, got {kind(value)}") from None
 
 
 def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
     if isinstance(values, Tensor) and values.device.type != "cpu":
-        raise TypeError(f"{name}: expected ints on the host, got {_kind(values)}")
+        raise TypeError(f"{name}: expected ints on the host, got {kind(values)}")
     try:
         return tuple(map(operator.index, values))
     except TypeError:
-        raise TypeError(f"{name}: expected a sequence of ints, got {_kind(values)}") from None
+        raise TypeError(f"{name}: expected a sequence of ints, got {kind(values)}") from None
 
 
 def _as_tensor(name: str, value: object) -> Tensor:
@@ -84,7 +90,7 @@ def _as_tensor(name: str, value: object) -> Tensor:
         # as_tensor would move a tensor to the default device.
         t = value if isinstance(value, Tensor) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name}: expected a tensor or a sequence, got {_kind(value)}") from None
+        raise TypeError(f"{name}: expected a tensor or a sequence, got {kind(value)}") from None
     if t.requires_grad:
         raise ValueError(
             f"{name}: expected a tensor that does not require grad, as no gradient reaches it; "
@@ -110,14 +116,15 @@ def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
 
 def check_int32(name: str, t: Tensor) -> None:
     """ValueError before a cast to int32 can wrap a value around."""
-    if t.device.type == "cpu" and t.numel() and t.dtype == torch.int64:
+    readable = t.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and t.numel() and t.dtype == torch.int64:
         low, high = (int(v) for v in torch.aminmax(t))
         if low < -(2**31) or high >= 2**31:
             raise ValueError(f"{name}: expected values of 32 bits, got {low} to {high}")
 
 
 def check_partner_values(partner: Tensor, batch_size: int) -> None:
-    if partner.device.type == "cpu" and partner.numel():
+    if partner.device.type == "cpu" and partner.numel() and not torch.compiler.is_compiling():
         low, high = (int(v) for v in torch.aminmax(partner))
         if low < 0 or high >= batch_size:
             raise IndexError(
@@ -125,10 +132,11 @@ def check_partner_values(partner: Tensor, batch_size: int) -> None:
             )
 
 
-def is_permutation(pairing: str, partner: Tensor) -> bool | None:
-    if pairing != "tensor":
+def is_permutation(partner: Tensor | None) -> bool | None:
+    """Of a rule (no tensor) True; None where values cannot be read."""
+    if partner is None:
         return True
-    if partner.device.type != "cpu":
+    if partner.device.type != "cpu" or torch.compiler.is_compiling():
         return None
     return bool(torch.bincount(partner, minlength=partner.shape[0]).le(1).all())
 
@@ -151,6 +159,15 @@ def check_corners(box: Sequence[int]) -> tuple[int, ...]:
     return corners
 
 
+def check_stops(stops: Sequence[int], name: str, spatial: Sequence[int]) -> None:
+    """ValueError where a box that stops there leaves the ``spatial`` sizes of tensor ``name``."""
+    if any(stop > size for stop, size in zip(stops, spatial, strict=False)):
+        raise ValueError(
+            f"plan: expected boxes inside the last {len(stops)} dims of {name}, "
+            f"{list(spatial)}, got stops up to {list(stops)}; draw boxes for this size"
+        )
+
+
 _LAYOUT = {
     "partner": (torch.int32, 1),
     "weight": (torch.float32, 2),
@@ -159,9 +176,17 @@ _LAYOUT = {
 }
 
 
-def check_layout(plan: MixPlan) -> None:
-    for name, (dtype, ndim) in _LAYOUT.items():
-        t = getattr(plan, name)
+def check_layout(
+    partner: Tensor | None, weight: Tensor, blend: Tensor, box: Tensor, pairing: str
+) -> None:
+    if pairing not in PAIRINGS:
+        raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {pairing!r}")
+    fields = {"partner": partner, "weight": weight, "blend": blend, "box": box}
+    if partner is None and pairing != "tensor":
+        del fields["partner"]
+    first, batch_size = next(iter(fields)), None
+    for name, t in fields.items():
+        dtype, ndim = _LAYOUT[name]
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: expected a {dtype} tensor, got {type(t).__name__}")
         if t.requires_grad:
@@ -169,43 +194,44 @@ def check_layout(plan: MixPlan) -> None:
                 f"{name}: expected a tensor that does not require grad, as no gradient reaches "
                 "it; use .detach()"
             )
-        if t.dtype != dtype:
+        if t.dtype != dtype and not _is_narrow_blend(name, t):
             raise TypeError(f"{name}: expected dtype {dtype}, got {t.dtype}; use .to({dtype})")
         if t.ndim != ndim:
             raise ValueError(f"{name}: expected {ndim} dims, got shape {list(t.shape)}")
-        if t.shape[0] != plan.partner.shape[0]:
-            raise ValueError(
-                f"{name}: expected {plan.partner.shape[0]} rows as in partner, got {t.shape[0]}"
-            )
-    for name in ("weight", "blend"):
-        if getattr(plan, name).shape[1] != 2:
-            got = list(getattr(plan, name).shape)
-            raise ValueError(f"{name}: expected shape [B, 2], got {got}")
-    if plan.box.shape[1] not in (0, 2, 4, 6):
+        batch_size = t.shape[0] if batch_size is None else batch_size
+        if t.shape[0] != batch_size:
+            raise ValueError(f"{name}: expected {batch_size} rows as in {first}, got {t.shape[0]}")
+        if name in ("weight", "blend") and t.shape[1] != 2:
+            raise ValueError(f"{name}: expected shape [B, 2], got {list(t.shape)}")
+    if box.shape[1] not in (0, 2, 4, 6):
         raise ValueError(
             f"box: expected [B, 2·D] with D 1, 2 or 3 (starts, then stops), "
-            f"got shape {list(plan.box.shape)}"
+            f"got shape {list(box.shape)}"
         )
-    if plan.pairing not in PAIRINGS:
-        raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {plan.pairing!r}")
+
+
+def _is_narrow_blend(name: str, t: Tensor) -> bool:
+    """Devices without kernels of ours may have no float64; the reference takes float32 there."""
+    return name == "blend" and t.dtype == torch.float32 and t.device.type not in ("cpu", "cuda")
 
 
 def check_values(plan: MixPlan) -> Facts:
     """Check what lives on the host; what lives on a device stays unknown."""
+    partner = plan.partner_or_none
     if torch.compiler.is_compiling():
-        return Facts(None, False, ())
+        return Facts(is_permutation(partner), False, ())
     for name in ("weight", "blend"):
         t = getattr(plan, name)
         if t.device.type == "cpu" and not bool(_rows(t).isfinite().all()):
             raise ValueError(f"{name}: expected finite numbers, got infinity or NaN")
-    if plan.partner.device.type == "cpu":
-        _check_partner(plan)
+    if partner is not None:
+        check_partner_values(partner, plan.batch_size)
     blends = False
     if plan.blend.device.type == "cpu":
         own, other = _rows(plan.blend).unbind(1)
         blends = bool(((own != 1) | (other != 0)).any())
     stops = _check_box(_rows(plan.box)) if plan.box.device.type == "cpu" else ()
-    return Facts(is_permutation(plan.pairing, plan.partner), blends, stops)
+    return Facts(is_permutation(partner), blends, stops)
 
 
 def _rows(t: Tensor) -> Tensor:
@@ -213,15 +239,16 @@ def _rows(t: Tensor) -> Tensor:
     return t[:1] if is_host_row(t) else t
 
 
-def _check_partner(plan: MixPlan) -> None:
-    check_partner_values(plan.partner, plan.batch_size)
-    if plan.pairing == "tensor":
+def check_rule(pairing: str, partner: Tensor) -> None:
+    """ValueError for a partner tensor on the host that is not what the rule says."""
+    if partner.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    rule = partner_indices(PAIRINGS[plan.pairing], plan.batch_size)
-    if not torch.equal(plan.partner, rule):
+    check_partner_values(partner, partner.shape[0])
+    wrong = (partner != partner_indices(PAIRINGS[pairing], partner.shape[0])).nonzero()
+    if len(wrong):
         raise ValueError(
-            f"partner: expected what pairing {plan.pairing!r} says, {rule.tolist()[:8]}…, got "
-            f"{plan.partner.tolist()[:8]}…; use pairing='tensor'"
+            f"partner: expected what pairing {pairing!r} says, got another partner for sample "
+            f"{int(wrong[0])}; use pairing='tensor'"
         )
 
 

@@ -4,89 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from . import ops
+from .accelerate import teach
 from .by_value import sent_by_value
+from .frozen import versions
 from .plan import MixPlan
-from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row
-from .tracing import is_plain
+from .plan_checks import integer, is_host_row, kind
+from .plan_rows import each_row
+from .reference_targets import dense_target
+from .target_checks import (
+    IGNORE_INDEX,
+    NO_IGNORE,
+    check_label_smoothing,
+    check_labels,
+    check_num_classes,
+    check_target_dtype,
+    check_target_tensors,
+    partner_rows,
+)
+from .target_rows import LabelRows
 
-IGNORE_INDEX = -100  # PyTorch's default
-NO_IGNORE = -(2**63)  # for ops: no label is ignored
-
-
-def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
-    """``t[partner]`` along dim 0; ``partner`` is None where the pairing is a rule."""
-    if pairing == FLIP:
-        return t.flip(0)
-    if pairing == ROLL:
-        return t.roll(1, 0)
-    if pairing == SELF or partner is None:
-        return t
-    # Clamped, as in the kernels: a partner tensor on a device cannot be checked on the host.
-    return t.index_select(0, partner.clamp(0, max(t.shape[0] - 1, 0)))
-
-
-def label_bounds(labels: Tensor) -> tuple[int, int]:
-    """The smallest and the largest of labels on the CPU, of which there is one at least."""
-    if labels.ndim == 1 and len(labels) <= 512 and is_plain():
-        values = labels.tolist()  # for the labels of a batch half the time of the op
-        return min(values), max(values)
-    low, high = torch.aminmax(labels)
-    return int(low), int(high)
-
-
-def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> bool:
-    """TypeError or IndexError for labels that are no class indices (values: on the CPU only).
-
-    True where all are known to be in [0, num_classes).
-    """
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(
-            f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
-        )
-    if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
-        return False
-    low, high = label_bounds(labels)
-    if low >= 0 and high < num_classes:
-        return True
-    outside = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
-    if outside.numel():
-        legal = "" if ignore_index == NO_IGNORE else f" or {ignore_index}, which is ignored"
-        raise IndexError(
-            f"labels: expected class indices in [0, {num_classes}){legal}, got "
-            f"{int(outside.amin() if outside.amin() < 0 else outside.amax())}; check num_classes"
-        )
-    return False
-
-
-def check_num_classes(num_classes: int) -> int:
-    num_classes = integer("num_classes", num_classes)
-    if num_classes < 1:
-        raise ValueError(f"num_classes: expected an int >= 1, got {num_classes}")
-    return num_classes
-
-
-def check_label_smoothing(label_smoothing: float) -> float:
-    if not isinstance(label_smoothing, (int, float)):  # NumPy's numbers, or none at all
-        try:
-            label_smoothing = float(label_smoothing)
-        except (TypeError, ValueError):
-            got = f"{label_smoothing!r}"
-            raise TypeError(f"label_smoothing: expected a number, got {got}") from None
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
-    return label_smoothing
-
-
-def check_target_dtype(dtype: torch.dtype) -> None:
-    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
+__all__ = [
+    "IGNORE_INDEX",
+    "NO_IGNORE",
+    "MixedTarget",
+    "check_label_smoothing",
+    "check_labels",
+    "check_num_classes",
+    "check_target_dtype",
+    "flattened",
+    "heads",
+    "partner_rows",
+]
 
 
 def heads(name: str, values: Any, like_name: str = "", like: Any = None) -> dict[Any, Any]:
@@ -103,8 +57,7 @@ def heads(name: str, values: Any, like_name: str = "", like: Any = None) -> dict
 
 
 @sent_by_value
-@dataclass(frozen=True, eq=False)
-class MixedTarget:
+class MixedTarget(LabelRows):
     """The labels of a mixed batch: two class indices and two weights per sample.
 
     It stands for ``t = Σ_k weight_k · ((1-ε) · onehot(label_k) + ε/K)``; where both labels are
@@ -127,62 +80,84 @@ class MixedTarget:
         z = F.one_hot(partner_labels, K) * (1 - ε) + ε / K
         y * weight[:, :1] + z * weight[:, 1:]
 
+    ``target[a:b]`` (and an index tensor, a list or a bool mask) is the target of those samples,
+    ``len(target)`` is B, ``shape`` and ``size`` are those of the labels, ``split`` and ``chunk``
+    cut as those of tensors: a batch for gradient accumulation is cut with its target.
+
     Raises:
         TypeError, ValueError: a field of another dtype, shape or device, weights that are not
             finite or require grad.
         IndexError: a label outside [0, K) that is not ignored, where the labels live on the CPU.
 
+    Notes:
+        Immutable, and no dataclass: whoever walks a batch to cast or to shard its tensors meets a
+        leaf with ``.to``, ``.cpu``, ``.cuda`` and ``.pin_memory``, which keep the dtypes. Equal
+        where all its tensors and numbers are. ``torch.save`` takes it, and ``torch.load`` gives it
+        back with ``weights_only=True``.
+
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
 
-    labels: Tensor
-    partner_labels: Tensor
-    weight: Tensor
     num_classes: int
-    label_smoothing: float = 0.0
-    ignore_index: int = IGNORE_INDEX
-    # Whether all labels are known to be in [0, num_classes).
-    labels_in_range: bool = field(init=False, repr=False, default=False)
+    label_smoothing: float
+    ignore_index: int
+    _in_range: bool
+    _versions: tuple[float, ...] | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "num_classes", check_num_classes(self.num_classes))
-        object.__setattr__(self, "label_smoothing", check_label_smoothing(self.label_smoothing))
-        object.__setattr__(self, "ignore_index", integer("ignore_index", self.ignore_index))
+    def __init__(
+        self,
+        labels: Tensor,
+        partner_labels: Tensor,
+        weight: Tensor,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> None:
+        num_classes = check_num_classes(num_classes)
+        label_smoothing = check_label_smoothing(label_smoothing)
+        ignore_index = integer("ignore_index", ignore_index)
+        own = check_labels(labels, num_classes, ignore_index)
+        check_target_tensors(labels, partner_labels, weight)
+        partner = check_labels(partner_labels, num_classes, ignore_index)
+        weight = weight if weight.stride(-1) == 1 else weight.contiguous()
+        tensors = labels, partner_labels, weight
+        self._set(tensors, (num_classes, label_smoothing, ignore_index), own and partner)
+
+    def _set(self, tensors: Sequence[Tensor], numbers: Sequence[Any], in_range: bool) -> None:
+        teach()  # a loader of accelerate's may be what joins and slices it
+        labels, partner_labels, weight = tensors
+        num_classes, label_smoothing, ignore_index = numbers
+        self._fill(
+            labels=labels,
+            partner_labels=partner_labels,
+            weight=weight,
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            ignore_index=ignore_index,
+            _in_range=in_range,
+            _versions=versions(labels, partner_labels),
+        )
+
+    def _with(self, labels: Tensor, partner_labels: Tensor, weight: Tensor) -> MixedTarget:
+        """The target with other tensors of values that were looked at."""
+        target = object.__new__(MixedTarget)
+        target._set((labels, partner_labels, weight), self._numbers, self._in_range)
+        return target
+
+    @property
+    def _numbers(self) -> tuple[int, float, int]:
+        return self.num_classes, self.label_smoothing, self.ignore_index
+
+    @property
+    def labels_in_range(self) -> bool:
+        """Whether all labels are known to be in [0, num_classes)."""
+        if self._versions == versions(self.labels, self.partner_labels):
+            return self._in_range
         own = check_labels(self.labels, self.num_classes, self.ignore_index)
-        if self.labels.ndim < 1:
-            raise ValueError("labels: expected shape [B, …], got a scalar")
-        if (
-            not isinstance(self.partner_labels, Tensor)
-            or self.partner_labels.shape != self.labels.shape
-            or self.partner_labels.dtype != torch.int64
-            or self.partner_labels.device != self.labels.device
-        ):
-            raise ValueError(
-                f"partner_labels: expected an int64 tensor of shape {list(self.labels.shape)} on "
-                f"{self.labels.device} as labels"
-            )
-        if not isinstance(self.weight, Tensor) or self.weight.dtype != torch.float32:
-            raise TypeError("weight: expected a float32 tensor; λ in half precision loses labels")
-        if self.weight.shape != (self.labels.shape[0], 2):
-            raise ValueError(
-                f"weight: expected shape [{self.labels.shape[0]}, 2], got {list(self.weight.shape)}"
-            )
-        partner = check_labels(self.partner_labels, self.num_classes, self.ignore_index)
-        object.__setattr__(self, "labels_in_range", own and partner)
-        self._check_weight()
+        return check_labels(self.partner_labels, self.num_classes, self.ignore_index) and own
 
-    def _check_weight(self) -> None:
-        if self.weight.requires_grad:
-            raise ValueError(
-                "weight: expected a tensor that does not require grad, as no gradient reaches it; "
-                "use .detach()"
-            )
-        if self.weight.device.type == "cpu" and not torch.compiler.is_compiling():
-            rows = self.weight[:1] if is_host_row(self.weight) else self.weight
-            if not bool(rows.isfinite().all()):
-                raise ValueError("weight: expected finite numbers, got infinity or NaN")
-        if self.weight.stride(-1) != 1:  # kernels step from row to row
-            object.__setattr__(self, "weight", self.weight.contiguous())
+    def __reduce__(self) -> tuple:
+        return MixedTarget, (self.labels, self.partner_labels, self.weight, *self._numbers)
 
     @overload
     @staticmethod
@@ -217,6 +192,10 @@ class MixedTarget:
         Args:
             labels: int64 [B, …], class indices in [0, num_classes); for a model of several heads
                 a dict, list or tuple of such labels.
+                Maps [B, …, spatial] (labels of as many dims behind [B] as a box has, or more) are
+                cut where the image is cut: in a box a pixel has the partner's label, outside of it
+                both, with the weights of the values. Other labels follow by the plan's ``weight``;
+                so do maps with ``plan.for_labels()``.
             plan: a plan for B samples.
             num_classes: K; of several heads one for all, or each its own in the structure of the
                 labels.
@@ -243,9 +222,11 @@ class MixedTarget:
             }
             return each if isinstance(labels, Mapping) else type(labels)(each.values())
         num_classes = check_num_classes(num_classes)
+        label_smoothing = check_label_smoothing(label_smoothing)
+        ignore_index = integer("ignore_index", ignore_index)
         if not isinstance(plan, MixPlan):
-            raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
-        labels_in_range = check_labels(labels, num_classes, ignore_index)
+            raise TypeError(f"plan: expected a MixPlan, got {kind(plan)}")
+        in_range = check_labels(labels, num_classes, ignore_index)
         if labels.ndim < 1 or labels.shape[0] != plan.batch_size:
             raise ValueError(
                 f"labels: expected shape [{plan.batch_size}, …] as in plan, "
@@ -254,21 +235,14 @@ class MixedTarget:
         partner = plan.partner_or_none
         partner_labels = partner_rows(labels, partner, plan.rule)
         weight = plan.weight
-        if not labels_in_range or weight.stride(-1) != 1 or weight.requires_grad:
-            return MixedTarget(
-                labels, partner_labels, weight, num_classes, label_smoothing, ignore_index
-            )
+        if are_maps(labels, plan):
+            labels = labels.clone()
+            ops.paste_(labels, partner, plan.box, plan.rule)
+            weight = each_row(torch.Tensor.float, plan.blend)
         # The partners' labels are among those just looked at, and the plan has seen its weights.
         target = object.__new__(MixedTarget)
-        target.__dict__.update(
-            labels=labels,
-            partner_labels=partner_labels,
-            weight=weight,
-            num_classes=num_classes,
-            label_smoothing=check_label_smoothing(label_smoothing),
-            ignore_index=integer("ignore_index", ignore_index),
-            labels_in_range=True,
-        )
+        numbers = num_classes, label_smoothing, ignore_index
+        target._set((labels, partner_labels, weight), numbers, in_range)
         return target
 
     @property
@@ -280,8 +254,6 @@ class MixedTarget:
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The dense soft labels [B, K, …] of a floating ``dtype`` that this target stands for."""
-        from .reference import dense_target
-
         check_target_dtype(dtype)
 
         return dense_target(
@@ -294,22 +266,36 @@ class MixedTarget:
             self.ignore_index,
         )
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedTarget:
-        """The same target on ``device``."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in ("labels", "partner_labels", "weight")
-        }
-        return replace(self, **moved)
-
-    def pin_memory(self) -> MixedTarget:
-        """The same target in page-locked memory; a loader with ``pin_memory=True`` calls it."""
-        return replace(
-            self,
-            labels=self.labels.pin_memory(),
-            partner_labels=self.partner_labels.pin_memory(),
-            weight=self.weight.contiguous().pin_memory(),
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MixedTarget):
+            return NotImplemented
+        names = "labels", "partner_labels", "weight"
+        return self._numbers == other._numbers and all(
+            torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu()) for name in names
         )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f"MixedTarget(shape={list(self.shape)}, num_classes={self.num_classes}, "
+            f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}, "
+            f"device={str(self.device)!r})"
+        )
+
+
+# Both are made by their constructors, which check what they are given.
+torch.serialization.add_safe_globals([MixPlan, MixedTarget])
+
+
+def are_maps(labels: Tensor, plan: MixPlan) -> bool:
+    """Whether labels [B, …] are maps that the plan's boxes lie in; ValueError where they do not."""
+    d = plan.spatial_dims
+    if d == 0 or labels.ndim - 1 < d:
+        return False
+    if not torch.compiler.is_compiling():
+        plan.check_boxes("labels", labels.shape[labels.ndim - d :])
+    return True
 
 
 def flattened(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
@@ -327,4 +313,4 @@ def flattened(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
     else:
         weight = weight.repeat_interleave(math.prod(shape[1:-1]), 0)
     labels, partner_labels = target.labels.reshape(-1), target.partner_labels.reshape(-1)
-    return replace(target, labels=labels, partner_labels=partner_labels, weight=weight)
+    return target._with(labels, partner_labels, weight)

@@ -6,6 +6,8 @@ the package is slower, or refuses with a sentence, but never wrong:
     _compile._disable_dynamo                torch.compiler.disable, which imports the compiler
     _C._len_torch_dispatch_stack            no call counts as plain, so none takes a short way
     _C._are_functorch_transforms_active     every call may be transformed: the ways that suit both
+    _C._functorch.get_interpreter_stack     every transform counts as vmap: plain PyTorch
+    _C._functorch.is_legacy_batchedtensor   PyTorch's own error for a batch of gradients
     _C._get_tracing_state                   torch.jit.is_tracing
     _C._AutoDispatchBelowAutograd           no_grad, which autograd registered on an op respects
     _C._autograd._get_current_graph_task_keep_graph     every backward may run again: copies
@@ -15,6 +17,7 @@ the package is slower, or refuses with a sentence, but never wrong:
     UntypedStorage._new_shared              memory that is shared after it was made
     Tensor._base                            the leaf is looked for in the graph of the view
     _sample_dirichlet                       torch.distributions.Beta, which calls it
+    Tensor._version                         every tensor may have been written to since
     utils._pytree.tree_flatten, utils._pytree.tree_unflatten    nested inputs are refused
 """
 
@@ -48,6 +51,30 @@ _tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_trac
 transforms_active: Callable[[], bool] = _private("_C._are_functorch_transforms_active") or (
     lambda: True
 )
+
+
+_interpreters = _private("_C._functorch.get_interpreter_stack")
+
+
+def in_vmap() -> bool:
+    """Whether torch.func.vmap is at work at any level: there values of tensors cannot be read.
+
+    True in every transform where which ones they are cannot be known: compiled (Dynamo tells
+    whether there are any), and in a PyTorch without this list of them.
+    """
+    if not transforms_active():
+        return False
+    if _interpreters is None or torch.compiler.is_compiling():
+        return True
+    return any(level.key().name == "Vmap" for level in _interpreters() or ())
+
+
+_is_legacy_batch = _private("_C._functorch.is_legacy_batchedtensor") or (lambda x: False)
+
+
+def is_batch(grad: Tensor) -> bool:
+    """Whether a backward gets a batch of gradients at once (vmap, is_grads_batched)."""
+    return in_vmap() or _is_legacy_batch(grad)
 
 
 @_disable_dynamo or torch.compiler.disable
@@ -120,6 +147,14 @@ def leaf_under(x: Tensor) -> Tensor | None:
     if leaf is None or leaf.untyped_storage().data_ptr() != x.untyped_storage().data_ptr():
         return None
     return leaf
+
+
+def write_count(x: Tensor) -> float:
+    """A number that is another one after each write to ``x``; NaN, which equals none, if unknown.
+
+    Not for tensors of inference mode, of which PyTorch counts none.
+    """
+    return getattr(x, "_version", float("nan"))
 
 
 # ------------------------------------------------------------------ memory

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .checks import BLENDABLE, MAX_DIMS, check_memory, check_writable, span
-from .target import label_bounds
+from .target_checks import label_bounds
 from .tracing import tree_flatten, tree_unflatten
 
 

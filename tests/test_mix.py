@@ -343,9 +343,9 @@ def test_views_and_layouts_that_lie_about_their_memory():
         with pytest.raises(ValueError, match="resolve_neg"):
             fm.paste_(lazy, MixPlan.identity(B))
     nested = torch.nested.nested_tensor([torch.ones(2)] * B, layout=torch.jagged)
-    for other in (image().to_sparse(), nested):
+    for other, said in ((image().to_sparse(), "a dense tensor"), (nested, "samples of one size")):
         for op in (fm.mix_, fm.mix):
-            with pytest.raises(TypeError, match="x: expected a dense tensor"):
+            with pytest.raises(TypeError, match=f"x: expected {said}"):
                 op(other, FLIP)
 
 

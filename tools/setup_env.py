@@ -189,12 +189,12 @@ def build() -> None:
         torch = support.find_torch()
         info = ROOT / "fused_mixup" / "_build_info.py"
         built = runpy.run_path(str(info)) if info.exists() else {}
-        modules = [ROOT / "fused_mixup" / f"{name}.abi3.so" for name in built.get("MODULES", [])]
+        modules = [f"{name}.*so" for name in built.get("MODULES", [])]
         installed = any(VENV.glob("lib*/python*/site-packages/fused_mixup-*.dist-info"))
         same = built.get("FINGERPRINT") == support.fingerprint(torch)
         # pip cannot install without bdist_wheel; it may be missing where there is no network.
         in_place = importlib.util.find_spec("wheel") is None and missing(["setuptools>=70.1"])
-        if (installed or in_place) and same and all(m.exists() for m in modules):
+        if (installed or in_place) and same and all(any(info.parent.glob(m)) for m in modules):
             return
         plan = support.make_plan()
     except support.BuildError as error:

@@ -4,24 +4,26 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <array>
-#include <optional>
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#include "../common/layout.h"
+#include "../common/arguments.h"
+
+// The newer macro hands on PyTorch's message; the headers of 2.10 and 2.11 do not have it.
+#ifdef STABLE_TORCH_ERROR_CODE_CHECK
+#define FUSED_MIXUP_CHECK_CALL STABLE_TORCH_ERROR_CODE_CHECK
+#else
+#define FUSED_MIXUP_CHECK_CALL TORCH_ERROR_CODE_CHECK
+#endif
 
 extern "C" void PyErr_SetInterrupt(void);  // of Python's stable ABI; may be called without the GIL
 
 namespace fused_mixup {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // The layout of the samples of `dst` [B, …] and, walked alongside, of `src`.
 inline Layout layout_of(const Tensor& dst, const Tensor& src, int spatial) {
@@ -57,9 +59,9 @@ inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype) {
     stride *= sizes[d] > 1 ? sizes[d] : 1;
   }
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
-                                                         strides.data(), code,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  FUSED_MIXUP_CHECK_CALL(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
+                                                  strides.data(), code,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
 
@@ -94,6 +96,14 @@ inline Tensor new_result_like(const Tensor& t) {
 // torch::stable::contiguous(), which is a call by name also where there is nothing to do.
 inline Tensor as_contiguous(const Tensor& t) {
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+inline OptionalTensor as_contiguous(const OptionalTensor& t) {
+  return t ? OptionalTensor(as_contiguous(*t)) : t;
+}
+
+// t [B, n] as kernels read its rows, each a run of memory; one row may serve all.
+inline Tensor as_rows(const Tensor& t) {
+  return t.stride(1) == 1 || t.size(1) <= 1 ? t : torch::stable::contiguous(t);
 }
 
 inline int spatial_of(const Tensor& box) { return int(box.size(1) / 2); }
