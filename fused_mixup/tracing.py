@@ -24,7 +24,7 @@ the package is slower, or refuses with a sentence, but never wrong:
     Tensor._base                            the leaf is looked for in the graph of the view
     _sample_dirichlet                       torch.distributions.Beta, which calls it
     Tensor._version                         every tensor may have been written to since
-    utils._pytree                           nested inputs are refused
+    utils._pytree.tree_flatten, utils._pytree.tree_unflatten    nested inputs are refused
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 # Tests run beside each other: threads that wait must not keep a core from others.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -16,7 +17,7 @@ import pytest
 
 import fused_mixup as fm
 from benchmarks.timing import extra_bytes
-from fused_mixup import backends
+from fused_mixup import backends, ops, reference
 
 try:
     from hypothesis import settings
@@ -81,6 +82,19 @@ def fused(request):
     """A backend with kernels for CUDA tensors (gpu_places.py), forced for the test."""
     with fm.backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """A list of (op, thread) that grows where the reference serves a forced call."""
+    calls = []
+
+    def watched(name, real):
+        return lambda *args: calls.append((name, threading.get_ident())) or real(*args)
+
+    for name in ops.SCHEMAS:
+        monkeypatch.setattr(reference, name, watched(name, getattr(reference, name)))
+    return calls
 
 
 @pytest.fixture(autouse=True)
