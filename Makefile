@@ -54,7 +54,7 @@ proofs: set-up-build-test-triton
 	$(if $(ARGS),,$(RUN) tests/prebuild.py proofs)
 	$(RUN) -m pytest $(side_by_side) -m proof $(ARGS)
 
-# Makes an environment for each PyTorch and Python; a cell that cannot be had is named.
+# Each PyTorch in an environment of its own (build/matrix); ARGS="--torch 2.11.0 --python none".
 test-matrix:
 	$(PYTHON) tools/matrix.py $(ARGS)
 
