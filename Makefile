@@ -54,6 +54,10 @@ proofs: set-up-build-test-triton-frameworks
 	$(if $(ARGS),,$(RUN) tests/prebuild.py proofs)
 	$(RUN) -m pytest $(side_by_side) -m proof $(ARGS)
 
+# Makes an environment for each PyTorch and Python; a cell that cannot be had is named.
+test-matrix:
+	$(PYTHON) tools/matrix.py $(ARGS)
+
 fuzz: set-up-build-test-triton
 	$(RUN) tests/fuzz.py $(ARGS)
 

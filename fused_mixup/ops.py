@@ -128,7 +128,9 @@ def _fake(name: str):
 
 
 @_fake("draw_plan")
-def _(state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric):
+def fake_draw_plan(
+    state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric
+):
     return (
         state.new_empty((batch_size,), dtype=torch.int32),
         state.new_empty((batch_size, 2), dtype=torch.float32),

@@ -67,8 +67,16 @@ def test_what_the_smoke_test_says():
     got = readers.read_calls([good, Done(-6, "CUDA error")])
     assert got.result == FAILED and "1 of 2 processes broke off" in got.detail
     assert readers.read_calls([Done(3, "0 calls, 0 wrong")]).result == FAILED  # nothing was proven
-    assert readers.read_calls([good, Done(1, "")]).result == FAILED  # tests/smoke.py
-    assert readers.read_calls([good, Done(0, "fine")]).result == PASSED
+    assert readers.read_calls([good, Done(1, "")]).result == FAILED
+    # tests/smoke.py: what it says of a backend that is left out is no news.
+    steps = "smoke native ops: ok (0.2 s)\nsmoke native compile: ok (2.0 s)\n"
+    got = readers.read_calls([good, Done(0, steps)])
+    assert got.result == PASSED and got.data["calls"] == 11
+    absent = Done(1, "smoke triton ops: RuntimeError: no GPU (0.0 s)\n")
+    assert readers.read_calls([good, Done(0, steps), absent]).result == PASSED
+    bad = Done(1, steps.replace("ok (2", "ValueError: shape (2"))
+    got = readers.read_calls([good, bad, absent])
+    assert got.result == FAILED and "1 wrong (native compile: ValueError: shape" in got.detail
 
 
 # ------------------------------------------------------------------ tests

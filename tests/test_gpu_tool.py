@@ -29,7 +29,7 @@ def test_folder_names_of_gpus():
 
 
 def test_stages_of_a_gpu(tmp_path):
-    groups = gpu_stages.stages(Job(tmp_path, tmp_path), {"smoke": 7})
+    groups = gpu_stages.stages(Job(tmp_path, tmp_path), {"smoke": 7, "environment": 300})
     found = {s.name: s for group in groups for s in group}
     assert tuple(name for name in found if name in gpu_stages.NAMES) == gpu_stages.NAMES
     assert sorted(found) == sorted(gpu_stages.ALL)
@@ -97,6 +97,20 @@ def test_a_second_run_keeps_what_the_first_has_left(tmp_path):
     assert "headlines.json" not in left and {"benchmarks.json", gpu_stages.LOG} <= left
     assert gpu.clear(tmp_path, groups, second=False) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wheel_of_other_sources_is_noticed(tmp_path):
+    for source, inside in (("fused_mixup", ""), ("triton_kernels", "triton_kernels")):
+        for path in (ROOT / source).rglob("*.py"):
+            copy = tmp_path / inside / path.relative_to(ROOT / source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    (tmp_path / "_build_info.py").write_text("# made there")
+    assert gpu.other_sources(tmp_path) == []
+    (tmp_path / "added.py").touch()
+    (tmp_path / "plan.py").write_text("# older")
+    (tmp_path / "triton_kernels" / "mix.py").unlink()
+    assert gpu.other_sources(tmp_path) == ["added.py", "plan.py", "triton_kernels/mix.py"]
 
 
 def test_a_copy_holds_nothing_that_shadows_the_package(tmp_path):

@@ -14,14 +14,24 @@ from hypothesis import Phase, given, settings
 
 FEW, MANY = 25, 200
 SLOW = "cpu-triton"  # interpreted: some 20 ms a launch, so a tenth of the cases
+SLOWEST = ("cross_entropy", "binary_cross_entropy")  # there: 10 s a case
 
 
-@pytest.mark.parametrize(
-    "examples", [FEW, pytest.param(MANY, marks=pytest.mark.proof)], ids=["few", "many"]
-)
+def runs() -> list:
+    """Each property on each backend, of few cases; for `make proofs` of many."""
+    found = []
+    for backend in properties.backend_parameters():
+        for name, prop in ((prop.__name__, prop) for prop in properties.ALL):
+            for size, examples in (("few", FEW), ("many", MANY)):
+                slowest = backend.values[0] == SLOW and name in SLOWEST
+                proof = [pytest.mark.proof] if size == "many" or slowest else []
+                marks, label = [*backend.marks, *proof], f"{backend.values[0]}-{name}-{size}"
+                found.append(pytest.param(*backend.values, prop, examples, marks=marks, id=label))
+    return found
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, of 0 * inf
-@pytest.mark.parametrize("prop", properties.ALL, ids=lambda prop: prop.__name__)
-@pytest.mark.parametrize("backend", properties.backend_parameters())
+@pytest.mark.parametrize(("backend", "prop", "examples"), runs())
 def test_random_cases(backend, prop, examples):
     with properties.opened(backend) as on:
         # Interpreted Triton would take minutes to make a failing case smaller.

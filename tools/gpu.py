@@ -18,6 +18,7 @@ Exit status: 0 where no stage failed, 1 where one did, 2 where there is nothing 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -60,6 +61,22 @@ def without_sources(folder: Path) -> Path:
         elif source.exists():
             shutil.copy2(source, folder / name)
     return folder
+
+
+def other_sources(installed: Path) -> list[str]:
+    """The package's Python files that are not the same in the checkout, or only in one of them."""
+    ours = {p.relative_to(ROOT / "fused_mixup"): p for p in (ROOT / "fused_mixup").rglob("*.py")}
+    kernels = (ROOT / "triton_kernels").rglob("*.py")
+    ours |= {p.relative_to(ROOT): p for p in kernels}
+    theirs = {p.relative_to(installed): p for p in installed.rglob("*.py")}
+    made = {Path("_build_info.py")}  # by a build
+    return sorted(
+        str(name)
+        for name in (ours.keys() | theirs.keys()) - made
+        if name not in ours
+        or name not in theirs
+        or ours[name].read_bytes() != theirs[name].read_bytes()
+    )
 
 
 def clear(out: Path, groups: Sequence[Sequence[Stage]], second: bool) -> dict:
@@ -125,6 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         groups = [group for group in groups if group]
         head = {"gpu": gpu, "started": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(started))}
         head |= clear(out, groups, second=bool(names))
+        package = importlib.util.find_spec("fused_mixup")
+        if args.installed and package and package.origin:
+            differ = other_sources(Path(package.origin).parent)
+            head["other_sources"] = differ
+            if differ:
+                print(f"gpu: the wheel is of other sources: {', '.join(differ[:6])}", flush=True)
         results = run_all(groups, out, head, deadline)
     print()
     for name in ("headlines", "benchmarks"):

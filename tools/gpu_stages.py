@@ -37,8 +37,8 @@ TOGETHER = {  # for --only
     "tests": ("smoke", "grid", "graphs"),
     "sanitizers": (*SANITIZERS, *MORE_SANITIZERS),
 }
-LIMITS = {"environment": 20, "smoke": 60, "headlines": 90, "grid": 120, "graphs": 60}
-LIMITS |= dict.fromkeys((*SANITIZERS, *MORE_SANITIZERS), 60) | {"counters": 40, "benchmarks": 480}
+LIMITS = {"environment": 30, "smoke": 60, "headlines": 90, "grid": 120, "graphs": 60}
+LIMITS |= dict.fromkeys((*SANITIZERS, *MORE_SANITIZERS), 60) | {"counters": 30, "benchmarks": 480}
 LOG, TESTS = "stages.log", "tests.jsonl"
 # A machine that lends a GPU may take back few files: all stages share these.
 LEAVES = {
@@ -199,7 +199,8 @@ def _small(job: Job, most: int, *more: str) -> list[list[str]]:
 def _smoke(job: Job) -> Stage:
     commands = _small(job, 8, "--results", str(job.out / TESTS), "--stage", "smoke")
     if (job.root / "tests" / "smoke.py").exists():  # forward, backward and compiled
-        commands.append(job.program("tests", "smoke.py", "--device", job.device))
+        for backend in ("native", "triton"):
+            commands.append(job.program("tests", "smoke.py", backend, "--device", job.device))
     return job.stage("smoke", commands, read=readers.read_calls)
 
 

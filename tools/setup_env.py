@@ -263,7 +263,7 @@ def install_wheel(chosen: str) -> None:
     if absent and not pip(*offline, *map(str, absent)):
         say("not all of them could be installed; trying one by one")
         others += [p.name for p in absent if not pip(*offline, str(p))]
-    for name in others:
+    for name in (name for name in others if not is_installed(name.partition("-")[0])):
         say(f"left out: {name} is for another Python or system")
     for text in missing([*known["test"], *known["bench"]]):
         say(f"left out: {text.split(';')[0]} is neither here nor in {folder}")
