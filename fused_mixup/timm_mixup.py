@@ -65,8 +65,8 @@ class Mixup:
         - A batch may be odd. Its middle sample is its own partner: mixed with itself in batch and
           elem mode (its values stay, to rounding), not mixed in pair mode. timm asserts.
         - uint8 images: MixUp blends, half to even (timm raises in batch mode, truncates in the
-          others); λ of the targets in pair and elem mode is right, CutMix's too (timm keeps it in
-          uint8: 0, or the partner's label alone).
+          others); targets in pair and elem mode are right, CutMix's too (timm keeps their λ in
+          uint8, so it is 0: those of the partner alone).
         - Video [B, C, T, H, W]: the box lies in the last two dims (timm cuts along time).
         - Dense targets without ``multi_label`` and a batch of labels of another size are refused
           (timm returns rows that fit no image).

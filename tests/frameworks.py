@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import socket
@@ -17,19 +16,15 @@ from benchmarks import installed_peers
 ANYWHERE = "127.0.0.1"
 
 
-def framework(name, needs=""):
-    """The package; the test file is skipped where it cannot be had."""
-    for package in (name, *needs.split()):
+def needs(*packages):
+    """Skips the test file where a package cannot be had. None is imported, which takes seconds."""
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             pytest.skip(
                 f"{package} is not installed; pip install 'fused-mixup[frameworks]'",
                 allow_module_level=True,
             )
-    if importlib.util.find_spec("torchvision"):  # which they import, whether it works or not
-        installed_peers.load()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return importlib.import_module(name)
+    installed_peers.fit_torchvision()  # which they import where it is there
 
 
 def run_ranks(function, *arguments, world=2, seconds=150):

@@ -9,16 +9,23 @@ import types
 import numpy as np
 import pytest
 import torch
-from frameworks import framework, run_ranks
+from frameworks import needs, run_ranks
 from torch.utils.data import DataLoader, IterableDataset
 
 import fused_mixup.accelerate as adapter
 from fused_mixup import MixedTarget, MixPlan, soft_target_cross_entropy
 from fused_mixup.timm import FastCollateMixup
 
-accelerate = framework("accelerate")
-operations = accelerate.utils.operations
+needs("accelerate")
+pytestmark = pytest.mark.proof
 K = 10
+
+
+@pytest.fixture(scope="module")
+def operations():
+    import accelerate.utils.operations
+
+    return accelerate.utils.operations
 
 
 def target(count, lam=0.3, smoothing=0.1):
@@ -29,7 +36,7 @@ def target(count, lam=0.3, smoothing=0.1):
 # ------------------------------------------------------------------ the walks
 
 
-def test_batches_are_joined_announced_and_sliced():
+def test_batches_are_joined_announced_and_sliced(operations):
     batches = [{"x": torch.rand(4, 3), "y": target(4, lam)} for lam in (0.3, 0.9)]
     joined = operations.concatenate(batches)
     dense = torch.cat([b["y"].dense() for b in batches])
@@ -45,7 +52,8 @@ def test_batches_are_joined_announced_and_sliced():
     assert operations.send_to_device(joined, "cpu")["y"] == joined["y"]
 
 
-def test_teaching_once_is_enough():
+def test_teaching_once_is_enough(operations):
+    target(2)
     before = operations.recursively_apply
     for _ in range(3):
         target(2)
@@ -53,7 +61,8 @@ def test_teaching_once_is_enough():
     assert operations.recursively_apply is before
 
 
-def test_what_cannot_be_joined_is_refused_with_the_remedy():
+def test_what_cannot_be_joined_is_refused_with_the_remedy(operations):
+    target(2)
     with pytest.raises(ValueError, match="label_smoothing"):
         operations.concatenate([(target(2),), (target(2, smoothing=0.2),)])
     with pytest.raises(TypeError, match="MixPlan.*dispatch_batches=False"):
@@ -61,7 +70,8 @@ def test_what_cannot_be_joined_is_refused_with_the_remedy():
 
 
 @pytest.mark.parametrize("change", ["arguments", "missing", "behaviour"])
-def test_an_accelerate_that_walks_otherwise_is_left_alone(change, monkeypatch):
+def test_an_accelerate_that_walks_otherwise_is_left_alone(change, operations, monkeypatch):
+    target(2)
     module = types.ModuleType("accelerate.utils.operations")
     for name in ("recursively_apply", "concatenate", "find_batch_size"):
         setattr(module, name, getattr(operations, name).__wrapped__)
@@ -93,43 +103,45 @@ class Stream(IterableDataset):
         return iter([(np.full((3, 4, 4), i, np.uint8), i % K) for i in range(self.count)])
 
 
-def dispatched(rank, count, workers, options):
+RUNS = [
+    (16, 0, {}),
+    (16, 1, {}),
+    (16, 0, {"split_batches": True}),
+    (11, 0, {"split_batches": True}),  # the last batch is filled up from the first
+]
+
+
+def dispatched(rank):
     from accelerate import Accelerator, DataLoaderConfiguration
 
-    configuration = DataLoaderConfiguration(dispatch_batches=True, **options)
-    accelerator = Accelerator(cpu=True, dataloader_config=configuration)
-    if rank == 0 or not workers:  # where workers mix, the other rank has never seen a target
+    results = []
+    for count, workers, options in RUNS:
+        configuration = DataLoaderConfiguration(dispatch_batches=True, **options)
+        accelerator = Accelerator(cpu=True, dataloader_config=configuration)
+        # The other rank has no collator, and where workers mix neither has made a target before.
         collate = FastCollateMixup(prob=0.0, num_classes=K, sparse_targets=True)
-    else:
-        collate = None
-    loader = DataLoader(Stream(count), 4, collate_fn=collate, num_workers=workers)
-    out = []
-    for x, y in accelerator.prepare(loader):
-        assert type(y).__name__ == "MixedTarget" and y.weight.dtype == torch.float32
-        assert y.num_classes == K and abs(y.label_smoothing - 0.1) < 1e-9
-        out.append([x[:, 0, 0, 0].tolist(), y.dominant.tolist(), y.weight[:, 0].tolist()])
-    accelerator.end_training()
-    return out
+        loader = DataLoader(
+            Stream(count), 4, collate_fn=None if rank else collate, num_workers=workers
+        )
+        batches = []
+        for x, y in accelerator.prepare(loader):
+            assert type(y).__name__ == "MixedTarget" and y.weight.dtype == torch.float32
+            assert y.num_classes == K and abs(y.label_smoothing - 0.1) < 1e-9
+            batches.append([x[:, 0, 0, 0].tolist(), y.dominant.tolist(), y.weight[:, 0].tolist()])
+        results.append(batches)
+        accelerator.free_memory()
+    return results
 
 
-@pytest.mark.parametrize(
-    ("count", "workers", "options"),
-    [
-        (16, 0, {}),
-        (16, 1, {}),
-        (16, 0, {"split_batches": True}),
-        (11, 0, {"split_batches": True}),  # the last batch is filled up from the first
-    ],
-)
-def test_each_process_gets_its_rows(count, workers, options):
-    ranks = run_ranks(dispatched, count, workers, options)
-    seen = []
-    for batches in zip(*ranks, strict=True):
-        for images, labels, weights in batches:
-            assert labels == [int(image) % K for image in images]
-            assert weights == [1.0] * len(weights)
-            seen += images
-    assert set(seen) == set(range(count)) and len({len(rank) for rank in ranks}) == 1
+def test_each_process_gets_its_rows():
+    for (count, *_), *ranks in zip(RUNS, *run_ranks(dispatched), strict=True):
+        seen = []
+        for batches in zip(*ranks, strict=True):
+            for images, labels, weights in batches:
+                assert labels == [int(image) % K for image in images]
+                assert weights == [1.0] * len(weights)
+                seen += images
+        assert set(seen) == set(range(count))
 
 
 def trained(rank):
