@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import FLOATING, MAX_DIMS, may_overlap, refuse_forward_mode
-from .plan_checks import integer, is_host_row
+from .checks import FLOATING, MAX_DIMS, check_plain_tensor, may_overlap
+from .plan_checks import integer, is_host_row, kind
 from .reference import MEAN, NONE, SUM
 from .target import IGNORE_INDEX, NO_IGNORE, MixedTarget, check_labels
-from .tracing import leaf_under
+from .tracing import in_vmap, leaf_under
 
 REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
@@ -20,17 +20,16 @@ def arithmetic(logits: Tensor) -> torch.dtype:
 
 def check_reduction(reduction: str) -> int:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: expected one of {sorted(REDUCTIONS)}, got {reduction!r}")
+        raise ValueError(f"reduction: expected one of {sorted(REDUCTIONS)}, got {kind(reduction)}")
     return REDUCTIONS[reduction]
 
 
 def check_logits(logits: Tensor) -> None:
-    refuse_forward_mode()
+    check_plain_tensor("logits", logits)
     if not isinstance(logits, Tensor) or logits.dtype not in FLOATING:
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a floating tensor [B, K, …], got {got}")
-    if logits.layout != torch.strided:
-        raise TypeError(f"logits: expected a dense tensor, got {logits.layout}; use .to_dense()")
+    _check_layout("logits", logits)
     if logits.ndim < 2 or logits.shape[1] == 0:
         raise ValueError(
             f"logits: expected shape [B, K, …] with K >= 1, got {list(logits.shape)}; one sample "
@@ -42,6 +41,16 @@ def check_logits(logits: Tensor) -> None:
         )
 
 
+def _check_layout(name: str, x: Tensor) -> None:
+    if x.is_nested:
+        raise TypeError(
+            f"{name}: expected one tensor, got a nested one; use .to_padded_tensor() and "
+            "ignore_index, or torch.cat of its rows"
+        )
+    if x.layout != torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got {x.layout}; use .to_dense()")
+
+
 def row_shape(logits: Tensor) -> torch.Size:
     """[B, d1…]: a row for each sample and position."""
     return logits.shape[:1] + logits.shape[2:]
@@ -50,17 +59,24 @@ def row_shape(logits: Tensor) -> torch.Size:
 # ------------------------------------------------------------------ targets
 
 
-def check_mixed_target(logits: Tensor, target: MixedTarget) -> None:
+def check_mixed_target(logits: Tensor, target: MixedTarget, num_classes: int | None = None) -> None:
+    """``num_classes``: of the target, where it is not that of the logits."""
+    for name in ("labels", "partner_labels", "weight"):
+        check_plain_tensor(f"target.{name}", getattr(target, name))
     if target.labels.shape != row_shape(logits):
         raise ValueError(
             f"target: expected labels of shape {list(row_shape(logits))} for logits "
             f"{list(logits.shape)}, got {list(target.labels.shape)}"
         )
-    if target.num_classes != logits.shape[1]:
+    expected = logits.shape[1] if num_classes is None else num_classes
+    if target.num_classes != expected:
+        meant = f"as in logits {list(logits.shape)}"
+        if num_classes is not None:
+            meant = f"for one logit a row, {list(logits.shape)}: labels 0 (absent) and 1 (present)"
         raise ValueError(
-            f"target: expected num_classes {logits.shape[1]} as in logits {list(logits.shape)}, "
-            f"got {target.num_classes}"
+            f"target: expected num_classes {expected} {meant}, got {target.num_classes}"
         )
+    target.labels_in_range  # noqa: B018  IndexError where labels written to later are out of range
     weight_serves = is_host_row(target.weight) or target.weight.device == logits.device
     if target.labels.device != logits.device or not weight_serves:
         raise ValueError(
@@ -77,15 +93,37 @@ def check_own_ignore_index(target: MixedTarget, ignore_index: int) -> None:
             check_labels(labels, target.num_classes, ignore_index)
 
 
-def check_class_indices(logits: Tensor, target: Tensor, ignore_index: int) -> None:
-    if target.shape != row_shape(logits):
-        raise ValueError(
-            f"target: expected class indices of shape {list(row_shape(logits))} for logits "
-            f"{list(logits.shape)}, got {list(target.shape)}"
-        )
+def is_class_indices(logits: Tensor, target: object, binary: bool = False) -> bool:
+    """True for int64 [B, d1…]. TypeError or ValueError for other tensors that are not floating."""
+    check_plain_tensor("target", target)
+    if not isinstance(target, Tensor) or target.is_floating_point():
+        return False
+    shape, rows = target.shape, row_shape(logits)
+    if target.dtype == torch.int64 and shape == rows:
+        return True
+    expected = (
+        f"target: expected class indices of shape {list(rows)} (int64), or soft labels "
+        f"{list(logits.shape)} (floating), got {target.dtype} {list(shape)}"
+    )
+    if target.is_complex():
+        raise TypeError(expected)
+    if shape == rows:
+        raise TypeError(f"{expected}; use .long() for class indices")
+    if shape == logits.shape and (binary or shape[1] > 1):
+        indices = "" if binary else ", or .argmax(1) for class indices"
+        raise TypeError(f"{expected}; use .float() for a number of each class{indices}")
+    if shape == (*rows[:1], 1, *rows[1:]):
+        long = "" if target.dtype == torch.int64 else ".long()"
+        raise ValueError(f"{expected}; use .squeeze(1){long}")
+    raise ValueError(expected)
+
+
+def check_class_indices(
+    logits: Tensor, target: Tensor, ignore_index: int, num_classes: int | None = None
+) -> None:
     if target.device != logits.device:
         raise ValueError(f"target: expected it on {logits.device} like logits, got {target.device}")
-    check_labels(target, logits.shape[1], ignore_index)
+    check_labels(target, num_classes or logits.shape[1], ignore_index)
 
 
 def check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
@@ -93,17 +131,18 @@ def check_dense_target(logits: Tensor, target: Tensor) -> Tensor:
         raise TypeError(
             f"target: expected a MixedTarget or a tensor [B, K, …], got {type(target).__name__}"
         )
-    if not target.is_floating_point():
-        raise TypeError(
-            "target: expected a MixedTarget, soft labels (floating, of the shape of the logits) or "
-            f"int64 class indices [B, …], got {target.dtype}; use .long() for class indices, "
-            ".float() for soft labels"
-        )
-    if target.layout != torch.strided:
-        raise TypeError(f"target: expected a dense tensor, got {target.layout}; use .to_dense()")
+    _check_layout("target", target)
     if target.shape != logits.shape:
+        remedy = ""
+        if target.shape == row_shape(logits):
+            one = logits.ndim > 1 and logits.shape[1] == 1
+            remedy = "; use .unsqueeze(1)" if one else "; use .long() for class indices"
+        elif target.shape == (*logits.shape[:1], 1, *logits.shape[2:]):
+            indices = "" if logits.ndim == 1 else ".long() for class indices"
+            remedy = f"; use .squeeze(1){indices}"
         raise ValueError(
             f"target: expected shape {list(logits.shape)} as logits, got {list(target.shape)}"
+            f"{remedy}"
         )
     if target.device != logits.device:
         raise ValueError(f"target: expected it on {logits.device} like logits, got {target.device}")
@@ -141,11 +180,21 @@ def check_target_threshold(threshold: float | None) -> float | None:
             raise TypeError
         return float(threshold)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"target_threshold: expected a number or None, got {threshold!r}") from None
+        raise TypeError(
+            f"target_threshold: expected a number or None, got {kind(threshold)}"
+        ) from None
 
 
-def check_probabilities(target: Tensor | MixedTarget) -> None:
-    """ValueError for rows that are no distribution. Reads values: a GPU is waited for."""
+def check_probabilities(target: Tensor | MixedTarget, one_logit: bool = False) -> None:
+    """ValueError for rows that are no distribution. Reads values: a GPU is waited for.
+
+    ``one_logit``: a dense target has the one number of a binary classifier, in [0, 1].
+    """
+    if in_vmap():
+        raise NotImplementedError(
+            "validate: expected False where no value can be read (torch.func.vmap, a compiled "
+            "transform); check the target before"
+        )
     if isinstance(target, MixedTarget):
         name, t = "target: expected weights", target.weight.float()
         tolerance = 1e-5  # weights are float32: λ and 1-λ
@@ -158,12 +207,15 @@ def check_probabilities(target: Tensor | MixedTarget) -> None:
     else:
         return
     # Written so that NaN is bad too.
-    good = (t >= 0).all(-1) & ((t.sum(-1) - 1).abs() <= tolerance)
+    total = t.sum(-1)
+    off = (total - 1).clamp_min(0) if one_logit else (total - 1).abs()
+    good = (t >= 0).all(-1) & (off <= tolerance)
     if bool(good.all()):
         return
     row = tuple((~good).nonzero()[0].tolist())
+    most = "at most " if one_logit else ""
     raise ValueError(
-        f"{name} >= 0 that sum to one (within {tolerance:.0e}), got a sum of "
+        f"{name} >= 0 that sum to {most}one (within {tolerance:.0e}), got a sum of "
         f"{float(t[row].sum()):.6g} and a least value of {float(t[row].min()):.6g} in row "
         f"{row[0] if len(row) == 1 else row}; normalise them, or leave validate=False"
     )
@@ -209,6 +261,7 @@ def check_broadcast_weight(name: str, weight: Tensor | None, logits: Tensor) -> 
 
 
 def _check_weight(name: str, weight: Tensor, logits: Tensor) -> None:
+    check_plain_tensor(name, weight)
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         got = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
         raise TypeError(f"{name}: expected a floating tensor, got {got}")

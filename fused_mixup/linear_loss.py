@@ -1,31 +1,22 @@
-"""The last linear layer and its cross-entropy in one, chunk by chunk: no [B, K] logits are held.
-
-Per chunk of rows, in one buffer that all chunks share:
-    logits   = features · weightᵀ + bias
-    gradient over the logits (soft_target_cross_entropy_backward_)
-    grad_features = G · weight,  grad_weight += Gᵀ · features,  grad_bias += Σ G
-so that what a forward with gradients holds beyond them is the buffer.
-"""
+"""The last linear layer and its cross-entropy in one: no [B, K] logits are held."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
 
-from . import ops
-from .checks import FLOATING
+from .checks import FLOATING, check_plain_tensor
 from .checks_losses import check_reduction
-from .loss_autograd import call_op, cross_entropy, refuse_create_graph, scaled
-from .losses import cross_entropy_arguments, over
+from .linear_chunks import Chunks, in_chunks
+from .loss_arguments import as_promoted, cross_entropy_arguments, over
+from .loss_cross_entropy import cross_entropy
 from .plan_checks import integer
 from .reference import MEAN, NONE, SUM
 from .target import IGNORE_INDEX, MixedTarget, flattened
-from .tracing import transforms_active
+from .tracing import in_forward_mode, transforms_active
 
 # A quarter of the rows leaves the buffer at a twelfth of what two steps hold at their peak (logits,
 # their log-softmax and the gradient). Each chunk reads and writes the weight's gradient once more,
@@ -101,25 +92,27 @@ def linear_soft_target_cross_entropy(
     target = _flat_target(target, (*shape, weight.shape[0]))
     options = class_weight, ignore_index, code, label_smoothing
     arguments, divisor = cross_entropy_arguments(logits, target, *options)
-    if torch.compiler.is_compiling() or transforms_active():
+    if torch.compiler.is_compiling() or transforms_active() or in_forward_mode():
         loss, _ = cross_entropy(F.linear(flat, weight, bias), arguments, False, False, False)
     else:
         # The op's mean is over a chunk: chunks give sums, and counts that add up.
         if code == MEAN and divisor is None:
             arguments = (*arguments[:-1], SUM)
-        chunks = _Chunks(arguments, rows, weight.shape[0], _chunk_rows(chunk_rows, rows))
-        loss, count = _in_chunks(flat, weight, bias, chunks)
+        chunks = Chunks(arguments, rows, weight.shape[0], _chunk_rows(chunk_rows, rows))
+        loss, count = in_chunks(flat, weight, bias, chunks)
         if code == MEAN and divisor is None:
             divisor = count
     if divisor is not None:
         loss = over(loss, divisor)
-    return loss.view(shape) if code == NONE else loss
+    loss = as_promoted(loss, target)
+    return loss.reshape(shape) if code == NONE else loss
 
 
 def _check_layer(features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     for name, t, dims in (("features", features, None), ("weight", weight, 2), ("bias", bias, 1)):
         if t is None and name == "bias":
             continue
+        check_plain_tensor(name, t)
         if not isinstance(t, Tensor) or t.dtype not in FLOATING:
             got = t.dtype if isinstance(t, Tensor) else type(t).__name__
             raise TypeError(f"{name}: expected a floating tensor, got {got}")
@@ -160,13 +153,16 @@ def _flat_target(target: Any, shape: tuple[int, ...]) -> Any:
         return flattened(target, shape)
     if not isinstance(target, Tensor) or len(shape) == 2:
         return target  # refused where it does not fit
+    check_plain_tensor("target", target)
+    if target.shape == shape:
+        return target.reshape(-1, shape[-1])
     expected = shape if target.is_floating_point() else shape[:-1]
     if target.shape != expected:
         raise ValueError(
             f"target: expected shape {list(expected)} for features {[*shape[:-1], 'D']}, got "
             f"{list(target.shape)}"
         )
-    return target.reshape(-1, shape[-1]) if target.is_floating_point() else target.reshape(-1)
+    return target.reshape(-1)
 
 
 def _chunk_rows(chunk_rows: int | None, rows: int) -> int:
@@ -176,164 +172,3 @@ def _chunk_rows(chunk_rows: int | None, rows: int) -> int:
     if chunk_rows < 1:
         raise ValueError(f"chunk_rows: expected an int >= 1, got {chunk_rows}")
     return chunk_rows
-
-
-# ------------------------------------------------------------------ chunks
-
-
-class _Chunks:
-    """The rows of a target, some at a time, and the buffer of their logits."""
-
-    def __init__(self, arguments: tuple, rows: int, num_classes: int, size: int) -> None:
-        # target, partner_labels and weight by row; class_weight
-        self.tensors, self.options = arguments[:4], arguments[4:]
-        self.rows, self.num_classes, self.size = rows, num_classes, min(size, rows)
-
-    def __iter__(self) -> Iterator[tuple[slice, tuple]]:
-        """Each chunk's rows, and what the op takes after its logits."""
-        *by_row, class_weight = self.tensors
-        for start in range(0, self.rows, max(self.size, 1)):
-            at = slice(start, min(start + self.size, self.rows))
-            target = (t if t is None else t[at] for t in by_row)
-            yield at, (*target, class_weight, *self.options)
-
-    def logits_of(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Callable:
-        """A function that writes the logits of a chunk to the buffer."""
-        buffer = features.new_empty((self.size, self.num_classes))
-
-        def logits(at: slice) -> Tensor:
-            z, x = buffer[: at.stop - at.start], features[at]
-            if bias is None:
-                return torch.mm(x, weight.t(), out=z)
-            return torch.addmm(bias, x, weight.t(), out=z)
-
-        return logits
-
-
-class _Gradients:
-    """Of features, weight and bias, those that are needed, summed chunk by chunk."""
-
-    def __init__(
-        self, needs: tuple[bool, ...], features: Tensor, weight: Tensor, acc: torch.dtype
-    ) -> None:
-        self.features_in, self.weight_in = features, weight
-        self.features = torch.empty_like(features) if needs[0] else None
-        # The first chunk of the same type is written, not added: one sweep over the weight less.
-        self.adds = float(not len(features) or weight.dtype != acc)
-        start = torch.zeros_like if self.adds else torch.empty_like
-        self.weight = start(weight, dtype=acc) if needs[1] else None
-        self.bias = weight.new_zeros(len(weight), dtype=acc) if needs[2] else None
-
-    def add(self, at: slice, grad_logits: Tensor) -> None:
-        if self.features is not None:
-            torch.mm(grad_logits, self.weight_in, out=self.features[at])
-        if self.weight is not None:
-            x = self.features_in[at]
-            if self.weight.dtype == x.dtype:
-                self.weight.addmm_(grad_logits.t(), x, beta=self.adds)
-                self.adds = 1.0
-            else:
-                self.weight.add_(torch.mm(grad_logits.t(), x))
-        if self.bias is not None:
-            self.bias.add_(grad_logits.sum(0, dtype=self.bias.dtype))
-
-    def all(self) -> list[Tensor | None]:
-        return [self.features, self.weight, self.bias]
-
-
-def _in_chunks(
-    features: Tensor, weight: Tensor, bias: Tensor | None, chunks: _Chunks
-) -> tuple[Tensor, Tensor]:
-    """(sum or rows of the loss, number of rows that count)."""
-    wanted = any(t is not None and t.requires_grad for t in (features, weight, bias))
-    if not (wanted and torch.is_grad_enabled()):
-        with torch.no_grad():
-            return _losses(features, weight, bias, chunks, None)[:2]
-    function = _Recomputed if chunks.options[-1] == NONE else _MadeInForward
-    return function.apply(features, weight, bias, chunks)
-
-
-def _losses(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    chunks: _Chunks,
-    gradients: _Gradients | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, count, stats [3, rows]), and the gradients for an upstream gradient of one."""
-    acc = torch.float64 if features.dtype == torch.float64 else torch.float32
-    per_row = chunks.options[-1] == NONE
-    loss = features.new_zeros(chunks.rows if per_row else (), dtype=acc)
-    count = features.new_zeros((), dtype=acc)
-    stats = features.new_empty((3, chunks.rows), dtype=acc)
-    one = features.new_ones((), dtype=acc)
-    logits_of = chunks.logits_of(features, weight, bias)
-    for at, arguments in chunks:
-        z = logits_of(at)
-        part, found, counted, _ = call_op(ops.soft_target_cross_entropy, z, *arguments, False)
-        count += counted
-        stats[:, at] = found
-        if per_row:
-            loss[at] = part
-        else:
-            loss += part
-        if gradients is not None:
-            write = ops.soft_target_cross_entropy_backward_
-            call_op(write, one, z, found, counted, *arguments)
-            gradients.add(at, z)
-    return loss, count, stats
-
-
-class _MadeInForward(Function):
-    @staticmethod
-    def forward(ctx, features, weight, bias, chunks):
-        acc = torch.float64 if features.dtype == torch.float64 else torch.float32
-        gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, acc)
-        loss, count, _ = _losses(features, weight, bias, chunks, gradients)
-        ctx.mark_non_differentiable(count)
-        ctx.set_materialize_grads(False)
-        ctx.weight_dtype = weight.dtype
-        ctx.save_for_backward(*gradients.all())
-        return loss, count
-
-    @staticmethod
-    def backward(ctx, grad_loss, *_):
-        if grad_loss is None:
-            return None, None, None, None
-        refuse_create_graph("linear_soft_target_cross_entropy", _REMEDY)
-        features, *summed = (g if g is None else scaled(g, grad_loss) for g in ctx.saved_tensors)
-        # What was summed in float32 is rounded last.
-        return features, *(g if g is None else g.to(ctx.weight_dtype) for g in summed), None
-
-
-class _Recomputed(Function):
-    @staticmethod
-    def forward(ctx, features, weight, bias, chunks):
-        loss, count, stats = _losses(features, weight, bias, chunks, None)
-        ctx.mark_non_differentiable(count)
-        ctx.set_materialize_grads(False)
-        ctx.options = chunks.options
-        ctx.sizes = chunks.rows, chunks.num_classes, chunks.size
-        # The target's tensors too, so that autograd sees who writes to them before the backward.
-        ctx.save_for_backward(features, weight, bias, count, stats, *chunks.tensors)
-        return loss, count
-
-    @staticmethod
-    def backward(ctx, grad_loss, *_):
-        if grad_loss is None:
-            return None, None, None, None
-        refuse_create_graph("linear_soft_target_cross_entropy", _REMEDY)
-        features, weight, bias, count, stats, *tensors = ctx.saved_tensors
-        chunks = _Chunks((*tensors, *ctx.options), *ctx.sizes)
-        gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, stats.dtype)
-        logits_of = chunks.logits_of(features, weight, bias)
-        write = ops.soft_target_cross_entropy_backward_
-        for at, arguments in chunks:
-            z = logits_of(at)
-            call_op(write, grad_loss[at], z, stats[:, at].contiguous(), count, *arguments)
-            gradients.add(at, z)
-        first, *summed = gradients.all()
-        return first, *(g if g is None else g.to(weight.dtype) for g in summed), None
-
-
-_REMEDY = "use F.linear and soft_target_cross_entropy"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .checks_losses import check_reduction, check_target_threshold
 from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from .plan_checks import kind
 from .target import IGNORE_INDEX, check_label_smoothing, heads
 
 
@@ -177,7 +178,7 @@ def _refuse_legacy(size_average: None, reduce: None) -> None:
     for name, value in (("size_average", size_average), ("reduce", reduce)):
         if value is not None:
             raise ValueError(
-                f"{name}: expected None, got {value!r}; PyTorch deprecates it: use reduction="
+                f"{name}: expected None, got {kind(value)}; PyTorch deprecates it: use reduction="
                 "'mean', 'sum' or 'none'"
             )
 

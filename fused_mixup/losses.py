@@ -1,35 +1,28 @@
-"""The losses: checks, then one call into ``loss_autograd.py``, which calls the ops."""
+"""The losses: checks, then one call into ``loss_cross_entropy.py`` or ``loss_binary.py``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .checks_losses import (
     arithmetic,
     check_broadcast_weight,
-    check_class_indices,
-    check_class_weight,
     check_dense_target,
     check_logits,
-    check_mixed_target,
     check_modes,
-    check_own_ignore_index,
     check_probabilities,
     check_reduction,
     check_target_threshold,
-    chosen_ignore_index,
 )
-from .loss_autograd import binary_cross_entropy, cross_entropy
+from .loss_arguments import as_promoted, binary_target, column, cross_entropy_arguments, over
+from .loss_binary import binary_cross_entropy
+from .loss_cross_entropy import cross_entropy
 from .metrics import accuracy_of_ranks, check_topk, dense_accuracy
-from .reference import MEAN, NONE, SUM
-from .target import IGNORE_INDEX, NO_IGNORE, MixedTarget, check_label_smoothing, check_labels
-
-# The weights of one label: the second term drops.
-_ONE_LABEL = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
+from .reference import MEAN, NONE
+from .target import IGNORE_INDEX, MixedTarget
 
 
 def soft_target_cross_entropy(
@@ -80,7 +73,8 @@ def soft_target_cross_entropy(
             a tuple of top-k accuracies, as :func:`mixed_accuracy` defines them.
 
     Returns:
-        A scalar, or [B, d1, …] for ``"none"``; float32 for half and float32 logits, else float64.
+        A scalar, or [B, d1, …] for ``"none"``; float32 for half and float32 logits, float64 for
+        float64 logits or a float64 dense target (then computed in the type of the logits).
         With ``return_accuracy`` (loss, accuracy).
 
     Raises:
@@ -95,14 +89,14 @@ def soft_target_cross_entropy(
     Notes:
         Every exponent uses z - max(z), so logits far from zero lose nothing. A target of exactly 0
         drops its term, so a logit of -inf where t is 0 keeps the loss finite (eager gives NaN).
-        Deterministic. Double backward works in the default mode, at eager speed; forward-mode
-        differentiation does not. A dense target that requires grad gets its gradient (default
-        mode); ``weight`` gets none. With ``grad_in_forward`` the gradient of half logits is rounded
-        before it is scaled: with float16 and a GradScaler, whose scale keeps small gradients
-        from vanishing, use another mode. torch.compile and torch.func use the default mode;
-        torch.func.grad works, vmap over gradients (jacrev, per-sample ones) does not. On the CPU
-        the memory of a gradient that nobody holds any more serves the next one, as that of a
-        batch in :func:`fused_mixup.mix`.
+        Deterministic. Double backward works in the default mode, at eager speed. A dense target
+        that requires grad gets its gradient (default mode); ``weight`` gets none. With
+        ``grad_in_forward`` the gradient of half logits is rounded before it is scaled: with float16
+        and a GradScaler, whose scale keeps small gradients from vanishing, use another mode.
+        torch.compile and torch.func use the default mode; vmap, jacrev, forward mode (jvp, hessian)
+        and torch.func inside torch.compile take the loss in plain PyTorch, which is slower, and a
+        label outside [0, K) gives NaN there. On the CPU the memory of a gradient that nobody holds
+        any more serves the next one, as that of a batch in :func:`fused_mixup.mix`.
 
     Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
     arXiv 1710.09412.
@@ -118,6 +112,7 @@ def soft_target_cross_entropy(
     loss, ranks = cross_entropy(logits, arguments, ranked, inplace_backward, grad_in_forward)
     if divisor is not None:
         loss = over(loss, divisor)
+    loss = as_promoted(loss, target)
     if not topk:
         return loss
     if ranked:
@@ -127,51 +122,6 @@ def soft_target_cross_entropy(
     else:
         accuracy = dense_accuracy(logits.detach(), target.detach(), topk)  # type: ignore[union-attr]
     return loss, accuracy[0] if return_accuracy is True else accuracy
-
-
-def cross_entropy_arguments(
-    logits: Tensor,
-    target: Tensor | MixedTarget,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: int,
-    label_smoothing: float,
-) -> tuple[tuple, Tensor | None]:
-    """What the op takes after the logits, and what its sum is to be divided by, if anything."""
-    label_smoothing = check_label_smoothing(label_smoothing)
-    class_weight = check_class_weight("weight", weight, logits)
-    ignore_index = chosen_ignore_index(target, ignore_index)
-    if isinstance(target, MixedTarget):
-        check_mixed_target(logits, target)
-        check_own_ignore_index(target, ignore_index)
-        sparse = target.labels, target.partner_labels, target.weight
-        smoothing = target.label_smoothing, label_smoothing
-        return (*sparse, class_weight, ignore_index, *smoothing, reduction), None
-    if isinstance(target, Tensor) and target.dtype == torch.int64:
-        check_class_indices(logits, target, ignore_index)
-        divisor = None
-        if class_weight is not None and reduction == MEAN:
-            reduction = SUM
-            divisor = _sum_of_weights(class_weight, target, ignore_index)
-        sparse = target, target, _ONE_LABEL.expand(len(target), 2)
-        return (*sparse, class_weight, ignore_index, 0.0, label_smoothing, reduction), divisor
-    dense = check_dense_target(logits, target)
-    options = class_weight, ignore_index, 0.0, label_smoothing, reduction
-    return (dense, None, None, *options), None
-
-
-def _sum_of_weights(class_weight: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    kept = labels != ignore_index
-    # Labels outside [0, K), which a GPU cannot refuse, make their own row NaN; here they must only
-    # not read out of bounds.
-    of_labels = class_weight[labels.clamp(0, class_weight.shape[0] - 1)]
-    return torch.where(kept, of_labels, 0).sum()
-
-
-def over(total: Tensor, divisor: Tensor) -> Tensor:
-    """total / divisor; NaN where that is 0, with a gradient of 0, as where no row counts."""
-    nothing = divisor == 0
-    return torch.where(nothing, torch.nan, total / torch.where(nothing, 1, divisor))
 
 
 def soft_target_binary_cross_entropy(
@@ -198,24 +148,27 @@ def soft_target_binary_cross_entropy(
                                            pos_weight=pos_weight, reduction=reduction)
 
     Args:
-        logits: [B, K, d1, …], floating.
+        logits: [B, K, d1, …], floating. One logit a row, [B, 1, d1, …] or [B], is a binary
+            classifier's.
         target: a :class:`MixedTarget` with labels [B, d1, …]; dense targets of the shape of the
             logits, floating (several ones in a row for several labels); or int64 class indices
-            [B, d1, …].
+            [B, d1, …]. For one logit a row indices are 0 (absent) and 1 (present), of two classes:
+            the target is the weight of class 1.
         weight: floating, of a shape that broadcasts to that of the logits. One that differs along
             the classes alone ([K], or [K, 1, …] with positions) goes into the kernel; any other is
-            applied to the loss of every element in plain PyTorch, which is slower.
+            applied to the loss of every element in plain PyTorch, which is slower. For logits [B]:
+            one number, or [B].
         pos_weight: floating, one for each class (broadcasting as ``weight``): q.
         target_threshold: targets above it count as 1, others as 0, after mixing.
         sum_classes: sum over the classes first, so that the mean is one over rows.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         inplace_backward, grad_in_forward: modes of memory, see :func:`soft_target_cross_entropy`.
-        validate: check that rows of a target are nonnegative and sum to one. On a GPU this waits
-            for the device.
+        validate: check that rows of a target are nonnegative and sum to one (for one logit a row:
+            lie in [0, 1]). On a GPU this waits for the device.
 
     Returns:
         A scalar; for ``"none"`` the shape of the logits, or [B, d1, …] with ``sum_classes``.
-        float32 for half and float32 logits, else float64.
+        float32 for half and float32 logits, float64 for float64 logits or a float64 dense target.
 
     Raises:
         TypeError, ValueError: arguments that do not fit; a target with an ``ignore_index`` of its
@@ -227,11 +180,28 @@ def soft_target_binary_cross_entropy(
     Notes:
         ``log(1 + e^-x)`` is taken so that no logit overflows. Deterministic. Double backward works
         in the default mode, at eager speed. A dense target that requires grad gets its gradient
-        (none where ``target_threshold`` cuts it); the weights get none. torch.func.grad works, vmap
-        over gradients (jacrev, per-sample ones) does not.
+        (none where ``target_threshold`` cuts it); the weights get none. torch.func and
+        torch.compile: as :func:`soft_target_cross_entropy`.
 
     Source: Wightman et al., ResNet strikes back, 2021, arXiv 2110.00476.
     """
+    if isinstance(logits, Tensor) and logits.ndim == 1:
+        check_modes(logits, target, inplace_backward, grad_in_forward)
+        if isinstance(target, Tensor) and target.is_floating_point():
+            check_dense_target(logits, target)
+        loss = soft_target_binary_cross_entropy(
+            logits.unsqueeze(1),
+            column(target, logits),
+            weight=column(weight, logits),
+            pos_weight=column(pos_weight, logits),
+            target_threshold=target_threshold,
+            sum_classes=sum_classes,
+            reduction=reduction,
+            inplace_backward=inplace_backward,
+            grad_in_forward=grad_in_forward,
+            validate=validate,
+        )
+        return loss.squeeze(1) if loss.ndim == 2 else loss
     check_logits(logits)
     check_modes(logits, target, inplace_backward, grad_in_forward)
     code = check_reduction(reduction)
@@ -243,9 +213,9 @@ def soft_target_binary_cross_entropy(
             f"pos_weight: expected one number for each class, {shape}, got {list(pos_weight.shape)}"
         )
     target_threshold = check_target_threshold(target_threshold)
-    sparse, smoothing = _binary_target(logits, target)
+    sparse, smoothing, target_threshold = binary_target(logits, target, target_threshold)
     if validate:
-        check_probabilities(target)
+        check_probabilities(target, one_logit=logits.shape[1] == 1)
     modes = inplace_backward, grad_in_forward
     if weight is not None and class_weight is None:
         each = None, positive, smoothing, target_threshold, NONE, False
@@ -253,26 +223,8 @@ def soft_target_binary_cross_entropy(
         loss = loss * weight.to(arithmetic(logits))
         if sum_classes:
             loss = loss.sum(1)
-        return loss if code == NONE else loss.mean() if code == MEAN else loss.sum()
-    options = class_weight, positive, smoothing, target_threshold, code, sum_classes
-    return binary_cross_entropy(logits, (*sparse, *options), *modes)
-
-
-def _binary_target(logits: Tensor, target: Tensor | MixedTarget) -> tuple[tuple, float]:
-    """(target, partner_labels, weight) as the op takes them, and the smoothing."""
-    if isinstance(target, MixedTarget):
-        check_mixed_target(logits, target)
-        if target.ignore_index not in (IGNORE_INDEX, NO_IGNORE):
-            raise ValueError(
-                f"target: expected no ignore_index, got {target.ignore_index}; a label that is "
-                "left out says of no class that it is absent: take its rows out of logits and "
-                "target, or use reduction='none'"
-            )
-        if not target.labels_in_range:
-            for labels in (target.labels, target.partner_labels):
-                check_labels(labels, logits.shape[1])
-        return (target.labels, target.partner_labels, target.weight), target.label_smoothing
-    if isinstance(target, Tensor) and target.dtype == torch.int64 and target.shape != logits.shape:
-        check_class_indices(logits, target, NO_IGNORE)
-        return (target, target, _ONE_LABEL.expand(len(target), 2)), 0.0
-    return (check_dense_target(logits, target), None, None), 0.0
+        loss = loss if code == NONE else loss.mean() if code == MEAN else loss.sum()
+    else:
+        options = class_weight, positive, smoothing, target_threshold, code, sum_classes
+        loss = binary_cross_entropy(logits, (*sparse, *options), *modes)
+    return as_promoted(loss, target)

@@ -14,8 +14,11 @@ from .checks_losses import (
     check_logits,
     check_mixed_target,
     chosen_ignore_index,
+    is_class_indices,
 )
+from .loss_autograd import needs_plain_pytorch
 from .plan_checks import integer_tuple
+from .reference_losses import label_ranks
 from .reference_targets import _columns
 from .target import IGNORE_INDEX, MixedTarget
 
@@ -57,15 +60,16 @@ def mixed_accuracy(
     check_logits(logits)
     topk = check_topk(topk)
     logits = logits.detach()
+    ranks_of = label_ranks if needs_plain_pytorch() else ops.label_ranks
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
         sparse = target.labels, target.partner_labels, target.weight
-        ranks = ops.label_ranks(logits, *sparse[:2])
+        ranks = ranks_of(logits, *sparse[:2])
         return accuracy_of_ranks(ranks, *sparse, logits.shape[1], target.ignore_index, topk)
-    if isinstance(target, Tensor) and target.dtype == torch.int64:
+    if is_class_indices(logits, target):
         ignore_index = chosen_ignore_index(target, IGNORE_INDEX)
         check_class_indices(logits, target, ignore_index)
-        ranks = ops.label_ranks(logits, target, None)
+        ranks = ranks_of(logits, target, None)
         return accuracy_of_ranks(ranks, target, None, None, logits.shape[1], ignore_index, topk)
     return dense_accuracy(logits, check_dense_target(logits, target).detach(), topk)
 

@@ -99,7 +99,7 @@ def soft_target_cross_entropy(
     smoothing = target_smoothing, label_smoothing
     u, ignored = _weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
     z = logits.to(u.dtype)
-    m = z.amax(1, keepdim=True)
+    m = z.detach().amax(1, keepdim=True)  # the loss does not depend on it
     shifted = z - m
     log_sum = shifted.exp().sum(1).log()
     total = u.sum(1)
@@ -250,7 +250,7 @@ def soft_target_binary_cross_entropy(
     t = _binary_target(logits, target, partner_labels, weight, *smoothing)
     x = logits.to(t.dtype)
     w, q = _per_class(class_weight, t), _per_class(pos_weight, t)
-    softplus = (-x.abs()).exp().log1p() + (-x).clamp_min(0)
+    softplus = -torch.nn.functional.logsigmoid(x)
     loss = w * ((1 - t) * x + (1 + (q - 1) * t) * softplus)
     if sum_classes:
         loss = loss.sum(1)

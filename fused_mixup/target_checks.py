@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row, kind
-from .tracing import is_plain
+from .tracing import in_vmap, is_plain
 
 IGNORE_INDEX = -100  # PyTorch's default
 NO_IGNORE = -(2**63)  # for ops: no label is ignored
@@ -44,6 +44,8 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
             f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
         )
     if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
+        return False
+    if in_vmap():
         return False
     low, high = label_bounds(labels)
     if low >= 0 and high < num_classes:
@@ -108,7 +110,8 @@ def check_target_tensors(labels: Tensor, partner_labels: Tensor, weight: Tensor)
             "weight: expected a tensor that does not require grad, as no gradient reaches it; "
             "use .detach()"
         )
-    if weight.device.type == "cpu" and not torch.compiler.is_compiling():
+    readable = weight.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and not in_vmap():
         rows = weight[:1] if is_host_row(weight) else weight
         if not bool(rows.isfinite().all()):
             raise ValueError("weight: expected finite numbers, got infinity or NaN")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fused_mixup import MixedTarget
 from fused_mixup.checks_losses import REDUCTIONS
-from fused_mixup.losses import _binary_target, cross_entropy_arguments
+from fused_mixup.loss_arguments import binary_target, cross_entropy_arguments
 from fused_mixup.reference_losses import ignored_rows
 
 POSITIONS = ((), (), (3,), (2, 2), (5, 1), (2, 1, 3))
@@ -52,11 +52,12 @@ class Case:
             smoothing = o["label_smoothing"]
             given = o["weight"], o["ignore_index"], reduction, smoothing
             return cross_entropy_arguments(self.logits, self.target, *given)
-        sparse, smoothing = _binary_target(self.logits, self.target)
+        threshold = o["target_threshold"]
+        sparse, smoothing, threshold = binary_target(self.logits, self.target, threshold)
         weights = (
             w if w is None else w.flatten().to(self.acc) for w in (o["weight"], o["pos_weight"])
         )
-        options = smoothing, o["target_threshold"], reduction, o["sum_classes"]
+        options = smoothing, threshold, reduction, o["sum_classes"]
         return (*sparse, *weights, *options), None
 
     def dense(self, dtype: torch.dtype) -> Tensor:

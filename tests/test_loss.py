@@ -36,7 +36,8 @@ def check(logits, target, **kw):
     dtype = logits.dtype
     loss, grad = ours(logits, target, **kw)
     expected, expected_grad = truth(logits, target, **kw)
-    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    wide = torch.float64 in (dtype, getattr(target, "dtype", None))
+    assert loss.dtype == (torch.float64 if wide else torch.float32)
     assert grad.dtype == dtype and grad.shape == logits.shape
     k = logits.shape[1]
     # Sums over K terms of float32 in several accumulators; float64 targets carry float32 weights.
