@@ -4,7 +4,12 @@
     fused_mixup._C_cuda   csrc/cuda   where there is nvcc beside a PyTorch built for its CUDA
 
 Whether a GPU is present is never asked. Both use PyTorch's stable ABI (2.10) and Python's limited
-API (3.10), so that one wheel serves every later PyTorch and Python. Settings (environment):
+API (3.10), so that one wheel serves every later PyTorch and Python. A free-threaded Python (3.13t,
+3.14t) has no limited API: there they are built for that version alone.
+
+A wheel with the CUDA module serves PyTorches of one CUDA major version. `pip install .` builds in
+isolation, with the newest PyTorch that pip finds; for the one that is installed, build with
+`pip install --no-build-isolation .`. Settings (environment):
 
     FUSED_MIXUP_CUDA      auto (default), 0 (leave the CUDA module out), 1 (fail if it cannot be)
     TORCH_CUDA_ARCH_LIST  such as "8.0;9.0+PTX"; default: the visible GPUs', or 8.0;9.0;10.0+PTX
@@ -92,9 +97,9 @@ def extensions(plan: support.Plan) -> tuple[list, dict[str, type]]:
                 f"fused_mixup.{name}",
                 sources,
                 include_dirs=[str(ROOT / "csrc")],
-                define_macros=[*support.MACROS, ("USE_CUDA", None)] if cuda else support.MACROS,
+                define_macros=[*plan.macros, ("USE_CUDA", None)] if cuda else plan.macros,
                 extra_compile_args={"cxx": cxx, "nvcc": [*nvcc_optimise, *support.NVCC_FLAGS]},
-                py_limited_api=True,
+                py_limited_api=plan.limited_api,
             )
         )
     return found, {"build_ext": BuildModules}
@@ -124,7 +129,8 @@ def main() -> None:
         if plan.modules:
             options["ext_modules"], compile_command = extensions(plan)
             options["cmdclass"] |= compile_command
-            options["options"] = {"bdist_wheel": {"py_limited_api": "cp310"}}
+            if plan.limited_api:
+                options["options"] = {"bdist_wheel": {"py_limited_api": "cp310"}}
     # Everything else stands in pyproject.toml; these two are here because setuptools would
     # otherwise pack the kernels under their bare name.
     setup(

@@ -8,16 +8,22 @@ it keeps it mapped: once sent, it is known there, and its name alone is sent fro
 The worker marks memory as held when it sends a tensor on it, the process that receives it clears
 the mark when it has let go. Memory is filled again when it is not held and no tensor of the worker
 lies on it; where somebody might still look at it unseen (a fork), it never is.
+
+Where there is little shared memory (64 MiB in most containers) nothing is kept: a batch is private
+memory, which PyTorch copies into shared memory when it sends it; and numbers in a pipe, where even
+that cannot be had.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import os
 import secrets
 import weakref
 from collections import defaultdict, deque
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from typing import NamedTuple
@@ -26,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
+from torch.utils.data import get_worker_info
 
 from .tracing import shared_storage
 
@@ -80,7 +87,7 @@ class _Shared:
         self.values[_HELD] = 1
         self.was_sent = True
         storage = None if self.values[_KNOWN] else self.storage
-        forgotten = [_forgotten.popleft() for _ in range(len(_forgotten))]
+        forgotten = _told()
         if self.was_let_go:  # by another thread, maybe before it knew that this is sent
             forgotten.append(self.name.number)
         return self.name, storage, tuple(self.shape), self.dtype, forgotten
@@ -98,20 +105,46 @@ _shared: defaultdict[torch.dtype, deque[_Shared]] = defaultdict(deque)
 _lent: weakref.WeakValueDictionary[int, _Shared] = weakref.WeakValueDictionary()  # by address
 _forgotten: deque[int] = deque()  # numbers of what was sent and is not any more: still to be told
 _cleared_at_exit = False
+_is_scarce = False  # there was too little of it to keep any
 
 
 def shared_batch(shape: torch.Size, dtype: torch.dtype = torch.uint8) -> Tensor:
     """An uninitialised tensor for a worker to fill and send. Its memory is used again."""
     size, kept = shape.numel() * dtype.itemsize, _shared[dtype]
-    memory = _take(kept, size)
+    ForkingPickler.register(Tensor, _reduce)
+    memory = _take(kept, size) or _new(size, _KEPT - len(kept))
     if memory is None:
-        _clear_at_exit()
-        memory = _Shared(size)
-        ForkingPickler.register(Tensor, _reduce)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     batch = memory.lend(shape, dtype)
     kept.append(memory)
     _let_go(kept, _KEPT)
     return batch
+
+
+def _new(size: int, more: int) -> _Shared | None:
+    """Fresh memory, if every worker of the loader could have ``more`` of it; else none is kept."""
+    global _is_scarce
+    worker = get_worker_info()
+    workers = worker.num_workers if worker else 1
+    if not _is_scarce and _room() >= workers * max(more, 1) * (size + _TAIL):
+        _clear_at_exit()
+        try:
+            return _Shared(size)
+        except RuntimeError:  # another process has taken the room
+            pass
+    _is_scarce = True
+    for kept in list(_shared.values()):
+        _let_go(kept, 0)
+    return None
+
+
+def _room() -> float:
+    """How many bytes of shared memory are left, where the system tells it."""
+    try:
+        system = os.statvfs("/dev/shm")
+    except (AttributeError, OSError):
+        return math.inf
+    return system.f_bavail * system.f_frsize
 
 
 def _take(kept: deque[_Shared], size: int) -> _Shared | None:
@@ -149,7 +182,27 @@ def _reduce(t: Tensor) -> tuple:
         memory = _lent.get(t.data_ptr())
         if memory is not None and memory.is_as_lent(t):
             return _receive, memory.sent()
+        if _is_scarce:
+            return _receive_private, (_worker, _told(), *_reduce_private(t))
     return reduce_tensor(t)
+
+
+def _reduce_private(t: Tensor) -> tuple:
+    """As ever, or as bytes where there is no shared memory: the loader would wait for ever."""
+    whole = t.is_contiguous() and t.untyped_storage().nbytes() == t.nbytes > 0
+    if whole and not t.requires_grad and not t.is_shared():
+        try:
+            if _room() < t.nbytes:
+                raise RuntimeError
+            t.share_memory_()
+        except RuntimeError:
+            return _of_bytes, (_bytes(t.untyped_storage()).tobytes(), t.dtype, tuple(t.shape))
+    return reduce_tensor(t)
+
+
+def _told() -> list[int]:
+    """Numbers of memory that the receiver is told to forget."""
+    return [_forgotten.popleft() for _ in range(len(_forgotten))]
 
 
 # ------------------------------------------------------------------ the process that receives
@@ -176,11 +229,26 @@ def _receive(
             )
         values = _bytes(storage)
         _know(name, values)
-    for number in forgotten:
-        _known.get(name.worker, {}).pop(number, None)
+    _forget_numbers(name.worker, forgotten)
     batch = values[:-_TAIL]
     weakref.finalize(batch, _release, values, _forks).atexit = False
     return _tensor(batch, shape, dtype)  # keeps `batch` alive as long as its own memory is in use
+
+
+def _receive_private(
+    worker: bytes, forgotten: list[int], rebuild: Callable[..., Tensor], args: tuple
+) -> Tensor:
+    _forget_numbers(worker, forgotten)
+    return rebuild(*args)
+
+
+def _of_bytes(values: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    return torch.frombuffer(bytearray(values), dtype=dtype).view(shape)
+
+
+def _forget_numbers(worker: bytes, numbers: list[int]) -> None:
+    for number in numbers:
+        _known.get(worker, {}).pop(number, None)
 
 
 def _know(name: _Name, values: np.ndarray) -> None:
@@ -221,9 +289,9 @@ def _forget() -> None:
 
 
 def _forget_in_child() -> None:
-    global _worker, _cleared_at_exit
+    global _worker, _cleared_at_exit, _is_scarce
     _forget()
-    _worker, _cleared_at_exit = secrets.token_bytes(16), False
+    _worker, _cleared_at_exit, _is_scarce = secrets.token_bytes(16), False, False
     _forgotten.clear()
     _known.clear()
 

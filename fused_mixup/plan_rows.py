@@ -172,7 +172,10 @@ def copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: b
         buffer = buffer.pin_memory()
     buffer = buffer.to(device, non_blocking=non_blocking)
     parts = buffer.split([f.numel() for f in flat])
-    return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
+    try:
+        return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
+    except TypeError:  # no float64 there
+        return [to_device(t, device) for t in tensors]
 
 
 def described(plan: MixPlan) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .op_checks import check_out, check_plan, check_samples, check_transpose
 from .plan_checks import TENSOR, partner_indices
 from .reference_draw import draw_plan
 from .reference_losses import (
@@ -84,6 +85,7 @@ def _round(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int) -> Tensor:
+    check_plan(x, pairing, partner, blend, box)
     acc = _arithmetic(x.dtype)
     other = x[_partner(partner, pairing, x)]
     w0, w1 = _columns(blend, x, acc)
@@ -104,6 +106,8 @@ def mix_backward(
     pairing: int,
 ) -> Tensor:
     # out_i = a_i x_i + b_i x_p(i)  =>  grad_j = a_j g_j + sum over p(i) = j of b_i g_i
+    check_plan(grad, pairing, partner, blend, box)
+    check_transpose(pairing, sources, offsets, len(grad))
     acc = _arithmetic(grad.dtype)
     g = grad.to(acc)
     w0, w1 = _columns(blend, grad, acc)
@@ -121,10 +125,12 @@ def mix_(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing:
 def mix_out(
     x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int, out: Tensor
 ) -> None:
+    check_out(out, x)
     out.copy_(mix(x, partner, blend, box, pairing))
 
 
 def paste_(x: Tensor, partner: Tensor | None, box: Tensor, pairing: int) -> None:
+    check_plan(x, pairing, partner, None, box)
     x.copy_(torch.where(_inside(box, x), x[_partner(partner, pairing, x)], x))
 
 
@@ -136,5 +142,6 @@ def mix_samples(
     pairing: int,
     out: Tensor,
 ) -> None:
+    check_samples(samples, out)
     mixed = mix(torch.stack(list(samples)), partner, blend, box, pairing)
     out.copy_(mixed[: out.shape[0]])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .op_checks import check_draw
 from .plan_checks import CROSS_CLASS, DERANGEMENT, FLIP, ROLL, TENSOR
 from .reference_random import (
     MASK,
@@ -76,7 +77,8 @@ def draw_plan(
     correct_lam: bool,
     symmetric: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    numbers = settings.to(state.device)
+    check_draw(state, settings, labels, partner, batch_size, spatial, per, pairing)
+    numbers = settings.to(state.device, torch.float64)
     stream = Stream(state)
     i = torch.arange(batch_size, device=state.device)
     partner = _partners(stream, labels, partner, i, per, pairing)

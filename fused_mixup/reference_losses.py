@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import op_checks
 from .reference_targets import (
     _arithmetic,
     _columns,
@@ -19,7 +20,7 @@ MEAN, SUM, NONE = range(3)
 
 def _over_classes(per_class: Tensor, like: Tensor) -> Tensor:
     """[K] shaped to multiply [B, K, d1…]."""
-    return per_class.view([1, -1] + [1] * (like.ndim - 2))
+    return per_class.reshape([1, -1] + [1] * (like.ndim - 2))
 
 
 # ------------------------------------------------------------------ cross-entropy
@@ -67,7 +68,7 @@ def _weighted_target(
     if label_smoothing:  # not touched at ε = 0
         t = t * (1.0 - label_smoothing) + label_smoothing / k
     if class_weight is not None:
-        w = _over_classes(class_weight, t)
+        w = _over_classes(class_weight, t).to(t.dtype)
         t = torch.where((w == 0) | (t == 0), 0, w * t)
     t = torch.where(poisoned.unsqueeze(1), torch.nan, t)
     return torch.where(ignored.unsqueeze(1), 0, t), ignored
@@ -94,6 +95,7 @@ def soft_target_cross_entropy(
     # With u = w t', T = Σ u, m = max z, l = log Σ exp(z-m):  loss = l T - Σ u (z-m).
     # stats [3, B, d1…] = (m, l, T).
     sparse = target, partner_labels, weight
+    op_checks.check_loss(logits, *sparse, reduction, class_weight)
     smoothing = target_smoothing, label_smoothing
     u, ignored = _weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
     z = logits.to(u.dtype)
@@ -128,6 +130,9 @@ def soft_target_cross_entropy_backward(
 ) -> Tensor:
     # d loss / d z = T softmax(z) - u, scaled by the gradient of the row's loss.
     sparse = target, partner_labels, weight
+    op_checks.check_loss(logits, *sparse, reduction, class_weight)
+    op_checks.check_grad_loss(grad_loss, logits, reduction)
+    op_checks.check_saved(stats, count, logits)
     smoothing = target_smoothing, label_smoothing
     u, ignored = _weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
     m, log_sum, total = stats.unsqueeze(2).unbind(0)
@@ -174,10 +179,12 @@ def soft_target_cross_entropy_grad(
 
 
 def scale_(x: Tensor, factor: Tensor) -> None:
+    op_checks.expect_shape("factor", factor)
     x.copy_(x.to(factor.dtype) * factor)
 
 
 def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -> Tensor:
+    op_checks.check_ranks(logits, labels, partner_labels)
     both = (labels,) if partner_labels is None else (labels, partner_labels)
     return torch.stack([_ranks(logits, y) for y in both])
 
@@ -220,7 +227,7 @@ def _binary_target(
 
 
 def _per_class(per_class: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_ones(()) if per_class is None else _over_classes(per_class, like)
+    return like.new_ones(()) if per_class is None else _over_classes(per_class, like).to(like)
 
 
 def soft_target_binary_cross_entropy(
@@ -237,6 +244,9 @@ def soft_target_binary_cross_entropy(
 ) -> Tensor:
     # w_c [(1-t) x + (1 + (q_c-1) t) softplus(-x)],  softplus(-x) = log(1 + e^-x)
     smoothing = target_smoothing, target_threshold
+    op_checks.check_loss(
+        logits, target, partner_labels, weight, reduction, class_weight, pos_weight
+    )
     t = _binary_target(logits, target, partner_labels, weight, *smoothing)
     x = logits.to(t.dtype)
     w, q = _per_class(class_weight, t), _per_class(pos_weight, t)
@@ -261,6 +271,10 @@ def soft_target_binary_cross_entropy_backward(
     sum_classes: bool,
 ) -> Tensor:
     smoothing = target_smoothing, target_threshold
+    op_checks.check_loss(
+        logits, target, partner_labels, weight, reduction, class_weight, pos_weight
+    )
+    op_checks.check_grad_loss(grad_loss, logits, reduction, not sum_classes)
     t = _binary_target(logits, target, partner_labels, weight, *smoothing)
     w, q = _per_class(class_weight, t), _per_class(pos_weight, t)
     per_element = w * ((1 - t) - (1 + (q - 1) * t) * torch.sigmoid(-logits.to(t.dtype)))

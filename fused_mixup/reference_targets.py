@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .op_checks import check_label_pairs
 from .target_checks import NO_IGNORE, partner_rows
 
 
@@ -75,5 +76,6 @@ def mix_targets(
     label_smoothing: float,
     dtype: torch.dtype,
 ) -> Tensor:
+    check_label_pairs(labels, pairing, partner, weight, num_classes)
     other = partner_rows(labels, partner, pairing)
     return dense_target(labels, other, weight, num_classes, label_smoothing, dtype)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import ops
+from .accelerate import teach
 from .by_value import sent_by_value
 from .frozen import versions
 from .plan import MixPlan
@@ -123,6 +124,7 @@ class MixedTarget(LabelRows):
         self._set(tensors, (num_classes, label_smoothing, ignore_index), own and partner)
 
     def _set(self, tensors: Sequence[Tensor], numbers: Sequence[Any], in_range: bool) -> None:
+        teach()  # a loader of accelerate's may be what joins and slices it
         labels, partner_labels, weight = tensors
         num_classes, label_smoothing, ignore_index = numbers
         self._fill(

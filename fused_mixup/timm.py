@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .target import NO_IGNORE, MixedTarget, flattened
+from .timm_checks import class_indices
 from .timm_collate import FastCollateMixup
 from .timm_mixup import Mixup
 
@@ -131,7 +132,9 @@ class BinaryCrossEntropy(nn.Module):
 
     Raises:
         AssertionError: smoothing outside [0, 1); another batch size than that of x.
-        ValueError: targets that are neither dense nor one class index for each row.
+        TypeError: class indices with fractions (timm cuts them), on the CPU.
+        ValueError: targets that are neither dense nor one class index for each row; class indices
+            of a single logit (timm takes class 0 for a positive, and raises for class 1).
 
     Notes:
         Bit-equal to timm's for dense targets and class indices. A MixedTarget of logits [B, C] is
@@ -198,13 +201,14 @@ class BinaryCrossEntropy(nn.Module):
         if target.shape == x.shape:
             dense = self.smooth_dense and self.smoothing
             return target * (1.0 - self.smoothing) + 0.5 * self.smoothing if dense else target
-        if x.ndim != 2 or target.numel() != len(x):
+        if x.ndim != 2 or target.numel() != len(x) or x.shape[1] == 1:
             raise ValueError(
                 f"target: expected dense targets {list(x.shape)} as x, or class indices "
-                f"[{len(x)}] for x [B, C], got {list(target.shape)}"
+                f"[{len(x)}] for x [B, C] of at least two classes, got {list(target.shape)} for x "
+                f"{list(x.shape)}; for one logit give target[:, None].float()"
             )
         off = self.smoothing / x.shape[1]
-        labels = target.long().view(-1, 1)
+        labels = class_indices(target).view(-1, 1)
         return torch.full_like(x, off, requires_grad=False).scatter_(
             1, labels, 1.0 - self.smoothing + off
         )

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from . import ops
 from .checks import check_memory
-from .functional import mix, mix_, mix_targets
+from .functional import mix, mix_, mix_labels, mix_targets
 from .plan import MixPlan
-from .plan_checks import Facts, is_host_row
+from .plan_checks import Facts
 from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
-from .timm_checks import check_images, check_minmax, number
+from .timm_checks import check_images, check_minmax, class_indices, number
 from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
 from .tracing import outside_graph
 
@@ -65,7 +65,8 @@ class Mixup:
         - A batch may be odd. Its middle sample is its own partner: mixed with itself in batch and
           elem mode (its values stay, to rounding), not mixed in pair mode. timm asserts.
         - uint8 images: MixUp blends, half to even (timm raises in batch mode, truncates in the
-          others); targets in pair and elem mode are right (timm's are those of the partner alone).
+          others); targets in pair and elem mode are right, CutMix's too (timm keeps their λ in
+          uint8, so it is 0: those of the partner alone).
         - Video [B, C, T, H, W]: the box lies in the last two dims (timm cuts along time).
         - Dense targets without ``multi_label`` and a batch of labels of another size are refused
           (timm returns rows that fit no image).
@@ -75,7 +76,13 @@ class Mixup:
         - Arguments are checked before anything is drawn or written: probabilities outside [0, 1],
           and negative alphas, too. Labels outside [0, K) raise IndexError where they live on the
           CPU; on a GPU, where nothing is read back, the rows of dense targets become NaN.
+        - Float targets without ``multi_label`` must be whole numbers (timm cuts them to indices);
+          on a GPU, where nothing is read back, the rows of others become NaN.
         - λ of exactly 0 or 1 drops the term that is not used, so it brings in no NaN (timm: 0·inf).
+
+        As timm's, it writes the batch where it lies: a slice of a data set held in memory is mixed
+        in the data set. Images that a layer has made are differentiated through; a leaf that
+        requires grad is refused, as PyTorch refuses timm's.
 
         Under torch.compile the call is a graph break, and no value drawn makes it compile again.
 
@@ -173,7 +180,7 @@ class Mixup:
         if not plan.serves(x.device):
             plan = plan.to(x.device)
         if plan.blends or plan.spatial_dims:
-            mix_(x, plan)
+            _mix_in_place(x, plan)
         return x, self._targets(labels, drawn, plan, x.dtype)
 
     def _draw(self, batch_size: int, size: Size) -> Drawn:
@@ -202,7 +209,7 @@ class Mixup:
             raise ValueError(
                 f"target: expected class indices [{batch_size}], got {list(target.shape)}{remedy}"
             )
-        labels = target.long().reshape(-1)
+        labels = class_indices(target).reshape(-1)
         check_labels(labels, k)
         return labels
 
@@ -218,7 +225,7 @@ class Mixup:
         base = torch.float32 if self.multi_label else torch.get_default_dtype()
         if base == torch.float32 and (drawn.per_batch or dtype != torch.float64):
             if self.multi_label:
-                return mix(self._softened(labels), _of_labels(plan))
+                return mix_labels(self._softened(labels), plan)
             # The op itself: _labels has checked them.
             return ops.mix_targets(labels, None, plan.weight, plan.rule, k, smoothing, base)
         # Weights in float64: a plan's are float32.
@@ -239,6 +246,16 @@ class Mixup:
         names = ("mixup_alpha", "cutmix_alpha", "cutmix_minmax", "mix_prob", "switch_prob", "mode")
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"{type(self).__name__}({shown}, mixup_enabled={self.mixup_enabled})"
+
+
+def _mix_in_place(x: Tensor, plan: MixPlan) -> None:
+    """``mix_``, and through images that a layer has made the gradients that flow through timm's."""
+    if not x.requires_grad:
+        mix_(x, plan)
+    elif torch.is_grad_enabled():
+        x.copy_(mix(x, plan))
+    else:
+        mix_(x.detach(), plan)
 
 
 # ------------------------------------------------------------------ plans
@@ -272,12 +289,3 @@ def plan_of(drawn: Drawn, batch_size: int, dtype: torch.dtype = torch.float32) -
 def _lam_dtype(dtype: torch.dtype) -> torch.dtype:
     """In which timm keeps the λ of single samples of images of ``dtype`` (uint8 would lose it)."""
     return dtype if dtype.is_floating_point else torch.float32
-
-
-def _of_labels(plan: MixPlan) -> MixPlan:
-    """A plan that blends with the label weights of ``plan``: for dense labels."""
-    weight, n = plan.weight, plan.batch_size
-    blend = weight[:1].double().expand(n, -1) if is_host_row(weight) else weight.double()
-    facts = Facts(is_permutation=True, blends=True, box_stop=())
-    rows = plan.partner_or_none, weight, blend, plan.box[:, :0]
-    return MixPlan._of(rows, plan.pairing, facts)

@@ -73,7 +73,10 @@ class _Mixer(nn.Module):
         self.sparse_targets = bool(sparse_targets)
         self._labels_getter = labels_function(labels_getter)
         # No buffer: like torchvision's it stays where it was made, whatever .to() the module gets.
-        self._concentration = torch.tensor([[self.alpha, self.alpha]])
+        # What torchvision cannot draw in, half precision and the meta device, is not drawn in.
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        alphas = [[self.alpha, self.alpha]]
+        self._concentration = torch.tensor(alphas, dtype=dtype, device=_draw_device())
 
     def forward(self, *inputs: Any) -> Any:
         """The sample with its images and labels mixed; the rest of it as it came."""
@@ -153,6 +156,12 @@ class _Mixer(nn.Module):
         else:
             paste_(out, plan)
         return x if self.inplace else wrap_like(out, x)
+
+
+def _draw_device() -> torch.device:
+    """PyTorch's default device, whose generator torchvision draws from; the CPU's for meta."""
+    device = torch.get_default_device()
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 def _blend_stepwise(x: Tensor, lam: float) -> Tensor:
@@ -253,7 +262,8 @@ class CutMix(_Mixer):
     def _draw(self, sample: Sample) -> tuple[MixPlan, float]:
         height, width = sample.leaves[sample.images[0]].shape[-2:]
         lam = self._draw_lam()
-        x, y = int(torch.randint(width, (1,))), int(torch.randint(height, (1,)))  # in this order
+        device = _draw_device()  # x first, as torchvision
+        x, y = (int(torch.randint(size, (1,), device=device)) for size in (width, height))
         r = 0.5 * math.sqrt(1.0 - lam)
         w, h = int(r * width), int(r * height)
         top, bottom = max(y - h, 0), min(y + h, height)

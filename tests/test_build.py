@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -221,6 +222,48 @@ def test_fingerprint_follows_what_matters():
     assert base == support.fingerprint(CPU_TORCH, {"HOME": "elsewhere"})
     assert base != support.fingerprint(CUDA_TORCH, {})
     assert base != support.fingerprint(CPU_TORCH, {"DEBUG": "1"})
+
+
+@pytest.mark.parametrize(
+    ("free_threaded", "macros"),
+    [(0, {"TORCH_TARGET_VERSION", "Py_LIMITED_API"}), (1, {"TORCH_TARGET_VERSION"})],
+)
+def test_a_free_threaded_python_is_built_for_alone(machine, monkeypatch, free_threaded, macros):
+    """Its headers have an #error where the limited API is asked for."""
+    ask = sysconfig.get_config_var
+    variables = {"Py_GIL_DISABLED": free_threaded}
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: variables.get(name, ask(name)))
+    plan = support.make_plan(machine)
+    assert dict(plan.macros).keys() == macros
+    assert plan.limited_api == (not free_threaded)
+    assert ("free-threaded" in support.summary(plan)) == bool(free_threaded)
+    assert f"LIMITED_API = {plan.limited_api}" in support.build_info(plan)
+
+
+def test_what_a_load_must_know_of_the_build_is_written_down(machine):
+    values: dict = {}
+    exec(support.build_info(support.make_plan(machine)), values)
+    assert (values["TORCH"], values["TORCH_CUDA"]) == ("2.11.0+cu130", "13.0")
+    assert (values["CUDA_TOOLKIT"], values["MODULES"]) == ("13.0", ["_C", "_C_cuda"])
+
+
+def test_a_pytorch_that_pip_fetched_for_the_build_alone_is_named(machine, monkeypatch):
+    fetched = probes.Torch("2.15.0+cu132", "13.2", isolated=True)
+    monkeypatch.setattr(support, "find_torch", lambda: fetched)
+    text = support.summary(support.make_plan(machine))
+    assert "2.15.0+cu132 was fetched by pip for this build alone" in text
+    assert "--no-build-isolation" in text
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "pip-build-env-1a2b/overlay"])
+def test_isolation_is_seen_by_the_place_of_pytorch(monkeypatch, tmp_path, folder):
+    package = tmp_path / folder / "torch"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "version.py").write_text("__version__ = '2.12.0'\ncuda = None\n")
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(package.parent)
+    assert probes.find_torch().isolated == folder.startswith("pip-build-env-")
 
 
 # ------------------------------------------------------------------ setup.py itself

@@ -18,6 +18,7 @@ from gpu_places import interpreted_cases
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops
+from fused_mixup.schemas import CPU_ONLY
 
 
 def devices_and_cases() -> list:
@@ -36,7 +37,7 @@ def devices_and_cases() -> list:
 # ------------------------------------------------------------------ the table itself
 
 
-@pytest.mark.parametrize("op", [name for name in ops.SCHEMAS if name not in ops.CPU_ONLY])
+@pytest.mark.parametrize("op", [name for name in ops.SCHEMAS if name not in CPU_ONLY])
 def test_every_op_has_cases(op):
     quick = cases_of(op)
     assert quick, f"{op}: add cases to tests/gpu_cases.py, or no GPU test will see it"

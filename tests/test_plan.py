@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import io
 import math
 import pickle
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 import fused_mixup as fm
-from fused_mixup import MixPlan, cutmix_box
+from fused_mixup import MixedTarget, MixPlan, cutmix_box, mix
 from fused_mixup.plan_checks import is_host_row
 
 
@@ -184,14 +186,77 @@ def test_a_plan_does_not_change_with_the_tensor_it_was_made_from():
     assert plan.partner.tolist() == [1, 2, 0]
 
 
-def test_replace_checks_again():
+def test_a_plan_of_given_tensors_is_checked():
     plan = MixPlan.uniform(3, "flip", 0.5)
+    rows = plan.weight, plan.blend, plan.box
     with pytest.raises(TypeError, match="partner"):
-        dataclasses.replace(plan, partner=torch.arange(3))
+        MixPlan(torch.arange(3), *rows, "flip")
     with pytest.raises(ValueError, match="blend: expected 3 rows"):
-        dataclasses.replace(plan, blend=plan.blend[:2])
-    with pytest.raises(ValueError, match="what pairing 'flip' says"):
-        dataclasses.replace(plan, partner=torch.arange(3, dtype=torch.int32))
+        MixPlan(None, plan.weight, plan.blend[:2], plan.box, "flip")
+    with pytest.raises(ValueError, match="what pairing 'flip' says, .* for sample 0"):
+        MixPlan(torch.arange(3, dtype=torch.int32), *rows, "flip")
+    with pytest.raises(TypeError, match="partner: expected a torch.int32 tensor, got NoneType"):
+        MixPlan(None, *rows)
+    assert MixPlan(plan.partner, *rows, "flip") == MixPlan(None, *rows, "flip") == plan
+
+
+def test_plans_and_targets_cannot_be_changed():
+    plan = MixPlan.uniform(3, "flip", 0.5)
+    for thing in (plan, MixedTarget.from_labels(torch.arange(3), plan, 5)):
+        with pytest.raises(AttributeError, match="weight cannot be set; make a new instance"):
+            thing.weight = torch.ones(3, 2)
+        with pytest.raises(AttributeError, match="weight cannot be deleted"):
+            del thing.weight
+        assert not dataclasses.is_dataclass(thing)
+        assert torch.utils._pytree.tree_leaves((thing, [1])) == [thing, 1]
+        file = io.BytesIO()
+        torch.save(thing, file)
+        file.seek(0)
+        assert torch.load(file, weights_only=True) == thing == copy.deepcopy(thing)
+
+
+def test_what_a_plan_says_follows_its_tensors():
+    plan = MixPlan.per_sample([0.5, 1.0, 1.0], torch.tensor([1, 2, 0]), [[0, 2], [0, 0], [0, 0]])
+    assert plan.is_permutation and not plan.blends
+    plan.partner.fill_(1)
+    assert plan.is_permutation is False
+    with pytest.raises(ValueError, match="no permutation"):
+        _ = plan.inverse_partner
+    plan.blend[1] = torch.tensor([0.5, 0.5])
+    assert plan.blends
+    plan.box[0, 1] = 9
+    with pytest.raises(ValueError, match="stops up to \\[9\\]"):
+        mix(torch.rand(3, 4), plan)
+    plan.partner[0] = 7
+    with pytest.raises(IndexError, match="got 7"):
+        mix(torch.rand(3, 9), plan)
+
+
+def test_plans_of_one_s_own_compile():
+    x, perm, lam = torch.rand(4, 3, 8, 8), torch.tensor([2, 0, 3, 1]), torch.rand(4)
+    box = torch.tensor([[0, 0, 4, 4], [1, 1, 3, 8], [0, 0, 0, 0], [2, 2, 8, 8]])
+    labels = torch.arange(4)
+
+    def step(x, perm, lam, box):
+        corners, area = cutmix_box((8, 8), 0.5, (3, 4))
+        plans = (
+            MixPlan.uniform(4, perm, 0.3),
+            MixPlan.per_sample(lam, perm, box),
+            MixPlan.uniform(4, "roll", area, corners),
+            MixPlan(
+                None,
+                MixPlan.per_sample(lam).weight,
+                MixPlan.per_sample(lam).blend,
+                box.int(),
+                "flip",
+            ),
+        )
+        out = [mix(x, plan) for plan in plans]
+        return out + [MixedTarget.from_labels(labels, plan, 5).dense() for plan in plans]
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    for got, want in zip(compiled(x, perm, lam, box), step(x, perm, lam, box), strict=True):
+        assert torch.equal(got, want)
 
 
 def test_numpy_integers_are_integers():
@@ -217,11 +282,7 @@ def test_partners_of_a_rule_are_made_in_the_mode_that_asks():
     )
 
 
-def test_a_plan_by_tensor_without_a_partner_has_none():
-    plan = MixPlan.uniform(4, "flip", 0.5)
-    bare = MixPlan._of((None, plan.weight, plan.blend, plan.box), "tensor", plan._facts)
-    with pytest.raises(AttributeError, match="partner"):
-        _ = bare.partner
+def test_a_plan_without_rows_says_what_it_lacks():
     with pytest.raises(AttributeError, match="no attribute 'weight'"):
         _ = object.__new__(MixPlan).weight
 

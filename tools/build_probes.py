@@ -34,6 +34,7 @@ class BuildError(Exception):
 class Torch:
     version: str  # "2.11.0+cu130"
     cuda: str | None  # "13.0"
+    isolated: bool = False  # fetched by pip for this build alone: another may be in use
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,12 @@ def find_torch() -> Torch:
             "  Either install PyTorch first and build for it:\n"
             "      pip install torch && pip install --no-build-isolation .\n"
             "  or leave --no-build-isolation out: pip then fetches the build requirement torch\n"
-            "  that pyproject.toml names."
+            "  that pyproject.toml names, the newest. Where its CUDA is of another major version\n"
+            "  than that of the PyTorch you use, the CUDA module will be left out at load."
         )
     values = runpy.run_path(os.path.join(spec.submodule_search_locations[0], "version.py"))
-    found = Torch(str(values["__version__"]), values.get("cuda"))
+    isolated = "pip-build-env-" in spec.submodule_search_locations[0]
+    found = Torch(str(values["__version__"]), values.get("cuda"), isolated)
     if _numbers(found.version)[:2] < MIN_TORCH:
         raise BuildError(
             f"fused_mixup needs PyTorch {'.'.join(map(str, MIN_TORCH))} or newer, "

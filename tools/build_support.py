@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +28,11 @@ from build_probes import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+LIMITED_API = ("Py_LIMITED_API", "0x030A0000")  # Python 3.10
 # Of both modules; tests/sanitized builds the CPU one with them too.
 MACROS = [
     ("TORCH_TARGET_VERSION", "0x020a000000000000"),  # stable ABI as of PyTorch 2.10
-    ("Py_LIMITED_API", "0x030A0000"),  # Python 3.10
+    LIMITED_API,
 ]
 # Every product and sum is rounded on its own (no contraction), as eager PyTorch does.
 CXX_FLAGS = ["-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
@@ -66,6 +68,19 @@ class Plan:
     left_out: dict[str, str] = field(default_factory=dict)  # "_C_cuda" -> reason
     notes: list[str] = field(default_factory=list)
     fingerprint: str = ""  # see fingerprint()
+    limited_api: bool = True  # one binary for every Python from 3.10
+
+    @property
+    def macros(self) -> list[tuple[str, str]]:
+        return [macro for macro in MACROS if self.limited_api or macro is not LIMITED_API]
+
+
+def has_limited_api() -> bool:
+    """Whether one binary can serve every Python from 3.10; not the free-threaded ones.
+
+    Their headers refuse Py_LIMITED_API with an #error.
+    """
+    return not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def choice(env: Mapping[str, str], name: str, allowed: Sequence[str], default: str) -> str:
@@ -92,7 +107,13 @@ def make_plan(env: Mapping[str, str] = os.environ) -> Plan:
     if env.get("MAX_JOBS") and not env["MAX_JOBS"].isdigit():
         raise BuildError(f"MAX_JOBS: expected a number of compile jobs, got {env['MAX_JOBS']!r}")
     torch = find_torch()
-    plan = Plan(torch, debug, fingerprint=fingerprint(torch, env))
+    plan = Plan(torch, debug, fingerprint=fingerprint(torch, env), limited_api=has_limited_api())
+    if torch.isolated:
+        plan.notes.append(
+            f"PyTorch {torch.version} was fetched by pip for this build alone. Where the one in "
+            "use is for another CUDA major version, the CUDA module will be left out at load; pip "
+            "install --no-build-isolation . builds for the one in use"
+        )
     command, text = find_compiler(env)
     plan.compiler = text if command else None
 
@@ -150,6 +171,8 @@ def summary(plan: Plan) -> str:
         ("C++ compiler", plan.compiler or "none"),
         ("CUDA toolkit", f"{toolkit.version} in {toolkit.home}" if toolkit else "not used"),
     ]
+    if not plan.limited_api:
+        rows.append(("binary for", "this Python alone: a free-threaded one has no limited API"))
     if plan.debug:
         rows.append(("flags", "DEBUG=1: no optimisation, debug symbols"))
     for name, sources in plan.modules.items():
@@ -188,10 +211,12 @@ def build_info(plan: Plan) -> str:
     """The text of fused_mixup/_build_info.py; ``fused_mixup.env`` prints it."""
     values = {
         "TORCH": plan.torch.version,
+        "TORCH_CUDA": plan.torch.cuda,
         "COMPILER": plan.compiler,
         "CUDA_TOOLKIT": plan.toolkit.version if plan.toolkit else None,
         "ARCH_LIST": plan.arch_list,
         "DEBUG": plan.debug,
+        "LIMITED_API": plan.limited_api,
         "MODULES": sorted(plan.modules),
         "LEFT_OUT": plan.left_out,
         "FINGERPRINT": plan.fingerprint,

@@ -140,7 +140,7 @@ struct DrawArgs {
   bool correct_lam, symmetric;
 };
 
-struct Row {
+struct DrawnRow {
   float weight[2];
   double blend[2];
   int32_t start[kMaxSpatial], stop[kMaxSpatial];
@@ -155,7 +155,7 @@ FUSED_MIXUP_HOST_DEVICE inline int64_t side_of(Real share, int64_t n) {
 
 // The box of a row that covers `share` of the sample, or lies between bounds. Returns its area.
 FUSED_MIXUP_HOST_DEVICE inline Real draw_box(const Stream& stream, uint32_t unit,
-                                             const DrawArgs& args, Real share, Row& row) {
+                                             const DrawArgs& args, Real share, DrawnRow& row) {
   const bool bounded = args.setting[kMinmaxHigh] > 0.0;
   const Words place = stream.words(unit, kDrawPlace);
   Words side = {};
@@ -198,9 +198,9 @@ FUSED_MIXUP_HOST_DEVICE inline float label_weight(Real w) {
 }
 
 // The row of a sample that draws as `unit`; mixes: whether its partner is another sample.
-FUSED_MIXUP_HOST_DEVICE inline Row draw_row(const Stream& stream, const DrawArgs& args,
-                                            uint32_t unit, bool mixes) {
-  Row row = {{1.0f, 0.0f}, {1.0, 0.0}, {}, {}};
+FUSED_MIXUP_HOST_DEVICE inline DrawnRow draw_row(const Stream& stream, const DrawArgs& args,
+                                                 uint32_t unit, bool mixes) {
+  DrawnRow row = {{1.0f, 0.0f}, {1.0, 0.0}, {}, {}};
   const Words mode = stream.words(unit, kDrawMode);
   const bool can_mix = args.setting[kMixupAlpha] > 0.0;
   const bool can_cut = args.setting[kCutmixAlpha] > 0.0 && args.spatial > 0;

@@ -22,6 +22,10 @@ constexpr int kMaxSpatial = 3;
 // Pairing codes; the same numbers stand in fused_mixup/plan_checks.py.
 enum Pairing : int { kTensor = 0, kFlip = 1, kRoll = 2, kSelf = 3 };
 
+// What becomes of the losses of all rows; the same numbers stand in
+// fused_mixup/reference_losses.py.
+enum Reduction : int { kMean = 0, kSum = 1, kNone = 2 };
+
 struct Layout {
   int ndim = 0;                 // 0: a sample is a single element
   int64_t size[kMaxDims] = {};  // in elements, outermost first

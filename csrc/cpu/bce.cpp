@@ -22,7 +22,7 @@ Tensor empty_loss(const BinaryArguments& a) {
     shape = shape_of_rows(a.logits);
     if (!a.sum_classes) shape.insert(shape.begin() + 1, a.logits.size(1));
   }
-  return new_tensor(shape, result_dtype(a.logits));
+  return new_tensor(shape, arithmetic(a.logits));
 }
 
 template <typename L, typename T>
@@ -56,6 +56,7 @@ Tensor soft_target_binary_cross_entropy(Tensor logits, Tensor target, OptionalTe
   const BinaryArguments a = {logits,       target,     partner_labels,   weight,
                              class_weight, pos_weight, target_smoothing, target_threshold,
                              reduction,    sum_classes};
+  a.check();
   Tensor loss = empty_loss(a);
   forward(a, loss, nullptr);
   return loss;
@@ -68,9 +69,15 @@ std::tuple<Tensor, Tensor> soft_target_binary_cross_entropy_grad(
   const BinaryArguments a = {logits,       target,     partner_labels,   weight,
                              class_weight, pos_weight, target_smoothing, target_threshold,
                              reduction,    sum_classes};
+  a.check();
   Tensor loss = empty_loss(a), grad = new_result_like(logits);
   forward(a, loss, &grad);
   return {loss, grad};
+}
+
+void check_backward(const BinaryArguments& a, const Tensor& grad_loss) {
+  a.check();
+  check_grad_loss(grad_loss, a.logits, a.reduction == kNone, !a.sum_classes);
 }
 
 // Writes the gradient into `into`: empty_like(logits), or the logits.
@@ -96,10 +103,12 @@ Tensor soft_target_binary_cross_entropy_backward(Tensor grad_loss, Tensor logits
                                                  OptionalTensor pos_weight, double target_smoothing,
                                                  std::optional<double> target_threshold,
                                                  int64_t reduction, bool sum_classes) {
+  const BinaryArguments a = {logits,       target,     partner_labels,   weight,
+                             class_weight, pos_weight, target_smoothing, target_threshold,
+                             reduction,    sum_classes};
+  check_backward(a, grad_loss);
   Tensor grad = new_result_like(logits);
-  write_gradient({logits, target, partner_labels, weight, class_weight, pos_weight,
-                  target_smoothing, target_threshold, reduction, sum_classes},
-                 grad_loss, grad);
+  write_gradient(a, grad_loss, grad);
   return grad;
 }
 
@@ -109,9 +118,12 @@ void soft_target_binary_cross_entropy_backward_(Tensor grad_loss, Tensor logits,
                                                 OptionalTensor pos_weight, double target_smoothing,
                                                 std::optional<double> target_threshold,
                                                 int64_t reduction, bool sum_classes) {
-  write_gradient({logits, target, partner_labels, weight, class_weight, pos_weight,
-                  target_smoothing, target_threshold, reduction, sum_classes},
-                 grad_loss, logits);
+  const BinaryArguments a = {logits,       target,     partner_labels,   weight,
+                             class_weight, pos_weight, target_smoothing, target_threshold,
+                             reduction,    sum_classes};
+  check_backward(a, grad_loss);
+  expect_writable("logits", logits);
+  write_gradient(a, grad_loss, logits);
 }
 
 }  // namespace

@@ -34,8 +34,8 @@ class BinaryColumns {
   // Σ loss of a tile, if it is wanted.
   double tile(const TilePlace& at, const BinaryOutputs<A>& out) {
     const Places& places = in_.places;
-    const A* w = in_.weights<A>(in_.arguments.class_weight);
-    const A* q = in_.weights<A>(in_.arguments.pos_weight);
+    const A* w = in_.weights<A>(in_.class_weight);
+    const A* q = in_.weights<A>(in_.pos_weight);
     const bool elements = in_.arguments.each_element();
     BinaryRun<L, T> run = in_.run<L, T>();
     run.n = at.n;

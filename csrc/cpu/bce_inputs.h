@@ -17,6 +17,10 @@ struct BinaryArguments {
   int64_t reduction;
   bool sum_classes;
 
+  void check() const {
+    check_loss(logits, target, partner_labels, weight, class_weight, reduction);
+    check_per_class("pos_weight", pos_weight, logits);
+  }
   bool each_element() const { return reduction == kNone && !sum_classes; }
 };
 
@@ -31,16 +35,17 @@ struct BinaryInputs {
   const BinaryArguments& arguments;
   Places places;
   std::optional<SparseTarget> sparse;
+  OptionalTensor class_weight, pos_weight;  // contiguous
 
   // into: as in Places.
   BinaryInputs(const BinaryArguments& a, const Tensor* into)
       : arguments(a),
-        places(a.logits, a.partner_labels ? nullptr : &a.target, into, a.each_element()) {
+        places(a.logits, a.partner_labels ? nullptr : &a.target, into, a.each_element()),
+        class_weight(as_contiguous(a.class_weight)),
+        pos_weight(as_contiguous(a.pos_weight)) {
     if (a.partner_labels) {
       sparse.emplace(a.target, *a.partner_labels, *a.weight, places.k, INT64_MIN,
                      a.target_smoothing, 0.0);
-    } else {
-      check_dense_dtype(a.logits, a.target);
     }
   }
 

@@ -65,8 +65,8 @@ double binary_rows(const BinaryInputs& in, const BinaryOutputs<acc_t<L>>& out) {
   torch::stable::parallel_for(0, blocks_of_rows(places), 1, [&](int64_t begin, int64_t end) {
     BinaryRun<L, T> run = in.run<L, T>();
     run.n = k;
-    run.class_weights = in.weights<A>(in.arguments.class_weight);
-    run.pos_weights = in.weights<A>(in.arguments.pos_weight);
+    run.class_weights = in.weights<A>(in.class_weight);
+    run.pos_weights = in.weights<A>(in.pos_weight);
     run.sum = out.sum || (out.loss != nullptr && !elements);
     for (int64_t r = begin * each; r < std::min(rows, end * each); ++r) {
       const int64_t b = r / places.inner, s = r % places.inner;

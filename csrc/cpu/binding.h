@@ -4,22 +4,26 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <array>
-#include <optional>
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#include "../common/layout.h"
+#include "../common/arguments.h"
+
+// The newer macro hands on PyTorch's message; the headers of 2.10 and 2.11 do not have it.
+#ifdef STABLE_TORCH_ERROR_CODE_CHECK
+#define FUSED_MIXUP_CHECK_CALL STABLE_TORCH_ERROR_CODE_CHECK
+#else
+#define FUSED_MIXUP_CHECK_CALL TORCH_ERROR_CODE_CHECK
+#endif
+
+extern "C" void PyErr_SetInterrupt(void);  // of Python's stable ABI; may be called without the GIL
 
 namespace fused_mixup {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // The layout of the samples of `dst` [B, …] and, walked alongside, of `src`.
 inline Layout layout_of(const Tensor& dst, const Tensor& src, int spatial) {
@@ -55,9 +59,9 @@ inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype) {
     stride *= sizes[d] > 1 ? sizes[d] : 1;
   }
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
-                                                         strides.data(), code,
-                                                         aoti_torch_device_type_cpu(), 0, &handle));
+  FUSED_MIXUP_CHECK_CALL(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
+                                                  strides.data(), code,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
 
@@ -77,15 +81,29 @@ inline Tensor new_like(const Tensor& t) {
 inline Tensor new_result_like(const Tensor& t) {
   constexpr int64_t kLarge = int64_t{1} << 20;  // bytes: below, malloc does well
   if (t.numel() * int64_t(t.element_size()) < kLarge) return new_like(t);
-  std::array<StableIValue, 1> stack = {torch::stable::detail::from(t)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("fused_mixup::recycled_like", "", stack.data(), TORCH_ABI_VERSION));
-  return on_large_pages(torch::stable::detail::to<Tensor>(stack[0]));
+  // An exception of Python ends here, as the ABI hands none on. What ends a first call and not a
+  // second is that of a signal: Ctrl-C, which is sent again and raised where this op returns to.
+  for (bool again : {false, true}) {
+    std::array<StableIValue, 1> stack = {torch::stable::detail::from(t)};
+    if (torch_call_dispatcher("fused_mixup::recycled_like", "", stack.data(), TORCH_ABI_VERSION))
+      continue;
+    if (again) PyErr_SetInterrupt();
+    return on_large_pages(torch::stable::detail::to<Tensor>(stack[0]));
+  }
+  return on_large_pages(new_like(t));
 }
 
 // torch::stable::contiguous(), which is a call by name also where there is nothing to do.
 inline Tensor as_contiguous(const Tensor& t) {
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+inline OptionalTensor as_contiguous(const OptionalTensor& t) {
+  return t ? OptionalTensor(as_contiguous(*t)) : t;
+}
+
+// t [B, n] as kernels read its rows, each a run of memory; one row may serve all.
+inline Tensor as_rows(const Tensor& t) {
+  return t.stride(1) == 1 || t.size(1) <= 1 ? t : torch::stable::contiguous(t);
 }
 
 inline int spatial_of(const Tensor& box) { return int(box.size(1) / 2); }

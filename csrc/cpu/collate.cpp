@@ -58,7 +58,7 @@ struct Order {
 };
 
 template <typename T>
-Order order_of(const std::vector<Row>& rows, int64_t n) {
+Order order_of(const std::vector<PlanRow>& rows, int64_t n) {
   Order order;
   order.rest.reserve(n);
   std::vector<uint8_t> done(n, 0);
@@ -97,7 +97,7 @@ struct Collate {
   T* out;
   int64_t out_stride;
   const std::vector<const T*>& samples;
-  const std::vector<Row>& rows;
+  const std::vector<PlanRow>& rows;
   const Tiles& tiles;
   int64_t channels, channel_stride;
   // The lines of seen_box in the runs that start at `seen`.
@@ -152,7 +152,7 @@ struct Collate {
 
   // Runs [first, last) of one row, one stretch of `length` elements. next: the row after.
   void stretch(int64_t i, int64_t next, const Run* first, const Run* last, int64_t length) {
-    const Row& row = rows[i];
+    const PlanRow& row = rows[i];
     const T* sample = sample_of(i, *first);
     T* dst = out_of(i, *first);
     if (row.blends()) {
@@ -257,10 +257,6 @@ struct Collate {
   }
 };
 
-bool same_sizes(const Tensor& a, const Tensor& b) {
-  return a.dim() == b.dim() && std::equal(a.sizes().begin(), a.sizes().end(), b.sizes().begin());
-}
-
 bool same_strides(const Tensor& a, const Tensor& b) {
   for (int64_t k = 0; k < a.dim(); ++k) {
     if (a.size(k) > 1 && a.stride(k) != b.stride(k)) return false;
@@ -279,18 +275,16 @@ void make_alike(std::vector<Tensor>& samples) {
 void mix_samples(std::vector<Tensor> samples, OptionalTensor partner, Tensor blend, Tensor box,
                  int64_t pairing, Tensor out) {
   if (out.numel() == 0) return;
-  if (out.is_contiguous()) on_large_pages(out);
   const int64_t batch = int64_t(samples.size()), count = out.size(0);
-  STD_TORCH_CHECK(count <= batch && out.dim() == samples[0].dim() + 1);
-  for (const Tensor& s : samples) {
-    STD_TORCH_CHECK(same_sizes(s, samples[0]) && s.scalar_type() == out.scalar_type() &&
-                    s.is_cpu());
-  }
-  STD_TORCH_CHECK(
-      std::equal(samples[0].sizes().begin(), samples[0].sizes().end(), out.sizes().begin() + 1));
+  expect(count <= batch && out.dim() == samples[0].dim() + 1 &&
+             std::equal(out.sizes().begin() + 1, out.sizes().end(), samples[0].sizes().begin()),
+         "out", "shape [n, …] for samples […], no more than there are");
+  for (const Tensor& s : samples) expect_like("samples", s, out.scalar_type(), samples[0]);
+  expect_writable("out", out);
+  const auto rows = rows_of(out, batch, pairing, partner, &blend, box);
   make_alike(samples);
-  const int64_t* extent = samples[0].sizes().data() + samples[0].dim() - spatial_of(box);
-  const auto rows = rows_of(batch, int(pairing), partner, &blend, box, extent);
+  for (const Tensor& s : samples) expect_apart(out, s);
+  if (out.is_contiguous()) on_large_pages(out);
   const auto like = sample_layout(out, samples[0], any_box(rows) ? spatial_of(box) : 0);
   dispatch_dtype(out.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;

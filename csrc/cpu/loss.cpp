@@ -22,7 +22,7 @@ A* data(const Tensor& t) {
 Tensor empty_loss(const LossArguments& a) {
   const std::vector<int64_t> shape =
       a.reduction == kNone ? shape_of_rows(a.logits) : std::vector<int64_t>();
-  return new_tensor(shape, result_dtype(a.logits));
+  return new_tensor(shape, arithmetic(a.logits));
 }
 
 Tensor empty_ranks(const LossArguments& a, bool wanted) {
@@ -52,9 +52,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_target_cross_entropy(
     double label_smoothing, int64_t reduction, bool ranks) {
   const LossArguments a = {logits,       target,           partner_labels,  weight,   class_weight,
                            ignore_index, target_smoothing, label_smoothing, reduction};
+  a.check();
   std::vector<int64_t> shape = shape_of_rows(logits);
   shape.insert(shape.begin(), 3);
-  const ScalarType wide = result_dtype(logits);
+  const ScalarType wide = arithmetic(logits);
   Tensor loss = empty_loss(a), stats = new_tensor(shape, wide), found = empty_ranks(a, ranks);
   Tensor count = new_tensor(std::vector<int64_t>(), wide);
   const LossInputs in(a, nullptr);
@@ -73,6 +74,7 @@ std::tuple<Tensor, Tensor, Tensor> soft_target_cross_entropy_grad(
     double label_smoothing, int64_t reduction, bool ranks) {
   const LossArguments a = {logits,       target,           partner_labels,  weight,   class_weight,
                            ignore_index, target_smoothing, label_smoothing, reduction};
+  a.check();
   Tensor grad = new_result_like(logits);
   Tensor loss = empty_loss(a), found = empty_ranks(a, ranks);
   LossInputs in(a, &grad);
@@ -84,6 +86,13 @@ std::tuple<Tensor, Tensor, Tensor> soft_target_cross_entropy_grad(
   });
   in.places.finish();
   return {loss, grad, found};
+}
+
+void check_backward(const LossArguments& a, const Tensor& grad_loss, const Tensor& stats,
+                    const Tensor& count) {
+  a.check();
+  check_grad_loss(grad_loss, a.logits, a.reduction == kNone);
+  check_saved(stats, count, a.logits);
 }
 
 // Writes the gradient into `into`: empty_like(logits), or the logits.
@@ -113,10 +122,11 @@ Tensor soft_target_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tenso
                                           OptionalTensor class_weight, int64_t ignore_index,
                                           double target_smoothing, double label_smoothing,
                                           int64_t reduction) {
+  const LossArguments a = {logits,       target,           partner_labels,  weight,   class_weight,
+                           ignore_index, target_smoothing, label_smoothing, reduction};
+  check_backward(a, grad_loss, stats, count);
   Tensor grad = new_result_like(logits);
-  write_gradient({logits, target, partner_labels, weight, class_weight, ignore_index,
-                  target_smoothing, label_smoothing, reduction},
-                 grad_loss, stats, count, grad);
+  write_gradient(a, grad_loss, stats, count, grad);
   return grad;
 }
 
@@ -125,9 +135,11 @@ void soft_target_cross_entropy_backward_(Tensor grad_loss, Tensor logits, Tensor
                                          OptionalTensor weight, OptionalTensor class_weight,
                                          int64_t ignore_index, double target_smoothing,
                                          double label_smoothing, int64_t reduction) {
-  write_gradient({logits, target, partner_labels, weight, class_weight, ignore_index,
-                  target_smoothing, label_smoothing, reduction},
-                 grad_loss, stats, count, logits);
+  const LossArguments a = {logits,       target,           partner_labels,  weight,   class_weight,
+                           ignore_index, target_smoothing, label_smoothing, reduction};
+  check_backward(a, grad_loss, stats, count);
+  expect_writable("logits", logits);
+  write_gradient(a, grad_loss, stats, count, logits);
 }
 
 }  // namespace

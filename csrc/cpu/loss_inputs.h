@@ -12,8 +12,6 @@
 
 namespace fused_mixup {
 
-enum Reduction : int64_t { kMean = 0, kSum = 1, kNone = 2 };
-
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 // Type of the logits, type of a dense target.
@@ -39,18 +37,6 @@ void dispatch(ScalarType logits, ScalarType target, const F& f) {
     default:
       STD_TORCH_CHECK(false, "fused_mixup: logits that are not floating");
   }
-}
-
-inline void check_dense_dtype(const Tensor& logits, const Tensor& target) {
-  const bool known = target.scalar_type() == logits.scalar_type() ||
-                     (target.scalar_type() == ScalarType::Float && logits.element_size() == 2);
-  STD_TORCH_CHECK(known,
-                  "fused_mixup: a dense target has the dtype of the logits, or float32 where those "
-                  "are of a half type");
-}
-
-inline ScalarType result_dtype(const Tensor& logits) {
-  return logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 // [B, d1, …] of logits [B, K, d1, …]
@@ -88,6 +74,10 @@ struct LossArguments {
   int64_t ignore_index;
   double target_smoothing, label_smoothing;
   int64_t reduction;
+
+  void check() const {
+    check_loss(logits, target, partner_labels, weight, class_weight, reduction);
+  }
 };
 
 struct LossInputs {
@@ -104,13 +94,11 @@ struct LossInputs {
       : places(a.logits, a.partner_labels ? nullptr : &a.target, into),
         label_smoothing(a.label_smoothing),
         reduction(a.reduction),
-        class_weight(a.class_weight),
+        class_weight(as_contiguous(a.class_weight)),
         class_weight_sum(double(places.k)) {
     if (a.partner_labels) {
       sparse.emplace(a.target, *a.partner_labels, *a.weight, places.k, a.ignore_index,
                      a.target_smoothing, a.label_smoothing);
-    } else {
-      check_dense_dtype(a.logits, a.target);
     }
     if (!class_weight) return;
     class_weight_data = class_weight->data_ptr();

@@ -26,8 +26,8 @@ struct SparseRow {
 };
 
 struct SparseTarget {
-  Tensor labels_tensor, partner_tensor;  // contiguous; they keep the memory below
-  const int64_t* labels;                 // [B, S]
+  Tensor labels_tensor, partner_tensor, weight_tensor;  // they keep the memory below
+  const int64_t* labels;                                // [B, S]
   const int64_t* partner_labels;
   const float* weight;  // [B, 2]
   int64_t weight_stride, num_classes, ignore_index;
@@ -37,10 +37,11 @@ struct SparseTarget {
                int64_t ignore, double smoothing, double more_smoothing)
       : labels_tensor(as_contiguous(own)),
         partner_tensor(as_contiguous(partner)),
+        weight_tensor(as_rows(weights)),
         labels(static_cast<const int64_t*>(labels_tensor.data_ptr())),
         partner_labels(static_cast<const int64_t*>(partner_tensor.data_ptr())),
-        weight(static_cast<const float*>(weights.data_ptr())),
-        weight_stride(weights.stride(0)),
+        weight(static_cast<const float*>(weight_tensor.data_ptr())),
+        weight_stride(weight_tensor.stride(0)),
         num_classes(k),
         ignore_index(ignore),
         target_smoothing(smoothing),

@@ -1,5 +1,7 @@
 // mix_, mix, mix_out, mix_backward, paste_ on the CPU: arguments of PyTorch's stable ABI to rows of
 // the plan, and on to the walks.
+#include <algorithm>
+
 #include "mix_binding.h"
 #include "mix_in_place.h"
 #include "mix_out_of_place.h"
@@ -26,11 +28,9 @@ void dispatch_size(size_t bytes, const F& f) {
   }
 }
 
-const int64_t* extent_of(const Tensor& x, const Tensor& box) {
-  return x.sizes().data() + x.dim() - spatial_of(box);
-}
-
-void run_in_place(const Tensor& x, const std::vector<Row>& rows, const Tensor& box, bool bits) {
+void run_in_place(const Tensor& x, const std::vector<PlanRow>& rows, const Tensor& box, bool bits) {
+  expect_writable("x", x);
+  if (x.numel() == 0) return;
   const int spatial = any_box(rows) ? spatial_of(box) : 0;
   const Layout layout = layout_of(x, x, spatial);
   const auto run = [&](auto* type) {
@@ -40,8 +40,9 @@ void run_in_place(const Tensor& x, const std::vector<Row>& rows, const Tensor& b
   bits ? dispatch_size(x.element_size(), run) : dispatch_dtype(x.scalar_type(), run);
 }
 
-void run_out_of_place(const Tensor& out, const Tensor& x, const std::vector<Row>& rows,
+void run_out_of_place(const Tensor& out, const Tensor& x, const std::vector<PlanRow>& rows,
                       const Tensor& box, const Sources& from) {
+  if (x.numel() == 0) return;
   const Layout layout = layout_of(out, x, any_box(rows) ? spatial_of(box) : 0);
   dispatch_dtype(x.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
@@ -51,26 +52,23 @@ void run_out_of_place(const Tensor& out, const Tensor& x, const std::vector<Row>
 }
 
 void mix_(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing) {
-  if (x.numel() == 0) return;
-  const auto rows = rows_of(x.size(0), int(pairing), partner, &blend, box, extent_of(x, box));
+  const auto rows = rows_of(x, x.size(0), pairing, partner, &blend, box);
   run_in_place(x, rows, box, false);
 }
 
 void paste_(Tensor x, OptionalTensor partner, Tensor box, int64_t pairing) {
-  if (x.numel() == 0) return;
-  const auto rows = rows_of(x.size(0), int(pairing), partner, nullptr, box, extent_of(x, box));
+  const auto rows = rows_of(x, x.size(0), pairing, partner, nullptr, box);
   run_in_place(x, rows, box, true);
 }
 
 void mix_into(const Tensor& out, const Tensor& x, const OptionalTensor& partner,
               const Tensor& blend, const Tensor& box, int64_t pairing) {
-  if (x.numel() == 0) return;
-  const auto rows = rows_of(x.size(0), int(pairing), partner, &blend, box, extent_of(x, box));
-  run_out_of_place(out, x, rows, box, {});
+  run_out_of_place(out, x, rows_of(x, x.size(0), pairing, partner, &blend, box), box, {});
 }
 
 void mix_out(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing,
              Tensor out) {
+  check_out(out, x);
   if (out.is_contiguous()) on_large_pages(out);
   mix_into(out, x, partner, blend, box, pairing);
 }
@@ -84,19 +82,22 @@ Tensor mix(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t p
 Tensor mix_backward(Tensor grad, OptionalTensor partner, OptionalTensor sources,
                     OptionalTensor offsets, Tensor blend, Tensor box, int64_t pairing) {
   Tensor out = new_result_like(grad);
-  if (grad.numel() == 0) return out;
   const int64_t batch = grad.size(0);
-  const auto rows = rows_of(batch, int(pairing), partner, &blend, box, extent_of(grad, box));
-  STD_TORCH_CHECK(pairing != kTensor || (sources && sources->numel() == batch && offsets &&
-                                         offsets->numel() == batch + 1));
+  const auto rows = rows_of(grad, batch, pairing, partner, &blend, box);
+  check_transpose(pairing, sources, offsets, grad);
+  const bool listed = pairing == kTensor;
+  const Tensor near_sources = listed ? as_contiguous(*sources) : box;
+  const Tensor near_offsets = listed ? as_contiguous(*offsets) : box;
+  const int32_t* source = static_cast<const int32_t*>(near_sources.data_ptr());
+  const int32_t* offset = static_cast<const int32_t*>(near_offsets.data_ptr());
   Sources from;
   from.transposed = true;
   from.offsets.resize(batch + 1);
   from.sources.resize(batch);
   for (int64_t j = 0; j < batch; ++j) {
-    if (pairing == kTensor) {
-      from.offsets[j + 1] = static_cast<const int32_t*>(offsets->data_ptr())[j + 1];
-      from.sources[j] = static_cast<const int32_t*>(sources->data_ptr())[j];
+    if (listed) {  // values from the caller are clamped, as partners are
+      from.offsets[j + 1] = std::clamp<int64_t>(offset[j + 1], 0, batch);
+      from.sources[j] = partner_of(kTensor, source, j, batch);
     } else {
       from.offsets[j + 1] = j + 1;
       from.sources[rows[j].partner] = j;

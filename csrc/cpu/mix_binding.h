@@ -9,25 +9,29 @@
 
 namespace fused_mixup {
 
-inline std::vector<Row> rows_of(int64_t batch, int pairing, const OptionalTensor& partner,
-                                const Tensor* blend, const Tensor& box, const int64_t* extent) {
-  STD_TORCH_CHECK(pairing != kTensor || (partner && partner->numel() == batch));
-  STD_TORCH_CHECK(box.size(0) == batch && (!blend || blend->size(0) == batch));
+// The rows of a plan of `batch` samples, whose boxes are along the last dims of x [B, …]; checked.
+inline std::vector<PlanRow> rows_of(const Tensor& x, int64_t batch, int64_t pairing,
+                                    const OptionalTensor& partner, const Tensor* blend,
+                                    const Tensor& box) {
+  check_plan(x, batch, pairing, partner, blend, box);
   const int spatial = spatial_of(box);
-  const int32_t* indices = partner ? static_cast<const int32_t*>(partner->data_ptr()) : nullptr;
-  const double* weights = blend ? static_cast<const double*>(blend->data_ptr()) : nullptr;
-  const int32_t* boxes = static_cast<const int32_t*>(box.data_ptr());
-  const int64_t weight_stride = blend ? blend->stride(0) : 0;
-  const int64_t box_stride = box.stride(0);
-  std::vector<Row> rows(batch);
+  const int64_t* extent = x.sizes().data() + x.dim() - spatial;
+  const Tensor near_box = as_rows(box), near_blend = blend ? as_rows(*blend) : box;
+  const Tensor near_partner = pairing == kTensor ? as_contiguous(*partner) : box;
+  const int32_t* indices = static_cast<const int32_t*>(near_partner.data_ptr());
+  const double* weights = blend ? static_cast<const double*>(near_blend.data_ptr()) : nullptr;
+  const int32_t* boxes = static_cast<const int32_t*>(near_box.data_ptr());
+  const int64_t weight_stride = near_blend.stride(0);
+  const int64_t box_stride = near_box.stride(0);
+  std::vector<PlanRow> rows(batch);
   for (int64_t i = 0; i < batch; ++i) {
-    Row& row = rows[i];
+    PlanRow& row = rows[i];
     if (weights) {
       row.own = weights[i * weight_stride];
       row.other = weights[i * weight_stride + 1];
     }
     row.box = box_of_row(boxes + i * box_stride, extent, spatial);
-    row.partner = partner_of(pairing, indices, i, batch);
+    row.partner = partner_of(int(pairing), indices, i, batch);
   }
   return rows;
 }
@@ -51,8 +55,8 @@ void dispatch_dtype(ScalarType dtype, const F& f) {
   }
 }
 
-inline bool any_box(const std::vector<Row>& rows) {
-  for (const Row& row : rows) {
+inline bool any_box(const std::vector<PlanRow>& rows) {
+  for (const PlanRow& row : rows) {
     if (!row.box.empty) return true;
   }
   return false;

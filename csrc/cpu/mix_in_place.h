@@ -20,14 +20,14 @@ struct InPlace {
 
   T* x;
   int64_t batch_stride;
-  const std::vector<Row>& rows;
+  const std::vector<PlanRow>& rows;
   const Tiles& tiles;
   alignas(64) T saved[kTile];
   alignas(64) T own_part[kTile];
   alignas(64) T partner_part[kTile];
 
   void step(const Step& step, int64_t ahead, const Run* runs, int n) {
-    const Row& row = rows[step.row];
+    const PlanRow& row = rows[step.row];
     const bool boxes = !row.box.empty || (step.kind == Step::kPair && !rows[row.partner].box.empty);
     for (int r = 0, next; r < n; r = next) {
       T* keep = saved + r * tiles.piece();
@@ -53,7 +53,7 @@ struct InPlace {
     if constexpr (!kBlendable<T>) return false;
     if (tiles.dst_stride() != 1 || first + kChainRows > int64_t(steps.size())) return false;
     for (int64_t s = first; s < first + kChainRows; ++s) {
-      const Row& row = rows[steps[s].row];
+      const PlanRow& row = rows[steps[s].row];
       const bool last = s + 1 == first + kChainRows;
       const auto kind = steps[s].kind;
       const bool may_save = s == first, may_use_saved = last;
@@ -90,14 +90,14 @@ struct InPlace {
 
   // The lines of a box lie apart, and the processor does not foresee the next. (Those of a pair
   // come from two rows at once, which keeps memory busy without.)
-  void fetch_box(const Row& row, const Run& run) const {
+  void fetch_box(const PlanRow& row, const Run& run) const {
     const Cut cut = tiles.cut(run, row.box);
     const T* line = x + row.partner * batch_stride + run.dst;
     for (int64_t i = cut.lo; i < cut.hi; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(line + i);
   }
 
   void adjacent(const Step& step, int64_t ahead, const Run& run, T* keep) {
-    const Row& row = rows[step.row];
+    const PlanRow& row = rows[step.row];
     T* own = x + step.row * batch_stride + run.dst;
     T* partner = x + row.partner * batch_stride + run.dst;
     const Cut cut = tiles.cut(run, row.box);
@@ -108,7 +108,7 @@ struct InPlace {
       mix_run(own, own, source, next, row, cut, run.length);
       return;
     }
-    const Row& partner_row = rows[row.partner];
+    const PlanRow& partner_row = rows[row.partner];
     const Cut other = tiles.cut(run, partner_row.box);
     const bool same_cut = cut.lo == other.lo && cut.hi == other.hi;
     const bool moves = !row.blends() && !partner_row.blends();
@@ -124,7 +124,7 @@ struct InPlace {
 
   // Innermost elements apart in memory: through contiguous copies of the run.
   void apart(const Step& step, const Run& run, T* keep) {
-    const Row& row = rows[step.row];
+    const PlanRow& row = rows[step.row];
     const int64_t stride = tiles.dst_stride();
     T* own = x + step.row * batch_stride + run.dst;
     T* partner = x + row.partner * batch_stride + run.dst;
@@ -137,7 +137,7 @@ struct InPlace {
     mix_run(own_part, own_part, source, source, row, tiles.cut(run, row.box), run.length);
     scatter(own, stride, own_part, run.length);
     if (step.kind != Step::kPair) return;
-    const Row& partner_row = rows[row.partner];
+    const PlanRow& partner_row = rows[row.partner];
     const Cut other = tiles.cut(run, partner_row.box);
     mix_run(partner_part, partner_part, keep, keep, partner_row, other, run.length);
     scatter(partner, stride, partner_part, run.length);
@@ -146,7 +146,7 @@ struct InPlace {
 
 template <typename T>
 void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
-                  const std::vector<Row>& rows) {
+                  const std::vector<PlanRow>& rows) {
   const std::vector<Step> steps = in_place_order(rows);
   if (steps.empty()) return;
   const std::vector<int64_t> ahead = rows_ahead(steps, rows);

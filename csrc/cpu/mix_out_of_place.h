@@ -21,7 +21,7 @@ struct Sources {
 
 template <typename T>
 void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, int64_t j,
-                    const std::vector<Row>& rows, const Sources& from, const Tiles& tiles,
+                    const std::vector<PlanRow>& rows, const Sources& from, const Tiles& tiles,
                     const Run& run, T* part) {
   using A = acc_t<T>;
   constexpr int64_t kTile = kTileBytes / sizeof(T);
@@ -74,7 +74,7 @@ void copy_row(T* dst, const T* own, const T* partner, const Box& box, const Tile
 
 template <typename T>
 void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
-                      const Layout& layout, const std::vector<Row>& rows, const Sources& from) {
+                      const Layout& layout, const std::vector<PlanRow>& rows, const Sources& from) {
   const int64_t batch = int64_t(rows.size());
   const int64_t origin[kMaxDims] = {};
   constexpr int64_t kTile = kTileBytes / sizeof(T);

@@ -35,7 +35,7 @@ void scatter(T* p, int64_t stride, const T* in, int64_t n) {
 
 // dst = the mix of a run of one row; all contiguous, dst may be own. ahead: the run read next.
 template <typename T>
-void mix_run(T* dst, const T* own, const T* partner, const T* ahead, const Row& row, Cut cut,
+void mix_run(T* dst, const T* own, const T* partner, const T* ahead, const PlanRow& row, Cut cut,
              int64_t n) {
   if constexpr (kBlendable<T>) {
     if (row.blends() || dst != own) {
@@ -61,7 +61,7 @@ void swap_run(T* a, T* b, int64_t n) {
 
 // Two rows that are each other's partner, with the same part of the run in both boxes.
 template <typename T>
-void mix_pair(T* a, T* b, const Row& row_a, const Row& row_b, Cut cut, int64_t n) {
+void mix_pair(T* a, T* b, const PlanRow& row_a, const PlanRow& row_b, Cut cut, int64_t n) {
   if constexpr (kBlendable<T>) {
     if (row_a.blends() || row_b.blends()) {
       using A = acc_t<T>;
@@ -79,7 +79,7 @@ void mix_pair(T* a, T* b, const Row& row_a, const Row& row_b, Cut cut, int64_t n
 
 // In the arithmetic type: a tiny λ is 0 there, and drops its term.
 template <typename T>
-bool nonzero_weights(const Row& row) {
+bool nonzero_weights(const PlanRow& row) {
   if constexpr (kBlendable<T>) return acc_t<T>(row.own) != 0 && acc_t<T>(row.other) != 0;
   return true;
 }

@@ -1,4 +1,7 @@
 // The Python module fused_mixup._C: importing it registers the ops' CPU implementations.
+//
+// A free-threaded Python turns its lock on for modules that do not say they can do without, as this
+// one: the Python side of the package counts references, which without the lock says nothing.
 #include <Python.h>
 
 #include "kernels.h"

@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../common/draw.h"
+#include "../common/draw_arguments.h"
 #include "binding.h"
 
 namespace fused_mixup {
@@ -79,7 +79,7 @@ struct Plan {
   int32_t* box;      // [B, 2·spatial]
   int spatial;
 
-  void put(int64_t i, const Row& row) const {
+  void put(int64_t i, const DrawnRow& row) const {
     std::memcpy(weight + 2 * i, row.weight, sizeof(row.weight));
     std::memcpy(blend + 2 * i, row.blend, sizeof(row.blend));
     std::copy_n(row.start, spatial, box + 2 * spatial * i);
@@ -90,9 +90,9 @@ struct Plan {
 void draw_rows(const Stream& stream, const DrawArgs& args, const Plan& plan, int64_t batch,
                int per) {
   const int32_t* partner = plan.partner;
-  const Row untouched = draw_row(stream, args, 0, false);
+  const DrawnRow untouched = draw_row(stream, args, 0, false);
   if (per == kPerBatch) {
-    const Row mixed = draw_row(stream, args, 0, true);
+    const DrawnRow mixed = draw_row(stream, args, 0, true);
     for (int64_t i = 0; i < batch; ++i) plan.put(i, partner[i] == i ? untouched : mixed);
     return;
   }
@@ -106,7 +106,7 @@ void draw_rows(const Stream& stream, const DrawArgs& args, const Plan& plan, int
         const int64_t unit = per == kPerPair ? std::min(i, p) : i;
         plan.put(i, draw_row(stream, args, uint32_t(unit), true));
       } else if (i < p) {  // a pair is drawn once, and both of its rows are written here
-        const Row row = draw_row(stream, args, uint32_t(i), true);
+        const DrawnRow row = draw_row(stream, args, uint32_t(i), true);
         plan.put(i, row);
         plan.put(p, row);
       }
@@ -123,10 +123,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
                                                      int64_t per, int64_t pairing, bool correct_lam,
                                                      bool symmetric) {
   const int spatial = int(sizes.size());
-  STD_TORCH_CHECK(batch <= kMaxDrawn && spatial <= kMaxSpatial);
-  STD_TORCH_CHECK(state.numel() == kStateWords && settings.numel() == kSettings);
-  STD_TORCH_CHECK(pairing != kTensor || (given && given->numel() == batch));
-  STD_TORCH_CHECK(pairing != kCrossClass || (labels && labels->numel() == batch));
+  check_draw(state, settings, labels, given, batch, sizes, per, pairing);
   Tensor partner = torch::stable::empty({batch}, ScalarType::Int);
   Tensor weight = torch::stable::empty({batch, 2}, ScalarType::Float);
   Tensor blend = torch::stable::empty({batch, 2}, ScalarType::Double);
@@ -142,8 +139,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
   const Stream stream(words);
   const Plan plan = {data<int32_t>(partner), data<float>(weight), data<double>(blend),
                      data<int32_t>(box), spatial};
-  if (labels) labels = torch::stable::contiguous(*labels);
-  if (given) given = torch::stable::contiguous(*given);
+  labels = as_contiguous(labels);
+  given = as_contiguous(given);
   if (pairing >= kShuffle) {
     const int64_t* classes = labels ? data<int64_t>(*labels) : nullptr;
     match(stream, classes, batch, int(per), int(pairing), plan.partner);

@@ -6,6 +6,7 @@ namespace {
 
 void scale_(Tensor x, Tensor factor) {
   const int64_t numel = x.numel();
+  check_scale(x, factor);
   if (numel == 0) return;
   const Layout layout =
       make_layout(x.sizes().data(), x.strides().data(), x.strides().data(), int(x.dim()), 0);

@@ -46,20 +46,20 @@ void fill_row(T* out, const TargetRow& row, int64_t num_classes, int64_t inner, 
 
 Tensor mix_targets(Tensor labels, OptionalTensor partner, Tensor weight, int64_t pairing,
                    int64_t num_classes, double label_smoothing, ScalarType dtype) {
+  check_label_pairs(labels, pairing, partner, weight, num_classes);
   const auto sizes = labels.sizes();
   std::vector<int64_t> shape(sizes.begin(), sizes.end());
   shape.insert(shape.begin() + 1, num_classes);
   Tensor out = on_large_pages(new_tensor(shape, dtype));
   if (out.numel() == 0) return out;
   const int64_t batch = labels.size(0);
-  STD_TORCH_CHECK(weight.size(0) == batch);
-  STD_TORCH_CHECK(pairing != kTensor || (partner && partner->numel() == batch));
   const int64_t inner = labels.numel() / batch;
-  const Tensor dense = as_contiguous(labels);
+  const Tensor dense = as_contiguous(labels), near_weight = as_rows(weight);
+  const Tensor near_partner = pairing == kTensor ? as_contiguous(*partner) : labels;
   const int64_t* y = static_cast<const int64_t*>(dense.data_ptr());
-  const int32_t* indices = partner ? static_cast<const int32_t*>(partner->data_ptr()) : nullptr;
-  const float* weights = static_cast<const float*>(weight.data_ptr());
-  const int64_t weight_stride = weight.stride(0);
+  const int32_t* indices = static_cast<const int32_t*>(near_partner.data_ptr());
+  const float* weights = static_cast<const float*>(near_weight.data_ptr());
+  const int64_t weight_stride = near_weight.stride(0);
   const double off = label_smoothing / double(num_classes);
   const double on = 1.0 - label_smoothing + off;
   const int64_t row_size = num_classes * inner;

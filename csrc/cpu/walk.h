@@ -11,7 +11,7 @@
 namespace fused_mixup {
 
 // One sample of the batch, as the plan has it.
-struct Row {
+struct PlanRow {
   double own = 1;  // blend weights outside the box
   double other = 0;
   Box box;
@@ -35,7 +35,7 @@ struct Step {
 
 // An order in which every row reads original values, with no more than one saved row at a time,
 // for any pairing. Rows that no one waits for go first; what remains are cycles.
-inline std::vector<Step> in_place_order(const std::vector<Row>& rows) {
+inline std::vector<Step> in_place_order(const std::vector<PlanRow>& rows) {
   const int64_t batch = int64_t(rows.size());
   // A row that never reads its partner has an edge to itself, which orders nothing.
   const auto next = [&](int64_t i) {
@@ -80,7 +80,7 @@ inline std::vector<Step> in_place_order(const std::vector<Row>& rows) {
 
 // For each step, the row that the step after it is the first to read.
 inline std::vector<int64_t> rows_ahead(const std::vector<Step>& steps,
-                                       const std::vector<Row>& rows) {
+                                       const std::vector<PlanRow>& rows) {
   std::vector<int64_t> ahead(steps.size());
   for (size_t s = 0; s < steps.size(); ++s) {
     // The row itself of the next step was this step's partner, or starts another cycle.
@@ -96,11 +96,11 @@ inline std::vector<int64_t> rows_ahead(const std::vector<Step>& steps,
 
 // Shrinks the layout to the smallest region that holds every box: where no row blends, nothing
 // outside is read or written. origin[k]: the first index of dim k that is left.
-inline Layout crop_to_boxes(const Layout& layout, const std::vector<Row>& rows, int spatial,
+inline Layout crop_to_boxes(const Layout& layout, const std::vector<PlanRow>& rows, int spatial,
                             int64_t* origin) {
   int64_t start[kMaxSpatial] = {INT64_MAX, INT64_MAX, INT64_MAX};
   int64_t stop[kMaxSpatial] = {};
-  for (const Row& row : rows) {
+  for (const PlanRow& row : rows) {
     for (int k = 0; !row.box.empty && k < spatial; ++k) {
       start[k] = std::min(start[k], row.box.start[k]);
       stop[k] = std::max(stop[k], row.box.stop[k]);

@@ -7,15 +7,15 @@
 namespace fused_mixup {
 namespace {
 
-using Guard = torch::stable::accelerator::DeviceGuard;
 using Call = LossCall<BinaryArgs>;
 
-Call prepare(const Tensor& logits, const Tensor& target, const Optional& partner_labels,
-             const Optional& weight, const Optional& class_weight, const Optional& pos_weight,
-             double target_smoothing, std::optional<double> threshold, int64_t reduction,
-             bool sum_classes) {
+Call prepare(const Tensor& logits, const Tensor& target, const OptionalTensor& partner_labels,
+             const OptionalTensor& weight, const OptionalTensor& class_weight,
+             const OptionalTensor& pos_weight, double target_smoothing,
+             std::optional<double> threshold, int64_t reduction, bool sum_classes) {
   Call call(logits, target, partner_labels, weight, class_weight, target_smoothing, reduction);
   BinaryArgs& a = call.args;
+  check_per_class("pos_weight", pos_weight, logits);
   a.pos_weight = call.per_class(pos_weight, logits);
   a.has_threshold = threshold.has_value();
   a.threshold = threshold.value_or(0.0);
@@ -43,10 +43,10 @@ Tensor loss_of(Call& call, const Tensor& logits, bool sum_classes) {
   return loss;
 }
 
-Tensor forward(Tensor logits, Tensor target, Optional partner_labels, Optional weight,
-               Optional class_weight, Optional pos_weight, double target_smoothing,
+Tensor forward(Tensor logits, Tensor target, OptionalTensor partner_labels, OptionalTensor weight,
+               OptionalTensor class_weight, OptionalTensor pos_weight, double target_smoothing,
                std::optional<double> threshold, int64_t reduction, bool sum_classes) {
-  const Guard guard(logits.get_device_index());
+  const Guard guard = guard_of(logits);
   Call call = prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
                       target_smoothing, threshold, reduction, sum_classes);
   Tensor loss = loss_of(call, logits, sum_classes);
@@ -54,11 +54,12 @@ Tensor forward(Tensor logits, Tensor target, Optional partner_labels, Optional w
   return loss;
 }
 
-std::tuple<Tensor, Tensor> forward_grad(Tensor logits, Tensor target, Optional partner_labels,
-                                        Optional weight, Optional class_weight, Optional pos_weight,
-                                        double target_smoothing, std::optional<double> threshold,
-                                        int64_t reduction, bool sum_classes) {
-  const Guard guard(logits.get_device_index());
+std::tuple<Tensor, Tensor> forward_grad(Tensor logits, Tensor target, OptionalTensor partner_labels,
+                                        OptionalTensor weight, OptionalTensor class_weight,
+                                        OptionalTensor pos_weight, double target_smoothing,
+                                        std::optional<double> threshold, int64_t reduction,
+                                        bool sum_classes) {
+  const Guard guard = guard_of(logits);
   Call call = prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
                       target_smoothing, threshold, reduction, sum_classes);
   Tensor grad = torch::stable::empty_like(logits);
@@ -69,36 +70,38 @@ std::tuple<Tensor, Tensor> forward_grad(Tensor logits, Tensor target, Optional p
   return {loss, grad};
 }
 
-void backward_into(Tensor grad, const Tensor& grad_loss, Call call, bool sum_classes) {
+void backward_into(Tensor grad, const Tensor& grad_loss, const Tensor& logits, Call call,
+                   bool sum_classes) {
   BinaryArgs& a = call.args;
-  const int64_t losses = a.rows() * (sum_classes ? 1 : a.classes);
-  STD_TORCH_CHECK(grad_loss.numel() == (a.reduction == kNone ? losses : 1));
-  call.upstream(grad_loss, !sum_classes);
+  check_grad_loss(grad_loss, logits, a.reduction == kNone, !sum_classes);
+  call.upstream(grad_loss, logits, !sum_classes);
   GradientPlace place(grad, a);
   check(soft_target_binary_cross_entropy(a));
   place.finish();
 }
 
-Tensor backward(Tensor grad_loss, Tensor logits, Tensor target, Optional partner_labels,
-                Optional weight, Optional class_weight, Optional pos_weight,
+Tensor backward(Tensor grad_loss, Tensor logits, Tensor target, OptionalTensor partner_labels,
+                OptionalTensor weight, OptionalTensor class_weight, OptionalTensor pos_weight,
                 double target_smoothing, std::optional<double> threshold, int64_t reduction,
                 bool sum_classes) {
-  const Guard guard(logits.get_device_index());
+  const Guard guard = guard_of(logits);
   Tensor grad = torch::stable::empty_like(logits);
   if (logits.numel() == 0) return grad;
-  backward_into(grad, grad_loss,
+  backward_into(grad, grad_loss, logits,
                 prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
                         target_smoothing, threshold, reduction, sum_classes),
                 sum_classes);
   return grad;
 }
 
-void backward_(Tensor grad_loss, Tensor logits, Tensor target, Optional partner_labels,
-               Optional weight, Optional class_weight, Optional pos_weight, double target_smoothing,
-               std::optional<double> threshold, int64_t reduction, bool sum_classes) {
-  const Guard guard(logits.get_device_index());
+void backward_(Tensor grad_loss, Tensor logits, Tensor target, OptionalTensor partner_labels,
+               OptionalTensor weight, OptionalTensor class_weight, OptionalTensor pos_weight,
+               double target_smoothing, std::optional<double> threshold, int64_t reduction,
+               bool sum_classes) {
+  const Guard guard = guard_of(logits);
   if (logits.numel() == 0) return;
-  backward_into(logits, grad_loss,
+  expect_writable("logits", logits);
+  backward_into(logits, grad_loss, logits,
                 prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
                         target_smoothing, threshold, reduction, sum_classes),
                 sum_classes);

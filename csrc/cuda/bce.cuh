@@ -22,17 +22,16 @@ cudaError_t binary_sweep(const BinaryArgs& a, const LossPlan& plan) {
   BinaryParams<typename Number<T>::Acc> p = binary_params<typename Number<T>::Acc>(a);
   p.slices = plan.slices;
   p.threads_per_row = threads_per_row<T>(a.classes);
-  const dim3 grid(static_cast<unsigned>(plan.blocks));
   if constexpr (sizeof(T) != 8) {
     constexpr int V = kBinaryWidth;
     const dim3 block(kColumnThreads);
     if (plan.columns && plan.width == V) {
-      return launch(binary_column_kernel<T, V>, grid, block, 0, a.stream, p);
+      return launch(binary_column_kernel<T, V>, plan.blocks, block, 0, a.stream, p);
     }
-    if (plan.columns) return launch(binary_column_kernel<T, 1>, grid, block, 0, a.stream, p);
+    if (plan.columns) return launch(binary_column_kernel<T, 1>, plan.blocks, block, 0, a.stream, p);
   }
   const dim3 block(p.threads_per_row == 32 ? 32 * kWarpRows : p.threads_per_row);
-  return launch(binary_row_kernel<T>, grid, block, 0, a.stream, p);
+  return launch(binary_row_kernel<T>, plan.blocks, block, 0, a.stream, p);
 }
 
 // LossSums of scratch for a call that wants a loss.

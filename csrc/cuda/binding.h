@@ -1,7 +1,7 @@
 // What the bindings to PyTorch share. Stable ABI only: one build serves every PyTorch from 2.10.
 //
-// Messages of exceptions thrown here are lost on the way to Python, so the checks that users meet
-// are in Python; those here only keep kernels inside their memory.
+// The checks that users meet are in Python; those of csrc/common/arguments.h keep kernels inside
+// their memory.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,14 +11,20 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <optional>
-
+#include "../common/arguments.h"
+#include "launch.cuh"
 #include "vec.cuh"
 
 namespace fused_mixup {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+using Guard = torch::stable::accelerator::DeviceGuard;
+
+// The device of the tensor that an op is about. One CUDA tensor among the arguments is enough to
+// bring a call here.
+inline Guard guard_of(const Tensor& t) {
+  expect(t.is_cuda(), "the first tensor", "a CUDA tensor, as others are");
+  return Guard(t.get_device_index());
+}
 
 inline cudaStream_t current_stream(const Tensor& t) {
   void* stream = nullptr;
@@ -27,6 +33,9 @@ inline cudaStream_t current_stream(const Tensor& t) {
 }
 
 inline void check(cudaError_t error) {
+  STD_TORCH_CHECK(error != kTooManyBlocks,
+                  "fused_mixup: a grid of more than 2^31-1 blocks, which no GPU takes; split the "
+                  "batch");
   STD_TORCH_CHECK(error == cudaSuccess, "fused_mixup: ", cudaGetErrorString(error));
 }
 
@@ -53,9 +62,14 @@ inline bool is_host_row(const Tensor& t) {
   return t.is_cpu() && (t.size(0) <= 1 || t.stride(0) == 0);
 }
 
-// t on the device of `like`, contiguous. As a rule it is so already, and this is t itself.
+// t on the device of `like`; as a rule it is there already.
+inline Tensor near_to(const Tensor& t, const Tensor& like) {
+  return t.is_cpu() ? torch::stable::to(t, like.device()) : t;
+}
+
+// The same, and contiguous.
 inline Tensor on_device(const Tensor& t, const Tensor& like) {
-  Tensor moved = t.is_cpu() ? torch::stable::to(t, like.device()) : t;
+  const Tensor moved = near_to(t, like);
   return moved.is_contiguous() ? moved : torch::stable::contiguous(moved);
 }
 

@@ -5,7 +5,7 @@
 // here and nowhere else (tests/test_cuda_host_proof.py looks), each with what the host runs in its
 // place (tests/host_cuda/cuda_host.h):
 //
-//   launch           <<<>>> and opting in to large shared memory; the host runs the blocks
+//   launch_grid      <<<>>> and opting in to large shared memory; the host runs the blocks
 //   block_shared     static __shared__ memory; the host poisons it before each block
 //   dynamic_shared   extern __shared__ memory; likewise
 //   copy16_async     cp.async; the host copies when copies_done() waits for it, no earlier
@@ -36,8 +36,8 @@ namespace fused_mixup {
 constexpr size_t kDefaultShared = 48 * 1024;  // above this a kernel must opt in
 
 template <typename... Params, typename... Args>
-cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
-                   cudaStream_t stream, const Args&... args) {
+cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
+                        cudaStream_t stream, const Args&... args) {
   if (shared > kDefaultShared) {
     const cudaError_t refused =
         cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
@@ -101,5 +101,17 @@ __device__ __forceinline__ float fast_inverse(float x) {
   return y;
 }
 #endif  // FUSED_MIXUP_HOST
+
+constexpr int64_t kMaxBlocks = 0x7fffffff;  // of a grid that is a line, as all are here
+constexpr cudaError_t kTooManyBlocks = cudaErrorInvalidConfiguration;
+
+// Starts `blocks` blocks of `block` threads. Counts have 64 bits up to here, where one that no grid
+// takes is refused: cut to 32 bits it would leave the rest of the work undone, without a word.
+template <typename... Params, typename... Args>
+cudaError_t launch(void (*kernel)(Params...), int64_t blocks, dim3 block, size_t shared,
+                   cudaStream_t stream, const Args&... args) {
+  if (blocks > kMaxBlocks) return kTooManyBlocks;
+  return launch_grid(kernel, dim3(static_cast<unsigned>(blocks)), block, shared, stream, args...);
+}
 
 }  // namespace fused_mixup

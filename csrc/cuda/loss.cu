@@ -9,11 +9,10 @@
 namespace fused_mixup {
 namespace {
 
-using Guard = torch::stable::accelerator::DeviceGuard;
 using Call = LossCall<LossArgs>;
 
-Call prepare(const Tensor& logits, const Tensor& target, const Optional& partner_labels,
-             const Optional& weight, const Optional& class_weight, int64_t ignore_index,
+Call prepare(const Tensor& logits, const Tensor& target, const OptionalTensor& partner_labels,
+             const OptionalTensor& weight, const OptionalTensor& class_weight, int64_t ignore_index,
              double target_smoothing, double label_smoothing, int64_t reduction) {
   Call call(logits, target, partner_labels, weight, class_weight, target_smoothing, reduction);
   call.args.ignore_index = ignore_index;
@@ -43,12 +42,11 @@ Losses losses_of(Call& call, const Tensor& logits, bool ranks) {
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor logits, Tensor target,
-                                                   Optional partner_labels, Optional weight,
-                                                   Optional class_weight, int64_t ignore_index,
-                                                   double target_smoothing, double label_smoothing,
-                                                   int64_t reduction, bool ranks) {
-  const Guard guard(logits.get_device_index());
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
+    Tensor logits, Tensor target, OptionalTensor partner_labels, OptionalTensor weight,
+    OptionalTensor class_weight, int64_t ignore_index, double target_smoothing,
+    double label_smoothing, int64_t reduction, bool ranks) {
+  const Guard guard = guard_of(logits);
   Call call = prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
                       target_smoothing, label_smoothing, reduction);
   Losses out = losses_of(call, logits, ranks);
@@ -60,11 +58,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor logits, Tensor target,
 }
 
 std::tuple<Tensor, Tensor, Tensor> forward_grad(Tensor logits, Tensor target,
-                                                Optional partner_labels, Optional weight,
-                                                Optional class_weight, int64_t ignore_index,
-                                                double target_smoothing, double label_smoothing,
-                                                int64_t reduction, bool ranks) {
-  const Guard guard(logits.get_device_index());
+                                                OptionalTensor partner_labels,
+                                                OptionalTensor weight, OptionalTensor class_weight,
+                                                int64_t ignore_index, double target_smoothing,
+                                                double label_smoothing, int64_t reduction,
+                                                bool ranks) {
+  const Guard guard = guard_of(logits);
   Call call = prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
                       target_smoothing, label_smoothing, reduction);
   Losses out = losses_of(call, logits, ranks);
@@ -79,22 +78,21 @@ std::tuple<Tensor, Tensor, Tensor> forward_grad(Tensor logits, Tensor target,
 void backward_into(Tensor grad, const Tensor& grad_loss, const Tensor& logits, const Tensor& stats,
                    const Tensor& count, Call call) {
   LossArgs& a = call.args;
-  STD_TORCH_CHECK(stats.scalar_type() == call.type && stats.numel() == 3 * a.rows());
-  STD_TORCH_CHECK(count.scalar_type() == call.type && count.numel() == 1);
-  STD_TORCH_CHECK(grad_loss.numel() == (a.reduction == kNone ? a.rows() : 1));
+  check_saved(stats, count, logits);
+  check_grad_loss(grad_loss, logits, a.reduction == kNone);
   a.stats = call.keep(on_device(stats, logits)).data_ptr();
   a.count = call.keep(on_device(count, logits)).data_ptr();
-  call.upstream(grad_loss, false);
+  call.upstream(grad_loss, logits, false);
   GradientPlace place(grad, a);
   check(soft_target_cross_entropy(a));
   place.finish();
 }
 
 Tensor backward(Tensor grad_loss, Tensor logits, Tensor stats, Tensor count, Tensor target,
-                Optional partner_labels, Optional weight, Optional class_weight,
+                OptionalTensor partner_labels, OptionalTensor weight, OptionalTensor class_weight,
                 int64_t ignore_index, double target_smoothing, double label_smoothing,
                 int64_t reduction) {
-  const Guard guard(logits.get_device_index());
+  const Guard guard = guard_of(logits);
   Tensor grad = torch::stable::empty_like(logits);
   if (logits.numel() == 0) return grad;
   backward_into(grad, grad_loss, logits, stats, count,
@@ -104,18 +102,20 @@ Tensor backward(Tensor grad_loss, Tensor logits, Tensor stats, Tensor count, Ten
 }
 
 void backward_(Tensor grad_loss, Tensor logits, Tensor stats, Tensor count, Tensor target,
-               Optional partner_labels, Optional weight, Optional class_weight,
+               OptionalTensor partner_labels, OptionalTensor weight, OptionalTensor class_weight,
                int64_t ignore_index, double target_smoothing, double label_smoothing,
                int64_t reduction) {
-  const Guard guard(logits.get_device_index());
+  const Guard guard = guard_of(logits);
   if (logits.numel() == 0) return;
+  expect_writable("logits", logits);
   backward_into(logits, grad_loss, logits, stats, count,
                 prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
                         target_smoothing, label_smoothing, reduction));
 }
 
-Tensor ranks_of(Tensor logits, Tensor labels, Optional partner_labels) {
-  const Guard guard(logits.get_device_index());
+Tensor ranks_of(Tensor logits, Tensor labels, OptionalTensor partner_labels) {
+  const Guard guard = guard_of(logits);
+  check_logits(logits);
   const int planes = partner_labels.has_value() ? 2 : 1;
   Tensor ranks = torch::stable::new_empty(logits, row_shape(logits, planes), ScalarType::Int);
   if (ranks.numel() == 0) return ranks;
@@ -132,14 +132,12 @@ Tensor ranks_of(Tensor logits, Tensor labels, Optional partner_labels) {
 
 void scale_(Tensor x, Tensor factor) {
   if (x.numel() == 0) return;
-  const Guard guard(x.get_device_index());
-  const ScalarType type = arithmetic(x);
-  Tensor near = factor.is_cpu() ? torch::stable::to(factor, x.device()) : factor;
-  if (near.scalar_type() != type) near = torch::stable::to(near, type);
+  const Guard guard = guard_of(x);
+  check_scale(x, factor);
+  const Tensor near = near_to(factor, x);
   const std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
   const std::vector<int64_t> strides(x.strides().begin(), x.strides().end());
   const int ndim = static_cast<int>(x.dim());
-  STD_TORCH_CHECK(near.numel() == 1 && ndim <= kMaxDims);
   ScaleArgs a = {};
   a.dtype = dtype_of(x.scalar_type());
   a.factor = near.const_data_ptr();

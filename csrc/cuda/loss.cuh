@@ -15,16 +15,16 @@ template <typename T, int V>
 cudaError_t launch_columns(const LossArgs& a, const LossPlan& plan) {
   LossParams<typename Number<T>::Acc> p = loss_params<typename Number<T>::Acc>(a);
   p.slices = plan.slices;
-  const dim3 grid(static_cast<unsigned>(plan.blocks)), block(kColumnThreads);
+  const dim3 block(kColumnThreads);
   if (a.target != nullptr) {
-    return launch(column_kernel<T, V, TargetKind::kDense>, grid, block, 0, a.stream, p);
+    return launch(column_kernel<T, V, TargetKind::kDense>, plan.blocks, block, 0, a.stream, p);
   }
   if constexpr (V == 1) {
     if (a.ranks != nullptr) {
-      return launch(column_kernel<T, 1, TargetKind::kRanked>, grid, block, 0, a.stream, p);
+      return launch(column_kernel<T, 1, TargetKind::kRanked>, plan.blocks, block, 0, a.stream, p);
     }
   }
-  return launch(column_kernel<T, V, TargetKind::kSparse>, grid, block, 0, a.stream, p);
+  return launch(column_kernel<T, V, TargetKind::kSparse>, plan.blocks, block, 0, a.stream, p);
 }
 
 template <typename T>

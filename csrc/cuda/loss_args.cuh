@@ -15,8 +15,6 @@
 
 namespace fused_mixup {
 
-enum Reduction : int { kMean = 0, kSum = 1, kNone = 2 };
-
 // Of a tensor [B, K, S], in elements; of a tensor [B, S] where classes is not used.
 struct Strides {
   int64_t batch, classes, positions;

@@ -10,12 +10,6 @@
 
 namespace fused_mixup {
 
-using Optional = std::optional<Tensor>;
-
-inline ScalarType arithmetic(const Tensor& logits) {
-  return logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 // [B, K, d1…] as [B, K, S], or [B, d1…] as [B, S]: the strides, where one leads through d1…
 inline std::optional<Strides> strides_of(const Tensor& t, bool classes) {
   if (t.numel() == 0) return Strides{};  // no element is read, and a copy may again have none
@@ -76,15 +70,16 @@ struct LossCall {
   ScalarType type;  // of the arithmetic
   std::vector<Tensor> kept;
 
-  LossCall(const Tensor& logits,            // [B, K, d1…]
-           const Tensor& target,            // [B, K, d1…], or int64 [B, d1…]
-           const Optional& partner_labels,  // int64 [B, d1…]
-           const Optional& weight,          // float32 [B, 2]
-           const Optional& class_weight,    // [K]
+  LossCall(const Tensor& logits,                  // [B, K, d1…]
+           const Tensor& target,                  // [B, K, d1…], or int64 [B, d1…]
+           const OptionalTensor& partner_labels,  // int64 [B, d1…]
+           const OptionalTensor& weight,          // float32 [B, 2]
+           const OptionalTensor& class_weight,    // [K]
            double target_smoothing, int64_t reduction)
       : type(arithmetic(logits)) {
     Args& a = args;
-    STD_TORCH_CHECK(logits.dim() >= 2 && logits.size(1) < kMostClasses);
+    check_loss(logits, target, partner_labels, weight, class_weight, reduction);
+    expect(logits.size(1) < kMostClasses, "logits", "fewer classes");
     const auto [near, at] = as_rows(logits);
     a.dtype = dtype_of(near.scalar_type());
     a.logits = keep(near).const_data_ptr();
@@ -97,9 +92,7 @@ struct LossCall {
     a.target_smoothing = target_smoothing;
     a.reduction = static_cast<int>(reduction);
     a.class_weight = per_class(class_weight, logits);
-    if (partner_labels.has_value() && weight.has_value()) {
-      STD_TORCH_CHECK(target.numel() == a.rows() && partner_labels->numel() == a.rows() &&
-                      weight->size(0) == a.batch && weight->size(1) == 2);
+    if (partner_labels.has_value()) {
       a.labels = data<int64_t>(keep(on_device(target, logits)));
       a.partner_labels = data<int64_t>(keep(on_device(*partner_labels, logits)));
       if (a.batch > 0 && is_host_row(*weight)) {
@@ -110,13 +103,7 @@ struct LossCall {
       }
       return;
     }
-    STD_TORCH_CHECK(target.numel() == logits.numel() && target.dim() == logits.dim());
-    Tensor wide = target;
-    if (target.scalar_type() != logits.scalar_type() &&
-        (target.scalar_type() != ScalarType::Float || a.dtype == kDouble)) {
-      wide = torch::stable::to(target, logits.scalar_type());
-    }
-    const auto [rows, target_at] = as_rows(wide);
+    const auto [rows, target_at] = as_rows(near_to(target, logits));
     a.target = keep(rows).const_data_ptr();
     a.target_dtype = dtype_of(rows.scalar_type());
     a.target_at = target_at;
@@ -127,12 +114,9 @@ struct LossCall {
     return kept.back();
   }
 
-  const void* per_class(const Optional& weights, const Tensor& logits) {
+  const void* per_class(const OptionalTensor& weights, const Tensor& logits) {
     if (!weights.has_value()) return nullptr;
-    STD_TORCH_CHECK(weights->numel() == logits.size(1));
-    Tensor near = on_device(*weights, logits);
-    if (near.scalar_type() != type) near = torch::stable::to(near, type);
-    return keep(near).const_data_ptr();
+    return keep(on_device(*weights, logits)).const_data_ptr();
   }
 
   Tensor empty(const Tensor& logits, const std::vector<int64_t>& shape) const {
@@ -147,14 +131,13 @@ struct LossCall {
   }
 
   // classes: the gradient is that of every element's loss.
-  void upstream(const Tensor& grad_loss, bool classes) {
-    const Tensor wide =
-        grad_loss.scalar_type() == type ? grad_loss : torch::stable::to(grad_loss, type);
-    if (wide.dim() == 0) {
-      args.grad_loss = keep(wide).const_data_ptr();
+  void upstream(const Tensor& grad_loss, const Tensor& logits, bool classes) {
+    const Tensor near = near_to(grad_loss, logits);
+    if (near.dim() == 0) {
+      args.grad_loss = keep(near).const_data_ptr();
       return;
     }
-    const auto [rows, at] = as_rows(wide, classes);
+    const auto [rows, at] = as_rows(near, classes);
     args.grad_loss = keep(rows).const_data_ptr();
     args.grad_loss_at = at;
   }

@@ -96,13 +96,13 @@ inline cudaError_t reduce(ReduceArgs a, LossSum* scratch, cudaStream_t stream) {
   const int64_t shares = (a.count + kReduceShare - 1) / kReduceShare;
   const int64_t blocks = shares < 1 ? 1 : shares < kReduceBlocks ? shares : kReduceBlocks;
   a.next = scratch;
-  const dim3 grid(static_cast<unsigned>(blocks)), block(kReduceThreads);
-  const cudaError_t error = rows ? launch(reduce_kernel<true>, grid, block, 0, stream, a)
-                                 : launch(reduce_kernel<false>, grid, block, 0, stream, a);
+  const dim3 block(kReduceThreads);
+  const cudaError_t error = rows ? launch(reduce_kernel<true>, blocks, block, 0, stream, a)
+                                 : launch(reduce_kernel<false>, blocks, block, 0, stream, a);
   if (error != cudaSuccess || blocks == 1) return error;
   a.partials = scratch;
   a.count = blocks;
-  return launch(reduce_kernel<false>, dim3(1), block, 0, stream, a);
+  return launch(reduce_kernel<false>, 1, block, 0, stream, a);
 }
 
 // count = the rows that are not ignored, from labels and weights alone.

@@ -160,15 +160,15 @@ cudaError_t launch_rows(const LossArgs& a) {
   using A = typename Number<T>::Acc;
   LossParams<A> p = loss_params<A>(a);
   p.threads_per_row = threads_per_row<T>(a.classes);
-  const dim3 grid(static_cast<unsigned>(row_blocks<T>(a)));
+  const int64_t blocks = row_blocks<T>(a);
   const dim3 block(p.threads_per_row == 32 ? 32 * kWarpRows : p.threads_per_row);
   if (a.target != nullptr) {
-    return launch(row_kernel<T, TargetKind::kDense>, grid, block, 0, a.stream, p);
+    return launch(row_kernel<T, TargetKind::kDense>, blocks, block, 0, a.stream, p);
   }
   if (a.ranks != nullptr) {
-    return launch(row_kernel<T, TargetKind::kRanked>, grid, block, 0, a.stream, p);
+    return launch(row_kernel<T, TargetKind::kRanked>, blocks, block, 0, a.stream, p);
   }
-  return launch(row_kernel<T, TargetKind::kSparse>, grid, block, 0, a.stream, p);
+  return launch(row_kernel<T, TargetKind::kSparse>, blocks, block, 0, a.stream, p);
 }
 
 }  // namespace fused_mixup

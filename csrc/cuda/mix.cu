@@ -5,12 +5,10 @@
 namespace fused_mixup {
 namespace {
 
-using Optional = std::optional<Tensor>;
-
 // Keeps what the arguments point to alive until the launch.
 struct Call {
   MixArgs args = {};
-  Optional partner, sources, offsets, blend, scratch;
+  OptionalTensor partner, sources, offsets, blend, scratch;
   Tensor box;
   int32_t box_row[2 * kMaxSpatial];
 
@@ -28,22 +26,21 @@ int64_t shared_limit() {
   return bytes;
 }
 
-void run(const Tensor& dst,        // [B, …]
-         const Tensor& src,        // [B, …]
-         const Optional& partner,  // int32 [B]
-         const Optional& sources,  // int32 [B]
-         const Optional& offsets,  // int32 [B+1]
-         const Optional& blend,    // float64 [B, 2]; none: paste the box alone
-         const Tensor& box,        // int32 [B, 2D]
+void run(const Tensor& dst,              // [B, …]
+         const Tensor& src,              // [B, …]
+         const OptionalTensor& partner,  // int32 [B]
+         const OptionalTensor& sources,  // int32 [B]
+         const OptionalTensor& offsets,  // int32 [B+1]
+         const OptionalTensor& blend,    // float64 [B, 2]; none: paste the box alone
+         const Tensor& box,              // int32 [B, 2D]
          int64_t pairing, cudaError_t (*launch_mix)(const MixArgs&)) {
-  const int64_t dims = dst.dim() - 1;
-  STD_TORCH_CHECK(dims >= 0 && dims <= kMaxDims && src.dim() == dst.dim());
+  const Guard guard = guard_of(dst);
+  const int64_t batch = dst.size(0), dims = dst.dim() - 1;
+  check_plan(dst, batch, pairing, partner, blend.has_value() ? &*blend : nullptr, box);
+  if (dst.data_ptr() == src.const_data_ptr()) expect_writable("x", dst);
   if (dst.numel() == 0) return;
-  const torch::stable::accelerator::DeviceGuard guard(dst.get_device_index());
   Call call(box);
   MixArgs& a = call.args;
-  const int64_t batch = dst.size(0);
-  STD_TORCH_CHECK(src.numel() == dst.numel() && src.size(0) == batch && box.size(0) == batch);
   a.dtype = blend.has_value() ? dtype_of(dst.scalar_type()) : kUInt8;
   a.element_size = static_cast<int>(dst.element_size());
   a.samples = {dst.data_ptr(),
@@ -57,11 +54,9 @@ void run(const Tensor& dst,        // [B, …]
                src.strides().data() + 1};
   a.pairing = static_cast<int>(pairing);
   if (pairing == kTensor) {
-    STD_TORCH_CHECK(partner.has_value() && partner->numel() == batch);
     call.partner = on_device(*partner, dst);
     a.partner = data<int32_t>(*call.partner);
     if (sources.has_value() && offsets.has_value()) {
-      STD_TORCH_CHECK(sources->numel() == batch && offsets->numel() == batch + 1);
       call.sources = on_device(*sources, dst);
       call.offsets = on_device(*offsets, dst);
       a.sources = data<int32_t>(*call.sources);
@@ -70,7 +65,6 @@ void run(const Tensor& dst,        // [B, …]
   }
   a.blend_row[0] = 1.0;
   if (blend.has_value()) {
-    STD_TORCH_CHECK(blend->size(0) == batch && blend->size(1) == 2);
     if (is_host_row(*blend)) {
       const double* row = data<double>(*blend);
       a.blend_row[0] = row[0];
@@ -81,7 +75,6 @@ void run(const Tensor& dst,        // [B, …]
     }
   }
   const int64_t spatial = box.size(1) / 2;
-  STD_TORCH_CHECK(spatial <= kMaxSpatial && spatial <= dims);
   a.spatial = static_cast<int>(spatial);
   if (spatial > 0 && is_host_row(box)) {
     for (int64_t k = 0; k < 2 * spatial; ++k) {
@@ -101,29 +94,31 @@ void run(const Tensor& dst,        // [B, …]
   check(launch_mix(a));
 }
 
-void mix_(Tensor x, Optional partner, Tensor blend, Tensor box, int64_t pairing) {
+void mix_(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing) {
   run(x, x, partner, std::nullopt, std::nullopt, blend, box, pairing, mix_inplace);
 }
 
-void mix_out(Tensor x, Optional partner, Tensor blend, Tensor box, int64_t pairing, Tensor out) {
+void mix_out(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing,
+             Tensor out) {
+  check_out(out, x);
   run(out, x, partner, std::nullopt, std::nullopt, blend, box, pairing, mix_outplace);
 }
 
-Tensor mix(Tensor x, Optional partner, Tensor blend, Tensor box, int64_t pairing) {
+Tensor mix(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing) {
   Tensor out = torch::stable::empty_like(x);
-  mix_out(x, partner, blend, box, pairing, out);
+  run(out, x, partner, std::nullopt, std::nullopt, blend, box, pairing, mix_outplace);
   return out;
 }
 
-Tensor mix_backward(Tensor grad, Optional partner, Optional sources, Optional offsets, Tensor blend,
-                    Tensor box, int64_t pairing) {
-  STD_TORCH_CHECK(pairing != kTensor || (sources.has_value() && offsets.has_value()));
+Tensor mix_backward(Tensor grad, OptionalTensor partner, OptionalTensor sources,
+                    OptionalTensor offsets, Tensor blend, Tensor box, int64_t pairing) {
+  check_transpose(pairing, sources, offsets, grad);
   Tensor out = torch::stable::empty_like(grad);
   run(out, grad, partner, sources, offsets, blend, box, pairing, mix_transposed);
   return out;
 }
 
-void paste_(Tensor x, Optional partner, Tensor box, int64_t pairing) {
+void paste_(Tensor x, OptionalTensor partner, Tensor box, int64_t pairing) {
   run(x, x, partner, std::nullopt, std::nullopt, std::nullopt, box, pairing,
       [](const MixArgs& a) { return paste_inplace(a); });
 }

@@ -106,11 +106,11 @@ template <typename T, int V, bool kBox, bool kTransposed>
 cudaError_t launch_gather(MixParams p, cudaStream_t stream) {
   dim3 block;
   constexpr int U = kGatherUnroll<V>;
-  const dim3 grid = set_grid<U>(&p, p.batch, &block);
+  const int64_t blocks = set_grid<U>(&p, p.batch, &block);
   if constexpr (kTransposed) {
-    return launch(scatter_kernel<T, V, kBox>, grid, block, 0, stream, p);
+    return launch(scatter_kernel<T, V, kBox>, blocks, block, 0, stream, p);
   } else {
-    return launch(gather_kernel<T, V, kBox>, grid, block, 0, stream, p);
+    return launch(gather_kernel<T, V, kBox>, blocks, block, 0, stream, p);
   }
 }
 

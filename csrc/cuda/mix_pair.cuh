@@ -97,8 +97,8 @@ template <typename T, int V, bool kBox, bool kTransposed>
 cudaError_t launch_pair(MixParams p, cudaStream_t stream) {
   const int64_t rows = p.pairing == kFlip ? (p.batch + 1) / 2 : p.batch;
   dim3 block;
-  const dim3 grid = set_grid<kPairUnroll<V>>(&p, rows, &block);
-  return launch(pair_kernel<T, V, kBox, kTransposed>, grid, block, 0, stream, p);
+  const int64_t blocks = set_grid<kPairUnroll<V>>(&p, rows, &block);
+  return launch(pair_kernel<T, V, kBox, kTransposed>, blocks, block, 0, stream, p);
 }
 
 }  // namespace fused_mixup

@@ -147,11 +147,12 @@ __device__ __forceinline__ Vec<T, V> rounded(const A (&sum)[V]) {
   return packed(out);
 }
 
-// Blocks of 256 threads: as many along the sample as it can use, the rest along the batch.
+// Blocks of 256 threads: as many along the sample as it can use, the rest along the batch. Returns
+// how many blocks.
 constexpr int kThreads = 256;
 
 template <int kUnroll>
-inline dim3 set_grid(MixParams* p, int64_t rows, dim3* block) {
+inline int64_t set_grid(MixParams* p, int64_t rows, dim3* block) {
   unsigned tx = kThreads;
   while (tx > 8 && static_cast<int64_t>(tx / 2) >= p->geo.count) tx /= 2;
   const unsigned ty = kThreads / tx;
@@ -160,7 +161,7 @@ inline dim3 set_grid(MixParams* p, int64_t rows, dim3* block) {
   p->row_blocks = (rows + ty - 1) / ty;
   p->chunks = (p->geo.count + chunk - 1) / chunk;
   *block = dim3(tx, ty, 1);
-  return dim3(static_cast<unsigned>(p->row_blocks * p->chunks), 1, 1);
+  return p->row_blocks * p->chunks;
 }
 
 }  // namespace fused_mixup

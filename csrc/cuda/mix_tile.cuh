@@ -94,8 +94,7 @@ cudaError_t launch_tile(const MixParams& p, int tile_bytes, cudaStream_t stream)
   while ((2 << log2_width) * static_cast<int>(sizeof(T)) * V <= tile_bytes) ++log2_width;
   const int64_t blocks = (int64_t{p.geo.count} + (int64_t{1} << log2_width) - 1) >> log2_width;
   const size_t shared = static_cast<size_t>(p.batch) * (sizeof(T) * V << log2_width);
-  return launch(tile_kernel<T, V, kBox>, dim3(static_cast<unsigned>(blocks)), dim3(kTileThreads),
-                shared, stream, p, log2_width);
+  return launch(tile_kernel<T, V, kBox>, blocks, dim3(kTileThreads), shared, stream, p, log2_width);
 }
 
 }  // namespace fused_mixup

@@ -110,14 +110,13 @@ __global__ void __launch_bounds__(kThreads, 2) walk_kernel(const __grid_constant
 template <typename T, int V>
 cudaError_t launch_walk(MixParams p, int32_t* scratch, cudaStream_t stream) {
   if (p.pairing == kTensor) {
-    const cudaError_t error = launch(order_kernel, dim3(1), dim3(kOrderThreads), 0, stream,
-                                     p.partner, p.batch, scratch, scratch + p.batch);
+    const cudaError_t error = launch(order_kernel, 1, dim3(kOrderThreads), 0, stream, p.partner,
+                                     p.batch, scratch, scratch + p.batch);
     if (error != cudaSuccess) return error;
     p.order = scratch;
   }
   const int64_t blocks = (p.geo.count + kThreads - 1) / kThreads;
-  return launch(walk_kernel<T, V>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), 0, stream,
-                p);
+  return launch(walk_kernel<T, V>, blocks, dim3(kThreads), 0, stream, p);
 }
 
 }  // namespace fused_mixup

@@ -3,6 +3,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/draw_arguments.h"
 #include "binding.h"
 #include "plan.cuh"
 
@@ -14,19 +15,17 @@ T* writable(const Tensor& t) {
   return static_cast<T*>(t.data_ptr());
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> drawn(Tensor state,                  // int64 [4]
-                                                 Tensor settings,               // float64 [6]
-                                                 std::optional<Tensor> labels,  // int64 [B]
-                                                 std::optional<Tensor> given,   // int32 [B]
+std::tuple<Tensor, Tensor, Tensor, Tensor> drawn(Tensor state,           // int64 [4]
+                                                 Tensor settings,        // float64 [6]
+                                                 OptionalTensor labels,  // int64 [B]
+                                                 OptionalTensor given,   // int32 [B]
                                                  int64_t batch,
                                                  std::vector<int64_t> sizes,  // [D]
                                                  int64_t per, int64_t pairing, bool correct_lam,
                                                  bool symmetric) {
-  const torch::stable::accelerator::DeviceGuard guard(state.get_device_index());
+  const Guard guard = guard_of(state);
   const int64_t spatial = static_cast<int64_t>(sizes.size());
-  STD_TORCH_CHECK(batch <= kMaxDrawn && spatial <= kMaxSpatial);
-  STD_TORCH_CHECK(state.numel() == kStateWords && state.is_contiguous());
-  STD_TORCH_CHECK(settings.numel() == kSettings && settings.is_contiguous());
+  check_draw(state, settings, labels, given, batch, sizes, per, pairing);
   const Tensor partner = torch::stable::new_empty(state, {batch}, ScalarType::Int);
   const Tensor weight = torch::stable::new_empty(state, {batch, 2}, ScalarType::Float);
   const Tensor blend = torch::stable::new_empty(state, {batch, 2}, ScalarType::Double);
@@ -45,14 +44,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> drawn(Tensor state,                  
   a.batch = static_cast<int>(batch);
   a.per = static_cast<int>(per);
   a.pairing = static_cast<int>(pairing);
-  std::optional<Tensor> near_labels, near_given;
+  OptionalTensor near_labels, near_given;
   if (pairing == kCrossClass) {
-    STD_TORCH_CHECK(labels.has_value() && labels->numel() == batch);
     near_labels = on_device(*labels, state);
     a.labels = data<int64_t>(*near_labels);
   }
   if (pairing == kTensor) {
-    STD_TORCH_CHECK(given.has_value() && given->numel() == batch);
     near_given = on_device(*given, state);
     a.given = data<int32_t>(*near_given);
   }

@@ -37,7 +37,7 @@ struct PlanArgs {
 struct PlanShared {
   int64_t state[kStateWords];
   DrawArgs draw;
-  Row row;          // of all samples that are mixed, for kPerBatch
+  DrawnRow row;     // of all samples that are mixed, for kPerBatch
   int32_t largest;  // size of the largest class
 };
 
@@ -132,7 +132,7 @@ __device__ __forceinline__ void match(const PlanArgs& a, const Stream& stream, P
   __syncthreads();  // partners are there, and nobody reads keys where rows will be written
 }
 
-__device__ __forceinline__ void put_row(const PlanArgs& a, int i, const Row& row, bool known) {
+__device__ __forceinline__ void put_row(const PlanArgs& a, int i, const DrawnRow& row, bool known) {
   const int d = a.draw.spatial;
 #pragma unroll
   for (int k = 0; k < 2; ++k) {
@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_cons
     const Stream stream(shared.state);
     if (a.per == kPerBatch) {
       // By way of a local: of a result built in place no compiler tells the race detector.
-      const Row row = draw_row(stream, shared.draw, 0, true);
+      const DrawnRow row = draw_row(stream, shared.draw, 0, true);
       shared.row = row;
     }
   }
@@ -200,7 +200,7 @@ inline cudaError_t draw_plan(const PlanArgs& a) {
   if (a.pairing >= kShuffle) {
     memory = a.batch <= kNear ? size_t{24} * a.batch : sizeof(int64_t) * kChunk;
   }
-  return launch(plan_kernel, dim3(1), dim3(static_cast<unsigned>(threads)), memory, a.stream, a);
+  return launch(plan_kernel, 1, dim3(static_cast<unsigned>(threads)), memory, a.stream, a);
 }
 
 }  // namespace fused_mixup

@@ -71,10 +71,11 @@ cudaError_t scale_typed(const ScaleArgs& a) {
   p.vectors = a.samples.batch * static_cast<int64_t>(p.g.count);
   if (p.vectors == 0) return cudaSuccess;
   const int64_t share = kScaleThreads * kScaleVectors;
-  const dim3 grid(static_cast<unsigned>((p.vectors + share - 1) / share)), block(kScaleThreads);
+  const int64_t blocks = (p.vectors + share - 1) / share;
+  const dim3 block(kScaleThreads);
   constexpr int V = 16 / static_cast<int>(sizeof(T));
-  if (width == V) return launch(scale_kernel<T, V>, grid, block, 0, a.stream, p);
-  return launch(scale_kernel<T, 1>, grid, block, 0, a.stream, p);
+  if (width == V) return launch(scale_kernel<T, V>, blocks, block, 0, a.stream, p);
+  return launch(scale_kernel<T, 1>, blocks, block, 0, a.stream, p);
 }
 
 inline cudaError_t scale(const ScaleArgs& a) {

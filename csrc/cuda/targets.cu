@@ -7,12 +7,13 @@
 namespace fused_mixup {
 namespace {
 
-Tensor dense_targets(Tensor labels,                  // int64 [B, …]
-                     std::optional<Tensor> partner,  // int32 [B]
-                     Tensor weight,                  // float32 [B, 2]
+Tensor dense_targets(Tensor labels,           // int64 [B, …]
+                     OptionalTensor partner,  // int32 [B]
+                     Tensor weight,           // float32 [B, 2]
                      int64_t pairing, int64_t num_classes, double label_smoothing,
                      ScalarType dtype) {
-  const torch::stable::accelerator::DeviceGuard guard(labels.get_device_index());
+  const Guard guard = guard_of(labels);
+  check_label_pairs(labels, pairing, partner, weight, num_classes);
   const int64_t batch = labels.size(0);
   std::vector<int64_t> shape = {batch, num_classes};
   TargetArgs a = {};
@@ -30,13 +31,11 @@ Tensor dense_targets(Tensor labels,                  // int64 [B, …]
   a.batch = batch;
   a.classes = num_classes;
   a.pairing = static_cast<int>(pairing);
-  std::optional<Tensor> near_partner, near_weight;
+  OptionalTensor near_partner, near_weight;
   if (pairing == kTensor) {
-    STD_TORCH_CHECK(partner.has_value() && partner->numel() == batch);
     near_partner = on_device(*partner, labels);
     a.partner = data<int32_t>(*near_partner);
   }
-  STD_TORCH_CHECK(weight.size(0) == batch && weight.size(1) == 2);
   if (is_host_row(weight)) {
     a.weight_row[0] = data<float>(weight)[0];
     a.weight_row[1] = data<float>(weight)[weight.stride(1)];

@@ -107,8 +107,7 @@ cudaError_t targets_typed(const TargetArgs& a) {
   p.on = static_cast<A>(1.0 - a.label_smoothing + off);
   p.total = a.batch * a.classes * a.rest;
   const int64_t blocks = (p.total + kTargetThreads * V - 1) / (kTargetThreads * V);
-  return launch(targets_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kTargetThreads), 0,
-                a.stream, p);
+  return launch(targets_kernel<T>, blocks, dim3(kTargetThreads), 0, a.stream, p);
 }
 
 inline cudaError_t mix_targets(const TargetArgs& a) {

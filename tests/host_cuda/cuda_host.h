@@ -35,8 +35,8 @@ inline void __syncthreads(Site site = Site::here()) { host_cuda::block_barrier(s
 namespace fused_mixup {
 
 template <typename... Params, typename... Args>
-cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t,
-                   const Args&... args) {
+cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
+                        cudaStream_t, const Args&... args) {
   const auto call = [&] { kernel(args...); };
   return host_cuda::run(
       grid, block, shared, reinterpret_cast<const void*>(kernel),

@@ -113,29 +113,32 @@ using namespace fused_mixup;
 
 extern "C" {
 EXPORT int host_shuffles(int* out, int64_t threads, int64_t by, int64_t width) {
-  return launch(shuffles, dim3(1), dim3(static_cast<unsigned>(threads)), 0, nullptr, out,
-                static_cast<int>(by), static_cast<int>(width));
+  return launch_grid(shuffles, dim3(1), dim3(static_cast<unsigned>(threads)), 0, nullptr, out,
+                     static_cast<int>(by), static_cast<int>(width));
 }
-EXPORT int host_votes(int* out) { return launch(votes, dim3(1), dim3(64), 0, nullptr, out); }
+EXPORT int host_votes(int* out) { return launch_grid(votes, dim3(1), dim3(64), 0, nullptr, out); }
 EXPORT int host_atomics(int64_t wide, void* out) {
-  return wide != 0 ? launch(atomics<unsigned long long>, dim3(3), dim3(40), 0, nullptr,
-                            static_cast<unsigned long long*>(out))
-                   : launch(atomics<int>, dim3(3), dim3(40), 0, nullptr, static_cast<int*>(out));
+  return wide != 0
+             ? launch_grid(atomics<unsigned long long>, dim3(3), dim3(40), 0, nullptr,
+                           static_cast<unsigned long long*>(out))
+             : launch_grid(atomics<int>, dim3(3), dim3(40), 0, nullptr, static_cast<int*>(out));
 }
 EXPORT int host_indices(int* out) {
-  return launch(indices, dim3(2, 3, 2), dim3(4, 3, 2), 0, nullptr, out);
+  return launch_grid(indices, dim3(2, 3, 2), dim3(4, 3, 2), 0, nullptr, out);
 }
 EXPORT int host_halves(const float* in, void* half, void* bfloat, float* back, int64_t n) {
-  return launch(halves, blocks_for(n), dim3(128), 0, nullptr, in, static_cast<__half*>(half),
-                static_cast<__nv_bfloat16*>(bfloat), back, static_cast<int>(n));
+  return launch_grid(halves, blocks_for(n), dim3(128), 0, nullptr, in, static_cast<__half*>(half),
+                     static_cast<__nv_bfloat16*>(bfloat), back, static_cast<int>(n));
 }
 EXPORT int host_widened(const uint16_t* bits, float* out, int64_t n) {
-  return launch(widened, blocks_for(n), dim3(128), 0, nullptr, bits, out, static_cast<int>(n));
+  return launch_grid(widened, blocks_for(n), dim3(128), 0, nullptr, bits, out, static_cast<int>(n));
 }
 EXPORT int host_integers(const unsigned* a, const unsigned* b, unsigned* out, int64_t n) {
-  return launch(integers, blocks_for(n), dim3(128), 0, nullptr, a, b, out, static_cast<int>(n));
+  return launch_grid(integers, blocks_for(n), dim3(128), 0, nullptr, a, b, out,
+                     static_cast<int>(n));
 }
 EXPORT int host_floats(const float* a, const float* b, const float* c, float* out, int64_t n) {
-  return launch(floats, blocks_for(n), dim3(128), 0, nullptr, a, b, c, out, static_cast<int>(n));
+  return launch_grid(floats, blocks_for(n), dim3(128), 0, nullptr, a, b, c, out,
+                     static_cast<int>(n));
 }
 }

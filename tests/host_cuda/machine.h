@@ -22,7 +22,8 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 using cudaError_t = int;
 using cudaStream_t = void*;
-constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1;
+constexpr cudaError_t cudaErrorInvalidConfiguration = 9, cudaErrorLaunchFailure = 719;
 
 namespace host_cuda {
 

@@ -83,7 +83,7 @@ def launch(kind: str) -> native_build.Launch:
     return native_build.launch(KINDS[kind].runtimes)
 
 
-def _options(flags: list[str]) -> list[str]:
+def options(flags: list[str]) -> list[str]:
     macros = [f"-D{name}={value}" for name, value in build_support.MACROS]
     include = [f"-I{CPU}"]
     for path in (TORCH / "include", PYTHON_HEADERS):
@@ -122,7 +122,7 @@ def module(kind: str, pool: Executor) -> Path:
     what = KINDS[kind]
     sources = [CPU / p.name for p in sorted(CPU.glob("*.cpp")) if p.name not in what.replaced]
     sources += [HERE / name for name in (*what.replaced, *what.added)]
-    objects = list(pool.map(functools.partial(_object, _options(what.flags)), sources))
+    objects = list(pool.map(functools.partial(_object, options(what.flags)), sources))
     # -Bsymbolic: parallel_for here is taken, not the one of PyTorch.
     library = TORCH / "lib"
     link = [*what.flags, "-shared", "-Wl,-Bsymbolic", *map(str, objects)]

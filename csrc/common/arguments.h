@@ -1,0 +1,224 @@
+// What ops ask of the tensors that they are called with, the same for both modules.
+//
+// The public functions check in Python and say what to do instead. But ops are called by
+// themselves, too (torch.ops, exported graphs), and kernels read memory by the dtype and sizes that
+// are asked for here: a few comparisons an argument. Strides are not refused: rows() and the
+// modules' own helpers make a copy where elements do not lie as they are read. Before PyTorch 2.13
+// the messages are lost on the way to Python, and an error without one is raised.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <optional>
+
+#include "layout.h"
+
+namespace fused_mixup {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+inline void expect(bool holds, const char* name, const char* expected) {
+  STD_TORCH_CHECK(holds, "fused_mixup: ", name, ": expected ", expected);
+}
+
+inline void expect_dtype(const char* name, const Tensor& t, ScalarType dtype) {
+  expect(t.scalar_type() == dtype, name,
+         dtype == ScalarType::Int      ? "int32"
+         : dtype == ScalarType::Long   ? "int64"
+         : dtype == ScalarType::Float  ? "float32"
+         : dtype == ScalarType::Double ? "float64"
+                                       : "the dtype of the tensor that it belongs to");
+}
+
+// float64 for float64, else float32: what losses are summed in.
+inline ScalarType arithmetic(const Tensor& logits) {
+  return logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// Beside `like`, or on the CPU, from where the CUDA module takes it along.
+inline void expect_near(const char* name, const Tensor& t, const Tensor& like) {
+  expect(t.is_cpu() || t.device() == like.device(), name, "the device of the op");
+}
+
+// t: of this dtype and these sizes.
+inline void expect_tensor(const char* name, const Tensor& t, ScalarType dtype,
+                          std::initializer_list<int64_t> sizes, const Tensor& like) {
+  expect_near(name, t, like);
+  expect_dtype(name, t, dtype);
+  const auto found = t.sizes();
+  expect(found.size() == sizes.size() && std::equal(sizes.begin(), sizes.end(), found.begin()),
+         name, "another shape");
+}
+
+inline bool same_sizes(const Tensor& a, const Tensor& b) {
+  const auto left = a.sizes(), right = b.sizes();
+  return left.size() == right.size() && std::equal(left.begin(), left.end(), right.begin());
+}
+
+// t: of this dtype and of the sizes of `like`.
+inline void expect_like(const char* name, const Tensor& t, ScalarType dtype, const Tensor& like) {
+  expect_near(name, t, like);
+  expect_dtype(name, t, dtype);
+  expect(same_sizes(t, like), name, "another shape");
+}
+
+// t: of this dtype and of shape [planes, B, d1…], or [B, d1…] where there are none.
+inline void expect_positions(const char* name, const Tensor& t, ScalarType dtype,
+                             const Tensor& logits, int64_t planes = 0) {
+  expect_near(name, t, logits);
+  expect_dtype(name, t, dtype);
+  const auto found = t.sizes(), sizes = logits.sizes();
+  const size_t first = planes > 0 ? 1 : 0;
+  expect(found.size() + 1 == sizes.size() + first && (planes == 0 || found[0] == planes) &&
+             found[first] == sizes[0] &&
+             std::equal(sizes.begin() + 2, sizes.end(), found.begin() + first + 1),
+         name, "a value for each row of the logits");
+}
+
+// Each element of a tensor that is written lies in memory of its own: each dim steps over what the
+// smaller ones reach.
+inline void expect_writable(const char* name, const Tensor& t) {
+  if (t.is_contiguous() || t.numel() == 0) return;
+  const auto sizes = t.sizes(), strides = t.strides();
+  const size_t ndim = sizes.size();
+  expect(ndim <= size_t(kMaxDims) + 1, name, "at most 13 dims");
+  size_t order[kMaxDims + 1];
+  for (size_t k = 0; k < ndim; ++k) order[k] = k;
+  std::sort(order, order + ndim, [&](size_t a, size_t b) { return strides[a] < strides[b]; });
+  int64_t reach = 0;
+  for (size_t k = 0; k < ndim; ++k) {
+    const int64_t size = sizes[order[k]], stride = strides[order[k]];
+    if (size == 1) continue;
+    expect(stride > reach, name, "a tensor whose elements share no memory");
+    reach += stride * (size - 1);
+  }
+}
+
+// One past the last byte that t can reach.
+inline const char* end_of(const Tensor& t) {
+  int64_t reach = 1;
+  const auto sizes = t.sizes(), strides = t.strides();
+  for (size_t k = 0; k < sizes.size(); ++k) reach += (sizes[k] - 1) * strides[k];
+  return static_cast<const char*>(t.const_data_ptr()) + reach * int64_t(t.element_size());
+}
+
+inline void expect_apart(const Tensor& out, const Tensor& x) {
+  const bool apart =
+      out.numel() == 0 || end_of(out) <= x.const_data_ptr() || end_of(x) <= out.const_data_ptr();
+  expect(apart, "out", "memory of its own");
+}
+
+// ---------------------------------------------------------------- plans
+
+// Partners of `batch` samples: a rule, or a tensor.
+inline void check_pairing(int64_t pairing, const OptionalTensor& partner, int64_t batch,
+                          const Tensor& like) {
+  expect(pairing >= kTensor && pairing <= kSelf, "pairing", "a number from 0 to 3");
+  if (pairing != kTensor) return;
+  expect(partner.has_value(), "partner", "a tensor, as pairing is 0");
+  expect_tensor("partner", *partner, ScalarType::Int, {batch}, like);
+}
+
+// A plan of `batch` samples that is applied to x [B, …]; no blend where the box alone is pasted.
+inline void check_plan(const Tensor& x, int64_t batch, int64_t pairing,
+                       const OptionalTensor& partner, const Tensor* blend, const Tensor& box) {
+  const int64_t dims = x.dim() - 1;
+  expect(dims >= 0 && dims <= kMaxDims, "x", "1 to 13 dims");
+  check_pairing(pairing, partner, batch, x);
+  if (blend) expect_tensor("blend", *blend, ScalarType::Double, {batch, 2}, x);
+  expect(box.dim() == 2, "box", "shape [B, 2 D]");
+  const int64_t columns = box.size(1);
+  expect(columns % 2 == 0 && columns <= 2 * std::min<int64_t>(dims, kMaxSpatial), "box",
+         "two columns for each of at most 3 of the batch's dims");
+  expect_tensor("box", box, ScalarType::Int, {batch, columns}, x);
+}
+
+// The lists by which mix_backward finds who reads a sample.
+inline void check_transpose(int64_t pairing, const OptionalTensor& sources,
+                            const OptionalTensor& offsets, const Tensor& grad) {
+  if (pairing != kTensor) return;
+  expect(sources && offsets, "sources, offsets", "tensors, as pairing is 0");
+  expect_tensor("sources", *sources, ScalarType::Int, {grad.size(0)}, grad);
+  expect_tensor("offsets", *offsets, ScalarType::Int, {grad.size(0) + 1}, grad);
+}
+
+inline void check_out(const Tensor& out, const Tensor& x) {
+  expect(out.device() == x.device(), "out", "the device of x");
+  expect_like("out", out, x.scalar_type(), x);
+  expect_writable("out", out);
+  expect_apart(out, x);
+}
+
+inline void check_label_pairs(const Tensor& labels, int64_t pairing, const OptionalTensor& partner,
+                              const Tensor& weight, int64_t num_classes) {
+  expect(labels.dim() >= 1 && labels.scalar_type() == ScalarType::Long, "labels", "int64 [B, …]");
+  expect(num_classes >= 0, "num_classes", "0 or more");
+  check_pairing(pairing, partner, labels.size(0), labels);
+  expect_tensor("weight", weight, ScalarType::Float, {labels.size(0), 2}, labels);
+}
+
+// ---------------------------------------------------------------- losses
+
+inline bool is_floating(const Tensor& t) {
+  const ScalarType type = t.scalar_type();
+  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
+         type == ScalarType::BFloat16;
+}
+
+inline void check_logits(const Tensor& logits) {
+  expect(logits.dim() >= 2 && is_floating(logits), "logits", "floats [B, K, …]");
+}
+
+inline void check_per_class(const char* name, const OptionalTensor& t, const Tensor& logits) {
+  if (t) expect_tensor(name, *t, arithmetic(logits), {logits.size(1)}, logits);
+}
+
+// Logits [B, K, d1…] and their target: dense, or two labels of each row and their weights.
+inline void check_loss(const Tensor& logits, const Tensor& target,
+                       const OptionalTensor& partner_labels, const OptionalTensor& weight,
+                       const OptionalTensor& class_weight, int64_t reduction) {
+  check_logits(logits);
+  expect(reduction >= kMean && reduction <= kNone, "reduction", "a number from 0 to 2");
+  expect(partner_labels.has_value() == weight.has_value(), "weight",
+         "a tensor where there are partner_labels, and only there");
+  if (partner_labels) {
+    expect_positions("target", target, ScalarType::Long, logits);
+    expect_positions("partner_labels", *partner_labels, ScalarType::Long, logits);
+    expect_tensor("weight", *weight, ScalarType::Float, {logits.size(0), 2}, logits);
+  } else {
+    const bool half = logits.element_size() == 2;
+    const bool single = half && target.scalar_type() == ScalarType::Float;
+    expect_like("target", target, single ? ScalarType::Float : logits.scalar_type(), logits);
+  }
+  check_per_class("class_weight", class_weight, logits);
+}
+
+// The gradient of one loss, or with `each` of one for every row; for every element `of_elements`.
+inline void check_grad_loss(const Tensor& grad_loss, const Tensor& logits, bool each,
+                            bool of_elements = false) {
+  const ScalarType type = arithmetic(logits);
+  if (!each) return expect_tensor("grad_loss", grad_loss, type, {}, logits);
+  if (of_elements) return expect_like("grad_loss", grad_loss, type, logits);
+  expect_positions("grad_loss", grad_loss, type, logits);
+}
+
+// What a backward of the cross-entropy is handed from its forward.
+inline void check_saved(const Tensor& stats, const Tensor& count, const Tensor& logits) {
+  expect_positions("stats", stats, arithmetic(logits), logits, 3);
+  expect_tensor("count", count, arithmetic(logits), {}, logits);
+}
+
+// ---------------------------------------------------------------- scale_ and draw_plan
+
+inline void check_scale(const Tensor& x, const Tensor& factor) {
+  expect(is_floating(x) && x.dim() <= kMaxDims, "x", "floats of at most 12 dims");
+  expect_writable("x", x);
+  expect_tensor("factor", factor, arithmetic(x), {}, x);
+}
+
+}  // namespace fused_mixup

@@ -1,0 +1,165 @@
+"""Shapes that the ops ask for where they are called by themselves, without the public functions.
+
+``torch.ops.fused_mixup.*`` can be called from anywhere (exported graphs, opcheck). The native
+backends check in C++, csrc/common/arguments.h, by the same names; the reference and Triton check
+here. Dtypes matter little: both compute with the values, whatever holds them. Labels are int64, as
+they are compared with an ignore_index that smaller integers cannot hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .plan_checks import CROSS_CLASS, SELF, TENSOR
+
+MAX_SPATIAL = 3
+NONE = 2  # of the reductions
+BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+
+
+def expect(holds: bool, name: str, expected: str, got: object) -> None:
+    if not holds:
+        raise ValueError(f"fused_mixup, {name}: expected {expected}, got {got}")
+
+
+def expect_shape(name: str, t: Tensor | None, *sizes: int) -> None:
+    got = None if t is None else tuple(t.shape)
+    expect(got == sizes, name, f"shape {list(sizes)}", got and list(got))
+
+
+def check_pairing(pairing: int, partner: Tensor | None, batch: int) -> None:
+    expect(TENSOR <= pairing <= SELF, "pairing", "0 to 3", pairing)
+    if pairing == TENSOR:
+        expect_shape("partner", partner, batch)
+
+
+def check_plan(
+    x: Tensor, pairing: int, partner: Tensor | None, blend: Tensor | None, box: Tensor
+) -> None:
+    expect(x.ndim >= 1, "x", "at least one dim", x.ndim)
+    batch = x.shape[0]
+    check_pairing(pairing, partner, batch)
+    if blend is not None:
+        expect(x.dtype in BLENDABLE, "x", "floats or uint8", x.dtype)
+        expect_shape("blend", blend, batch, 2)
+    expect(box.ndim == 2, "box", "shape [B, 2 D]", list(box.shape))
+    columns = box.shape[1]
+    most = 2 * min(x.ndim - 1, MAX_SPATIAL)
+    expect(columns % 2 == 0 and columns <= most, "box", f"an even number up to {most}", columns)
+    expect_shape("box", box, batch, columns)
+
+
+def check_transpose(
+    pairing: int, sources: Tensor | None, offsets: Tensor | None, batch: int
+) -> None:
+    if pairing == TENSOR:
+        expect_shape("sources", sources, batch)
+        expect_shape("offsets", offsets, batch + 1)
+
+
+def check_out(out: Tensor, x: Tensor) -> None:
+    expect(out.dtype == x.dtype, "out", str(x.dtype), out.dtype)
+    expect_shape("out", out, *x.shape)
+
+
+def check_samples(samples: Sequence[Tensor], out: Tensor) -> None:
+    fits = bool(samples) and out.ndim >= 1 and out.shape[0] <= len(samples)
+    expect(fits, "out", f"at most {len(samples)} rows", list(out.shape))
+    for s in samples:
+        expect(s.dtype == out.dtype, "samples", str(out.dtype), s.dtype)
+        expect_shape("samples", s, *out.shape[1:])
+
+
+def check_label_pairs(
+    labels: Tensor, pairing: int, partner: Tensor | None, weight: Tensor, num_classes: int
+) -> None:
+    expect(labels.ndim >= 1, "labels", "at least one dim", labels.ndim)
+    expect_labels("labels", labels, *labels.shape)
+    expect(num_classes >= 0, "num_classes", "0 or more", num_classes)
+    check_pairing(pairing, partner, labels.shape[0])
+    expect_shape("weight", weight, labels.shape[0], 2)
+
+
+def expect_labels(name: str, labels: Tensor, *sizes: int) -> None:
+    expect(labels.dtype == torch.int64, name, "int64", labels.dtype)
+    expect_shape(name, labels, *sizes)
+
+
+def row_shape(logits: Tensor) -> tuple[int, ...]:
+    return (logits.shape[0], *logits.shape[2:])
+
+
+def check_logits(logits: Tensor) -> None:
+    fits = logits.ndim >= 2 and logits.is_floating_point()
+    expect(fits, "logits", "floats [B, K, …]", f"{logits.dtype} {list(logits.shape)}")
+
+
+def check_loss(
+    logits: Tensor,
+    target: Tensor,
+    partner_labels: Tensor | None,
+    weight: Tensor | None,
+    reduction: int,
+    *per_class: Tensor | None,
+) -> None:
+    check_logits(logits)
+    expect(0 <= reduction <= NONE, "reduction", "0 to 2", reduction)
+    both = (partner_labels is None) == (weight is None)
+    expect(
+        both, "weight", "a tensor where there are partner_labels, and only there", weight is None
+    )
+    if partner_labels is None:
+        expect_shape("target", target, *logits.shape)
+    else:
+        expect_labels("target", target, *row_shape(logits))
+        expect_labels("partner_labels", partner_labels, *row_shape(logits))
+        expect_shape("weight", weight, logits.shape[0], 2)
+    for w in per_class:
+        if w is not None:
+            expect_shape("class_weight, pos_weight", w, logits.shape[1])
+
+
+def check_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -> None:
+    check_logits(logits)
+    expect_labels("labels", labels, *row_shape(logits))
+    if partner_labels is not None:
+        expect_labels("partner_labels", partner_labels, *row_shape(logits))
+
+
+def check_grad_loss(
+    grad_loss: Tensor, logits: Tensor, reduction: int, of_elements: bool = False
+) -> None:
+    each = tuple(logits.shape) if of_elements else row_shape(logits)
+    expect_shape("grad_loss", grad_loss, *(each if reduction == NONE else ()))
+
+
+def check_saved(stats: Tensor, count: Tensor, logits: Tensor) -> None:
+    expect_shape("stats", stats, 3, *row_shape(logits))
+    expect_shape("count", count)
+
+
+def check_draw(
+    state: Tensor,
+    settings: Tensor,
+    labels: Tensor | None,
+    partner: Tensor | None,
+    batch: int,
+    spatial: Sequence[int],
+    per: int,
+    pairing: int,
+) -> None:
+    expect(state.dtype == torch.int64, "state", "int64, as it is written", state.dtype)
+    expect_shape("state", state, 4)
+    expect_shape("settings", settings, 6)
+    expect(0 <= batch <= 1 << 16, "batch_size", "0 to 65,536", batch)
+    sizes = len(spatial) <= MAX_SPATIAL and all(0 <= n < 2**31 for n in spatial)
+    expect(sizes, "spatial", "at most 3 sizes of 31 bits", list(spatial))
+    expect(0 <= per <= 2, "per", "0 to 2", per)
+    expect(TENSOR <= pairing <= CROSS_CLASS, "pairing", "0 to 6", pairing)
+    if pairing == TENSOR:
+        expect_shape("partner", partner, batch)
+    if pairing == CROSS_CLASS:
+        expect_shape("labels", labels, batch)

@@ -1,0 +1,260 @@
+"""Every op once on each backend that is named, against the reference; pytest is not needed.
+
+    python tests/smoke.py [--device cuda] [native reference triton ...]
+
+For each backend: all ops called by themselves; then a training step through the public functions,
+forward and backward, eager and under torch.compile(fullgraph=True). Prints a line for each and
+exits 1 where one failed. Triton runs CPU tensors with TRITON_INTERPRET=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+
+import torch
+
+import fused_mixup as fm
+from fused_mixup import ops, reference
+from fused_mixup.plan_checks import CROSS_CLASS, ROLL, TENSOR
+
+BATCH, CLASSES = 4, 6
+Arguments = dict[str, object]
+
+
+def schema_of(name: str):
+    return getattr(torch.ops.fused_mixup, name).default._schema
+
+
+def written(name: str) -> list[str]:
+    """The arguments that an op writes."""
+    arguments = schema_of(name).arguments
+    return [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+
+
+# ------------------------------------------------------------------ what ops are called with
+
+
+def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
+    """For each op its calls, an argument by the name that the schema has for it."""
+    random = torch.Generator().manual_seed(1)
+
+    def rand(*sizes: int) -> torch.Tensor:
+        return torch.rand(sizes, generator=random).to(device)
+
+    def ints(values: list, dtype: torch.dtype = torch.int32) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    x = rand(BATCH, 3, 5, 6)
+    shuffled = ints([2, 0, 0, 1])
+    share = rand(BATCH).double()
+    rows = {
+        "partner": shuffled,
+        "blend": torch.stack((share, 1 - share), 1),
+        "box": ints([[1, 2, 3, 4], [0, 0, 0, 0], [0, 1, 5, 6], [4, 4, 5, 6]]),
+        "pairing": TENSOR,
+    }
+    by_rule = {
+        "partner": None,
+        "blend": torch.tensor([[0.3, 0.7]], dtype=torch.float64).expand(BATCH, 2),
+        "box": torch.empty(BATCH, 0, dtype=torch.int32),
+        "pairing": ROLL,
+    }
+    plans = [rows, by_rule]
+    calls: dict[str, list[Arguments]] = {}
+    for name in ("mix_", "mix"):
+        calls[name] = [{"x": x, **plan} for plan in plans]
+    calls["mix_out"] = [{"x": x, **plan, "out": torch.zeros_like(x)} for plan in plans]
+    pastes = [{k: v for k, v in plan.items() if k != "blend"} for plan in plans]
+    calls["paste_"] = [{"x": x, **plan} for plan in pastes]
+    sources, offsets = ops.transpose_pairing(shuffled)
+    lists = [{"sources": sources, "offsets": offsets}, {"sources": None, "offsets": None}]
+    calls["mix_backward"] = [
+        {"grad": x, **plan, **more} for plan, more in zip(plans, lists, strict=True)
+    ]
+    if device == "cpu":
+        out = torch.zeros(3, 3, 5, 6)
+        calls["mix_samples"] = [{"samples": list(x), **plan, "out": out} for plan in plans]
+    labels = ints([1, 0, 5, 5], torch.int64)
+    weight = torch.stack((share, 1 - share), 1).float()
+    calls["mix_targets"] = [
+        {
+            "labels": labels,
+            "partner": shuffled,
+            "weight": weight,
+            "pairing": TENSOR,
+            "num_classes": CLASSES,
+            "label_smoothing": 0.1,
+            "dtype": torch.float32,
+        }
+    ]
+    calls["draw_plan"] = [
+        {
+            "state": ints([reference_state(), 7, 0, 3], torch.int64),
+            "settings": torch.tensor([0.8, 1.0, 0.5, 1.0, 0.0, 0.0], dtype=torch.float64),
+            "labels": labels if pairing == CROSS_CLASS else None,
+            "partner": shuffled if pairing == TENSOR else None,
+            "batch_size": BATCH,
+            "spatial": [5, 6],
+            "per": 2,
+            "pairing": pairing,
+            "correct_lam": True,
+            "symmetric": False,
+        }
+        for pairing in (TENSOR, CROSS_CLASS)
+    ]
+    calls["scale_"] = [{"x": x, "factor": rand(1)[0]}]
+    return calls | loss_inputs(rand, labels, shuffled, weight)
+
+
+def reference_state() -> int:
+    from fused_mixup.reference_draw import STATE_VERSION
+
+    return STATE_VERSION
+
+
+def loss_inputs(
+    rand: Callable, labels: torch.Tensor, partner: torch.Tensor, weight: torch.Tensor
+) -> dict[str, list[Arguments]]:
+    calls: dict[str, list[Arguments]] = {"label_ranks": []}
+    sparse = {"target": labels, "partner_labels": labels[partner.long()], "weight": weight}
+    dense = {"target": rand(BATCH, CLASSES), "partner_labels": None, "weight": None}
+    positions = {
+        "target": labels[:, None].expand(BATCH, 3),
+        "partner_labels": labels[partner.long(), None].expand(BATCH, 3),
+        "weight": weight,
+    }
+    for shape, target, reduction in (
+        ((BATCH, CLASSES), sparse, reference.MEAN),
+        ((BATCH, CLASSES), dense, reference.NONE),
+        ((BATCH, CLASSES, 3), positions, reference.NONE),
+    ):
+        logits = 4 * rand(*shape)
+        common = {"logits": logits, **target, "class_weight": rand(CLASSES)}
+        common |= {"target_smoothing": 0.1, "reduction": reduction}
+        is_sparse = target["weight"] is not None
+        if is_sparse:
+            calls["label_ranks"].append(
+                {"logits": logits, "labels": target["target"], "partner_labels": None}
+            )
+        name = "soft_target_cross_entropy"
+        cross = {**common, "ignore_index": 1, "label_smoothing": 0.2, "ranks": is_sparse}
+        _add_loss(calls, name, cross, ("stats", "count"))
+        name = "soft_target_binary_cross_entropy"
+        binary = {**common, "pos_weight": rand(CLASSES), "target_threshold": None}
+        binary["sum_classes"] = len(shape) == 2
+        _add_loss(calls, name, binary, ())
+    return calls
+
+
+def _add_loss(calls: dict, name: str, arguments: Arguments, saved: tuple[str, ...]) -> None:
+    forward = getattr(reference, name)(*in_order(name, arguments))
+    loss, *rest = forward if isinstance(forward, tuple) else (forward,)
+    calls.setdefault(name, []).append(arguments)
+    calls.setdefault(f"{name}_grad", []).append(arguments)
+    backward = {
+        **arguments,
+        "grad_loss": torch.ones_like(loss),
+        **dict(zip(saved, rest, strict=False)),
+    }
+    calls.setdefault(f"{name}_backward", []).append(backward)
+    calls.setdefault(f"{name}_backward_", []).append(backward)
+
+
+def in_order(name: str, arguments: Arguments) -> list:
+    return [arguments[a.name] for a in schema_of(name).arguments]
+
+
+def call(op: Callable, name: str, arguments: Arguments) -> list:
+    """What an op returns and writes, on copies of what it writes."""
+    arguments = dict(arguments)
+    for key in written(name):
+        arguments[key] = arguments[key].clone()
+    returned = op(*in_order(name, arguments))
+    results = list(returned) if isinstance(returned, tuple) else [returned]
+    return [r for r in results if r is not None] + [arguments[key] for key in written(name)]
+
+
+# ------------------------------------------------------------------ the two parts
+
+
+def check_ops(device: str) -> None:
+    """Each op on the backend in force, beside the reference called directly."""
+    for name, calls in op_inputs(device).items():
+        for arguments in calls:
+            want = call(getattr(reference, name), name, arguments)
+            got = call(getattr(torch.ops.fused_mixup, name), name, arguments)
+            try:
+                torch.testing.assert_close(got, want, rtol=2e-5, atol=2e-5)
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from None
+
+
+def step(x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """What a training step does with the package."""
+    n = x.shape[0]
+    mixed = fm.mix(x * weight, fm.MixPlan.uniform(n, "flip", 0.3, [1, 1, 3, 4]))
+    plan = fm.MixPlan.uniform(n, "roll", 0.4)
+    target = fm.MixedTarget.from_labels(labels, plan, CLASSES, 0.1)
+    logits = fm.mix(mixed, plan).flatten(1)[:, :CLASSES]
+    loss = fm.soft_target_cross_entropy(logits, target)
+    dense = fm.mix_targets(labels, plan, CLASSES)
+    return loss + fm.soft_target_binary_cross_entropy(logits, dense)
+
+
+def check_step(device: str, compiled: bool) -> None:
+    run = step
+    if compiled:
+        torch._dynamo.reset()
+        run = torch.compile(step, fullgraph=True, backend="aot_eager")
+    x = torch.rand(BATCH, 3, 5, 6, generator=torch.Generator().manual_seed(2)).to(device)
+    labels = torch.tensor([1, 0, 5, 5], device=device)
+    results = []
+    for forced, function in (("reference", step), (None, run)):
+        with fm.backend(forced) if forced else contextlib.nullcontext():
+            weight = torch.full((), 1.5, device=device, requires_grad=True)
+            loss = function(x, labels, weight)
+            loss.backward()
+        results.append((loss.detach(), weight.grad))
+    torch.testing.assert_close(results[1], results[0], rtol=2e-5, atol=2e-5)
+
+
+def parts(device: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    yield "ops", lambda: check_ops(device)
+    yield "step", lambda: check_step(device, False)
+    yield "compile", lambda: check_step(device, True)
+
+
+def run(backends: list[str], device: str = "cpu") -> dict[str, str | None]:
+    """For each backend and part, as "native ops", None or what went wrong."""
+    found: dict[str, str | None] = {}
+    for name in backends:
+        for part, check in parts(device):
+            started, error = time.perf_counter(), None
+            try:
+                with fm.backend(name):
+                    check()
+            except Exception as failure:
+                lines = str(failure).strip().splitlines() or [""]
+                error = f"{type(failure).__name__}: {lines[0]}"
+                traceback.print_exc()
+            found[f"{name} {part}"] = error
+            seconds = time.perf_counter() - started
+            print(f"smoke {name} {part}: {error or 'ok'} ({seconds:.1f} s)", flush=True)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("backends", nargs="*", default=["native", "reference"])
+    parser.add_argument("--device", default="cpu")
+    asked = parser.parse_args()
+    return int(any(run(asked.backends, asked.device).values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""A launch of more blocks than a grid can have: an error, not a count cut to 32 bits.
+
+Tensors of stride 0 are as long as it takes on memory of one element. Cut to 32 bits each count here
+is that of one block, which would run, and leave all else undone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+
+import pytest
+import torch
+from host_cuda import lib, loss_ops, ops
+from native_build import ROOT, why_no_compiler
+
+pytestmark = pytest.mark.skipif(why_no_compiler() is not None, reason=str(why_no_compiler()))
+
+CUT_TO_ONE = 2**32 + 1
+FLIP, ROLL, SELF = 1, 2, 3
+NONE = 2
+
+
+def expanded(n: int, *sizes: int, dtype=torch.float32) -> torch.Tensor:
+    return torch.zeros(1, *sizes, dtype=dtype).expand(n, *sizes)
+
+
+def mixed(samples: int, pairing: int, out_of_place: bool) -> None:
+    x = expanded(samples, 1)
+    blend = torch.tensor([[0.5, 0.5]], dtype=torch.float64).expand(samples, 2)
+    box = torch.empty(samples, 0, dtype=torch.int32)
+    if out_of_place:
+        ops.mix_out(x, None, blend, box, pairing, expanded(samples, 1))
+    else:
+        ops.mix_(x, None, blend, box, pairing)
+
+
+def scaled() -> None:
+    loss_ops.scale_(expanded(CUT_TO_ONE * 1024, 1), torch.tensor(2.0))
+
+
+def targets() -> None:
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    code = lib.library().host_mix_targets(
+        number(2), pointer(), pointer(), number(1), number(CUT_TO_ONE * 1024), number(1),
+        number(SELF), pointer(), pointer(), pointer(), ctypes.c_double(0.0),
+    )  # fmt: skip
+    lib.check(code)
+
+
+def cross_entropy(rows: int, positions: int) -> None:
+    logits = expanded(rows, 1) if positions == 1 else wide(rows, positions)
+    per_row = logits[:, 0]
+    stats = torch.zeros(3, *[1] * per_row.ndim).expand(3, *per_row.shape)
+    options = (logits, None, None, None, -100, 0.0, 0.0, NONE)
+    loss_ops.soft_target_cross_entropy_backward_into(
+        logits, per_row, logits, stats, torch.tensor(1.0), *options
+    )
+
+
+def binary(rows: int, positions: int) -> None:
+    logits = expanded(rows, 1) if positions == 1 else wide(rows, positions)
+    options = (logits, None, None, None, None, 0.0, None, NONE, False)
+    loss_ops.soft_target_binary_cross_entropy_backward_into(logits, logits, logits, *options)
+
+
+def wide(rows: int, positions: int) -> torch.Tensor:
+    """[B, 1, S] with adjacent positions, which columns of a kernel take."""
+    return torch.zeros(1, 1, positions).expand(rows, 1, positions)
+
+
+CALLS = {
+    # A block takes 32 rows of one element.
+    "mix_, flip": lambda: mixed(2 * 32 * 2**32 + 2, FLIP, False),
+    "mix_out, flip": lambda: mixed(2 * 32 * 2**32 + 2, FLIP, True),
+    "mix_out, roll": lambda: mixed(32 * 2**32 + 1, ROLL, True),
+    "scale_": scaled,
+    "mix_targets": targets,
+    "cross-entropy, rows": lambda: cross_entropy(8 * 2**32 + 1, 1),
+    "cross-entropy, columns": lambda: cross_entropy(2**32 * 64 + 8, 8),
+    "binary cross-entropy, rows": lambda: binary(8 * 2**32 + 1, 1),
+    "binary cross-entropy, columns": lambda: binary(2**32 * 64 + 8, 8),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_more_blocks_than_a_grid_takes(call):
+    with lib.variant("plain"), pytest.raises(lib.LaunchError, match="launch failed with 9:"):
+        call()
+
+
+def test_counts_of_blocks_are_cut_in_one_place():
+    """Whoever makes a grid of its own would get around the check."""
+    for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu*")):
+        code = re.sub(r"//.*", "", path.read_text())
+        if path.name != "launch.cuh":
+            assert "launch_grid" not in code, path.name
+            assert not re.search(r"unsigned>\(.*(blocks|grid)", code), path.name

@@ -1,0 +1,227 @@
+"""Ops called by themselves with what they do not expect: they raise, or give the right result.
+
+Every tensor argument of every op, in another dtype, in other shapes and in other strides, through
+torch.ops as an exported graph calls them. What is right is what the reference makes of the values.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from smoke import call, op_inputs, schema_of, written
+
+import fused_mixup as fm
+from fused_mixup import backends, ops, reference
+
+FLOATS = (torch.float16, torch.float32, torch.float64)
+INTS = (torch.int16, torch.int32, torch.int64)
+REFUSED = (RuntimeError, TypeError, ValueError, IndexError)
+# Written or read as words: their strides are refused. All others are read by their strides.
+ADJACENT = {"state", "settings"}
+# The tensor that an op is about: it may have any shape, as long as the others fit.
+FREE = {"x", "grad", "logits", "labels", "samples", "state"}
+
+CALLS = op_inputs()
+ARGUMENTS = [
+    (name, key)
+    for name, calls in CALLS.items()
+    for key in calls[0]
+    if any(isinstance(c[key], torch.Tensor) for c in calls)
+]
+WHY_NOT = {b: backends.reason_unavailable(b, "CPU") for b in ("native", "reference", "triton")}
+BACKENDS = [
+    pytest.param(name, marks=pytest.mark.skipif(why is not None, reason=str(why)))
+    for name, why in WHY_NOT.items()
+]
+
+
+def other_dtypes(t):
+    known = FLOATS if t.is_floating_point() else INTS
+    return {f"as {dtype}": t.to(dtype) for dtype in known if dtype != t.dtype}
+
+
+def other_shapes(t):
+    yield "a dim more", t.unsqueeze(-1)
+    yield "a dim before", t.unsqueeze(0)
+    if t.ndim:
+        yield "a row less", t[:-1]
+        yield "a row more", torch.cat((t, t[:1]))
+        yield "two rows for all", t[:2]
+        yield "one row", t[:1]
+        yield "the first row", t[0]
+        yield "nothing", t[:0]
+    if t.ndim > 1:
+        yield "flat", t.flatten()
+        yield "a column less", t[:, :-1]
+        yield "a column more", torch.cat((t, t[:, :1]), 1)
+        yield "turned", t.transpose(0, 1)
+
+
+def other_strides(t):
+    """The same values. What lies between them would be seen: NaN, and no index."""
+    between = torch.full_like(t, float("nan") if t.is_floating_point() else -1)
+    yield "every other", torch.stack((t, between), -1)[..., 0]
+    if t.ndim > 1:
+        yield "columns adjacent", t.transpose(0, 1).contiguous().transpose(0, 1)
+        yield "rows apart", torch.cat((t, between), 1)[:, : t.shape[1]]
+
+
+def calls_of(name, key):
+    return [c for c in CALLS[name] if isinstance(c[key], torch.Tensor)]
+
+
+def same(got, want):
+    assert len(got) == len(want)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a.double(), b.double(), rtol=2e-3, atol=2e-3, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("name", "key"), ARGUMENTS)
+def test_another_dtype(backend, name, key):
+    for arguments in calls_of(name, key):
+        for what, changed in other_dtypes(arguments[key]).items():
+            with fm.backend(backend):
+                got = tried(name, {**arguments, key: changed})
+            if got is not None:
+                back = changed.to(arguments[key].dtype)
+                want = call(getattr(reference, name), name, {**arguments, key: back})
+                try:
+                    same(got, want)
+                except AssertionError as error:
+                    raise AssertionError(f"{name}, {key} {what}: {error}") from None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("name", "key"), ARGUMENTS)
+def test_another_shape(backend, name, key):
+    for arguments in calls_of(name, key):
+        for what, changed in other_shapes(arguments[key]):
+            if changed.shape == arguments[key].shape:
+                continue
+            with fm.backend(backend):
+                got = tried(name, {**arguments, key: changed})
+            if got is None:
+                continue
+            fewer = (name, key) == ("mix_samples", "out")  # the first of the mixes
+            assert key in FREE or fewer, f"{name}: {key} with {what} was taken"
+            want = call(getattr(reference, name), name, {**arguments, key: changed})
+            same(got, want)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("name", "key"), ARGUMENTS)
+def test_other_strides(backend, name, key):
+    for arguments in calls_of(name, key):
+        want = call(getattr(reference, name), name, arguments)
+        for what, changed in other_strides(arguments[key]):
+            with fm.backend(backend):
+                got = tried(name, {**arguments, key: changed}, as_it_lies)
+            assert got is not None or key in ADJACENT, f"{name}: {key}, {what}, was refused"
+            if got is not None:
+                same(got, want)
+
+
+def tried(name, arguments, copy=torch.clone):
+    """What the op gives, or None where it refuses; then what it would have written is untouched."""
+    arguments = dict(arguments)
+    for key in written(name):
+        arguments[key] = copy(arguments[key])
+    before = {key: arguments[key].clone() for key in written(name)}
+    order = [arguments[a.name] for a in schema_of(name).arguments]
+    try:
+        returned = getattr(torch.ops.fused_mixup, name)(*order)
+    except REFUSED:
+        for key, value in before.items():
+            assert torch.equal(arguments[key], value), f"{name} wrote {key} before it refused"
+        return None
+    results = list(returned) if isinstance(returned, tuple) else [returned]
+    return [r for r in results if r is not None] + [arguments[key] for key in written(name)]
+
+
+def as_it_lies(t):
+    """A copy of the same strides."""
+    room = torch.empty(sum(s * (n - 1) for s, n in zip(t.stride(), t.shape, strict=True)) + 1)
+    copy = room.to(t.dtype).as_strided(t.shape, t.stride())
+    return copy.copy_(t)
+
+
+# ------------------------------------------------------------------ what is no tensor's own matter
+
+NUMBERS = {"pairing": (-1, 7), "reduction": (-1, 3), "per": (-1, 3), "batch_size": (-1, 2**17)}
+NUMBERS |= {"num_classes": (-1,), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "key"), [(n, k) for n, calls in CALLS.items() for k in calls[0] if k in NUMBERS]
+)
+def test_numbers_that_mean_nothing(backend, name, key):
+    for arguments in CALLS[name]:
+        for number in NUMBERS[key]:
+            with fm.backend(backend):
+                assert tried(name, {**arguments, key: number}) is None, number
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("mix", "partner"),
+        ("mix_backward", "sources"),
+        ("mix_backward", "offsets"),
+        ("mix_targets", "partner"),
+        ("draw_plan", "partner"),
+        ("soft_target_cross_entropy", "weight"),
+        ("soft_target_cross_entropy", "partner_labels"),
+        ("soft_target_binary_cross_entropy_backward", "weight"),
+    ],
+)
+def test_a_tensor_that_is_missing(backend, name, key):
+    for arguments in calls_of(name, key):
+        with fm.backend(backend):
+            assert tried(name, {**arguments, key: None}) is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_samples_that_differ(backend):
+    for arguments in CALLS["mix_samples"]:
+        samples = arguments["samples"]
+        for bad in (samples[0].double(), samples[0][:2], samples[0][0]):
+            for wrong in ([*samples[:3], bad], [bad, *samples[1:]]):
+                with fm.backend(backend):
+                    assert tried("mix_samples", {**arguments, "samples": wrong}) is None
+        with fm.backend(backend):
+            assert tried("mix_samples", {**arguments, "samples": samples[:2]}) is None
+            assert tried("mix_samples", {**arguments, "samples": []}) is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [n for n in CALLS if written(n) and n != "draw_plan"])
+def test_memory_written_twice_is_refused(backend, name):
+    """A tensor that is written has each element in memory of its own."""
+    (key,) = written(name)
+    for arguments in CALLS[name]:
+        one = arguments[key][:1].expand(arguments[key].shape)
+        with fm.backend(backend):
+            assert tried(name, {**arguments, key: one}, lambda t: t) is None
+
+
+def test_out_that_is_x_is_refused_or_right():
+    for arguments in CALLS["mix_out"]:
+        plan = [arguments[k] for k in ("partner", "blend", "box", "pairing")]
+        want = reference.mix(arguments["x"], *plan)
+        x = arguments["x"].clone()
+        try:
+            ops.mix_out(x, *plan, x)
+        except REFUSED:
+            continue
+        torch.testing.assert_close(x, want)
+
+
+def test_lists_of_a_transpose_are_clamped():
+    """Values that no partner tensor gives lead nowhere outside the batch."""
+    (arguments, _) = CALLS["mix_backward"]
+    for key, values in (("sources", [-9, 10**6, 2, 1]), ("offsets", [-5, 2, 10**6, -7, 10**6])):
+        wild = torch.tensor(values, dtype=torch.int32)
+        assert tried("mix_backward", {**arguments, key: wild}) is not None
