@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import default_collate
 
-from .batch_parts import (
-    Parts,
-    check_device,
-    check_images,
-    check_masks,
-    filled,
-    same_memory,
-    writable_copy,
-)
-from .batch_workers import EPOCH_LIMIT, WorkerStreams
-from .checks import check_writable
-from .draw import draw_plan, plan_settings, plan_state
-from .draw_checks import (
-    DRAWN_PAIRINGS,
-    check_choice,
-    check_minmax,
-    saved_settings_error,
-    saved_state_error,
-)
-from .functional import mix, mix_, mix_targets, paste_
+from .batch_checks import check_batch_size, check_cut, check_images, check_in_place
+from .batch_epochs import Epochs, Schedule
+from .batch_labels import Targets, leaves
+from .batch_parts import Parts, filled, same_memory, writable_copy
+from .batch_state import StreamModule
+from .batch_workers import EPOCH_LIMIT
+from .draw import draw_plan, settings_numbers
+from .draw_checks import CUTMIX_ALPHA, DRAWN_PAIRINGS, check_choice, check_minmax
+from .functional import mix, mix_, paste_
 from .plan import MixPlan
 from .plan_checks import integer
-from .reference_draw import STREAM_WORD
-from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
-
-Schedule = Callable[[int], float | Mapping[str, float]]
-
-_SCHEDULED = ("mixup_alpha", "cutmix_alpha", "switch_prob", "prob")
 
 
-class BatchMix(nn.Module):
+class BatchMix(StreamModule):
     r"""Mix each batch of a training loop with a plan drawn on its own device.
 
     ``x_i ← λ x_i + (1-λ) x_j``, or a box of x_j pasted in x_i, with ``λ ~ Beta(α, α)`` and the
@@ -61,33 +45,39 @@ class BatchMix(nn.Module):
         target = MixedTarget.from_labels(labels, plan, num_classes, label_smoothing)
 
     Args:
-        num_classes: K.
+        num_classes: K of labels that are class indices, and of class maps; for several heads a dict
+            or list of them. None where there are no such labels.
         mixup_alpha, cutmix_alpha, switch_prob, prob, per, pairing, cutmix_minmax, correct_lam,
             symmetric: as in :func:`draw_plan`; ``pairing`` by name.
-        label_smoothing: ε in [0, 1] of the targets, while training.
-        dense_targets: give targets [B, K] float32 in place of a :class:`MixedTarget`.
+        label_smoothing: ε in [0, 1] of the targets, while training. timm's default is 0.1.
+        ignore_index: labels and pixels equal to it are legal, and their terms are left out.
+        dense_targets: give targets [B, K, …] float32 in place of a :class:`MixedTarget`.
         inplace: write the images where they lie. False: a mixed copy, through which gradients flow.
         spatial_dims: how many of the last dims boxes live in. By default all behind [B, C]; 1 for
             audio [B, T], 2 for video [B, T, C, H, W] whose frames are cut alike.
         seed: 64 bits; the same on every rank.
-        rank: of this process, for a stream of its own. By default that of torch.distributed where
-            it is initialised by now, else 0.
+        rank: of this process, for a stream of its own; by default see :attr:`rank`.
         schedule: called by :meth:`set_epoch` with the epoch; returns an α for the modes that are
             on, or a dict of any of mixup_alpha, cutmix_alpha, switch_prob and prob. A mode whose α
             is 0 above stays off. Spawned workers need one that pickles: a ``def``, no lambda.
         off_after_epoch: epochs, counted from 0, from this one on are not mixed.
         images, labels, masks: keys (or, in tuples and lists, positions) in a batch given as one
-            object; several images or masks as a tuple. By default the usual names in a dict
+            object; several as a tuple, none as ``()``. By default the usual names in a dict
             ("image", "label", "mask" and the like), positions 0 and 1 elsewhere, no masks there.
-            Masks need ``mixup_alpha=0``: the boxes are pasted in them, in place.
 
-    Called with ``(x, labels)``, with more tensors behind them, or with one dict, tuple or list.
-    images: float16, bfloat16, float32, float64 or uint8 [B, …]; labels: int64 [B].
+    Called with ``(x, labels)``, with more tensors behind them, with one dict, tuple or list, or
+    with images alone; docs/batchmix.md shows each kind.
+
+    images: float16, bfloat16, float32, float64 or uint8 [B, …]; of other sizes only without CutMix.
+    labels: int64 [B], or floats [B, …] (multi-label, soft, regression), or a dict, list or tuple of
+    those, one for each head. masks: class maps, integers or bools [B, …, H, W], or floats.
 
     Returns:
         The same structure (a dict for a mapping that is read-only) with images mixed and, in place
-        of the labels, the target. In eval mode (``.eval()``) the images as they came and the target
-        of weights (1, 0) without smoothing; no step is taken.
+        of class indices, the target; floats are blended, ``w_i0 y_i + w_i1 y_j``. Class maps stay
+        integers, pasted in place, where MixUp is off (``mixup_alpha=0``), and else become a target;
+        masks of floats are mixed as images. In eval mode (``.eval()``) the images and floats as
+        they came and targets of weights (1, 0) without smoothing; no step is taken.
 
     Raises:
         TypeError, ValueError: arguments or batches that are not as described, before a step is
@@ -95,32 +85,27 @@ class BatchMix(nn.Module):
         IndexError: labels outside [0, K), on the CPU.
 
     Notes:
-        ``state`` and ``settings`` are buffers: a checkpoint resumes the stream to the bit. Seed and
-        step come from it, the rank stays this process's own, so one checkpoint serves all ranks.
-        Settings that were loaded count until :meth:`set_epoch`. Those with a mode that is off here
-        are refused, and then nothing of the checkpoint is taken.
-        Keep the module beside the model that DistributedDataParallel wraps, not inside: there rank
-        0's buffers, and so its draws, would be sent to all.
+        A batch that is a view of a larger tensor is mixed there; a warning says so, once.
 
-        In a data loader, ``collate_fn=lambda s: mix(default_collate(s))`` mixes in the workers,
-        with a stream for each. Call :meth:`set_epoch` before every epoch; it reaches workers that
-        persist. Their draws then depend on seed, rank, worker and epoch alone, where each loader is
-        iterated once per epoch, to its end. An epoch that is broken off may leave a persistent
-        worker's next epoch with other plans; iterating twice in one epoch repeats plans in workers
-        that are started anew. Without set_epoch draws depend on PyTorch's generator, as the
-        loader's order does.
+        ``state`` and ``settings`` are tensors, but no buffers: averages of weights (EMA, SWA),
+        casts and DistributedDataParallel leave them alone, so this may be a part of the model. A
+        checkpoint resumes the stream to the bit; the rank is read at each draw and not saved, so
+        one checkpoint serves all ranks. Settings that were loaded count until :meth:`set_epoch`.
+        Those with a mode that is off here are refused, and then nothing is taken.
 
-        Casting the module (``.half()``) leaves its buffers as they are.
+        Inside torch.utils.checkpoint the recompute mixes as the forward did; see :func:`draw_plan`.
+        There use ``inplace=False``: the recompute reads the images again.
+
+        In a data loader, ``collate_fn=mix.collate`` mixes in the workers, with a stream for each.
+        Call :meth:`set_epoch` before every epoch; it reaches workers that persist. docs/batchmix.md
+        says when their draws depend on seed, rank, worker and epoch alone.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
 
-    state: Tensor
-    settings: Tensor
-
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | Mapping[Any, int] | Sequence[int] | None = None,
         *,
         mixup_alpha: float = 1.0,
         cutmix_alpha: float = 0.0,
@@ -132,6 +117,7 @@ class BatchMix(nn.Module):
         correct_lam: bool = True,
         symmetric: bool = False,
         label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
         dense_targets: bool = False,
         inplace: bool = True,
         spatial_dims: int | None = None,
@@ -144,21 +130,11 @@ class BatchMix(nn.Module):
         masks: Any = None,
     ) -> None:
         super().__init__()
-        self.num_classes = check_num_classes(num_classes)
-        self.label_smoothing = check_label_smoothing(label_smoothing)
-        self.dense_targets, self.inplace = bool(dense_targets), bool(inplace)
+        self._targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
+        self.inplace, self._warned = bool(inplace), False
         self.spatial_dims = None if spatial_dims is None else integer("spatial_dims", spatial_dims)
         if self.spatial_dims not in (None, 1, 2, 3):
             raise ValueError(f"spatial_dims: expected 1, 2, 3 or None, got {spatial_dims}")
-        if schedule is not None and not callable(schedule):
-            raise TypeError(f"schedule: expected a function of the epoch, got {schedule!r}")
-        self.schedule = schedule
-        self.off_after_epoch = (
-            None if off_after_epoch is None else integer("off_after_epoch", off_after_epoch)
-        )
-        if self.off_after_epoch is not None and self.off_after_epoch < 0:
-            raise ValueError(f"off_after_epoch: expected an epoch >= 0, got {off_after_epoch}")
-        self.rank = _own_rank() if rank is None else integer("rank", rank)
         self._parts = Parts.of(images, labels, masks)
         check_choice("pairing", pairing, DRAWN_PAIRINGS)
         self._rules: dict[str, Any] = {
@@ -167,19 +143,14 @@ class BatchMix(nn.Module):
             "correct_lam": bool(correct_lam),
             "symmetric": bool(symmetric),
         }
-        self._numbers: dict[str, Any] = {
-            "mixup_alpha": mixup_alpha,
-            "cutmix_alpha": cutmix_alpha,
-            "switch_prob": switch_prob,
-            "prob": prob,
-            "cutmix_minmax": None if cutmix_minmax is None else check_minmax(cutmix_minmax),
-        }
-        plan_settings(**self._numbers, device="cpu")
-        self._blends, self._cuts = mixup_alpha > 0, cutmix_alpha > 0
-        self.register_buffer("state", plan_state(seed, self.rank))
-        settings = self._settings_of(0)
-        self.register_buffer("settings", settings.to(self.state.device, copy=True))
-        self._workers = WorkerStreams(settings)
+        bounds = None if cutmix_minmax is None else check_minmax(cutmix_minmax)
+        names = ("mixup_alpha", "cutmix_alpha", "switch_prob", "prob", "cutmix_minmax")
+        given = mixup_alpha, cutmix_alpha, switch_prob, prob, bounds
+        on = settings_numbers(*given)  # bounds alone turn CutMix on
+        numbers = dict(zip(names, (mixup_alpha, on[CUTMIX_ALPHA], *given[2:]), strict=True))
+        self._epochs = Epochs(numbers, schedule, off_after_epoch)
+        self._blends, self._cuts = mixup_alpha > 0, on[CUTMIX_ALPHA] > 0
+        self._start(seed, rank, self._epochs.settings(0))
         # What draw_plan refuses, it refuses here rather than in the first step.
         nobody = torch.empty(0, dtype=torch.int64, device=self.state.device)
         self._draw(self.state.clone(), self.settings, 0, (1,), nobody)
@@ -194,70 +165,83 @@ class BatchMix(nn.Module):
         epoch = integer("epoch", epoch)
         if not 0 <= epoch < EPOCH_LIMIT:
             raise ValueError(f"epoch: expected 0 to {EPOCH_LIMIT - 1}, got {epoch}")
-        settings = self._settings_of(epoch)
-        self.settings.copy_(settings)
-        self._workers.tell(settings, epoch)
-
-    def _settings_of(self, epoch: int) -> Tensor:
-        numbers = dict(self._numbers)
-        if self.schedule is not None:
-            scheduled = self.schedule(epoch)
-            if not isinstance(scheduled, Mapping):
-                names = [name for name in _SCHEDULED[:2] if numbers[name] > 0]
-                scheduled = dict.fromkeys(names, scheduled)
-            for name, value in scheduled.items():
-                if name not in _SCHEDULED:
-                    raise ValueError(f"schedule: expected keys of {_SCHEDULED}, got {name!r}")
-                if name.endswith("alpha") and value and not numbers[name]:
-                    raise ValueError(
-                        f"schedule: expected 0 for {name}, which is off, got {value}; give "
-                        f"BatchMix a {name} above 0 (any: the schedule's counts)"
-                    )
-                numbers[name] = value
-        off = self.off_after_epoch is not None and epoch >= self.off_after_epoch
-        if off or (numbers["mixup_alpha"] == 0 and numbers["cutmix_alpha"] == 0):
-            numbers["prob"] = 0.0
-        if numbers["cutmix_alpha"] == 0:
-            numbers["cutmix_minmax"] = None  # bounds of a mode that is off for now
-        return plan_settings(**numbers, device="cpu")
+        self._set_settings(self._epochs.settings(epoch), epoch)
 
     # ---------------------------------------------------------------- a step
 
     def forward(self, *inputs: Any) -> Any:
         """The batch with its images mixed and its labels made a target; see the class."""
         batch = inputs[0] if len(inputs) == 1 else inputs
+        if isinstance(batch, Tensor):  # images alone
+            return self._batch((batch,))[0]
         if not isinstance(batch, (tuple, list, Mapping)) or not inputs:
             got = type(batch).__name__ if inputs else "nothing"
             raise TypeError(
-                f"BatchMix: expected images and labels, or one dict, tuple or list, got {got}; "
-                "labels must be mixed with the images: mix(x, labels)"
+                f"BatchMix: expected images and labels, or one dict, tuple or list, got {got}"
             )
-        images, labels_key, masks = self._parts.find(batch)
-        labels = batch[labels_key]
-        if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-            got = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else labels
-            raise TypeError(f"labels: expected int64 class indices [B], got {got}")
-        check_labels(labels, self.num_classes)
+        return self._batch(batch)
+
+    def _batch(self, batch: Any) -> Any:
+        images, label_keys, masks = self._parts.find(batch)
+        targets = self._targets
+        labels = {key: batch[key] for key in label_keys if batch[key] is not None}
+        counts = targets.counts_of((*labels, *masks))
+        for key, y in labels.items():
+            name = "labels" if len(labels) == 1 else f"labels[{key!r}]"
+            targets.check(name, y, counts[key])
+        maps = {}  # those that may be blended: they become targets, as labels do
+        for key in masks if self._blends else ():
+            if isinstance(batch[key], Tensor) and not batch[key].is_floating_point():
+                maps[key] = targets.as_map(f"masks[{key!r}]", batch[key], counts[key])
         out = writable_copy(batch)
+        made = {**labels, **maps}
         if not self.training:
-            return filled(batch, out, {labels_key: self._unmixed(labels)})
-        check_device("labels", labels, self.state)
+            return filled(batch, out, {k: targets.unmixed(y, counts[k]) for k, y in made.items()})
+        heads = [y for label in labels.values() for y in leaves(label)]
         named = [(f"images[{key!r}]", batch[key]) for key in images]
         named_masks = [(f"masks[{key!r}]", batch[key]) for key in masks]
-        batch_size = labels.shape[0]
-        spatial = check_images(named, self.state, batch_size, self.spatial_dims)
-        check_masks(named_masks, self.state, batch_size, spatial, self._blends)
+        batch_size = check_batch_size(heads, [*named, *named_masks], self.state)
+        spatial = check_images(named, self.spatial_dims, self._cuts)
+        check_cut(heads, named_masks, spatial if self._cuts else ())
         if self.inplace:
-            for name, x in named:
-                check_writable(name, x, "use inplace=False, which is differentiable")
-        plan = self.draw(batch_size, spatial, labels)
-        entries: dict[Any, Any] = {labels_key: self._target(labels, plan)}
-        for keys, apply in ((images, mix_ if self.inplace else mix), (masks, paste_)):
-            for key in keys:
-                # One tensor may stand in a batch twice: what is mixed in place is mixed once.
-                twin = next((k for k in entries if same_memory(batch[k], batch[key])), None)
-                entries[key] = apply(batch[key], plan) if twin is None else entries[twin]
-        return filled(batch, out, entries)
+            self._warned = check_in_place([*named, *named_masks], self._warned)
+        plan = self.draw(batch_size, spatial, self._paired(heads))
+        entries = {key: targets.mixed(y, plan, counts[key]) for key, y in made.items()}
+        written: dict[Any, Any] = {}
+        for key in (*images, *masks):
+            if key in maps:
+                continue
+            x = batch[key]
+            # One tensor may stand in a batch twice: what is mixed in place is mixed once.
+            twin = next((k for k in written if same_memory(batch[k], x)), None)
+            if twin is not None:
+                written[key] = written[twin]
+            elif key in masks and not x.is_floating_point():
+                written[key] = paste_(x if self.inplace else x.clone(), plan)
+            else:
+                written[key] = mix_(x, plan) if self.inplace else mix(x, plan)
+        return filled(batch, out, entries | written)
+
+    def _paired(self, heads: list[Tensor]) -> Tensor | None:
+        """The class indices by which partners are chosen, for the pairing that asks for them."""
+        if self._rules["pairing"] != "cross_class":
+            return None
+        classes = [y for y in heads if not y.is_floating_point()]
+        if len(classes) != 1:
+            raise ValueError(
+                f"pairing: expected labels with one head of class indices for 'cross_class', got "
+                f"{len(classes)}; use pairing='derangement', or draw(…, labels=…) and mix"
+            )
+        return classes[0]
+
+    def collate(self, samples: list[Any]) -> Any:
+        """``default_collate``, then :meth:`forward`: a ``collate_fn`` that workers can be sent.
+
+        Equivalent to::
+
+            self(torch.utils.data.default_collate(samples))
+        """
+        return self(default_collate(samples))
 
     def draw(
         self, batch_size: int, spatial: Sequence[int] = (), labels: Tensor | None = None
@@ -272,9 +256,10 @@ class BatchMix(nn.Module):
         Returns:
             A :class:`MixPlan` on the device of this module; its step is taken.
         """
-        state, settings = self.state, self.settings
+        here = None
         if not torch.compiler.is_compiling():
-            state, settings = self._workers.here(state, self.rank) or (state, settings)
+            here = self._workers.here(self.state, self.rank)
+        state, settings = here or (self._own_state(), self.settings)
         return self._draw(state, settings, batch_size, spatial, labels)
 
     def _draw(
@@ -301,56 +286,33 @@ class BatchMix(nn.Module):
             **self._rules,
         )
 
-    def _target(self, labels: Tensor, plan: MixPlan) -> Tensor | MixedTarget:
-        make = mix_targets if self.dense_targets else MixedTarget.from_labels
-        return make(labels, plan, self.num_classes, self.label_smoothing)
-
-    def _unmixed(self, labels: Tensor) -> Tensor | MixedTarget:
-        row = torch.tensor([[1.0, 0.0]], device="cpu").expand(labels.shape[0], 2)
-        target = MixedTarget(labels, labels, row, self.num_classes)
-        return target.dense() if self.dense_targets else target
-
     # ---------------------------------------------------------------- as a module
 
+    @property
+    def num_classes(self) -> Any:
+        return self._targets.num_classes
+
+    @property
+    def label_smoothing(self) -> float:
+        return self._targets.label_smoothing
+
+    @property
+    def ignore_index(self) -> int | None:
+        return self._targets.ignore_index
+
+    @property
+    def dense_targets(self) -> bool:
+        return self._targets.dense
+
+    @dense_targets.setter
+    def dense_targets(self, dense: bool) -> None:
+        self._targets.dense = bool(dense)
+
     def extra_repr(self) -> str:
-        shown = {"num_classes": self.num_classes, **self._numbers, **self._rules}
-        shown |= {"label_smoothing": self.label_smoothing, "rank": self.rank}
+        shown = {"num_classes": self.num_classes, **self._epochs.numbers, **self._rules}
+        shown |= {"label_smoothing": self.label_smoothing, "ignore_index": self.ignore_index}
+        shown["rank"] = self.rank
         return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BatchMix:
-        settings = self.settings
-        super()._apply(fn, recurse)
-        if self.settings.dtype != settings.dtype:  # .half() of a parent means its weights
-            self.settings = settings.to(self.settings.device)
-        return self
-
-    def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, local: dict, strict: bool, missing: list, *rest: list
-    ) -> None:
-        *_, errors = rest
-        names = prefix + "state", prefix + "settings"
-        saved, settings = (state_dict.get(name) for name in names)
-        refused: list[str | None] = []
-        if isinstance(saved, Tensor) and saved.shape == self.state.shape:
-            saved = saved.clone()  # of another rank, as a rule
-            saved[STREAM_WORD] = self.rank
-            state_dict[names[0]] = saved
-            refused.append(saved_state_error(names[0], saved))
-        if not isinstance(settings, Tensor) or settings.shape != self.settings.shape:
-            settings = None
-        if settings is not None:
-            modes = self._blends, self._cuts, self.schedule is not None
-            refused.append(saved_settings_error(names[1], settings, *modes))
-        if any(refused):
-            errors += [error for error in refused if error]
-            return
-        super()._load_from_state_dict(state_dict, prefix, local, strict, missing, *rest)
-        if settings is not None:
-            self._workers.tell(settings, None)
-
-
-def _own_rank() -> int:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank()
-    return 0
+    def _modes(self) -> tuple[bool, bool, bool]:
+        return self._blends, self._cuts, self._epochs.schedule is not None

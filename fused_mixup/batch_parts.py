@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from .checks import BLENDABLE, check_writable
 
 Key = Any  # a key of a dict, or a position in a tuple or list
 
@@ -31,27 +29,40 @@ class Parts:
     @staticmethod
     def of(images: Any, labels: Any, masks: Any) -> Parts:
         parts = Parts(_keys(images), _keys(labels), _keys(masks))
-        if parts.labels is not None and len(parts.labels) != 1:
-            raise ValueError(f"labels: expected one key or position, got {labels!r}")
         if parts.images == ():
             raise ValueError("images: expected at least one key or position, got none")
         return parts
 
-    def find(self, batch: Any) -> tuple[tuple[Key, ...], Key, tuple[Key, ...]]:
-        """The keys of images, labels and masks in ``batch``, all of them there."""
+    def find(self, batch: Any) -> tuple[tuple[Key, ...], tuple[Key, ...], tuple[Key, ...]]:
+        """The keys of images, labels (perhaps none) and masks in ``batch``, all of them there."""
         if isinstance(batch, Mapping):
             images = _first("images", IMAGES, batch) if self.images is None else self.images
-            labels = _first("labels", LABELS, batch) if self.labels is None else self.labels
-            there = tuple(key for key in MASKS if key in batch)
+            masks = tuple(key for key in MASKS if key in batch)
+            masks = masks if self.masks is None else self.masks
+            labels = _labels(batch, images + masks) if self.labels is None else self.labels
         else:
             images = (0,) if self.images is None else self.images
-            labels = (1,) if self.labels is None else self.labels
-            there = ()
-        masks = there if self.masks is None else self.masks
+            masks = () if self.masks is None else self.masks
+            there = len(batch) > 1 and not {1, 1 - len(batch)} & {*images, *masks}
+            labels = ((1,) if there else ()) if self.labels is None else self.labels
         for name, keys in (("images", images), ("labels", labels), ("masks", masks)):
             for key in keys:
                 _check_there(name, key, batch)
-        return images, labels[0], masks
+        return images, labels, masks
+
+
+def _labels(batch: Mapping, others: tuple[Key, ...]) -> tuple[Key, ...]:
+    for key in LABELS:
+        if key in batch and key not in others:
+            return (key,)
+    # Labels left as they are beside mixed images would be wrong without a word.
+    left = [key for key in batch if key not in others]
+    if any(isinstance(batch[key], (Tensor, Mapping)) for key in left):
+        raise ValueError(
+            f"labels: expected one of the keys {list(LABELS)}, got {list(batch)}; name it with "
+            "BatchMix(…, labels=…), or labels=() if there are none"
+        )
+    return ()
 
 
 def _keys(given: Any) -> tuple[Key, ...] | None:
@@ -105,74 +116,3 @@ def same_memory(a: Tensor, b: Tensor) -> bool:
     if not alike or torch.compiler.is_compiling():  # what is traced has no address
         return False
     return a.data_ptr() == b.data_ptr() != 0
-
-
-# ------------------------------------------------------------------ checks, before a step is taken
-
-
-def check_images(
-    named: Sequence[tuple[str, Any]], state: Tensor, batch_size: int, spatial_dims: int | None
-) -> tuple[int, ...]:
-    """The spatial sizes that all images share."""
-    sizes: tuple[int, ...] = ()
-    for i, (name, x) in enumerate(named):
-        _check_batch(name, x, state, batch_size)
-        if x.dtype not in BLENDABLE:
-            raise TypeError(
-                f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
-                "name class maps as masks"
-            )
-        first = 2 if spatial_dims is None else x.ndim - spatial_dims
-        if first < 1:
-            raise ValueError(
-                f"{name}: expected {spatial_dims} spatial dims behind [B], as spatial_dims says, "
-                f"got {list(x.shape)}; give BatchMix a smaller spatial_dims"
-            )
-        if i and tuple(x.shape[first:]) != sizes:
-            raise ValueError(
-                f"{name}: expected sizes {list(sizes)} as {named[0][0]}, as they share their "
-                f"boxes, got {list(x.shape[first:])}"
-            )
-        sizes = tuple(x.shape[first:])
-    return sizes
-
-
-def check_masks(
-    named: Sequence[tuple[str, Any]],
-    state: Tensor,
-    batch_size: int,
-    spatial: tuple[int, ...],
-    blends: bool,
-) -> None:
-    for name, x in named:
-        if blends:
-            raise ValueError(
-                f"{name}: expected a BatchMix that only pastes boxes beside masks, got one that "
-                "may blend, which class maps cannot be; set mixup_alpha=0, or masks=() to leave "
-                "them as they are"
-            )
-        _check_batch(name, x, state, batch_size)
-        if tuple(x.shape[x.ndim - len(spatial) :]) != spatial:
-            raise ValueError(
-                f"{name}: expected its last sizes to be {list(spatial)} as those of the images, "
-                f"got {list(x.shape)}"
-            )
-        check_writable(name, x, "detach it first")
-
-
-def _check_batch(name: str, x: Any, state: Tensor, batch_size: int) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
-    if x.ndim < 1 or x.shape[0] != batch_size:
-        raise ValueError(
-            f"{name}: expected a batch of {batch_size}, as there are labels, got {list(x.shape)}"
-        )
-    check_device(name, x, state)
-
-
-def check_device(name: str, x: Tensor, state: Tensor) -> None:
-    if x.device != state.device:
-        raise ValueError(
-            f"{name}: expected it on {state.device} like this BatchMix, got {x.device}; move one "
-            "of them with .to()"
-        )

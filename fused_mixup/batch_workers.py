@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from .draw import plan_state
-from .reference_draw import SETTINGS, STEP_WORD
+from .reference_draw import SEED_WORD, SETTINGS, STEP_WORD
 
 # How the 48 bits of a worker's step are used. With set_epoch: the epoch, then the batches that the
 # worker has made in it. Without: the top bit, what the loader drew for this pass, the batches.
@@ -30,15 +30,16 @@ class WorkerStreams:
     workers that are started anew.
     """
 
-    def __init__(self, settings: Tensor) -> None:
-        none = torch.tensor([_NO_EPOCH], dtype=torch.float64, device="cpu")
-        self._share(torch.cat((settings, none)))
+    def __init__(self, settings: list[float]) -> None:
+        self._share(torch.tensor([*settings, _NO_EPOCH], dtype=torch.float64, device="cpu"))
         self._made_for: tuple[int, ...] = ()
         self._state: Tensor | None = None
 
-    def tell(self, settings: Tensor, epoch: int | None) -> None:
+    def tell(self, settings: list[float], epoch: int | None) -> None:
         """Reach workers that are running already: those that persist, too."""
-        self._shared[:SETTINGS].copy_(settings)
+        if not self.has_memory:
+            return
+        self._shared[:SETTINGS] = torch.tensor(settings, dtype=torch.float64, device="cpu")
         if epoch is not None:
             self._shared[SETTINGS] = epoch
 
@@ -53,8 +54,8 @@ class WorkerStreams:
                 "mix in the training process, or keep a BatchMix on the CPU for the loader"
             )
         epoch = int(self._shared[SETTINGS])
-        seed = state.tolist()[1]
-        made_for = (seed, worker.id, worker.seed, epoch)
+        seed = state.tolist()[SEED_WORD]
+        made_for = (seed, rank, worker.id, worker.seed, epoch)
         if self._state is None or made_for != self._made_for:
             self._state = plan_state(seed, rank, worker.id, device="cpu")
             self._made_for = made_for
@@ -68,7 +69,14 @@ class WorkerStreams:
     def _share(self, shared: Tensor) -> None:
         # After copy.deepcopy or plain pickling it lies in memory of its own again; to a worker
         # torch.multiprocessing sends a handle to the same memory.
-        self._shared = shared if shared.is_shared() else shared.share_memory_()
+        self._shared = shared
+        if self.has_memory and not shared.is_shared():
+            shared.share_memory_()
+
+    @property
+    def has_memory(self) -> bool:
+        """False where it was made under fake tensors."""
+        return type(self._shared) is Tensor
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

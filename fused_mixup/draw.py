@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import ops
 from .draw_checks import (
+    ALPHA_OF_BOUNDS,
     CUTMIX_ALPHA,
     DRAWN_PAIRINGS,
     PER,
@@ -28,7 +28,10 @@ from .draw_checks import (
     check_settings,
     check_sizes,
     check_state,
+    has_float64,
+    has_host_values,
 )
+from .draw_replay import draw
 from .plan import MixPlan
 from .plan_checks import PAIRINGS, ROLL, TENSOR, Facts, integer
 from .reference_draw import PAIR, STATE_VERSION
@@ -65,6 +68,11 @@ def plan_state(
 
     Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011 (Philox).
     """
+    return torch.tensor(state_words(seed, rank, worker), dtype=torch.int64, device=device)
+
+
+def state_words(seed: int, rank: int = 0, worker: int | None = None) -> list[int]:
+    """The words of :func:`plan_state`, checked."""
     seed, rank = integer("seed", seed), integer("rank", rank)
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed: expected 64 bits, got {seed}")
@@ -74,8 +82,7 @@ def plan_state(
     if worker is not None and not 1 <= lane <= WORKER_LIMIT:
         raise ValueError(f"worker: expected 0 to {WORKER_LIMIT - 1} or None, got {worker}")
     signed = seed - 2**64 if seed >= 2**63 else seed
-    words = [STATE_VERSION, signed, lane << 20 | rank, 0]
-    return torch.tensor(words, dtype=torch.int64, device=device)
+    return [STATE_VERSION, signed, lane << 20 | rank, 0]
 
 
 def plan_settings(
@@ -95,6 +102,7 @@ def plan_settings(
     Equivalent to::
 
         low, high = cutmix_minmax or (0, 0)
+        cutmix_alpha = cutmix_alpha or (1.0 if cutmix_minmax else 0.0)
         torch.tensor([mixup_alpha, cutmix_alpha, switch_prob, prob, low, high],
                      dtype=torch.float64, device=device)
 
@@ -108,23 +116,31 @@ def plan_settings(
     Raises:
         TypeError, ValueError: as :func:`draw_plan`.
     """
+    numbers = settings_numbers(mixup_alpha, cutmix_alpha, switch_prob, prob, cutmix_minmax)
+    return torch.tensor(numbers, dtype=torch.float64, device=device)
+
+
+def settings_numbers(
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    switch_prob: float,
+    prob: float,
+    cutmix_minmax: Sequence[float] | None,
+) -> list[float]:
+    """The numbers of :func:`plan_settings`, checked."""
     mixup_alpha = check_alpha("mixup_alpha", mixup_alpha)
     cutmix_alpha = check_alpha("cutmix_alpha", cutmix_alpha)
     prob = check_probability("prob", prob)
     switch_prob = check_probability("switch_prob", switch_prob)
     low, high = check_minmax(cutmix_minmax)
+    if high > 0.0 and cutmix_alpha == 0.0:
+        cutmix_alpha = ALPHA_OF_BOUNDS
     if prob > 0.0 and mixup_alpha == 0.0 and cutmix_alpha == 0.0:
         raise ValueError(
             "mixup_alpha, cutmix_alpha: expected one of them > 0, got 0 and 0; to leave batches "
             "as they are set prob=0"
         )
-    if high > 0.0 and cutmix_alpha == 0.0:
-        raise ValueError(
-            f"cutmix_minmax: expected cutmix_alpha > 0 beside ({low}, {high}), got 0; "
-            "set cutmix_alpha=1, whose value the bounds replace"
-        )
-    numbers = [mixup_alpha, cutmix_alpha, switch_prob, prob, low, high]
-    return torch.tensor(numbers, dtype=torch.float64, device=device)
+    return [mixup_alpha, cutmix_alpha, switch_prob, prob, low, high]
 
 
 def draw_plan(
@@ -171,7 +187,8 @@ def draw_plan(
             of the batch, and as often as can be otherwise; of an odd batch in pairs, one pair more
             may share a class), or partners [B] of the caller, int32 or int64, a permutation or not.
         cutmix_minmax: shares (low, high) of each side; the sides of a box are then uniform between
-            them and the box lies inside, whatever λ; labels are weighed by its area.
+            them and the box lies inside, whatever λ; labels are weighed by its area. Alone, without
+            ``cutmix_alpha``, they turn CutMix on.
         correct_lam: weigh the labels of a cut row by the area that was really pasted.
         symmetric: λ = max(λ, 1-λ), before a box is made of it.
         labels: int64 [B], for ``"cross_class"``.
@@ -193,9 +210,13 @@ def draw_plan(
         pairings that sort (shuffle, derangement, cross_class) match samples two by two, and of an
         odd batch one stays as it is (with flip, the middle one); roll has no pairs. With partners
         of the caller, sample i draws as min(i, partner_i).
+        Inside torch.utils.checkpoint the recompute gets the plan of the forward again and takes no
+        step, compiled or not; a draw that is part of a backward otherwise (use_reentrant=True)
+        raises a RuntimeError.
         Deterministic: a state gives the same plan on every backend, to the bit. On a device, a
         state of another version gives weights of NaN, as nothing is read back. Two draws from one
-        state must not run at once.
+        state must not run at once. A device without float64 (Apple's) waits for its state: its
+        plans are drawn on the CPU.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv
     1905.04899; Marsaglia and Tsang, A simple method for generating gamma variables, 2000.
@@ -221,25 +242,23 @@ def draw_plan(
     labels = check_drawn_labels(labels, rule, batch_size, state)
     only_blends = False
     if settings is None:
-        settings = plan_settings(
-            mixup_alpha=mixup_alpha,
-            cutmix_alpha=cutmix_alpha,
-            switch_prob=switch_prob,
-            prob=prob,
-            cutmix_minmax=cutmix_minmax,
-            device="cpu",
-        )
+        numbers = settings_numbers(mixup_alpha, cutmix_alpha, switch_prob, prob, cutmix_minmax)
+        settings = torch.tensor(numbers, dtype=torch.float64, device="cpu")
+        cutmix_alpha = numbers[CUTMIX_ALPHA]
         check_box_sizes(spatial, cutmix_alpha)
         if not cutmix_alpha:
             spatial = ()  # plans without boxes are mixed faster
             only_blends = prob > 0
     else:
         check_settings(settings, state)
-        on_host = settings.device.type == "cpu" and not torch.compiler.is_compiling()
-        if on_host and not spatial:
+        if not spatial and has_host_values(settings):
             check_box_sizes(spatial, settings.tolist()[CUTMIX_ALPHA])
-    tensors = ops.draw_plan(
-        state, settings, labels, given, batch_size, spatial, shared, rule, correct_lam, symmetric
-    )
     facts = Facts(is_permutation=permutes, blends=only_blends, box_stop=spatial)
-    return MixPlan._of(tensors, name, facts)
+    rules = batch_size, spatial, shared, rule, correct_lam, symmetric
+    if has_float64(state.device):
+        return MixPlan._of(draw(state, settings, labels, given, *rules), name, facts)
+    host = state.cpu()
+    labels, given = (None if t is None else t.cpu() for t in (labels, given))
+    plan = MixPlan._of(draw(host, settings, labels, given, *rules), name, facts)
+    state.copy_(host)
+    return plan.to(state.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -39,6 +40,7 @@ DRAWN_PAIRINGS = {
 }
 # Beyond, λ would be 0, 1 or 1/2 in every draw, and the quotients of the algorithm overflow.
 ALPHA_RANGE = 1e-6, 1e6
+ALPHA_OF_BOUNDS = 1.0  # of CutMix where cutmix_minmax alone turns it on, as in timm
 RANK_LIMIT = 1 << 20
 CUTMIX_ALPHA = 1  # where it stands in settings, behind the α of MixUp
 WORKER_LIMIT = (1 << 12) - 1  # word 0 stands for the main process
@@ -90,6 +92,25 @@ def check_minmax(bounds: Sequence[float] | None) -> tuple[float, float]:
     return low, high
 
 
+def has_host_values(t: Tensor) -> bool:
+    """Whether values can be read without waiting: on the CPU, neither traced nor fake."""
+    return t.device.type == "cpu" and type(t) is Tensor and not torch.compiler.is_compiling()
+
+
+def has_float64(device: torch.device) -> bool:
+    return device.type in ("cpu", "cuda", "meta") or _has_float64(device.type)
+
+
+@functools.cache
+def _has_float64(device: str) -> bool:
+    """Apple's GPUs have none, nor do some of Intel's."""
+    try:
+        torch.ones(1, dtype=torch.float64, device=device).mul_(2.0)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
 def check_state(state: Tensor) -> None:
     """Raise unless ``state`` is one that :func:`plan_state` makes; its version on the CPU alone."""
     remedy = "make one with plan_state(seed, rank, device=…)"
@@ -103,7 +124,7 @@ def check_state(state: Tensor) -> None:
             f"strides {list(state.stride())}; {remedy}"
         )
     # What lives on a device is not read: there a draw gives weights of NaN instead.
-    if state.device.type == "cpu" and not torch.compiler.is_compiling():
+    if has_host_values(state):
         version = state.tolist()[VERSION_WORD]
         if version != STATE_VERSION:
             raise ValueError(

@@ -109,7 +109,8 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
             structure of the logits; default 1.
 
     Shapes:
-        logits: [B, K, d1, …]; for a model of several heads a dict, list or tuple of such.
+        logits: [B, K, d1, …], or [B] for one logit a row; for a model of several heads a dict, list
+            or tuple of such.
         target: a :class:`fused_mixup.MixedTarget`, dense targets or int64 class indices; for
             several heads in the structure of the logits.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from . import forcing, reference
 from .plan_checks import TENSOR
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
-from .tracing import transforms_active
+from .tracing import in_forward_mode, transforms_active
 
 _libraries = [torch.library.Library(of, "DEF") for of in (NAMESPACE, CHOSEN)]
 for _library in _libraries:
@@ -83,7 +83,9 @@ def _fake(name: str) -> Callable:
 
 
 @_fake("draw_plan")
-def _(state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric):
+def fake_draw_plan(
+    state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric
+):
     return (
         state.new_empty((batch_size,), dtype=torch.int32),
         state.new_empty((batch_size, 2), dtype=torch.float32),
@@ -249,5 +251,9 @@ register_autograd("mix_backward", _mix_backward_grad, _mix_backward_setup)
 
 
 def serving() -> ModuleType:
-    """Where ops are called: here, or in plain PyTorch for torch.func, which knows none of ours."""
-    return reference if transforms_active() else sys.modules[__name__]
+    """Where ops are called: here, or in plain PyTorch where rules are asked for that ours lack.
+
+    Those are torch.func's (vmap, grad, jvp) and forward-mode differentiation.
+    """
+    plain = transforms_active() or in_forward_mode()
+    return reference if plain else sys.modules[__name__]

@@ -12,6 +12,12 @@ the package is slower, or refuses with a sentence, but never wrong:
     _C._AutoDispatchBelowAutograd           no_grad, which autograd registered on an op respects
     _C._autograd._get_current_graph_task_keep_graph     every backward may run again: copies
     _C._current_graph_task_id               the engine is asked whether it takes a callback
+    _C._autograd._{top,pop,push}_saved_tensors_default_hooks, and the closures of the hooks of
+    utils.checkpoint        a draw in a recompute raises: it cannot be told what it repeats
+    fx.traceback.current_meta, FunctionalTensorMode, utils.checkpoint._CachingTorchDispatchMode
+                            where a compiled backward draws again, the draw raises
+    compiler._is_exporting_flag             exported programs hold the op of compiled steps
+    distributed_c10d._world                 a compiled step breaks where the rank is asked for
     forward_ad._current_level               a dual tensor is made, which fails outside a level
     _C._storage_Use_Count, _cdata           memory of results is not used again
     UntypedStorage._new_shared              memory that is shared after it was made
@@ -96,6 +102,11 @@ def is_plain() -> bool:
     )
 
 
+def is_exporting() -> bool:
+    """torch.compiler.is_exporting, which is True in any step that PyTorch < 2.13 compiles."""
+    return getattr(torch.compiler, "_is_exporting_flag", False)
+
+
 # ------------------------------------------------------------------ autograd
 
 # A context in which ops run without the autograd registered on them.
@@ -155,6 +166,102 @@ def write_count(x: Tensor) -> float:
     Not for tensors of inference mode, of which PyTorch counts none.
     """
     return getattr(x, "_version", float("nan"))
+
+
+# ------------------------------------------------------------------ checkpoint
+
+_top_hooks = _private("_C._autograd._top_saved_tensors_default_hooks")
+_pop_hooks = _private("_C._autograd._pop_saved_tensors_default_hooks")
+_push_hooks = _private("_C._autograd._push_saved_tensors_default_hooks")
+_may_push = _private("_C._autograd._saved_tensors_hooks_is_enabled")
+
+
+def checkpoint_regions() -> list[tuple[Any, Any]]:
+    """The regions of torch.utils.checkpoint (not reentrant) around this call, innermost first.
+
+    Each is what PyTorch keeps of it from its forward on, and None, or in a recompute an object that
+    this recompute alone has.
+    """
+    top = None if _top_hooks is None else _top_hooks(True)
+    if top is None:
+        return []
+    hooks = [top]
+    if None not in (_pop_hooks, _push_hooks, _may_push) and _may_push():
+        try:  # only the innermost hooks can be seen
+            while hooks[-1] is not None:
+                _pop_hooks()
+                hooks.append(_top_hooks(True))
+        finally:
+            for pack, unpack in filter(None, reversed(hooks)):
+                _push_hooks(pack, unpack)
+    regions = [_checkpoint_region(pair[0]) for pair in hooks if pair is not None]
+    return [region for region in regions if region is not None]
+
+
+def _checkpoint_region(pack: Any) -> tuple[Any, Any] | None:
+    function = getattr(pack, "_torchdynamo_orig_callable", pack)
+    name = getattr(function, "__qualname__", "")
+    if getattr(function, "__module__", "") != "torch.utils.checkpoint":
+        return None
+    names, cells = function.__code__.co_freevars, function.__closure__ or ()
+    held = {n: cell.cell_contents for n, cell in zip(names, cells, strict=True)}
+    if name.startswith("_checkpoint_hook.") and "frame" in held:
+        return held["frame"], None
+    if name.startswith("_recomputation_hook.") and "target_frame_ref" in held:
+        return held["target_frame_ref"](), pack
+    return None
+
+
+def never_recompute(op: str, library: torch.library.Library) -> None:
+    """Have compiled steps keep what ``op`` returned, where they recompute a checkpoint's region."""
+    trace = _private("fx.traceback")
+    functional = _private("_subclasses.functional_tensor.FunctionalTensorMode")
+    caching = _private("utils.checkpoint._CachingTorchDispatchMode")
+    keep = _private("utils.checkpoint.CheckpointPolicy.MUST_SAVE")
+    if trace is None or keep is None or not hasattr(trace, "current_meta"):
+        return
+
+    def tagged(mode, func, types, args, kwargs):  # as nodes of the graph are made
+        before = trace.current_meta
+        trace.current_meta = {**before, "recompute": keep}
+        try:
+            return mode.__torch_dispatch__(func, types, args, kwargs or {})
+        finally:
+            trace.current_meta = before
+
+    def kept(mode, func, types, args, kwargs):  # as a region's policy is asked (PyTorch >= 2.13)
+        policy, mode.policy_fn = mode.policy_fn, lambda *args, **kwargs: keep
+        try:
+            return mode.__torch_dispatch__(func, types, args, kwargs or {})
+        finally:
+            mode.policy_fn = policy
+
+    for mode, rule in ((functional, tagged), (caching, kept)):
+        if mode is not None:
+            torch.library.register_torch_dispatch(op, mode, rule, lib=library)
+
+
+# ------------------------------------------------------------------ distributed
+
+_world = _private("distributed.distributed_c10d._world")
+
+
+def process_rank() -> int | None:
+    """This process's rank in torch.distributed; None without a process group.
+
+    A step compiled before there was a group compiles again: Dynamo takes is_initialized() for a
+    constant that never changes, but guards what it reads of an object.
+    """
+    distributed = torch.distributed
+    if not distributed.is_available():
+        return None
+    if not torch.compiler.is_compiling():
+        there = distributed.is_initialized()
+    elif _world is not None:
+        there = _world.default_pg is not None
+    else:
+        there = outside_graph(distributed.is_initialized)
+    return distributed.get_rank() if there else None
 
 
 # ------------------------------------------------------------------ memory

@@ -49,6 +49,26 @@ def pytest_report_header() -> str:
     return "fused_mixup: testing on the CPU alone, as PyTorch sees no GPU"
 
 
+SLOWEST = 12  # files that are named at the end
+_seconds: dict[str, float] = {}  # of each file; where tests run side by side, of all processes
+
+
+def pytest_runtest_logreport(report) -> None:
+    file = report.nodeid.partition("::")[0]
+    _seconds[file] = _seconds.get(file, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    slow = sorted(_seconds.items(), key=lambda item: -item[1])[:SLOWEST]
+    if not slow or slow[0][1] < 10:  # a few chosen tests
+        return
+    terminalreporter.section("slowest files")
+    total = sum(_seconds.values())
+    terminalreporter.write_line(f"{total:7.1f} s  all {len(_seconds)} files, one after another")
+    for file, seconds in slow:
+        terminalreporter.write_line(f"{seconds:7.1f} s  {file}")
+
+
 @pytest.fixture(params=places())
 def device(request):
     """A device, with one of its backends forced for the test."""

@@ -33,7 +33,7 @@ def why_not() -> str | None:
     if compiler() is None:
         return why_no_compiler()
     version = subprocess.run([*compiler(), "--version"], capture_output=True, text=True).stdout
-    return None if "GCC" in version or "g++" in version else "only GCC has -Wodr"
+    return None if "Free Software Foundation" in version else "only GCC has -Wodr"
 
 
 def compiled(sources: list[Path], folder: Path) -> list[Path]:

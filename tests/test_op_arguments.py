@@ -28,10 +28,16 @@ ARGUMENTS = [
     for key in calls[0]
     if any(isinstance(c[key], torch.Tensor) for c in calls)
 ]
-NATIVE = backends.reason_unavailable("native", "CPU")
+WHY_NOT = {b: backends.reason_unavailable(b, "CPU") for b in ("native", "reference", "triton")}
 BACKENDS = [
-    pytest.param("native", marks=pytest.mark.skipif(NATIVE is not None, reason=str(NATIVE))),
-    "reference",
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.skipif(why is not None, reason=str(why)),
+            *([pytest.mark.proof] if name == "triton" else []),  # interpreted: takes minutes
+        ],
+    )
+    for name, why in WHY_NOT.items()
 ]
 
 

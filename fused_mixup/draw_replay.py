@@ -1,0 +1,79 @@
+"""The draw itself, also inside torch.utils.checkpoint, whose recompute must get the same plans.
+
+A recompute runs the forward of a region again, in the backward, when the state has moved on. So
+each draw in a region keeps the state that it drew from, with what PyTorch keeps of that region, and
+in a recompute the i-th draw draws from the i-th of them and moves nothing on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .tracing import checkpoint_regions, in_backward, is_exporting, never_recompute
+
+Plan = tuple[Tensor, Tensor, Tensor, Tensor]
+
+# Of each region the states and settings drawn from, of each recompute how many it has taken.
+_drawn: WeakKeyDictionary[Any, list[tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+_taken: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+def draw(state: Tensor, settings: Tensor, *rest: Any) -> Plan:
+    """``ops.draw_plan``, or in the recompute of a checkpoint the plan of its forward again."""
+    if torch.compiler.is_compiling():
+        # A program that is exported runs where there is no Python, and has no backward.
+        op = ops.draw_plan if is_exporting() else _in_graph
+        return op(state, settings, *rest)
+    return _draw(state, settings, *rest)
+
+
+def _draw(state: Tensor, settings: Tensor, *rest: Any) -> Plan:
+    regions = checkpoint_regions()
+    opened = []  # regions whose forward this draw is a part of
+    for frame, recompute in regions:
+        if recompute is not None:
+            state, settings = _again(frame, recompute)
+            break
+        opened.append(frame)
+    else:
+        if in_backward():
+            raise RuntimeError(
+                "draw_plan: expected to draw before the backward, got a call inside it, where "
+                "torch.utils.checkpoint runs a region again and another plan would give wrong "
+                "gradients; draw before the region and pass the plan in, or set "
+                "use_reentrant=False"
+            )
+    for frame in opened:
+        _drawn.setdefault(frame, []).append((state.clone(), settings.clone()))
+    return ops.draw_plan(state, settings, *rest)
+
+
+def _again(frame: Any, recompute: Any) -> tuple[Tensor, Tensor]:
+    i = _taken.get(recompute, 0)
+    drawn = _drawn.get(frame, [])
+    if i >= len(drawn):
+        raise RuntimeError(
+            f"draw_plan: expected {len(drawn)} plans in the recompute of a checkpoint, as in its "
+            "forward, got more; draw before the region and pass the plan in"
+        )
+    _taken[recompute] = i + 1
+    state, settings = drawn[i]
+    return state.clone(), settings
+
+
+# ------------------------------------------------------------------ in a compiled step
+
+# The same as an op, which a graph calls as it runs: a compiled block may stand in a region that is
+# not compiled. Inside a graph no draw is recomputed: the backward would read a state moved on.
+_library = torch.library.Library(ops.NAMESPACE, "FRAGMENT")
+_NAME = "draw_plan_in_graph"
+_library.define(_NAME + ops.SCHEMAS["draw_plan"], tags=torch.Tag.pt2_compliant_tag)
+_library.impl(_NAME, _draw, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{ops.NAMESPACE}::{_NAME}", ops.fake_draw_plan, lib=_library)
+never_recompute(f"{ops.NAMESPACE}::{_NAME}", _library)
+_in_graph = getattr(torch.ops.fused_mixup, _NAME).default
