@@ -56,7 +56,7 @@ def check_images(
                 "name class maps as masks"
             )
         first = 2 if spatial_dims is None else x.ndim - spatial_dims
-        if cuts and first < 1:
+        if (cuts or i == 0) and first < 1:
             raise ValueError(
                 f"{name}: expected {spatial_dims} spatial dims behind [B], as spatial_dims says, "
                 f"got {list(x.shape)}; give BatchMix a smaller spatial_dims, or cutmix_alpha=0"
