@@ -58,7 +58,7 @@ def _labels(batch: Any, others: tuple[Key, ...]) -> tuple[Key, ...]:
     else:
         taken = {key % len(batch) for key in others}
         left = [key for key in range(len(batch)) if key not in taken]
-        found = [1] if 1 in left else []
+        found = [key for key in left if key == 1]
     # Labels left as they are beside mixed images would be wrong without a word.
     if not found and any(_may_be_labels(batch[key]) for key in left):
         if isinstance(batch, Mapping):

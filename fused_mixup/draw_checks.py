@@ -15,6 +15,7 @@ from .plan_checks import (
     ROLL,
     SHUFFLE,
     check_partner_values,
+    has_host_values,
     integer,
     integer_tuple,
     is_permutation,
@@ -93,11 +94,6 @@ def check_minmax(bounds: Sequence[float] | None) -> tuple[float, float]:
             f"({low}, {high})"
         )
     return low, high
-
-
-def has_host_values(t: Tensor) -> bool:
-    """Whether values can be read without waiting: on the CPU, neither traced nor fake."""
-    return t.device.type == "cpu" and type(t) is Tensor and not torch.compiler.is_compiling()
 
 
 def has_float64(device: torch.device) -> bool:

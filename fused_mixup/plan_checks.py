@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .tracing import is_fake
+
 if TYPE_CHECKING:
     from .plan import MixPlan
 
@@ -40,6 +42,11 @@ class Facts:
 def is_host_row(t: Tensor) -> bool:
     """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
     return t.is_cpu and (t.stride(0) == 0 or t.shape[0] <= 1)
+
+
+def has_host_values(t: Tensor) -> bool:
+    """Whether values can be read without waiting: on the CPU, neither traced nor fake."""
+    return t.is_cpu and not torch.compiler.is_compiling() and not is_fake(t)
 
 
 def check_lam(lam: float) -> float:
@@ -106,7 +113,9 @@ def as_tensor(name: str, value: object, device: torch.device | str | None = None
     return t
 
 
-def integers(name: str, value: Tensor | Sequence, device: torch.device | None = None) -> Tensor:
+def integers(
+    name: str, value: Tensor | Sequence, device: torch.device | str | None = None
+) -> Tensor:
     t = as_tensor(name, value, device)
     signed = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     if t.numel() and t.dtype not in signed:
@@ -123,15 +132,14 @@ def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
 
 def check_int32(name: str, t: Tensor) -> None:
     """ValueError before a cast to int32 can wrap a value around."""
-    readable = t.device.type == "cpu" and not torch.compiler.is_compiling()
-    if readable and t.numel() and t.dtype == torch.int64:
+    if has_host_values(t) and t.numel() and t.dtype == torch.int64:
         low, high = (int(v) for v in torch.aminmax(t))
         if low < -(2**31) or high >= 2**31:
             raise ValueError(f"{name}: expected values of 32 bits, got {low} to {high}")
 
 
 def check_partner_values(partner: Tensor, batch_size: int) -> None:
-    if partner.device.type == "cpu" and partner.numel() and not torch.compiler.is_compiling():
+    if has_host_values(partner) and partner.numel():
         low, high = (int(v) for v in torch.aminmax(partner))
         if low < 0 or high >= batch_size:
             raise IndexError(
@@ -143,7 +151,7 @@ def is_permutation(partner: Tensor | None) -> bool | None:
     """Of a rule (no tensor) True; None where values cannot be read."""
     if partner is None:
         return True
-    if partner.device.type != "cpu" or torch.compiler.is_compiling():
+    if not has_host_values(partner):
         return None
     return bool(torch.bincount(partner, minlength=partner.shape[0]).le(1).all())
 
@@ -229,15 +237,15 @@ def check_values(plan: MixPlan) -> Facts:
         return Facts(is_permutation(partner), False, ())
     for name in ("weight", "blend"):
         t = getattr(plan, name)
-        if t.device.type == "cpu" and not bool(_rows(t).isfinite().all()):
+        if has_host_values(t) and not bool(_rows(t).isfinite().all()):
             raise ValueError(f"{name}: expected finite numbers, got infinity or NaN")
     if partner is not None:
         check_partner_values(partner, plan.batch_size)
     blends = False
-    if plan.blend.device.type == "cpu":
+    if has_host_values(plan.blend):
         own, other = _rows(plan.blend).unbind(1)
         blends = bool(((own != 1) | (other != 0)).any())
-    stops = _check_box(_rows(plan.box)) if plan.box.device.type == "cpu" else ()
+    stops = _check_box(_rows(plan.box)) if has_host_values(plan.box) else ()
     return Facts(is_permutation(partner), blends, stops)
 
 
@@ -248,7 +256,7 @@ def _rows(t: Tensor) -> Tensor:
 
 def check_rule(pairing: str, partner: Tensor) -> None:
     """ValueError for a partner tensor on the host that is not what the rule says."""
-    if partner.device.type != "cpu" or torch.compiler.is_compiling():
+    if not has_host_values(partner):
         return
     check_partner_values(partner, partner.shape[0])
     wrong = (partner != partner_indices(PAIRINGS[pairing], partner.shape[0])).nonzero()

@@ -18,6 +18,7 @@ from .plan_checks import (
     check_lam,
     check_partner_values,
     floats,
+    has_host_values,
     integer,
     integers,
     is_host_row,
@@ -105,7 +106,7 @@ def rows_per_sample(
         raise ValueError(f"lam: expected shape [B], got {list(lam.shape)}")
     if lam.dtype in (torch.float16, torch.bfloat16):
         lam = lam.float()  # in half precision λ and 1-λ would not sum to one
-    if lam.device.type == "cpu" and not torch.compiler.is_compiling():
+    if has_host_values(lam):
         outside = lam[~((lam >= 0) & (lam <= 1))]  # NaN is outside too
         if len(outside):
             raise ValueError(f"lam: expected numbers in [0, 1], got {float(outside[0])}")
@@ -183,7 +184,7 @@ def described(plan: MixPlan) -> str:
     """What is printed of a plan: its first rows, where the host has them."""
     head = f"MixPlan(batch_size={plan.batch_size}, pairing={plan.pairing!r}, "
     head += f"spatial_dims={plan.spatial_dims}, device={str(plan.device)!r})"
-    if any(t.device.type != "cpu" for t in (plan.partner, plan.weight, plan.box)):
+    if not all(map(has_host_values, (plan.partner, plan.weight, plan.box))):
         return head
     shown = min(plan.batch_size, 8)
     partner = plan.partner[:shown].tolist()

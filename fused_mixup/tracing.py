@@ -20,6 +20,7 @@ the package is slower, or refuses with a sentence, but never wrong:
     _subclasses.functional_tensor.FunctionalTensorMode      likewise
     utils.checkpoint._CachingTorchDispatchMode              likewise
     utils.checkpoint.CheckpointPolicy.MUST_SAVE             likewise
+    _subclasses.FakeTensor                  values of fake tensors are asked for: PyTorch's error
     compiler._is_exporting_flag             exported programs hold the op of compiled steps
     distributed_c10d._world                 a compiled step breaks where the rank is asked for
     forward_ad._current_level               a dual tensor is made, which fails outside a level
@@ -104,6 +105,14 @@ def is_plain() -> bool:
         or transforms_active()
         or _tracing_state() is not None
     )
+
+
+_fake = _private("_subclasses.FakeTensor")
+
+
+def is_fake(x: Tensor) -> bool:
+    """Whether ``x`` has a shape and no values (FakeTensorMode)."""
+    return _fake is not None and isinstance(x, _fake)
 
 
 def is_exporting() -> bool:
