@@ -107,6 +107,6 @@ def check_in_place(named: Sequence[tuple[str, Tensor]], warned: bool) -> bool:
                 f"{name}: this batch is a view of a larger tensor, and is mixed there, in place; "
                 "if that is a data set, its next epoch mixes mixtures. Give BatchMix(…, "
                 "inplace=False), or the batch as .clone()",
-                stacklevel=5,
+                stacklevel=6,
             )
     return warned

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .batch_checks import check_mask_dtype
 from .checks import FLOATING
-from .functional import mix_labels, mix_targets
 from .heads import STRUCTURES, class_counts, heads, in_structure
+from .labels import mix_labels, mix_targets
 from .plan import MixPlan
 from .plan_checks import integer, names
 from .target import (
@@ -100,7 +100,11 @@ class Targets:
                 f"num_classes: expected a number for the class indices in {name}, got {got}; give "
                 "BatchMix(num_classes=K)"
             )
-        check_labels(y, count, NO_IGNORE if self.ignore_index is None else self.ignore_index)
+        try:
+            check_labels(y, count, NO_IGNORE if self.ignore_index is None else self.ignore_index)
+        except IndexError as error:
+            said = str(error).removeprefix("labels")
+            raise IndexError(f"{name}{said}, or give BatchMix(…, ignore_index=…)") from None
 
     # ---------------------------------------------------------------- class maps
 
@@ -119,6 +123,10 @@ def _counts(n: Any) -> Any:
     if isinstance(n, (list, tuple)):
         return [_counts(each) for each in n]
     return None if n is None else check_num_classes(n)
+
+
+def is_class_map(mask: Any) -> bool:
+    return isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.is_complex())
 
 
 def leaves(labels: Any) -> Iterator[Any]:

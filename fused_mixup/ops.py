@@ -20,7 +20,7 @@ from torch import Tensor
 from . import forcing, reference
 from .plan_checks import TENSOR
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
-from .tracing import in_forward_mode, transforms_active
+from .tracing import in_forward_mode, never_recompute, transforms_active
 
 _libraries = [torch.library.Library(of, "DEF") for of in (NAMESPACE, CHOSEN)]
 for _library in _libraries:
@@ -69,6 +69,12 @@ soft_target_binary_cross_entropy = _op("soft_target_binary_cross_entropy")
 soft_target_binary_cross_entropy_backward = _op("soft_target_binary_cross_entropy_backward")
 soft_target_binary_cross_entropy_backward_ = _op("soft_target_binary_cross_entropy_backward_")
 soft_target_binary_cross_entropy_grad = _op("soft_target_binary_cross_entropy_grad")
+
+
+# In a compiled checkpoint they would run again on what they have written.
+for _library, _of in zip(_libraries, (NAMESPACE, CHOSEN), strict=True):
+    for _name in ("mix_", "paste_"):
+        never_recompute(f"{_of}::{_name}", _library)
 
 
 # ------------------------------------------------------------------ fake implementations
