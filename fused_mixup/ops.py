@@ -81,9 +81,21 @@ for _library, _of in zip(_libraries, (NAMESPACE, CHOSEN), strict=True):
 
 
 def _fake(name: str) -> Callable:
-    def register(fake: Callable) -> None:
+    def register(fake: Callable) -> Callable:
+        def checked(first, *rest):
+            # PyTorch calls this one where any tensor lies on meta: memory would come back unset.
+            if isinstance(first, Tensor) and not first.is_meta:
+                for t in rest:
+                    if isinstance(t, Tensor) and t.is_meta:
+                        raise ValueError(
+                            f"fused_mixup, {name}: expected tensors of one device, "
+                            f"got meta beside {first.device}"
+                        )
+            return fake(first, *rest)
+
         for library in _libraries:
-            torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
+            torch.library.register_fake(f"{library.ns}::{name}", checked, lib=library)
+        return checked
 
     return register
 
