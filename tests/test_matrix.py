@@ -111,12 +111,19 @@ def test_a_step_that_hangs_ends_with_an_error():
     assert "not done after" in done.last_line()
 
 
-def test_the_smoke_test_calls_every_op():
+def test_the_smoke_test_calls_every_op_that_a_backend_has():
     assert set(smoke.op_inputs()) == set(ops.SCHEMAS)
+    left_out = {op for op in ops.SCHEMAS if smoke.reason_unavailable("triton", "CUDA", op)}
+    assert left_out == set(ops.CPU_ONLY) or left_out == set(ops.SCHEMAS)
+
+
+def test_what_went_wrong_is_said_in_a_line():
+    output = "smoke native ops: RuntimeError: broken (1 s)\nsmoke native step: ok (1 s)\n"
+    assert matrix_env.Done(False, 1.0, output).last_line().endswith("RuntimeError: broken (1 s)")
 
 
 def test_the_smoke_test_sees_a_wrong_result(monkeypatch):
     wrong = smoke.reference.mix_targets
     monkeypatch.setattr(smoke.reference, "mix_targets", lambda *a: wrong(*a) + 0.1)
     with pytest.raises(AssertionError, match="mix_targets"):
-        smoke.check_ops("cpu")
+        smoke.check_ops("cpu", "reference")
