@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 
 from .batch_checks import check_batch_size, check_cut, check_images, check_in_place
 from .batch_epochs import Epochs, Schedule
-from .batch_labels import Targets, leaves
+from .batch_labels import Targets, is_class_map, leaves
 from .batch_parts import Parts, filled, same_memory, writable_copy
 from .batch_state import StreamModule
 from .batch_workers import EPOCH_LIMIT
@@ -191,7 +191,7 @@ class BatchMix(StreamModule):
             targets.check(name, y, counts[key])
         maps = {}  # those that may be blended: they become targets, as labels do
         for key in masks if self._blends else ():
-            if isinstance(batch[key], Tensor) and not batch[key].is_floating_point():
+            if is_class_map(batch[key]):
                 maps[key] = targets.as_map(f"masks[{key!r}]", batch[key], counts[key])
         out = writable_copy(batch)
         made = {**labels, **maps}
@@ -216,7 +216,7 @@ class BatchMix(StreamModule):
             twin = next((k for k in written if same_memory(batch[k], x)), None)
             if twin is not None:
                 written[key] = written[twin]
-            elif key in masks and not x.is_floating_point():
+            elif key in masks and is_class_map(x):
                 written[key] = paste_(x if self.inplace else x.clone(), plan)
             else:
                 written[key] = mix_(x, plan) if self.inplace else mix(x, plan)

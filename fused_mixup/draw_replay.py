@@ -18,9 +18,10 @@ from .tracing import checkpoint_regions, in_backward, is_exporting, never_recomp
 
 Plan = tuple[Tensor, Tensor, Tensor, Tensor]
 
-# Of each region the states and settings drawn from, of each recompute how many it has taken.
+# Of each region the states and settings drawn from, and how many of them each run of it has used:
+# its forward (by the region itself) and every recompute.
 _drawn: WeakKeyDictionary[Any, list[tuple[Tensor, Tensor]]] = WeakKeyDictionary()
-_taken: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_used: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def draw(state: Tensor, settings: Tensor, *rest: Any) -> Plan:
@@ -34,12 +35,31 @@ def draw(state: Tensor, settings: Tensor, *rest: Any) -> Plan:
 
 def _draw(state: Tensor, settings: Tensor, *rest: Any) -> Plan:
     regions = checkpoint_regions()
-    opened = []  # regions whose forward this draw is a part of
+    if regions or in_backward():
+        state, settings = _drawn_from(regions, state, settings)
+    return ops.draw_plan(state, settings, *rest)
+
+
+def _drawn_from(
+    regions: list[tuple[Any, Any]], state: Tensor, settings: Tensor
+) -> tuple[Tensor, Tensor]:
+    """State and settings for this draw, which is the next one of each run of a region around it."""
+    runs, before = [], None
     for frame, recompute in regions:
+        drawn = _drawn.setdefault(frame, [])
+        run = frame if recompute is None else recompute
+        i = _used.get(run, 0)
+        runs.append((drawn, run, i))
+        if before is None and i < len(drawn):
+            before = drawn[i]
         if recompute is not None:
-            state, settings = _again(frame, recompute)
-            break
-        opened.append(frame)
+            # Ahead of its forward it may be, where that asks for a gradient before its end.
+            if before is None and getattr(frame, "forward_completed", True):
+                raise RuntimeError(
+                    f"draw_plan: expected {len(drawn)} plans in the recompute of a checkpoint, as "
+                    "in its forward, got more; draw before the region and pass the plan in"
+                )
+            break  # what is around it counts the draws of its forward
     else:
         if in_backward():
             raise RuntimeError(
@@ -48,22 +68,12 @@ def _draw(state: Tensor, settings: Tensor, *rest: Any) -> Plan:
                 "gradients; draw before the region and pass the plan in, or set "
                 "use_reentrant=False"
             )
-    for frame in opened:
-        _drawn.setdefault(frame, []).append((state.clone(), settings.clone()))
-    return ops.draw_plan(state, settings, *rest)
-
-
-def _again(frame: Any, recompute: Any) -> tuple[Tensor, Tensor]:
-    i = _taken.get(recompute, 0)
-    drawn = _drawn.get(frame, [])
-    if i >= len(drawn):
-        raise RuntimeError(
-            f"draw_plan: expected {len(drawn)} plans in the recompute of a checkpoint, as in its "
-            "forward, got more; draw before the region and pass the plan in"
-        )
-    _taken[recompute] = i + 1
-    state, settings = drawn[i]
-    return state.clone(), settings
+    kept = (state.clone(), settings.clone()) if before is None else before
+    for drawn, run, i in runs:
+        if i == len(drawn):
+            drawn.append(kept)
+        _used[run] = i + 1
+    return (state, settings) if before is None else (kept[0].clone(), kept[1])
 
 
 # ------------------------------------------------------------------ in a compiled step

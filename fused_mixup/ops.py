@@ -20,7 +20,7 @@ from torch import Tensor
 from . import forcing, reference
 from .plan_checks import TENSOR
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
-from .tracing import in_forward_mode, transforms_active
+from .tracing import in_forward_mode, never_recompute, transforms_active
 
 _libraries = [torch.library.Library(of, "DEF") for of in (NAMESPACE, CHOSEN)]
 for _library in _libraries:
@@ -71,13 +71,31 @@ soft_target_binary_cross_entropy_backward_ = _op("soft_target_binary_cross_entro
 soft_target_binary_cross_entropy_grad = _op("soft_target_binary_cross_entropy_grad")
 
 
+# In a compiled checkpoint they would run again on what they have written.
+for _library, _of in zip(_libraries, (NAMESPACE, CHOSEN), strict=True):
+    for _name in ("mix_", "paste_"):
+        never_recompute(f"{_of}::{_name}", _library)
+
+
 # ------------------------------------------------------------------ fake implementations
 
 
 def _fake(name: str) -> Callable:
-    def register(fake: Callable) -> None:
+    def register(fake: Callable) -> Callable:
+        def checked(first, *rest):
+            # PyTorch calls this one where any tensor lies on meta: memory would come back unset.
+            if isinstance(first, Tensor) and not first.is_meta:
+                for t in rest:
+                    if isinstance(t, Tensor) and t.is_meta:
+                        raise ValueError(
+                            f"fused_mixup, {name}: expected tensors of one device, "
+                            f"got meta beside {first.device}"
+                        )
+            return fake(first, *rest)
+
         for library in _libraries:
-            torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
+            torch.library.register_fake(f"{library.ns}::{name}", checked, lib=library)
+        return checked
 
     return register
 

@@ -67,7 +67,8 @@ def test_an_average_of_weights_does_not_average_the_state(decay):
 
 
 def test_timms_averages_do_not_reach_the_state():
-    timm = pytest.importorskip("timm", reason="timm is not installed")
+    from peers import timm
+
     model = drawn()
     for make in (timm.utils.ModelEmaV2, timm.utils.ModelEmaV3):
         average = make(model, decay=0.9)

@@ -30,7 +30,7 @@ NAN = float("nan")
         ({"cutmix_minmax": (0.1, 1.2), "cutmix_alpha": 1}, ValueError, "low < high"),
         ({"cutmix_minmax": (0.1,), "cutmix_alpha": 1}, ValueError, "expected two numbers"),
         ({"cutmix_minmax": 0.5, "cutmix_alpha": 1}, TypeError, "expected two numbers"),
-        ({"cutmix_minmax": (0.1, 0.2)}, ValueError, "expected cutmix_alpha > 0 beside"),
+        ({"cutmix_minmax": (0.1, 0.2), "spatial": ()}, ValueError, "expected 1 to 3 sizes"),
         ({"spatial": (), "cutmix_alpha": 1}, ValueError, "spatial: expected 1 to 3 sizes"),
         ({"spatial": (), "cutmix_alpha": -1}, ValueError, "cutmix_alpha: expected a number in"),
         (
