@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .checks_losses import check_reduction, check_target_threshold
+from .heads import heads
 from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .plan_checks import kind
-from .target import IGNORE_INDEX, check_label_smoothing, heads
+from .target import IGNORE_INDEX, check_label_smoothing
 
 
 class SoftTargetCrossEntropy(nn.Module):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -68,6 +68,12 @@ def kind(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
+def names(keys: Iterable[Any]) -> str:
+    """Keys or heads as an error lists them, where they are few."""
+    shown = sorted(map(str, keys))
+    return str(shown) if sum(map(len, shown)) <= 200 else f"{len(shown)} of them"
+
+
 def integer(name: str, value: int) -> int:
     """Any kind of integer (NumPy's too) as an int."""
     try:
@@ -85,10 +91,11 @@ def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
         raise TypeError(f"{name}: expected a sequence of ints, got {kind(values)}") from None
 
 
-def _as_tensor(name: str, value: object) -> Tensor:
+def as_tensor(name: str, value: object, device: torch.device | str | None = None) -> Tensor:
+    """A tensor where it is; other values as one on ``device``, by default PyTorch's."""
     try:
         # as_tensor would move a tensor to the default device.
-        t = value if isinstance(value, Tensor) else torch.as_tensor(value)
+        t = value if isinstance(value, Tensor) else torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name}: expected a tensor or a sequence, got {kind(value)}") from None
     if t.requires_grad:
@@ -99,8 +106,8 @@ def _as_tensor(name: str, value: object) -> Tensor:
     return t
 
 
-def integers(name: str, value: Tensor | Sequence) -> Tensor:
-    t = _as_tensor(name, value)
+def integers(name: str, value: Tensor | Sequence, device: torch.device | None = None) -> Tensor:
+    t = as_tensor(name, value, device)
     signed = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     if t.numel() and t.dtype not in signed:
         raise TypeError(f"{name}: expected integers, got {t.dtype}")
@@ -108,7 +115,7 @@ def integers(name: str, value: Tensor | Sequence) -> Tensor:
 
 
 def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
-    t = _as_tensor(name, value)
+    t = as_tensor(name, value)
     if not t.is_floating_point():
         raise TypeError(f"{name}: expected floats, got {t.dtype}")
     return t
@@ -179,8 +186,8 @@ _LAYOUT = {
 def check_layout(
     partner: Tensor | None, weight: Tensor, blend: Tensor, box: Tensor, pairing: str
 ) -> None:
-    if pairing not in PAIRINGS:
-        raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {pairing!r}")
+    if not isinstance(pairing, str) or pairing not in PAIRINGS:
+        raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {kind(pairing)}")
     fields = {"partner": partner, "weight": weight, "blend": blend, "box": box}
     if partner is None and pairing != "tensor":
         del fields["partner"]

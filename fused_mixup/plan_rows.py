@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .plan_checks import (
     Facts,
+    as_tensor,
     check_corners,
     check_int32,
     check_lam,
@@ -81,7 +82,7 @@ def pairing_of(
                 f"partner: expected 'flip', 'roll', 'self' or integers [B], got {kind(partner)}"
             )
         return partner, batch_size, None
-    index = integers("partner", partner)
+    index = integers("partner", partner, device)
     if index.shape != (batch_size,):
         raise ValueError(
             f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
@@ -112,7 +113,7 @@ def rows_per_sample(
     boxes, has_box = _boxes(box, lam)
     if cut is not None and box is None:
         raise ValueError("cut: expected box beside it: a row that is cut needs one")
-    is_cut = has_box if cut is None else torch.as_tensor(cut, device=lam.device)
+    is_cut = has_box if cut is None else as_tensor("cut", cut, lam.device).to(lam.device)
     if is_cut.shape != lam.shape or (len(lam) and is_cut.dtype != torch.bool):
         raise ValueError(
             f"cut: expected bools of shape {list(lam.shape)}, got {is_cut.dtype} "
@@ -131,7 +132,7 @@ def _boxes(box: Tensor | Sequence[Sequence[int]] | None, lam: Tensor) -> tuple[T
     if box is None:
         boxes = torch.empty((batch_size, 0), dtype=torch.int32, device=lam.device)
         return boxes, torch.zeros(batch_size, dtype=torch.bool, device=lam.device)
-    boxes = integers("box", box).to(lam.device)
+    boxes = integers("box", box, lam.device).to(lam.device)
     check_int32("box", boxes)
     boxes = boxes.to(torch.int32)
     if boxes.numel() == 0 and batch_size == 0:

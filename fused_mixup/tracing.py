@@ -12,10 +12,14 @@ the package is slower, or refuses with a sentence, but never wrong:
     _C._AutoDispatchBelowAutograd           no_grad, which autograd registered on an op respects
     _C._autograd._get_current_graph_task_keep_graph     every backward may run again: copies
     _C._current_graph_task_id               the engine is asked whether it takes a callback
-    _C._autograd._{top,pop,push}_saved_tensors_default_hooks, and the closures of the hooks of
-    utils.checkpoint        a draw in a recompute raises: it cannot be told what it repeats
-    fx.traceback.current_meta, FunctionalTensorMode, utils.checkpoint._CachingTorchDispatchMode
-                            where a compiled backward draws again, the draw raises
+    _C._autograd._top_saved_tensors_default_hooks       a draw in a recompute raises
+    _C._autograd._pop_saved_tensors_default_hooks       regions around the innermost are not seen
+    _C._autograd._push_saved_tensors_default_hooks      likewise
+    _C._autograd._saved_tensors_hooks_is_enabled        likewise
+    fx.traceback                            where a compiled backward draws again, the draw raises
+    _subclasses.functional_tensor.FunctionalTensorMode      likewise
+    utils.checkpoint._CachingTorchDispatchMode              likewise
+    utils.checkpoint.CheckpointPolicy.MUST_SAVE             likewise
     compiler._is_exporting_flag             exported programs hold the op of compiled steps
     distributed_c10d._world                 a compiled step breaks where the rank is asked for
     forward_ad._current_level               a dual tensor is made, which fails outside a level

@@ -30,7 +30,13 @@ ARGUMENTS = [
 ]
 WHY_NOT = {b: backends.reason_unavailable(b, "CPU") for b in ("native", "reference", "triton")}
 BACKENDS = [
-    pytest.param(name, marks=pytest.mark.skipif(why is not None, reason=str(why)))
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.skipif(why is not None, reason=str(why)),
+            *([pytest.mark.proof] if name == "triton" else []),  # interpreted: takes minutes
+        ],
+    )
     for name, why in WHY_NOT.items()
 ]
 

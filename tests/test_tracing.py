@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_no_other_file_names_a_private_attribute_of_pytorch():
     per_file = {path: names(path) for path in SOURCES}
     ours = set().union(*(defined for defined, _ in per_file.values()))
     ours |= {"_C", "_C_cuda", "_build_info"}  # fused_mixup's; torch._C is looked for below
-    ours |= {"_fields", "_is_gil_enabled"}  # of a namedtuple, of sys
+    ours |= {"_fields", "_asdict", "_is_gil_enabled"}  # of a namedtuple, of sys
     foreign = [
         f"{path.relative_to(ROOT)}:{line} {name}"
         for path, (_, read) in per_file.items()
@@ -62,7 +63,7 @@ def test_no_other_file_names_a_private_attribute_of_pytorch():
     assert not foreign
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")
-        assert path.name == "tracing.py" or "torch._" not in text, path
+        assert path.name == "tracing.py" or not re.search(r"\btorch\._[a-zA-Z]", text), path
 
 
 def documented() -> list[str]:
@@ -149,7 +150,10 @@ def step():
     found += torch.func.grad(lambda z: fm.soft_target_cross_entropy(z, target))(z)[0].tolist()
     fm.linear_soft_target_cross_entropy(z, torch.eye(50), None, target).backward()
     found += z.grad[0].tolist()
-    found.append(refused(lambda: torch.func.jvp(lambda z: fm.mix(z, plan), (z,), (z,))))
+    found += torch.func.jvp(lambda z: fm.mix(z, plan), (z,), (z,))[1].sum(0).tolist()
+    with torch.autograd.forward_ad.dual_level():
+        mixed = fm.mix(torch.autograd.forward_ad.make_dual(z, z), plan)
+        found += torch.autograd.forward_ad.unpack_dual(mixed).tangent.sum(0).tolist()
     leaf_view = z.view(-1).view(8, 50)
     found.append(refused(
         lambda: fm.soft_target_cross_entropy(leaf_view, target, inplace_backward=True)))
@@ -211,8 +215,10 @@ def test_the_table_holds_what_the_module_looks_up():
 @pytest.mark.parametrize("name", documented())
 def test_a_step_gives_the_same_numbers_without(name, steps):
     numbers, walks, memory_off = steps[None]
-    assert walks == "ran" and "NotImplementedError" in numbers and "ValueError" in numbers
-    assert steps[name][0] == numbers
+    assert walks == "ran" and "ValueError" in numbers
+    # Plain PyTorch sums in another order.
+    for got, want in zip(json.loads(steps[name][0]), json.loads(numbers), strict=True):
+        assert got == (pytest.approx(want, rel=1e-5, abs=1e-7) if type(want) is float else want)
     assert steps[name][1] == ("TypeError" if name.startswith("utils._pytree") else "ran")
     if name in ("_C._storage_Use_Count", "_cdata"):
         assert "does not tell" in steps[name][2]
