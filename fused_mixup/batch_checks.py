@@ -71,9 +71,12 @@ def check_images(
     return sizes
 
 
-def check_mask_dtype(name: str, x: Tensor) -> None:
-    if x.is_complex() or (x.is_floating_point() and x.dtype not in BLENDABLE):
-        raise TypeError(f"{name}: expected class maps or floats, got {x.dtype}")
+def check_masks(named: Sequence[tuple[str, Any]]) -> None:
+    for name, x in named:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
+        if x.is_complex() or (x.is_floating_point() and x.dtype not in BLENDABLE):
+            raise TypeError(f"{name}: expected class maps or floats, got {x.dtype}")
 
 
 def check_cut(
@@ -81,7 +84,6 @@ def check_cut(
 ) -> None:
     """Masks have the sizes that boxes ``cut`` (() for none), labels have not."""
     for name, x in masks:
-        check_mask_dtype(name, x)
         if tuple(x.shape[x.ndim - len(cut) :]) != cut:
             raise ValueError(
                 f"{name}: expected its last sizes to be {list(cut)} as those of the images, "

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batch_checks import check_mask_dtype
 from .checks import FLOATING
 from .heads import STRUCTURES, class_counts, heads, in_structure
 from .labels import mix_labels, mix_targets
@@ -110,7 +109,6 @@ class Targets:
 
     def as_map(self, name: str, maps: Tensor, count: Any) -> Tensor:
         """Class maps [B, …] of any integer dtype (or bool) as int64 indices, checked."""
-        check_mask_dtype(name, maps)
         maps = maps.long()
         self._check_classes(name, maps, count)
         return maps

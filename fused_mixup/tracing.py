@@ -22,7 +22,7 @@ the package is slower, or refuses with a sentence, but never wrong:
     utils.checkpoint.CheckpointPolicy.MUST_SAVE             likewise
     _subclasses.FakeTensor                  values of fake tensors are asked for: PyTorch's error
     compiler._is_exporting_flag             exported programs hold the op of compiled steps
-    distributed_c10d._world                 a compiled step breaks where the rank is asked for
+    distributed.distributed_c10d._world     a compiled step breaks where the rank is asked for
     forward_ad._current_level               a dual tensor is made, which fails outside a level
     _C._storage_Use_Count, _cdata           memory of results is not used again
     UntypedStorage._new_shared              memory that is shared after it was made
