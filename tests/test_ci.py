@@ -16,6 +16,7 @@ PARTS = ["lint", "test-matrix", "proofs", "test"]
 MAKE = """#!/bin/sh
 echo "made $1"
 case " $FAILING " in *" $1 "*) exit 2 ;; esac
+case " $SLOW " in *" $1 "*) sleep 60 ;; esac
 """
 
 
@@ -32,6 +33,19 @@ def test_all_parts_run_and_any_that_fails_fails_ci(tmp_path, failing):
         how = "FAILED" if part in failing.split() else "passed"
         assert re.search(rf"^{part} +{how} after \d+ s$", ran.stdout, re.M)
     assert ran.stderr == (f"FAILED: {failing}; see above\n" if failing else "")
+
+
+@pytest.mark.parametrize(("slow", "code"), [("test-matrix", 0), ("proofs", 0), ("test", 1)])
+def test_a_part_that_takes_too_long_is_stopped_and_named(tmp_path, slow, code):
+    (tmp_path / "make").write_text(MAKE)
+    (tmp_path / "make").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLOW": slow}
+    env |= {"PART_LIMIT": "2", "FAILING": ""}
+    ran = subprocess.run([ROOT / ".ci" / "run"], env=env, capture_output=True, text=True)
+    assert re.findall(r"^made (\S+)$", ran.stdout, re.M) == PARTS
+    assert ran.returncode == code
+    if slow != "test":
+        assert re.search(rf"^{slow} +STOPPED, not all of it ran, after \d+ s$", ran.stdout, re.M)
 
 
 def test_each_part_is_a_target():
