@@ -12,12 +12,16 @@ the package is slower, or refuses with a sentence, but never wrong:
     _C._AutoDispatchBelowAutograd           no_grad, which autograd registered on an op respects
     _C._autograd._get_current_graph_task_keep_graph     every backward may run again: copies
     _C._current_graph_task_id               the engine is asked whether it takes a callback
-    _C._autograd._{top,pop,push}_saved_tensors_default_hooks, and the closures of the hooks of
-    utils.checkpoint        a draw in a recompute raises: it cannot be told what it repeats
-    fx.traceback.current_meta, FunctionalTensorMode, utils.checkpoint._CachingTorchDispatchMode
-                            where a compiled backward draws again, the draw raises
+    _C._autograd._top_saved_tensors_default_hooks   a draw that a checkpoint runs again raises
+    _C._autograd._pop_saved_tensors_default_hooks
+    _C._autograd._push_saved_tensors_default_hooks
+    _C._autograd._saved_tensors_hooks_is_enabled    the same, where other hooks are inside it
+    fx.traceback.current_meta
+    _subclasses.functional_tensor.FunctionalTensorMode
+    utils.checkpoint._CachingTorchDispatchMode
+    utils.checkpoint.CheckpointPolicy.MUST_SAVE     the same, where the recompute is compiled
     compiler._is_exporting_flag             exported programs hold the op of compiled steps
-    distributed_c10d._world                 a compiled step breaks where the rank is asked for
+    distributed.distributed_c10d._world     a compiled step breaks where the rank is asked for
     forward_ad._current_level               a dual tensor is made, which fails outside a level
     _C._storage_Use_Count, _cdata           memory of results is not used again
     UntypedStorage._new_shared              memory that is shared after it was made
