@@ -69,7 +69,7 @@ def test_no_other_file_names_a_private_attribute_of_pytorch():
 def documented() -> list[str]:
     """The names in the table of the module's docstring."""
     table = tracing.__doc__.split(":\n\n", 1)[1]
-    return [name for line in table.splitlines() for name in line.split("  ")[2].split(", ")]
+    return [name for line in table.splitlines() for name in line.strip().split("  ")[0].split(", ")]
 
 
 # A training step and what stands around it, in a process where one name after another is missing
@@ -121,7 +121,8 @@ def refused(call):
 
 def step():
     import fused_mixup as fm
-    from fused_mixup import memory, tracing
+    from fused_mixup import memory
+    from torch.utils.checkpoint import checkpoint
     from fused_mixup.tracing import (
         in_backward, sample_beta, shared_storage, tree_flatten, tree_unflatten
     )
@@ -165,6 +166,15 @@ def step():
     found.append(sample_beta(torch.tensor([[0.3, 0.3]])))
     found.append([shared_storage(100).is_shared(), shared_storage(100).nbytes() == 100])
     found.append(fm.draw_plan(4, spatial=(8, 8), state=fm.plan_state(1)).weight.tolist())
+    state = fm.plan_state(2)
+    x.grad = None
+
+    def region(x):
+        return fm.mix(x, fm.draw_plan(8, state=state)).square() * weight
+
+    weight = torch.arange(8.0).view(8, 1, 1, 1)
+    found.append(refused(lambda: checkpoint(region, x, use_reentrant=False).sum().backward()))
+    found += [] if x.grad is None else x.grad[:, 0, 0, 0].tolist()
     walked = refused(lambda: tree_unflatten(*tree_flatten({"a": [1, (2, 3)]})))
     return json.dumps(found), walked, memory.reason_off
 
@@ -190,7 +200,7 @@ def steps():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [name for name, *_ in lines] == [None, *documented()], done.stderr
@@ -217,7 +227,11 @@ def test_a_step_gives_the_same_numbers_without(name, steps):
     numbers, walks, memory_off = steps[None]
     assert walks == "ran" and "ValueError" in numbers
     # Plain PyTorch sums in another order.
-    for got, want in zip(json.loads(steps[name][0]), json.loads(numbers), strict=True):
+    numbers, without = json.loads(numbers), json.loads(steps[name][0])
+    if "_top_saved_tensors" in name:  # a draw that a checkpoint runs again
+        assert numbers[-9] == "ran" and without.pop() == "RuntimeError"
+        numbers = numbers[:-9]
+    for got, want in zip(without, numbers, strict=True):
         assert got == (pytest.approx(want, rel=1e-5, abs=1e-7) if type(want) is float else want)
     assert steps[name][1] == ("TypeError" if name.startswith("utils._pytree") else "ran")
     if name in ("_C._storage_Use_Count", "_cdata"):
