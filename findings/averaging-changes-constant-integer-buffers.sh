@@ -29,3 +29,4 @@ print(f"torch {torch.__version__}: a buffer that is always {2**24 + 1} is averag
 sys.exit(any(value == 2**24 + 1 for value in seen.values()))
 P
 "$dir/v/bin/python" "$dir/f.py"
+# seen: torch 2.13.0+cpu: a buffer that is always 16777217 is averaged to {'SWA': 16777216, 'EMA': 16777216}
