@@ -1,18 +1,27 @@
 # Each target first makes .venv and builds the package where needed (tools/setup_env.py).
 #
-#   make test    everything is tested        make bench   times the ops beside their peers
-#   make demo    trains on real images       make env     what is built, and what runs where
-#   make lint    checks style and types      make clean   removes everything that make made
-#   make fuzz    random inputs, 30 minutes   make kernels reads the compiled CUDA kernels
-#   make gpu     proves and times everything on a machine with a GPU
-#   make bench-full      all dtypes, layouts and sizes      make report   pages and README tables
-#   make instructions    counts the CPU kernels' instructions, beside the recorded counts
+#   make test           tests everything            make lint      checks style and types
+#   make proofs         sanitizers, races, compiled code, long random runs
+#   make test-matrix    builds and runs on every PyTorch and Python that is supported
+#   make fuzz           random inputs, 30 minutes   make format    puts style right
+#   make kernels        reads the compiled CUDA kernels
+#   make gpu            proves and times everything on a machine with a GPU, in 8 minutes
+#   make gpu-wheel      packs, without a GPU, what make gpu WHEEL=build/gpu-wheel needs offline
+#   make bench          times the ops beside their peers
+#   make bench-full     all dtypes, layouts and sizes
+#   make report         pages and README tables of what was timed
+#   make instructions   counts the CPU kernels' instructions, beside the recorded counts
+#   make demo           trains on real images       make env       what is built, what runs where
+#   make clean          removes everything that make made
 #
 #   PYTHON=python3        a Python that has PyTorch keeps it; otherwise one is downloaded
 #   TORCH=torch==2.13.0   what to download
 #   ARGS=                 passed on to pytest, the demo, the benchmarks, ...
 #   JOBS=2                processes that run the tests; default: one for each core, up to 8
 #   OUT=                  where make gpu leaves what it finds
+#   WHEEL=                a folder of make gpu-wheel, or a wheel in it: make gpu compiles nothing
+#   ARCH=9.0              the architecture that make gpu-wheel builds for
+#   PYTHON_VERSION=3.12   the Python whose test packages make gpu-wheel packs
 #   JSON=                 the file of make bench and make report
 #   VERBOSE=1             shows compiler commands and warnings
 #   FUSED_MIXUP_CUDA, TORCH_CUDA_ARCH_LIST, MAX_JOBS, DEBUG, CUDA_HOME, CXX: see setup.py
@@ -25,7 +34,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test lint format demo bench bench-full report instructions env clean fuzz kernels gpu lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test proofs test-matrix lint format demo bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -38,8 +47,16 @@ side_by_side = $(shell $(RUN) -c 'import xdist' 2> /dev/null && printf '%s' '-n 
 
 # What the tests load is built before their time starts; chosen tests build what they need.
 test: set-up-build-test-triton-demo
-	$(if $(ARGS),,$(RUN) tests/prebuild.py)
+	$(if $(ARGS),,$(RUN) tests/prebuild.py tests)
 	$(RUN) -m pytest $(side_by_side) $(ARGS)
+
+proofs: set-up-build-test-triton-frameworks
+	$(if $(ARGS),,$(RUN) tests/prebuild.py proofs)
+	$(RUN) -m pytest $(side_by_side) -m proof $(ARGS)
+
+# Each PyTorch in an environment of its own (build/matrix); ARGS="--torch 2.11.0 --python none".
+test-matrix:
+	$(PYTHON) tools/matrix.py $(ARGS)
 
 fuzz: set-up-build-test-triton
 	$(RUN) tests/fuzz.py $(ARGS)
@@ -48,12 +65,20 @@ kernels: set-up-triton
 	$(RUN) tools/kernels.py $(ARGS)
 
 # Without a network pip must not try for minutes. The time of set-up counts towards the limit.
+gpu: export WHEEL := $(WHEEL)
 gpu: export PIP_RETRIES := 0
 gpu: export PIP_DEFAULT_TIMEOUT := 5
 gpu: export OUT := $(OUT)
 gpu: STARTED := $(shell date +%s)
-gpu: set-up-build-test-triton-bench
-	$(RUN) tools/gpu.py --since $(STARTED) $(ARGS)
+gpu: $(if $(WHEEL),set-up-wheel,set-up-build-test-triton-bench)
+	$(RUN) tools/gpu.py --since $(STARTED) $(if $(WHEEL),--installed) $(ARGS)
+
+# Not from the environment, where ARCH is a name that others use.
+ARCH = 9.0
+PYTHON_VERSION ?= 3.12
+
+gpu-wheel:
+	$(PYTHON) tools/gpu_wheel.py --arch "$(ARCH)" --python "$(PYTHON_VERSION)" $(ARGS)
 
 demo: set-up-build-triton-demo
 	$(RUN) -m examples.demo $(ARGS)

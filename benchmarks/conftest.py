@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--bench-device", choices=["cpu", "cuda"], default=default)
     group.addoption("--bench-full", action="store_true", help="all cases, not the usual ones alone")
     group.addoption("--bench-only", default="", help="cases whose name has this in it")
+    group.addoption("--bench-part", default="all", help="the headlines, or the rest")
     group.addoption("--bench-group", default="", help="cases of this group")
     group.addoption("--bench-seconds", type=float, default=1.0, help="time for each provider")
     group.addoption("--bench-until", type=float, default=math.inf, help="seconds since 1970")

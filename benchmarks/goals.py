@@ -107,6 +107,17 @@ GOALS: dict[str, Goal] = {
 }
 
 
+# What a first run on a GPU measures before anything else; on a CPU, what a rehearsal does.
+HEADLINES = frozenset(
+    {
+        *("cuda flip", "cuda permutation 1024", "cuda cutmix", "cuda elem"),
+        *("cuda cross-entropy 65536×1000", "cuda cross-entropy 16384×21841"),
+        *("cpu flip", "cpu permutation", "cpu cutmix timm", "cpu elem"),
+        *("cpu cross-entropy", "cpu hard labels"),
+    }
+)
+
+
 def figure(want: Want, row: dict) -> float | None:
     """What a row of the results has for ``want``, or None where that was not measured."""
     providers = row["providers"]

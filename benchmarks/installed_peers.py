@@ -26,11 +26,7 @@ def missing() -> str | None:
 
 def load() -> tuple[ModuleType, ModuleType]:
     """timm and torchvision."""
-    global _declared
-    spec = importlib.util.find_spec("torchvision")
-    if _declared is None and spec is not None and spec.origin is not None:
-        _declared = torch.library.Library("torchvision", "FRAGMENT")
-        _declare_missing_operators(pathlib.Path(spec.origin).parent, _declared)
+    fit_torchvision()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import timm
@@ -39,6 +35,15 @@ def load() -> tuple[ModuleType, ModuleType]:
         import torchvision
         import torchvision.transforms.v2
     return timm, torchvision
+
+
+def fit_torchvision() -> None:
+    """Have torchvision, where it is installed, be imported beside any PyTorch."""
+    global _declared
+    spec = importlib.util.find_spec("torchvision")
+    if _declared is None and spec is not None and spec.origin is not None:
+        _declared = torch.library.Library("torchvision", "FRAGMENT")
+        _declare_missing_operators(pathlib.Path(spec.origin).parent, _declared)
 
 
 def _declare_missing_operators(folder: pathlib.Path, library: torch.library.Library) -> None:

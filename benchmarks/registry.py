@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from .goals import HEADLINES
+
 OURS = "ours"
 OURS_TRITON = "ours (Triton)"
 FIRST = ("floor", "mixing", "losses")  # modules, in the order of the tables; then all others
@@ -86,6 +88,10 @@ class Case:
         return (OURS, *self.beside)
 
     @property
+    def headline(self) -> bool:
+        return not HEADLINES.isdisjoint(self.goals)
+
+    @property
     def layout(self) -> str:
         return str(self.memory_format).removeprefix("torch.").removesuffix("_format")
 
@@ -100,12 +106,16 @@ class Case:
         return " ".join(words)
 
 
-def collect(device: str, full: bool = False, only: str = "") -> list[Case]:
+PARTS = ("all", "headlines", "rest")
+
+
+def collect(device: str, full: bool = False, only: str = "", part: str = "all") -> list[Case]:
     """The cases of all modules in benchmarks/cases whose name has ``only`` in it, by group.
 
-    The copy, from which the floor comes, is always among them, and first.
+    ``part``: one of PARTS; the rest is what is no headline (goals.py). The copy, from which the
+    floor comes, is always among them, and first.
     """
-    from . import cases
+    from . import cases, rehearsal
 
     found: list[Case] = []
     modules = {m.name for m in pkgutil.iter_modules(cases.__path__)}
@@ -114,6 +124,8 @@ def collect(device: str, full: bool = False, only: str = "") -> list[Case]:
             device
         )
         found += yielded
+    if rehearsal.on():
+        found = rehearsal.shrunk(found)
     names = [case.name for case in found]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -121,7 +133,12 @@ def collect(device: str, full: bool = False, only: str = "") -> list[Case]:
     chosen = [
         case
         for case in found
-        if case.op == FLOOR or ((full or not case.full) and only in case.name)
+        if case.op == FLOOR
+        or (
+            (full or not case.full)
+            and only in case.name
+            and (part == "all" or case.headline == (part == "headlines"))
+        )
     ]
     groups = [FLOOR, *dict.fromkeys(case.group for case in chosen)]
     return sorted(chosen, key=lambda case: groups.index(case.group))

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from . import results
 from .machine import PINNED, machine, settings, today, versions
-from .registry import FLOOR, Case, collect
+from .registry import FLOOR, PARTS, Case, collect
 from .report.tables import summary
 from .suite import TURNS
 
@@ -43,7 +43,8 @@ def command(args: argparse.Namespace, group: str, out: Path, until: float) -> li
     words += ["-p", "no:cacheprovider", "-p", "no:xdist", "--tb=short", "--benchmark-quiet"]
     words += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
     words += ["--bench-device", args.device, "--bench-seconds", str(args.seconds)]
-    words += ["--bench-only", args.only, "--bench-group", group, "--bench-out", str(out)]
+    words += ["--bench-only", args.only, "--bench-part", args.part]
+    words += ["--bench-group", group, "--bench-out", str(out)]
     words += ["--bench-until", repr(until)] if until < math.inf else []
     words += ["--bench-full"] if args.full else []
     return [*words, str(Path(__file__).with_name("suite.py"))]
@@ -148,6 +149,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="all dtypes, layouts and sweep points")
     parser.add_argument("--seconds", type=float, default=0.6, help="time for each provider")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--part", choices=PARTS, default="all", help="the headlines, or the rest")
     parser.add_argument("--budget", type=float, default=math.inf, help="seconds for everything")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="the figures go here")
     parser.add_argument("--list", action="store_true", help="name the cases, measure nothing")
@@ -162,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     signal.signal(signal.SIGTERM, interrupt)  # who stops it gets what is measured, too
     args.json = args.json.resolve()
-    cases = collect(args.device, args.full, args.only)
+    cases = collect(args.device, args.full, args.only, args.part)
     if args.list:
         print("\n".join(f"{case.name}: {', '.join(case.providers)}" for case in cases))
         return 0

@@ -33,7 +33,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     device, group = option("--bench-device"), option("--bench-group")
     entries = []
-    for case in collect(device, option("--bench-full"), option("--bench-only")):
+    chosen = option("--bench-full"), option("--bench-only"), option("--bench-part")
+    for case in collect(device, *chosen):
         if group not in ("", case.group):
             continue
         timer = clock(device, case.clock)

@@ -11,10 +11,10 @@ if _os.path.isdir(_os.path.join(_beside, "csrc")):
 
 from . import backends as _backends  # noqa: E402
 from . import memory as _memory  # noqa: E402, F401  (where csrc/cpu asks for its results)
-from .backends import backend  # noqa: E402
 from .batch_mix import BatchMix  # noqa: E402
 from .boxes import cutmix_box  # noqa: E402
 from .draw import draw_plan, plan_settings, plan_state  # noqa: E402
+from .forcing import backend  # noqa: E402
 from .functional import (  # noqa: E402
     linear_soft_target_cross_entropy,
     mix,
@@ -32,6 +32,7 @@ from .plan import MixPlan  # noqa: E402
 from .target import MixedTarget  # noqa: E402
 
 _backends.load()
+_backends.warn_where_shadowed(stacklevel=2)
 
 __version__ = "0.1.0"
 

@@ -5,40 +5,44 @@ Order of choice, each op on its own:
     CPU tensors    native (C++ extension), then the reference (Triton only under its interpreter)
     other devices  the reference
 
-``FUSED_MIXUP_BACKEND=auto|native|triton|reference`` or :func:`backend` forces one. A forced
-backend that cannot run raises when an op is called, with the reason; it never falls back.
+That choice is registered once, when the package is imported, and never again: a dispatcher that
+changes while other threads look kernels up crashes them.
+
+``FUSED_MIXUP_BACKEND=auto|native|triton|reference`` or :class:`backend` forces one. Ops of the
+second namespace (``schemas.CHOSEN``) then look up at each call what serves it. A forced backend
+that cannot run raises, with the reason; it never falls back.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import Any
 
 import torch
 
 from . import reference
-from .ops import CPU_ONLY, NAMESPACE, SCHEMAS
+from .forcing import BACKENDS, force_in_process, forced
+from .ops import default_op
+from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS
+from .tracing import below_autograd
 
-BACKENDS = ("native", "triton", "reference")
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
 MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
 
-_NAMES = ("auto", *BACKENDS)
+_HERE = os.path.realpath(os.path.dirname(__file__))
+_INSTALL = "pip install --no-build-isolation"
 _INSTRUCTION_SETS = ("", "baseline", "avx2", "avx512")  # of csrc/cpu; "": the best there is
 
 _NO_KERNEL_OF_CPU_ONLY = (("native", "CUDA"), ("triton", "CPU"), ("triton", "CUDA"))
 
 _reasons: dict[tuple[str, str], str] = {}  # (backend, device) -> why it cannot run
-_forced: str = "auto"
-_from_environment = os.environ.get("FUSED_MIXUP_BACKEND", "auto")
-_entered: dict[object, str] = {}  # backend() contexts that are open, in the order of entering
-_lock = threading.Lock()
-_default: torch.library.Library | None = None  # kept alive: its registrations go with it
-_override: torch.library.Library | None = None
+_registered: list[torch.library.Library] = []  # kept alive: their registrations go with them
 
 
 def reason_unavailable(backend: str, device: str, op: str | None = None) -> str | None:
@@ -54,8 +58,11 @@ def reason_unavailable(backend: str, device: str, op: str | None = None) -> str 
 
 def chosen(device: str, op: str | None = None) -> str:
     """The backend that serves ``device`` (or ``op`` there) now; a forced one even if it cannot."""
-    if _forced != "auto":
-        return _forced
+    name = forced()
+    return _first(device, op) if name == "auto" else name
+
+
+def _first(device: str, op: str | None) -> str:
     order = BACKENDS if device == "CUDA" else ("native", "reference")
     return next(b for b in order if reason_unavailable(b, device, op) is None)
 
@@ -64,14 +71,68 @@ def _load_native(device: str) -> str | None:
     name = f"fused_mixup.{MODULES[device]}"
     if device == "CUDA" and torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA"
+    if not _is_beside(name):
+        what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) beside a CUDA PyTorch"
+        return f"{name} is not built; install with {what}: {_INSTALL} -e ."
+    why = _another_cuda(name) if device == "CUDA" else None
+    if why is not None:
+        return why
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError:
-        what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) beside a CUDA PyTorch"
-        return f"{name} is not built; install with {what}: pip install --no-build-isolation -e ."
-    except (ImportError, OSError) as error:
-        return f"{name} does not load: {error}; build it again for this PyTorch"
+    except Exception as error:  # whatever it is, the other backends serve
+        return (
+            f"{name} does not load: {type(error).__name__}: {error}; build it again for this "
+            f"PyTorch ({torch.__version__}): {_INSTALL} ."
+        )
     return None
+
+
+def _is_beside(module: str) -> bool:
+    """Whether a module of the package is there, and of this very copy of the package."""
+    return _folder_of(module) == _HERE
+
+
+def _folder_of(module: str) -> str | None:
+    # An editable install of another checkout would find that one's.
+    spec = importlib.util.find_spec(module)
+    return os.path.realpath(os.path.dirname(spec.origin)) if spec and spec.origin else None
+
+
+def _another_cuda(name: str) -> str | None:
+    """Why a module may not be loaded: it would bring another CUDA runtime beside PyTorch's."""
+    try:
+        info = importlib.import_module("fused_mixup._build_info")
+    except ImportError:
+        return None  # not built by setup.py
+    built, here = (str(v or "").split(".")[0] for v in (info.CUDA_TOOLKIT, torch.version.cuda))
+    if built in ("", here):
+        return None
+    return (
+        f"{name} is built for CUDA {info.CUDA_TOOLKIT} (with PyTorch {info.TORCH}), and this "
+        f"PyTorch ({torch.__version__}) is for CUDA {torch.version.cuda}; build it beside this "
+        f"one, with an nvcc of CUDA {here}: {_INSTALL} ."
+    )
+
+
+def warn_where_shadowed(stacklevel: int) -> None:
+    """Warn where this package has no compiled modules and hides an installed one that has."""
+    missing = [name for name in MODULES.values() if not _is_beside(f"fused_mixup.{name}")]
+    hidden: dict[str, list[str]] = {}  # by folder, the modules that it has
+    for name in missing:
+        for entry in sys.path:
+            folder = os.path.join(os.path.realpath(entry), "fused_mixup")
+            if any(os.path.exists(os.path.join(folder, name + end)) for end in EXTENSION_SUFFIXES):
+                hidden.setdefault(folder, []).append(name)
+        if (editable := _folder_of(f"fused_mixup.{name}")) is not None:
+            hidden.setdefault(editable, []).append(name)
+    if hidden:
+        other, names = next(iter(hidden.items()))
+        warnings.warn(
+            f"fused_mixup is imported from {_HERE}, without the compiled {' and '.join(names)}, "
+            f"and hides the one installed in {other}, which has it and is faster. Run Python "
+            f"from another directory, or build this one: {_INSTALL} -e .",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _load_triton() -> dict[str, str | None]:
@@ -94,38 +155,44 @@ def _triton(name: str) -> Callable:
     return call
 
 
-def _register(
-    library: torch.library.Library, device: str, backend: str, names: Iterable[str] = SCHEMAS
-) -> None:
-    """Serve ``device`` with ``backend``, or with an error that says why it cannot be."""
-    for name in names:
-        why = reason_unavailable(backend, device, name)
-        if why is not None:
-            library.impl(name, _refusal(backend, device, why), device, allow_override=True)
-        elif backend == "triton":
-            library.impl(name, _triton(name), device, allow_override=True)
-        elif backend == "reference":
-            library.impl(name, getattr(reference, name), device, allow_override=True)
+def _serves_what_is_forced(name: str, device: str | None) -> Callable:
+    """The op of ``schemas.CHOSEN`` on a device; None: any that has no kernels of its own."""
+    default, triton = default_op(name), _triton(name)
+
+    def call(*args: Any) -> Any:
+        backend = forced()
+        if backend == "reference":
+            return getattr(reference, name)(*args)
+        if backend != "auto":
+            _refuse_unavailable(backend, device, name)
+        if backend == "triton":
+            return triton(*args)
+        with below_autograd():  # native kernels are the default choice wherever there are any
+            return default(*args)
+
+    return call
 
 
-def _refusal(backend: str, device: str, why: str) -> Callable:
-    def refuse(*args, **kwargs):
+def _refuse_unavailable(backend: str, device: str | None, op: str) -> None:
+    if device is None:
+        why: str | None = "it has no kernels for this device"
+    else:
+        why = reason_unavailable(backend, device, op)
+    if why is not None:
         raise RuntimeError(
-            f"the {backend} backend is forced but cannot run on {device} tensors: {why}. "
+            f"the {backend} backend is forced but cannot run on {device or 'such'} tensors: {why}. "
             "Set FUSED_MIXUP_BACKEND=auto to let the package choose"
         )
-
-    return refuse
 
 
 def load() -> None:
     """Load what is built and register it; called once, when the package is imported."""
-    global _default
     instruction_set = os.environ.get("FUSED_MIXUP_CPU", "")
     if instruction_set not in _INSTRUCTION_SETS:
         raise ValueError(
             f"FUSED_MIXUP_CPU: expected one of {_INSTRUCTION_SETS[1:]}, got {instruction_set!r}"
         )
+    force_in_process(os.environ.get("FUSED_MIXUP_BACKEND", "auto"))
     for device in DEVICES:
         why = _load_native(device)
         if why is not None:
@@ -133,75 +200,13 @@ def load() -> None:
     for device, why in _load_triton().items():
         if why is not None:
             _reasons["triton", device] = why
-    _default = torch.library.Library(NAMESPACE, "IMPL")
-    for name in SCHEMAS:  # every device without kernels of its own
-        _default.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
-    for device in DEVICES:
-        if chosen(device) == "triton":
-            served = [op for op in SCHEMAS if reason_unavailable("triton", device, op) is None]
-            _register(_default, device, "triton", served)
-    _force(_from_environment)
-
-
-def _unknown(name: str) -> str:
-    return f"backend: expected one of {_NAMES}, got {name!r} (argument or FUSED_MIXUP_BACKEND)"
-
-
-def _force(name: str) -> None:
-    """Lay ``name``'s implementations over those chosen by default, or take that layer off."""
-    global _forced, _override
-    if name not in _NAMES:
-        raise ValueError(_unknown(name))
-    if _override is not None:
-        _override._destroy()
-        _override = None
-    _forced = name
-    if name == "auto":
-        return
-    _override = torch.library.Library(NAMESPACE, "IMPL")
-    with _quiet_override():
+    _registered[:] = (torch.library.Library(of, "IMPL") for of in (NAMESPACE, CHOSEN))
+    defaults, choosing = _registered
+    for name in SCHEMAS:
+        # Every device without kernels of its own.
+        defaults.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
+        choosing.impl(name, _serves_what_is_forced(name, None), "CompositeExplicitAutograd")
         for device in DEVICES:
-            _register(_override, device, name)
-        if name != "reference":
-            why = "it has no kernels for this device"
-            for op in SCHEMAS:  # devices without kernels of their own
-                refusal = _refusal(name, "such", why)
-                _override.impl(op, refusal, "CompositeExplicitAutograd", allow_override=True)
-
-
-@contextlib.contextmanager
-def _quiet_override() -> Iterator[None]:
-    """The dispatcher warns where a kernel is laid over another; here that is the purpose."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="(?s).*overrid.*")
-        yield
-
-
-@contextlib.contextmanager
-def backend(name: str) -> Iterator[None]:
-    """Force a backend for every op called inside, in this process (all of its threads).
-
-    It also reaches code compiled before. Equivalent to ``FUSED_MIXUP_BACKEND`` for a while.
-
-    Args:
-        name: ``"auto"``, ``"native"``, ``"triton"`` or ``"reference"``.
-
-    Raises:
-        ValueError: an unknown name.
-        RuntimeError: from the op called inside, where that backend cannot run.
-    """
-    if name not in _NAMES:
-        raise ValueError(_unknown(name))
-    entry = object()
-    with _lock:
-        _entered[entry] = name
-        _force(name)
-    try:
-        yield
-    finally:
-        # Threads may leave in another order than they came: what stays is the last still inside.
-        with _lock:
-            del _entered[entry]
-            _force([_from_environment, *_entered.values()][-1])
+            if _first(device, name) == "triton":
+                defaults.impl(name, _triton(name), device)
+            choosing.impl(name, _serves_what_is_forced(name, device), device)

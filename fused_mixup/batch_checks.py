@@ -56,10 +56,10 @@ def check_images(
                 "name class maps as masks"
             )
         first = 2 if spatial_dims is None else x.ndim - spatial_dims
-        if first < 1:
+        if (cuts or i == 0) and first < 1:
             raise ValueError(
                 f"{name}: expected {spatial_dims} spatial dims behind [B], as spatial_dims says, "
-                f"got {list(x.shape)}; give BatchMix a smaller spatial_dims"
+                f"got {list(x.shape)}; give BatchMix a smaller spatial_dims, or cutmix_alpha=0"
             )
         if i == 0:
             sizes = tuple(x.shape[first:])
@@ -71,13 +71,19 @@ def check_images(
     return sizes
 
 
+def check_masks(named: Sequence[tuple[str, Any]]) -> None:
+    for name, x in named:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
+        if x.is_complex() or (x.is_floating_point() and x.dtype not in BLENDABLE):
+            raise TypeError(f"{name}: expected class maps or floats, got {x.dtype}")
+
+
 def check_cut(
     heads: Sequence[Tensor], masks: Sequence[tuple[str, Tensor]], cut: tuple[int, ...]
 ) -> None:
     """Masks have the sizes that boxes ``cut`` (() for none), labels have not."""
     for name, x in masks:
-        if x.is_complex() or (x.is_floating_point() and x.dtype not in BLENDABLE):
-            raise TypeError(f"{name}: expected class maps or floats, got {x.dtype}")
         if tuple(x.shape[x.ndim - len(cut) :]) != cut:
             raise ValueError(
                 f"{name}: expected its last sizes to be {list(cut)} as those of the images, "

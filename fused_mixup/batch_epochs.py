@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .draw import settings_numbers
-from .plan_checks import integer
+from .draw_checks import check_number
+from .plan_checks import integer, kind
 
 Schedule = Callable[[int], float | Mapping[str, float]]
 
@@ -20,7 +21,7 @@ class Epochs:
         self, numbers: dict[str, Any], schedule: Schedule | None, off_after_epoch: int | None
     ) -> None:
         if schedule is not None and not callable(schedule):
-            raise TypeError(f"schedule: expected a function of the epoch, got {schedule!r}")
+            raise TypeError(f"schedule: expected a function of the epoch, got {kind(schedule)}")
         if off_after_epoch is not None:
             off_after_epoch = integer("off_after_epoch", off_after_epoch)
             if off_after_epoch < 0:
@@ -37,7 +38,8 @@ class Epochs:
                 scheduled = dict.fromkeys(names, scheduled)
             for name, value in scheduled.items():
                 if name not in _SCHEDULED:
-                    raise ValueError(f"schedule: expected keys of {_SCHEDULED}, got {name!r}")
+                    raise ValueError(f"schedule: expected keys of {_SCHEDULED}, got {kind(name)}")
+                check_number(f"schedule: {name}", value)
                 if name.endswith("alpha") and value and not numbers[name]:
                     raise ValueError(
                         f"schedule: expected 0 for {name}, which is off, got {value}; give "

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import FLOATING
+from .heads import STRUCTURES, class_counts, heads, in_structure
 from .labels import mix_labels, mix_targets
 from .plan import MixPlan
-from .plan_checks import integer
+from .plan_checks import integer, names
 from .target import (
     IGNORE_INDEX,
     NO_IGNORE,
@@ -18,10 +20,7 @@ from .target import (
     check_label_smoothing,
     check_labels,
     check_num_classes,
-    heads,
 )
-
-_STRUCTURES = (Mapping, list, tuple)
 
 
 class Targets:
@@ -33,12 +32,7 @@ class Targets:
     def __init__(
         self, num_classes: Any, label_smoothing: float, ignore_index: int | None, dense: bool
     ) -> None:
-        if isinstance(num_classes, Mapping):
-            self.num_classes: Any = {key: _count(n) for key, n in num_classes.items()}
-        elif isinstance(num_classes, (list, tuple)):
-            self.num_classes = [_count(n) for n in num_classes]
-        else:
-            self.num_classes = _count(num_classes)
+        self.num_classes = _counts(num_classes)
         self.label_smoothing = check_label_smoothing(label_smoothing)
         self.ignore_index = None if ignore_index is None else integer("ignore_index", ignore_index)
         self.dense = dense
@@ -100,7 +94,7 @@ class Targets:
 
     def _check_classes(self, name: str, y: Tensor, count: Any) -> None:
         if not isinstance(count, int):
-            got = "None" if count is None else f"one for {list(heads('num_classes', count))}"
+            got = "None" if count is None else f"one for {names(heads('num_classes', count))}"
             raise ValueError(
                 f"num_classes: expected a number for the class indices in {name}, got {got}; give "
                 "BatchMix(num_classes=K)"
@@ -120,7 +114,12 @@ class Targets:
         return maps
 
 
-def _count(n: Any) -> int | None:
+def _counts(n: Any) -> Any:
+    """The numbers of classes as ints, in dicts and lists as they came."""
+    if isinstance(n, Mapping):
+        return {key: _counts(each) for key, each in n.items()}
+    if isinstance(n, (list, tuple)):
+        return [_counts(each) for each in n]
     return None if n is None else check_num_classes(n)
 
 
@@ -130,7 +129,7 @@ def is_class_map(mask: Any) -> bool:
 
 def leaves(labels: Any) -> Iterator[Any]:
     """The labels of each head."""
-    if isinstance(labels, _STRUCTURES):
+    if isinstance(labels, STRUCTURES):
         for head in labels.values() if isinstance(labels, Mapping) else labels:
             yield from leaves(head)
     else:
@@ -139,27 +138,14 @@ def leaves(labels: Any) -> Iterator[Any]:
 
 def _by_head(name: str, labels: Any, count: Any, apply: Callable[[str, Any, Any], Any]) -> Any:
     """``apply`` to the labels of each head, with its num_classes; in the labels' structure."""
-    if not isinstance(labels, _STRUCTURES):
+    if not isinstance(labels, STRUCTURES):
         return apply(name, labels, count)
-    found = heads(name, labels)
-    if isinstance(count, _STRUCTURES):
-        counts = heads("num_classes", count, name, _as_kind(labels, count))
-    else:
-        counts = dict.fromkeys(found, count)
+    counts = class_counts(count, name, labels)
     made = {
-        head: _by_head(f"{name}[{head!r}]", y, counts[head], apply) for head, y in found.items()
+        head: _by_head(f"{name}[{head!r}]", y, counts[head], apply)
+        for head, y in heads(name, labels).items()
     }
-    if isinstance(labels, Mapping):
-        return made
-    values = made.values()
-    return type(labels)(*values) if hasattr(labels, "_fields") else type(labels)(values)
-
-
-def _as_kind(labels: Any, count: Any) -> Any:
-    """Named labels take their numbers of classes by name, others by position."""
-    if isinstance(count, Mapping) and hasattr(labels, "_asdict"):
-        return labels._asdict()
-    return labels
+    return in_structure(labels, made)
 
 
 def _check_kind(name: str, y: Any) -> None:
@@ -168,10 +154,12 @@ def _check_kind(name: str, y: Any) -> None:
         raise TypeError(f"{expected}, got {type(y).__name__}; make a tensor of them")
     if y.ndim < 1:
         raise TypeError(f"{expected}, got a scalar")
-    if y.is_floating_point() or (y.ndim == 1 and y.dtype == torch.int64):
+    if y.dtype in FLOATING or (y.ndim == 1 and y.dtype == torch.int64):
         return
     if y.is_complex():
         remedy = "use torch.view_as_real"
+    elif y.is_floating_point():
+        remedy = "use .float()"
     elif y.ndim == 1:
         remedy = "use .long()" if y.dtype != torch.bool else "use .long(), or .float() to blend"
     elif y.ndim == 2 and y.shape[1] == 1:

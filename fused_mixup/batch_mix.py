@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from .batch_checks import check_batch_size, check_cut, check_images, check_in_place
+from .batch_checks import check_batch_size, check_cut, check_images, check_in_place, check_masks
 from .batch_epochs import Epochs, Schedule
 from .batch_labels import Targets, is_class_map, leaves
 from .batch_parts import Parts, filled, same_memory, writable_copy
@@ -189,7 +189,9 @@ class BatchMix(StreamModule):
         for key, y in labels.items():
             name = "labels" if len(labels) == 1 else f"labels[{key!r}]"
             targets.check(name, y, counts[key])
+        named_masks = [(f"masks[{key!r}]", batch[key]) for key in masks]
         maps = {}  # those that may be blended: they become targets, as labels do
+        check_masks(named_masks)
         for key in masks if self._blends else ():
             if is_class_map(batch[key]):
                 maps[key] = targets.as_map(f"masks[{key!r}]", batch[key], counts[key])
@@ -199,7 +201,6 @@ class BatchMix(StreamModule):
             return filled(batch, out, {k: targets.unmixed(y, counts[k]) for k, y in made.items()})
         heads = [y for label in labels.values() for y in leaves(label)]
         named = [(f"images[{key!r}]", batch[key]) for key in images]
-        named_masks = [(f"masks[{key!r}]", batch[key]) for key in masks]
         batch_size = check_batch_size(heads, [*named, *named_masks], self.state)
         spatial = check_images(named, self.spatial_dims, self._cuts)
         check_cut(heads, named_masks, spatial if self._cuts else ())

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .plan_checks import kind, names
+
 Key = Any  # a key of a dict, or a position in a tuple or list
 
 # Taken where the caller names none: of a dict the first (of masks, all) that is there.
@@ -39,30 +41,41 @@ class Parts:
             images = _first("images", IMAGES, batch) if self.images is None else self.images
             masks = tuple(key for key in MASKS if key in batch)
             masks = masks if self.masks is None else self.masks
-            labels = _labels(batch, images + masks) if self.labels is None else self.labels
         else:
             images = (0,) if self.images is None else self.images
             masks = () if self.masks is None else self.masks
-            there = len(batch) > 1 and not {1, 1 - len(batch)} & {*images, *masks}
-            labels = ((1,) if there else ()) if self.labels is None else self.labels
-        for name, keys in (("images", images), ("labels", labels), ("masks", masks)):
-            for key in keys:
-                _check_there(name, key, batch)
+        _check_there("images", images, batch)
+        _check_there("masks", masks, batch)
+        labels = _labels(batch, images + masks) if self.labels is None else self.labels
+        _check_there("labels", labels, batch)
         return images, labels, masks
 
 
-def _labels(batch: Mapping, others: tuple[Key, ...]) -> tuple[Key, ...]:
-    for key in LABELS:
-        if key in batch and key not in others:
-            return (key,)
+def _labels(batch: Any, others: tuple[Key, ...]) -> tuple[Key, ...]:
+    if isinstance(batch, Mapping):
+        left = [key for key in batch if key not in others]
+        found = [key for key in LABELS if key in left]
+    else:
+        taken = {key % len(batch) for key in others}
+        left = [key for key in range(len(batch)) if key not in taken]
+        found = [key for key in left if key == 1]
     # Labels left as they are beside mixed images would be wrong without a word.
-    left = [key for key in batch if key not in others]
-    if any(isinstance(batch[key], (Tensor, Mapping)) for key in left):
+    if not found and any(_may_be_labels(batch[key]) for key in left):
+        if isinstance(batch, Mapping):
+            expected = f"one of the keys {list(LABELS)}, got {names(batch)}"
+        else:
+            expected = f"them at position 1, which is taken, got {len(batch)} entries"
         raise ValueError(
-            f"labels: expected one of the keys {list(LABELS)}, got {list(batch)}; name it with "
-            "BatchMix(…, labels=…), or labels=() if there are none"
+            f"labels: expected {expected}; name them with BatchMix(…, labels=…), or labels=() if "
+            "there are none"
         )
-    return ()
+    return tuple(found[:1])
+
+
+def _may_be_labels(entry: Any) -> bool:
+    if isinstance(entry, (list, tuple)):
+        return any(map(_may_be_labels, entry))
+    return isinstance(entry, (Tensor, Mapping)) or hasattr(entry, "__array__")
 
 
 def _keys(given: Any) -> tuple[Key, ...] | None:
@@ -76,19 +89,20 @@ def _first(name: str, usual: tuple[str, ...], batch: Mapping) -> tuple[Key, ...]
         if key in batch:
             return (key,)
     raise ValueError(
-        f"{name}: expected one of the keys {list(usual)}, got {list(batch)}; name it with "
+        f"{name}: expected one of the keys {list(usual)}, got {names(batch)}; name it with "
         f"BatchMix(…, {name}=…)"
     )
 
 
-def _check_there(name: str, key: Key, batch: Any) -> None:
-    if isinstance(batch, Mapping):
-        there = key in batch
-    else:
-        there = isinstance(key, int) and -len(batch) <= key < len(batch)
-    if not there:
-        got = list(batch) if isinstance(batch, Mapping) else f"{len(batch)} entries"
-        raise ValueError(f"{name}: expected {key!r} in the batch, got {got}")
+def _check_there(name: str, keys: tuple[Key, ...], batch: Any) -> None:
+    for key in keys:
+        if isinstance(batch, Mapping):
+            there = key in batch
+        else:
+            there = isinstance(key, int) and -len(batch) <= key < len(batch)
+        if not there:
+            got = names(batch) if isinstance(batch, Mapping) else f"{len(batch)} entries"
+            raise ValueError(f"{name}: expected {kind(key)} in the batch, got {got}")
 
 
 def writable_copy(batch: Any) -> Any:

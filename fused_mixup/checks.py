@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .plan import MixPlan
 from .plan_checks import kind
-from .tracing import in_forward_mode
 
 BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
 FLOATING = BLENDABLE[:4]
@@ -91,7 +90,6 @@ def check_memory(name: str, x: Tensor) -> None:
             f"{name}: expected values as they lie in memory, got a lazy negative or conjugate "
             "view; use .resolve_neg() or .resolve_conj()"
         )
-    refuse_forward_mode()
 
 
 def check_samples(samples: Sequence[Any]) -> list[Tensor]:
@@ -283,12 +281,3 @@ def span(x: Tensor) -> tuple[int, int]:
     """The first and last byte that x can reach."""
     reach = sum(s * (n - 1) for s, n in zip(x.stride(), x.shape, strict=True))
     return x.data_ptr(), x.data_ptr() + (reach + 1) * x.element_size() - 1
-
-
-def refuse_forward_mode() -> None:
-    """Forward-mode differentiation would get tangents of zero from a custom op, without a word."""
-    if in_forward_mode():
-        raise NotImplementedError(
-            "fused_mixup ops have no forward-mode derivative (torch.func.jvp, forward_ad); "
-            "use reverse mode, or the functions of fused_mixup.reference"
-        )

@@ -29,11 +29,10 @@ from .draw_checks import (
     check_sizes,
     check_state,
     has_float64,
-    has_host_values,
 )
 from .draw_replay import draw
 from .plan import MixPlan
-from .plan_checks import PAIRINGS, ROLL, TENSOR, Facts, integer
+from .plan_checks import PAIRINGS, ROLL, TENSOR, Facts, has_host_values, integer
 from .reference_draw import PAIR, STATE_VERSION
 
 

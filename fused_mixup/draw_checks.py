@@ -15,9 +15,11 @@ from .plan_checks import (
     ROLL,
     SHUFFLE,
     check_partner_values,
+    has_host_values,
     integer,
     integer_tuple,
     is_permutation,
+    kind,
 )
 from .reference_draw import (
     BATCH,
@@ -80,9 +82,11 @@ def check_minmax(bounds: Sequence[float] | None) -> tuple[float, float]:
     if bounds is None:
         return 0.0, 0.0
     if not hasattr(bounds, "__len__"):
-        raise TypeError(f"cutmix_minmax: expected two numbers (low, high) or None, got {bounds!r}")
+        raise TypeError(
+            f"cutmix_minmax: expected two numbers (low, high) or None, got {kind(bounds)}"
+        )
     if isinstance(bounds, (str, Tensor)) or len(bounds) != 2:
-        raise ValueError(f"cutmix_minmax: expected two numbers (low, high), got {bounds!r}")
+        raise ValueError(f"cutmix_minmax: expected two numbers (low, high), got {kind(bounds)}")
     low, high = (check_number("cutmix_minmax", b) for b in bounds)
     if not 0.0 <= low < high <= 1.0:
         raise ValueError(
@@ -90,11 +94,6 @@ def check_minmax(bounds: Sequence[float] | None) -> tuple[float, float]:
             f"({low}, {high})"
         )
     return low, high
-
-
-def has_host_values(t: Tensor) -> bool:
-    """Whether values can be read without waiting: on the CPU, neither traced nor fake."""
-    return t.device.type == "cpu" and type(t) is Tensor and not torch.compiler.is_compiling()
 
 
 def has_float64(device: torch.device) -> bool:
@@ -200,7 +199,7 @@ def check_sizes(batch_size: int, spatial: Sequence[int]) -> tuple[int, tuple[int
         )
     if len(spatial) > 3:
         raise ValueError(
-            f"spatial: expected at most 3 sizes, got {list(spatial)}; leave batch and channel "
+            f"spatial: expected at most 3 sizes, got {len(spatial)}; leave batch and channel "
             "dims out"
         )
     if any(n < 0 or n >= 2**31 for n in spatial):
@@ -251,5 +250,5 @@ def check_given_partner(partner: Tensor, batch_size: int, state: Tensor) -> bool
 
 def check_choice(name: str, value: object, choices: dict[str, int], others: str = "") -> int:
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}: expected one of {list(choices)}{others}, got {value!r}")
+        raise ValueError(f"{name}: expected one of {list(choices)}{others}, got {kind(value)}")
     return choices[value]

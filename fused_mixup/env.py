@@ -8,8 +8,9 @@ import platform
 
 import torch
 
-from . import backends
-from .ops import SCHEMAS
+from . import backends, memory
+from .forcing import forced
+from .schemas import SCHEMAS
 
 
 def report() -> str:
@@ -17,7 +18,7 @@ def report() -> str:
     sections = {
         "fused_mixup": _versions(),
         "compiled modules": _built(),
-        f"chosen (backend: {backends._forced}; see FUSED_MIXUP_BACKEND)": _chosen(),
+        f"chosen (backend: {forced()}; see FUSED_MIXUP_BACKEND)": _chosen(),
         "not chosen": _not_chosen(),
     }
     return "\n\n".join("\n".join([title, *_aligned(rows)]) for title, rows in sections.items())
@@ -37,6 +38,7 @@ def _version(package: str) -> str:
 
 def _versions() -> list[tuple[str, ...]]:
     package = importlib.import_module("fused_mixup")
+    off = memory.reason_off
     gpus = [torch.cuda.get_device_name(i) for i in range(_gpu_count())]
     return [
         ("version", getattr(package, "__version__", "unknown")),
@@ -46,6 +48,7 @@ def _versions() -> list[tuple[str, ...]]:
         ("Triton", _version("triton")),
         ("GPU", ", ".join(gpus) or "none visible"),
         ("CPU", f"{_cpu_capability()}, {torch.get_num_threads()} threads"),
+        ("memory of results", f"not used again: {off}" if off else "used again"),
     ]
 
 
@@ -55,28 +58,25 @@ def _gpu_count() -> int:
 
 def _cpu_capability() -> str:
     known = torch.backends.cpu.get_cpu_capability()
-    chosen = getattr(_module("_C"), "cpu_capability", None)
-    return f"{known} (kernels: {chosen()})" if chosen is not None else known
-
-
-def _module(name: str):
-    """A compiled module or _build_info, or None where it is not there or does not load."""
-    try:
-        return importlib.import_module(f"fused_mixup.{name}")
-    except (ImportError, OSError):
-        return None
+    if backends.reason_unavailable("native", "CPU") is not None:
+        return known
+    return f"{known} (kernels: {importlib.import_module('fused_mixup._C').cpu_capability()})"
 
 
 def _built() -> list[tuple[str, ...]]:
-    info = _module("_build_info")
+    try:
+        info = importlib.import_module("fused_mixup._build_info")
+    except ImportError:
+        info = None
     rows: list[tuple[str, ...]] = []
     for device, name in backends.MODULES.items():
-        if _module(name) is not None:
+        why = backends.reason_unavailable("native", device)
+        if why is None:
             text = _made_with(info, name) if info else "built, from what is not recorded"
         elif info and name in info.LEFT_OUT:
             text = f"left out when built: {info.LEFT_OUT[name]}"
         else:
-            text = backends.reason_unavailable("native", device) or "not built"
+            text = why
         rows.append((name, text))
     return rows
 
@@ -109,7 +109,7 @@ def _not_chosen() -> list[tuple[str, ...]]:
             if why is not None:
                 rows.append((device, backend, why))
             elif backend != chosen:
-                order = "is forced" if backends._forced != "auto" else "comes first"
+                order = "is forced" if forced() != "auto" else "comes first"
                 rows.append((device, backend, f"can run, but {chosen} {order}"))
     return rows
 

@@ -112,12 +112,11 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
 
     Notes:
         The backward is the same kernel with the plan transposed; it works for pairings that are
-        no permutation, and double backward works too. torch.func (grad, vmap) gets the same values
-        from plain PyTorch, which is slower; forward-mode differentiation (torch.func.jvp) is
-        refused. On the CPU the memory of a result or gradient of 1 to 256 MiB
-        that nobody holds any more serves the next one of its size, as fresh memory costs three
-        times the mixing: each process keeps that of the last four (of contiguous and channels_last
-        batches).
+        no permutation, and double backward works too. torch.func (grad, vmap, jvp) and forward-mode
+        differentiation get the same values from plain PyTorch, which is slower. On the CPU the
+        memory of a result or gradient of 1 to 256 MiB that nobody holds any more serves the next
+        one of its size, as fresh memory costs three times the mixing: each process keeps that of
+        the last four (of contiguous and channels_last batches).
 
     Source: Zhang et al., 2018, arXiv 1710.09412; Verma et al., Manifold Mixup, 2019,
     arXiv 1806.05236.

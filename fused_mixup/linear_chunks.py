@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import ops
+from .forcing import recalls_backend, remembers_backend
 from .loss_autograd import call_op, refuse_create_graph, scaled
 from .reference import NONE
 from .tracing import is_batch
@@ -128,6 +129,7 @@ def _losses(
 
 class _MadeInForward(Function):
     @staticmethod
+    @remembers_backend
     def forward(ctx, features, weight, bias, chunks):
         acc = torch.float64 if features.dtype == torch.float64 else torch.float32
         gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, acc)
@@ -139,6 +141,7 @@ class _MadeInForward(Function):
         return loss, count
 
     @staticmethod
+    @recalls_backend
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, None, None, None
@@ -150,6 +153,7 @@ class _MadeInForward(Function):
 
 class _Recomputed(Function):
     @staticmethod
+    @remembers_backend
     def forward(ctx, features, weight, bias, chunks):
         loss, count, stats = _losses(features, weight, bias, chunks, None)
         ctx.mark_non_differentiable(count)
@@ -161,6 +165,7 @@ class _Recomputed(Function):
         return loss, count
 
     @staticmethod
+    @recalls_backend
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, None, None, None

@@ -58,7 +58,8 @@ def linear_soft_target_cross_entropy(
             and at most 1024.
 
     Returns:
-        A scalar, or [B, …] for ``"none"``; float32 for half and float32 features, else float64.
+        A scalar, or [B, …] for ``"none"``; float32 for half and float32 features, float64 for
+        float64 features or a float64 dense target.
 
     Raises:
         TypeError, ValueError, IndexError: as :func:`soft_target_cross_entropy`; features, weight
@@ -72,7 +73,7 @@ def linear_soft_target_cross_entropy(
         gradient of half types is summed over chunks in float32 (each chunk's product rounded to the
         half type). Under autocast features, weight and bias are cast as F.linear casts them. Runs
         of the same shape on the same machine give the same bits, as far as its matrix products do.
-        Under torch.compile and torch.func the two steps run instead, logits and all.
+        Under torch.compile, torch.func and forward mode the two steps run instead, logits and all.
 
     Source: Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024,
     arXiv 2411.09009; Hsu et al., Liger Kernel, 2024, arXiv 2410.10989.

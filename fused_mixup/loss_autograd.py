@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import ops
+from .forcing import recalls_backend, remembers_backend
 from .tracing import (
     backward_keeps_graph,
     below_autograd,
@@ -52,6 +53,8 @@ def function(forward: Callable, setup: Callable, backward: Callable) -> Callable
 
     Elsewhere both run in one, as PyTorch takes 50 us more to bind the arguments of two.
     """
+
+    setup, backward = remembers_backend(setup), recalls_backend(backward)
 
     def run(ctx, *inputs):
         output = forward(*inputs)
@@ -119,6 +122,7 @@ class GradInForward(Function):
     """``op`` gives (loss, gradient, …); arguments: op, logits and the rest of the op's."""
 
     @staticmethod
+    @remembers_backend
     def forward(ctx, op, *arguments):
         loss, grad, *rest = call_op(op, *arguments)
         ctx.mark_non_differentiable(*rest)
@@ -128,6 +132,7 @@ class GradInForward(Function):
         return loss, *rest
 
     @staticmethod
+    @recalls_backend
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, *nones(ctx.count)
@@ -144,6 +149,7 @@ class InPlace(Function):
     """
 
     @staticmethod
+    @remembers_backend
     def forward(ctx, op, write, logits, *arguments):
         output = call_op(op, logits, *arguments)
         between: tuple = ()
@@ -159,6 +165,7 @@ class InPlace(Function):
         return output
 
     @staticmethod
+    @recalls_backend
     def backward(ctx, grad_loss, *_):
         if grad_loss is None:
             return None, None, None, *nones(ctx.count)

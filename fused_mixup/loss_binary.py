@@ -131,14 +131,15 @@ def binary_cross_entropy(
 # ------------------------------------------------------------------ registered on the ops
 
 
-def _registered_binary_grad(ctx, grad_loss):
-    return _binary_grad(ops.soft_target_binary_cross_entropy_backward, ctx, grad_loss)
+def _registered_binary_grad(op, ctx, grad_loss):
+    return _binary_grad(op("soft_target_binary_cross_entropy_backward"), ctx, grad_loss)
 
 
-for _name, _backward, _setup in (
-    ("soft_target_binary_cross_entropy", _registered_binary_grad, _binary_setup),
-    ("soft_target_binary_cross_entropy_backward", _binary_backward_grad, _binary_backward_setup),
-):
-    torch.library.register_autograd(
-        f"{ops.NAMESPACE}::{_name}", _backward, setup_context=_setup, lib=ops._library
-    )
+def _registered_backward_grad(op, ctx, v):
+    return _binary_backward_grad(ctx, v)
+
+
+ops.register_autograd("soft_target_binary_cross_entropy", _registered_binary_grad, _binary_setup)
+ops.register_autograd(
+    "soft_target_binary_cross_entropy_backward", _registered_backward_grad, _binary_backward_setup
+)

@@ -151,18 +151,17 @@ def cross_entropy(
 # ------------------------------------------------------------------ registered on the ops
 
 
-def _registered_cross_entropy_grad(ctx, grad_loss, *_):
-    return _cross_entropy_grad(ops.soft_target_cross_entropy_backward, ctx, grad_loss)
+def _registered_cross_entropy_grad(op, ctx, grad_loss, *_):
+    return _cross_entropy_grad(op("soft_target_cross_entropy_backward"), ctx, grad_loss)
 
 
-for _name, _backward, _setup in (
-    ("soft_target_cross_entropy", _registered_cross_entropy_grad, _cross_entropy_setup),
-    (
-        "soft_target_cross_entropy_backward",
-        _cross_entropy_backward_grad,
-        _cross_entropy_backward_setup,
-    ),
-):
-    torch.library.register_autograd(
-        f"{ops.NAMESPACE}::{_name}", _backward, setup_context=_setup, lib=ops._library
-    )
+def _registered_backward_grad(op, ctx, v):
+    return _cross_entropy_backward_grad(ctx, v)
+
+
+ops.register_autograd(
+    "soft_target_cross_entropy", _registered_cross_entropy_grad, _cross_entropy_setup
+)
+ops.register_autograd(
+    "soft_target_cross_entropy_backward", _registered_backward_grad, _cross_entropy_backward_setup
+)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .checks_losses import check_reduction, check_target_threshold
+from .heads import heads
 from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .plan_checks import kind
-from .target import IGNORE_INDEX, check_label_smoothing, heads
+from .target import IGNORE_INDEX, check_label_smoothing
 
 
 class SoftTargetCrossEntropy(nn.Module):
@@ -109,7 +110,8 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
             structure of the logits; default 1.
 
     Shapes:
-        logits: [B, K, d1, …]; for a model of several heads a dict, list or tuple of such.
+        logits: [B, K, d1, …], or [B] for one logit a row; for a model of several heads a dict, list
+            or tuple of such.
         target: a :class:`fused_mixup.MixedTarget`, dense targets or int64 class indices; for
             several heads in the structure of the logits.
 

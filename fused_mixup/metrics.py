@@ -76,8 +76,8 @@ def mixed_accuracy(
 
 def check_topk(topk: Sequence[int], name: str = "topk") -> tuple[int, ...]:
     topk = integer_tuple(name, topk)
-    if any(k < 1 for k in topk):
-        raise ValueError(f"{name}: expected numbers of classes >= 1, got {topk}")
+    if min(topk, default=1) < 1:
+        raise ValueError(f"{name}: expected numbers of classes >= 1, got {min(topk)}")
     return topk
 
 

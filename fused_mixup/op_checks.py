@@ -37,9 +37,10 @@ def check_pairing(pairing: int, partner: Tensor | None, batch: int) -> None:
 
 
 def check_plan(
-    x: Tensor, batch: int, pairing: int, partner: Tensor | None, blend: Tensor | None, box: Tensor
+    x: Tensor, pairing: int, partner: Tensor | None, blend: Tensor | None, box: Tensor
 ) -> None:
     expect(x.ndim >= 1, "x", "at least one dim", x.ndim)
+    batch = x.shape[0]
     check_pairing(pairing, partner, batch)
     if blend is not None:
         expect(x.dtype in BLENDABLE, "x", "floats or uint8", x.dtype)
@@ -119,6 +120,13 @@ def check_loss(
     for w in per_class:
         if w is not None:
             expect_shape("class_weight, pos_weight", w, logits.shape[1])
+
+
+def check_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -> None:
+    check_logits(logits)
+    expect_labels("labels", labels, *row_shape(logits))
+    if partner_labels is not None:
+        expect_labels("partner_labels", partner_labels, *row_shape(logits))
 
 
 def check_grad_loss(

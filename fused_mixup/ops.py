@@ -1,135 +1,103 @@
 """The ops as PyTorch sees them: one schema each, fake implementations, autograd.
 
-Implementations are registered on dispatch keys by ``backends.py``: the C++/CUDA extension, the
-Triton kernels and ``reference.py`` each hold a function of the op's name and arguments.
-
-Arguments that recur:
-    partner   int32 [B] on the device of x, or None where ``pairing`` (see ``plan_checks.py``) is
-              a rule
-    blend     float64 [B, 2];  box  int32 [B, 2·D];  weight  float32 [B, 2].  Where these are one
-              row on the CPU (stride 0, or B <= 1) they serve x on any device as plain arguments.
-    logits    [B, K, d1…]: a row for each sample and position, the classes along dim 1
-    target    of the logits' shape, in their dtype or float32 where that is a half type (then
-              partner_labels and weight are None); or int64 labels [B, d1…]
-    class_weight, pos_weight  [K], in the arithmetic type (float64 for float64, else float32)
-    ignore_index  NO_IGNORE for none. Terms with such a label are left out; a row without others
-              (of weight other than 0) has loss 0 and gradient 0, and does not count
-    target_smoothing, label_smoothing  ε of the sparse target, and on top of any target
-    reduction 0 mean, 1 sum, 2 none
-    grad_loss in the arithmetic type: [], or of the loss's shape for reduction none
+Implementations are registered on dispatch keys by ``backends.py``, once: the C++/CUDA extension,
+the Triton kernels and ``reference.py`` each hold a function of the op's name and arguments. Each op
+is there twice: ``fused_mixup::NAME`` is the default choice for the device, and
+``fused_mixup_chosen::NAME`` looks up what is forced (``forcing.py``) each time that it runs.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import reference
+from . import forcing, reference
 from .plan_checks import TENSOR
-from .tracing import never_recompute, transforms_active
+from .schemas import CHOSEN, NAMESPACE, SCHEMAS
+from .tracing import in_forward_mode, never_recompute, transforms_active
 
-NAMESPACE = "fused_mixup"
+_libraries = [torch.library.Library(of, "DEF") for of in (NAMESPACE, CHOSEN)]
+for _library in _libraries:
+    for _name, _schema in SCHEMAS.items():
+        _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
 
-_TARGET = "Tensor target, Tensor? partner_labels, Tensor? weight, Tensor? class_weight"
-_CROSS_ENTROPY = (
-    f"{_TARGET}, int ignore_index, float target_smoothing, float label_smoothing, int reduction"
-)
-_BINARY = (
-    f"{_TARGET}, Tensor? pos_weight, float target_smoothing, float? target_threshold, "
-    "int reduction, bool sum_classes"
-)
 
-SCHEMAS = {
-    # -> partner, weight, blend, box. docs/drawing.md specifies every bit. state int64 [4] on the
-    # device of the plan; settings float64 [6] there or on the CPU; labels int64 [B] for
-    # CROSS_CLASS, partner int32 [B] for TENSOR, else None. The kernel advances the state.
-    "draw_plan": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
-    "SymInt batch_size, SymInt[] spatial, int per, int pairing, bool correct_lam, "
-    "bool symmetric) -> (Tensor, Tensor, Tensor, Tensor)",
-    "mix_": "(Tensor(a!) x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> ()",
-    "mix": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> Tensor",
-    "mix_out": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing, "
-    "Tensor(a!) out) -> ()",
-    # grad_j = own part of j, plus the partner parts of the rows i whose partner is j, which are
-    # i in sources[offsets[j]:offsets[j+1]] (None where pairing is a rule). As the transpose of
-    # `mix` it reads the partner weight and the box of row i, not of row j.
-    "mix_backward": "(Tensor grad, Tensor? partner, Tensor? sources, Tensor? offsets, "
-    "Tensor blend, Tensor box, int pairing) -> Tensor",
-    "paste_": "(Tensor(a!) x, Tensor? partner, Tensor box, int pairing) -> ()",
-    # out [n, …] takes the first n of the len(samples) mixes; the plan has a row for each sample.
-    "mix_samples": "(Tensor[] samples, Tensor? partner, Tensor blend, Tensor box, int pairing, "
-    "Tensor(a!) out) -> ()",
-    "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
-    "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
-    # ------------------------------------------------------------ losses
-    # The arguments stand above. Second results: stats [3, B, d1…] (max z, log Σ exp(z - max z)
-    # and Σ w t' of each row, so that the backward is one sweep for dense targets too); count [],
-    # the rows that are not ignored; ranks int32 [2, B, d1…] of both labels where asked, else [0].
-    "soft_target_cross_entropy": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
-    "-> (Tensor loss, Tensor stats, Tensor count, Tensor label_ranks)",
-    "soft_target_cross_entropy_backward": "(Tensor grad_loss, Tensor logits, Tensor stats, "
-    f"Tensor count, {_CROSS_ENTROPY}) -> Tensor",
-    # The gradient takes the place of the logits.
-    "soft_target_cross_entropy_backward_": "(Tensor grad_loss, Tensor(a!) logits, Tensor stats, "
-    f"Tensor count, {_CROSS_ENTROPY}) -> ()",
-    # The gradient for an upstream gradient of one, in the same pass as the loss.
-    "soft_target_cross_entropy_grad": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
-    "-> (Tensor loss, Tensor grad, Tensor label_ranks)",
-    # x *= factor, a scalar on the device of x; nothing is touched where it is exactly one.
-    "scale_": "(Tensor(a!) x, Tensor factor) -> ()",
-    # int32 [1 or 2, B, d1…]: how many classes stand before each label.
-    "label_ranks": "(Tensor logits, Tensor labels, Tensor? partner_labels) -> Tensor",
-    "soft_target_binary_cross_entropy": f"(Tensor logits, {_BINARY}) -> Tensor",
-    "soft_target_binary_cross_entropy_backward": "(Tensor grad_loss, Tensor logits, "
-    f"{_BINARY}) -> Tensor",
-    "soft_target_binary_cross_entropy_backward_": "(Tensor grad_loss, Tensor(a!) logits, "
-    f"{_BINARY}) -> ()",
-    "soft_target_binary_cross_entropy_grad": f"(Tensor logits, {_BINARY}) "
-    "-> (Tensor loss, Tensor grad)",
-}
+def default_op(name: str) -> Callable[..., Any]:
+    return getattr(torch.ops.fused_mixup, name).default
 
-# Their inputs live on the host by nature: native kernels on the CPU, none for a device, and the
-# reference wherever else they are called.
-CPU_ONLY = frozenset({"mix_samples"})
 
-_library = torch.library.Library(NAMESPACE, "DEF")
-for _name, _schema in SCHEMAS.items():
-    _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
+def chosen_op(name: str) -> Callable[..., Any]:
+    return getattr(torch.ops.fused_mixup_chosen, name).default
 
-_ops = torch.ops.fused_mixup
-draw_plan = _ops.draw_plan.default
-mix_ = _ops.mix_.default
-mix = _ops.mix.default
-mix_out = _ops.mix_out.default
-mix_backward = _ops.mix_backward.default
-paste_ = _ops.paste_.default
-mix_samples = _ops.mix_samples.default
-mix_targets = _ops.mix_targets.default
-soft_target_cross_entropy = _ops.soft_target_cross_entropy.default
-soft_target_cross_entropy_backward = _ops.soft_target_cross_entropy_backward.default
-soft_target_cross_entropy_backward_ = _ops.soft_target_cross_entropy_backward_.default
-soft_target_cross_entropy_grad = _ops.soft_target_cross_entropy_grad.default
-scale_ = _ops.scale_.default
-label_ranks = _ops.label_ranks.default
-soft_target_binary_cross_entropy = _ops.soft_target_binary_cross_entropy.default
-soft_target_binary_cross_entropy_backward = _ops.soft_target_binary_cross_entropy_backward.default
-soft_target_binary_cross_entropy_backward_ = _ops.soft_target_binary_cross_entropy_backward_.default
-soft_target_binary_cross_entropy_grad = _ops.soft_target_binary_cross_entropy_grad.default
+
+def _op(name: str) -> Callable[..., Any]:
+    """The op as the package calls it."""
+    default, chosen = default_op(name), chosen_op(name)
+
+    def call(*arguments: Any) -> Any:
+        if not forcing.ever_forced:  # Dynamo guards on it
+            return default(*arguments)
+        if torch.compiler.is_compiling() or forcing.forced() != "auto":
+            return chosen(*arguments)
+        return default(*arguments)
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+draw_plan = _op("draw_plan")
+mix_ = _op("mix_")
+mix = _op("mix")
+mix_out = _op("mix_out")
+mix_backward = _op("mix_backward")
+paste_ = _op("paste_")
+mix_samples = _op("mix_samples")
+mix_targets = _op("mix_targets")
+soft_target_cross_entropy = _op("soft_target_cross_entropy")
+soft_target_cross_entropy_backward = _op("soft_target_cross_entropy_backward")
+soft_target_cross_entropy_backward_ = _op("soft_target_cross_entropy_backward_")
+soft_target_cross_entropy_grad = _op("soft_target_cross_entropy_grad")
+scale_ = _op("scale_")
+label_ranks = _op("label_ranks")
+soft_target_binary_cross_entropy = _op("soft_target_binary_cross_entropy")
+soft_target_binary_cross_entropy_backward = _op("soft_target_binary_cross_entropy_backward")
+soft_target_binary_cross_entropy_backward_ = _op("soft_target_binary_cross_entropy_backward_")
+soft_target_binary_cross_entropy_grad = _op("soft_target_binary_cross_entropy_grad")
 
 
 # In a compiled checkpoint they would run again on what they have written.
-for _name in ("mix_", "paste_"):
-    never_recompute(f"{NAMESPACE}::{_name}", _library)
+for _library, _of in zip(_libraries, (NAMESPACE, CHOSEN), strict=True):
+    for _name in ("mix_", "paste_"):
+        never_recompute(f"{_of}::{_name}", _library)
 
 
 # ------------------------------------------------------------------ fake implementations
 
 
-def _fake(name: str):
-    return torch.library.register_fake(f"{NAMESPACE}::{name}", lib=_library)
+def _fake(name: str) -> Callable:
+    def register(fake: Callable) -> Callable:
+        def checked(first, *rest):
+            # PyTorch calls this one where any tensor lies on meta: memory would come back unset.
+            if isinstance(first, Tensor) and not first.is_meta:
+                for t in rest:
+                    if isinstance(t, Tensor) and t.is_meta:
+                        raise ValueError(
+                            f"fused_mixup, {name}: expected tensors of one device, "
+                            f"got meta beside {first.device}"
+                        )
+            return fake(first, *rest)
+
+        for library in _libraries:
+            torch.library.register_fake(f"{library.ns}::{name}", checked, lib=library)
+        return checked
+
+    return register
 
 
 @_fake("draw_plan")
@@ -259,18 +227,28 @@ def transpose_pairing(partner: Tensor) -> tuple[Tensor, Tensor]:
     return sources.int(), offsets
 
 
+def register_autograd(name: str, backward: Callable, setup: Callable) -> None:
+    """Register ``backward(op, ctx, *grads)``; ``op("mix")`` is that op of the same backend."""
+    for library, op in zip(_libraries, (default_op, chosen_op), strict=True):
+        formula: Callable = partial(backward, op)
+        if op is chosen_op:
+            formula, setup = forcing.recalls_backend(formula), forcing.remembers_backend(setup)
+        of = f"{library.ns}::{name}"
+        torch.library.register_autograd(of, formula, setup_context=setup, lib=library)
+
+
 def _mix_setup(ctx, inputs, output):
     _, partner, blend, box, pairing = inputs
     ctx.save_for_backward(partner, blend, box)
     ctx.pairing = pairing
 
 
-def _mix_grad(ctx, grad):
+def _mix_grad(op, ctx, grad):
     partner, blend, box = ctx.saved_tensors
     sources = offsets = None
     if ctx.pairing == TENSOR:
         sources, offsets = transpose_pairing(partner)
-    grad_x = mix_backward(grad, partner, sources, offsets, blend, box, ctx.pairing)
+    grad_x = op("mix_backward")(grad, partner, sources, offsets, blend, box, ctx.pairing)
     return grad_x, None, None, None, None
 
 
@@ -280,20 +258,20 @@ def _mix_backward_setup(ctx, inputs, output):
     ctx.pairing = pairing
 
 
-def _mix_backward_grad(ctx, grad):
+def _mix_backward_grad(op, ctx, grad):
     partner, blend, box = ctx.saved_tensors
-    return mix(grad, partner, blend, box, ctx.pairing), None, None, None, None, None, None
+    grad_x = op("mix")(grad, partner, blend, box, ctx.pairing)
+    return grad_x, None, None, None, None, None, None
 
 
-for _name, _backward, _setup in (
-    ("mix", _mix_grad, _mix_setup),
-    ("mix_backward", _mix_backward_grad, _mix_backward_setup),
-):
-    torch.library.register_autograd(
-        f"{NAMESPACE}::{_name}", _backward, setup_context=_setup, lib=_library
-    )
+register_autograd("mix", _mix_grad, _mix_setup)
+register_autograd("mix_backward", _mix_backward_grad, _mix_backward_setup)
 
 
 def serving() -> ModuleType:
-    """Where ops are called: here, or in plain PyTorch for torch.func, which knows none of ours."""
-    return reference if transforms_active() else sys.modules[__name__]
+    """Where ops are called: here, or in plain PyTorch where rules are asked for that ours lack.
+
+    Those are torch.func's (vmap, grad, jvp) and forward-mode differentiation.
+    """
+    plain = transforms_active() or in_forward_mode()
+    return reference if plain else sys.modules[__name__]

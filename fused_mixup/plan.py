@@ -304,10 +304,8 @@ class MixPlan(Frozen):
 
     def for_labels(self) -> MixPlan:
         """The plan by which labels are blended: ``weight`` in the place of ``blend``, no boxes."""
-        box = self.box[:, :0]
-        facts = Facts(self.is_permutation, False, ())
-        tensors = self._partner, self.weight, each_row(widest, self.weight), box
-        return MixPlan._of(tensors, self.pairing, facts)
+        tensors = self._partner, self.weight, each_row(widest, self.weight), self.box[:, :0]
+        return MixPlan._of(tensors, self.pairing, Facts(self.is_permutation, False, ()))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MixPlan):
@@ -319,5 +317,4 @@ class MixPlan(Frozen):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __repr__(self) -> str:
-        return described(self)
+    __repr__ = described

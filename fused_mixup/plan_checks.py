@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from .tracing import is_fake
 
 if TYPE_CHECKING:
     from .plan import MixPlan
@@ -42,6 +44,11 @@ def is_host_row(t: Tensor) -> bool:
     return t.is_cpu and (t.stride(0) == 0 or t.shape[0] <= 1)
 
 
+def has_host_values(t: Tensor) -> bool:
+    """Whether values can be read without waiting: on the CPU, neither traced nor fake."""
+    return t.is_cpu and not torch.compiler.is_compiling() and not is_fake(t)
+
+
 def check_lam(lam: float) -> float:
     on_device = isinstance(lam, Tensor) and lam.device.type != "cpu"
     one_number = not isinstance(lam, Tensor) or lam.numel() == 1
@@ -68,6 +75,12 @@ def kind(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
+def names(keys: Iterable[Any]) -> str:
+    """Keys or heads as an error lists them, where they are few."""
+    shown = sorted(map(str, keys))
+    return str(shown) if sum(map(len, shown)) <= 200 else f"{len(shown)} of them"
+
+
 def integer(name: str, value: int) -> int:
     """Any kind of integer (NumPy's too) as an int."""
     try:
@@ -85,10 +98,11 @@ def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
         raise TypeError(f"{name}: expected a sequence of ints, got {kind(values)}") from None
 
 
-def _as_tensor(name: str, value: object) -> Tensor:
+def as_tensor(name: str, value: object, device: torch.device | str | None = None) -> Tensor:
+    """A tensor where it is; other values as one on ``device``, by default PyTorch's."""
     try:
         # as_tensor would move a tensor to the default device.
-        t = value if isinstance(value, Tensor) else torch.as_tensor(value)
+        t = value if isinstance(value, Tensor) else torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name}: expected a tensor or a sequence, got {kind(value)}") from None
     if t.requires_grad:
@@ -99,8 +113,10 @@ def _as_tensor(name: str, value: object) -> Tensor:
     return t
 
 
-def integers(name: str, value: Tensor | Sequence) -> Tensor:
-    t = _as_tensor(name, value)
+def integers(
+    name: str, value: Tensor | Sequence, device: torch.device | str | None = None
+) -> Tensor:
+    t = as_tensor(name, value, device)
     signed = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     if t.numel() and t.dtype not in signed:
         raise TypeError(f"{name}: expected integers, got {t.dtype}")
@@ -108,7 +124,7 @@ def integers(name: str, value: Tensor | Sequence) -> Tensor:
 
 
 def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
-    t = _as_tensor(name, value)
+    t = as_tensor(name, value)
     if not t.is_floating_point():
         raise TypeError(f"{name}: expected floats, got {t.dtype}")
     return t
@@ -116,15 +132,14 @@ def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
 
 def check_int32(name: str, t: Tensor) -> None:
     """ValueError before a cast to int32 can wrap a value around."""
-    readable = t.device.type == "cpu" and not torch.compiler.is_compiling()
-    if readable and t.numel() and t.dtype == torch.int64:
+    if has_host_values(t) and t.numel() and t.dtype == torch.int64:
         low, high = (int(v) for v in torch.aminmax(t))
         if low < -(2**31) or high >= 2**31:
             raise ValueError(f"{name}: expected values of 32 bits, got {low} to {high}")
 
 
 def check_partner_values(partner: Tensor, batch_size: int) -> None:
-    if partner.device.type == "cpu" and partner.numel() and not torch.compiler.is_compiling():
+    if has_host_values(partner) and partner.numel():
         low, high = (int(v) for v in torch.aminmax(partner))
         if low < 0 or high >= batch_size:
             raise IndexError(
@@ -136,7 +151,7 @@ def is_permutation(partner: Tensor | None) -> bool | None:
     """Of a rule (no tensor) True; None where values cannot be read."""
     if partner is None:
         return True
-    if partner.device.type != "cpu" or torch.compiler.is_compiling():
+    if not has_host_values(partner):
         return None
     return bool(torch.bincount(partner, minlength=partner.shape[0]).le(1).all())
 
@@ -179,8 +194,8 @@ _LAYOUT = {
 def check_layout(
     partner: Tensor | None, weight: Tensor, blend: Tensor, box: Tensor, pairing: str
 ) -> None:
-    if pairing not in PAIRINGS:
-        raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {pairing!r}")
+    if not isinstance(pairing, str) or pairing not in PAIRINGS:
+        raise ValueError(f"pairing: expected one of {sorted(PAIRINGS)}, got {kind(pairing)}")
     fields = {"partner": partner, "weight": weight, "blend": blend, "box": box}
     if partner is None and pairing != "tensor":
         del fields["partner"]
@@ -222,15 +237,15 @@ def check_values(plan: MixPlan) -> Facts:
         return Facts(is_permutation(partner), False, ())
     for name in ("weight", "blend"):
         t = getattr(plan, name)
-        if t.device.type == "cpu" and not bool(_rows(t).isfinite().all()):
+        if has_host_values(t) and not bool(_rows(t).isfinite().all()):
             raise ValueError(f"{name}: expected finite numbers, got infinity or NaN")
     if partner is not None:
         check_partner_values(partner, plan.batch_size)
     blends = False
-    if plan.blend.device.type == "cpu":
+    if has_host_values(plan.blend):
         own, other = _rows(plan.blend).unbind(1)
         blends = bool(((own != 1) | (other != 0)).any())
-    stops = _check_box(_rows(plan.box)) if plan.box.device.type == "cpu" else ()
+    stops = _check_box(_rows(plan.box)) if has_host_values(plan.box) else ()
     return Facts(is_permutation(partner), blends, stops)
 
 
@@ -241,7 +256,7 @@ def _rows(t: Tensor) -> Tensor:
 
 def check_rule(pairing: str, partner: Tensor) -> None:
     """ValueError for a partner tensor on the host that is not what the rule says."""
-    if partner.device.type != "cpu" or torch.compiler.is_compiling():
+    if not has_host_values(partner):
         return
     check_partner_values(partner, partner.shape[0])
     wrong = (partner != partner_indices(PAIRINGS[pairing], partner.shape[0])).nonzero()

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from .plan_checks import (
     Facts,
+    as_tensor,
     check_corners,
     check_int32,
     check_lam,
     check_partner_values,
     floats,
+    has_host_values,
     integer,
     integers,
     is_host_row,
@@ -81,7 +83,7 @@ def pairing_of(
                 f"partner: expected 'flip', 'roll', 'self' or integers [B], got {kind(partner)}"
             )
         return partner, batch_size, None
-    index = integers("partner", partner)
+    index = integers("partner", partner, device)
     if index.shape != (batch_size,):
         raise ValueError(
             f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
@@ -104,7 +106,7 @@ def rows_per_sample(
         raise ValueError(f"lam: expected shape [B], got {list(lam.shape)}")
     if lam.dtype in (torch.float16, torch.bfloat16):
         lam = lam.float()  # in half precision λ and 1-λ would not sum to one
-    if lam.device.type == "cpu" and not torch.compiler.is_compiling():
+    if has_host_values(lam):
         outside = lam[~((lam >= 0) & (lam <= 1))]  # NaN is outside too
         if len(outside):
             raise ValueError(f"lam: expected numbers in [0, 1], got {float(outside[0])}")
@@ -112,7 +114,7 @@ def rows_per_sample(
     boxes, has_box = _boxes(box, lam)
     if cut is not None and box is None:
         raise ValueError("cut: expected box beside it: a row that is cut needs one")
-    is_cut = has_box if cut is None else torch.as_tensor(cut, device=lam.device)
+    is_cut = has_box if cut is None else as_tensor("cut", cut, lam.device).to(lam.device)
     if is_cut.shape != lam.shape or (len(lam) and is_cut.dtype != torch.bool):
         raise ValueError(
             f"cut: expected bools of shape {list(lam.shape)}, got {is_cut.dtype} "
@@ -131,7 +133,7 @@ def _boxes(box: Tensor | Sequence[Sequence[int]] | None, lam: Tensor) -> tuple[T
     if box is None:
         boxes = torch.empty((batch_size, 0), dtype=torch.int32, device=lam.device)
         return boxes, torch.zeros(batch_size, dtype=torch.bool, device=lam.device)
-    boxes = integers("box", box).to(lam.device)
+    boxes = integers("box", box, lam.device).to(lam.device)
     check_int32("box", boxes)
     boxes = boxes.to(torch.int32)
     if boxes.numel() == 0 and batch_size == 0:
@@ -182,7 +184,7 @@ def described(plan: MixPlan) -> str:
     """What is printed of a plan: its first rows, where the host has them."""
     head = f"MixPlan(batch_size={plan.batch_size}, pairing={plan.pairing!r}, "
     head += f"spatial_dims={plan.spatial_dims}, device={str(plan.device)!r})"
-    if any(t.device.type != "cpu" for t in (plan.partner, plan.weight, plan.box)):
+    if not all(map(has_host_values, (plan.partner, plan.weight, plan.box))):
         return head
     shown = min(plan.batch_size, 8)
     partner = plan.partner[:shown].tolist()

@@ -57,10 +57,6 @@ __all__ = [
 ]
 
 
-def _batch(x: Tensor) -> int:
-    return x.shape[0] if x.ndim else 0
-
-
 def _partner(partner: Tensor | None, pairing: int, x: Tensor) -> Tensor:
     """int64 [B] on the device of x, clamped so that nothing is read out of bounds."""
     if pairing != TENSOR or partner is None:
@@ -89,7 +85,7 @@ def _round(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int) -> Tensor:
-    check_plan(x, _batch(x), pairing, partner, blend, box)
+    check_plan(x, pairing, partner, blend, box)
     acc = _arithmetic(x.dtype)
     other = x[_partner(partner, pairing, x)]
     w0, w1 = _columns(blend, x, acc)
@@ -110,7 +106,7 @@ def mix_backward(
     pairing: int,
 ) -> Tensor:
     # out_i = a_i x_i + b_i x_p(i)  =>  grad_j = a_j g_j + sum over p(i) = j of b_i g_i
-    check_plan(grad, _batch(grad), pairing, partner, blend, box)
+    check_plan(grad, pairing, partner, blend, box)
     check_transpose(pairing, sources, offsets, len(grad))
     acc = _arithmetic(grad.dtype)
     g = grad.to(acc)
@@ -134,7 +130,7 @@ def mix_out(
 
 
 def paste_(x: Tensor, partner: Tensor | None, box: Tensor, pairing: int) -> None:
-    check_plan(x, _batch(x), pairing, partner, None, box)
+    check_plan(x, pairing, partner, None, box)
     x.copy_(torch.where(_inside(box, x), x[_partner(partner, pairing, x)], x))
 
 

@@ -184,10 +184,8 @@ def scale_(x: Tensor, factor: Tensor) -> None:
 
 
 def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -> Tensor:
-    op_checks.check_logits(logits)
+    op_checks.check_ranks(logits, labels, partner_labels)
     both = (labels,) if partner_labels is None else (labels, partner_labels)
-    for y in both:
-        op_checks.expect_labels("labels, partner_labels", y, *op_checks.row_shape(logits))
     return torch.stack([_ranks(logits, y) for y in both])
 
 

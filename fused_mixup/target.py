@@ -13,6 +13,7 @@ from . import ops
 from .accelerate import teach
 from .by_value import sent_by_value
 from .frozen import versions
+from .heads import STRUCTURES, class_counts, heads, in_structure
 from .plan import MixPlan
 from .plan_checks import integer, is_host_row, kind
 from .plan_rows import each_row
@@ -38,22 +39,8 @@ __all__ = [
     "check_num_classes",
     "check_target_dtype",
     "flattened",
-    "heads",
     "partner_rows",
 ]
-
-
-def heads(name: str, values: Any, like_name: str = "", like: Any = None) -> dict[Any, Any]:
-    """The heads of a dict, list or tuple by their key or index; the same ones as those of like."""
-    found = dict(values.items() if isinstance(values, Mapping) else enumerate(values))
-    if like is not None:
-        keys = heads(like_name, like).keys()
-        if found.keys() != keys or isinstance(values, Mapping) != isinstance(like, Mapping):
-            raise ValueError(
-                f"{name}: expected the heads of {like_name}, {sorted(map(str, keys))}, got "
-                f"{sorted(map(str, found))}"
-            )
-    return found
 
 
 @sent_by_value
@@ -209,18 +196,14 @@ class MixedTarget(LabelRows):
             TypeError, IndexError, ValueError: labels that are no int64 indices in
                 [0, num_classes), another batch size than the plan's, or another structure.
         """
-        if isinstance(labels, (Mapping, list, tuple)):
+        if isinstance(labels, STRUCTURES):
+            counts = class_counts(num_classes, "labels", labels)
             options = label_smoothing, ignore_index
-            by_head = heads("labels", labels)
-            if isinstance(num_classes, (Mapping, list, tuple)):
-                counts = heads("num_classes", num_classes, "labels", labels)
-            else:
-                counts = dict.fromkeys(by_head, num_classes)
             each = {
                 head: MixedTarget.from_labels(y, plan, counts[head], *options)
-                for head, y in by_head.items()
+                for head, y in heads("labels", labels).items()
             }
-            return each if isinstance(labels, Mapping) else type(labels)(each.values())
+            return in_structure(labels, each)
         num_classes = check_num_classes(num_classes)
         label_smoothing = check_label_smoothing(label_smoothing)
         ignore_index = integer("ignore_index", ignore_index)

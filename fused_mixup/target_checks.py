@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plan_checks import FLIP, ROLL, SELF, integer, is_host_row, kind
+from .plan_checks import FLIP, ROLL, SELF, has_host_values, integer, is_host_row, kind
 from .tracing import in_vmap, is_plain
 
 IGNORE_INDEX = -100  # PyTorch's default
@@ -43,7 +43,7 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
         raise TypeError(
             f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
         )
-    if labels.device.type != "cpu" or labels.numel() == 0 or torch.compiler.is_compiling():
+    if not has_host_values(labels) or labels.numel() == 0:
         return False
     if in_vmap():
         return False
@@ -110,8 +110,7 @@ def check_target_tensors(labels: Tensor, partner_labels: Tensor, weight: Tensor)
             "weight: expected a tensor that does not require grad, as no gradient reaches it; "
             "use .detach()"
         )
-    readable = weight.device.type == "cpu" and not torch.compiler.is_compiling()
-    if readable and not in_vmap():
+    if has_host_values(weight) and not in_vmap():
         rows = weight[:1] if is_host_row(weight) else weight
         if not bool(rows.isfinite().all()):
             raise ValueError("weight: expected finite numbers, got infinity or NaN")

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from . import ops
 from .checks import check_memory
-from .functional import mix, mix_, mix_targets
+from .functional import mix, mix_, mix_labels, mix_targets
 from .plan import MixPlan
-from .plan_checks import Facts, is_host_row
+from .plan_checks import Facts
 from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
 from .timm_checks import check_images, check_minmax, class_indices, number
 from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
@@ -65,8 +65,8 @@ class Mixup:
         - A batch may be odd. Its middle sample is its own partner: mixed with itself in batch and
           elem mode (its values stay, to rounding), not mixed in pair mode. timm asserts.
         - uint8 images: MixUp blends, half to even (timm raises in batch mode, truncates in the
-          others); λ of the targets in pair and elem mode is right, CutMix's too (timm keeps it in
-          uint8: 0, or the partner's label alone).
+          others); targets in pair and elem mode are right, CutMix's too (timm keeps their λ in
+          uint8, so it is 0: those of the partner alone).
         - Video [B, C, T, H, W]: the box lies in the last two dims (timm cuts along time).
         - Dense targets without ``multi_label`` and a batch of labels of another size are refused
           (timm returns rows that fit no image).
@@ -225,7 +225,7 @@ class Mixup:
         base = torch.float32 if self.multi_label else torch.get_default_dtype()
         if base == torch.float32 and (drawn.per_batch or dtype != torch.float64):
             if self.multi_label:
-                return mix(self._softened(labels), _of_labels(plan))
+                return mix_labels(self._softened(labels), plan)
             # The op itself: _labels has checked them.
             return ops.mix_targets(labels, None, plan.weight, plan.rule, k, smoothing, base)
         # Weights in float64: a plan's are float32.
@@ -289,12 +289,3 @@ def plan_of(drawn: Drawn, batch_size: int, dtype: torch.dtype = torch.float32) -
 def _lam_dtype(dtype: torch.dtype) -> torch.dtype:
     """In which timm keeps the λ of single samples of images of ``dtype`` (uint8 would lose it)."""
     return dtype if dtype.is_floating_point else torch.float32
-
-
-def _of_labels(plan: MixPlan) -> MixPlan:
-    """A plan that blends with the label weights of ``plan``: for dense labels."""
-    weight, n = plan.weight, plan.batch_size
-    blend = weight[:1].double().expand(n, -1) if is_host_row(weight) else weight.double()
-    facts = Facts(is_permutation=True, blends=True, box_stop=())
-    rows = plan.partner_or_none, weight, blend, plan.box[:, :0]
-    return MixPlan._of(rows, plan.pairing, facts)

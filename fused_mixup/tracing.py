@@ -12,19 +12,24 @@ the package is slower, or refuses with a sentence, but never wrong:
     _C._AutoDispatchBelowAutograd           no_grad, which autograd registered on an op respects
     _C._autograd._get_current_graph_task_keep_graph     every backward may run again: copies
     _C._current_graph_task_id               the engine is asked whether it takes a callback
-    _C._autograd._{top,pop,push}_saved_tensors_default_hooks, and the closures of the hooks of
-    utils.checkpoint        a draw in a recompute raises: it cannot be told what it repeats
-    fx.traceback.current_meta, FunctionalTensorMode, utils.checkpoint._CachingTorchDispatchMode
-                            where a compiled backward draws again, the draw raises
+    _C._autograd._top_saved_tensors_default_hooks       a draw in a recompute raises
+    _C._autograd._pop_saved_tensors_default_hooks       regions around the innermost are not seen
+    _C._autograd._push_saved_tensors_default_hooks      likewise
+    _C._autograd._saved_tensors_hooks_is_enabled        likewise
+    fx.traceback                            where a compiled backward draws again, the draw raises
+    _subclasses.functional_tensor.FunctionalTensorMode      likewise
+    utils.checkpoint._CachingTorchDispatchMode              likewise
+    utils.checkpoint.CheckpointPolicy.MUST_SAVE             likewise
+    _subclasses.FakeTensor                  values of fake tensors are asked for: PyTorch's error
     compiler._is_exporting_flag             exported programs hold the op of compiled steps
-    distributed_c10d._world                 a compiled step breaks where the rank is asked for
+    distributed.distributed_c10d._world     a compiled step breaks where the rank is asked for
     forward_ad._current_level               a dual tensor is made, which fails outside a level
     _C._storage_Use_Count, _cdata           memory of results is not used again
     UntypedStorage._new_shared              memory that is shared after it was made
     Tensor._base                            the leaf is looked for in the graph of the view
     _sample_dirichlet                       torch.distributions.Beta, which calls it
     Tensor._version                         every tensor may have been written to since
-    utils._pytree                           nested inputs are refused
+    utils._pytree.tree_flatten, utils._pytree.tree_unflatten    nested inputs are refused
 """
 
 from __future__ import annotations
@@ -100,6 +105,14 @@ def is_plain() -> bool:
         or transforms_active()
         or _tracing_state() is not None
     )
+
+
+_fake = _private("_subclasses.FakeTensor")
+
+
+def is_fake(x: Tensor) -> bool:
+    """Whether ``x`` has a shape and no values (FakeTensorMode)."""
+    return _fake is not None and isinstance(x, _fake)
 
 
 def is_exporting() -> bool:

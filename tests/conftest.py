@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 # Tests run beside each other: threads that wait must not keep a core from others.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -16,7 +17,7 @@ import pytest
 
 import fused_mixup as fm
 from benchmarks.timing import extra_bytes
-from fused_mixup import backends
+from fused_mixup import backends, ops, reference
 
 try:
     from hypothesis import settings
@@ -48,6 +49,26 @@ def pytest_report_header() -> str:
     return "fused_mixup: testing on the CPU alone, as PyTorch sees no GPU"
 
 
+SLOWEST = 12  # files that are named at the end
+_seconds: dict[str, float] = {}  # of each file; where tests run side by side, of all processes
+
+
+def pytest_runtest_logreport(report) -> None:
+    file = report.nodeid.partition("::")[0]
+    _seconds[file] = _seconds.get(file, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    slow = sorted(_seconds.items(), key=lambda item: -item[1])[:SLOWEST]
+    if not slow or slow[0][1] < 10:  # a few chosen tests
+        return
+    terminalreporter.section("slowest files")
+    total = sum(_seconds.values())
+    terminalreporter.write_line(f"{total:7.1f} s  all {len(_seconds)} files, one after another")
+    for file, seconds in slow:
+        terminalreporter.write_line(f"{seconds:7.1f} s  {file}")
+
+
 @pytest.fixture(params=places())
 def device(request):
     """A device, with one of its backends forced for the test."""
@@ -61,6 +82,19 @@ def fused(request):
     """A backend with kernels for CUDA tensors (gpu_places.py), forced for the test."""
     with fm.backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """A list of (op, thread) that grows where the reference serves a forced call."""
+    calls = []
+
+    def watched(name, real):
+        return lambda *args: calls.append((name, threading.get_ident())) or real(*args)
+
+    for name in ops.SCHEMAS:
+        monkeypatch.setattr(reference, name, watched(name, getattr(reference, name)))
+    return calls
 
 
 @pytest.fixture(autouse=True)

@@ -56,7 +56,7 @@ class Case:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = self.make()
-        names = [a.name for a in getattr(ops, self.op)._schema.arguments]
+        names = [a.name for a in ops.default_op(self.op)._schema.arguments]
         return [
             a if n == self.on_host else moved(n, a, device)
             for n, a in zip(names, made, strict=True)
@@ -68,7 +68,7 @@ class Case:
         result = op(*args)
         written = [
             args[i]
-            for i, a in enumerate(op._schema.arguments)
+            for i, a in enumerate(ops.default_op(self.op)._schema.arguments)
             if a.alias_info is not None and a.alias_info.is_write
         ]
         return (*_results(result), *written)

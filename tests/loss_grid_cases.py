@@ -62,11 +62,16 @@ class Case:
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The target as F's losses take it."""
+        if not isinstance(self.target, MixedTarget) and self.target.is_floating_point():
+            return self.target.to(dtype)
         k = self.logits.shape[1]
+        if self.kind == "binary_cross_entropy" and k == 1:  # says how likely class 1 of two is
+            return self._dense(2, dtype)[:, 1:]
+        return self._dense(k, dtype)
+
+    def _dense(self, k: int, dtype: torch.dtype) -> Tensor:
         if isinstance(self.target, MixedTarget):
             return self.target.dense(dtype)
-        if self.target.is_floating_point():
-            return self.target.to(dtype)
         hot = F.one_hot(self.target.clamp(0, k - 1), k).movedim(-1, 1)
         kept = self.target != self.options.get("ignore_index", -100)
         return (hot * kept.unsqueeze(1)).to(dtype)
@@ -260,10 +265,11 @@ def _binary_case(rng: random.Random, g: torch.Generator) -> Case:
     k, rows = shape[1], (shape[0], *shape[2:])
     per_class = [k] + [1] * (len(shape) - 2)
     kind = rng.choice(("mixed", "dense", "labels"))
+    classes = max(k, 2)
     if kind == "mixed":
-        target: Tensor | MixedTarget = _mixed(rows, k, None, rng, g)
+        target: Tensor | MixedTarget = _mixed(rows, classes, None, rng, g)
     elif kind == "labels":
-        target = _labels(rows, k, None, rng, g)
+        target = _labels(rows, classes, None, rng, g)
     else:
         target = _soft(shape, logits.dtype, rng, g)
     weights = (_class_weight(k, rng, g) for _ in range(2))

@@ -1,8 +1,9 @@
-"""Builds what the tests load, so that they find it: ``python tests/prebuild.py``.
+"""Builds what tests load, so that they find it: ``python tests/prebuild.py [tests|proofs]``.
 
-The CUDA kernels for the host, the CPU module under sanitizers, and where there is nvcc every CUDA
-kernel for every architecture. All of it is kept under build/, and made again only when a source
-changes; a test that does not find it there builds it itself.
+For `make test` the CUDA kernels for the host; for `make proofs` those under the race detector and
+the sanitizers too, the CPU module under sanitizers, and where there is nvcc every CUDA kernel for
+every architecture. All of it is kept under build/, and made again only when a source changes; a
+test that does not find it there builds it itself.
 """
 
 from __future__ import annotations
@@ -23,9 +24,16 @@ from host_cuda import build as host_cuda  # noqa: E402
 from occupancy import ARCHS  # noqa: E402
 from sanitized import build as sanitized  # noqa: E402
 
+FOR_TESTS = ("plain",)  # variants of the CUDA kernels on the host
 
-def builds(pool: Executor) -> Iterator[tuple[str, str | None, Callable[[], object]]]:
+
+def builds(proofs: bool, pool: Executor) -> Iterator[tuple[str, str | None, Callable[[], object]]]:
     """What is built, why it cannot be, and the function that builds it."""
+    for variant in host_cuda.VARIANTS if proofs else FOR_TESTS:
+        why_not = host_cuda.why_not(variant)
+        yield f"CUDA kernels on the host, {variant}", why_not, lambda v=variant: host_cuda.build(v)
+    if not proofs:
+        return
     try:
         tools = kernels.find_tools(os.environ)
         archs = [arch for arch in ARCHS if tools.knows(arch)]
@@ -35,12 +43,9 @@ def builds(pool: Executor) -> Iterator[tuple[str, str | None, Callable[[], objec
     for kind in dict.fromkeys(kind for kind, _ in cpu_sanitizers.RUNS):
         why_not = cpu_sanitizers.why_not(kind)
         yield f"CPU module, {kind}", why_not, lambda kind=kind: sanitized.module(kind, pool)
-    for variant in host_cuda.VARIANTS:
-        why_not = host_cuda.why_not(variant)
-        yield f"CUDA kernels on the host, {variant}", why_not, lambda v=variant: host_cuda.build(v)
 
 
-def main() -> None:
+def main(chosen: str = "proofs") -> None:
     """Builds side by side. What fails is said, and fails again in the tests that need it."""
 
     def build(name: str, make: Callable[[], object]) -> None:
@@ -55,7 +60,7 @@ def main() -> None:
     cores = os.cpu_count() or 1
     # A build waits for its objects, which take a pool of their own.
     with ThreadPoolExecutor(cores) as objects, ThreadPoolExecutor(cores) as pool:
-        for name, why_not, make in builds(objects):
+        for name, why_not, make in builds(chosen == "proofs", objects):
             if why_not is None:
                 pool.submit(build, name, make)
             else:
@@ -63,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

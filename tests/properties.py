@@ -108,7 +108,7 @@ class _Elsewhere:
         op = getattr(fm.ops, name)
 
         def call(*args):
-            names = (argument.name for argument in op._schema.arguments)
+            names = (argument.name for argument in fm.ops.default_op(name)._schema.arguments)
             there = [self._moved(name, a) for name, a in zip(names, args, strict=True)]
             result = op(*there)
             for a, b in zip(args, there, strict=True):

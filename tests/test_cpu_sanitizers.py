@@ -131,6 +131,7 @@ def planted(jobs):
     return run
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("kind", "name"), PLANTED, ids=str)
 def test_a_planted_bug_ends_the_process(planted, kind, name):
     if why_not(kind):
@@ -140,6 +141,7 @@ def test_a_planted_bug_ends_the_process(planted, kind, name):
     assert code != 0 and report in text, text
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("kind", ["address", "thread"])
 def test_no_bug_no_report(jobs, planted, kind):
     if why_not(kind):
@@ -149,6 +151,7 @@ def test_no_bug_no_report(jobs, planted, kind):
     assert ended[NOTHING] == (0, "")
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("kind", "instruction_set"), RUNS, ids=str)
 def test_every_op(jobs, kind, instruction_set):
     if why_not(kind, instruction_set):

@@ -45,6 +45,7 @@ def _vectors(found):
 
 
 # Fewer would mean that the drivers no longer instantiate every kernel.
+@pytest.mark.proof
 @pytest.mark.parametrize(("driver", "count"), [("mix", 111), ("loss", 47), ("plan", 1)])
 def test_every_kernel_is_instantiated_once(instances, driver, count):
     labels = [i.label for i in instances if i.driver == driver]
@@ -52,17 +53,20 @@ def test_every_kernel_is_instantiated_once(instances, driver, count):
     assert len(set(labels)) == len(labels)
 
 
+@pytest.mark.proof
 def test_every_line_of_the_table_is_a_kernel(instances):
     """A line that no kernel matches, or that an earlier one hides, demands nothing."""
     assert {i.design for i in instances} == set(DESIGNS)
 
 
+@pytest.mark.proof
 def test_nothing_lives_in_local_memory(instances):
     """Every access to a spill or to an array in local memory goes through the memory bus."""
     for i in instances:
         assert (i.code.usage.stack, i.code.usage.local, i.code.local) == (0, 0, 0), i.label
 
 
+@pytest.mark.proof
 def test_registers_leave_room_for_the_blocks_counted_on(instances):
     for i in instances:
         design = design_of(i.label)
@@ -70,6 +74,7 @@ def test_registers_leave_room_for_the_blocks_counted_on(instances):
         assert i.code.usage.registers <= limit, (i.label, limit)
 
 
+@pytest.mark.proof
 def test_tiles_share_a_multiprocessor(instances):
     """Up to the batch where two tiles of 128 bytes per sample fit; beyond, one is alone."""
     for i in instances:
@@ -79,11 +84,13 @@ def test_tiles_share_a_multiprocessor(instances):
                 assert i.blocks(dynamic) >= 2, (i.label, batch)
 
 
+@pytest.mark.proof
 def test_enough_loads_are_under_way(instances):
     for i in instances:
         assert i.code.ahead >= i.design.loads, (i.label, i.code.ahead)
 
 
+@pytest.mark.proof
 def test_aligned_samples_move_16_bytes_at_a_time(instances):
     checked = [i for i in _vectors(instances) if i.design.params >= 0]
     assert len(checked) >= 66
@@ -98,12 +105,14 @@ def test_aligned_samples_move_16_bytes_at_a_time(instances):
         assert narrow <= i.design.params, (i.label, i.code.loads)
 
 
+@pytest.mark.proof
 def test_tiles_are_staged_past_the_registers(instances):
     for i in _vectors(instances):
         if i.label.startswith("tile"):
             assert set(i.code.copies) == {16}, (i.label, i.code.copies)
 
 
+@pytest.mark.proof
 def test_rows_of_logits_move_16_bytes_at_a_time(instances):
     """Heads, tails and unaligned targets go element by element beside it.
 
@@ -118,6 +127,7 @@ def test_rows_of_logits_move_16_bytes_at_a_time(instances):
         assert i.code.stores[16] >= i.design.stores, (i.label, i.code.stores)
 
 
+@pytest.mark.proof
 def test_no_fused_multiply_add_in_a_blend(instances):
     """A contraction would round once where eager PyTorch rounds twice.
 

@@ -43,6 +43,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.proof
 @needs_races
 def test_no_kernel_races():
     """Also: every instantiation of every kernel has run (grid.run)."""
@@ -50,6 +51,7 @@ def test_no_kernel_races():
         assert grid.run() > 500
 
 
+@pytest.mark.proof
 @needs_asan
 def test_no_kernel_leaves_its_memory():
     """In a process of its own, as the address sanitizer must be there from the start."""
@@ -115,6 +117,7 @@ def orderings():
     ]
 
 
+@pytest.mark.proof
 def test_nothing_is_accused_with_all_barriers_in_place():
     for variant in ("plain", *(["races"] if build.why_not("races") is None else [])):
         with lib.variant(variant):
@@ -122,6 +125,7 @@ def test_nothing_is_accused_with_all_barriers_in_place():
             run_everything("plan.cuh")
 
 
+@pytest.mark.proof
 @needs_races
 @pytest.mark.parametrize(("file", "line"), orderings())
 def test_the_race_detector_misses(file, line):
@@ -174,6 +178,7 @@ def test_launch_names_everything_the_host_replaces():
         assert re.search(rf"\b{name}\(", host_names), f"cuda_host.h has no {name}"
 
 
+@pytest.mark.proof
 @needs_races
 def test_the_drivers_know_every_kernel():
     """And test_no_kernel_races runs every instantiation of those."""

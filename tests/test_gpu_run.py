@@ -92,15 +92,42 @@ run_all(groups, Path({str(tmp_path)!r}), {{}}, time.monotonic() + 60)
     assert left["not_run"] == ["third"] and not left["finished"]
 
 
-def test_stages_share_the_time_that_is_left(tmp_path):
-    groups = [[stage("a", limit=60), stage("b", limit=30)], [stage("c", limit=40)]]
-    assert gpu_run.shares(groups, 1000) == 1
-    assert gpu_run.shares(groups, 50) == pytest.approx(0.5)
-    # Of 40 s the first may take 2, and then does not finish; the other has the rest.
+def test_each_stage_has_its_limit_and_no_more_than_is_left(tmp_path):
     sleeping = "import time; time.sleep(30)"
-    results = run([[stage("long", sleeping, 100)], [stage("next", limit=1900)]], tmp_path, 40)
-    assert [r.result for r in results] == ["FAILED", "passed"]
-    assert results[0].detail.startswith("ran out of time")
+    groups = [[stage("a", sleeping, 2), stage("b")], [stage("c", sleeping, 100)], [stage("d")]]
+    groups += [[stage("e", fills=True)]]
+    started = time.monotonic()
+    results = run(groups, tmp_path, 4)
+    assert time.monotonic() - started < 25
+    assert [r.result for r in results] == ["FAILED", "passed", "FAILED", "FAILED", "skipped"]
+    assert results[0].detail.startswith("ran out of time after 2")
+    assert results[2].detail.startswith("ran out of time")
+    assert [r.detail for r in results[3:]] == ["no time was left"] * 2
+    assert summary(tmp_path)["failed"] == ["a", "c", "d"]
+
+
+def test_a_stage_that_fills_the_time_may_be_stopped(tmp_path, monkeypatch):
+    read = lambda done: gpu_run.Verdict("passed", "three cases")  # noqa: E731
+    fills = stage("it", "import time; time.sleep(60)", 2, fills=True, read=read)
+    (result,) = run([[fills]], tmp_path, gpu_run.LEAST_TO_FILL - 1)
+    assert (result.result, result.detail) == ("skipped", "no time was left")
+    monkeypatch.setattr(gpu_run, "LEAST_TO_FILL", 1)
+    (result,) = run([[fills]], tmp_path)
+    assert (result.result, result.detail) == ("passed", "three cases")
+
+
+def test_what_a_stage_found_stands_in_the_summary(tmp_path):
+    verdict = gpu_run.Verdict("passed", "two", {"calls": 2})
+    run([[stage("it", read=lambda done: verdict)]], tmp_path)
+    (it,) = summary(tmp_path)["stages"]
+    assert (it["stage"], it["result"], it["detail"], it["calls"]) == ("it", "passed", "two", 2)
+
+
+def test_a_stage_runs_where_it_is_told_to(tmp_path):
+    (tmp_path / "here").mkdir()
+    code = "import os; print('at', os.getcwd())"
+    run([[stage("it", code, cwd=tmp_path / "here")]], tmp_path)
+    assert "at .\n" in (tmp_path / "it.log").read_text()  # logs name no folder
 
 
 @pytest.mark.parametrize("how", ["SIG_DFL", "SIG_IGN"])  # what a child does about SIGTERM
@@ -180,5 +207,3 @@ def test_logs_are_cut_and_name_no_folder_of_this_machine(tmp_path):
     log = (tmp_path / "loud.log").read_text()
     assert len(log) < 1.2 * gpu_run.LOG_BYTES and "… cut …" in log and "the end" in log
     assert str(ROOT) not in log and "./tests" in log
-    run([[stage("loud", "print('again')")]], tmp_path)  # a later run starts anew
-    assert "the end" not in (tmp_path / "loud.log").read_text()

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ co
 
 needs_races = pytest.mark.skipif(bool(build.why_not("races")), reason=str(build.why_not("races")))
 needs_asan = pytest.mark.skipif(bool(build.why_not("asan")), reason=str(build.why_not("asan")))
-VARIANTS = ("plain", "ucontext", pytest.param("races", marks=needs_races))
+BUILT = ("plain", pytest.param("ucontext", marks=pytest.mark.proof))
+VARIANTS = (*BUILT, pytest.param("races", marks=[needs_races, pytest.mark.proof]))
 
 # Two blocks of 64 threads: what each leaves in the first floats of a tensor of zeros.
 RIGHT = {
@@ -83,6 +84,7 @@ def test_right_kernels_are_not_accused(variant, name, order):
 
 
 @needs_races
+@pytest.mark.proof
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", RACE)
 def test_the_race_detector_finds(name, order):
@@ -101,7 +103,7 @@ def test_every_variant_finds(variant, name, order):
         run(name, order)
 
 
-@pytest.mark.parametrize("variant", ["plain", "ucontext"])
+@pytest.mark.parametrize("variant", BUILT)
 @pytest.mark.parametrize(
     "name", ["missing_barrier", "neighbour_in_place", "blocks_in_place", "copy_without_barrier"]
 )
@@ -112,7 +114,7 @@ def test_orders_disagree_over_races(variant, name):
     assert any(not torch.equal(a, b) for a, b in itertools.combinations(results, 2))
 
 
-@pytest.mark.parametrize("variant", ["plain", "ucontext"])
+@pytest.mark.parametrize("variant", BUILT)
 def test_shared_memory_starts_as_nan(variant):
     with lib.variant(variant):
         assert run("unwritten_dynamic", 0)[:128].isnan().all()
@@ -122,6 +124,7 @@ def test_shared_memory_starts_as_nan(variant):
 
 
 @needs_asan
+@pytest.mark.proof
 def test_sanitizers_find():
     done = build.run_sanitized("host_cuda.planted", *SANITIZERS, *RIGHT)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from host_cuda.batches import ORDERS
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)")
 
 
-@pytest.fixture(params=["plain", "ucontext"])
+@pytest.fixture(params=["plain", pytest.param("ucontext", marks=pytest.mark.proof)])
 def call(request):
     """Calls an entry point of driver_words.cpp with tensors and integers."""
     with lib.variant(request.param) as library:

@@ -98,21 +98,16 @@ def test_memory_of_small_and_large_results_is_not_kept(monkeypatch):
 
 
 @needs_native
-@pytest.mark.parametrize("error", [MemoryError, RuntimeError, KeyboardInterrupt])
-def test_what_goes_wrong_with_kept_memory_reaches_nobody_but_an_interrupt(error, monkeypatch):
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError])
+def test_what_goes_wrong_with_kept_memory_reaches_nobody(error, monkeypatch):
     def fail(size):
         raise error
 
     x = images()
     want = fm.mix(x, FLIP)
     memory.let_go()
-    interrupted = threading.Event()
     monkeypatch.setattr(memory, "_fresh", fail)
-    monkeypatch.setattr("_thread.interrupt_main", interrupted.set)
     assert torch.equal(fm.mix(x, FLIP), want)
-    assert interrupted.wait(30 if error is KeyboardInterrupt else 0.1) == (
-        error is KeyboardInterrupt
-    )
 
 
 def test_shared_or_resized_memory_is_not_used_again(made):

@@ -349,10 +349,16 @@ def test_views_and_layouts_that_lie_about_their_memory():
                 op(other, FLIP)
 
 
-def test_forward_mode_is_refused_not_silently_zero():
-    x = image(dtype=torch.float64)
-    with pytest.raises(NotImplementedError, match="forward-mode"):
-        torch.func.jvp(lambda t: fm.mix(t, FLIP), (x,), (x,))
+def test_forward_mode_has_tangents_in_place_too():
+    x, v = image(dtype=torch.float64), image(dtype=torch.float64)
+    for op in (fm.mix, lambda t, plan: fm.mix_(t.clone(), plan)):
+        _, tangent = torch.func.jvp(lambda t, op=op: op(t, FLIP), (x,), (v,))
+        torch.testing.assert_close(tangent, fm.mix(v, FLIP))
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, v)
+            mixed = torch.autograd.forward_ad.unpack_dual(op(dual, FLIP))
+        torch.testing.assert_close(mixed.tangent, fm.mix(v, FLIP))
+        torch.testing.assert_close(mixed.primal, fm.mix(x, FLIP))
 
 
 def test_a_lam_that_is_zero_in_float32_drops_its_term(device):

@@ -33,7 +33,7 @@ def why_not() -> str | None:
     if compiler() is None:
         return why_no_compiler()
     version = subprocess.run([*compiler(), "--version"], capture_output=True, text=True).stdout
-    return None if "GCC" in version or "g++" in version else "only GCC has -Wodr"
+    return None if "Free Software Foundation" in version else "only GCC has -Wodr"
 
 
 def compiled(sources: list[Path], folder: Path) -> list[Path]:
@@ -70,8 +70,10 @@ def test_each_type_of_the_cpu_module_is_defined_once(objects, tmp_path):
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["alike", "different"])
-def test_two_types_of_one_name_are_found(objects, tmp_path, same):
-    """In the same link, beside the module's own files."""
+def test_two_types_of_one_name_are_found(tmp_path, same):
+    """What the test above asks of the module's files can fail."""
+    if why_not() is not None:
+        pytest.skip(why_not())
     members = {"a": "double own; int partner;", "b": "double own; int partner;"}
     if not same:
         members["b"] = "float weight[2];"
@@ -79,6 +81,6 @@ def test_two_types_of_one_name_are_found(objects, tmp_path, same):
     for name, text in members.items():
         sources.append(tmp_path / f"{name}.cpp")
         sources[-1].write_text(PLANTED.format(name=name, members=text))
-    done = linked([*objects, *compiled(sources, tmp_path)], tmp_path)
+    done = linked(compiled(sources, tmp_path), tmp_path)
     assert (done.returncode == 0) == same, done.stderr
     assert ("Seen" in done.stderr) == (not same)

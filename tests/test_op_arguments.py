@@ -11,7 +11,7 @@ import torch
 from smoke import call, op_inputs, schema_of, written
 
 import fused_mixup as fm
-from fused_mixup import backends, ops, reference
+from fused_mixup import backends, draw_replay, ops, reference
 
 FLOATS = (torch.float16, torch.float32, torch.float64)
 INTS = (torch.int16, torch.int32, torch.int64)
@@ -28,10 +28,16 @@ ARGUMENTS = [
     for key in calls[0]
     if any(isinstance(c[key], torch.Tensor) for c in calls)
 ]
-NATIVE = backends.reason_unavailable("native", "CPU")
+WHY_NOT = {b: backends.reason_unavailable(b, "CPU") for b in ("native", "reference", "triton")}
 BACKENDS = [
-    pytest.param("native", marks=pytest.mark.skipif(NATIVE is not None, reason=str(NATIVE))),
-    "reference",
+    pytest.param(
+        name,
+        marks=[
+            pytest.mark.skipif(why is not None, reason=str(why)),
+            *([pytest.mark.proof] if name == "triton" else []),  # interpreted: takes minutes
+        ],
+    )
+    for name, why in WHY_NOT.items()
 ]
 
 
@@ -225,3 +231,26 @@ def test_lists_of_a_transpose_are_clamped():
     for key, values in (("sources", [-9, 10**6, 2, 1]), ("offsets", [-5, 2, 10**6, -7, 10**6])):
         wild = torch.tensor(values, dtype=torch.int32)
         assert tried("mix_backward", {**arguments, key: wild}) is not None
+
+
+@pytest.mark.parametrize("name", ["mix_", "mix", "mix_out", "paste_", "mix_targets"])
+def test_meta_beside_real_tensors_is_refused(name):
+    """PyTorch then calls the fake, which would give memory that nobody has set."""
+    for arguments in CALLS[name]:
+        first, *others = (k for k, v in arguments.items() if isinstance(v, torch.Tensor))
+        for key in others:
+            with pytest.raises(ValueError, match="one device"):
+                call(ops.default_op(name), name, {**arguments, key: arguments[key].to("meta")})
+
+
+def test_a_trace_of_a_draw_runs_no_draw(monkeypatch):
+    """Or it would count as a draw of the checkpoint region around the compiled block."""
+
+    def looks_for_regions():
+        raise AssertionError("the fake runs the draw itself")
+
+    monkeypatch.setattr(draw_replay, "checkpoint_regions", looks_for_regions)
+    state, settings = (t.to("meta") for t in (fm.plan_state(0), fm.plan_settings()))
+    draw = torch.ops.fused_mixup.draw_plan_in_graph
+    partner, *_ = draw(state, settings, None, None, 4, [], 1, 1, True, False)
+    assert partner.shape == (4,)

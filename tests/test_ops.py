@@ -1,4 +1,4 @@
-"""Registration: schemas, fake implementations, opcheck, torch.compile, forced backends."""
+"""Registration: schemas, fake implementations, opcheck, torch.compile, loading."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
@@ -97,16 +96,16 @@ def detached(options):
 @pytest.mark.parametrize("name", list(ops.SCHEMAS))
 def test_opcheck(device, name):
     for args in sample_inputs(device)[name]:
-        torch.library.opcheck(getattr(ops, name), args)
+        for op in (ops.default_op(name), ops.chosen_op(name)):
+            torch.library.opcheck(op, args)
 
 
 def test_each_op_is_in_every_backend():
     for name in ops.SCHEMAS:
         assert callable(getattr(reference, name))
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fused_mixup::{name}", "Meta")
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(
-            f"fused_mixup::{name}", "CompositeExplicitAutograd"
-        )
+        for namespace in (ops.NAMESPACE, ops.CHOSEN):
+            for key in ("Meta", "CompositeExplicitAutograd"):
+                assert torch._C._dispatch_has_kernel_for_dispatch_key(f"{namespace}::{name}", key)
 
 
 # ------------------------------------------------------------------ torch.compile
@@ -164,48 +163,7 @@ def test_a_new_lam_does_not_recompile():
     assert counter.frame_count == 2  # one graph without boxes, one with
 
 
-# ------------------------------------------------------------------ backends
-
-
-def test_forcing_a_backend_and_back():
-    x = torch.randn(4, 8)
-    plan = MixPlan.uniform(4, "flip", 0.3)
-    expected = fm.mix(x, plan)
-    before = backends.chosen("CPU")
-    with fm.backend("reference"):
-        assert backends.chosen("CPU") == "reference"
-        assert torch.equal(fm.mix(x, plan), expected)
-        with fm.backend("auto"):
-            assert backends.chosen("CPU") == before
-        assert backends.chosen("CPU") == "reference"
-    assert backends.chosen("CPU") == before
-
-
-def test_the_forced_backend_is_the_one_that_runs(monkeypatch):
-    calls = []
-    monkeypatch.setattr(reference, "mix", lambda *a: calls.append(a) or torch.zeros(1))
-    x = torch.randn(4, 8)
-    plan = MixPlan.uniform(4, "flip", 0.3)
-    with fm.backend("reference"):
-        fm.mix(x, plan)
-    assert len(calls) == 1
-    if before_is_native():
-        fm.mix(x, plan)
-        assert len(calls) == 1
-
-
-def before_is_native():
-    return backends.reason_unavailable("native", "CPU") is None
-
-
-def test_an_error_inside_leaves_the_choice_as_it_was():
-    before = backends.chosen("CPU")
-    with pytest.raises(ZeroDivisionError), fm.backend("reference"):
-        _ = 1 / 0
-    assert backends.chosen("CPU") == before
-    with pytest.raises(ValueError, match="backend: expected one of"), fm.backend("cuda"):
-        pass
-    assert backends.chosen("CPU") == before
+# ------------------------------------------------------------------ loading
 
 
 def run_python(code, **env):
@@ -218,23 +176,10 @@ def run_python(code, **env):
     )
 
 
-CALL = (
-    "import torch, fused_mixup as fm; x = torch.ones(4, 8); "
-    "fm.mix_(x, fm.MixPlan.uniform(4, 'flip', 0.3)); print('ran', fm.backends.chosen('CPU'))"
+@pytest.mark.skipif(
+    backends.reason_unavailable("native", "CPU") is not None,
+    reason="the CPU extension is not built",
 )
-
-
-def test_environment_forces_a_backend():
-    done = run_python(CALL, FUSED_MIXUP_BACKEND="reference")
-    assert done.stdout.strip() == "ran reference", done.stderr
-    done = run_python(CALL, FUSED_MIXUP_BACKEND="triton", TRITON_INTERPRET="0")
-    assert "triton backend is forced but cannot run on CPU tensors" in done.stderr
-    assert "FUSED_MIXUP_BACKEND=auto" in done.stderr and "ran" not in done.stdout
-    done = run_python(CALL, FUSED_MIXUP_BACKEND="fast")
-    assert "backend: expected one of" in done.stderr
-
-
-@pytest.mark.skipif(not before_is_native(), reason="the CPU extension is not built")
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set_gives_the_same_numbers(name):
     sets = {"DEFAULT": 1, "AVX2": 2, "AVX512": 3}.get(torch.backends.cpu.get_cpu_capability(), 1)
@@ -269,33 +214,6 @@ def test_import_does_not_start_cuda():
     )
     done = run_python(code)
     assert done.stdout.strip() == "ok", done.stderr
-
-
-def test_contexts_of_two_threads_leave_nothing_behind():
-    before = backends.chosen("CPU")
-    inside, leave = threading.Event(), threading.Event()
-
-    def other():
-        with fm.backend("reference"):
-            inside.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=other)
-    with fm.backend("native"):
-        thread.start()
-        assert inside.wait(10)
-    assert backends.chosen("CPU") == "reference"
-    leave.set()
-    thread.join()
-    assert backends.chosen("CPU") == before
-
-
-def test_a_forced_backend_refuses_devices_that_it_has_no_kernels_for():
-    # Sparse tensors stand for a device that is neither CPU nor CUDA: no kernel key of ours.
-    x = torch.eye(2).to_sparse()
-    plan = MixPlan.identity(2)
-    with fm.backend("native"), pytest.raises(RuntimeError, match="native backend is forced"):
-        ops.mix(x, None, plan.blend, plan.box, plan.rule)
 
 
 def test_arguments_that_would_crash_a_kernel_are_refused():

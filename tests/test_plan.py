@@ -380,3 +380,13 @@ def test_uniform_plans_need_no_numpy(monkeypatch, batch_size, box):
         ours, theirs = getattr(plan, name), getattr(want, name)
         assert ours.dtype == theirs.dtype and is_host_row(ours) and is_host_row(theirs)
         assert pickle.loads(pickle.dumps(theirs)).equal(theirs)
+
+
+def test_fake_tensors_have_no_values_to_check():
+    with torch._subclasses.FakeTensorMode():
+        plan = MixPlan.per_sample(torch.rand(4), torch.randperm(4))
+        target = MixedTarget.from_labels(torch.arange(4), plan, 5)
+        batch, mixed = fm.BatchMix(5, cutmix_alpha=1.0)(torch.rand(4, 3, 8, 8), torch.arange(4))
+        assert mix(batch, plan).shape == batch.shape and "device='cpu'" in repr(plan)
+        for each in (target, mixed):
+            assert fm.soft_target_cross_entropy(torch.rand(4, 5), each).shape == ()

@@ -1,7 +1,7 @@
 """Random shapes, strides, dtypes, plans and targets, for every op on every backend that runs here.
 
-A small run of ``properties.py``, of the same cases each time; ``make fuzz`` is the large one, each
-time of others.
+A small run of ``properties.py``, of the same cases each time, and a longer one in `make proofs`;
+``make fuzz`` is the large one, each time of others.
 """
 
 from __future__ import annotations
@@ -12,19 +12,33 @@ pytest.importorskip("hypothesis")
 import properties
 from hypothesis import Phase, given, settings
 
-# Interpreted Triton takes some 20 ms a launch.
-EXAMPLES = {"cpu-triton": 10}
+FEW, MANY = 25, 200
+SLOW = "cpu-triton"  # interpreted: some 20 ms a launch, so a tenth of the cases
+SLOWEST = ("cross_entropy", "binary_cross_entropy")  # there: 10 s a case
+
+
+def runs() -> list:
+    """Each property on each backend, of few cases; for `make proofs` of many."""
+    found = []
+    for backend in properties.backend_parameters():
+        for name, prop in ((prop.__name__, prop) for prop in properties.ALL):
+            for size, examples in (("few", FEW), ("many", MANY)):
+                slowest = backend.values[0] == SLOW and name in SLOWEST
+                proof = [pytest.mark.proof] if size == "many" or slowest else []
+                marks, label = [*backend.marks, *proof], f"{backend.values[0]}-{name}-{size}"
+                found.append(pytest.param(*backend.values, prop, examples, marks=marks, id=label))
+    return found
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, of 0 * inf
-@pytest.mark.parametrize("prop", properties.ALL, ids=lambda prop: prop.__name__)
-@pytest.mark.parametrize("backend", properties.backend_parameters())
-def test_random_cases(backend, prop):
+@pytest.mark.parametrize(("backend", "prop", "examples"), runs())
+def test_random_cases(backend, prop, examples):
     with properties.opened(backend) as on:
         # Interpreted Triton would take minutes to make a failing case smaller.
-        phases = set(Phase) - ({Phase.shrink, Phase.explain} if backend in EXAMPLES else set())
+        phases = set(Phase) - ({Phase.shrink, Phase.explain} if backend == SLOW else set())
+        count = max(examples // 10, 5) if backend == SLOW else examples
 
-        @settings(max_examples=EXAMPLES.get(backend, 100), derandomize=True, phases=phases)
+        @settings(max_examples=count, derandomize=True, phases=phases)
         @given(properties.ALL[prop])
         def run(case):
             prop(on, case)

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 import fused_mixup as fm
 from fused_mixup import MixedTarget
 from fused_mixup.timm import Mixup
-from fused_mixup.timm_mixup import _of_labels
 
 
 def state():
@@ -236,12 +235,6 @@ def test_compiles_once(mode, sparse):
     torch.testing.assert_close(
         step(x, labels), fm.soft_target_cross_entropy(model(expected.flatten(1)), target)
     )
-
-
-def test_plans_of_dense_labels_keep_the_partners():
-    plan = fm.MixPlan.uniform(3, torch.tensor([1, 2, 0]), 0.25)
-    y = torch.eye(3)
-    assert torch.equal(fm.mix(y, _of_labels(plan)), 0.25 * y + 0.75 * y[[1, 2, 0]])
 
 
 def test_lam_of_zero_drops_the_sample_and_its_infinity(monkeypatch):

@@ -21,6 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 from occupancy import ARCHS, blocks_per_multiprocessor  # noqa: E402
 
+pytestmark = pytest.mark.proof
+
 # Warps per multiprocessor that the design counts on, whatever a program's size. A tile holds all
 # samples of its columns in registers, which is what it takes them for.
 WARPS = {

@@ -21,6 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 GRACE = 5.0  # seconds that a process has to end by itself once it is told to
+LEAST_SECONDS = 1.0  # with less left a stage is not begun
+LEAST_TO_FILL = 20.0  # of a stage that fills the time: below, it would only start up
 LOG_BYTES = 120_000  # kept of one stage's output: the first quarter and the end
 
 
@@ -32,12 +34,24 @@ class Done:
     output: str
 
 
-Reader = Callable[[list[Done]], tuple[bool, str]]  # (passed, detail)
+PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"
 
 
-def by_status(done: list[Done]) -> tuple[bool, str]:
+@dataclass(frozen=True)
+class Verdict:
+    """What a stage's output says. ``data`` goes into summary.json beside it."""
+
+    result: str  # PASSED, FAILED, SKIPPED
+    detail: str = ""
+    data: dict = field(default_factory=dict)
+
+
+Reader = Callable[[list[Done]], Verdict]
+
+
+def by_status(done: list[Done]) -> Verdict:
     bad = [d.status for d in done if d.status != 0]
-    return not bad, f"exit status {bad[0]}" if bad else ""
+    return Verdict(FAILED, f"exit status {bad[0]}") if bad else Verdict(PASSED)
 
 
 @dataclass(frozen=True)
@@ -45,8 +59,9 @@ class Stage:
     """Commands that run side by side, and one line in the table.
 
     ``missing`` is the reason to skip it, None to run it. ``read`` turns what the commands printed
-    and left into a verdict; ``limit`` is the stage's share of the time, in seconds. "{seconds}" in
-    a command stands for what remains of it for a command that watches the clock itself.
+    and left into a verdict; ``limit`` is the most that the stage may take, in seconds. "{seconds}"
+    in a command stands for what remains of it for a command that watches the clock itself. A stage
+    that ``fills`` takes what time the others have left, and may be without any.
     """
 
     name: str
@@ -57,14 +72,17 @@ class Stage:
     read: Reader = by_status
     env: dict[str, str] = field(default_factory=dict)
     leaves: tuple[str, ...] = ()  # files that the commands write beside the log
+    cwd: Path = ROOT
+    fills: bool = False
 
 
 @dataclass
 class Result:
     stage: str
-    result: str  # passed, FAILED, skipped
+    result: str
     seconds: float
     detail: str
+    data: dict = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------ running
@@ -78,7 +96,14 @@ class Children:
         self._running: set[subprocess.Popen] = set()
         self.stopped = False
 
-    def run(self, command: Sequence[str], env: dict[str, str], deadline: float, log: Path) -> Done:
+    def run(
+        self,
+        command: Sequence[str],
+        env: dict[str, str],
+        deadline: float,
+        log: Path,
+        cwd: Path = ROOT,
+    ) -> Done:
         # To a file, not a pipe: what a stopped command had written must not be lost.
         with log.open("wb") as file:
             if self.stopped:  # spares starting it; what counts is asked below
@@ -86,7 +111,7 @@ class Children:
             try:
                 process = subprocess.Popen(
                     list(command),
-                    cwd=ROOT,
+                    cwd=cwd,
                     env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
                     stdin=subprocess.DEVNULL,
                     stdout=file,
@@ -132,14 +157,16 @@ def stop(*processes: subprocess.Popen) -> None:
 def run_stage(stage: Stage, seconds: float, out: Path, children: Children) -> Result:
     """Run one stage within ``seconds`` and add its output to its log in ``out``. Never raises."""
     if stage.missing is not None:
-        return Result(stage.name, "skipped", 0.0, stage.missing)
+        return Result(stage.name, SKIPPED, 0.0, stage.missing)
+    if seconds < (LEAST_TO_FILL if stage.fills else LEAST_SECONDS):
+        return Result(stage.name, SKIPPED if stage.fills else FAILED, 0.0, "no time was left")
     print(f"gpu: {stage.name} … (at most {seconds:.0f} s)", flush=True)
     start = time.monotonic()
     try:
         return _run_stage(stage, seconds, out, children, start)
     except Exception as error:  # a full disk, say: the other stages still run
         why = f"cannot be run ({error.__class__.__name__}: {error})"
-        return Result(stage.name, "FAILED", time.monotonic() - start, why)
+        return Result(stage.name, FAILED, time.monotonic() - start, why)
 
 
 def _run_stage(stage: Stage, seconds: float, out: Path, children: Children, start: float) -> Result:
@@ -150,34 +177,35 @@ def _run_stage(stage: Stage, seconds: float, out: Path, children: Children, star
         commands = [[word.replace("{seconds}", own) for word in c] for c in stage.commands]
         done = list(
             pool.map(
-                lambda command, log: children.run(command, stage.env, deadline, log),
+                lambda command, log: children.run(command, stage.env, deadline, log, stage.cwd),
                 commands,
                 logs,
             )
         )
     spent = time.monotonic() - start
-    append_log(out / stage.log, stage.name, done)
+    append_log(out / stage.log, stage.name, done, (ROOT, stage.cwd))
     try:
-        passed, detail = stage.read(done)
+        verdict = stage.read(done)
     except Exception as error:  # a crash leaves files cut short, or none
-        passed, detail = False, f"no result to read ({error.__class__.__name__}: {error})"
+        verdict = Verdict(FAILED, f"no result to read ({error.__class__.__name__}: {error})")
     crash = next((d.status for d in done if d.status is not None and d.status < 0), None)
+    why = ""
     if children.stopped:
-        passed, detail = False, f"interrupted; {detail}"
-    elif any(d.status is None for d in done):
-        passed, detail = False, f"ran out of time after {spent:.0f} s; {detail}"
+        why = "interrupted"
+    elif any(d.status is None for d in done) and not stage.fills:
+        why = f"ran out of time after {spent:.0f} s"
     elif crash is not None:
-        name = signal.Signals(-crash).name
-        passed, detail = False, f"crashed ({name}); {detail}"
-    if detail.startswith("skipped: ") and passed:
-        return Result(stage.name, "skipped", spent, detail.removeprefix("skipped: "))
-    return Result(stage.name, "passed" if passed else "FAILED", spent, detail.rstrip("; "))
+        why = f"crashed ({signal.Signals(-crash).name})"
+    detail = "; ".join(text for text in (why, verdict.detail) if text)
+    return Result(stage.name, FAILED if why else verdict.result, spent, detail, verdict.data)
 
 
-def append_log(path: Path, name: str, done: list[Done]) -> None:
+def append_log(path: Path, name: str, done: list[Done], roots: Sequence[Path] = (ROOT,)) -> None:
     with path.open("a", encoding="utf-8") as file:
         for i, d in enumerate(done):
-            text = d.output.replace(str(ROOT), ".")
+            text = d.output
+            for root in roots[::-1]:  # the longer one first: a copy lies inside the checkout
+                text = text.replace(str(root), ".")
             most = LOG_BYTES // len(done)
             if len(text) > most:
                 text = f"{text[: most // 4]}\n… cut …\n{text[-most * 3 // 4 :]}"
@@ -186,22 +214,15 @@ def append_log(path: Path, name: str, done: list[Done]) -> None:
             file.write(f"===== {name}{part}: {ended}\n{text.rstrip()}\n\n")
 
 
-def shares(groups: Sequence[Sequence[Stage]], left: float) -> float:
-    """What the limits of the groups still to run are multiplied with, so that all of them fit."""
-    wanted = sum(
-        max((s.limit for s in group if s.missing is None), default=0.0) for group in groups
-    )
-    return min(1.0, max(left, 0.0) / wanted) if wanted else 1.0
-
-
 def run_all(
     groups: Sequence[Sequence[Stage]], out: Path, head: dict, deadline: float
 ) -> list[Result]:
-    """Run group after group, the stages of a group side by side. ``deadline``: time.monotonic()."""
+    """Run group after group, the stages of a group side by side, each within its limit.
+
+    The groups come in order of importance: where a set-up took long, the last ones go without.
+    ``deadline``: time.monotonic().
+    """
     out.mkdir(parents=True, exist_ok=True)
-    for stage in (stage for group in groups for stage in group):
-        for old in (stage.log, *stage.leaves):
-            (out / old).unlink(missing_ok=True)
     results: list[Result] = []
     children = Children()
 
@@ -212,11 +233,11 @@ def run_all(
     before = {s: signal.signal(s, interrupt) for s in SIGNALS} if main_thread else {}
     write_summary(out, head, results, groups)
     try:
-        for i, group in enumerate(groups):
-            share = shares(groups[i:], deadline - time.monotonic())
+        for group in groups:
+            left = deadline - time.monotonic()
             with ThreadPoolExecutor(max(len(group), 1)) as pool:
                 running = [
-                    pool.submit(run_stage, stage, stage.limit * share, out, children)
+                    pool.submit(run_stage, stage, min(stage.limit, left), out, children)
                     for stage in group
                     if not children.stopped
                 ]
@@ -248,8 +269,17 @@ def write_summary(
     summary = {
         **head,
         "finished": all(s.name in ran for group in groups for s in group),
-        "failed": [r.stage for r in results if r.result == "FAILED"],
-        "stages": [{**vars(r), "seconds": round(r.seconds, 1)} for r in results],
+        "failed": [r.stage for r in results if r.result == FAILED],
+        "stages": [
+            {
+                "stage": r.stage,
+                "result": r.result,
+                "seconds": round(r.seconds, 1),
+                "detail": r.detail,
+                **r.data,
+            }
+            for r in results
+        ],
         "not_run": [s.name for group in groups for s in group if s.name not in ran],
     }
     # Replaced in one step: who looks during a run, or after it broke off, finds a whole file.

@@ -1,28 +1,52 @@
-"""What `make gpu` runs, stage by stage, and how to read what each of them printed or left.
+"""What `make gpu` runs, stage by stage: what proves the most comes first.
 
-Groups run one after the other, the stages of a group side by side: tests and sanitizers share the
-GPU, the benchmarks have it to themselves.
+Groups run one after the other, the stages of a group side by side. Each has a limit of its own; the
+benchmarks have the GPU to themselves, and the last of them fill what time is left.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree
 
-from gpu_run import ROOT, Done, Stage
+import gpu_readers as readers
+from gpu_run import ROOT, Stage
 
-sys.path.append(str(ROOT))
-from benchmarks.goals import judge
+SANITIZERS = ("memcheck", "racecheck")
+MORE_SANITIZERS = ("initcheck", "synccheck")  # only where they are asked for by name
+NAMES = (
+    "environment",
+    "smoke",
+    "headlines",
+    "grid",
+    "graphs",
+    *SANITIZERS,
+    "counters",
+    "benchmarks",
+)
+ALL = (*NAMES, *MORE_SANITIZERS)
+TOGETHER = {  # for --only
+    "bench": ("headlines", "benchmarks"),
+    "tests": ("smoke", "grid", "graphs"),
+    "sanitizers": (*SANITIZERS, *MORE_SANITIZERS),
+}
+LIMITS = {"environment": 30, "smoke": 60, "headlines": 90, "grid": 120, "graphs": 60}
+LIMITS |= dict.fromkeys((*SANITIZERS, *MORE_SANITIZERS), 60) | {"counters": 30, "benchmarks": 480}
+LOG, TESTS = "stages.log", "tests.jsonl"
+# A machine that lends a GPU may take back few files: all stages share these.
+LEAVES = {
+    "headlines": "headlines.json",
+    "benchmarks": "benchmarks.json",
+    "counters": "counters.json",
+}
 
-TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-NAMES = ("environment", "tests", *TOOLS, "benchmarks")
 # Files of tests, by how their names begin, of the build and of kernels compiled without a GPU:
 # `make test` runs them on any machine.
 HOST_ONLY = (
@@ -32,12 +56,18 @@ HOST_ONLY = (
     "test_cuda_build",
     "test_cuda_host",
     "test_demo",
+    "test_gpu_readers",
+    "test_gpu_rehearsal",
     "test_gpu_run",
+    "test_gpu_shard",
     "test_gpu_tool",
+    "test_gpu_wheel",
     "test_harness",
     "test_kernels_report",
     "test_triton_compile",
 )
+# What a program meets on a GPU beyond values: graphs, streams, synchronisation, memory.
+GRAPHS = ("test_gpu_streams", "test_gpu_costs", "test_gpu_large")
 MOST_PROCESSES = 12
 
 _ASK = """
@@ -60,6 +90,8 @@ print(json.dumps({
 
 def find_gpu() -> tuple[dict | None, str]:
     """The GPU, or why there is none. Asked in a process of its own: a crash is an answer too."""
+    if os.environ.get("FUSED_MIXUP_REHEARSAL") == "1":
+        return {"name": "rehearsal on the CPU"}, ""
     try:
         asked = subprocess.run(
             [sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=120
@@ -72,33 +104,62 @@ def find_gpu() -> tuple[dict | None, str]:
     return json.loads(asked.stdout.splitlines()[-1]), ""
 
 
-def stages(gpu: dict, out: Path, scratch: Path) -> list[list[Stage]]:
-    """The groups. ``scratch`` is for files that are read and thrown away."""
-    python = [sys.executable]
-    # An installed package is found anyway; one built in the source tree needs the path.
-    path = os.pathsep.join(
-        p for p in (str(ROOT), str(ROOT / "tools"), os.environ.get("PYTHONPATH")) if p
-    )
-    env = {"PYTHONPATH": path}
-    environment = Stage(
-        "environment",
-        [[*python, "-m", "fused_mixup.env"], [*python, "-c", _VERSIONS], *_device_queries()],
-        "environment.txt",
-        40,
-        read=read_environment,
-        env=env,
-    )
-    benchmarks = Stage(
-        "benchmarks",
-        [[*python, *"-m benchmarks.run --device cuda --seconds 0.3 --budget {seconds}".split()]],
-        "benchmarks.log",
-        240,
-        read=lambda done: read_benchmarks(done, out / "benchmarks.json"),
-        env=env,
-        leaves=("benchmarks.json",),
-    )
-    benchmarks.commands[0].extend(["--json", str(out / "benchmarks.json")])
-    return [[environment], [_tests(scratch, env), *_sanitizers(env)], [benchmarks]]
+@dataclass(frozen=True)
+class Job:
+    """Where the stages run. ``root`` holds the tests and benchmarks: the checkout, or a copy of it
+    without the package's sources, so that what is installed is what is run."""
+
+    out: Path
+    scratch: Path  # for files that are read and thrown away
+    root: Path = ROOT
+    rehearsal: bool = False
+    cores: int = os.cpu_count() or 1
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.rehearsal else "cuda"
+
+    @property
+    def env(self) -> dict[str, str]:
+        # An installed package is found anyway; one built in the source tree needs the path.
+        paths = (str(self.root), str(self.root / "tools"), os.environ.get("PYTHONPATH"))
+        env = {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+        # Tiny tensors: threads would cost more than they bring.
+        return {**env, "OMP_NUM_THREADS": "1"} if self.rehearsal else env
+
+    def stage(self, name: str, commands: list, **more) -> Stage:
+        leaves = (LEAVES[name],) if name in LEAVES else ()
+        env = {**self.env, **more.pop("env", {})}
+        options = {"env": env, "leaves": leaves, "cwd": self.root, **more}
+        return Stage(name, commands, LOG, LIMITS[name], **options)
+
+    def program(self, folder: str, name: str, *words: str) -> list[str]:
+        return [sys.executable, str(self.root / folder / name), *words]
+
+
+def stages(job: Job, limits: Mapping[str, float]) -> list[list[Stage]]:
+    """The groups. ``limits``: seconds, in place of those of LIMITS."""
+    groups = [
+        [_environment(job)],
+        [_smoke(job)],
+        [_benchmarks(job, "headlines")],
+        [_tests(job, "grid")],
+        [_tests(job, "graphs")],
+        [_sanitizer(job, tool) for tool in SANITIZERS],
+        [_sanitizer(job, tool) for tool in MORE_SANITIZERS],
+        [_counters(job)],
+        [_benchmarks(job, "benchmarks")],
+    ]
+    return [[replace(s, limit=limits.get(s.name, s.limit)) for s in group] for group in groups]
+
+
+# ------------------------------------------------------------------ environment
+
+
+def _environment(job: Job) -> Stage:
+    python = sys.executable
+    commands = [[python, "-m", "fused_mixup.env"], [python, "-c", _VERSIONS], *_device_queries()]
+    return job.stage("environment", commands, read=readers.read_environment)
 
 
 def _device_queries() -> list[list[str]]:
@@ -111,6 +172,8 @@ def _device_queries() -> list[list[str]]:
 
 _VERSIONS = """
 import importlib.metadata as m
+import fused_mixup
+print("package     ", fused_mixup.__file__)
 for name in ("torch", "triton", "torchvision", "timm", "numpy", "pytest", "hypothesis"):
     try:
         print(f"{name:12}{m.version(name)}")
@@ -119,83 +182,61 @@ for name in ("torch", "triton", "torchvision", "timm", "numpy", "pytest", "hypot
 """
 
 
-def read_environment(done: list[Done]) -> tuple[bool, str]:
-    report = done[0].output
-    chosen = re.search(r"^  mix_ +\S+ +(\S+)", report, re.M)
-    compiled = re.search(r"^  _C_cuda +(.*)", report, re.M)
-    answers = (re.search(r"^.+?, (\d[\d.]+), P\d", d.output, re.M) for d in done[1:])
-    driver = next(filter(None, answers), None)
-    detail = f"CUDA tensors: {chosen[1] if chosen else 'no answer'}"
-    if chosen and chosen[1] != "native" and compiled:
-        detail += f" (native: {compiled[1]})"
-    detail += f"; driver {driver[1]}" if driver else ""
-    # The queries beside it are there to be kept, not to be judged.
-    return done[0].status == 0 and chosen is not None, detail
-
-
 # ------------------------------------------------------------------ tests
 
 
-def _tests(scratch: Path, env: dict[str, str]) -> Stage:
-    found = sorted((ROOT / "tests").glob("test_*.py"))
-    files = [str(p) for p in found if not p.stem.startswith(HOST_ONLY)]
-    count = max(1, min(MOST_PROCESSES, (os.cpu_count() or 1) - len(TOOLS)))
-    reports = [scratch / f"tests-{i}.xml" for i in range(count)]
-    commands = [
-        ["env", f"GPU_SHARD={i}/{count}", sys.executable, "-m", "pytest", "-q", "--tb=short"]
-        + ["-p", "gpu_shard", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
-        for i, report in enumerate(reports)
+def _small(job: Job, most: int, *more: str) -> list[list[str]]:
+    """tests/gpu_small.py: native in one process, Triton, which compiles, in several."""
+    call = ["gpu_small.py", "--device", job.device, *more]
+    found = [job.program("tests", *call, "--backends", "native")]
+    count = 1 if job.rehearsal else max(1, min(most, job.cores - 2))
+    return found + [
+        job.program("tests", *call, "--backends", "triton", "--share", f"{i}/{count}")
+        for i in range(count)
     ]
-    return Stage(
-        "tests", commands, "tests.log", 210, read=lambda done: read_tests(done, reports), env=env
-    )
 
 
-def read_tests(done: list[Done], reports: list[Path]) -> tuple[bool, str]:
-    """Counts of all processes together, the first failures, and the most frequent skip."""
-    passed, failed, reasons, lost = 0, [], Counter(), 0
-    for report in reports:
-        try:
-            cases = list(ElementTree.parse(report).iter("testcase"))
-        except (OSError, ElementTree.ParseError):  # none, or one that a crash cut short
-            lost += 1
-            continue
-        for case in cases:
-            kinds = {child.tag for child in case}
-            if kinds & {"failure", "error"}:
-                failed.append(f"{case.get('classname', '')}.{case.get('name')}".split("tests.")[-1])
-            elif "skipped" in kinds:
-                reasons[case.find("skipped").get("message") or "no reason"] += 1
-            else:
-                passed += 1
-    skipped = sum(reasons.values())
-    parts = [f"{len(failed)} failed ({', '.join(failed[:2])})"] if failed else []
-    parts += [f"{lost} of {len(reports)} processes left no result"] if lost else []
-    parts += [f"{passed} passed", f"{skipped} skipped"]
-    often = "; most often: {0[0]} ({0[1]})".format(reasons.most_common(1)[0]) if reasons else ""
-    detail = ", ".join(parts) + often
-    if passed == 0 and skipped and not failed and not lost:
-        return True, f"skipped: {detail}"
-    # 5: a process whose share held no test.
-    good = not failed and not lost and passed > 0 and all(d.status in (0, 5) for d in done)
-    return good, detail
+def _smoke(job: Job) -> Stage:
+    commands = _small(job, 8, "--results", str(job.out / TESTS), "--stage", "smoke")
+    if (job.root / "tests" / "smoke.py").exists():  # forward, backward and compiled
+        for backend in ("native", "triton"):
+            commands.append(job.program("tests", "smoke.py", backend, "--device", job.device))
+    return job.stage("smoke", commands, read=readers.read_calls)
 
 
-# ------------------------------------------------------------------ sanitizers
+def _tests(job: Job, name: str) -> Stage:
+    found = sorted((job.root / "tests").glob("test_*.py"))
+    if name == "graphs":
+        files = [p for p in found if p.stem in GRAPHS]
+    else:
+        files = [p for p in found if not p.stem.startswith(HOST_ONLY) and p.stem not in GRAPHS]
+    if job.rehearsal:
+        files = [p for p in files if p.stem in ("test_gpu", "test_gpu_large")]
+    count = max(1, min(MOST_PROCESSES, job.cores - 1))
+    results = job.out / TESTS
+    each = ["-m", "pytest", "-q", "--tb=short", "-p", "gpu_shard", "-p", "no:cacheprovider"]
+    # "no:xdist": several processes are there already.
+    each += ["-p", "no:xdist", "--rootdir", str(job.root), *map(str, files)]
+    commands = [["env", f"GPU_SHARD={i}/{count}", sys.executable, *each] for i in range(count)]
+    env = {"GPU_RESULTS": str(results), "GPU_STAGE": name}
+    read = partial(readers.read_tests, path=results, stage=name)
+    return job.stage(name, commands, read=read, env=env)
 
 
-def find_sanitizer() -> str | None:
+# ------------------------------------------------------------------ tools of the toolkit
+
+
+def find_tool(name: str) -> str | None:
+    """A program on the PATH, or where CUDA's installer puts it."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    places = [shutil.which("compute-sanitizer")]
-    places += [str(Path(home, "bin", "compute-sanitizer")) for home in homes if home]
+    places = [shutil.which(name), *(str(Path(home, "bin", name)) for home in homes if home)]
     return next((p for p in places if p and os.access(p, os.X_OK)), None)
 
 
-def _sanitizers(env: dict[str, str]) -> list[Stage]:
-    program = find_sanitizer()
+def _sanitizer(job: Job, tool: str) -> Stage:
+    program = find_tool("compute-sanitizer")
     missing = None if program else "compute-sanitizer is not installed (it comes with CUDA)"
     env = {
-        **env,
         # Each tensor an allocation of its own, so that one step past its end is seen.
         "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
         "CUDA_MODULE_LOADING": "LAZY",  # only kernels that are launched need to be instrumented
@@ -203,98 +244,34 @@ def _sanitizers(env: dict[str, str]) -> list[Stage]:
     # API errors are not asked for: PyTorch and Triton provoke some on purpose, to find out what
     # the driver can do. Failing launches of our own raise.
     options = "--error-exitcode 9 --report-api-errors no --print-limit 20 --launch-timeout 0"
-    return [
-        Stage(
-            tool,
-            [
-                [program or "", "--tool", tool, *options.split()]
-                + [sys.executable, str(ROOT / "tests" / "gpu_small.py")]
-            ],
-            "sanitizer.log",
-            150,
-            missing,
-            lambda done, tool=tool: read_sanitizer(tool, done[0]),
-            env,
-        )
-        for tool in TOOLS
-    ]
+    watch = [program or "", "--tool", tool, *options.split()]
+    # What Triton compiles here, the smoke test has left in its cache.
+    commands = [[*watch, *command] for command in _small(job, 3)]
+    read = partial(readers.read_sanitizer, tool)
+    return job.stage(tool, commands, missing=missing, read=read, env=env)
 
 
-def read_sanitizer(tool: str, done: Done) -> tuple[bool, str]:
-    text = done.output
-    calls = re.search(r"(\d+) calls, (\d+) wrong", text)
-    if "Device not supported" in text:
-        return True, "skipped: compute-sanitizer does not support this device or its driver"
-    if done.status == 3 and calls and calls[1] == "0":
-        why = re.findall(r"left out: (.*)", text)
-        return True, f"skipped: no backend has kernels to watch: {'; '.join(why)}"
-    if tool == "racecheck":
-        found = re.search(r"RACECHECK SUMMARY: \d+ hazards?.*?\((\d+) errors?, (\d+) warn", text)
-        summary = f"{found[1]} hazards, {found[2]} warnings" if found else ""
-    else:
-        found = re.search(r"ERROR SUMMARY: (\d+) errors?", text)
-        summary = f"{found[1]} errors" if found else ""
-    if found is None:
-        return False, f"{tool} printed no summary (exit status {done.status})"
-    detail = (
-        f"{summary} in {calls[1]} calls, {calls[2]} wrong" if calls else f"{summary}; cut short"
-    )
-    left_out = re.findall(r"left out: (\w+)", text)
-    detail += f"; without {', '.join(left_out)}" if left_out else ""
-    clean = found[1] == "0" and calls is not None and calls[2] == "0"
-    return clean and done.status == 0, detail
+def _counters(job: Job) -> Stage:
+    """The headlines' kernels under ncu: bytes moved, occupancy, why warps wait."""
+    program, table = find_tool("ncu"), job.scratch / "ncu.csv"
+    missing = None if program else "ncu is not installed (Nsight Compute comes with CUDA)"
+    options = "--csv --page raw --print-units base --profile-from-start off --clock-control none"
+    sections = "--section WarpStateStats --section Occupancy"
+    metrics = "dram__bytes_read.sum,dram__bytes_write.sum,gpu__time_duration.sum"
+    command = [program or "", *options.split(), *sections.split(), "--metrics", metrics]
+    command += ["--log-file", str(table), *job.program("tools", "gpu_counters.py", job.device)]
+    read = partial(readers.read_counters, table=table, path=job.out / LEAVES["counters"])
+    return job.stage("counters", [command], missing=missing, read=read)
 
 
 # ------------------------------------------------------------------ benchmarks
 
 
-def read_benchmarks(done: list[Done], path: Path) -> tuple[bool, str]:
-    if not path.exists():
-        return by_last_line(done[0])
-    report = json.loads(path.read_text(encoding="utf-8"))
-    detail = f"{len(report['results'])} cases"
-    if report["copy_gb_per_s"]:
-        detail += f", copy {report['copy_gb_per_s']:.0f} GB/s"
-    first = next((r for r in report["results"] if "share_of_floor" in r["providers"]["ours"]), None)
-    if first:
-        detail += (
-            f", {first['case']}: {first['providers']['ours']['share_of_floor']:.0%} of the floor"
-        )
-    failed, absent = report["failed"], report["not_measured"]
-    detail += f"; failed: {', '.join(failed)}" if failed else ""
-    detail += f"; not measured: {', '.join(absent)}" if absent else ""
-    return done[0].status == 0 and not absent and not failed, detail
-
-
-def by_last_line(done: Done) -> tuple[bool, str]:
-    lines = done.output.strip().splitlines() or ["no output"]
-    return False, f"exit status {done.status}: {lines[-1]}"
-
-
-def figures(path: Path) -> str:
-    """One line for each case: time, share of the floor, ratios, and the goals that go with them."""
-    if not path.exists():
-        return ""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return ""
-    goals: dict[str, list[str]] = {}
-    for goal in judge(report):
-        if goal["case"] is not None:
-            wants = [part["want"] for part in goal["parts"]]
-            goals.setdefault(goal["case"], []).append(f"{goal['verdict']}: {', '.join(wants)}")
-    lines = []
-    for r in report["results"]:
-        ours = r["providers"]["ours"]
-        parts = [f"{ours['median_ms'] * 1e3:.1f} µs"]
-        if "share_of_floor" in ours:
-            parts.append(f"floor {ours['share_of_floor']:.2f}")
-        parts += [
-            f"{name} {figures['median_ms'] / ours['median_ms']:.1f}×"
-            for name, figures in r["providers"].items()
-            if name != "ours"
-        ]
-        said = "".join(f" ({text})" for text in goals.get(r["case"], ()))
-        lines.append(f"{r['case']}: {', '.join(parts)}{said}")
-    return "\n".join(lines)
+def _benchmarks(job: Job, name: str) -> Stage:
+    fills = name == "benchmarks"
+    part = "rest" if fills else name
+    path, seconds = job.out / LEAVES[name], "0.02" if job.rehearsal else "0.3"
+    command = [sys.executable, "-m", "benchmarks.run", "--device", job.device, "--part", part]
+    command += ["--seconds", seconds, "--budget", "{seconds}", "--json", str(path)]
+    read = partial(readers.read_benchmarks, path=path, until_the_limit=fills)
+    return job.stage(name, [command], read=read, fills=fills)

@@ -35,7 +35,7 @@ class Done:
     def last_line(self) -> str:
         """What went wrong, in a line: the last that speaks of an error, else the last at all."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        errors = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
+        errors = [line for line in lines if re.search("error", line, re.IGNORECASE)]
         return (errors or lines or ["no output"])[-1][:200]
 
 

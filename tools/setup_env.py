@@ -1,6 +1,7 @@
 """Makes .venv for this repository, fills it, and builds the package into it.
 
     python tools/setup_env.py GROUP...     groups of pyproject.toml; "build" compiles the package
+    python tools/setup_env.py wheel        installs from the folder or file WHEEL, without a network
 
 `make` calls it. What is there already is kept, so a second call does nothing and needs no network.
 
@@ -8,6 +9,7 @@
    PyTorch is downloaded into .venv (environment variable TORCH: what to ask pip for).
 2. Missing packages are installed one by one. One that cannot be had is left out, and named.
 3. The package is built and installed as editable, where anything it is made from has changed.
+   With "wheel", it and all that is missing come from the folder that `make gpu-wheel` filled.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ def make_venv() -> None:
         why = f"PyTorch {version}, too old" if version else "no PyTorch"
         say(f"making .venv with {sys.executable} ({why})")
     try:
-        venv.create(VENV, with_pip=True, symlinks=True, system_site_packages=keep and not nested)
+        # Some systems leave out what puts pip there; theirs is seen, where all their packages are.
+        own_pip = importlib.util.find_spec("ensurepip") is not None or not keep
+        venv.create(VENV, with_pip=own_pip, symlinks=True, system_site_packages=keep and not nested)
     except (subprocess.CalledProcessError, OSError) as error:
         shutil.rmtree(VENV, ignore_errors=True)
         sys.exit(
@@ -212,12 +216,86 @@ def build() -> None:
         sys.exit("setup: the build failed; see above, or run again with VERBOSE=1")
 
 
+# ------------------------------------------------------------------ the package, from a wheel
+
+
+def fitting(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The newest wheel of each package that this Python can use, by name; others are named."""
+    from pip._vendor.packaging.tags import sys_tags
+    from pip._vendor.packaging.utils import parse_wheel_filename
+
+    tags, found, others = set(sys_tags()), {}, []
+    for path in sorted(folder.glob("*.whl"), key=lambda path: path.stat().st_mtime):
+        name, _, _, made_for = parse_wheel_filename(path.name)
+        if tags.isdisjoint(made_for):
+            others.append(path.name)
+        else:
+            found[str(name)] = path
+    return found, others
+
+
+def install_wheel(chosen: str) -> None:
+    path = Path(chosen).expanduser().resolve()
+    folder = path if path.is_dir() else path.parent
+    wheels, others = fitting(folder)
+    if path.is_file():
+        wheels["fused-mixup"] = path
+    if "fused-mixup" not in wheels:
+        sys.exit(f"setup: WHEEL={chosen}: no wheel of fused_mixup for this Python is there")
+    if not usable(torch_version()):
+        sys.exit(
+            f"setup: the wheel needs PyTorch {MIN_TORCH[0]}.{MIN_TORCH[1]} or newer, this Python "
+            f"has {torch_version() or 'none'}; make PYTHON=… names another"
+        )
+    ours = wheels.pop("fused-mixup")
+    known = groups()
+    wanted = missing([*known["test"], *known["bench"]])
+    unsatisfied = {requirement_name(text) for text in wanted}
+    # What stands in no group is what those there need.
+    absent = [
+        wheel for name, wheel in wheels.items() if name in unsatisfied or not is_installed(name)
+    ]
+    names = ", ".join(p.name.partition("-")[0] for p in (ours, *absent))
+    say(f"installing {names}; nothing is compiled")
+    offline = ("--no-index", "--no-deps")
+    if not pip(*offline, "--force-reinstall", str(ours)):
+        sys.exit(f"setup: {ours.name} could not be installed; see above")
+    if absent and not pip(*offline, *map(str, absent)):
+        say("not all of them could be installed; trying one by one")
+        others += [p.name for p in absent if not pip(*offline, str(p))]
+    for name in (name for name in others if not is_installed(name.partition("-")[0])):
+        say(f"left out: {name} is for another Python or system")
+    for text in missing([*known["test"], *known["bench"]]):
+        say(f"left out: {text.split(';')[0]} is neither here nor in {folder}")
+        package = requirement_name(text)
+        if package in MUST and importlib.util.find_spec(package) is None:
+            sys.exit(f"setup: {package} is needed")
+
+
+def requirement_name(text: str) -> str:
+    from pip._vendor.packaging.requirements import Requirement
+    from pip._vendor.packaging.utils import canonicalize_name
+
+    return str(canonicalize_name(Requirement(text).name))
+
+
+def is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def main() -> None:
     os.environ["PATH"] = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
     if Path(sys.prefix).resolve() != VENV.resolve():
         make_venv()
         os.execv(BIN / "python", [str(BIN / "python"), *sys.argv])
     names = [name for name in sys.argv[1:] if name != "nothing"]
+    if names == ["wheel"]:
+        install_wheel(os.environ["WHEEL"])
+        return
     install(names)
     if "build" in names:
         build()

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fused_mixup.op_checks import check_grad_loss, check_loss
+
 from . import common
 from .common import float_scalar, weighted
 from .loss import MEAN, NONE
@@ -180,6 +182,9 @@ def _launch(
     grad_loss: Tensor | None = None,
 ) -> Tensor | None:
     """The ``loss`` if asked for; the gradient into ``grad``, which may be the logits."""
+    check_loss(logits, target, partner_labels, weight, reduction, class_weight, pos_weight)
+    if grad_loss is not None:
+        check_grad_loss(grad_loss, logits, reduction, not sum_classes)
     acc, dense = acc_dtype(logits), partner_labels is None
     shape = (logits.shape[0], *logits.shape[2:])
     elements = reduction == NONE and not sum_classes

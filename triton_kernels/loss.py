@@ -15,6 +15,8 @@ import torch
 import triton
 from torch import Tensor
 
+from fused_mixup.op_checks import check_grad_loss, check_loss, check_saved
+
 from . import common
 from .loss_kernels import count_kernel, loss_backward_kernel, loss_kernel
 from .rows import Rows, acc_dtype, gradient_step, label_args, rows_of, scalars
@@ -85,6 +87,7 @@ def _forward(
     grad: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Loss, stats (None where there is a ``grad`` to write instead), count, ranks."""
+    check_loss(logits, target, partner_labels, weight, reduction, class_weight)
     acc, dense = acc_dtype(logits), partner_labels is None
     shape = (logits.shape[0], *logits.shape[2:])
     values = logits.new_empty(shape, dtype=acc) if reduction == NONE else None
@@ -147,6 +150,9 @@ def _backward(
     reduction: int,
 ) -> None:
     """Write the gradient into ``grad``, which may be the logits."""
+    check_loss(logits, target, partner_labels, weight, reduction, class_weight)
+    check_grad_loss(grad_loss, logits, reduction)
+    check_saved(stats, count, logits)
     dense = partner_labels is None
     rows, strides = _rows(logits, target, dense, grad)
     tile = rows.tile(logits.itemsize, 2)

@@ -20,6 +20,7 @@ import torch
 import triton
 from torch import Tensor
 
+from fused_mixup import op_checks
 from fused_mixup.plan_checks import FLIP, SELF, TENSOR
 
 from . import common
@@ -168,6 +169,7 @@ def _paste(x: Tensor, partner: Tensor | None, pairing: int, box: Tensor, last: i
 
 
 def mix_(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int) -> None:
+    op_checks.check_plan(x, pairing, partner, blend, box)
     if x.numel() == 0:
         return
     row = host_row(blend)
@@ -180,6 +182,8 @@ def mix_(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing:
 def mix_out(
     x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int, out: Tensor
 ) -> None:
+    op_checks.check_plan(x, pairing, partner, blend, box)
+    op_checks.check_out(out, x)
     if x.numel() == 0:
         return
     _apply(out, x, partner, pairing, BLEND, blend, host_row(blend), *_box_of(box, x, x.ndim))
@@ -200,6 +204,8 @@ def mix_backward(
     box: Tensor,
     pairing: int,
 ) -> Tensor:
+    op_checks.check_plan(grad, pairing, partner, blend, box)
+    op_checks.check_transpose(pairing, sources, offsets, grad.shape[0])
     out = torch.empty_like(grad)
     if grad.numel() == 0:
         return out
@@ -231,6 +237,7 @@ def mix_backward(
 
 
 def paste_(x: Tensor, partner: Tensor | None, box: Tensor, pairing: int) -> None:
+    op_checks.check_plan(x, pairing, partner, None, box)
     # Values are moved, never read: any dtype goes as integers of its size.
     last = x.ndim
     if x.dtype == torch.complex128:

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fused_mixup import reference_draw as spec
+from fused_mixup.op_checks import check_draw
 from fused_mixup.plan_checks import CROSS_CLASS, DERANGEMENT, SHUFFLE, TENSOR
 
 from . import common
@@ -131,6 +132,7 @@ def draw_plan(
     correct_lam: bool,
     symmetric: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    check_draw(state, settings, labels, partner, batch_size, spatial, per, pairing)
     dims = len(spatial)
     drawn = (
         state.new_empty((batch_size,), dtype=torch.int32),

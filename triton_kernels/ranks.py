@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fused_mixup.op_checks import check_ranks
+
 from . import common
 from .rows import (
     CHANGING,
@@ -88,6 +90,7 @@ def ranks_kernel(
 
 
 def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -> Tensor:
+    check_ranks(logits, labels, partner_labels)
     both = 1 if partner_labels is None else 2
     ranks = logits.new_empty((both, *labels.shape), dtype=torch.int32)
     rows = rows_of(logits)

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fused_mixup.op_checks import expect_shape
+
 from . import common
 from .common import elements_of, offset_of
 
@@ -40,6 +42,7 @@ def scale_kernel(
 
 
 def scale_(x: Tensor, factor: Tensor) -> None:
+    expect_shape("factor", factor)
     batch = x.unsqueeze(0)  # one sample, whose layout covers all dims
     layout = common.make_layout(batch, batch, {})
     align = common.alignment(layout.numel) if layout.flat else 1

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fused_mixup.op_checks import check_label_pairs
 from fused_mixup.plan_checks import SELF, TENSOR
 
 from . import common
@@ -86,6 +87,7 @@ def mix_targets(
     label_smoothing: float,
     dtype: torch.dtype,
 ) -> Tensor:
+    check_label_pairs(labels, pairing, partner, weight, num_classes)
     batch = labels.shape[0]
     out = labels.new_empty((batch, num_classes, *labels.shape[1:]), dtype=dtype)
     if out.numel() == 0:

@@ -9,6 +9,7 @@
 
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <initializer_list>
@@ -26,18 +27,31 @@ inline void expect(bool holds, const char* name, const char* expected) {
   STD_TORCH_CHECK(holds, "fused_mixup: ", name, ": expected ", expected);
 }
 
-inline void expect_dtype(const char* name, const Tensor& t, ScalarType dtype) {
-  expect(t.scalar_type() == dtype, name,
-         dtype == ScalarType::Int      ? "int32"
-         : dtype == ScalarType::Long   ? "int64"
-         : dtype == ScalarType::Float  ? "float32"
-         : dtype == ScalarType::Double ? "float64"
-                                       : "the dtype of the tensor that it belongs to");
+// A dtype as PyTorch numbers it. Two numbers are compared in a few instructions; a ScalarType is
+// found by asking for one dtype after another.
+using Code = int32_t;
+inline Code code_of(const Tensor& t) {
+  Code code = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &code));
+  return code;
+}
+
+inline const char* name_of(Code code) {
+  return code == aoti_torch_dtype_int32()     ? "int32"
+         : code == aoti_torch_dtype_int64()   ? "int64"
+         : code == aoti_torch_dtype_float32() ? "float32"
+         : code == aoti_torch_dtype_float64() ? "float64"
+                                              : "the dtype of the tensor that it belongs to";
+}
+
+inline void expect_code(const char* name, const Tensor& t, Code code) {
+  if (code_of(t) != code) expect(false, name, name_of(code));
 }
 
 // float64 for float64, else float32: what losses are summed in.
-inline ScalarType arithmetic(const Tensor& logits) {
-  return logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+inline Code arithmetic_code(const Tensor& logits) {
+  const Code wide = aoti_torch_dtype_float64();
+  return code_of(logits) == wide ? wide : aoti_torch_dtype_float32();
 }
 
 // Beside `like`, or on the CPU, from where the CUDA module takes it along.
@@ -46,13 +60,18 @@ inline void expect_near(const char* name, const Tensor& t, const Tensor& like) {
 }
 
 // t: of this dtype and these sizes.
-inline void expect_tensor(const char* name, const Tensor& t, ScalarType dtype,
+inline void expect_tensor(const char* name, const Tensor& t, Code code,
                           std::initializer_list<int64_t> sizes, const Tensor& like) {
   expect_near(name, t, like);
-  expect_dtype(name, t, dtype);
+  expect_code(name, t, code);
   const auto found = t.sizes();
   expect(found.size() == sizes.size() && std::equal(sizes.begin(), sizes.end(), found.begin()),
          name, "another shape");
+}
+
+// What results and per-class arguments are made with; see arithmetic_code().
+inline ScalarType arithmetic(const Tensor& logits) {
+  return code_of(logits) == aoti_torch_dtype_float64() ? ScalarType::Double : ScalarType::Float;
 }
 
 inline bool same_sizes(const Tensor& a, const Tensor& b) {
@@ -61,17 +80,17 @@ inline bool same_sizes(const Tensor& a, const Tensor& b) {
 }
 
 // t: of this dtype and of the sizes of `like`.
-inline void expect_like(const char* name, const Tensor& t, ScalarType dtype, const Tensor& like) {
+inline void expect_like(const char* name, const Tensor& t, Code code, const Tensor& like) {
   expect_near(name, t, like);
-  expect_dtype(name, t, dtype);
+  expect_code(name, t, code);
   expect(same_sizes(t, like), name, "another shape");
 }
 
 // t: of this dtype and of shape [planes, B, d1…], or [B, d1…] where there are none.
-inline void expect_positions(const char* name, const Tensor& t, ScalarType dtype,
-                             const Tensor& logits, int64_t planes = 0) {
+inline void expect_positions(const char* name, const Tensor& t, Code code, const Tensor& logits,
+                             int64_t planes = 0) {
   expect_near(name, t, logits);
-  expect_dtype(name, t, dtype);
+  expect_code(name, t, code);
   const auto found = t.sizes(), sizes = logits.sizes();
   const size_t first = planes > 0 ? 1 : 0;
   expect(found.size() + 1 == sizes.size() + first && (planes == 0 || found[0] == planes) &&
@@ -121,7 +140,7 @@ inline void check_pairing(int64_t pairing, const OptionalTensor& partner, int64_
   expect(pairing >= kTensor && pairing <= kSelf, "pairing", "a number from 0 to 3");
   if (pairing != kTensor) return;
   expect(partner.has_value(), "partner", "a tensor, as pairing is 0");
-  expect_tensor("partner", *partner, ScalarType::Int, {batch}, like);
+  expect_tensor("partner", *partner, aoti_torch_dtype_int32(), {batch}, like);
 }
 
 // A plan of `batch` samples that is applied to x [B, …]; no blend where the box alone is pasted.
@@ -130,12 +149,14 @@ inline void check_plan(const Tensor& x, int64_t batch, int64_t pairing,
   const int64_t dims = x.dim() - 1;
   expect(dims >= 0 && dims <= kMaxDims, "x", "1 to 13 dims");
   check_pairing(pairing, partner, batch, x);
-  if (blend) expect_tensor("blend", *blend, ScalarType::Double, {batch, 2}, x);
-  expect(box.dim() == 2, "box", "shape [B, 2 D]");
-  const int64_t columns = box.size(1);
+  if (blend) expect_tensor("blend", *blend, aoti_torch_dtype_float64(), {batch, 2}, x);
+  const auto sizes = box.sizes();
+  expect(sizes.size() == 2 && sizes[0] == batch, "box", "shape [B, 2 D]");
+  const int64_t columns = sizes[1];
   expect(columns % 2 == 0 && columns <= 2 * std::min<int64_t>(dims, kMaxSpatial), "box",
          "two columns for each of at most 3 of the batch's dims");
-  expect_tensor("box", box, ScalarType::Int, {batch, columns}, x);
+  expect_near("box", box, x);
+  expect_code("box", box, aoti_torch_dtype_int32());
 }
 
 // The lists by which mix_backward finds who reads a sample.
@@ -143,31 +164,32 @@ inline void check_transpose(int64_t pairing, const OptionalTensor& sources,
                             const OptionalTensor& offsets, const Tensor& grad) {
   if (pairing != kTensor) return;
   expect(sources && offsets, "sources, offsets", "tensors, as pairing is 0");
-  expect_tensor("sources", *sources, ScalarType::Int, {grad.size(0)}, grad);
-  expect_tensor("offsets", *offsets, ScalarType::Int, {grad.size(0) + 1}, grad);
+  expect_tensor("sources", *sources, aoti_torch_dtype_int32(), {grad.size(0)}, grad);
+  expect_tensor("offsets", *offsets, aoti_torch_dtype_int32(), {grad.size(0) + 1}, grad);
 }
 
 inline void check_out(const Tensor& out, const Tensor& x) {
   expect(out.device() == x.device(), "out", "the device of x");
-  expect_like("out", out, x.scalar_type(), x);
+  expect_like("out", out, code_of(x), x);
   expect_writable("out", out);
   expect_apart(out, x);
 }
 
 inline void check_label_pairs(const Tensor& labels, int64_t pairing, const OptionalTensor& partner,
                               const Tensor& weight, int64_t num_classes) {
-  expect(labels.dim() >= 1 && labels.scalar_type() == ScalarType::Long, "labels", "int64 [B, …]");
+  expect(labels.dim() >= 1, "labels", "shape [B, …]");
+  expect_code("labels", labels, aoti_torch_dtype_int64());
   expect(num_classes >= 0, "num_classes", "0 or more");
   check_pairing(pairing, partner, labels.size(0), labels);
-  expect_tensor("weight", weight, ScalarType::Float, {labels.size(0), 2}, labels);
+  expect_tensor("weight", weight, aoti_torch_dtype_float32(), {labels.size(0), 2}, labels);
 }
 
 // ---------------------------------------------------------------- losses
 
 inline bool is_floating(const Tensor& t) {
-  const ScalarType type = t.scalar_type();
-  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
-         type == ScalarType::BFloat16;
+  const Code code = code_of(t);
+  return code == aoti_torch_dtype_float32() || code == aoti_torch_dtype_float16() ||
+         code == aoti_torch_dtype_bfloat16() || code == aoti_torch_dtype_float64();
 }
 
 inline void check_logits(const Tensor& logits) {
@@ -175,7 +197,7 @@ inline void check_logits(const Tensor& logits) {
 }
 
 inline void check_per_class(const char* name, const OptionalTensor& t, const Tensor& logits) {
-  if (t) expect_tensor(name, *t, arithmetic(logits), {logits.size(1)}, logits);
+  if (t) expect_tensor(name, *t, arithmetic_code(logits), {logits.size(1)}, logits);
 }
 
 // Logits [B, K, d1…] and their target: dense, or two labels of each row and their weights.
@@ -187,13 +209,13 @@ inline void check_loss(const Tensor& logits, const Tensor& target,
   expect(partner_labels.has_value() == weight.has_value(), "weight",
          "a tensor where there are partner_labels, and only there");
   if (partner_labels) {
-    expect_positions("target", target, ScalarType::Long, logits);
-    expect_positions("partner_labels", *partner_labels, ScalarType::Long, logits);
-    expect_tensor("weight", *weight, ScalarType::Float, {logits.size(0), 2}, logits);
+    expect_positions("target", target, aoti_torch_dtype_int64(), logits);
+    expect_positions("partner_labels", *partner_labels, aoti_torch_dtype_int64(), logits);
+    expect_tensor("weight", *weight, aoti_torch_dtype_float32(), {logits.size(0), 2}, logits);
   } else {
     const bool half = logits.element_size() == 2;
-    const bool single = half && target.scalar_type() == ScalarType::Float;
-    expect_like("target", target, single ? ScalarType::Float : logits.scalar_type(), logits);
+    const bool single = half && code_of(target) == aoti_torch_dtype_float32();
+    expect_like("target", target, single ? aoti_torch_dtype_float32() : code_of(logits), logits);
   }
   check_per_class("class_weight", class_weight, logits);
 }
@@ -201,7 +223,7 @@ inline void check_loss(const Tensor& logits, const Tensor& target,
 // The gradient of one loss, or with `each` of one for every row; for every element `of_elements`.
 inline void check_grad_loss(const Tensor& grad_loss, const Tensor& logits, bool each,
                             bool of_elements = false) {
-  const ScalarType type = arithmetic(logits);
+  const Code type = arithmetic_code(logits);
   if (!each) return expect_tensor("grad_loss", grad_loss, type, {}, logits);
   if (of_elements) return expect_like("grad_loss", grad_loss, type, logits);
   expect_positions("grad_loss", grad_loss, type, logits);
@@ -209,8 +231,8 @@ inline void check_grad_loss(const Tensor& grad_loss, const Tensor& logits, bool 
 
 // What a backward of the cross-entropy is handed from its forward.
 inline void check_saved(const Tensor& stats, const Tensor& count, const Tensor& logits) {
-  expect_positions("stats", stats, arithmetic(logits), logits, 3);
-  expect_tensor("count", count, arithmetic(logits), {}, logits);
+  expect_positions("stats", stats, arithmetic_code(logits), logits, 3);
+  expect_tensor("count", count, arithmetic_code(logits), {}, logits);
 }
 
 // ---------------------------------------------------------------- scale_ and draw_plan
@@ -218,7 +240,7 @@ inline void check_saved(const Tensor& stats, const Tensor& count, const Tensor& 
 inline void check_scale(const Tensor& x, const Tensor& factor) {
   expect(is_floating(x) && x.dim() <= kMaxDims, "x", "floats of at most 12 dims");
   expect_writable("x", x);
-  expect_tensor("factor", factor, arithmetic(x), {}, x);
+  expect_tensor("factor", factor, arithmetic_code(x), {}, x);
 }
 
 }  // namespace fused_mixup

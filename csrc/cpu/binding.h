@@ -21,6 +21,8 @@
 #define FUSED_MIXUP_CHECK_CALL TORCH_ERROR_CODE_CHECK
 #endif
 
+extern "C" void PyErr_SetInterrupt(void);  // of Python's stable ABI; may be called without the GIL
+
 namespace fused_mixup {
 
 // The layout of the samples of `dst` [B, …] and, walked alongside, of `src`.
@@ -79,10 +81,16 @@ inline Tensor new_like(const Tensor& t) {
 inline Tensor new_result_like(const Tensor& t) {
   constexpr int64_t kLarge = int64_t{1} << 20;  // bytes: below, malloc does well
   if (t.numel() * int64_t(t.element_size()) < kLarge) return new_like(t);
-  std::array<StableIValue, 1> stack = {torch::stable::detail::from(t)};
-  FUSED_MIXUP_CHECK_CALL(
-      torch_call_dispatcher("fused_mixup::recycled_like", "", stack.data(), TORCH_ABI_VERSION));
-  return on_large_pages(torch::stable::detail::to<Tensor>(stack[0]));
+  // An exception of Python ends here, as the ABI hands none on. What ends a first call and not a
+  // second is that of a signal: Ctrl-C, which is sent again and raised where this op returns to.
+  for (bool again : {false, true}) {
+    std::array<StableIValue, 1> stack = {torch::stable::detail::from(t)};
+    if (torch_call_dispatcher("fused_mixup::recycled_like", "", stack.data(), TORCH_ABI_VERSION))
+      continue;
+    if (again) PyErr_SetInterrupt();
+    return on_large_pages(torch::stable::detail::to<Tensor>(stack[0]));
+  }
+  return on_large_pages(new_like(t));
 }
 
 // torch::stable::contiguous(), which is a call by name also where there is nothing to do.

@@ -279,7 +279,8 @@ void mix_samples(std::vector<Tensor> samples, OptionalTensor partner, Tensor ble
   expect(count <= batch && out.dim() == samples[0].dim() + 1 &&
              std::equal(out.sizes().begin() + 1, out.sizes().end(), samples[0].sizes().begin()),
          "out", "shape [n, …] for samples […], no more than there are");
-  for (const Tensor& s : samples) expect_like("samples", s, out.scalar_type(), samples[0]);
+  const Code code = code_of(out);
+  for (const Tensor& s : samples) expect_like("samples", s, code, samples[0]);
   expect_writable("out", out);
   const auto rows = rows_of(out, batch, pairing, partner, &blend, box);
   make_alike(samples);

@@ -72,9 +72,9 @@ void rank_columns(const RankInputs& in) {
 
 Tensor label_ranks(Tensor logits, Tensor labels, OptionalTensor partner_labels) {
   check_logits(logits);
-  expect_positions("labels", labels, ScalarType::Long, logits);
+  expect_positions("labels", labels, aoti_torch_dtype_int64(), logits);
   if (partner_labels) {
-    expect_positions("partner_labels", *partner_labels, ScalarType::Long, logits);
+    expect_positions("partner_labels", *partner_labels, aoti_torch_dtype_int64(), logits);
   }
   std::vector<int64_t> shape = shape_of_rows(logits);
   const int count = partner_labels ? 2 : 1;

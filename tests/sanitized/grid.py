@@ -89,7 +89,7 @@ def check_mix_backward(grad, args, *what):
     partner, blend, box, rule = args
     lists = (None, None) if partner is None else ops.transpose_pairing(partner)
     got = ops.mix_backward(grad, partner, *lists, blend, box, rule)
-    truth = reference.mix_backward(grad.double(), partner, None, None, blend, box, rule)
+    truth = reference.mix_backward(grad.double(), partner, *lists, blend, box, rule)
     # As in test_mix.py: terms rounded one by one, a sum of at most B + 1 of them, one rounding.
     acc = torch.float64 if grad.dtype == torch.float64 else torch.float32
     most = grad.double().abs().max() if grad.numel() else 0

@@ -1,0 +1,171 @@
+"""`make gpu WHEEL=…` from the first word to the last, on a machine without a GPU or a network.
+
+A copy of the checkout, a folder with a wheel, a fresh environment; the CPU stands in for the GPU,
+on tiny sizes, and small programs for nvidia-smi, compute-sanitizer and ncu.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from gpu_stage_runs import ROOT, summary
+
+sys.path.insert(0, str(ROOT / "tools"))
+import gpu_stages
+
+pytestmark = [
+    pytest.mark.proof,
+    pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed"),
+]
+
+NVIDIA_SMI = "print('name, driver_version, pstate'); print('NVIDIA Test, 580.1, P0')"
+# The command that it watches is what follows its own options.
+SANITIZER = """
+tool = words[words.index("--tool") + 1]
+if tool == "racecheck": time.sleep(600)
+status = subprocess.run(watched).returncode
+print("========= ERROR SUMMARY: 0 errors", flush=True)
+sys.exit(status)
+"""
+NCU = """
+import json, shutil
+out, log = sys.argv[0] + ".seen", words[words.index("--log-file") + 1]
+shutil.copy(os.path.join(os.environ["OUT"], "summary.json"), out)
+done = subprocess.run(watched, stdout=subprocess.PIPE, text=True)
+print(done.stdout, flush=True)
+rows = ['"ID","Kernel Name","dram__bytes_read.sum","dram__bytes_write.sum"', '"","","byte","byte"']
+for line in done.stdout.splitlines():
+    if line.startswith("CASE "):
+        half = json.loads(line[5:])["bytes"] // 2
+        rows += ['"0","spin_kernel(long)","0","0"', f'"1","fused_mixup::kernel","{half}","{half}"']
+open(log, "w").write("\\n".join(rows) + "\\n")
+sys.exit(done.returncode)
+"""
+STAND_IN = """#!{python}
+import os, subprocess, sys, time
+words = sys.argv[1:]
+start = next((i for i, word in enumerate(words) if "python" in os.path.basename(word)), len(words))
+words, watched = words[:start], words[start:]
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy without what was built, as another machine has it."""
+    folder = tmp_path_factory.mktemp("gpu") / "checkout"
+    ignored = ("build", "dist", "results", "*.so", "_build_info.py", "__pycache__", ".*", "*.egg*")
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*ignored))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory) -> Path:
+    """The package as it is built here, without compiling it again, in a wheel."""
+    folder = tmp_path_factory.mktemp("wheels")
+    name = "fused_mixup-0.1.0"
+    tag = "cp310-abi3-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    info = {
+        "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n",
+        "METADATA": "Metadata-Version: 2.1\nName: fused-mixup\nVersion: 0.1.0\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(folder / f"{name}-{tag}.whl", "w") as wheel:
+        for source, inside in (("fused_mixup", ""), ("triton_kernels", "fused_mixup/")):
+            for path in sorted((ROOT / source).rglob("*")):
+                if path.suffix in (".py", ".so", ".typed"):
+                    wheel.write(path, inside + str(path.relative_to(ROOT)))
+        for file, text in info.items():
+            wheel.writestr(f"{name}.dist-info/{file}", text)
+    return folder
+
+
+@pytest.fixture
+def stand_ins(tmp_path) -> Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    head = STAND_IN.format(python=sys.executable)
+    for name, code in {
+        "nvidia-smi": NVIDIA_SMI, "compute-sanitizer": SANITIZER, "ncu": NCU,
+    }.items():  # fmt: skip
+        (folder / name).write_text(head + code)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def make_gpu(checkout, wheels, stand_ins, out, arguments):
+    env = {**os.environ, "FUSED_MIXUP_REHEARSAL": "1", "PIP_NO_INDEX": "1"}
+    env |= {"PATH": f"{stand_ins}{os.pathsep}{os.environ['PATH']}"}
+    for name in ("MAKEFLAGS", "PYTHONPATH", "VIRTUAL_ENV", "TRITON_INTERPRET"):
+        env.pop(name, None)
+    for name in [name for name in env if name.startswith(("PYTEST", "FUSED_MIXUP_B"))]:
+        del env[name]
+    words = ["make", "gpu", f"WHEEL={wheels}", f"PYTHON={sys.executable}", f"OUT={out}"]
+    return subprocess.run(
+        [*words, f"ARGS={arguments}"], cwd=checkout, env=env, capture_output=True, text=True,
+        timeout=1500,
+    )  # fmt: skip
+
+
+def test_the_whole_run(checkout, wheels, stand_ins, tmp_path):
+    out = tmp_path / "out"
+    # Limits that do not bind on a busy machine, but for the stage that hangs.
+    limits = ",".join(f"{name}=200" for name in gpu_stages.NAMES if name != "racecheck")
+    ran = make_gpu(checkout, wheels, stand_ins, out, f"--minutes 24 --limit {limits},racecheck=6")
+    said = ran.stdout + ran.stderr
+    assert "setup: installing fused_mixup" in said and "nothing is compiled" in said
+    assert not (checkout / "build").exists() and not list((checkout / "fused_mixup").glob("*.so"))
+
+    left = summary(out)
+    results = {s["stage"]: s for s in left["stages"]}
+    said += (out / "stages.log").read_text()
+    assert tuple(results) == gpu_stages.NAMES, said
+    bad = {name for name, s in results.items() if s["result"] != "passed"}
+    assert bad == {"racecheck"} == set(left["failed"]), said
+    assert ran.returncode == 2, said  # make's own, for an exit status of 1
+    assert results["racecheck"]["detail"].startswith("ran out of time after")
+    assert results["racecheck"]["seconds"] < 40
+    assert left["finished"] and left["not_run"] == []
+
+    # What ran is what the wheel installed, of the same sources.
+    assert left["other_sources"] == []
+    package = next(line for line in said.splitlines() if line.startswith("package "))
+    assert "./.venv/" in package and "site-packages" in package  # logs name no folder
+    assert "driver 580.1" in results["environment"]["detail"]
+    assert results["smoke"]["calls"] > 50 and results["memcheck"]["calls"] > 50
+    lines = [json.loads(text) for text in (out / gpu_stages.TESTS).read_text().splitlines()]
+    assert {line["stage"] for line in lines} == {"smoke", "grid", "graphs"}
+    assert results["grid"]["passed"] >= 3 and results["graphs"]["passed"] >= 3
+    headlines = json.loads((out / "headlines.json").read_text())
+    assert len(headlines["results"]) >= 6 and headlines["copy_gb_per_s"] > 0
+    assert all(len(r["providers"]) > 1 for r in headlines["results"])  # peers beside ours
+    names = {r["case"] for r in headlines["results"]}
+    assert {case["case"] for case in json.loads((out / "counters.json").read_text())} == names
+    rest = json.loads((out / "benchmarks.json").read_text())["results"]
+    assert rest and not names & {r["case"] for r in rest}
+
+    # While it ran, all that had been found until then stood there.
+    seen = json.loads((stand_ins / "ncu.seen").read_text())
+    before = gpu_stages.NAMES[: gpu_stages.NAMES.index("counters")]
+    assert [s["stage"] for s in seen["stages"]] == list(before) and not seen["finished"]
+
+    ran = make_gpu(checkout, wheels, stand_ins, out, "--only smoke,environment")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    left = summary(out)
+    assert [s["stage"] for s in left["stages"]] == ["environment", "smoke"]
+    assert {"racecheck", "headlines"} <= {s["stage"] for s in left["earlier"]}
+    assert (out / "headlines.json").exists()
+
+
+def test_a_folder_without_the_package_is_refused(checkout, stand_ins, tmp_path):
+    (tmp_path / "empty").mkdir()
+    ran = make_gpu(checkout, tmp_path / "empty", stand_ins, tmp_path / "out", "")
+    assert ran.returncode != 0 and "no wheel of fused_mixup for this Python" in ran.stderr
+    assert not (tmp_path / "out").exists()
