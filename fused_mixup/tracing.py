@@ -216,8 +216,8 @@ def _checkpoint_region(pack: Any) -> tuple[Any, Any] | None:
     name = getattr(function, "__qualname__", "")
     if getattr(function, "__module__", "") != "torch.utils.checkpoint":
         return None
-    names, cells = function.__code__.co_freevars, function.__closure__ or ()
-    held = {n: cell.cell_contents for n, cell in zip(names, cells, strict=True)}
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    held = {freevar: cell.cell_contents for freevar, cell in cells}
     if name.startswith("_checkpoint_hook.") and "frame" in held:
         return held["frame"], None
     if name.startswith("_recomputation_hook.") and "target_frame_ref" in held:

@@ -42,7 +42,7 @@ def said(tmp_path_factory):
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("rank_work.py"))]
     sources = str(Path(fm.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": sources, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(place)], check=True, timeout=300, env=environment)
+    subprocess.run([*command, str(place)], check=True, timeout=600, env=environment)
     return [json.loads((place / str(rank)).read_text()) for rank in range(2)]
 
 
