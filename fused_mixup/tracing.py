@@ -195,10 +195,9 @@ def checkpoint_regions() -> list[tuple[Any, Any]]:
     Each is what PyTorch keeps of it from its forward on, and None, or in a recompute an object that
     this recompute alone has.
     """
-    top = None if _top_hooks is None else _top_hooks(True)
-    if top is None:
+    hooks = [None if _top_hooks is None else _top_hooks(True)]
+    if hooks[0] is None:
         return []
-    hooks = [top]
     if None not in (_pop_hooks, _push_hooks, _may_push) and _may_push():
         try:  # only the innermost hooks can be seen
             while hooks[-1] is not None:
