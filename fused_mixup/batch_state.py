@@ -15,7 +15,7 @@ from .draw import state_words
 from .draw_checks import saved_settings_error, saved_state_error
 from .plan_checks import integer
 from .reference_draw import SETTINGS, STATE_WORDS, STREAM_WORD
-from .tracing import process_rank
+from .tracing import keep_in_place, process_rank
 
 _EXTRA, _STATE, _SETTINGS = "_extra_state", "state", "settings"
 
@@ -51,9 +51,8 @@ class StreamModule(nn.Module):
             self._workers = WorkerStreams(numbers)
 
     def _hold(self, state: Tensor, settings: Tensor) -> None:
-        # As compiled graphs know parameters and buffers: a CUDA graph reads them where they lie.
-        for t in (state, settings):
-            t._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
+        keep_in_place(state)
+        keep_in_place(settings)
         self.state, self.settings = state, settings
 
     # ---------------------------------------------------------------- rank

@@ -55,6 +55,9 @@ def _private(path: str) -> Any:
 
 _disable_dynamo = _private("_compile._disable_dynamo")  # without an import of 2 s
 _dispatch_modes = _private("_C._len_torch_dispatch_stack") or (lambda: 1)
+_interpreters = _private("_C._functorch.get_interpreter_stack")
+_is_legacy_batch = _private("_C._functorch.is_legacy_batchedtensor") or (lambda x: False)
+_fake = _private("_subclasses.FakeTensor")
 _tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_tracing() or None)
 
 # Whether torch.func's transforms are at work; True where that cannot be known. So it may choose
@@ -62,9 +65,6 @@ _tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_trac
 transforms_active: Callable[[], bool] = _private("_C._are_functorch_transforms_active") or (
     lambda: True
 )
-
-
-_interpreters = _private("_C._functorch.get_interpreter_stack")
 
 
 def in_vmap() -> bool:
@@ -78,9 +78,6 @@ def in_vmap() -> bool:
     if _interpreters is None or torch.compiler.is_compiling():
         return True
     return any(level.key().name == "Vmap" for level in _interpreters() or ())
-
-
-_is_legacy_batch = _private("_C._functorch.is_legacy_batchedtensor") or (lambda x: False)
 
 
 def is_batch(grad: Tensor) -> bool:
@@ -105,9 +102,6 @@ def is_plain() -> bool:
         or transforms_active()
         or _tracing_state() is not None
     )
-
-
-_fake = _private("_subclasses.FakeTensor")
 
 
 def is_fake(x: Tensor) -> bool:
@@ -277,6 +271,12 @@ def process_rank() -> int | None:
 
 
 # ------------------------------------------------------------------ memory
+
+
+def keep_in_place(x: Tensor) -> None:
+    """Tell compiled graphs that ``x`` stays where it lies, as they know of buffers."""
+    x._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
+
 
 _use_count = _private("_C._storage_Use_Count")
 
