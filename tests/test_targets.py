@@ -145,8 +145,7 @@ def test_labels_that_are_shared_stay_so():
 def test_saved_targets_load_where_they_are_wanted(tmp_path):
     target = MixedTarget.from_labels(torch.arange(4), MixPlan.uniform(4, "flip", 0.3), 5)
     torch.save(target, tmp_path / "target.pt")
-    with torch.serialization.safe_globals([MixedTarget]):
-        same = torch.load(tmp_path / "target.pt", map_location="meta", weights_only=True)
+    same = torch.load(tmp_path / "target.pt", map_location="meta", weights_only=True)
     assert same.labels.device.type == "meta" and same.num_classes == 5
 
 
