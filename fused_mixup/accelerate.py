@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .target import MixedTarget  # which calls `teach`
+    from .target.mixed_target import MixedTarget  # which calls `teach`
 
 _TENSORS = ("labels", "partner_labels", "weight")
 _WALKS = {"recursively_apply": "func data", "concatenate": "data", "find_batch_size": "data"}
@@ -80,7 +80,7 @@ def teach() -> None:
 
 def _try_it(operations: ModuleType) -> None:
     """What a dispatched batch goes through, with a small one: raises where it does not work."""
-    from .target import MixedTarget
+    from .target.mixed_target import MixedTarget
 
     labels = torch.arange(2, device="cpu")
     one = MixedTarget(labels, 1 - labels, torch.ones(2, 2, dtype=torch.float32, device="cpu"), 2)
@@ -95,7 +95,7 @@ def _try_it(operations: ModuleType) -> None:
 
 
 def _extended_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
-    from .target import MixedTarget
+    from .target.mixed_target import MixedTarget
 
     @functools.wraps(walk)
     def recursively_apply(func: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
@@ -117,8 +117,8 @@ def _extended_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
-    from .plan import MixPlan
-    from .target import MixedTarget
+    from .plan.mix_plan import MixPlan
+    from .target.mixed_target import MixedTarget
 
     @functools.wraps(walk)
     def concatenate(data: Any, dim: int = 0) -> Any:
@@ -144,7 +144,7 @@ def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _extended_batch_size(walk: Callable[..., Any]) -> Callable[..., Any]:
-    from .target import MixedTarget
+    from .target.mixed_target import MixedTarget
 
     @functools.wraps(walk)
     def find_batch_size(data: Any) -> int:
@@ -169,7 +169,7 @@ def _settings(target: MixedTarget) -> _Settings:
 
 
 def _target(tensors: list[Tensor], settings: _Settings) -> MixedTarget:
-    from .target import MixedTarget
+    from .target.mixed_target import MixedTarget
 
     labels, partner_labels, weight = tensors
     return MixedTarget(labels, partner_labels, weight, *settings)

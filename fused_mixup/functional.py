@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .checks import (
-    BLENDABLE,
-    check_batch,
-    check_out,
-    check_samples,
-    check_samples_out,
-    check_writable,
-)
-from .labels import mix_labels, mix_targets
-from .linear_loss import linear_soft_target_cross_entropy
-from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
-from .metrics import mixed_accuracy
+from .checks import check_batch, check_out, check_samples, check_samples_out, check_writable
+from .dtypes import BLENDABLE
+from .losses.accuracy import mixed_accuracy
+from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from .losses.linear import linear_soft_target_cross_entropy
 from .ops import serving
-from .plan import MixPlan
+from .plan.mix_plan import MixPlan
+from .target.labels import mix_labels, mix_targets
 from .tracing import transforms_active
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from . import forcing, reference
-from .plan_checks import TENSOR
+from .codes import TENSOR
+from .plan.pairing import transpose_pairing
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
 from .tracing import in_forward_mode, never_recompute, transforms_active
 
@@ -213,18 +214,6 @@ def _(logits, target, partner_labels, weight, cw, pw, ts, threshold, reduction, 
 
 
 # ------------------------------------------------------------------ autograd
-
-
-def transpose_pairing(partner: Tensor) -> tuple[Tensor, Tensor]:
-    """int32 ``sources`` [B], ``offsets`` [B+1]: j is partner of sources[offsets[j]:offsets[j+1]].
-
-    No value is read on the host, so this also runs on a device and under compile.
-    """
-    clamped = partner.clamp(0, max(partner.shape[0] - 1, 0))  # as the kernels do
-    ordered, sources = torch.sort(clamped, stable=True)
-    bounds = torch.arange(partner.shape[0] + 1, dtype=partner.dtype, device=partner.device)
-    offsets = torch.searchsorted(ordered, bounds, out_int32=True)
-    return sources.int(), offsets
 
 
 def register_autograd(name: str, backward: Callable, setup: Callable) -> None:

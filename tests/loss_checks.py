@@ -13,7 +13,7 @@ import torch
 from cases import layouts, values
 
 from fused_mixup import ops, reference
-from fused_mixup.target import NO_IGNORE
+from fused_mixup.codes import NO_IGNORE
 
 REDUCTIONS = range(3)
 IGNORE = 3

@@ -8,8 +8,9 @@ import torch
 from fuzz_cases import LossCase, generator
 from torch import Tensor
 
-from fused_mixup import reference, reference_losses
+from fused_mixup import reference
 from fused_mixup.checks import may_overlap
+from fused_mixup.reference import losses as reference_losses
 
 # An accumulator takes up to 64 terms one after the other, half a unit in the last place each. In
 # float64 the reference it is compared with has errors of its own.

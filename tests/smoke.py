@@ -21,7 +21,7 @@ import torch
 import fused_mixup as fm
 from fused_mixup import ops, reference
 from fused_mixup.backends import reason_unavailable
-from fused_mixup.plan_checks import CROSS_CLASS, ROLL, TENSOR
+from fused_mixup.codes import CROSS_CLASS, ROLL, TENSOR
 
 BATCH, CLASSES = 4, 6
 Arguments = dict[str, object]
@@ -113,7 +113,7 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
 
 
 def reference_state() -> int:
-    from fused_mixup.reference_draw import STATE_VERSION
+    from fused_mixup.codes import STATE_VERSION
 
     return STATE_VERSION
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_mixup as fm
 from fused_mixup import BatchMix, MixedTarget
-from fused_mixup.reference_draw import STEP_WORD, STREAM_WORD, VERSION_WORD
+from fused_mixup.codes import STEP_WORD, STREAM_WORD, VERSION_WORD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

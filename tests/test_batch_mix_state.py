@@ -14,7 +14,7 @@ from torch import nn
 
 import fused_mixup as fm
 from fused_mixup import BatchMix
-from fused_mixup.reference_draw import STEP_WORD
+from fused_mixup.codes import STEP_WORD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fused_mixup import batches
+from fused_mixup.loading import shared_batch as batches
 from fused_mixup.timm import FastCollateMixup
 
 SIZE = torch.Size((2, 3))

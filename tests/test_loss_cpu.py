@@ -22,7 +22,7 @@ from loss_checks import (
 )
 
 from fused_mixup import backends, ops, reference
-from fused_mixup.target import NO_IGNORE
+from fused_mixup.codes import NO_IGNORE
 
 pytestmark = pytest.mark.skipif(
     backends.reason_unavailable("native", "CPU") is not None,

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from loss_grid_cases import Errors, grid
 
 import fused_mixup as fm
-from fused_mixup.losses import over
-from fused_mixup.reference import NONE, SUM
+from fused_mixup.codes import NONE, SUM
+from fused_mixup.losses.functional import over
 
 MODES = ({}, {"grad_in_forward": True}, {"inplace_backward": True})
 CASES = {"cuda-on-host": 300, "cpu-triton": 20, "cpu-reference": 300}

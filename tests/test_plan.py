@@ -11,7 +11,7 @@ import torch
 
 import fused_mixup as fm
 from fused_mixup import MixPlan, cutmix_box
-from fused_mixup.plan_checks import is_host_row
+from fused_mixup.arguments import is_host_row
 
 
 def test_cutmix_box_is_inside_and_its_lam_is_the_area():

@@ -14,7 +14,7 @@ from cases import FLOATS, pairings
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
-from fused_mixup.plan_checks import is_host_row
+from fused_mixup.arguments import is_host_row
 
 
 def eager(labels, plan, num_classes, smoothing):

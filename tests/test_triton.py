@@ -14,8 +14,8 @@ from triton_place import DEVICE, HALF, INTERPRETED, quiet
 
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
-from fused_mixup.ops import transpose_pairing
 from fused_mixup.plan import MixPlan
+from fused_mixup.plan.pairing import transpose_pairing
 from fused_mixup.triton_kernels import common
 
 mix_module = importlib.import_module("fused_mixup.triton_kernels.mix")  # not its function mix

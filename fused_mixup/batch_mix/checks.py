@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import BLENDABLE, check_memory, check_writable
+from ..checks import check_memory, check_writable
+from ..dtypes import BLENDABLE
 
 
 def check_batch_size(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .plan_checks import kind, names
+from ..arguments import kind, names
 
 Key = Any  # a key of a dict, or a position in a tuple or list
 

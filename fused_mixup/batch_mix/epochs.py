@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .draw import settings_numbers
-from .draw_checks import check_number
-from .plan_checks import integer, kind
+from ..arguments import check_number, integer, kind
+from ..plan.draw import settings_numbers
 
 Schedule = Callable[[int], float | Mapping[str, float]]
 

@@ -8,19 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import FLOATING
-from .heads import STRUCTURES, class_counts, heads, in_structure
-from .labels import mix_labels, mix_targets
-from .plan import MixPlan
-from .plan_checks import integer, names
-from .target import (
-    IGNORE_INDEX,
-    NO_IGNORE,
-    MixedTarget,
-    check_label_smoothing,
-    check_labels,
-    check_num_classes,
-)
+from ..arguments import integer, names
+from ..codes import IGNORE_INDEX, NO_IGNORE
+from ..dtypes import FLOATING
+from ..plan.mix_plan import MixPlan
+from ..target.checks import check_label_smoothing, check_labels, check_num_classes
+from ..target.heads import STRUCTURES, class_counts, heads, in_structure
+from ..target.labels import mix_labels, mix_targets
+from ..target.mixed_target import MixedTarget
 
 
 class Targets:

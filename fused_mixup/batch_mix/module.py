@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from .batch_checks import check_batch_size, check_cut, check_images, check_in_place, check_masks
-from .batch_epochs import Epochs, Schedule
-from .batch_labels import Targets, is_class_map, leaves
-from .batch_parts import Parts, filled, same_memory, writable_copy
-from .batch_state import StreamModule
-from .batch_workers import EPOCH_LIMIT
-from .draw import draw_plan, settings_numbers
-from .draw_checks import CUTMIX_ALPHA, DRAWN_PAIRINGS, check_choice, check_minmax
-from .functional import mix, mix_, paste_
-from .plan import MixPlan
-from .plan_checks import integer
+from ..arguments import check_choice, integer
+from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS
+from ..functional import mix, mix_, paste_
+from ..plan.draw import draw_plan, settings_numbers
+from ..plan.draw_checks import check_minmax
+from ..plan.mix_plan import MixPlan
+from .checks import check_batch_size, check_cut, check_images, check_in_place, check_masks
+from .entries import Parts, filled, same_memory, writable_copy
+from .epochs import Epochs, Schedule
+from .labels import Targets, is_class_map, leaves
+from .state import StreamModule
+from .worker_streams import EPOCH_LIMIT
 
 
 class BatchMix(StreamModule):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
-from .batch_workers import WorkerStreams
-from .draw import state_words
-from .draw_checks import saved_settings_error, saved_state_error
-from .plan_checks import integer
-from .reference_draw import SETTINGS, STATE_WORDS, STREAM_WORD
-from .tracing import keep_in_place, process_rank
+from ..arguments import integer
+from ..codes import SETTINGS, STATE_WORDS, STREAM_WORD
+from ..plan.draw import state_words
+from ..plan.draw_checks import saved_settings_error, saved_state_error
+from ..tracing import keep_in_place, process_rank
+from .worker_streams import WorkerStreams
 
 _EXTRA, _STATE, _SETTINGS = "_extra_state", "state", "settings"
 

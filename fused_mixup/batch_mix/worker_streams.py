@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from .draw import plan_state
-from .reference_draw import SEED_WORD, SETTINGS, STEP_WORD
+from ..codes import SEED_WORD, SETTINGS, STEP_WORD
+from ..plan.draw import plan_state
 
 # How the 48 bits of a worker's step are used. With set_epoch: the epoch, then the batches that the
 # worker has made in it. Without: the top bit, what the loader drew for this pass, the batches.

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import get_worker_info
 
-from .tracing import shared_storage
+from ..tracing import shared_storage
 
 _TAIL = 64  # bytes behind a tensor, so that the marks have a cache line to themselves
 _HELD = -1  # the last byte: whether a receiver holds the tensor

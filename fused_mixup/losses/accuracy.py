@@ -7,8 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import ops
-from .checks_losses import (
+from .. import ops
+from ..arguments import integer_tuple
+from ..codes import IGNORE_INDEX
+from ..reference.losses import label_ranks
+from ..reference.targets import weight_columns
+from ..target.mixed_target import MixedTarget
+from .autograd import needs_plain_pytorch
+from .checks import (
     check_class_indices,
     check_dense_target,
     check_logits,
@@ -16,11 +22,6 @@ from .checks_losses import (
     chosen_ignore_index,
     is_class_indices,
 )
-from .loss_autograd import needs_plain_pytorch
-from .plan_checks import integer_tuple
-from .reference_losses import label_ranks
-from .reference_targets import _columns
-from .target import IGNORE_INDEX, MixedTarget
 
 
 def mixed_accuracy(
@@ -93,7 +94,7 @@ def accuracy_of_ranks(
     """The accuracies from int32 [1 or 2, B, d1, …] ranks of the labels."""
     kept = (labels != ignore_index).float()
     if partner_labels is not None and weight is not None:
-        w0, w1 = _columns(weight, labels, torch.float32)
+        w0, w1 = weight_columns(weight, labels, torch.float32)
         kept = torch.stack((w0 * kept, w1 * (partner_labels != ignore_index)))
     else:
         kept = kept.unsqueeze(0)

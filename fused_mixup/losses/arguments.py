@@ -7,8 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks_losses import (
-    arithmetic,
+from ..codes import IGNORE_INDEX, MEAN, NO_IGNORE, SUM
+from ..dtypes import arithmetic
+from ..reference.mixing import dense_target
+from ..target.checks import check_label_smoothing, check_labels
+from ..target.mixed_target import MixedTarget
+from .checks import (
     check_class_indices,
     check_class_weight,
     check_dense_target,
@@ -17,8 +21,6 @@ from .checks_losses import (
     chosen_ignore_index,
     is_class_indices,
 )
-from .reference import MEAN, SUM, dense_target
-from .target import IGNORE_INDEX, NO_IGNORE, MixedTarget, check_label_smoothing, check_labels
 
 # The weights of one label: the second term drops.
 _ONE_LABEL = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
@@ -106,7 +108,7 @@ def binary_target(
         return (check_dense_target(logits, target), None, None), 0.0, threshold
     if classes is None:
         return sparse, smoothing, threshold
-    t = dense_target(*sparse, classes, smoothing, arithmetic(logits))[:, 1:]
+    t = dense_target(*sparse, classes, smoothing, arithmetic(logits.dtype))[:, 1:]
     if threshold is not None:  # cut here, so that a label that is neither 0 nor 1 stays NaN
         t = torch.where(t.isnan(), t, (t > threshold).to(t.dtype))
     return (t, None, None), 0.0, None

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from . import ops
-from .forcing import recalls_backend, remembers_backend
-from .tracing import (
+from .. import ops
+from ..forcing import recalls_backend, remembers_backend
+from ..tracing import (
     backward_keeps_graph,
     below_autograd,
     in_forward_mode,

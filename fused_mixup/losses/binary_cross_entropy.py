@@ -7,9 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import ops
-from . import reference_losses as reference
-from .loss_autograd import (
+from .. import ops
+from ..codes import MEAN, NONE
+from ..reference import losses as reference
+from ..tracing import in_vmap, transforms_active
+from .autograd import (
     GradInForward,
     InPlace,
     call_op,
@@ -19,8 +21,6 @@ from .loss_autograd import (
     plain_gradients,
     wants_grad,
 )
-from .reference_losses import MEAN, NONE
-from .tracing import in_vmap, transforms_active
 
 
 def _binary_setup(ctx, inputs, output):

@@ -5,17 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import FLOATING, MAX_DIMS, check_plain_tensor, may_overlap
-from .plan_checks import integer, is_host_row, kind
-from .reference import MEAN, NONE, SUM
-from .target import IGNORE_INDEX, NO_IGNORE, MixedTarget, check_labels
-from .tracing import in_vmap, leaf_under
-
-REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
-
-
-def arithmetic(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+from ..arguments import integer, is_host_row, kind
+from ..checks import check_plain_tensor, may_overlap
+from ..codes import IGNORE_INDEX, MAX_DIMS, NO_IGNORE, REDUCTIONS
+from ..dtypes import FLOATING, arithmetic
+from ..target.checks import check_labels
+from ..target.mixed_target import MixedTarget
+from ..tracing import in_vmap, leaf_under
 
 
 def check_reduction(reduction: str) -> int:
@@ -234,7 +230,7 @@ def check_class_weight(name: str, weight: Tensor | None, logits: Tensor) -> Tens
             f"{name}: expected shape [{logits.shape[1]}], one for each class, got "
             f"{list(weight.shape)}"
         )
-    return weight.to(arithmetic(logits)).contiguous()
+    return weight.to(arithmetic(logits.dtype)).contiguous()
 
 
 def check_broadcast_weight(name: str, weight: Tensor | None, logits: Tensor) -> Tensor | None:
@@ -257,7 +253,7 @@ def check_broadcast_weight(name: str, weight: Tensor | None, logits: Tensor) -> 
         )
     if any(n != 1 for d, n in enumerate(shape) if d != 1):
         return None
-    return weight.to(arithmetic(logits)).reshape(-1).expand(logits.shape[1]).contiguous()
+    return weight.to(arithmetic(logits.dtype)).reshape(-1).expand(logits.shape[1]).contiguous()
 
 
 def _check_weight(name: str, weight: Tensor, logits: Tensor) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import ops
-from . import reference_losses as reference
-from .loss_autograd import (
+from .. import ops
+from ..codes import MEAN, NONE
+from ..reference import losses as reference
+from ..reference.targets import term
+from ..tracing import in_vmap, transforms_active
+from .autograd import (
     GradInForward,
     InPlace,
     call_op,
@@ -19,9 +22,6 @@ from .loss_autograd import (
     plain_gradients,
     wants_grad,
 )
-from .reference_losses import MEAN, NONE
-from .reference_targets import _term
-from .tracing import in_vmap, transforms_active
 
 
 def _cross_entropy_setup(ctx, inputs, output):
@@ -46,7 +46,7 @@ def _cross_entropy_grad(backward: Callable, ctx, grad_loss):
         scale = (1.0 - label_smoothing) * reference.row_scale(grad_loss, count, reduction)
         per_class = reference._per_class(class_weight, logits)
         log_p = torch.log_softmax(logits.to(stats.dtype), 1)
-        grad_target = -(scale * _term(per_class, log_p)).to(target.dtype)
+        grad_target = -(scale * term(per_class, log_p)).to(target.dtype)
     return grad_logits, grad_target, *nones(8)
 
 

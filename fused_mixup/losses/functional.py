@@ -7,8 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from .checks_losses import (
-    arithmetic,
+from ..codes import IGNORE_INDEX, MEAN, NONE
+from ..dtypes import arithmetic
+from ..target.mixed_target import MixedTarget
+from .accuracy import accuracy_of_ranks, check_topk, dense_accuracy
+from .arguments import as_promoted, binary_target, column, cross_entropy_arguments, over
+from .binary_cross_entropy import binary_cross_entropy
+from .checks import (
     check_broadcast_weight,
     check_dense_target,
     check_logits,
@@ -17,12 +22,7 @@ from .checks_losses import (
     check_reduction,
     check_target_threshold,
 )
-from .loss_arguments import as_promoted, binary_target, column, cross_entropy_arguments, over
-from .loss_binary import binary_cross_entropy
-from .loss_cross_entropy import cross_entropy
-from .metrics import accuracy_of_ranks, check_topk, dense_accuracy
-from .reference import MEAN, NONE
-from .target import IGNORE_INDEX, MixedTarget
+from .cross_entropy import cross_entropy
 
 
 def soft_target_cross_entropy(
@@ -220,7 +220,7 @@ def soft_target_binary_cross_entropy(
     if weight is not None and class_weight is None:
         each = None, positive, smoothing, target_threshold, NONE, False
         loss = binary_cross_entropy(logits, (*sparse, *each), *modes)
-        loss = loss * weight.to(arithmetic(logits))
+        loss = loss * weight.to(arithmetic(logits.dtype))
         if sum_classes:
             loss = loss.sum(1)
         loss = loss if code == NONE else loss.mean() if code == MEAN else loss.sum()

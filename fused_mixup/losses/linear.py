@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import FLOATING, check_plain_tensor
-from .checks_losses import check_reduction
+from ..arguments import integer
+from ..checks import check_plain_tensor
+from ..codes import IGNORE_INDEX, MEAN, NONE, SUM
+from ..dtypes import FLOATING
+from ..target.mixed_target import MixedTarget, flattened
+from ..tracing import in_forward_mode, transforms_active
+from .arguments import as_promoted, cross_entropy_arguments, over
+from .checks import check_reduction
+from .cross_entropy import cross_entropy
 from .linear_chunks import Chunks, in_chunks
-from .loss_arguments import as_promoted, cross_entropy_arguments, over
-from .loss_cross_entropy import cross_entropy
-from .plan_checks import integer
-from .reference import MEAN, NONE, SUM
-from .target import IGNORE_INDEX, MixedTarget, flattened
-from .tracing import in_forward_mode, transforms_active
 
 # A quarter of the rows leaves the buffer at a twelfth of what two steps hold at their peak (logits,
 # their log-softmax and the gradient). Each chunk reads and writes the weight's gradient once more,

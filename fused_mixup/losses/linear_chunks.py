@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from . import ops
-from .forcing import recalls_backend, remembers_backend
-from .loss_autograd import call_op, refuse_create_graph, scaled
-from .reference import NONE
-from .tracing import is_batch
+from .. import ops
+from ..codes import NONE
+from ..forcing import recalls_backend, remembers_backend
+from ..tracing import is_batch
+from .autograd import call_op, refuse_create_graph, scaled
 
 _REMEDY = "use F.linear and soft_target_cross_entropy"
 

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checks_losses import check_reduction, check_target_threshold
-from .heads import heads
-from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
-from .plan_checks import kind
-from .target import IGNORE_INDEX, check_label_smoothing
+from ..arguments import kind
+from ..codes import IGNORE_INDEX
+from ..target.checks import check_label_smoothing
+from ..target.heads import heads
+from .checks import check_reduction, check_target_threshold
+from .functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
 
 
 class SoftTargetCrossEntropy(nn.Module):

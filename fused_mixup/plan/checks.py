@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .tracing import is_fake
+from ..arguments import has_host_values, integer_tuple, is_host_row, kind
+from ..codes import PAIRINGS
+from .pairing import check_partner_values, is_permutation
 
 if TYPE_CHECKING:
-    from .plan import MixPlan
-
-# How the kernels find the partner of sample i in a batch of B.
-TENSOR, FLIP, ROLL, SELF = range(4)  # partner[i], B-1-i, (i-1) mod B, i
-PAIRINGS = {"tensor": TENSOR, "flip": FLIP, "roll": ROLL, "self": SELF}
-# Only draw_plan knows these; the plan that it draws holds them as a tensor.
-SHUFFLE, DERANGEMENT, CROSS_CLASS = range(4, 7)
-
-
-def partner_indices(pairing: int, batch_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """int32 [B]: the partner of every sample under the rule FLIP, ROLL or SELF."""
-    i = torch.arange(batch_size, dtype=torch.int32, device=device)
-    if pairing == FLIP:
-        return i.flip(0)
-    return i.roll(1) if pairing == ROLL else i
+    from .mix_plan import MixPlan
 
 
 @dataclass(frozen=True)
@@ -37,16 +25,6 @@ class Facts:
     is_permutation: bool | None  # None where the partners live on a device
     blends: bool  # some row is known to have blend != (1, 0)
     box_stop: tuple[int, ...]  # the largest stop per spatial dim over the rows with a box
-
-
-def is_host_row(t: Tensor) -> bool:
-    """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
-    return t.is_cpu and (t.stride(0) == 0 or t.shape[0] <= 1)
-
-
-def has_host_values(t: Tensor) -> bool:
-    """Whether values can be read without waiting: on the CPU, neither traced nor fake."""
-    return t.is_cpu and not torch.compiler.is_compiling() and not is_fake(t)
 
 
 def check_lam(lam: float) -> float:
@@ -63,97 +41,12 @@ def check_lam(lam: float) -> float:
     return lam
 
 
-def kind(value: object) -> str:
-    """What an error says of a value: a number or a name as it is, of anything else no data."""
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
-    if value is None or isinstance(value, (bool, int, float, complex, str)):
-        shown = repr(value)
-        return shown if len(shown) <= 60 else f"{shown[:56]}…"
-    if isinstance(value, (list, tuple, dict, set)):
-        return f"a {type(value).__name__} of length {len(value)}"
-    return f"a {type(value).__name__}"
-
-
-def names(keys: Iterable[Any]) -> str:
-    """Keys or heads as an error lists them, where they are few."""
-    shown = sorted(map(str, keys))
-    return str(shown) if sum(map(len, shown)) <= 200 else f"{len(shown)} of them"
-
-
-def integer(name: str, value: int) -> int:
-    """Any kind of integer (NumPy's too) as an int."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an int, got {kind(value)}") from None
-
-
-def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(values, Tensor) and values.device.type != "cpu":
-        raise TypeError(f"{name}: expected ints on the host, got {kind(values)}")
-    try:
-        return tuple(map(operator.index, values))
-    except TypeError:
-        raise TypeError(f"{name}: expected a sequence of ints, got {kind(values)}") from None
-
-
-def as_tensor(name: str, value: object, device: torch.device | str | None = None) -> Tensor:
-    """A tensor where it is; other values as one on ``device``, by default PyTorch's."""
-    try:
-        # as_tensor would move a tensor to the default device.
-        t = value if isinstance(value, Tensor) else torch.as_tensor(value, device=device)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name}: expected a tensor or a sequence, got {kind(value)}") from None
-    if t.requires_grad:
-        raise ValueError(
-            f"{name}: expected a tensor that does not require grad, as no gradient reaches it; "
-            "use .detach()"
-        )
-    return t
-
-
-def integers(
-    name: str, value: Tensor | Sequence, device: torch.device | str | None = None
-) -> Tensor:
-    t = as_tensor(name, value, device)
-    signed = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if t.numel() and t.dtype not in signed:
-        raise TypeError(f"{name}: expected integers, got {t.dtype}")
-    return t
-
-
-def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
-    t = as_tensor(name, value)
-    if not t.is_floating_point():
-        raise TypeError(f"{name}: expected floats, got {t.dtype}")
-    return t
-
-
 def check_int32(name: str, t: Tensor) -> None:
     """ValueError before a cast to int32 can wrap a value around."""
     if has_host_values(t) and t.numel() and t.dtype == torch.int64:
         low, high = (int(v) for v in torch.aminmax(t))
         if low < -(2**31) or high >= 2**31:
             raise ValueError(f"{name}: expected values of 32 bits, got {low} to {high}")
-
-
-def check_partner_values(partner: Tensor, batch_size: int) -> None:
-    if has_host_values(partner) and partner.numel():
-        low, high = (int(v) for v in torch.aminmax(partner))
-        if low < 0 or high >= batch_size:
-            raise IndexError(
-                f"partner: expected indices in [0, {batch_size}), got {low if low < 0 else high}"
-            )
-
-
-def is_permutation(partner: Tensor | None) -> bool | None:
-    """Of a rule (no tensor) True; None where values cannot be read."""
-    if partner is None:
-        return True
-    if not has_host_values(partner):
-        return None
-    return bool(torch.bincount(partner, minlength=partner.shape[0]).le(1).all())
 
 
 def check_corners(box: Sequence[int]) -> tuple[int, ...]:
@@ -252,19 +145,6 @@ def check_values(plan: MixPlan) -> Facts:
 def _rows(t: Tensor) -> Tensor:
     """The rows of t that differ: one where it is one row, expanded."""
     return t[:1] if is_host_row(t) else t
-
-
-def check_rule(pairing: str, partner: Tensor) -> None:
-    """ValueError for a partner tensor on the host that is not what the rule says."""
-    if not has_host_values(partner):
-        return
-    check_partner_values(partner, partner.shape[0])
-    wrong = (partner != partner_indices(PAIRINGS[pairing], partner.shape[0])).nonzero()
-    if len(wrong):
-        raise ValueError(
-            f"partner: expected what pairing {pairing!r} says, got another partner for sample "
-            f"{int(wrong[0])}; use pairing='tensor'"
-        )
 
 
 def _check_box(box: Tensor) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .plan_checks import check_lam, integer_tuple
+from ..arguments import integer_tuple
+from .checks import check_lam
 
 
 def cutmix_box(

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import check_choice, has_host_values, integer
+from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS, PAIR, PAIRINGS, PER, ROLL, STATE_VERSION, TENSOR
+from .checks import Facts
 from .draw_checks import (
     ALPHA_OF_BOUNDS,
-    CUTMIX_ALPHA,
-    DRAWN_PAIRINGS,
-    PER,
     RANK_LIMIT,
     WORKER_LIMIT,
     check_alpha,
     check_box_sizes,
-    check_choice,
     check_drawn_labels,
     check_given_partner,
     check_minmax,
@@ -31,9 +30,7 @@ from .draw_checks import (
     has_float64,
 )
 from .draw_replay import draw
-from .plan import MixPlan
-from .plan_checks import PAIRINGS, ROLL, TENSOR, Facts, has_host_values, integer
-from .reference_draw import PAIR, STATE_VERSION
+from .mix_plan import MixPlan
 
 
 def plan_state(

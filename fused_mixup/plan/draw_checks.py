@@ -8,55 +8,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .plan_checks import (
+from ..arguments import check_number, has_host_values, integer, integer_tuple, kind
+from ..codes import (
     CROSS_CLASS,
-    DERANGEMENT,
-    FLIP,
-    ROLL,
-    SHUFFLE,
-    check_partner_values,
-    has_host_values,
-    integer,
-    integer_tuple,
-    is_permutation,
-    kind,
-)
-from .reference_draw import (
-    BATCH,
+    CUTMIX_ALPHA,
     MAX_BATCH,
-    PAIR,
-    SAMPLE,
     SETTINGS,
     STATE_VERSION,
     STATE_WORDS,
     VERSION_WORD,
 )
+from .pairing import check_partner_values, is_permutation
 
-PER = {"batch": BATCH, "pair": PAIR, "sample": SAMPLE}
-DRAWN_PAIRINGS = {
-    "flip": FLIP,
-    "roll": ROLL,
-    "shuffle": SHUFFLE,
-    "derangement": DERANGEMENT,
-    "cross_class": CROSS_CLASS,
-}
 # Beyond, λ would be 0, 1 or 1/2 in every draw, and the quotients of the algorithm overflow.
 ALPHA_RANGE = 1e-6, 1e6
 ALPHA_OF_BOUNDS = 1.0  # of CutMix where cutmix_minmax alone turns it on, as in timm
 RANK_LIMIT = 1 << 20
-CUTMIX_ALPHA = 1  # where it stands in settings, behind the α of MixUp
 WORKER_LIMIT = (1 << 12) - 1  # word 0 stands for the main process
-
-
-def check_number(name: str, value: float) -> float:
-    if isinstance(value, (int, float)):  # first, for the symbols of a compiler
-        return float(value)
-    if isinstance(value, Tensor) or not hasattr(value, "__float__"):
-        raise TypeError(
-            f"{name}: expected a number, got {type(value).__name__}; for values that live on a "
-            "device give settings=plan_settings(…)"
-        )
-    return float(value)
 
 
 def check_alpha(name: str, value: float) -> float:
@@ -246,9 +214,3 @@ def check_given_partner(partner: Tensor, batch_size: int, state: Tensor) -> bool
         return None
     check_partner_values(partner, batch_size)
     return is_permutation(partner)
-
-
-def check_choice(name: str, value: object, choices: dict[str, int], others: str = "") -> int:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}: expected one of {list(choices)}{others}, got {kind(value)}")
-    return choices[value]

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from . import ops
-from .tracing import checkpoint_regions, in_backward, is_exporting, never_recompute
+from .. import ops
+from ..tracing import checkpoint_regions, in_backward, is_exporting, never_recompute
 
 Plan = tuple[Tensor, Tensor, Tensor, Tensor]
 

@@ -16,22 +16,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .frozen import Frozen, versions
-from .plan_checks import (
-    PAIRINGS,
-    Facts,
-    check_layout,
-    check_rule,
-    check_stops,
-    check_values,
-    is_host_row,
-    partner_indices,
-)
-from .plan_rows import (
+from ..arguments import is_host_row
+from ..codes import PAIRINGS
+from ..frozen import Frozen, versions
+from .checks import Facts, check_layout, check_stops, check_values
+from .pairing import check_rule, pairing_of, partner_indices
+from .tensors import (
     copy_packed,
     described,
     each_row,
-    pairing_of,
     rows_for_all,
     rows_per_sample,
     to_device,

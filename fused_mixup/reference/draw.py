@@ -10,9 +10,37 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .op_checks import check_draw
-from .plan_checks import CROSS_CLASS, DERANGEMENT, FLIP, ROLL, TENSOR
-from .reference_random import (
+from ..codes import (
+    BATCH,
+    CROSS_CLASS,
+    CUTMIX_ALPHA,
+    DERANGEMENT,
+    DRAW_BOOST,
+    DRAW_GAMMA,
+    DRAW_MODE,
+    DRAW_ORDER,
+    DRAW_PLACE,
+    DRAW_SHIFT,
+    DRAW_SIDE,
+    FLIP,
+    MAX_ATTEMPTS,
+    MINMAX_HIGH,
+    MINMAX_LOW,
+    MIXUP_ALPHA,
+    PAIR,
+    PROB,
+    ROLL,
+    SAMPLE,
+    SEED_WORD,
+    STATE_VERSION,
+    STEP_WORD,
+    STREAM_WORD,
+    SWITCH_PROB,
+    TENSOR,
+    VERSION_WORD,
+)
+from ..op_checks import check_draw
+from .random import (
     MASK,
     Words,
     below,
@@ -25,28 +53,7 @@ from .reference_random import (
     uniform,
 )
 
-# How samples share their draws.
-BATCH, PAIR, SAMPLE = range(3)
-
-# The words of a state.
-VERSION_WORD, SEED_WORD, STREAM_WORD, STEP_WORD = range(4)
-STATE_WORDS = 4
-STATE_VERSION = 0x464D_0001
-
-# The numbers of ``settings``. An α of 0 or less turns its mode off; MINMAX_HIGH of 0, the bounds.
-MIXUP_ALPHA, CUTMIX_ALPHA, SWITCH_PROB, PROB, MINMAX_LOW, MINMAX_HIGH = range(6)
-SETTINGS = 6
-
-# What each draw of a sample is for: the low half of the counter's second word.
-DRAW_MODE, DRAW_PLACE, DRAW_SIDE, DRAW_BOOST, DRAW_ORDER, DRAW_SHIFT = range(6)
-DRAW_GAMMA = 16  # 16 + 2·attempt + 0 or 1 for the first or the second gamma deviate
-
-# An attempt fails with a probability below 0.049, all of them with one below 1e-31.
-MAX_ATTEMPTS = 24
-
 _USUAL_ATTEMPTS = 2  # made at once for all samples
-
-MAX_BATCH = 1 << 16  # an index fills the low 16 bits of a sorting key
 
 _SMALLEST_FLOAT32 = 2.0**-126
 

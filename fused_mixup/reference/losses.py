@@ -5,17 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import op_checks
-from .reference_targets import (
-    _arithmetic,
-    _columns,
-    _term,
-    dense_target,
-    in_range,
-    poisoned_rows,
-)
-
-MEAN, SUM, NONE = range(3)
+from .. import op_checks
+from ..codes import MEAN, NONE, SUM
+from ..dtypes import arithmetic
+from .targets import dense_target, in_range, poisoned_rows, term, weight_columns
 
 
 def _over_classes(per_class: Tensor, like: Tensor) -> Tensor:
@@ -35,7 +28,7 @@ def ignored_rows(
 ) -> Tensor:
     """bool [B, d1…]: rows with an ignored label and nothing of weight beside it."""
     own, other = labels == ignore_index, partner_labels == ignore_index
-    w0, w1 = _columns(weight, labels, torch.float32)
+    w0, w1 = weight_columns(weight, labels, torch.float32)
     nothing_left = (own | (w0 == 0)) & (other | (w1 == 0))
     poisoned = poisoned_rows(labels, partner_labels, num_classes, ignore_index)
     return (own | other) & nothing_left & ~poisoned
@@ -55,7 +48,7 @@ def _weighted_target(
 
     0 in ignored rows; NaN in rows that a label outside [0, K) poisons.
     """
-    acc, k = _arithmetic(logits.dtype), logits.shape[1]
+    acc, k = arithmetic(logits.dtype), logits.shape[1]
     ignored = torch.zeros_like(logits[:, 0], dtype=torch.bool)
     poisoned = ignored
     if partner_labels is None or weight is None:
@@ -103,7 +96,7 @@ def soft_target_cross_entropy(
     shifted = z - m
     log_sum = shifted.exp().sum(1).log()
     total = u.sum(1)
-    rows = torch.where(ignored, 0, log_sum * total - _term(u, shifted).sum(1))
+    rows = torch.where(ignored, 0, log_sum * total - term(u, shifted).sum(1))
     count = (~ignored).sum().to(u.dtype)
     stats = torch.stack((m.squeeze(1), log_sum, total))
     found = logits.new_empty(0, dtype=torch.int32)
@@ -215,7 +208,7 @@ def _binary_target(
     target_threshold: float | None,
 ) -> Tensor:
     """t as [B, K, d1…] in the arithmetic type of the logits."""
-    acc, k = _arithmetic(logits.dtype), logits.shape[1]
+    acc, k = arithmetic(logits.dtype), logits.shape[1]
     sparse = partner_labels is not None and weight is not None
     t = target.to(acc)
     if partner_labels is not None and weight is not None:

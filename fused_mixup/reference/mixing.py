@@ -11,13 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .op_checks import check_out, check_plan, check_samples, check_transpose
-from .plan_checks import TENSOR, partner_indices
-from .reference_draw import draw_plan
-from .reference_losses import (
-    MEAN,
-    NONE,
-    SUM,
+from ..codes import MEAN, NONE, SUM, TENSOR
+from ..dtypes import arithmetic
+from ..op_checks import check_out, check_plan, check_samples, check_transpose
+from ..plan.pairing import partner_indices
+from .draw import draw_plan
+from .losses import (
     label_ranks,
     scale_,
     soft_target_binary_cross_entropy,
@@ -29,7 +28,7 @@ from .reference_losses import (
     soft_target_cross_entropy_backward_,
     soft_target_cross_entropy_grad,
 )
-from .reference_targets import _arithmetic, _columns, _term, dense_target, mix_targets
+from .targets import dense_target, mix_targets, term, weight_columns
 
 __all__ = [
     "MEAN",
@@ -86,10 +85,10 @@ def _round(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int) -> Tensor:
     check_plan(x, pairing, partner, blend, box)
-    acc = _arithmetic(x.dtype)
+    acc = arithmetic(x.dtype)
     other = x[_partner(partner, pairing, x)]
-    w0, w1 = _columns(blend, x, acc)
-    blended = _term(w0, x.to(acc)) + _term(w1, other.to(acc))
+    w0, w1 = weight_columns(blend, x, acc)
+    blended = term(w0, x.to(acc)) + term(w1, other.to(acc))
     # Weights (1, 0) keep the bits of x, the sign of a zero included.
     blended = torch.where((w0 == 1) & (w1 == 0), x, _round(blended, x.dtype))
     out = torch.where(_inside(box, x), other, blended)
@@ -108,12 +107,12 @@ def mix_backward(
     # out_i = a_i x_i + b_i x_p(i)  =>  grad_j = a_j g_j + sum over p(i) = j of b_i g_i
     check_plan(grad, pairing, partner, blend, box)
     check_transpose(pairing, sources, offsets, len(grad))
-    acc = _arithmetic(grad.dtype)
+    acc = arithmetic(grad.dtype)
     g = grad.to(acc)
-    w0, w1 = _columns(blend, grad, acc)
+    w0, w1 = weight_columns(blend, grad, acc)
     inside = _inside(box, grad)
-    own = torch.where(inside, 0, _term(w0, g))
-    other = torch.where(inside, g, _term(w1, g))
+    own = torch.where(inside, 0, term(w0, g))
+    other = torch.where(inside, g, term(w1, g))
     own.index_add_(0, _partner(partner, pairing, grad), other)
     return torch.empty_like(grad).copy_(own)
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .op_checks import check_label_pairs
-from .target_checks import NO_IGNORE, partner_rows
+from ..codes import NO_IGNORE
+from ..op_checks import check_label_pairs
+from ..plan.pairing import partner_rows
 
 
-def _arithmetic(dtype: torch.dtype) -> torch.dtype:
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The two columns of [B, 2] weights in ``dtype``, shaped to multiply x [B, …]."""
     w = weights.to(device=x.device, dtype=dtype).view([-1, 2] + [1] * (x.ndim - 1))
     return w[:, 0], w[:, 1]
 
 
-def _term(weight: Tensor, value: Tensor) -> Tensor:
+def term(weight: Tensor, value: Tensor) -> Tensor:
     """weight · value, where a weight of exactly 0 drops the term (no 0·inf)."""
     return torch.where(weight == 0, 0, weight * value)
 
@@ -41,7 +42,7 @@ def dense_target(
 
     Terms whose label is ``ignore_index`` are left out, their share of ε too.
     """
-    acc = _arithmetic(dtype)
+    acc = arithmetic(dtype)
     off = label_smoothing / num_classes
     on = 1.0 - label_smoothing + off
     shape = [1, num_classes] + [1] * (labels.ndim - 1)
@@ -49,11 +50,11 @@ def dense_target(
     # On the host, whatever the default device: as scalars they serve labels on any device.
     hit_value, other_value = torch.tensor([on, off], dtype=acc, device="cpu").unbind()
     total = torch.zeros((), dtype=acc, device=labels.device)
-    for w, y in zip(_columns(weight, labels, acc), (labels, partner_labels), strict=True):
+    for w, y in zip(weight_columns(weight, labels, acc), (labels, partner_labels), strict=True):
         hit = classes == y.unsqueeze(1)
         values = torch.where(hit, hit_value, other_value)
         total = total + torch.where(
-            (y == ignore_index).unsqueeze(1), 0, _term(w.unsqueeze(1), values)
+            (y == ignore_index).unsqueeze(1), 0, term(w.unsqueeze(1), values)
         )
     poisoned = poisoned_rows(labels, partner_labels, num_classes, ignore_index)
     return torch.where(poisoned.unsqueeze(1), torch.nan, total).to(dtype).contiguous()

@@ -5,23 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plan_checks import FLIP, ROLL, SELF, has_host_values, integer, is_host_row, kind
-from .tracing import in_vmap, is_plain
-
-IGNORE_INDEX = -100  # PyTorch's default
-NO_IGNORE = -(2**63)  # for ops: no label is ignored
-
-
-def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
-    """``t[partner]`` along dim 0; ``partner`` is None where the pairing is a rule."""
-    if pairing == FLIP:
-        return t.flip(0)
-    if pairing == ROLL:
-        return t.roll(1, 0)
-    if pairing == SELF or partner is None:
-        return t
-    # Clamped, as in the kernels: a partner tensor on a device cannot be checked on the host.
-    return t.index_select(0, partner.clamp(0, max(t.shape[0] - 1, 0)))
+from ..arguments import has_host_values, integer, is_host_row, kind
+from ..codes import NO_IGNORE
+from ..tracing import in_vmap, is_plain
 
 
 def label_bounds(labels: Tensor) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .plan_checks import names
+from ..arguments import names
 
 STRUCTURES = (Mapping, list, tuple)
 

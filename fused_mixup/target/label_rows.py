@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .frozen import Frozen
-from .plan_checks import is_host_row, kind
+from ..arguments import is_host_row, kind
+from ..frozen import Frozen
 
 if TYPE_CHECKING:
     from typing_extensions import Self

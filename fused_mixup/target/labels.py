@@ -5,18 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import FLOATING, check_batch, check_float_labels, check_plan
-from .ops import serving
-from .plan import MixPlan
-from .target import (
-    NO_IGNORE,
-    MixedTarget,
-    are_maps,
-    check_label_smoothing,
-    check_labels,
-    check_num_classes,
-    check_target_dtype,
-)
+from ..checks import check_batch, check_float_labels, check_plan
+from ..codes import NO_IGNORE
+from ..dtypes import FLOATING
+from ..ops import serving
+from ..plan.mix_plan import MixPlan
+from .checks import check_label_smoothing, check_labels, check_num_classes, check_target_dtype
+from .mixed_target import MixedTarget, are_maps
 
 
 def mix_labels(values: Tensor, plan: MixPlan) -> Tensor:

@@ -9,26 +9,25 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from . import ops
-from .accelerate import teach
-from .by_value import sent_by_value
-from .frozen import versions
-from .heads import STRUCTURES, class_counts, heads, in_structure
-from .plan import MixPlan
-from .plan_checks import integer, is_host_row, kind
-from .plan_rows import each_row
-from .reference_targets import dense_target
-from .target_checks import (
-    IGNORE_INDEX,
-    NO_IGNORE,
+from .. import ops
+from ..accelerate import teach
+from ..arguments import integer, is_host_row, kind
+from ..codes import IGNORE_INDEX, NO_IGNORE
+from ..frozen import versions
+from ..loading.by_value import sent_by_value
+from ..plan.mix_plan import MixPlan
+from ..plan.pairing import partner_rows
+from ..plan.tensors import each_row
+from ..reference.targets import dense_target
+from .checks import (
     check_label_smoothing,
     check_labels,
     check_num_classes,
     check_target_dtype,
     check_target_tensors,
-    partner_rows,
 )
-from .target_rows import LabelRows
+from .heads import STRUCTURES, class_counts, heads, in_structure
+from .label_rows import LabelRows
 
 __all__ = [
     "IGNORE_INDEX",

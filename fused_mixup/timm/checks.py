@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import BLENDABLE, MAX_DIMS, check_memory, check_writable
-from .tracing import leaf_under
+from ..checks import check_memory, check_writable
+from ..codes import MAX_DIMS
+from ..dtypes import BLENDABLE
+from ..tracing import leaf_under
 
 
 def number(name: str, value: Any, most: float = math.inf) -> Any:

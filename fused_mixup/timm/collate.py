@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
-from . import ops
-from .batches import shared_batch
-from .checks import check_samples
-from .memory import recycled
-from .target import MixedTarget
-from .timm_checks import check_dims
-from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
-from .timm_mixup import Mixup, plan_of
-from .tracing import outside_graph
+from .. import ops
+from ..checks import check_samples
+from ..loading.shared_batch import shared_batch
+from ..memory import recycled
+from ..target.mixed_target import MixedTarget
+from ..tracing import outside_graph
+from .checks import check_dims
+from .draws import Drawn, Size, check_draws, draw_batch, draw_rows
+from .mixup import Mixup, plan_of
 
 
 class FastCollateMixup(Mixup):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .timm_mixup import Mixup
+    from .mixup import Mixup
 
 Size = Sequence[int]  # H, W
 

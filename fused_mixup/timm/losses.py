@@ -1,12 +1,4 @@
-"""timm's mixing and its losses, on fused ops: change the import line and nothing else.
-
-    from fused_mixup.timm import Mixup, FastCollateMixup         # from timm.data
-    from fused_mixup.timm import (                               # from timm.loss
-        BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy)
-
-The classes take timm's arguments, draw from NumPy's global generator as timm does, and give the
-same images and targets; what differs stands in their docstrings. timm itself is not needed.
-"""
+"""timm's losses, on the fused ops."""
 
 from __future__ import annotations
 
@@ -14,19 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .losses import soft_target_binary_cross_entropy, soft_target_cross_entropy
-from .target import NO_IGNORE, MixedTarget, flattened
-from .timm_checks import class_indices
-from .timm_collate import FastCollateMixup
-from .timm_mixup import Mixup
-
-__all__ = [
-    "BinaryCrossEntropy",
-    "FastCollateMixup",
-    "LabelSmoothingCrossEntropy",
-    "Mixup",
-    "SoftTargetCrossEntropy",
-]
+from ..codes import NO_IGNORE
+from ..losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from ..target.mixed_target import MixedTarget, flattened
+from .checks import class_indices
 
 
 class SoftTargetCrossEntropy(nn.Module):

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import ops
-from .checks import check_memory
-from .functional import mix, mix_, mix_labels, mix_targets
-from .plan import MixPlan
-from .plan_checks import Facts
-from .target import MixedTarget, check_label_smoothing, check_labels, check_num_classes
-from .timm_checks import check_images, check_minmax, class_indices, number
-from .timm_draws import Drawn, Size, check_draws, draw_batch, draw_rows
-from .tracing import outside_graph
+from .. import ops
+from ..checks import check_memory
+from ..functional import mix, mix_, mix_labels, mix_targets
+from ..plan.checks import Facts
+from ..plan.mix_plan import MixPlan
+from ..target.checks import check_label_smoothing, check_labels, check_num_classes
+from ..target.mixed_target import MixedTarget
+from ..tracing import outside_graph
+from .checks import check_images, check_minmax, class_indices, number
+from .draws import Drawn, Size, check_draws, draw_batch, draw_rows
 
 BOXES = ("timm>=1.0.29", "timm<=1.0.28")
 HALF = (torch.float16, torch.bfloat16)

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import BLENDABLE, MAX_DIMS, check_memory, check_writable, span
-from .target_checks import label_bounds
-from .tracing import tree_flatten, tree_unflatten
+from ..checks import check_memory, check_writable, span
+from ..codes import MAX_DIMS
+from ..dtypes import BLENDABLE
+from ..target.checks import label_bounds
+from ..tracing import tree_flatten, tree_unflatten
 
 
 @dataclass

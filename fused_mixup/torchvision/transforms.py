@@ -1,15 +1,7 @@
-"""``MixUp`` and ``CutMix`` of torchvision's transforms.v2, on this package's kernels.
-
-    from fused_mixup.torchvision import CutMix, MixUp   # or, for code that says v2.MixUp:
-    from fused_mixup import torchvision as v2           # other names are torchvision's own
-
-Same arguments, same draws from PyTorch's generator, same images and targets. torchvision itself
-is not needed: its tensor classes are recognised where a program has loaded it.
-"""
+"""The transforms: one sample in, one plan drawn, the sample out."""
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import ops
-from .checks import BLENDABLE
-from .functional import mix, mix_, paste_
-from .plan import MixPlan
-from .plan_checks import integer
-from .target import MixedTarget
-from .tracing import outside_graph, sample_beta
-from .tv_inputs import (
+from .. import ops
+from ..arguments import integer
+from ..dtypes import BLENDABLE
+from ..functional import mix, mix_, paste_
+from ..plan.mix_plan import MixPlan
+from ..target.mixed_target import MixedTarget
+from ..tracing import outside_graph, sample_beta
+from .sample import (
     Sample,
     labels_function,
     memory_of,
@@ -33,21 +25,6 @@ from .tv_inputs import (
     read_sample,
     wrap_like,
 )
-
-__all__ = ["CutMix", "MixUp"]
-
-
-def __getattr__(name: str) -> Any:
-    """Whatever else is asked for is torchvision.transforms.v2's."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    try:
-        return getattr(importlib.import_module("torchvision.transforms.v2"), name)
-    except ImportError as error:
-        raise AttributeError(
-            f"fused_mixup.torchvision has MixUp and CutMix; {name!r} would be torchvision's, which "
-            f"cannot be imported ({error}); pip install torchvision"
-        ) from error
 
 
 class _Mixer(nn.Module):
