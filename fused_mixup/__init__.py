@@ -26,9 +26,9 @@ from .functional import (  # noqa: E402
     soft_target_cross_entropy,
 )
 from .losses.modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
+from .plan import MixPlan  # noqa: E402
 from .plan.cutmix_box import cutmix_box  # noqa: E402
 from .plan.draw import draw_plan, plan_settings, plan_state  # noqa: E402
-from .plan import MixPlan  # noqa: E402
 from .target import MixedTarget  # noqa: E402
 
 _backends.load()

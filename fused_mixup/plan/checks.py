@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +12,6 @@ from torch import Tensor
 from ..arguments import has_host_values, integer_tuple, is_host_row, kind
 from ..codes import PAIRINGS
 from .pairing import check_partner_values, is_permutation
-
-if TYPE_CHECKING:
-    from .mix_plan import MixPlan
 
 
 @dataclass(frozen=True)
@@ -123,22 +119,25 @@ def _is_narrow_blend(name: str, t: Tensor) -> bool:
     return name == "blend" and t.dtype == torch.float32 and t.device.type not in ("cpu", "cuda")
 
 
-def check_values(plan: MixPlan) -> Facts:
+def check_values(
+    partner: Tensor | None,  # [B], or None where the pairing is a rule
+    weight: Tensor,  # [B, 2]
+    blend: Tensor,  # [B, 2]
+    box: Tensor,  # [B, 2·D]
+) -> Facts:
     """Check what lives on the host; what lives on a device stays unknown."""
-    partner = plan.partner_or_none
     if torch.compiler.is_compiling():
         return Facts(is_permutation(partner), False, ())
-    for name in ("weight", "blend"):
-        t = getattr(plan, name)
+    for name, t in (("weight", weight), ("blend", blend)):
         if has_host_values(t) and not bool(_rows(t).isfinite().all()):
             raise ValueError(f"{name}: expected finite numbers, got infinity or NaN")
     if partner is not None:
-        check_partner_values(partner, plan.batch_size)
+        check_partner_values(partner, len(weight))
     blends = False
-    if has_host_values(plan.blend):
-        own, other = _rows(plan.blend).unbind(1)
+    if has_host_values(blend):
+        own, other = _rows(blend).unbind(1)
         blends = bool(((own != 1) | (other != 0)).any())
-    stops = _check_box(_rows(plan.box)) if has_host_values(plan.box) else ()
+    stops = _check_box(_rows(box)) if has_host_values(box) else ()
     return Facts(is_permutation(partner), blends, stops)
 
 

@@ -23,8 +23,8 @@ from .checks import Facts, check_layout, check_stops, check_values
 from .pairing import check_rule, pairing_of, partner_indices
 from .tensors import (
     copy_packed,
-    described,
     each_row,
+    printed_rows,
     rows_for_all,
     rows_per_sample,
     to_device,
@@ -96,7 +96,7 @@ class MixPlan(Frozen):
         )
         partner = None if partner is None else partner.contiguous()
         self._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
-        self._know(check_values(self))
+        self._know(check_values(partner, weight, blend, box))
 
     def _know(self, facts: Facts) -> None:
         one_row = is_host_row(self.weight) and is_host_row(self.blend) and is_host_row(self.box)
@@ -110,7 +110,7 @@ class MixPlan(Frozen):
     def _facts(self) -> Facts:
         """What the host knows of the values, looked at again where somebody wrote to them."""
         if self._versions != versions(self._partner, self.weight, self.blend, self.box):
-            self._know(check_values(self))
+            self._know(check_values(self._partner, self.weight, self.blend, self.box))
         return self._seen
 
     @staticmethod
@@ -310,4 +310,9 @@ class MixPlan(Frozen):
 
     __hash__ = None  # type: ignore[assignment]
 
-    __repr__ = described
+    def __repr__(self) -> str:
+        head = (
+            f"MixPlan(batch_size={self.batch_size}, pairing={self.pairing!r}, "
+            f"spatial_dims={self.spatial_dims}, device={str(self.device)!r})"
+        )
+        return "\n".join([head, *printed_rows(self.partner, self.weight, self.blend, self.box)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,9 +13,6 @@ from ..arguments import as_tensor, floats, has_host_values, integers, is_host_ro
 from ..tracing import is_plain
 from .checks import Facts, check_corners, check_int32, check_lam
 from .pairing import is_permutation
-
-if TYPE_CHECKING:
-    from .mix_plan import MixPlan
 
 try:
     import numpy as np
@@ -143,21 +139,20 @@ def copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: b
         return [to_device(t, device) for t in tensors]
 
 
-def described(plan: MixPlan) -> str:
-    """What is printed of a plan: its first rows, where the host has them."""
-    head = f"MixPlan(batch_size={plan.batch_size}, pairing={plan.pairing!r}, "
-    head += f"spatial_dims={plan.spatial_dims}, device={str(plan.device)!r})"
-    if not all(map(has_host_values, (plan.partner, plan.weight, plan.box))):
-        return head
-    shown = min(plan.batch_size, 8)
-    partner = plan.partner[:shown].tolist()
+def printed_rows(
+    partner: Tensor,  # [B]
+    weight: Tensor,  # [B, 2]
+    blend: Tensor,  # [B, 2]
+    box: Tensor,  # [B, 2·D]
+) -> list[str]:
+    """What is printed of a plan's first rows; nothing where they live on a device."""
+    if not all(map(has_host_values, (partner, weight, box))):
+        return []
+    shown = min(len(weight), 8)
+    columns = (t[:shown].tolist() for t in (partner, weight, blend, box))
     rows = [
-        f"  {i}: partner {partner[i]}, weight ({w[0]:.4g}, {w[1]:.4g}), "
-        f"blend ({b[0]:.4g}, {b[1]:.4g}), box {plan.box[i].tolist() or 'none'}"
-        for i, (w, b) in enumerate(
-            zip(plan.weight[:shown].tolist(), plan.blend[:shown].tolist(), strict=True)
-        )
+        f"  {i}: partner {other}, weight ({w[0]:.4g}, {w[1]:.4g}), "
+        f"blend ({b[0]:.4g}, {b[1]:.4g}), box {corners or 'none'}"
+        for i, (other, w, b, corners) in enumerate(zip(*columns, strict=True))
     ]
-    if shown < plan.batch_size:
-        rows.append(f"  … {plan.batch_size - shown} more")
-    return "\n".join([head, *rows])
+    return rows if shown == len(weight) else [*rows, f"  … {len(weight) - shown} more"]

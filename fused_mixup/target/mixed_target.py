@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..accelerate import teach
 from ..arguments import integer, is_host_row, kind
-from ..codes import IGNORE_INDEX, NO_IGNORE
+from ..codes import IGNORE_INDEX
 from ..frozen import versions
 from ..loading.by_value import sent_by_value
 from ..plan.mix_plan import MixPlan
 from ..plan.pairing import partner_rows
 from ..plan.tensors import each_row
 from ..reference.targets import dense_target
+from .accelerate import teach
 from .checks import (
     check_label_smoothing,
     check_labels,
@@ -28,18 +28,6 @@ from .checks import (
 )
 from .heads import STRUCTURES, class_counts, heads, in_structure
 from .label_rows import LabelRows
-
-__all__ = [
-    "IGNORE_INDEX",
-    "NO_IGNORE",
-    "MixedTarget",
-    "check_label_smoothing",
-    "check_labels",
-    "check_num_classes",
-    "check_target_dtype",
-    "flattened",
-    "partner_rows",
-]
 
 
 @sent_by_value
@@ -110,7 +98,7 @@ class MixedTarget(LabelRows):
         self._set(tensors, (num_classes, label_smoothing, ignore_index), own and partner)
 
     def _set(self, tensors: Sequence[Tensor], numbers: Sequence[Any], in_range: bool) -> None:
-        teach()  # a loader of accelerate's may be what joins and slices it
+        teach(MixedTarget)  # a loader of accelerate's may be what joins and slices it
         labels, partner_labels, weight = tensors
         num_classes, label_smoothing, ignore_index = numbers
         self._fill(

@@ -20,14 +20,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .mixup import Mixup
-
 Size = Sequence[int]  # H, W
+
+
+class MixSettings(Protocol):
+    """What the draws read of :class:`~fused_mixup.timm.Mixup` and of its collate function."""
+
+    mixup_alpha: float
+    cutmix_alpha: float
+    cutmix_minmax: Sequence[float] | None
+    mix_prob: float
+    switch_prob: float
+    correct_lam: bool
+    mixup_enabled: bool
+    _odd: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ def _joined(*parts: Drawn) -> Drawn:
     )
 
 
-def check_draws(mix: Mixup, shape: Sequence[int], per_sample: bool) -> None:
+def check_draws(mix: MixSettings, shape: Sequence[int], per_sample: bool) -> None:
     """Refuse what timm refuses while it draws, for samples of ``shape``, with its exceptions."""
     if not (mix.mixup_enabled and (per_sample or mix.mix_prob > 0)):
         return
@@ -106,7 +116,7 @@ def check_draws(mix: Mixup, shape: Sequence[int], per_sample: bool) -> None:
 # ------------------------------------------------------------------ λ, and whether to cut
 
 
-def params_per_batch(mix: Mixup) -> tuple[float, bool]:
+def params_per_batch(mix: MixSettings) -> tuple[float, bool]:
     """λ and whether it is CutMix, for the whole batch; (1.0, False) where nothing is mixed."""
     if not mix.mixup_enabled or not np.random.rand() < mix.mix_prob:
         return 1.0, False
@@ -116,7 +126,7 @@ def params_per_batch(mix: Mixup) -> tuple[float, bool]:
     return float(np.random.beta(alpha, alpha)), cut
 
 
-def params_per_elem(mix: Mixup, n: int) -> tuple[np.ndarray, np.ndarray]:
+def params_per_elem(mix: MixSettings, n: int) -> tuple[np.ndarray, np.ndarray]:
     """λ float32 [n], 1 where a row is not mixed, and bool [n], whether it would be cut."""
     ones, cut = np.ones(n, np.float32), np.zeros(n, bool)
     if not mix.mixup_enabled:
@@ -139,7 +149,7 @@ def params_per_elem(mix: Mixup, n: int) -> tuple[np.ndarray, np.ndarray]:
 # ------------------------------------------------------------------ boxes
 
 
-def draw_box(mix: Mixup, size: Size, lam: float) -> tuple[tuple[int, int, int, int], float]:
+def draw_box(mix: MixSettings, size: Size, lam: float) -> tuple[tuple[int, int, int, int], float]:
     """One box for a λ in float64, and the λ of its area (λ itself where it is not corrected)."""
     h, w = size
     if mix.cutmix_minmax is not None:
@@ -156,7 +166,7 @@ def draw_box(mix: Mixup, size: Size, lam: float) -> tuple[tuple[int, int, int, i
     return box, lam
 
 
-def draw_boxes(mix: Mixup, size: Size, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def draw_boxes(mix: MixSettings, size: Size, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A box for each of n λ in float32, int32 [n, 4], and the λ of their areas, float32 [n]."""
     h, w = size
     n = len(lam)
@@ -187,7 +197,7 @@ def _span(center, side, size: int, odd: int):
     return np.maximum(start, 0), np.minimum(stop, size)
 
 
-def _minmax_box(mix: Mixup, size: Size) -> tuple[int, int, int, int]:
+def _minmax_box(mix: MixSettings, size: Size) -> tuple[int, int, int, int]:
     """A box of sides between two shares of the image, anywhere inside it."""
     low, high = mix.cutmix_minmax
     h, w = size
@@ -201,7 +211,7 @@ def _minmax_box(mix: Mixup, size: Size) -> tuple[int, int, int, int]:
 # ------------------------------------------------------------------ both
 
 
-def draw_batch(mix: Mixup, size: Size, *, always: bool = False) -> Drawn:
+def draw_batch(mix: MixSettings, size: Size, *, always: bool = False) -> Drawn:
     """One row for the whole batch. ``always``: draw a box even where λ = 1, as collating does."""
     lam, cut = params_per_batch(mix)
     cut = cut and (always or lam != 1)
@@ -211,7 +221,7 @@ def draw_batch(mix: Mixup, size: Size, *, always: bool = False) -> Drawn:
     return Drawn(np.array([lam]), np.array([cut]), np.array([box], np.int32))
 
 
-def draw_rows(mix: Mixup, n: int, size: Size) -> Drawn:
+def draw_rows(mix: MixSettings, n: int, size: Size) -> Drawn:
     """One row for each of n samples or pairs; boxes are drawn for those that are cut, in order."""
     lam, cut = params_per_elem(mix, n)
     cut = cut & (lam != 1)

@@ -17,13 +17,14 @@ import sys
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .target.mixed_target import MixedTarget  # which calls `teach`
+from ..codes import IGNORE_INDEX
+from ..plan.mix_plan import MixPlan
+from .label_rows import LabelRows
 
 _TENSORS = ("labels", "partner_labels", "weight")
 _WALKS = {"recursively_apply": "func data", "concatenate": "data", "find_batch_size": "data"}
@@ -31,6 +32,7 @@ _taught: ModuleType | None = None
 
 
 class _Settings(NamedTuple):
+    target_class: type[LabelRows]  # MixedTarget, whose module calls this one
     num_classes: int
     label_smoothing: float
     ignore_index: int
@@ -44,10 +46,10 @@ class TargetParts:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        teach()
+        teach(self.settings.target_class)
 
 
-def teach() -> None:
+def teach(target_class: type[LabelRows]) -> None:
     """Have accelerate, where it is loaded, join, send and slice a MixedTarget as its tensors."""
     global _taught
     if torch.compiler.is_compiling():
@@ -64,7 +66,7 @@ def teach() -> None:
             if [*inspect.signature(walk).parameters][: len(arguments.split())] != arguments.split():
                 raise TypeError(f"{name} has other arguments")
             setattr(operations, name, _EXTENDED[name](walk))
-        _try_it(operations)
+        _try_it(operations, target_class)
     except Exception as error:
         for name, walk in before.items():
             if walk is not None:
@@ -78,16 +80,15 @@ def teach() -> None:
         )
 
 
-def _try_it(operations: ModuleType) -> None:
+def _try_it(operations: ModuleType, target_class: type[LabelRows]) -> None:
     """What a dispatched batch goes through, with a small one: raises where it does not work."""
-    from .target.mixed_target import MixedTarget
-
     labels = torch.arange(2, device="cpu")
-    one = MixedTarget(labels, 1 - labels, torch.ones(2, 2, dtype=torch.float32, device="cpu"), 2)
+    weight = torch.ones(2, 2, dtype=torch.float32, device="cpu")
+    one = _target([labels, 1 - labels, weight], _Settings(target_class, 2, 0.0, IGNORE_INDEX))
     (two,) = operations.concatenate([(one,), (one,)])
     empty = operations.initialize_tensors(operations.get_data_structure([two]))
     (half,) = operations.slice_tensors(empty, slice(0, 2))
-    if not isinstance(half, MixedTarget) or operations.find_batch_size([two]) != 4:
+    if not isinstance(half, target_class) or operations.find_batch_size([two]) != 4:
         raise TypeError(f"a slice of a MixedTarget became {type(half).__name__}")
 
 
@@ -95,11 +96,9 @@ def _try_it(operations: ModuleType) -> None:
 
 
 def _extended_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
-    from .target.mixed_target import MixedTarget
-
     @functools.wraps(walk)
     def recursively_apply(func: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(data, MixedTarget):
+        if isinstance(data, LabelRows):
             # Contiguous: the one row of a whole batch, expanded, could not be sent.
             parts, settings = [t.contiguous() for t in _tensors(data)], _settings(data)
         elif isinstance(data, TargetParts):
@@ -117,9 +116,6 @@ def _extended_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
-    from .plan.mix_plan import MixPlan
-    from .target.mixed_target import MixedTarget
-
     @functools.wraps(walk)
     def concatenate(data: Any, dim: int = 0) -> Any:
         first = data[0]
@@ -129,7 +125,7 @@ def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
                 "joined, got a MixPlan, whose partners lie in its own batch; set "
                 "dispatch_batches=False, or mix before the batch is dispatched"
             )
-        if not isinstance(first, MixedTarget):
+        if not isinstance(first, LabelRows):
             return walk(data, dim)
         settings = {_settings(target) for target in data}
         if len(settings) > 1:
@@ -144,11 +140,9 @@ def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _extended_batch_size(walk: Callable[..., Any]) -> Callable[..., Any]:
-    from .target.mixed_target import MixedTarget
-
     @functools.wraps(walk)
     def find_batch_size(data: Any) -> int:
-        return walk(data.labels if isinstance(data, MixedTarget) else data)
+        return walk(data.labels if isinstance(data, LabelRows) else data)
 
     return find_batch_size
 
@@ -160,16 +154,15 @@ _EXTENDED: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _tensors(target: MixedTarget) -> list[Tensor]:
+def _tensors(target: LabelRows) -> list[Tensor]:
     return [getattr(target, name) for name in _TENSORS]
 
 
-def _settings(target: MixedTarget) -> _Settings:
-    return _Settings(*(getattr(target, name) for name in _Settings._fields))
+def _settings(target: LabelRows) -> _Settings:
+    numbers = (getattr(target, name) for name in _Settings._fields[1:])
+    return _Settings(type(target), *numbers)
 
 
-def _target(tensors: list[Tensor], settings: _Settings) -> MixedTarget:
-    from .target.mixed_target import MixedTarget
-
-    labels, partner_labels, weight = tensors
-    return MixedTarget(labels, partner_labels, weight, *settings)
+def _target(tensors: list[Tensor], settings: _Settings) -> LabelRows:
+    make: Any = settings.target_class
+    return make(*tensors, *settings[1:])
