@@ -11,7 +11,7 @@ if _os.path.isdir(_os.path.join(_beside, "csrc")):
 
 from . import backends as _backends  # noqa: E402
 from . import memory as _memory  # noqa: E402, F401  (where csrc/cpu asks for its results)
-from .batch_mix import BatchMix  # noqa: E402
+from .batch_mix.module import BatchMix  # noqa: E402
 from .forcing import backend  # noqa: E402
 from .functional import (  # noqa: E402
     linear_soft_target_cross_entropy,

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tracing import is_fake
-
 
 def kind(value: object) -> str:
     """What an error says of a value: a number or a name as it is, of anything else no data."""
@@ -102,8 +100,3 @@ def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
 def is_host_row(t: Tensor) -> bool:
     """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
     return t.is_cpu and (t.stride(0) == 0 or t.shape[0] <= 1)
-
-
-def has_host_values(t: Tensor) -> bool:
-    """Whether values can be read without waiting: on the CPU, neither traced nor fake."""
-    return t.is_cpu and not torch.compiler.is_compiling() and not is_fake(t)

@@ -1,27 +1,25 @@
 """The ops as PyTorch sees them: one schema each, fake implementations, autograd.
 
 Implementations are registered on dispatch keys by ``backends.py``, once: the C++/CUDA extension,
-the Triton kernels and ``reference.py`` each hold a function of the op's name and arguments. Each op
+the Triton kernels and ``reference`` each hold a function of the op's name and arguments. Each op
 is there twice: ``fused_mixup::NAME`` is the default choice for the device, and
 ``fused_mixup_chosen::NAME`` looks up what is forced (``forcing.py``) each time that it runs.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import forcing, reference
-from .codes import TENSOR
+from . import forcing
+from .codes import NONE, TENSOR
 from .plan.pairing import transpose_pairing
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
-from .tracing import in_forward_mode, never_recompute, transforms_active
+from .tracing import never_recompute
 
 _libraries = [torch.library.Library(of, "DEF") for of in (NAMESPACE, CHOSEN)]
 for _library in _libraries:
@@ -152,7 +150,7 @@ def _(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):
 def _loss_like(logits, reduction, per_row=True):
     acc = torch.float64 if logits.dtype == torch.float64 else torch.float32
     rows = (logits.shape[0], *logits.shape[2:]) if per_row else logits.shape
-    return logits.new_empty(rows if reduction == reference.NONE else (), dtype=acc)
+    return logits.new_empty(rows if reduction == NONE else (), dtype=acc)
 
 
 def _ranks_like(logits, ranks):
@@ -255,12 +253,3 @@ def _mix_backward_grad(op, ctx, grad):
 
 register_autograd("mix", _mix_grad, _mix_setup)
 register_autograd("mix_backward", _mix_backward_grad, _mix_backward_setup)
-
-
-def serving() -> ModuleType:
-    """Where ops are called: here, or in plain PyTorch where rules are asked for that ours lack.
-
-    Those are torch.func's (vmap, grad, jvp) and forward-mode differentiation.
-    """
-    plain = transforms_active() or in_forward_mode()
-    return reference if plain else sys.modules[__name__]

@@ -33,10 +33,14 @@ def imported(module: str) -> set[str]:
             of = ".".join([*base, *([node.module] if node.module else [])])
             names = {f"{of}.{alias.name}" for alias in node.names}
             found |= {name if name in FILES else of for name in names}
-    # Importing a.b.c runs a.b too; a module's own packages are under way already.
-    packages = {".".join(name.split(".")[:2]) for name in found}
-    own = {".".join(module.split(".")[:n]) for n in range(1, module.count(".") + 1)}
-    return ((found | packages) & FILES.keys()) - own - {module}
+    return (found & FILES.keys()) - {module, "fused_mixup"}
+
+
+def executed(module: str) -> set[str]:
+    """What importing ``module`` runs: a.b too for a.b.c, unless that is what imports a.b.c."""
+    found = imported(module)
+    packages = {".".join(name.split(".")[:2]) for name in found} & FILES.keys()
+    return (found | packages) - {module, module.rpartition(".")[0], "fused_mixup"}
 
 
 def circles() -> list[str]:
@@ -47,7 +51,7 @@ def circles() -> list[str]:
         if module in above:
             found.append(" → ".join([*above[above.index(module) :], module]))
         elif module not in done:
-            for other in sorted(imported(module)):
+            for other in sorted(executed(module)):
                 walk(other, (*above, module))
             done.add(module)
 

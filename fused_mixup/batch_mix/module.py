@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 
 from ..arguments import check_choice, integer
 from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS
-from ..functional import mix, mix_, paste_
+from ..mixing import mix, mix_, paste_
 from ..plan.draw import draw_plan, settings_numbers
 from ..plan.draw_checks import check_minmax
 from ..plan.mix_plan import MixPlan

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..codes import IGNORE_INDEX, MEAN, NO_IGNORE, SUM
 from ..dtypes import arithmetic
-from ..reference.mixing import dense_target
+from ..reference.targets import dense_target
 from ..target.checks import check_label_smoothing, check_labels
 from ..target.mixed_target import MixedTarget
 from .checks import (

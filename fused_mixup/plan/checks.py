@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..arguments import has_host_values, integer_tuple, is_host_row, kind
+from ..arguments import integer_tuple, is_host_row, kind
 from ..codes import PAIRINGS
-from .pairing import check_partner_values, is_permutation
+from ..tracing import has_host_values
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,37 @@ def check_int32(name: str, t: Tensor) -> None:
         low, high = (int(v) for v in torch.aminmax(t))
         if low < -(2**31) or high >= 2**31:
             raise ValueError(f"{name}: expected values of 32 bits, got {low} to {high}")
+
+
+def check_partner_values(partner: Tensor, batch_size: int) -> None:
+    if has_host_values(partner) and partner.numel():
+        low, high = (int(v) for v in torch.aminmax(partner))
+        if low < 0 or high >= batch_size:
+            raise IndexError(
+                f"partner: expected indices in [0, {batch_size}), got {low if low < 0 else high}"
+            )
+
+
+def check_rule(pairing: str, partner: Tensor, expected: Tensor) -> None:
+    """ValueError for a partner tensor on the host that is not what the rule says."""
+    if not has_host_values(partner):
+        return
+    check_partner_values(partner, partner.shape[0])
+    wrong = (partner != expected).nonzero()
+    if len(wrong):
+        raise ValueError(
+            f"partner: expected what pairing {pairing!r} says, got another partner for sample "
+            f"{int(wrong[0])}; use pairing='tensor'"
+        )
+
+
+def is_permutation(partner: Tensor | None) -> bool | None:
+    """Of a rule (no tensor) True; None where values cannot be read."""
+    if partner is None:
+        return True
+    if not has_host_values(partner):
+        return None
+    return bool(torch.bincount(partner, minlength=partner.shape[0]).le(1).all())
 
 
 def check_corners(box: Sequence[int]) -> tuple[int, ...]:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import check_choice, has_host_values, integer
+from ..arguments import check_choice, integer
 from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS, PAIR, PAIRINGS, PER, ROLL, STATE_VERSION, TENSOR
+from ..tracing import has_host_values
 from .checks import Facts
 from .draw_checks import (
     ALPHA_OF_BOUNDS,

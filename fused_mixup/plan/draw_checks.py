@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import check_number, has_host_values, integer, integer_tuple, kind
+from ..arguments import check_number, integer, integer_tuple, kind
 from ..codes import (
     CROSS_CLASS,
     CUTMIX_ALPHA,
@@ -18,7 +18,8 @@ from ..codes import (
     STATE_WORDS,
     VERSION_WORD,
 )
-from .pairing import check_partner_values, is_permutation
+from ..tracing import has_host_values
+from .checks import check_partner_values, is_permutation
 
 # Beyond, λ would be 0, 1 or 1/2 in every draw, and the quotients of the algorithm overflow.
 ALPHA_RANGE = 1e-6, 1e6

@@ -19,11 +19,12 @@ from torch import Tensor
 from ..arguments import is_host_row
 from ..codes import PAIRINGS
 from ..frozen import Frozen, versions
-from .checks import Facts, check_layout, check_stops, check_values
-from .pairing import check_rule, pairing_of, partner_indices
+from .checks import Facts, check_layout, check_rule, check_stops, check_values
+from .pairing import partner_indices
 from .tensors import (
     copy_packed,
     each_row,
+    pairing_of,
     printed_rows,
     rows_for_all,
     rows_per_sample,
@@ -87,7 +88,8 @@ class MixPlan(Frozen):
     ) -> None:
         check_layout(partner, weight, blend, box, pairing)
         if partner is not None and pairing != "tensor":
-            check_rule(pairing, partner)
+            expected = partner_indices(PAIRINGS[pairing], len(weight), partner.device)
+            check_rule(pairing, partner, expected)
             partner = None
         # Kernels step from row to row; inside a row, elements are adjacent.
         weight, blend, box = (

@@ -9,10 +9,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import as_tensor, floats, has_host_values, integers, is_host_row
-from ..tracing import is_plain
-from .checks import Facts, check_corners, check_int32, check_lam
-from .pairing import is_permutation
+from ..arguments import as_tensor, floats, integer, integers, is_host_row, kind
+from ..tracing import has_host_values, is_plain
+from .checks import (
+    Facts,
+    check_corners,
+    check_int32,
+    check_lam,
+    check_partner_values,
+    is_permutation,
+)
 
 try:
     import numpy as np
@@ -52,6 +58,31 @@ def _repeated(count: int, row: Sequence[float], code: str) -> np.ndarray:
     memory = array(code, row)
     shape, strides = (count, len(row)), (0, memory.itemsize)
     return np.ndarray(shape, code, memory if row else None, strides=strides)
+
+
+def pairing_of(
+    batch_size: int, partner: str | Tensor, device: torch.device | str | None
+) -> tuple[str, int, Tensor | None]:
+    """The name of the pairing, B, and where it is no rule partner int32 [B] on ``device``."""
+    batch_size = integer("batch_size", batch_size)
+    if batch_size < 0:
+        raise ValueError(f"batch_size: expected an int >= 0, got {batch_size}")
+    if isinstance(partner, str):
+        if partner not in ("flip", "roll", "self"):
+            raise ValueError(
+                f"partner: expected 'flip', 'roll', 'self' or integers [B], got {kind(partner)}"
+            )
+        return partner, batch_size, None
+    index = integers("partner", partner, device)
+    if index.shape != (batch_size,):
+        raise ValueError(
+            f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
+            "give one index for each sample"
+        )
+    check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
+    # A copy: what the caller writes to its tensor later must not reach into the plan.
+    index = index.to(device=device or index.device, dtype=torch.int32, copy=True)
+    return "tensor", batch_size, index.contiguous()
 
 
 def rows_per_sample(

@@ -1,8 +1,4 @@
-"""Every op in plain PyTorch: the specification, the fallback, and the truth in tests.
-
-Each function takes the arguments of the op of the same name in ``ops.py``. It is written to be
-read, not to be fast: it makes full-size temporaries, which the other backends do not.
-"""
+"""The ops that mix a batch, in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -11,56 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..codes import MEAN, NONE, SUM, TENSOR
 from ..dtypes import arithmetic
 from ..op_checks import check_out, check_plan, check_samples, check_transpose
-from ..plan.pairing import partner_indices
-from .draw import draw_plan
-from .losses import (
-    label_ranks,
-    scale_,
-    soft_target_binary_cross_entropy,
-    soft_target_binary_cross_entropy_backward,
-    soft_target_binary_cross_entropy_backward_,
-    soft_target_binary_cross_entropy_grad,
-    soft_target_cross_entropy,
-    soft_target_cross_entropy_backward,
-    soft_target_cross_entropy_backward_,
-    soft_target_cross_entropy_grad,
-)
-from .targets import dense_target, mix_targets, term, weight_columns
-
-__all__ = [
-    "MEAN",
-    "NONE",
-    "SUM",
-    "dense_target",
-    "draw_plan",
-    "label_ranks",
-    "mix",
-    "mix_",
-    "mix_backward",
-    "mix_out",
-    "mix_samples",
-    "mix_targets",
-    "paste_",
-    "scale_",
-    "soft_target_binary_cross_entropy",
-    "soft_target_binary_cross_entropy_backward",
-    "soft_target_binary_cross_entropy_backward_",
-    "soft_target_binary_cross_entropy_grad",
-    "soft_target_cross_entropy",
-    "soft_target_cross_entropy_backward",
-    "soft_target_cross_entropy_backward_",
-    "soft_target_cross_entropy_grad",
-]
-
-
-def _partner(partner: Tensor | None, pairing: int, x: Tensor) -> Tensor:
-    """int64 [B] on the device of x, clamped so that nothing is read out of bounds."""
-    if pairing != TENSOR or partner is None:
-        return partner_indices(pairing, x.shape[0], x.device).long()
-    return partner.long().clamp(0, max(x.shape[0] - 1, 0))
+from ..plan.pairing import partner_rows
+from .targets import term, weight_columns
 
 
 def _inside(box: Tensor, x: Tensor) -> Tensor:
@@ -86,7 +36,7 @@ def _round(value: Tensor, dtype: torch.dtype) -> Tensor:
 def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int) -> Tensor:
     check_plan(x, pairing, partner, blend, box)
     acc = arithmetic(x.dtype)
-    other = x[_partner(partner, pairing, x)]
+    other = partner_rows(x, partner, pairing)
     w0, w1 = weight_columns(blend, x, acc)
     blended = term(w0, x.to(acc)) + term(w1, other.to(acc))
     # Weights (1, 0) keep the bits of x, the sign of a zero included.
@@ -113,7 +63,8 @@ def mix_backward(
     inside = _inside(box, grad)
     own = torch.where(inside, 0, term(w0, g))
     other = torch.where(inside, g, term(w1, g))
-    own.index_add_(0, _partner(partner, pairing, grad), other)
+    index = partner_rows(torch.arange(len(grad), device=grad.device), partner, pairing)
+    own.index_add_(0, index, other)
     return torch.empty_like(grad).copy_(own)
 
 
@@ -130,7 +81,7 @@ def mix_out(
 
 def paste_(x: Tensor, partner: Tensor | None, box: Tensor, pairing: int) -> None:
     check_plan(x, pairing, partner, None, box)
-    x.copy_(torch.where(_inside(box, x), x[_partner(partner, pairing, x)], x))
+    x.copy_(torch.where(_inside(box, x), partner_rows(x, partner, pairing), x))
 
 
 def mix_samples(

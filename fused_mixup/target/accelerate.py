@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..codes import IGNORE_INDEX
-from ..plan.mix_plan import MixPlan
+from ..frozen import Frozen
 from .label_rows import LabelRows
 
 _TENSORS = ("labels", "partner_labels", "weight")
@@ -119,7 +119,7 @@ def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(walk)
     def concatenate(data: Any, dim: int = 0) -> Any:
         first = data[0]
-        if isinstance(first, MixPlan):
+        if isinstance(first, Frozen) and not isinstance(first, LabelRows):
             raise TypeError(
                 "batch: expected tensors and a MixedTarget where batches of several processes are "
                 "joined, got a MixPlan, whose partners lie in its own batch; set "

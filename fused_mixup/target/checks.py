@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..arguments import has_host_values, integer, is_host_row, kind
+from ..arguments import integer, is_host_row, kind
 from ..codes import NO_IGNORE
-from ..tracing import in_vmap, is_plain
+from ..tracing import has_host_values, in_vmap, is_plain
 
 
 def label_bounds(labels: Tensor) -> tuple[int, int]:

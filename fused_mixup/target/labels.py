@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..backends import serving
 from ..checks import check_batch, check_float_labels, check_plan
 from ..codes import NO_IGNORE
 from ..dtypes import FLOATING
-from ..ops import serving
 from ..plan.mix_plan import MixPlan
 from .checks import check_label_smoothing, check_labels, check_num_classes, check_target_dtype
 from .mixed_target import MixedTarget, are_maps

@@ -153,7 +153,7 @@ def draw_box(mix: MixSettings, size: Size, lam: float) -> tuple[tuple[int, int, 
     """One box for a λ in float64, and the λ of its area (λ itself where it is not corrected)."""
     h, w = size
     if mix.cutmix_minmax is not None:
-        box = _minmax_box(mix, size)
+        box = _minmax_box(mix.cutmix_minmax, size, mix._odd)
     else:
         scale = float(np.sqrt(1.0 - lam))
         cy, cx = np.random.randint(0, h), np.random.randint(0, w)
@@ -173,7 +173,9 @@ def draw_boxes(mix: MixSettings, size: Size, lam: np.ndarray) -> tuple[np.ndarra
     if mix.cutmix_minmax is not None:
         # Each bound depends on the draw before it, and a draw takes as many words from the
         # generator as it needs to fall inside its bound: one by one.
-        box = np.array([_minmax_box(mix, size) for _ in range(n)], np.int32).reshape(n, 4)
+        box = np.array(
+            [_minmax_box(mix.cutmix_minmax, size, mix._odd) for _ in range(n)], np.int32
+        ).reshape(n, 4)
     else:
         # One call for bounds h, w, h, w, …: the legacy generator draws element by element, just as
         # scalar calls would. Side lengths are float32, as NumPy 2 has it for a float32 scalar.
@@ -197,14 +199,14 @@ def _span(center, side, size: int, odd: int):
     return np.maximum(start, 0), np.minimum(stop, size)
 
 
-def _minmax_box(mix: MixSettings, size: Size) -> tuple[int, int, int, int]:
+def _minmax_box(bounds: Sequence[float], size: Size, odd: int) -> tuple[int, int, int, int]:
     """A box of sides between two shares of the image, anywhere inside it."""
-    low, high = mix.cutmix_minmax
+    low, high = bounds
     h, w = size
     side_h = np.random.randint(int(h * low), int(h * high))
     side_w = np.random.randint(int(w * low), int(w * high))
-    y = np.random.randint(0, h - side_h + mix._odd)
-    x = np.random.randint(0, w - side_w + mix._odd)
+    y = np.random.randint(0, h - side_h + odd)
+    x = np.random.randint(0, w - side_w + odd)
     return y, x, y + side_h, x + side_w
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from .. import ops
 from ..checks import check_memory
-from ..functional import mix, mix_, mix_labels, mix_targets
+from ..mixing import mix, mix_
 from ..plan.checks import Facts
 from ..plan.mix_plan import MixPlan
 from ..target.checks import check_label_smoothing, check_labels, check_num_classes
+from ..target.labels import mix_labels, mix_targets
 from ..target.mixed_target import MixedTarget
 from ..tracing import outside_graph
 from .checks import check_images, check_minmax, class_indices, number

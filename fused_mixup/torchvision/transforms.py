@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..arguments import integer
 from ..dtypes import BLENDABLE
-from ..functional import mix, mix_, paste_
+from ..mixing import mix, mix_, paste_
 from ..plan.mix_plan import MixPlan
 from ..target.mixed_target import MixedTarget
 from ..tracing import outside_graph, sample_beta
