@@ -26,7 +26,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -134,7 +134,10 @@ def main() -> None:
     # Everything else stands in pyproject.toml; these two are here because setuptools would
     # otherwise pack the kernels under their bare name.
     setup(
-        packages=["fused_mixup", "fused_mixup.triton_kernels"],
+        packages=[
+            *find_packages(str(ROOT), include=["fused_mixup", "fused_mixup.*"]),
+            "fused_mixup.triton_kernels",
+        ],
         package_dir={"fused_mixup": "fused_mixup", "fused_mixup.triton_kernels": "triton_kernels"},
         **options,
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import forcing
 from .codes import NONE, TENSOR
+from .dtypes import arithmetic
 from .plan.pairing import transpose_pairing
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
 from .tracing import never_recompute
@@ -148,7 +149,7 @@ def _(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):
 
 
 def _loss_like(logits, reduction, per_row=True):
-    acc = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    acc = arithmetic(logits.dtype)
     rows = (logits.shape[0], *logits.shape[2:]) if per_row else logits.shape
     return logits.new_empty(rows if reduction == NONE else (), dtype=acc)
 

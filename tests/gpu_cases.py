@@ -2,7 +2,8 @@
 
 A case makes the arguments of an op in ``fused_mixup.ops`` on the CPU, from a seed; rows that
 kernels take as plain arguments stay there, everything else moves to the device under test. What
-is expected is worked out by ``reference.py`` on the CPU, in float64 where bits are not promised.
+is expected is worked out by ``fused_mixup.reference`` on the CPU, in float64 where bits are not
+promised.
 """
 
 from __future__ import annotations

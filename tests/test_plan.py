@@ -290,7 +290,7 @@ def test_bad_input(make, error, says):
 @pytest.mark.parametrize("batch_size", [0, 1, 5])
 def test_uniform_plans_need_no_numpy(monkeypatch, batch_size, box):
     want = MixPlan.uniform(batch_size, "roll", 0.3, box)
-    monkeypatch.setattr("fused_mixup.plan_rows.np", None)
+    monkeypatch.setattr("fused_mixup.plan.tensors.np", None)
     plan = MixPlan.uniform(batch_size, "roll", 0.3, box)
     assert plan == want
     for name in ("weight", "blend", "box"):

@@ -149,6 +149,13 @@ def test_saved_targets_load_where_they_are_wanted(tmp_path):
     assert same.labels.device.type == "meta" and same.num_classes == 5
 
 
+def test_what_is_saved_names_public_paths():
+    plan = MixPlan.uniform(4, "flip", 0.3)
+    assert b"fused_mixup.plan\nMixPlan\n" in pickle.dumps(plan, protocol=0)
+    target = MixedTarget.from_labels(torch.arange(4), plan, 5)
+    assert b"fused_mixup.target\nMixedTarget\n" in pickle.dumps(target, protocol=0)
+
+
 def test_passes_through_the_pinning_of_a_loader(monkeypatch):
     from torch.utils.data._utils.pin_memory import pin_memory
 

@@ -1,4 +1,4 @@
-"""Random numbers and real functions of docs/drawing.md, bit by bit those of reference_random.py.
+"""Random numbers and real functions of docs/drawing.md, bit by bit those of reference/random.py.
 
 Launch kernels that call these with ``enable_fp_fusion=False``: every product and sum is rounded on
 its own. Quotients and square roots of float64 are rounded to nearest on every device.

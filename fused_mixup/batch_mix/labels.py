@@ -14,6 +14,7 @@ from ..dtypes import FLOATING
 from ..plan.mix_plan import MixPlan
 from ..target.checks import check_label_smoothing, check_labels, check_num_classes
 from ..target.heads import STRUCTURES, class_counts, heads, in_structure
+from ..target.label_rows import one_label_weight
 from ..target.labels import mix_labels, mix_targets
 from ..target.mixed_target import MixedTarget
 
@@ -74,8 +75,7 @@ class Targets:
         def unmixed(_: str, y: Tensor, count: Any) -> Tensor | MixedTarget:
             if y.is_floating_point():
                 return y
-            row = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
-            weight = row.expand(y.shape[0], 2)
+            weight = one_label_weight(len(y))
             return self._made(MixedTarget(y, y, weight, count, 0.0, self._ignored))
 
         return _by_head("labels", labels, count, unmixed)

@@ -11,6 +11,7 @@ from ..codes import IGNORE_INDEX, MEAN, NO_IGNORE, SUM
 from ..dtypes import arithmetic
 from ..reference.targets import dense_target
 from ..target.checks import check_label_smoothing, check_labels
+from ..target.label_rows import one_label_weight
 from ..target.mixed_target import MixedTarget
 from .checks import (
     check_class_indices,
@@ -21,9 +22,6 @@ from .checks import (
     chosen_ignore_index,
     is_class_indices,
 )
-
-# The weights of one label: the second term drops.
-_ONE_LABEL = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
 
 
 def cross_entropy_arguments(
@@ -50,7 +48,7 @@ def cross_entropy_arguments(
         if class_weight is not None and reduction == MEAN:
             reduction = SUM
             divisor = _sum_of_weights(class_weight, target, ignore_index)
-        sparse = target, target, _ONE_LABEL.expand(len(target), 2)
+        sparse = target, target, one_label_weight(len(target))
         return (*sparse, class_weight, ignore_index, 0.0, label_smoothing, reduction), divisor
     dense = check_dense_target(logits, target)
     options = class_weight, ignore_index, 0.0, label_smoothing, reduction
@@ -103,7 +101,7 @@ def binary_target(
         smoothing = target.label_smoothing
     elif is_class_indices(logits, target, binary=True):
         check_class_indices(logits, target, NO_IGNORE, classes)
-        sparse, smoothing = (target, target, _ONE_LABEL.expand(len(target), 2)), 0.0
+        sparse, smoothing = (target, target, one_label_weight(len(target))), 0.0
     else:
         return (check_dense_target(logits, target), None, None), 0.0, threshold
     if classes is None:

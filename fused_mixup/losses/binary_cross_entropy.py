@@ -38,7 +38,7 @@ def _binary_grad(backward: Callable, ctx, grad_loss):
         # d loss / d t = w [(q-1) softplus(-x) - x]; a target that a threshold cut has none
         _, threshold, *reduced = ctx.options
         x = logits.to(grad_loss.dtype)
-        w, q = (reference._per_class(c, x) for c in (class_weight, pos_weight))
+        w, q = (reference.class_factors(c, x) for c in (class_weight, pos_weight))
         per_element = w * ((q - 1) * torch.nn.functional.softplus(-x) - x)
         scale = reference.binary_scale(grad_loss, logits, *reduced)
         grad_target = (scale * per_element).to(target.dtype)
@@ -61,8 +61,8 @@ def _binary_backward_grad(ctx, v):
     grad_loss, logits, target, *rest = ctx.saved_tensors
     partner_labels, weight, class_weight, pos_weight = rest
     smoothing, threshold, reduction, sum_classes = ctx.options
-    t = reference._binary_target(logits, target, partner_labels, weight, smoothing, threshold)
-    w, q = (reference._per_class(c, t) for c in (class_weight, pos_weight))
+    t = reference.dense_binary_target(logits, target, partner_labels, weight, smoothing, threshold)
+    w, q = (reference.class_factors(c, t) for c in (class_weight, pos_weight))
     v = v.to(t.dtype)
     below = torch.sigmoid(-logits.to(t.dtype))
     a = 1 + (q - 1) * t

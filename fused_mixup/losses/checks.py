@@ -199,7 +199,7 @@ def check_probabilities(target: Tensor | MixedTarget, one_logit: bool = False) -
         # Each of K rounded entries is off by up to eps/2 of its size, and they sum to one; eager
         # normalisation in a half type adds as much again.
         tolerance = max(1e-5, 2 * torch.finfo(t.dtype).eps)
-        t = t.to(torch.float64 if t.dtype == torch.float64 else torch.float32)
+        t = t.to(arithmetic(t.dtype))
     else:
         return
     # Written so that NaN is bad too.

@@ -44,7 +44,7 @@ def _cross_entropy_grad(backward: Callable, ctx, grad_loss):
         # d loss / d t_c = -(1-ε) w_c log_softmax(z)_c
         _, _, label_smoothing, reduction = ctx.options
         scale = (1.0 - label_smoothing) * reference.row_scale(grad_loss, count, reduction)
-        per_class = reference._per_class(class_weight, logits)
+        per_class = reference.class_factors(class_weight, logits)
         log_p = torch.log_softmax(logits.to(stats.dtype), 1)
         grad_target = -(scale * term(per_class, log_p)).to(target.dtype)
     return grad_logits, grad_target, *nones(8)
@@ -65,7 +65,7 @@ def _cross_entropy_backward_grad(ctx, v):
     # Ignored rows have u = T = 0; where all are, the mean's 0 / 0 is a 0 as in the first order.
     grad_loss, logits, count, target, partner_labels, weight, class_weight = ctx.saved_tensors
     ignore_index, target_smoothing, label_smoothing, reduction = ctx.options
-    u, ignored = reference._weighted_target(
+    u, ignored = reference.weighted_target(
         logits, target, partner_labels, weight, class_weight, *ctx.options[:3]
     )
     z = logits.to(u.dtype).masked_fill(ignored.unsqueeze(1), 0)
@@ -83,7 +83,7 @@ def _cross_entropy_backward_grad(ctx, v):
         grad_grad_loss = grad_grad_loss / count
     grad_target = None
     if ctx.needs_input_grad[4]:
-        per_class = reference._per_class(class_weight, u)
+        per_class = reference.class_factors(class_weight, u)
         grad_target = (1.0 - label_smoothing) * scale * per_class * (pv - v)
         grad_target = grad_target.to(target.dtype)
     return grad_grad_loss, grad_logits, None, None, grad_target, *nones(7)

@@ -1,4 +1,4 @@
-"""The losses: checks, then one call into ``loss_cross_entropy.py`` or ``loss_binary.py``."""
+"""The losses: checks, then one call into ``cross_entropy`` or ``binary_cross_entropy``."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from torch.autograd import Function
 
 from .. import ops
 from ..codes import NONE
+from ..dtypes import arithmetic
 from ..forcing import recalls_backend, remembers_backend
 from ..tracing import is_batch
 from .autograd import call_op, refuse_create_graph, scaled
@@ -104,7 +105,7 @@ def _losses(
     gradients: _Gradients | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, count, stats [3, rows]), and the gradients for an upstream gradient of one."""
-    acc = torch.float64 if features.dtype == torch.float64 else torch.float32
+    acc = arithmetic(features.dtype)
     per_row = chunks.options[-1] == NONE
     loss = features.new_zeros(chunks.rows if per_row else (), dtype=acc)
     count = features.new_zeros((), dtype=acc)
@@ -131,7 +132,7 @@ class _MadeInForward(Function):
     @staticmethod
     @remembers_backend
     def forward(ctx, features, weight, bias, chunks):
-        acc = torch.float64 if features.dtype == torch.float64 else torch.float32
+        acc = arithmetic(features.dtype)
         gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, acc)
         loss, count, _ = _losses(features, weight, bias, chunks, gradients)
         ctx.mark_non_differentiable(count)

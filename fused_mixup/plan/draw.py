@@ -31,7 +31,7 @@ from .draw_checks import (
     has_float64,
 )
 from .draw_replay import draw
-from .mix_plan import MixPlan
+from .mix_plan import MixPlan, known_plan
 
 
 def plan_state(
@@ -253,9 +253,9 @@ def draw_plan(
     facts = Facts(is_permutation=permutes, blends=only_blends, box_stop=spatial)
     rules = batch_size, spatial, shared, rule, correct_lam, symmetric
     if has_float64(state.device):
-        return MixPlan._of(draw(state, settings, labels, given, *rules), name, facts)
+        return known_plan(draw(state, settings, labels, given, *rules), name, facts)
     host = state.cpu()
     labels, given = (None if t is None else t.cpu() for t in (labels, given))
-    plan = MixPlan._of(draw(host, settings, labels, given, *rules), name, facts)
+    plan = known_plan(draw(host, settings, labels, given, *rules), name, facts)
     state.copy_(host)
     return plan.to(state.device)

@@ -69,6 +69,8 @@ class MixPlan(Frozen):
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
 
+    __module__ = "fused_mixup.plan"  # what a saved plan names
+
     weight: Tensor
     blend: Tensor
     box: Tensor
@@ -115,19 +117,6 @@ class MixPlan(Frozen):
             self._know(check_values(self._partner, self.weight, self.blend, self.box))
         return self._seen
 
-    @staticmethod
-    def _of(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:
-        """A plan of rows known to be right: checking them costs as much as mixing a small batch.
-
-        ``tensors``: partner (not kept where ``pairing`` is a rule), weight, blend, box.
-        """
-        plan = object.__new__(MixPlan)
-        partner, weight, blend, box = tensors
-        partner = partner if pairing == "tensor" else None
-        plan._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
-        plan._know(facts)
-        return plan
-
     def __reduce__(self) -> tuple:
         return MixPlan, (self._partner, self.weight, self.blend, self.box, self.pairing)
 
@@ -138,8 +127,6 @@ class MixPlan(Frozen):
         if self._partner is not None:
             return self._partner
         return partner_indices(self.rule, self.batch_size, self.weight.device)
-
-    # ---------------------------------------------------------------- making one
 
     @staticmethod
     def identity(batch_size: int) -> MixPlan:
@@ -178,7 +165,7 @@ class MixPlan(Frozen):
         # A rule's plan serves every device from the host; only a partner tensor is moved.
         pairing, batch_size, index = pairing_of(batch_size, partner, device)
         rows, facts = rows_for_all(batch_size, lam, box, index)
-        return MixPlan._of((index, *rows), pairing, facts)
+        return known_plan((index, *rows), pairing, facts)
 
     @staticmethod
     def per_sample(
@@ -295,12 +282,12 @@ class MixPlan(Frozen):
             moved = copy_packed(tensors, device, non_blocking)
         blend, weight, box, *partner = moved
         index = partner[0] if partner else None
-        return MixPlan._of((index, weight, blend, box), self.pairing, self._facts)
+        return known_plan((index, weight, blend, box), self.pairing, self._facts)
 
     def for_labels(self) -> MixPlan:
         """The plan by which labels are blended: ``weight`` in the place of ``blend``, no boxes."""
         tensors = self._partner, self.weight, each_row(widest, self.weight), self.box[:, :0]
-        return MixPlan._of(tensors, self.pairing, Facts(self.is_permutation, False, ()))
+        return known_plan(tensors, self.pairing, Facts(self.is_permutation, False, ()))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MixPlan):
@@ -318,3 +305,16 @@ class MixPlan(Frozen):
             f"spatial_dims={self.spatial_dims}, device={str(self.device)!r})"
         )
         return "\n".join([head, *printed_rows(self.partner, self.weight, self.blend, self.box)])
+
+
+def known_plan(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:
+    """A plan of rows known to be right: checking them costs as much as mixing a small batch.
+
+    ``tensors``: partner (not kept where ``pairing`` is a rule), weight, blend, box.
+    """
+    plan = object.__new__(MixPlan)
+    partner, weight, blend, box = tensors
+    partner = partner if pairing == "tensor" else None
+    plan._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
+    plan._know(facts)
+    return plan

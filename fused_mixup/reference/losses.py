@@ -1,4 +1,4 @@
-"""The losses in plain PyTorch (see reference.py): logits [B, K, d1…], a row for each (b, s)."""
+"""The losses in plain PyTorch (see the package): logits [B, K, d1…], a row for each (b, s)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..dtypes import arithmetic
 from .targets import dense_target, in_range, poisoned_rows, term, weight_columns
 
 
-def _over_classes(per_class: Tensor, like: Tensor) -> Tensor:
+def over_classes(per_class: Tensor, like: Tensor) -> Tensor:
     """[K] shaped to multiply [B, K, d1…]."""
     return per_class.reshape([1, -1] + [1] * (like.ndim - 2))
 
@@ -34,7 +34,7 @@ def ignored_rows(
     return (own | other) & nothing_left & ~poisoned
 
 
-def _weighted_target(
+def weighted_target(
     logits: Tensor,
     target: Tensor,
     partner_labels: Tensor | None,
@@ -61,7 +61,7 @@ def _weighted_target(
     if label_smoothing:  # not touched at ε = 0
         t = t * (1.0 - label_smoothing) + label_smoothing / k
     if class_weight is not None:
-        w = _over_classes(class_weight, t).to(t.dtype)
+        w = over_classes(class_weight, t).to(t.dtype)
         t = torch.where((w == 0) | (t == 0), 0, w * t)
     t = torch.where(poisoned.unsqueeze(1), torch.nan, t)
     return torch.where(ignored.unsqueeze(1), 0, t), ignored
@@ -90,7 +90,7 @@ def soft_target_cross_entropy(
     sparse = target, partner_labels, weight
     op_checks.check_loss(logits, *sparse, reduction, class_weight)
     smoothing = target_smoothing, label_smoothing
-    u, ignored = _weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
+    u, ignored = weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
     z = logits.to(u.dtype)
     m = z.detach().amax(1, keepdim=True)  # the loss does not depend on it
     shifted = z - m
@@ -127,7 +127,7 @@ def soft_target_cross_entropy_backward(
     op_checks.check_grad_loss(grad_loss, logits, reduction)
     op_checks.check_saved(stats, count, logits)
     smoothing = target_smoothing, label_smoothing
-    u, ignored = _weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
+    u, ignored = weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
     m, log_sum, total = stats.unsqueeze(2).unbind(0)
     p = (logits.to(u.dtype) - m - log_sum).exp()
     scale = row_scale(grad_loss, count, reduction)
@@ -191,7 +191,7 @@ def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
     valid = in_range(labels, k)
     at = torch.where(valid, labels, 0).unsqueeze(1)
     own = logits.gather(1, at)
-    earlier = _over_classes(torch.arange(k, device=logits.device), logits) < at
+    earlier = over_classes(torch.arange(k, device=logits.device), logits) < at
     ahead = ~(logits <= own) | ((logits == own) & earlier)
     return torch.where(valid, ahead.sum(1), k).to(torch.int32)
 
@@ -199,7 +199,7 @@ def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
 # ------------------------------------------------------------------ binary cross-entropy
 
 
-def _binary_target(
+def dense_binary_target(
     logits: Tensor,
     target: Tensor,
     partner_labels: Tensor | None,
@@ -219,8 +219,8 @@ def _binary_target(
     return torch.where(t.isnan(), torch.nan, above) if sparse else above  # NaN: poisoned
 
 
-def _per_class(per_class: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_ones(()) if per_class is None else _over_classes(per_class, like).to(like)
+def class_factors(per_class: Tensor | None, like: Tensor) -> Tensor:
+    return like.new_ones(()) if per_class is None else over_classes(per_class, like).to(like)
 
 
 def soft_target_binary_cross_entropy(
@@ -240,9 +240,9 @@ def soft_target_binary_cross_entropy(
     op_checks.check_loss(
         logits, target, partner_labels, weight, reduction, class_weight, pos_weight
     )
-    t = _binary_target(logits, target, partner_labels, weight, *smoothing)
+    t = dense_binary_target(logits, target, partner_labels, weight, *smoothing)
     x = logits.to(t.dtype)
-    w, q = _per_class(class_weight, t), _per_class(pos_weight, t)
+    w, q = class_factors(class_weight, t), class_factors(pos_weight, t)
     softplus = -torch.nn.functional.logsigmoid(x)
     loss = w * ((1 - t) * x + (1 + (q - 1) * t) * softplus)
     if sum_classes:
@@ -268,8 +268,8 @@ def soft_target_binary_cross_entropy_backward(
         logits, target, partner_labels, weight, reduction, class_weight, pos_weight
     )
     op_checks.check_grad_loss(grad_loss, logits, reduction, not sum_classes)
-    t = _binary_target(logits, target, partner_labels, weight, *smoothing)
-    w, q = _per_class(class_weight, t), _per_class(pos_weight, t)
+    t = dense_binary_target(logits, target, partner_labels, weight, *smoothing)
+    w, q = class_factors(class_weight, t), class_factors(pos_weight, t)
     per_element = w * ((1 - t) - (1 + (q - 1) * t) * torch.sigmoid(-logits.to(t.dtype)))
     grad = binary_scale(grad_loss, logits, reduction, sum_classes) * per_element
     return torch.empty_like(logits).copy_(grad)

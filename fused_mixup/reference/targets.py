@@ -1,4 +1,4 @@
-"""Targets in plain PyTorch: the dense labels that a mixed batch stands for (see reference.py)."""
+"""Targets in plain PyTorch: the dense labels that a mixed batch stands for (see the package)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import torch
 from torch import Tensor
 
 from ..codes import NO_IGNORE
+from ..dtypes import arithmetic
 from ..op_checks import check_label_pairs
 from ..plan.pairing import partner_rows
-
-
-def arithmetic(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+# The weights of one label: the second term drops.
+_ONE_LABEL = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
+
+
+def one_label_weight(batch_size: int) -> Tensor:
+    """float32 [B, 2] for labels that are not mixed: one row, which serves labels on any device."""
+    return _ONE_LABEL.expand(batch_size, 2)
+
+
 class LabelRows(Frozen):
     """What :class:`fused_mixup.MixedTarget` does as a batch of B labels."""
 

@@ -72,6 +72,8 @@ class MixedTarget(LabelRows):
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
 
+    __module__ = "fused_mixup.target"  # what a saved target names
+
     num_classes: int
     label_smoothing: float
     ignore_index: int

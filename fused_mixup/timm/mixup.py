@@ -17,7 +17,7 @@ from .. import ops
 from ..checks import check_memory
 from ..mixing import mix, mix_
 from ..plan.checks import Facts
-from ..plan.mix_plan import MixPlan
+from ..plan.mix_plan import MixPlan, known_plan
 from ..target.checks import check_label_smoothing, check_labels, check_num_classes
 from ..target.labels import mix_labels, mix_targets
 from ..target.mixed_target import MixedTarget
@@ -285,7 +285,7 @@ def plan_of(drawn: Drawn, batch_size: int, dtype: torch.dtype = torch.float32) -
         lam = weight[:, 0].to(dtype)
         weight = torch.stack((lam, 1 - lam), 1).float()
     rows = weight, torch.from_numpy(blend), torch.from_numpy(box)
-    return MixPlan._of((None, *rows), "flip", facts)
+    return known_plan((None, *rows), "flip", facts)
 
 
 def _lam_dtype(dtype: torch.dtype) -> torch.dtype:
