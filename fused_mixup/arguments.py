@@ -81,7 +81,7 @@ def as_tensor(name: str, value: object, device: torch.device | str | None = None
 
 
 def integers(
-    name: str, value: Tensor | Sequence, device: torch.device | str | None = None
+    name: str, value: Tensor | Sequence[Any], device: torch.device | str | None = None
 ) -> Tensor:
     t = as_tensor(name, value, device)
     signed = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -149,14 +149,14 @@ def _load_triton() -> dict[str, str | None]:
     return {"CPU": cpu, "CUDA": gpu}
 
 
-def _triton(name: str) -> Callable:
-    def call(*args):
+def _triton(name: str) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
         return getattr(importlib.import_module("fused_mixup.triton_kernels"), name)(*args)
 
     return call
 
 
-def _serves_what_is_forced(name: str, device: str | None) -> Callable:
+def _serves_what_is_forced(name: str, device: str | None) -> Callable[..., Any]:
     """The op of ``schemas.CHOSEN`` on a device; None: any that has no kernels of its own."""
     default, triton = default_op(name), _triton(name)
 
@@ -213,7 +213,7 @@ def load() -> None:
             choosing.impl(name, _serves_what_is_forced(name, device), device)
 
 
-def serving() -> ModuleType:
+def implementation() -> ModuleType:
     """Where ops are called: ``ops``, or plain PyTorch where rules are asked for that ours lack.
 
     Those are torch.func's (vmap, grad, jvp) and forward-mode differentiation.

@@ -120,7 +120,7 @@ _HOLDERS: tuple[Callable[[Tensor], Any], ...] = (
     lambda x: x[1:],
     lambda x: x.untyped_storage(),
     lambda x: [x.untyped_storage()],
-    torch.utils.dlpack.to_dlpack,
+    torch.utils.dlpack.to_dlpack,  # type: ignore[attr-defined]
 )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .backends import serving
+from .backends import implementation
 from .checks import check_batch, check_out, check_samples, check_samples_out, check_writable
 from .dtypes import BLENDABLE
 from .plan.mix_plan import MixPlan
@@ -62,7 +62,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     """
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
-    serving().mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    implementation().mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
     _written(x)
     return x
 
@@ -101,10 +101,10 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     check_batch("x", x, plan, BLENDABLE)
     if out is not None:
         check_out(x, out)
-        serving().mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+        implementation().mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
         _written(out)
         return out
-    return serving().mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    return implementation().mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
 
 
 def paste_(x: Tensor, plan: MixPlan) -> Tensor:
@@ -139,7 +139,7 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
             "plan: expected one that only pastes boxes (CutMix), got one that blends values; "
             "labels and masks cannot be blended: use mix_ for images, MixedTarget for labels"
         )
-    serving().paste_(x, plan.partner_or_none, plan.box, plan.rule)
+    implementation().paste_(x, plan.partner_or_none, plan.box, plan.rule)
     _written(x)
     return x
 
@@ -189,6 +189,8 @@ def mix_samples(
         out = torch.empty((len(tensors), *first.shape), dtype=first.dtype, device=first.device)
     else:
         check_samples_out(tensors, out)
-    serving().mix_samples(tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
+    implementation().mix_samples(
+        tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out
+    )
     _written(out)
     return out

@@ -58,7 +58,7 @@ _dispatch_modes = _private("_C._len_torch_dispatch_stack") or (lambda: 1)
 _interpreters = _private("_C._functorch.get_interpreter_stack")
 _is_legacy_batch = _private("_C._functorch.is_legacy_batchedtensor") or (lambda x: False)
 _fake = _private("_subclasses.FakeTensor") or ()
-_tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_tracing() or None)
+_tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_tracing() or None)  # type: ignore[attr-defined]
 
 # Whether torch.func's transforms are at work; True where that cannot be known. So it may choose
 # between two right ways, but is no ground to refuse a call.

@@ -84,7 +84,7 @@ def _keys(given: Any) -> tuple[Key, ...] | None:
     return tuple(given) if isinstance(given, list) else (given,)
 
 
-def _first(name: str, usual: tuple[str, ...], batch: Mapping) -> tuple[Key, ...]:
+def _first(name: str, usual: tuple[str, ...], batch: Mapping[Any, Any]) -> tuple[Key, ...]:
     for key in usual:
         if key in batch:
             return (key,)

@@ -155,7 +155,13 @@ class StreamModule(nn.Module):
         return None
 
     def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, local: dict, strict: bool, missing: list, *rest: list
+        self,
+        state_dict: dict[Any, Any],
+        prefix: str,
+        local: dict[Any, Any],
+        strict: bool,
+        missing: list[Any],
+        *rest: list[Any],
     ) -> None:
         unexpected, errors = rest
         error = None

@@ -31,7 +31,7 @@ def cross_entropy_arguments(
     ignore_index: int,
     reduction: int,
     label_smoothing: float,
-) -> tuple[tuple, Tensor | None]:
+) -> tuple[tuple[Any, ...], Tensor | None]:
     """What the op takes after the logits, and what its sum is to be divided by, if anything."""
     label_smoothing = check_label_smoothing(label_smoothing)
     class_weight = check_class_weight("weight", weight, logits)
@@ -68,13 +68,13 @@ def as_promoted(loss: Tensor, target: Tensor | MixedTarget) -> Tensor:
     return loss.double() if isinstance(target, Tensor) and target.dtype == torch.float64 else loss
 
 
-def over(total: Tensor, divisor: Tensor) -> Tensor:
+def divide_or_nan(total: Tensor, divisor: Tensor) -> Tensor:
     """total / divisor; NaN where that is 0, with a gradient of 0, as where no row counts."""
     nothing = divisor == 0
     return torch.where(nothing, torch.nan, total / torch.where(nothing, 1, divisor))
 
 
-def column(t: Any, logits: Tensor) -> Any:
+def as_column(t: Any, logits: Tensor) -> Any:
     """What belongs to each of ``logits`` [B] as [B, 1]; labels stay as they are."""
     per_row = isinstance(t, Tensor) and t.is_floating_point() and t.shape == logits.shape
     return t.unsqueeze(1) if per_row else t
@@ -82,7 +82,7 @@ def column(t: Any, logits: Tensor) -> Any:
 
 def binary_target(
     logits: Tensor, target: Tensor | MixedTarget, threshold: float | None
-) -> tuple[tuple, float, float | None]:
+) -> tuple[tuple[Any, ...], float, float | None]:
     """(target, partner_labels, weight) as the op takes them, the smoothing and the threshold."""
     # One logit says how likely class 1 of two is.
     classes = 2 if logits.shape[1] == 1 else None

@@ -11,7 +11,7 @@ from ..codes import IGNORE_INDEX, MEAN, NONE
 from ..dtypes import arithmetic
 from ..target.mixed_target import MixedTarget
 from .accuracy import accuracy_of_ranks, check_topk, dense_accuracy
-from .arguments import as_promoted, binary_target, column, cross_entropy_arguments, over
+from .arguments import as_column, as_promoted, binary_target, cross_entropy_arguments, divide_or_nan
 from .binary_cross_entropy import binary_cross_entropy
 from .checks import (
     check_broadcast_weight,
@@ -111,7 +111,7 @@ def soft_target_cross_entropy(
     ranked = bool(topk) and arguments[1] is not None
     loss, ranks = cross_entropy(logits, arguments, ranked, inplace_backward, grad_in_forward)
     if divisor is not None:
-        loss = over(loss, divisor)
+        loss = divide_or_nan(loss, divisor)
     loss = as_promoted(loss, target)
     if not topk:
         return loss
@@ -191,9 +191,9 @@ def soft_target_binary_cross_entropy(
             check_dense_target(logits, target)
         loss = soft_target_binary_cross_entropy(
             logits.unsqueeze(1),
-            column(target, logits),
-            weight=column(weight, logits),
-            pos_weight=column(pos_weight, logits),
+            as_column(target, logits),
+            weight=as_column(weight, logits),
+            pos_weight=as_column(pos_weight, logits),
             target_threshold=target_threshold,
             sum_classes=sum_classes,
             reduction=reduction,

@@ -14,7 +14,7 @@ from ..codes import IGNORE_INDEX, MEAN, NONE, SUM
 from ..dtypes import FLOATING
 from ..target.mixed_target import MixedTarget, flattened
 from ..tracing import in_forward_mode, transforms_active
-from .arguments import as_promoted, cross_entropy_arguments, over
+from .arguments import as_promoted, cross_entropy_arguments, divide_or_nan
 from .checks import check_reduction
 from .cross_entropy import cross_entropy
 from .linear_chunks import Chunks, in_chunks
@@ -105,7 +105,7 @@ def linear_soft_target_cross_entropy(
         if code == MEAN and divisor is None:
             divisor = count
     if divisor is not None:
-        loss = over(loss, divisor)
+        loss = divide_or_nan(loss, divisor)
     loss = as_promoted(loss, target)
     return loss.reshape(shape) if code == NONE else loss
 

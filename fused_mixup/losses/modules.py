@@ -190,7 +190,7 @@ def _described(module: nn.Module, names: Sequence[str]) -> str:
     return ", ".join(f"{name}={getattr(module, name)!r}" for name in names)
 
 
-def _over_heads(loss: Callable, logits: Any, target: Any, head_weights: Any) -> Tensor:
+def _over_heads(loss: Callable[..., Any], logits: Any, target: Any, head_weights: Any) -> Tensor:
     """The loss, or the weighted sum of those of the heads, in the order of the logits."""
     if isinstance(logits, Tensor):
         if head_weights is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from ..schemas import NAMESPACE, SCHEMAS
 from ..tracing import checkpoint_regions, in_backward, is_exporting, never_recompute
 
 Plan = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -80,10 +81,10 @@ def _drawn_from(
 
 # The same as an op, which a graph calls as it runs: a compiled block may stand in a region that is
 # not compiled. Inside a graph no draw is recomputed: the backward would read a state moved on.
-_library = torch.library.Library(ops.NAMESPACE, "FRAGMENT")
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
 _NAME = "draw_plan_in_graph"
-_library.define(_NAME + ops.SCHEMAS["draw_plan"], tags=torch.Tag.pt2_compliant_tag)
+_library.define(_NAME + SCHEMAS["draw_plan"], tags=torch.Tag.pt2_compliant_tag)
 _library.impl(_NAME, _draw, "CompositeExplicitAutograd")
-torch.library.register_fake(f"{ops.NAMESPACE}::{_NAME}", ops.fake_draw_plan, lib=_library)
-never_recompute(f"{ops.NAMESPACE}::{_NAME}", _library)
+torch.library.register_fake(f"{NAMESPACE}::{_NAME}", ops.fake_draw_plan, lib=_library)
+never_recompute(f"{NAMESPACE}::{_NAME}", _library)
 _in_graph = getattr(torch.ops.fused_mixup, _NAME).default

@@ -12,6 +12,7 @@ A weight of exactly 0 drops its term, so a partner that is not used never brings
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +118,7 @@ class MixPlan(Frozen):
             self._know(check_values(self._partner, self.weight, self.blend, self.box))
         return self._seen
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return MixPlan, (self._partner, self.weight, self.blend, self.box, self.pairing)
 
     @property
@@ -203,8 +204,6 @@ class MixPlan(Frozen):
         pairing, _, index = pairing_of(batch_size, partner, weight.device)
         plan = MixPlan(index, weight, blend, boxes, pairing)
         return plan if device is None else plan.to(device)
-
-    # ---------------------------------------------------------------- asking it
 
     @property
     def batch_size(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -157,7 +158,7 @@ def to_device(t: Tensor, device: torch.device) -> Tensor:
         return t.float().to(device)
 
 
-def copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list:
+def copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list[Any]:
     flat = [t.contiguous().view(-1).view(torch.uint8) for t in tensors]
     buffer = torch.cat(flat)
     if non_blocking and device.type == "cuda":

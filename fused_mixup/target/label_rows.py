@@ -75,7 +75,7 @@ class LabelRows(Frozen):
 
     def split(self, split_size: int | Sequence[int]) -> tuple[Self, ...]:
         """As :meth:`torch.Tensor.split` along the samples."""
-        return self._like(self.labels.split(split_size))  # type: ignore[arg-type]
+        return self._like(self.labels.split(split_size))
 
     def chunk(self, chunks: int) -> tuple[Self, ...]:
         """As :meth:`torch.Tensor.chunk` along the samples."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backends import serving
+from ..backends import implementation
 from ..checks import check_batch, check_float_labels, check_plan
 from ..codes import NO_IGNORE
 from ..dtypes import FLOATING
@@ -46,7 +46,7 @@ def mix_labels(values: Tensor, plan: MixPlan) -> Tensor:
     by_weight = plan.for_labels()
     check_batch("values", values, by_weight, FLOATING)
     row = by_weight.blend, by_weight.box
-    return serving().mix(values, plan.partner_or_none, *row, plan.rule)
+    return implementation().mix(values, plan.partner_or_none, *row, plan.rule)
 
 
 def mix_targets(
@@ -92,7 +92,7 @@ def mix_targets(
     if are_maps(labels, plan):
         target = MixedTarget.from_labels(labels, plan, num_classes, label_smoothing, NO_IGNORE)
         return target.dense(dtype)
-    return serving().mix_targets(
+    return implementation().mix_targets(
         labels,
         plan.partner_or_none,
         plan.weight,

@@ -132,7 +132,7 @@ class MixedTarget(LabelRows):
         own = check_labels(self.labels, self.num_classes, self.ignore_index)
         return check_labels(self.partner_labels, self.num_classes, self.ignore_index) and own
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return MixedTarget, (self.labels, self.partner_labels, self.weight, *self._numbers)
 
     @overload
@@ -148,9 +148,9 @@ class MixedTarget(LabelRows):
     @overload
     @staticmethod
     def from_labels(
-        labels: Mapping | Sequence,
+        labels: Mapping[Any, Any] | Sequence[Any],
         plan: MixPlan,
-        num_classes: int | Mapping | Sequence,
+        num_classes: int | Mapping[Any, Any] | Sequence[Any],
         label_smoothing: float = 0.0,
         ignore_index: int = IGNORE_INDEX,
     ) -> Any: ...

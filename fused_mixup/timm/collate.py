@@ -75,7 +75,7 @@ class FastCollateMixup(Mixup):
         loaded = sys.modules.get("timm.data.mixup")
         return getattr(loaded, "FastCollateMixup", type(self))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # What object has compares the type with __class__, and refuses.
         return _new, (type(self),), self.__getstate__()
 
@@ -126,7 +126,7 @@ class FastCollateMixup(Mixup):
 
     def _draw(self, batch_size: int, size: Size) -> Drawn:
         if self.mode == "half":
-            return draw_rows(self, batch_size // 2, size).padded(batch_size)
+            return draw_rows(self, batch_size // 2, size).pad(batch_size)
         if self.mode in ("elem", "pair"):
             return super()._draw(batch_size, size)
         return draw_batch(self, size, always=True)

@@ -6,8 +6,8 @@ What is here, for :class:`~fused_mixup.timm.Mixup` and its collate function (``m
     Drawn(lam, cut, box)               what was drawn: one row per sample, or one for a batch
     draw_batch(mix, (h, w))         -> Drawn of one row
     draw_rows(mix, n, (h, w))       -> Drawn of n rows
-    drawn.mirrored(batch_size)      -> pair mode: B rows from those of B // 2 pairs
-    drawn.padded(batch_size)        -> half mode: B rows, those beyond n not mixed
+    drawn.mirror(batch_size)        -> pair mode: B rows from those of B // 2 pairs
+    drawn.pad(batch_size)           -> half mode: B rows, those beyond n not mixed
 
 and their parts ``params_per_batch``, ``params_per_elem``, ``draw_box``, ``draw_boxes``. Boxes are
 (y0, x0, y1, x1), half-open, empty where nothing is cut. Nothing is drawn that timm does not draw,
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -62,12 +62,12 @@ class Drawn:
         """Whether its one row, in float64, is that of a whole batch."""
         return self.lam.dtype == np.float64
 
-    def mirrored(self, batch_size: int) -> Drawn:
+    def mirror(self, batch_size: int) -> Drawn:
         """Pair mode: samples i and B-1-i share row i; an odd one in the middle is not mixed."""
         middle = _not_mixed(batch_size - 2 * len(self.lam))
         return _joined(self, middle, Drawn(self.lam[::-1], self.cut[::-1], self.box[::-1]))
 
-    def padded(self, batch_size: int) -> Drawn:
+    def pad(self, batch_size: int) -> Drawn:
         """Half mode: samples beyond those drawn for are not mixed."""
         return _joined(self, _not_mixed(batch_size - len(self.lam)))
 
@@ -190,7 +190,7 @@ def draw_boxes(mix: MixSettings, size: Size, lam: np.ndarray) -> tuple[np.ndarra
     return box, lam
 
 
-def _span(center, side, size: int, odd: int):
+def _span(center: Any, side: Any, size: int, odd: int) -> tuple[Any, Any]:
     """Start and stop of ``side`` elements around ``center``, clipped; numbers or arrays.
 
     ``odd`` is 1 where an odd side keeps its full length, 0 for the older boxes, one shorter.

@@ -189,7 +189,7 @@ class Mixup:
         if self.mode == "elem":
             return draw_rows(self, batch_size, size)
         if self.mode == "pair":
-            return draw_rows(self, batch_size // 2, size).mirrored(batch_size)
+            return draw_rows(self, batch_size // 2, size).mirror(batch_size)
         return draw_batch(self, size)
 
     def _labels(self, target: Tensor, batch_size: int) -> Tensor:

@@ -277,7 +277,7 @@ def _check_sizes(images: list[Tensor], masks: list[Tensor], batch_size: int) -> 
             )
 
 
-def memory_of(t: Tensor) -> tuple:
+def memory_of(t: Tensor) -> tuple[Any, ...]:
     """The same for tensors that are one in memory."""
     return t.data_ptr(), t.shape, t.stride(), t.dtype
 
