@@ -7,14 +7,11 @@ from torch import Tensor
 
 from ..arguments import integer, is_host_row, kind
 from ..codes import NO_IGNORE
-from ..tracing import has_host_values, in_vmap, is_plain
+from ..tracing import has_host_values, in_vmap
 
 
 def label_bounds(labels: Tensor) -> tuple[int, int]:
     """The smallest and the largest of labels on the CPU, of which there is one at least."""
-    if labels.ndim == 1 and len(labels) <= 512 and is_plain():
-        values = labels.tolist()  # for the labels of a batch half the time of the op
-        return min(values), max(values)
     low, high = torch.aminmax(labels)
     return int(low), int(high)
 

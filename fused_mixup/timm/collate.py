@@ -122,7 +122,7 @@ class FastCollateMixup(Mixup):
         x = self._empty((count, *shape))
         ops.mix_samples(samples, None, plan.blend, plan.box, plan.rule, x)
         target = self._targets(labels, drawn, plan, torch.uint8)
-        return x, _to_send(target if count == batch_size else _first(target, count))
+        return x, target if count == batch_size else _first(target, count)
 
     def _draw(self, batch_size: int, size: Size) -> Drawn:
         if self.mode == "half":
@@ -179,10 +179,3 @@ def _new(cls: type) -> Any:
 def _first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:
     """The first rows, in memory of their own: a worker sends the whole memory of a view."""
     return target[:count].clone()
-
-
-def _to_send(target: Tensor | MixedTarget) -> Tensor | MixedTarget:
-    """The target in the memory that a worker's loader would copy it to."""
-    if get_worker_info() is None or not isinstance(target, Tensor):
-        return target
-    return shared_batch(target.shape, target.dtype).copy_(target)

@@ -1,4 +1,4 @@
-"""Batches where shared memory is scarce, as in containers: they arrive, and nothing is kept."""
+"""Batches of a loader's workers: in shared memory, private, or as bytes where there is none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from fused_mixup.loading import shared_batch as batches
+from fused_mixup.loading import shared_batch as module
+from fused_mixup.loading.shared_batch import shared_batch
 from fused_mixup.timm import FastCollateMixup
 
 SIZE = torch.Size((2, 3))
@@ -23,96 +24,87 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _as_at_first(monkeypatch):
-    for kept in (batches._shared, batches._forgotten, batches._known):
-        kept.clear()
-    monkeypatch.setattr(batches, "_is_scarce", False)
+def _sends_as_before():
+    reducers = ForkingPickler._extra_reducers
+    before = dict(reducers)
     yield
-    batches._shared.clear()
+    reducers.clear()
+    reducers.update(before)
 
 
 def sent(x):
     return pickle.loads(ForkingPickler.dumps(x))
 
 
-def no_room(monkeypatch):
-    monkeypatch.setattr(batches, "_room", lambda: 0)
+def no_memory(*args, **kwargs):
+    raise RuntimeError("unable to allocate shared memory(shm) for file: No space left")
 
 
-def none_to_be_had(monkeypatch):
-    def refused(*args, **kwargs):
-        raise RuntimeError("unable to allocate shared memory(shm) for file: No space left")
-
-    monkeypatch.setattr(batches, "_Shared", refused)
-
-
-@pytest.mark.parametrize("lack", [no_room, none_to_be_had])
-def test_without_shared_memory_a_batch_is_private(lack, monkeypatch):
-    before = batches.shared_batch(SIZE)
-    (memory,) = batches._shared[torch.uint8]
-    there = sent(before)
-    lack(monkeypatch)
-    x = batches.shared_batch(torch.Size((5, 7))).fill_(3)
-    # What was kept is let go, and the receiver told so with whatever is sent next.
-    assert not batches._shared[torch.uint8] and memory.was_let_go
-    batches._known[memory.name.worker] = {memory.name.number: memory.values}
-    assert not x.is_shared() and (sent(x) == 3).all()
-    assert not batches._known[memory.name.worker]
-    del there
-    # Nor is any kept from now on, though there be room again.
-    monkeypatch.undo()
-    monkeypatch.setattr(batches, "_is_scarce", True)
-    assert not batches.shared_batch(SIZE).is_shared() and not batches._shared[torch.uint8]
+def test_a_batch_lies_in_shared_memory_and_is_sent_without_a_copy():
+    x = shared_batch(SIZE).fill_(5)
+    assert x.is_shared() and x.is_contiguous() and x.dtype == torch.uint8 and x.shape == SIZE
+    there = sent(x)
+    x.fill_(6)
+    assert (there == 6).all()
+    assert shared_batch(torch.Size((0, 3))).shape == (0, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64], ids=str)
 def test_what_cannot_be_shared_is_sent_as_bytes(dtype, monkeypatch):
-    no_room(monkeypatch)
-    x = batches.shared_batch(SIZE, dtype).copy_(torch.arange(6).view(SIZE))
+    monkeypatch.setattr(module, "shared_storage", no_memory)
+    assert not shared_batch(SIZE).is_shared()
+    monkeypatch.setattr(torch.Tensor, "share_memory_", no_memory)
+    x = torch.arange(6).view(SIZE).to(dtype)
     there = sent(x)
     assert there.dtype == dtype and torch.equal(there, x) and not there.is_shared()
     there.fill_(9)
     assert x[0, 0] == 0
-    # Others' tensors go as PyTorch sends them: views with their memory, and what is empty.
+
+
+def test_other_tensors_are_sent_as_pytorch_sends_them():
+    shared_batch(SIZE)
+    x = torch.arange(6.0).view(SIZE)
     for other in (x[:, 1:], x.t(), x[:0], torch.ones(2, requires_grad=True)):
         there = sent(other)
         assert torch.equal(there, other) and there.stride() == other.stride()
         assert there.requires_grad == other.requires_grad
 
 
-def images(count, side=8):
-    return [(np.full((3, side, side), i, np.uint8), i % 10) for i in range(count)]
+def images(count):
+    return [(np.full((3, 8, 8), i, np.uint8), i % 10) for i in range(count)]
 
 
-class ScarceAfter:
-    """Collates, beside each batch whether it was kept; no room is left after some batches."""
+class RoomFor:
+    """Collates; after some batches there is no shared memory to be had."""
 
-    def __init__(self, batches_with_room):
-        self.left = batches_with_room
+    def __init__(self, batches):
+        self.left = batches
         self.collate = FastCollateMixup(num_classes=10, prob=0.0)
 
     def __call__(self, samples):
         self.left -= 1
         if self.left < 0:
-            batches._room = lambda: 0
+            module.shared_storage = no_memory
+            torch.Tensor.share_memory_ = no_memory
         x, target = self.collate(samples)
-        return x, target, x.is_shared() or len(batches._shared[torch.uint8])
+        return x, target, x.is_shared()
 
 
 @pytest.mark.parametrize("room_for", [0, 3])
 def test_a_worker_that_runs_out_of_it_goes_on(room_for):
-    # Batches of another size, which need memory of their own: here, those without room.
-    data = images(4 * room_for) + images(60, side=9)
-    order = DataLoader(data, 4, num_workers=1, collate_fn=ScarceAfter(room_for))
-    first = 0
-    for i, (x, target, kept) in enumerate(order):
-        for k, row in enumerate(x):
-            number = 4 * i + k - (4 * room_for if i >= room_for else 0)
-            assert (row == number).all() and target[k].argmax() == number % 10
-        assert bool(kept) == (i < room_for)
-        first += 1
-    assert first == 15 + room_for
-    assert not any(batches._known.values())  # the worker has told that it keeps none
+    loader = DataLoader(images(60), 4, num_workers=1, collate_fn=RoomFor(room_for))
+    shared = []
+    for i, (x, target, is_shared) in enumerate(loader):
+        shared.append(bool(is_shared))
+        for k in range(4):
+            assert (x[k] == 4 * i + k).all() and target[k].argmax() == (4 * i + k) % 10
+    assert shared == [True] * room_for + [False] * (15 - room_for)
+
+
+def test_batches_that_are_kept_keep_their_values():
+    collate = FastCollateMixup(num_classes=10, prob=0.0)
+    kept = [x for x, _ in DataLoader(images(80), 2, num_workers=2, collate_fn=collate)]
+    assert all((x[k] == 2 * i + k).all() for i, x in enumerate(kept) for k in range(2))
 
 
 SCRIPT = """
