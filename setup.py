@@ -34,6 +34,7 @@ os.chdir(ROOT)
 sys.path.insert(0, str(ROOT / "tools"))  # the directory is not on the path under PEP 517
 
 import build_support as support  # noqa: E402
+from long_description import long_description  # noqa: E402
 
 MODULES = ("_C", "_C_cuda")
 
@@ -116,7 +117,10 @@ def _find_ninja() -> None:
 
 
 def main() -> None:
-    options: dict = {}
+    options: dict = {
+        "long_description": long_description(ROOT),
+        "long_description_content_type": "text/markdown",
+    }
     # Not for sdist and metadata, which pip asks for first: they need no PyTorch.
     builds = ("build", "bdist", "editable", "develop", "install")
     if any(word.startswith(builds) for word in sys.argv[1:]):

@@ -34,7 +34,7 @@ from .target import MixedTarget  # noqa: E402
 _backends.load()
 _backends.warn_where_shadowed(stacklevel=2)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BatchMix",
