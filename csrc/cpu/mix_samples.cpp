@@ -1,261 +1,14 @@
-// mix_samples on the CPU: samples that lie apart in memory, mixed straight into a batch, which is
-// written once.
-//
-// Two samples that blend with each other are walked side by side, and read once for both rows. The
-// others are walked a tile of columns at a time, sample by sample along the pairing, so that a
-// sample is still in the second-level cache when it serves as its neighbour's partner. Inside a
-// tile, runs that follow each other in memory are blended or copied as one stretch; the lines of a
-// box come after, from the partner.
+// mix_samples on the CPU: collates samples that lie apart in memory and mixes them in the same
+// pass.
+#include "mix_samples.h"
+
 #include <algorithm>
 
+#include "dispatch.h"
 #include "mix_binding.h"
-#include "mix_runs.h"
 
 namespace fused_mixup {
 namespace {
-
-constexpr int64_t kMaxChannels = 64;  // that are taken apart stretch by stretch
-
-// How samples lie, all alike, beside the batch. Where channels come last in the samples and not in
-// the batch (images as a decoder gives them), the layout is that of the other dims, and each of
-// its elements stands for `channels` neighbours.
-struct SampleLayout {
-  Layout layout;
-  int64_t channels = 1;
-  int64_t channel_stride = 0;  // in the batch
-};
-
-SampleLayout sample_layout(const Tensor& out, const Tensor& sample, int spatial) {
-  const int ndim = int(sample.dim());
-  const int64_t* size = sample.sizes().data();
-  const int64_t* src = sample.strides().data();
-  const int64_t* dst = out.strides().data() + 1;
-  SampleLayout found;
-  found.layout = make_layout(size, dst, src, ndim, spatial);
-  for (int k = 0; k < ndim - spatial; ++k) {
-    if (size[k] == 1 || size[k] > kMaxChannels || src[k] != 1 || dst[k] == 1) continue;
-    int64_t rest[3][kMaxDims];
-    int n = 0;
-    for (int j = 0; j < ndim; ++j) {
-      if (j == k) continue;
-      rest[0][n] = size[j];
-      rest[1][n] = dst[j];
-      rest[2][n++] = src[j];
-    }
-    const Layout pixels = make_layout(rest[0], rest[1], rest[2], n, spatial);
-    const int inner = pixels.ndim - 1;
-    if (inner >= 0 && pixels.src_stride[inner] == size[k] && pixels.dst_stride[inner] == 1) {
-      return {pixels, size[k], dst[k]};
-    }
-  }
-  return found;
-}
-
-// How the first n rows are walked.
-struct Order {
-  std::vector<int64_t> pairs;  // rows i whose partner is another that blends with i
-  std::vector<int64_t> rest;   // each followed by its partner where that is not in the order yet
-};
-
-template <typename T>
-Order order_of(const std::vector<PlanRow>& rows, int64_t n) {
-  Order order;
-  order.rest.reserve(n);
-  std::vector<uint8_t> done(n, 0);
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t j = rows[i].partner;
-    if (i < j && j < n && rows[j].partner == i && nonzero_weights<T>(rows[i]) &&
-        nonzero_weights<T>(rows[j])) {
-      done[i] = done[j] = 1;
-      order.pairs.push_back(i);
-    }
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = i; j < n && !done[j]; j = rows[j].partner) {
-      done[j] = 1;
-      order.rest.push_back(j);
-    }
-  }
-  return order;
-}
-
-// Rounded down to what keeps the vectors of the next piece aligned.
-int64_t whole_lines(int64_t elements) { return elements < 64 ? elements : elements / 64 * 64; }
-
-// A line of a box: offsets from the stretch that it lies in.
-struct Paste {
-  int64_t dst, src, length;
-};
-
-template <typename T>
-struct Collate {
-  using A = acc_t<T>;
-  static constexpr int64_t kTile = kTileBytes / sizeof(T);
-  // What goes through a copy goes in pieces that stay in the first-level cache meanwhile.
-  static constexpr int64_t kPart = 2048 / sizeof(T);
-
-  T* out;
-  int64_t out_stride;
-  const std::vector<const T*>& samples;
-  const std::vector<PlanRow>& rows;
-  const Tiles& tiles;
-  int64_t channels, channel_stride;
-  // The lines of seen_box in the runs that start at `seen`.
-  const Run* seen;
-  Box seen_box;
-  int pasted;
-  Paste pastes[Tiles::kMaxRuns];
-  alignas(64) T own_part[kPart];
-  alignas(64) T partner_part[kPart];
-
-  bool adjacent() const { return tiles.dst_stride() == 1 && tiles.src_stride() == channels; }
-
-  // dst = src, n elements of the layout, from the strides of a sample to those of the batch.
-  void put(T* dst, const T* src, int64_t n) const {
-    if (!adjacent()) {
-      const int64_t to = tiles.dst_stride(), from = tiles.src_stride();
-      for (int64_t i = 0; i < n; ++i) dst[i * to] = src[i * from];
-    } else if (channels > 1) {
-      mix_kernels<T>().split(dst, channel_stride, src, n, channels);
-    } else {
-      std::memcpy(dst, src, n * sizeof(T));
-    }
-  }
-
-  // Whether kernels write a row where it belongs, and not to a part of it first.
-  bool direct() const { return adjacent() && channels == 1; }
-
-  // f(begin, n) for the parts of a stretch of `length` elements.
-  template <typename F>
-  void each_part(int64_t length, F f) const {
-    const int64_t most = direct() ? length : whole_lines(kPart / channels);
-    for (int64_t i = 0; i < length; i += most) f(i, std::min(most, length - i));
-  }
-
-  // n elements of a sample as a kernel reads them.
-  const T* from(const T* sample, int64_t n, T* part) const {
-    if (adjacent()) return sample;
-    gather(part, sample, tiles.src_stride(), n);
-    return part;
-  }
-
-  void put_part(T* dst, const T* part, int64_t n) const {
-    if (!adjacent()) {
-      scatter(dst, tiles.dst_stride(), part, n);
-    } else if (channels > 1) {
-      put(dst, part, n);
-    }
-  }
-
-  const T* sample_of(int64_t i, const Run& run) const { return samples[i] + run.src; }
-  T* out_of(int64_t i, const Run& run) const { return out + i * out_stride + run.dst; }
-
-  // Runs [first, last) of one row, one stretch of `length` elements. next: the row after.
-  void stretch(int64_t i, int64_t next, const Run* first, const Run* last, int64_t length) {
-    const PlanRow& row = rows[i];
-    const T* sample = sample_of(i, *first);
-    T* dst = out_of(i, *first);
-    if (row.blends()) {
-      const T* partner = sample_of(row.partner, *first);
-      const T* ahead = sample_of(next, *first);
-      const A w0 = A(row.own), w1 = A(row.other);
-      each_part(length, [&](int64_t begin, int64_t n) {
-        const int64_t at = begin * tiles.src_stride();
-        const T* own = from(sample + at, n, own_part);
-        const T* other = from(partner + at, n, partner_part);
-        T* mixed = direct() ? dst + begin : own_part;
-        const T* soon = adjacent() ? ahead + at : other;
-        mix_kernels<T>().blend(mixed, own, other, soon, n * channels, w0, w1);
-        put_part(dst + begin * tiles.dst_stride(), mixed, n);
-      });
-    } else {
-      put(dst, sample, length);
-    }
-    paste(i, first, last);
-  }
-
-  // The same of row i and its partner, which blend with each other.
-  void stretch_of_pair(int64_t i, const Run* first, const Run* last, int64_t length) {
-    const int64_t j = rows[i].partner;
-    const T *sample_i = sample_of(i, *first), *sample_j = sample_of(j, *first);
-    T *dst_i = out_of(i, *first), *dst_j = out_of(j, *first);
-    const A w[] = {A(rows[i].own), A(rows[i].other), A(rows[j].own), A(rows[j].other)};
-    each_part(length, [&](int64_t begin, int64_t n) {
-      const int64_t at = begin * tiles.src_stride(), to = begin * tiles.dst_stride();
-      const T* a = from(sample_i + at, n, own_part);
-      const T* b = from(sample_j + at, n, partner_part);
-      T* mixed_i = direct() ? dst_i + begin : own_part;
-      T* mixed_j = direct() ? dst_j + begin : partner_part;
-      mix_kernels<T>().blend_pair(mixed_i, mixed_j, a, b, n * channels, w[0], w[1], w[2], w[3]);
-      put_part(dst_i + to, mixed_i, n);
-      put_part(dst_j + to, mixed_j, n);
-    });
-    paste(i, first, last);
-    paste(j, first, last);
-  }
-
-  // The box of row i in these runs.
-  void paste(int64_t i, const Run* first, const Run* last) {
-    if (rows[i].box.empty) return;
-    see_box(rows[i].box, first, last);
-    const T* partner = sample_of(rows[i].partner, *first);
-    T* dst = out_of(i, *first);
-    for (int k = 0; k < pasted; ++k) {
-      const Paste& p = pastes[k];
-      put(dst + p.dst, partner + p.src, p.length);
-    }
-  }
-
-  // Fills pastes with the lines of a box in these runs; most often it is the row's before.
-  void see_box(const Box& box, const Run* first, const Run* last) {
-    if (seen == first && box == seen_box) return;
-    seen = first;
-    seen_box = box;
-    pasted = 0;
-    for (const Run* run = first; run < last; ++run) {
-      const Cut cut = tiles.cut(*run, box);
-      if (cut.hi <= cut.lo) continue;
-      pastes[pasted++] = {run->dst - first->dst + cut.lo * tiles.dst_stride(),
-                          run->src - first->src + cut.lo * tiles.src_stride(), cut.hi - cut.lo};
-    }
-  }
-
-  // f(first run, last run, length in elements) of each stretch of tile t.
-  template <typename F>
-  void each_stretch(int64_t t, F f) {
-    Run runs[Tiles::kMaxRuns];
-    const int n = tiles.runs_of(t, runs);
-    seen = nullptr;
-    for (int first = 0, last; first < n; first = last) {
-      int64_t length = runs[first].length;
-      for (last = first + 1; last < n && continues(runs[last - 1], runs[last]); ++last) {
-        length += runs[last].length;
-      }
-      f(runs + first, runs + last, length);
-    }
-  }
-
-  void pair(int64_t i, int64_t t) {
-    each_stretch(t, [&](const Run* first, const Run* last, int64_t length) {
-      stretch_of_pair(i, first, last, length);
-    });
-  }
-
-  void tile(int64_t t, const std::vector<int64_t>& order) {
-    const int64_t count = int64_t(order.size());
-    each_stretch(t, [&](const Run* first, const Run* last, int64_t length) {
-      for (int64_t k = 0; k < count; ++k) {
-        // The next row's own samples came as this one's partner.
-        const int64_t next = order[std::min(k + 2, count - 1)];
-        stretch(order[k], next, first, last, length);
-      }
-    });
-  }
-
-  bool continues(const Run& a, const Run& b) const {
-    return adjacent() && b.dst == a.dst + a.length && b.src == a.src + a.length * channels;
-  }
-};
 
 bool same_strides(const Tensor& a, const Tensor& b) {
   for (int64_t k = 0; k < a.dim(); ++k) {
@@ -264,16 +17,20 @@ bool same_strides(const Tensor& a, const Tensor& b) {
   return true;
 }
 
-// Samples of one batch come from one pipeline and lie alike; those that do not are copied first.
-void make_alike(std::vector<Tensor>& samples) {
+// The samples of a batch come from one pipeline and lie alike; those that do not are copied first.
+void make_alike(std::vector<Tensor>& samples) {  // […] each
   const bool alike = std::all_of(samples.begin(), samples.end(),
                                  [&](const Tensor& s) { return same_strides(s, samples[0]); });
   if (alike) return;
   for (Tensor& s : samples) s = torch::stable::contiguous(s);
 }
 
-void mix_samples(std::vector<Tensor> samples, OptionalTensor partner, Tensor blend, Tensor box,
-                 int64_t pairing, Tensor out) {
+void mix_samples(std::vector<Tensor> samples,  // B of […]
+                 OptionalTensor partner,       // int32 [B]
+                 Tensor blend,                 // float64 [B, 2]
+                 Tensor box,                   // int32 [B, 2·D]
+                 int64_t pairing,
+                 Tensor out) {  // [n, …], n <= B
   if (out.numel() == 0) return;
   const int64_t batch = int64_t(samples.size()), count = out.size(0);
   expect(count <= batch && out.dim() == samples[0].dim() + 1 &&
@@ -287,42 +44,42 @@ void mix_samples(std::vector<Tensor> samples, OptionalTensor partner, Tensor ble
   for (const Tensor& s : samples) expect_apart(out, s);
   if (out.is_contiguous()) on_large_pages(out);
   const auto like = sample_layout(out, samples[0], any_box(rows) ? spatial_of(box) : 0);
-  dispatch_dtype(out.scalar_type(), [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    std::vector<const T*> data(batch);
-    for (int64_t i = 0; i < batch; ++i) data[i] = static_cast<const T*>(samples[i].data_ptr());
+  dispatch_blendable(out.scalar_type(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    std::vector<const T*> values(batch);
+    for (int64_t i = 0; i < batch; ++i) values[i] = data<T>(samples[i]);
     const int64_t origin[kMaxDims] = {};
-    const Tiles tiles(like.layout, origin, whole_lines(Collate<T>::kTile / like.channels));
-    const Order order = order_of<T>(rows, count);
-    T* first = static_cast<T*>(out.data_ptr());
+    const Tiles tiles(like.layout, origin, whole_lines(SampleMixer<T>::kTile / like.channels));
+    const SampleOrder order = order_of<T>(rows, count);
+    T* first = data<T>(out);
     const int64_t tile_bytes = tiles.elements() * like.channels * int64_t(sizeof(T));
-    // f(collate, k) for k < n, each the work of that many rows in a tile.
+    // f(mixer, k) for k < n, each for `tile_rows` rows of a tile.
     const auto each = [&](int64_t n, int64_t tile_rows, auto f) {
       if (n == 0 || tile_rows == 0) return;
       const int64_t grain = 1 + kGrainBytes / (tile_bytes * tile_rows);
       torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
-        Collate<T> collate{first,
-                           out.stride(0),
-                           data,
-                           rows,
-                           tiles,
-                           like.channels,
-                           like.channel_stride,
-                           nullptr,
-                           {},
-                           0,
-                           {},
-                           {},
-                           {}};
-        for (int64_t k = begin; k < end; ++k) f(collate, k);
+        SampleMixer<T> mixer{first,
+                             out.stride(0),
+                             values,
+                             rows,
+                             tiles,
+                             like.channels,
+                             like.channel_stride,
+                             nullptr,
+                             {},
+                             0,
+                             {},
+                             {},
+                             {}};
+        for (int64_t k = begin; k < end; ++k) f(mixer, k);
       });
     };
     const int64_t count_of_tiles = tiles.count();
-    each(int64_t(order.pairs.size()) * count_of_tiles, 2, [&](auto& collate, int64_t k) {
-      collate.pair(order.pairs[k / count_of_tiles], k % count_of_tiles);
+    each(int64_t(order.pairs.size()) * count_of_tiles, 2, [&](auto& mixer, int64_t k) {
+      mixer.mix_pair_in_tile(order.pairs[k / count_of_tiles], k % count_of_tiles);
     });
     each(count_of_tiles, int64_t(order.rest.size()),
-         [&](auto& collate, int64_t k) { collate.tile(k, order.rest); });
+         [&](auto& mixer, int64_t k) { mixer.mix_rows_in_tile(k, order.rest); });
   });
 }
 
