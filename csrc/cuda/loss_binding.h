@@ -29,7 +29,7 @@ inline std::optional<Strides> strides_of(const Tensor& t, bool classes) {
 }
 
 // t with its strides, or a contiguous copy where no single stride leads through its positions.
-inline std::pair<Tensor, Strides> as_rows(const Tensor& t, bool classes = true) {
+inline std::pair<Tensor, Strides> as_strided(const Tensor& t, bool classes = true) {
   const std::optional<Strides> at = strides_of(t, classes);
   if (at.has_value()) return {t, *at};
   Tensor copy = torch::stable::contiguous(t);
@@ -82,7 +82,7 @@ struct LossCall : KeptTensors {
     Args& a = args;
     check_loss(logits, target, partner_labels, weight, class_weight, reduction);
     expect(logits.size(1) < kMostClasses, "logits", "fewer classes");
-    const auto [near, at] = as_rows(logits);
+    const auto [near, at] = as_strided(logits);
     a.dtype = dtype_of(near.scalar_type());
     a.logits = keep(near).const_data_ptr();
     a.logits_at = at;
@@ -100,7 +100,7 @@ struct LossCall : KeptTensors {
       a.weight = device_pairs<float>(*weight, logits, a.weight_row);
       return;
     }
-    const auto [rows, target_at] = as_rows(near_to(target, logits));
+    const auto [rows, target_at] = as_strided(near_to(target, logits));
     a.target = keep(rows).const_data_ptr();
     a.target_dtype = dtype_of(rows.scalar_type());
     a.target_at = target_at;
@@ -129,7 +129,7 @@ struct LossCall : KeptTensors {
       args.grad_loss = keep(near).const_data_ptr();
       return;
     }
-    const auto [rows, at] = as_rows(near, classes);
+    const auto [rows, at] = as_strided(near, classes);
     args.grad_loss = keep(rows).const_data_ptr();
     args.grad_loss_at = at;
   }
