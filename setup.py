@@ -118,6 +118,7 @@ def _find_ninja() -> None:
 
 def main() -> None:
     options: dict = {
+        "license": "Apache-2.0",
         "long_description": long_description(ROOT),
         "long_description_content_type": "text/markdown",
     }
