@@ -74,11 +74,14 @@ def reasons() -> dict[str, str | None]:
 
 def backend_parameters(but: tuple[str, ...] = ()) -> list:
     """For ``pytest.mark.parametrize``: every backend, those that cannot run here skipped."""
-    return [
-        pytest.param(name, marks=[pytest.mark.skip(reason=f"{name}: {why}")] if why else [])
-        for name, why in reasons().items()
-        if name not in but
-    ]
+    found = []
+    for name, why in reasons().items():
+        if name not in but:
+            marks = [pytest.mark.skip(reason=f"{name}: {why}")] if why else []
+            on_gpu = name.startswith("cuda-") and name != "cuda-on-host"
+            marks += [pytest.mark.gpu] if on_gpu else []
+            found.append(pytest.param(name, marks=marks))
+    return found
 
 
 @contextlib.contextmanager

@@ -386,6 +386,7 @@ def test_bad_out():
         fm.mix(image(requires_grad=True), FLIP, out=image())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: clamping is tested on the host")
 def test_values_on_a_device_are_clamped_not_read():
     rows = torch.tensor([99, -5, 2, 0], dtype=torch.int32, device="cuda")

@@ -149,6 +149,7 @@ def test_saved_targets_load_where_they_are_wanted(tmp_path):
     assert same.labels.device.type == "meta" and same.num_classes == 5
 
 
+@pytest.mark.gpu
 def test_passes_through_the_pinning_of_a_loader(monkeypatch):
     from torch.utils.data._utils.pin_memory import pin_memory
 

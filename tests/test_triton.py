@@ -19,7 +19,7 @@ from fused_mixup.plan import MixPlan
 from fused_mixup.triton_kernels import common
 
 mix_module = importlib.import_module("fused_mixup.triton_kernels.mix")  # not its function mix
-pytestmark = quiet
+pytestmark = [pytest.mark.gpu, quiet]
 DTYPES = (torch.float32, torch.float64, torch.uint8, *HALF)
 SHAPES = {"image": (3, 5, 7), "aligned": (3, 16, 16), "flat": (17,), "video": (2, 4, 6, 8)}
 

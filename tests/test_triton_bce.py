@@ -10,7 +10,7 @@ from triton_place import DEVICE, HALF, quiet
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
 
-pytestmark = quiet
+pytestmark = [pytest.mark.gpu, quiet]
 
 MEAN, SUM, NONE = range(3)
 

@@ -2,7 +2,8 @@
 
     ncu --profile-from-start off … python tools/gpu_counters.py [cuda|cpu]
 
-Prints a line "CASE {…}" for each case, in the order of the marks: a short kernel of PyTorch's own.
+Prints a line "CASE {…}" for each case. Its kernels follow its mark, a short kernel of PyTorch's own
+(spin_kernel), in the same order.
 On a CPU there is nothing to mark, and the calls alone are rehearsed.
 """
 
