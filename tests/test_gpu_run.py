@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,19 @@ def test_stages_of_a_gpu(tmp_path):
         assert (ROOT / "tests" / name).exists(), f"{name} has another name now"
     files = [s.leaf for s in found.values() if s.leaf]
     assert len({*files, gpu_run.LOG, gpu_run.SUMMARY}) <= 8
+
+
+def test_what_needs_a_gpu_is_marked():
+    """`make gpu` would leave it out otherwise."""
+    needs = re.compile(r"@pytest\.mark\.skipif\(not (?:GPU|torch\.cuda\.is_available\(\)),")
+    found = 0
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for before, this in pairwise(lines):
+            if needs.match(this):
+                found += 1
+                assert before == "@pytest.mark.gpu", f"{path.name}: {this}"
+    assert found >= 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
