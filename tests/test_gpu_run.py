@@ -50,7 +50,7 @@ def wait_for(path):
 def test_every_way_to_end(tmp_path):
     sleeping = "import time; print('begun'); time.sleep(60)"
     stages = [
-        stage("good", f"print({str(ROOT)!r} + '/tests'); print('===== 3 passed =====')"),
+        stage("good", f"print({str(ROOT / 'tests')!r}); print('===== 3 passed =====')"),
         stage("bad", "import sys; print('why'); sys.exit(4)"),
         stage("absent", missing="there is no such tool"),
         stage("crash", "import os; os.abort()"),

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GRACE = 5.0  # seconds that a command has to end by itself once it is told to
+GRACE = 10.0  # seconds that a command has to end by itself once it is told to
 LEAST = 1.0  # with fewer seconds left a stage is not started
 LEAST_TO_FILL = 20.0  # for a stage that fills the time: below, it would only start up
 LOG, LOG_BYTES = "stages.log", 1_000_000  # of one command the first quarter and the end are kept
@@ -54,15 +54,17 @@ class Result:
 
 
 def stop(processes: Sequence[subprocess.Popen]) -> None:
-    """Ends the groups of all. The second signal is for children too, which may ignore the first."""
-    for how in (signal.SIGINT, signal.SIGKILL):  # pytest answers the first with its summary
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, how)
-        until = time.monotonic() + GRACE
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(until - time.monotonic(), 0.0))
+    """Interrupts each, which has then time to say what it has found, and ends all its children."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)  # not to its children: pytest waits for them
+    until = time.monotonic() + GRACE
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(until - time.monotonic(), 0.0))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def last_line(text: str) -> str:
@@ -132,15 +134,21 @@ class Run:
 
     def _keep(self, stage: Stage, statuses: list[int | None], logs: Sequence[Path]) -> list[str]:
         """Adds the output to the log, which names no folder of this machine."""
+        folders = (os.path.relpath(self.out, stage.cwd), self.out, stage.cwd, ROOT)
+
+        def plain(text: str) -> str:
+            for folder in folders:
+                text = text.replace(f"{folder}/", "./")
+            return text
+
         texts = []
         with (self.out / LOG).open("a", encoding="utf-8") as file:
             for log, status, command in zip(logs, statuses, stage.commands, strict=True):
-                text = log.read_text(encoding="utf-8", errors="replace")
-                text = text.replace(str(stage.cwd), ".").replace(str(ROOT), ".")
+                text = plain(log.read_text(encoding="utf-8", errors="replace"))
                 if len(text) > LOG_BYTES:
                     text = f"{text[: LOG_BYTES // 4]}\n… cut …\n{text[-LOG_BYTES * 3 // 4 :]}"
                 ended = "stopped" if status is None else f"exit status {status}"
-                words = " ".join(Path(word).name for word in command if "\n" not in word)
+                words = plain(" ".join(word for word in command if "\n" not in word))
                 file.write(f"===== {stage.name}: {ended}: {words}\n{text.rstrip()}\n\n")
                 if stage.shown:
                     print(text.rstrip(), flush=True)
