@@ -13,11 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .plan_checks import CROSS_CLASS, SELF, TENSOR
-
-MAX_SPATIAL = 3
-NONE = 2  # of the reductions
-BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+from .codes import CROSS_CLASS, MAX_SPATIAL, NONE, SELF, TENSOR
+from .dtypes import BLENDABLE
 
 
 def expect(holds: bool, name: str, expected: str, got: object) -> None:

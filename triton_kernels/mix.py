@@ -21,7 +21,7 @@ import triton
 from torch import Tensor
 
 from fused_mixup import op_checks
-from fused_mixup.plan_checks import FLIP, SELF, TENSOR
+from fused_mixup.codes import FLIP, SELF, TENSOR
 
 from . import common
 from .common import (

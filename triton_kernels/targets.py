@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fused_mixup.codes import SELF, TENSOR
 from fused_mixup.op_checks import check_label_pairs
-from fused_mixup.plan_checks import SELF, TENSOR
 
 from . import common
 from .common import (

@@ -1,6 +1,6 @@
 // One row of a plan, drawn: what every native backend of draw_plan shares.
 //
-// docs/drawing.md holds the specification, fused_mixup/reference_draw.py its plain PyTorch. Knows
+// docs/drawing.md holds the specification, fused_mixup/reference/draw.py its plain PyTorch. Knows
 // nothing of PyTorch; runs on the host and in CUDA kernels alike.
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace fused_mixup {
 
-// The same numbers stand in fused_mixup/plan_checks.py and reference_draw.py.
+// The same numbers stand in fused_mixup/codes.py.
 enum DrawnPairing : int { kShuffle = 4, kDerangement = 5, kCrossClass = 6 };
 enum Per : int { kPerBatch = 0, kPerPair = 1, kPerSample = 2 };
 enum StateWord : int { kVersionWord, kSeedWord, kStreamWord, kStepWord, kStateWords };
