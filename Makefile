@@ -4,7 +4,7 @@
 #   make proofs         sanitizers, races, compiled code, long random runs
 #   make test-matrix    builds and runs on every PyTorch and Python that is supported
 #   make fuzz           random inputs, 30 minutes   make format    puts style right
-#   make kernels        reads the compiled CUDA kernels
+#   make kernels        lists in build/kernels.md what the compilers made of each kernel
 #   make gpu            proves and times everything on a machine with a GPU, in 8 minutes
 #   make gpu-wheel      packs, without a GPU, what make gpu WHEEL=build/gpu-wheel needs offline
 #   make bench          times the ops and their peers
