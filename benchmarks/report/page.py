@@ -19,7 +19,7 @@ body { font: 16px/1.6 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-seri
 h1, h2, h3 { line-height: 1.25 } h1 { font-size: 1.9rem; font-weight: 600 }
 h2 { font-size: 1.4rem; margin-top: 2.6rem; padding-bottom: .3rem; color: var(--link);
      border-bottom: 1px solid var(--line) } h3 { font-size: 1.1rem; margin-top: 1.8rem }
-p { color: var(--soft) }
+p, li { overflow-wrap: anywhere } p { color: var(--soft) }
 .table { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: 6px }
 table { border-collapse: collapse; font-size: 13px; width: 100%;
         font-variant-numeric: tabular-nums }
