@@ -127,5 +127,5 @@ format: set-up-lint
 
 clean:
 	rm -rf .venv build dist *.egg-info fused_mixup/*.so fused_mixup/_build_info.py
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
