@@ -1,4 +1,4 @@
-"""The shape of the sources: imports without circles or long chains, few files, none of them long."""
+"""The shape of the sources: imports without circles or long chains, and no long files."""
 
 from __future__ import annotations
 
