@@ -7,10 +7,10 @@
 #   make kernels        reads the compiled CUDA kernels
 #   make gpu            proves and times everything on a machine with a GPU, in 8 minutes
 #   make gpu-wheel      packs, without a GPU, what make gpu WHEEL=build/gpu-wheel needs offline
-#   make bench          times the ops beside their peers
+#   make bench          times the ops and their peers
 #   make bench-full     all dtypes, layouts and sizes
-#   make report         pages and README tables of what was timed
-#   make instructions   counts the CPU kernels' instructions, beside the recorded counts
+#   make report         a page of what was timed
+#   make instructions   counts the CPU kernels' instructions, and compares with recorded counts
 #   make demo           trains on real images       make env       what is built, what runs where
 #   make clean          removes everything that make made
 #
@@ -91,7 +91,7 @@ bench: set-up-build-triton-bench
 bench-full: set-up-build-triton-bench
 	$(RUN) -m benchmarks.run --full --json $(JSON) $(ARGS)
 
-# ARGS="--readme README.md --picture docs/speed.png" writes the README's tables too.
+# ARGS="--readme README.md --measured docs/measured.md" writes their tables too.
 report: set-up-build-bench
 	$(RUN) -m benchmarks.report $(JSON) -o build/report $(ARGS)
 

@@ -26,7 +26,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -34,6 +34,7 @@ os.chdir(ROOT)
 sys.path.insert(0, str(ROOT / "tools"))  # the directory is not on the path under PEP 517
 
 import build_support as support  # noqa: E402
+from long_description import long_description  # noqa: E402
 
 MODULES = ("_C", "_C_cuda")
 
@@ -116,7 +117,11 @@ def _find_ninja() -> None:
 
 
 def main() -> None:
-    options: dict = {}
+    options: dict = {
+        "license": "Apache-2.0",
+        "long_description": long_description(ROOT),
+        "long_description_content_type": "text/markdown",
+    }
     # Not for sdist and metadata, which pip asks for first: they need no PyTorch.
     builds = ("build", "bdist", "editable", "develop", "install")
     if any(word.startswith(builds) for word in sys.argv[1:]):
@@ -134,7 +139,10 @@ def main() -> None:
     # Everything else stands in pyproject.toml; these two are here because setuptools would
     # otherwise pack the kernels under their bare name.
     setup(
-        packages=["fused_mixup", "fused_mixup.triton_kernels"],
+        packages=[
+            *find_packages(str(ROOT), include=["fused_mixup", "fused_mixup.*"]),
+            "fused_mixup.triton_kernels",
+        ],
         package_dir={"fused_mixup": "fused_mixup", "fused_mixup.triton_kernels": "triton_kernels"},
         **options,
     )

@@ -102,7 +102,7 @@ def extra_bytes(run: Callable[[], object], device: str) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    memory.let_go()  # what is used again counts, too
+    memory.empty_cache()  # what is used again counts, too
     with torch.profiler.profile(profile_memory=True) as profiler:
         run()
     held = peak = 0

@@ -11,9 +11,7 @@ if _os.path.isdir(_os.path.join(_beside, "csrc")):
 
 from . import backends as _backends  # noqa: E402
 from . import memory as _memory  # noqa: E402, F401  (where csrc/cpu asks for its results)
-from .batch_mix import BatchMix  # noqa: E402
-from .boxes import cutmix_box  # noqa: E402
-from .draw import draw_plan, plan_settings, plan_state  # noqa: E402
+from .batch_mix.module import BatchMix  # noqa: E402
 from .forcing import backend  # noqa: E402
 from .functional import (  # noqa: E402
     linear_soft_target_cross_entropy,
@@ -27,14 +25,16 @@ from .functional import (  # noqa: E402
     soft_target_binary_cross_entropy,
     soft_target_cross_entropy,
 )
-from .loss_modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
+from .losses.modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
 from .plan import MixPlan  # noqa: E402
+from .plan.cutmix_box import cutmix_box  # noqa: E402
+from .plan.draw import draw_plan, plan_settings, plan_state  # noqa: E402
 from .target import MixedTarget  # noqa: E402
 
 _backends.load()
 _backends.warn_where_shadowed(stacklevel=2)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BatchMix",

@@ -22,15 +22,16 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from . import reference
+from . import ops, reference
 from .forcing import BACKENDS, force_in_process, forced
 from .ops import default_op
 from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS
-from .tracing import below_autograd
+from .tracing import below_autograd, in_forward_mode, transforms_active
 
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
 MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
@@ -148,14 +149,14 @@ def _load_triton() -> dict[str, str | None]:
     return {"CPU": cpu, "CUDA": gpu}
 
 
-def _triton(name: str) -> Callable:
-    def call(*args):
+def _triton(name: str) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
         return getattr(importlib.import_module("fused_mixup.triton_kernels"), name)(*args)
 
     return call
 
 
-def _serves_what_is_forced(name: str, device: str | None) -> Callable:
+def _serves_what_is_forced(name: str, device: str | None) -> Callable[..., Any]:
     """The op of ``schemas.CHOSEN`` on a device; None: any that has no kernels of its own."""
     default, triton = default_op(name), _triton(name)
 
@@ -210,3 +211,11 @@ def load() -> None:
             if _first(device, name) == "triton":
                 defaults.impl(name, _triton(name), device)
             choosing.impl(name, _serves_what_is_forced(name, device), device)
+
+
+def implementation() -> ModuleType:
+    """Where ops are called: ``ops``, or plain PyTorch where rules are asked for that ours lack.
+
+    Those are torch.func's (vmap, grad, jvp) and forward-mode differentiation.
+    """
+    return reference if transforms_active() or in_forward_mode() else ops

@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .plan import MixPlan
-from .plan_checks import kind
-
-BLENDABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
-FLOATING = BLENDABLE[:4]
-MAX_DIMS = 12  # dims of a sample that kernels can walk; kMaxDims in csrc/common/layout.h
+from .arguments import kind
+from .codes import MAX_DIMS
+from .dtypes import BLENDABLE, FLOATING
+from .plan.mix_plan import MixPlan
 
 
 def check_batch(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
+from typing import Any
 
 import torch
 
 from . import backends, memory
-from .forcing import forced
+from .forcing import BACKENDS, forced
 from .schemas import SCHEMAS
 
 
@@ -81,7 +82,7 @@ def _built() -> list[tuple[str, ...]]:
     return rows
 
 
-def _made_with(info, name: str) -> str:
+def _made_with(info: Any, name: str) -> str:
     text = f"PyTorch {info.TORCH}, {info.COMPILER}"
     if name == "_C_cuda":
         text += f", CUDA {info.CUDA_TOOLKIT} for {info.ARCH_LIST}"
@@ -104,7 +105,7 @@ def _not_chosen() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for device in backends.DEVICES:
         chosen = backends.chosen(device)
-        for backend in backends.BACKENDS:
+        for backend in BACKENDS:
             why = backends.reason_unavailable(backend, device)
             if why is not None:
                 rows.append((device, backend, why))

@@ -105,7 +105,7 @@ class backend:
         entry.is_open = bool(here)  # still in the contexts that were copied from this one
         _entered.set(tuple(other for other in entered if other is not entry))
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         name = self.name
         if inspect.isasyncgenfunction(function):
             raise TypeError(
@@ -135,7 +135,7 @@ class backend:
         return inside
 
 
-def _steps_inside(name: str, generator: Generator) -> Generator:
+def _steps_inside(name: str, generator: Generator[None, None, None]) -> Generator[None, None, None]:
     """``generator``, with the backend forced while it runs and not between its steps."""
     step: Callable[[], Any] = functools.partial(next, generator)
     while True:
@@ -157,7 +157,7 @@ def _steps_inside(name: str, generator: Generator) -> Generator:
 # ------------------------------------------------------------------ autograd
 
 
-def remembers_backend(setup: Callable) -> Callable:
+def remembers_backend(setup: Callable[..., Any]) -> Callable[..., Any]:
     """For a function of a forward that takes ``ctx`` first: what is forced is kept in ``ctx``."""
 
     def remember(ctx: Any, *args: Any, **kwargs: Any) -> Any:
@@ -167,7 +167,7 @@ def remembers_backend(setup: Callable) -> Callable:
     return remember
 
 
-def recalls_backend(backward: Callable) -> Callable:
+def recalls_backend(backward: Callable[..., Any]) -> Callable[..., Any]:
     """For a backward: what its forward remembered is forced, in whichever thread it runs."""
 
     def recall(ctx: Any, *grads: Any) -> Any:

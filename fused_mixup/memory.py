@@ -69,7 +69,7 @@ def _unused(size: int) -> UntypedStorage | None:
     return None
 
 
-def let_go() -> None:
+def empty_cache() -> None:
     """Give memory that waits for its next use back to the system."""
     _kept.clear()
 
@@ -86,7 +86,7 @@ def recycled_like(x: Tensor) -> Tensor:
         try:
             return recycled(x.shape, x.dtype, x.stride())
         except (MemoryError, RuntimeError):
-            let_go()
+            empty_cache()
     return torch.empty_like(x)
 
 
@@ -120,19 +120,19 @@ _HOLDERS: tuple[Callable[[Tensor], Any], ...] = (
     lambda x: x[1:],
     lambda x: x.untyped_storage(),
     lambda x: [x.untyped_storage()],
-    torch.utils.dlpack.to_dlpack,
+    torch.utils.dlpack.to_dlpack,  # type: ignore[attr-defined]
 )
 
 
 def _is_used_again(hold: Callable[[Tensor], Any]) -> bool:
     """Whether the memory of a result serves the next one, while what ``hold`` gives is held."""
     shape = torch.Size((_LEAST,))
-    let_go()
+    empty_cache()
     first = recycled(shape)
     address, _held = first.data_ptr(), hold(first)
     del first
     again = recycled(shape).data_ptr() == address
-    let_go()
+    empty_cache()
     return again
 
 

@@ -1,26 +1,26 @@
 """The ops as PyTorch sees them: one schema each, fake implementations, autograd.
 
 Implementations are registered on dispatch keys by ``backends.py``, once: the C++/CUDA extension,
-the Triton kernels and ``reference.py`` each hold a function of the op's name and arguments. Each op
+the Triton kernels and ``reference`` each hold a function of the op's name and arguments. Each op
 is there twice: ``fused_mixup::NAME`` is the default choice for the device, and
 ``fused_mixup_chosen::NAME`` looks up what is forced (``forcing.py``) each time that it runs.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import forcing, reference
-from .plan_checks import TENSOR
+from . import forcing
+from .codes import NONE, TENSOR
+from .dtypes import arithmetic
+from .plan.pairing import transpose_pairing
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
-from .tracing import in_forward_mode, never_recompute, transforms_active
+from .tracing import never_recompute
 
 _libraries = [torch.library.Library(of, "DEF") for of in (NAMESPACE, CHOSEN)]
 for _library in _libraries:
@@ -149,9 +149,9 @@ def _(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):
 
 
 def _loss_like(logits, reduction, per_row=True):
-    acc = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    acc = arithmetic(logits.dtype)
     rows = (logits.shape[0], *logits.shape[2:]) if per_row else logits.shape
-    return logits.new_empty(rows if reduction == reference.NONE else (), dtype=acc)
+    return logits.new_empty(rows if reduction == NONE else (), dtype=acc)
 
 
 def _ranks_like(logits, ranks):
@@ -215,18 +215,6 @@ def _(logits, target, partner_labels, weight, cw, pw, ts, threshold, reduction, 
 # ------------------------------------------------------------------ autograd
 
 
-def transpose_pairing(partner: Tensor) -> tuple[Tensor, Tensor]:
-    """int32 ``sources`` [B], ``offsets`` [B+1]: j is partner of sources[offsets[j]:offsets[j+1]].
-
-    No value is read on the host, so this also runs on a device and under compile.
-    """
-    clamped = partner.clamp(0, max(partner.shape[0] - 1, 0))  # as the kernels do
-    ordered, sources = torch.sort(clamped, stable=True)
-    bounds = torch.arange(partner.shape[0] + 1, dtype=partner.dtype, device=partner.device)
-    offsets = torch.searchsorted(ordered, bounds, out_int32=True)
-    return sources.int(), offsets
-
-
 def register_autograd(name: str, backward: Callable, setup: Callable) -> None:
     """Register ``backward(op, ctx, *grads)``; ``op("mix")`` is that op of the same backend."""
     for library, op in zip(_libraries, (default_op, chosen_op), strict=True):
@@ -266,12 +254,3 @@ def _mix_backward_grad(op, ctx, grad):
 
 register_autograd("mix", _mix_grad, _mix_setup)
 register_autograd("mix_backward", _mix_backward_grad, _mix_backward_setup)
-
-
-def serving() -> ModuleType:
-    """Where ops are called: here, or in plain PyTorch where rules are asked for that ours lack.
-
-    Those are torch.func's (vmap, grad, jvp) and forward-mode differentiation.
-    """
-    plain = transforms_active() or in_forward_mode()
-    return reference if plain else sys.modules[__name__]

@@ -57,8 +57,8 @@ _disable_dynamo = _private("_compile._disable_dynamo")  # without an import of 2
 _dispatch_modes = _private("_C._len_torch_dispatch_stack") or (lambda: 1)
 _interpreters = _private("_C._functorch.get_interpreter_stack")
 _is_legacy_batch = _private("_C._functorch.is_legacy_batchedtensor") or (lambda x: False)
-_fake = _private("_subclasses.FakeTensor")
-_tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_tracing() or None)
+_fake = _private("_subclasses.FakeTensor") or ()
+_tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_tracing() or None)  # type: ignore[attr-defined]
 
 # Whether torch.func's transforms are at work; True where that cannot be known. So it may choose
 # between two right ways, but is no ground to refuse a call.
@@ -104,9 +104,9 @@ def is_plain() -> bool:
     )
 
 
-def is_fake(x: Tensor) -> bool:
-    """Whether ``x`` has a shape and no values (FakeTensorMode)."""
-    return _fake is not None and isinstance(x, _fake)
+def has_host_values(t: Tensor) -> bool:
+    """Whether values can be read without waiting: on the CPU, neither traced nor fake."""
+    return t.is_cpu and not torch.compiler.is_compiling() and not isinstance(t, _fake)
 
 
 def is_exporting() -> bool:

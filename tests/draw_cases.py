@@ -7,8 +7,17 @@ import random
 import torch
 
 import fused_mixup as fm
-from fused_mixup.plan_checks import CROSS_CLASS, DERANGEMENT, FLIP, ROLL, SHUFFLE, TENSOR
-from fused_mixup.reference_draw import PAIR, SAMPLE, STEP_WORD
+from fused_mixup.codes import (
+    CROSS_CLASS,
+    DERANGEMENT,
+    FLIP,
+    PAIR,
+    ROLL,
+    SAMPLE,
+    SHUFFLE,
+    STEP_WORD,
+    TENSOR,
+)
 
 ALPHAS = (0.0, 0.01, 0.2, 0.8, 1.0, 2.5, 100.0)
 PAIRINGS = (TENSOR, FLIP, ROLL, SHUFFLE, DERANGEMENT, CROSS_CLASS)

@@ -13,8 +13,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fused_mixup.plan_checks import PAIRINGS, is_host_row
-from fused_mixup.target import NO_IGNORE
+from fused_mixup.arguments import is_host_row
+from fused_mixup.codes import NO_IGNORE, PAIRINGS
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BLENDABLE = (*FLOATS, torch.uint8)

@@ -2,7 +2,8 @@
 
 A case makes the arguments of an op in ``fused_mixup.ops`` on the CPU, from a seed; rows that
 kernels take as plain arguments stay there, everything else moves to the device under test. What
-is expected is worked out by ``reference.py`` on the CPU, in float64 where bits are not promised.
+is expected is worked out by ``fused_mixup.reference`` on the CPU, in float64 where bits are not
+promised.
 """
 
 from __future__ import annotations
@@ -18,15 +19,8 @@ from gpu_loss_cases import OPS as LOSSES
 from gpu_loss_cases import expected, loss_cases
 
 from fused_mixup import MixPlan, ops, plan_settings, plan_state, reference
-from fused_mixup.plan_checks import (
-    CROSS_CLASS,
-    DERANGEMENT,
-    FLIP,
-    SHUFFLE,
-    TENSOR,
-    is_host_row,
-)
-from fused_mixup.reference_draw import BATCH, PAIR, SAMPLE
+from fused_mixup.arguments import is_host_row
+from fused_mixup.codes import BATCH, CROSS_CLASS, DERANGEMENT, FLIP, PAIR, SAMPLE, SHUFFLE, TENSOR
 
 # Ops whose results all backends share bit for bit; the others sum, in an order of their own.
 EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "draw_plan")

@@ -16,8 +16,7 @@ from cases import FLOATS, values
 from torch import Tensor
 
 from fused_mixup import ops, reference
-from fused_mixup.reference import MEAN, NONE, SUM
-from fused_mixup.target import IGNORE_INDEX, NO_IGNORE
+from fused_mixup.codes import IGNORE_INDEX, MEAN, NO_IGNORE, NONE, SUM
 
 CROSS_ENTROPY, BINARY = "soft_target_cross_entropy", "soft_target_binary_cross_entropy"
 FORMS = ("", "_backward", "_backward_", "_grad")

@@ -13,7 +13,7 @@ import torch
 from cases import layouts, values
 
 from fused_mixup import ops, reference
-from fused_mixup.target import NO_IGNORE
+from fused_mixup.codes import NO_IGNORE, NONE, SUM
 
 REDUCTIONS = range(3)
 IGNORE = 3
@@ -128,7 +128,7 @@ def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
     assert count == truth[2] and torch.equal(ranks, truth[3])
 
     upstream = torch.randn(loss.shape, dtype=acc)
-    if reduction == reference.NONE and loss.ndim > 1:
+    if reduction == NONE and loss.ndim > 1:
         upstream = torch.randn(loss.shape[::-1], dtype=acc).permute(*reversed(range(loss.ndim)))
     expected = reference.soft_target_cross_entropy_backward(
         upstream.double(), z.double(), *truth[1:3], *double(arguments)
@@ -180,8 +180,8 @@ def check_binary(z, target, weights, ts, threshold, reduction, summed):
     heaviest = 1.0 if weights is None else 3.0
     finite = z.double().nan_to_num(posinf=0, neginf=0)
     largest = finite.abs().max() if z.numel() else 0
-    count = z.shape[1] if summed or reduction == reference.SUM else 1
-    rows = z.numel() // z.shape[1] if reduction == reference.SUM else 1
+    count = z.shape[1] if summed or reduction == SUM else 1
+    rows = z.numel() // z.shape[1] if reduction == SUM else 1
     bound = eps * heaviest * (1 + largest) * count * rows
     near("soft_target_binary_cross_entropy", loss, truth, bound)
 

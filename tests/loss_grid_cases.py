@@ -17,9 +17,9 @@ from cases import FLOATS
 from torch import Tensor
 
 from fused_mixup import MixedTarget
-from fused_mixup.checks_losses import REDUCTIONS
-from fused_mixup.loss_arguments import binary_target, cross_entropy_arguments
-from fused_mixup.reference_losses import ignored_rows
+from fused_mixup.codes import REDUCTIONS
+from fused_mixup.losses.arguments import binary_target, cross_entropy_arguments
+from fused_mixup.reference.losses import ignored_rows
 
 POSITIONS = ((), (), (3,), (2, 2), (5, 1), (2, 1, 3))
 # Errors are measured in units of this: of the arithmetic, relative to the terms that a row sums.

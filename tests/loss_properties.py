@@ -8,8 +8,12 @@ import torch
 from fuzz_cases import LossCase, generator
 from torch import Tensor
 
-from fused_mixup import reference, reference_losses
+from fused_mixup import reference
 from fused_mixup.checks import may_overlap
+from fused_mixup.codes import MEAN, NONE
+from fused_mixup.dtypes import arithmetic
+from fused_mixup.reference import losses as reference_losses
+from fused_mixup.schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
 
 # An accumulator takes up to 64 terms one after the other, half a unit in the last place each. In
 # float64 the reference it is compared with has errors of its own.
@@ -84,15 +88,15 @@ def cross_entropy(on: Any, case: LossCase) -> None:
     want, want_stats, want_count, want_ranks = reference.soft_target_cross_entropy(
         exact, *wide, sparse
     )
-    rows = reference.soft_target_cross_entropy(exact, *wide[:-1], reference.NONE, False)[0]
-    assert loss.dtype == stats.dtype == count.dtype == reference._arithmetic(z.dtype)
+    rows = reference.soft_target_cross_entropy(exact, *wide[:-1], NONE, False)[0]
+    assert loss.dtype == stats.dtype == count.dtype == arithmetic(z.dtype)
     # What a row sums, term by term: errors are relative to that, not to what is left of it.
-    u, _ = reference_losses._weighted_target(exact, *wide[:-1])
+    u, _ = reference_losses.weighted_target(exact, CrossEntropyArguments(*wide))
     m, log_sum, total = want_stats
     spread = (exact - m.unsqueeze(1)).masked_fill(u == 0, 0).abs()
     size = log_sum.abs() * u.abs().sum(1) + (u.abs() * spread).sum(1) + u.abs().sum(1)
     eps = _EPS[loss.dtype]
-    counted = float(want_count) if case.reduction == reference.MEAN else 1.0
+    counted = float(want_count) if case.reduction == MEAN else 1.0
     _check_reduced(loss, rows, eps * size.where(rows != 0, 0), want, counted, "loss")
     # The maximum beside a NaN is anything: the log-sum carries the NaN on.
     assert_near(stats[0].where(~m.isnan(), torch.nan), m, 0 * m, "stats: max")
@@ -144,24 +148,22 @@ def binary_cross_entropy(on: Any, case: LossCase) -> None:
     op = "soft_target_binary_cross_entropy"
     loss = getattr(on.ops, op)(z, *args)
     # The target is mixed in the arithmetic type, and a threshold cuts what comes of it.
-    t = reference_losses._binary_target(
-        z, *args[:3], case.target_smoothing, case.target_threshold
-    ).double()
+    t = reference_losses.dense_binary_target(z, BinaryCrossEntropyArguments(*args)).double()
     exact = z.double()
     class_weight, pos_weight = (c if c is None else c.double() for c in args[3:5])
     wide = t, None, None, class_weight, pos_weight, 0.0, None, *args[-2:]
     want = reference.soft_target_binary_cross_entropy(exact, *wide)
-    each = (*wide[:-2], reference.NONE, case.sum_classes)
+    each = (*wide[:-2], NONE, case.sum_classes)
     rows = reference.soft_target_binary_cross_entropy(exact, *each)
-    assert loss.dtype == reference._arithmetic(z.dtype)
-    w, q = (reference_losses._per_class(c, t) for c in (class_weight, pos_weight))
+    assert loss.dtype == arithmetic(z.dtype)
+    w, q = (reference_losses.class_factors(c, t) for c in (class_weight, pos_weight))
     a = 1 + (q - 1) * t
     softplus = torch.nn.functional.softplus(-exact)
     size = w * ((1 - t).abs() * exact.abs() + a.abs() * softplus + 1)
     eps = _EPS[loss.dtype]
     if case.sum_classes:
         size = size.sum(1)
-    counted = max(rows.numel(), 1) if case.reduction == reference.MEAN else 1
+    counted = max(rows.numel(), 1) if case.reduction == MEAN else 1
     _check_reduced(loss, rows, eps * size, want, counted, "loss")
 
     upstream = _upstream(case, loss)
@@ -200,7 +202,7 @@ def ranking(on: Any, case: LossCase) -> None:
         return
     for factor in (1.0, 0.3):
         copy = case.logits.copy()
-        scale = torch.tensor(factor, dtype=reference._arithmetic(z.dtype))
+        scale = torch.tensor(factor, dtype=arithmetic(z.dtype))
         on.ops.scale_(copy.tensor, scale)
         want = z.double() * scale.double()
         if factor == 1.0:

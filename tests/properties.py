@@ -35,8 +35,8 @@ from torch import Tensor
 
 import fused_mixup as fm
 from fused_mixup import backends, reference
-from fused_mixup.ops import transpose_pairing
-from fused_mixup.plan_checks import is_host_row
+from fused_mixup.arguments import is_host_row
+from fused_mixup.plan.pairing import transpose_pairing
 
 # ------------------------------------------------------------------ backends
 

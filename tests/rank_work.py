@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import fused_mixup as fm
 from fused_mixup import BatchMix
-from fused_mixup.reference_draw import STREAM_WORD
+from fused_mixup.codes import STREAM_WORD
 
 OPTIONS = {"per": "sample", "seed": 3}
 

@@ -21,7 +21,7 @@ import torch
 import fused_mixup as fm
 from fused_mixup import ops, reference
 from fused_mixup.backends import reason_unavailable
-from fused_mixup.plan_checks import CROSS_CLASS, ROLL, TENSOR
+from fused_mixup.codes import CROSS_CLASS, MEAN, NONE, ROLL, TENSOR
 
 BATCH, CLASSES = 4, 6
 Arguments = dict[str, object]
@@ -113,7 +113,7 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
 
 
 def reference_state() -> int:
-    from fused_mixup.reference_draw import STATE_VERSION
+    from fused_mixup.codes import STATE_VERSION
 
     return STATE_VERSION
 
@@ -130,9 +130,9 @@ def loss_inputs(
         "weight": weight,
     }
     for shape, target, reduction in (
-        ((BATCH, CLASSES), sparse, reference.MEAN),
-        ((BATCH, CLASSES), dense, reference.NONE),
-        ((BATCH, CLASSES, 3), positions, reference.NONE),
+        ((BATCH, CLASSES), sparse, MEAN),
+        ((BATCH, CLASSES), dense, NONE),
+        ((BATCH, CLASSES, 3), positions, NONE),
     ):
         logits = 4 * rand(*shape)
         common = {"logits": logits, **target, "class_weight": rand(CLASSES)}

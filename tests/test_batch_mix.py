@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_mixup as fm
 from fused_mixup import BatchMix, MixedTarget
-from fused_mixup.reference_draw import STEP_WORD, STREAM_WORD, VERSION_WORD
+from fused_mixup.codes import STEP_WORD, STREAM_WORD, VERSION_WORD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,8 +68,8 @@ def test_one_launch_draws_one_mixes_and_nothing_is_read(pairing, monkeypatch):
     mix = BatchMix(K, **BOTH, per="sample", pairing=pairing)
     x, labels = batch()
     # Values of labels are checked on the CPU alone; here they stand for those of a device.
-    monkeypatch.setattr("fused_mixup.batch_labels.check_labels", lambda *_: None)
-    monkeypatch.setattr("fused_mixup.target.check_labels", lambda *_: None)
+    monkeypatch.setattr("fused_mixup.batch_mix.labels.check_labels", lambda *_: None)
+    monkeypatch.setattr("fused_mixup.target.mixed_target.check_labels", lambda *_: None)
     with Launches() as launches:
         mix(x, labels)
     ours = {name: n for name, n in launches.seen.items() if name.startswith("fused_mixup")}

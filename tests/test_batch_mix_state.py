@@ -14,7 +14,7 @@ from torch import nn
 
 import fused_mixup as fm
 from fused_mixup import BatchMix
-from fused_mixup.reference_draw import STEP_WORD
+from fused_mixup.codes import STEP_WORD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,13 +141,13 @@ def test_settings_stay_on_the_host_where_a_device_has_no_float64(monkeypatch):
     assert mix.state.is_meta and mix.settings.device.type == "cpu"
     # Drawing there: the CPU takes the part of the device.
     expected = BatchMix(K, **BOTH, seed=SEED)
-    monkeypatch.setattr("fused_mixup.draw.has_float64", lambda device: False)
+    monkeypatch.setattr("fused_mixup.plan.draw.has_float64", lambda device: False)
     mix = BatchMix(K, **BOTH, seed=SEED)
     for _ in range(2):
         plan = mix.draw(4, (8, 8))
-        monkeypatch.setattr("fused_mixup.draw.has_float64", lambda device: True)
+        monkeypatch.setattr("fused_mixup.plan.draw.has_float64", lambda device: True)
         assert plan == expected.draw(4, (8, 8))
-        monkeypatch.setattr("fused_mixup.draw.has_float64", lambda device: False)
+        monkeypatch.setattr("fused_mixup.plan.draw.has_float64", lambda device: False)
     assert words(mix) == words(expected)
 
 

@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 import fused_mixup as fm
-from fused_mixup import BatchMix, batch_workers
-from fused_mixup.reference_draw import STEP_WORD
+from fused_mixup import BatchMix
+from fused_mixup.batch_mix import worker_streams as batch_workers
+from fused_mixup.codes import STEP_WORD
 
 K = 4
 BATCHES = 6

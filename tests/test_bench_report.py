@@ -1,4 +1,4 @@
-"""What is made of results files: page, comparison, README."""
+"""What is made of results files: page, comparison, the tables of README and docs/measured.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bench_reports import HEAD, report
 
-from benchmarks import results
+from benchmarks import goals, results
 from benchmarks.report import compare, page, readme, tables
 from benchmarks.report.__main__ import main
 
@@ -59,9 +59,9 @@ def test_missed_goals_are_explained_and_others_are_listed():
     assert "fused_mixup::mix_ 90%" in text
     assert "GB/s on the counted bytes (50% of the copy floor)" in text
     assert "ours would have to move its bytes at 57% of the copy's speed" in text
-    goals = tables.goals(report())
-    assert re.search(r"FastCollateMixup.*no case.*not measured", goals)
-    assert re.search(r"mix_ flip \| mix_ flip.*20\.0×<br>2\.0× \| reached", goals)
+    text = tables.goals(report())
+    assert re.search(r"FastCollateMixup.*no case.*not measured", text)
+    assert re.search(r"mix_ flip \| mix_ flip.*20\.0×<br>2\.0× \| reached", text)
 
 
 def test_steps_in_parts():
@@ -147,44 +147,91 @@ def test_equal_runs_compare_as_equal(run, capsys):
     assert "0 of 5 cases got slower" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------ the README
+# ------------------------------------------------------------------ README and docs/measured.md
 
 
-MARKED = "".join(
-    f"words\n<!-- {name}: start -->\nold\n<!-- {name}: end -->\n"
-    for name in ("first screen", "benchmark table", "goals")
-)
+def marked(path: Path, name: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"words\n<!-- {name}: start -->\nold\n<!-- {name}: end -->\nthe end\n")
+    return path
 
 
-def test_readme_tables_stand_between_markers(run, tmp_path):
-    path, picture = tmp_path / "README.md", tmp_path / "docs" / "speed.png"
-    path.write_text(MARKED + "the end\n")
-    arguments = [str(run), "--readme", str(path), "--picture", str(picture)]
-    assert main(arguments) == 0
-    text = path.read_text()
-    assert text.count("words\n") == 3 and text.endswith("the end\n") and "old" not in text
-    assert "![how many times faster](docs/speed.png)" in text and "[the run](run.json)" in text
-    assert "**20.0×**" in text
-    first = picture.read_bytes()
-    assert main(arguments) == 0
-    assert path.read_text() == text and picture.read_bytes() == first
+@pytest.fixture
+def pages(tmp_path):
+    """Empty ones, and the arguments that fill them."""
+    front = marked(tmp_path / "README.md", readme.TABLE)
+    measured = marked(tmp_path / "docs" / "measured.md", readme.EVERYTHING)
+    return front, measured, ["--readme", str(front), "--measured", str(measured)]
 
 
-def test_a_readme_without_markers_stays_as_it_is(run, tmp_path, capsys):
-    path = tmp_path / "README.md"
-    path.write_text(MARKED.replace("<!-- goals: end -->", ""))
-    before = path.read_text()
-    assert main([str(run), "--readme", str(path), "--picture", str(tmp_path / "x.png")]) == 2
-    assert "<!-- goals: start -->" in capsys.readouterr().err
-    assert path.read_text() == before
+def test_tables_stand_between_markers(run, pages):
+    front, measured, arguments = pages
+    assert main([str(run), *arguments]) == 0
+    texts = [path.read_text() for path in (front, measured)]
+    for text in texts:
+        assert text.startswith("words\n") and text.endswith("the end\n") and "old" not in text
+    assert "|  | [a CPU, 2 threads](run.json) |" in texts[0]
+    assert "| MixUp, flipped batch (timm's lines) | **20.0×**, 200% |" in texts[0]
+    assert "| BCE and gradient (timm) | – |" in texts[0]  # not among the cases of that run
+    assert texts[0].count("\n|") == 2 + len(goals.README_ROWS)
+    assert "## a CPU, 2 threads" in texts[1] and "`run.json`" in texts[1]
+    assert "![times faster than each baseline](speed.png)" in texts[1]
+    for title, text in tables.sections(report()).items():
+        assert f"### {title}\n\n{text}" in texts[1]
+    picture = measured.with_name("speed.png").read_bytes()
+    assert main([str(run), *arguments]) == 0
+    assert [path.read_text() for path in (front, measured)] == texts
+    assert measured.with_name("speed.png").read_bytes() == picture
 
 
-def test_the_readme_is_what_its_file_says():
-    """No number in these tables was typed: they are what the committed run gives."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    source = ROOT / re.search(r"\[the run\]\(([^)]+)\)", text)[1]
-    picture = re.search(r"!\[how many times faster\]\(([^)]+)\)", text)[1]
-    assert (ROOT / picture).exists()
-    blocks = readme.blocks(results.read(source), str(source.relative_to(ROOT)), picture)
-    for name, content in blocks.items():
-        assert readme.put(text, name, content, "README.md") == text
+def test_each_machine_has_a_column_and_sections_of_its_own(run, pages, tmp_path):
+    front, measured, arguments = pages
+    other = report(slower=2.0)
+    other["machine"] = {**HEAD["machine"], "device": "another CPU"}
+    results.write(tmp_path / "other.json", other)
+    assert main([str(run), str(tmp_path / "other.json"), *arguments]) == 0
+    head = front.read_text().splitlines()[2]
+    assert head == "|  | [a CPU, 2 threads](run.json) | [another CPU, 2 threads](other.json) |"
+    text = measured.read_text()
+    assert text.index("## a CPU") < text.index("speed.png") < text.index("## another CPU")
+    assert "(speed-2.png)" in text and measured.with_name("speed-2.png").exists()
+
+
+def test_rows_take_the_case_with_goals_and_no_sweep():
+    several = report()
+    (row,) = (r for r in several["results"] if r["goals"] == ["cpu flip"])
+    several["results"] = [
+        {**row, "goals": [], "providers": {"ours": {"median_ms": 1.0}, "timm's lines": TWICE}},
+        row,
+        {**row, "sweep": ["batch size", 8]},
+    ]
+    assert "(timm's lines) | **20.0×**, 200% |" in readme.six_rows({"x.json": several})
+    del several["results"][1]
+    assert "(timm's lines) | **2.0×** |" in readme.six_rows({"x.json": several})
+
+
+TWICE = {"median_ms": 2.0}
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_without_markers_neither_page_changes(run, pages, capsys, broken):
+    *paths, arguments = pages
+    paths[broken].write_text(paths[broken].read_text().replace("end -->", "-->"))
+    before = [path.read_text() for path in paths]
+    assert main([str(run), *arguments]) == 2
+    assert f"{paths[broken]}: expected lines <!-- " in capsys.readouterr().err
+    assert [path.read_text() for path in paths] == before
+    assert not paths[1].with_name("speed.png").exists()
+
+
+def test_the_pages_are_what_the_committed_runs_say():
+    """No number in these tables was typed: they are what the committed runs give."""
+    front, measured = ROOT / "README.md", ROOT / "docs" / "measured.md"
+    head = re.search(r"^\|  (\| \[.*\)) \|$", front.read_text(encoding="utf-8"), re.M)[1]
+    sources = [ROOT / link for link in re.findall(r"\]\(([^)]+)\)", head)]
+    assert sources
+    made = readme.texts(front, measured, sources, [results.read(path) for path in sources])
+    assert made == {path: path.read_text(encoding="utf-8") for path in (front, measured)}
+    pictures = re.findall(r"!\[.*\]\((.*\.png)\)", made[measured])
+    assert len(pictures) == len(sources)
+    assert all((measured.parent / name).exists() for name in pictures)

@@ -17,8 +17,16 @@ from host_cuda import ops as host
 from host_cuda.batches import ORDERS
 
 import fused_mixup as fm
-from fused_mixup.plan_checks import CROSS_CLASS, SHUFFLE, TENSOR
-from fused_mixup.reference_draw import BATCH, PAIR, SAMPLE, STEP_WORD, VERSION_WORD
+from fused_mixup.codes import (
+    BATCH,
+    CROSS_CLASS,
+    PAIR,
+    SAMPLE,
+    SHUFFLE,
+    STEP_WORD,
+    TENSOR,
+    VERSION_WORD,
+)
 
 CASES = int(os.environ.get("FUSED_MIXUP_DRAW_CASES", "200"))
 

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_mixup as fm
 from fused_mixup import ops, reference
-from fused_mixup.reference_draw import DRAW_PLACE, STEP_WORD, VERSION_WORD, Stream
-from fused_mixup.reference_random import below, key_schedule, philox, square_root
+from fused_mixup.codes import DRAW_PLACE, STEP_WORD, VERSION_WORD
+from fused_mixup.reference.draw import Stream
+from fused_mixup.reference.random import below, key_schedule, philox, square_root
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

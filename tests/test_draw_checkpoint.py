@@ -15,7 +15,7 @@ from torch.utils.checkpoint import (
 
 import fused_mixup as fm
 from fused_mixup import BatchMix, MixPlan, mix, tracing
-from fused_mixup.reference_draw import STEP_WORD
+from fused_mixup.codes import STEP_WORD
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -166,7 +166,7 @@ def test_other_hooks_and_threads_around_it():
 
 
 def test_what_was_drawn_is_forgotten_with_the_graph():
-    from fused_mixup import draw_replay
+    from fused_mixup.plan import draw_replay
 
     before = len(draw_replay._drawn)
     for _ in range(3):

@@ -14,8 +14,7 @@ from draw_cases import assert_same_plan, draw_cases, largest_cases
 
 import fused_mixup as fm
 from fused_mixup import backends, ops, reference
-from fused_mixup.plan_checks import CROSS_CLASS, FLIP, SHUFFLE, TENSOR
-from fused_mixup.reference_draw import PAIR, SAMPLE, STEP_WORD
+from fused_mixup.codes import CROSS_CLASS, FLIP, PAIR, SAMPLE, SHUFFLE, STEP_WORD, TENSOR
 
 CASES = int(os.environ.get("FUSED_MIXUP_DRAW_CASES", "240"))
 

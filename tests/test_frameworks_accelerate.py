@@ -12,8 +12,8 @@ import torch
 from frameworks import needs, run_ranks
 from torch.utils.data import DataLoader, IterableDataset
 
-import fused_mixup.accelerate as adapter
 from fused_mixup import MixedTarget, MixPlan, soft_target_cross_entropy
+from fused_mixup.target import accelerate as adapter
 from fused_mixup.timm import FastCollateMixup
 
 needs("accelerate")
@@ -57,7 +57,7 @@ def test_teaching_once_is_enough(operations):
     before = operations.recursively_apply
     for _ in range(3):
         target(2)
-        adapter.teach()
+        adapter.teach(MixedTarget)
     assert operations.recursively_apply is before
 
 

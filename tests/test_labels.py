@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, mix_labels
-from fused_mixup.plan_checks import is_host_row
+from fused_mixup.arguments import is_host_row
 
 K = 5
 PARTNERS = torch.tensor([2, 0, 3, 1])

@@ -10,7 +10,7 @@ from loss_options import POSITIONS, both
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops
-from fused_mixup.target import NO_IGNORE
+from fused_mixup.codes import NO_IGNORE
 
 
 def test_binary_loss_of_class_indices_is_that_of_one_hot(device):

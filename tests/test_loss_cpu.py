@@ -21,8 +21,8 @@ from loss_checks import (
     targets_of,
 )
 
-from fused_mixup import backends, ops, reference
-from fused_mixup.target import NO_IGNORE
+from fused_mixup import backends, ops
+from fused_mixup.codes import MEAN, NO_IGNORE, NONE
 
 pytestmark = pytest.mark.skipif(
     backends.reason_unavailable("native", "CPU") is not None,
@@ -62,9 +62,9 @@ def test_labels_out_of_range_and_rows_without_labels(shape):
             check_cross_entropy(z, target, None, IGNORE, ts, 0.0, reduction)
     ignored = torch.full((b, *inner), IGNORE)
     target = ignored, ignored, torch.rand(b, 2)
-    check_cross_entropy(z, target, None, IGNORE, 0.0, 0.1, reference.MEAN)
+    check_cross_entropy(z, target, None, IGNORE, 0.0, 0.1, MEAN)
     loss, _, count, _ = ops.soft_target_cross_entropy(
-        z, *target, None, IGNORE, 0.0, 0.1, reference.MEAN, False
+        z, *target, None, IGNORE, 0.0, 0.1, MEAN, False
     )
     assert loss.isnan() and count == 0
 
@@ -87,7 +87,7 @@ def test_the_number_of_threads_changes_no_bit(shape):
     b, k, *inner = shape
     z = torch.randn(shape)
     own, partner = labels_of((b, *inner), k)
-    arguments = (own, partner, torch.rand(b, 2), None, IGNORE, 0.1, 0.1, reference.MEAN, True)
+    arguments = (own, partner, torch.rand(b, 2), None, IGNORE, 0.1, 0.1, MEAN, True)
     threads = torch.get_num_threads()
     try:
         results = []
@@ -110,7 +110,7 @@ def test_binary_cross_entropy_of_large_and_strange_logits():
     # products exp(-80) is off by some 4e-6.
     x = torch.linspace(-80, -5, 1000)[None]
     none = torch.zeros_like(x), None, None, None, None, 0.0, None
-    loss, grad = ops.soft_target_binary_cross_entropy_grad(x, *none, reference.NONE, False)
+    loss, grad = ops.soft_target_binary_cross_entropy_grad(x, *none, NONE, False)
     torch.testing.assert_close(loss.double(), x.double().exp().log1p(), rtol=1e-5, atol=0)
     torch.testing.assert_close(grad.double(), x.double().sigmoid(), rtol=1e-5, atol=0)
 
@@ -126,7 +126,7 @@ def test_binary_cross_entropy_sums_small_terms_to_the_last_digits(dtype):
         z = torch.full((2, k), x, dtype=dtype)
         z[1] += torch.linspace(-0.5, 0.5, k, dtype=dtype)
         # Nothing is above 2: all targets are 0, so that nothing hides the small terms.
-        options = None, None, 0.0, 2.0, reference.NONE, True
+        options = None, None, 0.0, 2.0, NONE, True
         got = ops.soft_target_binary_cross_entropy(z, *target, *options)
         exact = [
             math.fsum(max(v, 0) + math.log1p(math.exp(-abs(v))) for v in row) for row in z.tolist()

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from loss_grid_cases import Errors, grid
 
 import fused_mixup as fm
-from fused_mixup.losses import over
-from fused_mixup.reference import NONE, SUM
+from fused_mixup.codes import NONE, SUM
+from fused_mixup.losses.arguments import divide_or_nan
 
 MODES = ({}, {"grad_in_forward": True}, {"inplace_backward": True})
 CASES = {"cuda-on-host": 300, "cpu-triton": 20, "cpu-reference": 300}
@@ -67,7 +67,7 @@ def _by_ops(ops, case, mode):
     else:
         loss, kept, more = getattr(ops, case.op)(z, *arguments), (), ()
     leaf = loss.detach().requires_grad_()
-    total = leaf if divisor is None else over(leaf, divisor)
+    total = leaf if divisor is None else divide_or_nan(leaf, divisor)
     (upstream,) = torch.autograd.grad(total.sum(), leaf)
     if "grad_in_forward" in mode:
         _, grad, *_ = getattr(ops, f"{case.op}_grad")(z, *arguments, *more)

@@ -23,10 +23,10 @@ needs_native = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _nothing_kept(monkeypatch):
-    memory.let_go()
+    memory.empty_cache()
     monkeypatch.setattr(memory, "_LEAST", 0)  # csrc/cpu has a bound of its own
     yield
-    memory.let_go()
+    memory.empty_cache()
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_memory_of_four_results_is_kept(made):
     memory.recycled(torch.Size((4,)))
     memory.recycled(torch.Size((5,)))  # in turns each has its own
     assert len(made) == 17
-    memory.let_go()
+    memory.empty_cache()
     memory.recycled(torch.Size((4,)))
     assert len(made) == 18
 
@@ -105,7 +105,7 @@ def test_what_goes_wrong_with_kept_memory_reaches_nobody(error, monkeypatch):
 
     x = images()
     want = fm.mix(x, FLIP)
-    memory.let_go()
+    memory.empty_cache()
     monkeypatch.setattr(memory, "_fresh", fail)
     assert torch.equal(fm.mix(x, FLIP), want)
 

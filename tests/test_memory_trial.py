@@ -39,7 +39,7 @@ def interruptible():
 def test_an_interrupt_in_the_memory_is_an_interrupt(place, monkeypatch, interruptible):
     x = images()
     want = fm.mix(x, PLAN)
-    memory.let_go()
+    memory.empty_cache()
     real, calls = getattr(memory, place), []
 
     def interrupted_once(*args):

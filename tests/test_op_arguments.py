@@ -11,7 +11,8 @@ import torch
 from smoke import call, op_inputs, schema_of, written
 
 import fused_mixup as fm
-from fused_mixup import backends, draw_replay, ops, reference
+from fused_mixup import backends, ops, reference
+from fused_mixup.plan import draw_replay
 
 FLOATS = (torch.float16, torch.float32, torch.float64)
 INTS = (torch.int16, torch.int32, torch.int64)

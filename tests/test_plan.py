@@ -11,7 +11,7 @@ import torch
 
 import fused_mixup as fm
 from fused_mixup import MixPlan, cutmix_box
-from fused_mixup.plan_checks import is_host_row
+from fused_mixup.arguments import is_host_row
 
 
 def test_cutmix_box_is_inside_and_its_lam_is_the_area():
@@ -290,7 +290,7 @@ def test_bad_input(make, error, says):
 @pytest.mark.parametrize("batch_size", [0, 1, 5])
 def test_uniform_plans_need_no_numpy(monkeypatch, batch_size, box):
     want = MixPlan.uniform(batch_size, "roll", 0.3, box)
-    monkeypatch.setattr("fused_mixup.plan_rows.np", None)
+    monkeypatch.setattr("fused_mixup.plan.tensors.np", None)
     plan = MixPlan.uniform(batch_size, "roll", 0.3, box)
     assert plan == want
     for name in ("weight", "blend", "box"):

@@ -14,7 +14,7 @@ from cases import FLOATS, pairings
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
-from fused_mixup.plan_checks import is_host_row
+from fused_mixup.arguments import is_host_row
 
 
 def eager(labels, plan, num_classes, smoothing):
@@ -147,6 +147,13 @@ def test_saved_targets_load_where_they_are_wanted(tmp_path):
     torch.save(target, tmp_path / "target.pt")
     same = torch.load(tmp_path / "target.pt", map_location="meta", weights_only=True)
     assert same.labels.device.type == "meta" and same.num_classes == 5
+
+
+def test_what_is_saved_names_public_paths():
+    plan = MixPlan.uniform(4, "flip", 0.3)
+    assert b"fused_mixup.plan\nMixPlan\n" in pickle.dumps(plan, protocol=0)
+    target = MixedTarget.from_labels(torch.arange(4), plan, 5)
+    assert b"fused_mixup.target\nMixedTarget\n" in pickle.dumps(target, protocol=0)
 
 
 def test_passes_through_the_pinning_of_a_loader(monkeypatch):

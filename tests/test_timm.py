@@ -12,7 +12,7 @@ import torch
 from peers import timm
 
 from fused_mixup.timm import Mixup
-from fused_mixup.timm_draws import draw_boxes
+from fused_mixup.timm.draws import draw_boxes
 
 OLD = "timm<=1.0.28"
 Theirs = timm.data.mixup.Mixup

@@ -14,8 +14,9 @@ from peers import timm
 from torch.utils.data import DataLoader
 
 import fused_mixup as fm
-from fused_mixup import MixedTarget, timm_collate
+from fused_mixup import MixedTarget
 from fused_mixup.timm import FastCollateMixup, Mixup
+from fused_mixup.timm import collate as timm_collate
 
 Theirs = timm.data.FastCollateMixup
 K = 10
@@ -304,7 +305,7 @@ def test_the_op_is_what_mixes(monkeypatch):
 def test_labels_of_any_kind_are_those_of_default_collate(label):
     from torch.utils.data import default_collate
 
-    from fused_mixup.timm_collate import _collated
+    from fused_mixup.timm.collate import _collated
 
     labels = [label, label]
     try:

@@ -264,7 +264,7 @@ def test_eager_use_imports_no_compiler():
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 def test_one_op_mixes_the_images(mode, monkeypatch):
-    from fused_mixup import timm_mixup
+    from fused_mixup.timm import mixup as timm_mixup
 
     calls = []
     monkeypatch.setattr(timm_mixup, "mix_", lambda x, plan: calls.append(fm.mix_(x, plan)))

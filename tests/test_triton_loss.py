@@ -9,7 +9,7 @@ from triton_place import DEVICE, HALF, quiet
 
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
-from fused_mixup.target import NO_IGNORE
+from fused_mixup.codes import NO_IGNORE
 from fused_mixup.triton_kernels import rows as rows_module
 
 pytestmark = quiet

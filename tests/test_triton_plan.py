@@ -15,8 +15,7 @@ from triton_place import DEVICE, INTERPRETED, quiet
 
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
-from fused_mixup.plan_checks import CROSS_CLASS, SHUFFLE
-from fused_mixup.reference_draw import BATCH, PAIR, SAMPLE, STEP_WORD, VERSION_WORD
+from fused_mixup.codes import BATCH, CROSS_CLASS, PAIR, SAMPLE, SHUFFLE, STEP_WORD, VERSION_WORD
 from fused_mixup.triton_kernels import plan as plan_module
 
 pytestmark = [quiet, pytest.mark.usefixtures("one_thread")]

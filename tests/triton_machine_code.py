@@ -42,8 +42,8 @@ def _cases(full: bool):
     import torch
 
     import fused_mixup.triton_kernels as tk
-    from fused_mixup.ops import transpose_pairing
     from fused_mixup.plan import MixPlan
+    from fused_mixup.plan.pairing import transpose_pairing
 
     def args(plan):
         return plan.partner_or_none, plan.blend, plan.box, plan.rule

@@ -175,7 +175,7 @@ def _launch(
     """The ``loss`` if asked for; the gradient into ``grad``, which may be the logits."""
     target, partner_labels, weight, class_weight, pos_weight, *_ = arguments
     reduction, sum_classes = arguments.reduction, arguments.sum_classes
-    check_loss(logits, target, partner_labels, weight, reduction, class_weight, pos_weight)
+    check_loss(logits, arguments)
     if grad_loss is not None:
         check_grad_loss(grad_loss, logits, reduction, not sum_classes)
     acc, dense = acc_dtype(logits), partner_labels is None

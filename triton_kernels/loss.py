@@ -15,6 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
+from fused_mixup.codes import MEAN, NONE
 from fused_mixup.op_checks import check_grad_loss, check_loss, check_saved
 from fused_mixup.schemas import CrossEntropyArguments
 
@@ -22,8 +23,6 @@ from . import common
 from .common import scalars
 from .loss_kernels import count_kernel, loss_backward_kernel, loss_kernel
 from .rows import Rows, acc_dtype, gradient_step, label_args, rows_of
-
-MEAN, SUM, NONE = range(3)
 
 # A row is read again while it is in the cache. Few rows of this length may be in flight at once, so
 # that a program takes a multiprocessor for itself.
@@ -78,7 +77,7 @@ def _forward(
     """Loss, stats (None where there is a ``grad`` to write instead), count, ranks."""
     target, partner_labels, weight, class_weight, *_ = arguments
     reduction, label_smoothing = arguments.reduction, arguments.label_smoothing
-    check_loss(logits, target, partner_labels, weight, reduction, class_weight)
+    check_loss(logits, arguments)
     acc, dense = acc_dtype(logits), partner_labels is None
     shape = (logits.shape[0], *logits.shape[2:])
     values = logits.new_empty(shape, dtype=acc) if reduction == NONE else None
@@ -138,7 +137,7 @@ def _backward(
     """Write the gradient into ``grad``, which may be the logits."""
     target, partner_labels, weight, class_weight, *_ = arguments
     reduction = arguments.reduction
-    check_loss(logits, target, partner_labels, weight, reduction, class_weight)
+    check_loss(logits, arguments)
     check_grad_loss(grad_loss, logits, reduction)
     check_saved(stats, count, logits)
     rows, strides = _rows(logits, arguments, grad)

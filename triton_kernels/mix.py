@@ -22,7 +22,7 @@ import triton
 from torch import Tensor
 
 from fused_mixup import op_checks
-from fused_mixup.plan_checks import FLIP, SELF
+from fused_mixup.codes import FLIP, SELF
 
 from . import common
 from .common import (

@@ -11,7 +11,7 @@ once where eager PyTorch rounds twice.
 import triton
 import triton.language as tl
 
-from fused_mixup.plan_checks import FLIP
+from fused_mixup.codes import FLIP
 
 from .common import (
     NO_BOX,

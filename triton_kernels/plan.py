@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup import reference_draw as spec
+from fused_mixup.codes import CROSS_CLASS, DERANGEMENT, SHUFFLE, TENSOR
 from fused_mixup.op_checks import check_draw
-from fused_mixup.plan_checks import CROSS_CLASS, DERANGEMENT, SHUFFLE, TENSOR
+from fused_mixup.reference import draw as spec
 
 from . import common
 from .common import float_bits, float_scalar, partner_args, partner_of

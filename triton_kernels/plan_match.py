@@ -6,8 +6,8 @@ Threads exchange keys and partners through memory, with a barrier between the st
 import triton
 import triton.language as tl
 
-from fused_mixup import reference_draw as spec
-from fused_mixup.plan_checks import CROSS_CLASS, SHUFFLE
+from fused_mixup.codes import CROSS_CLASS, SHUFFLE
+from fused_mixup.reference import draw as spec
 
 from .random import below, words
 

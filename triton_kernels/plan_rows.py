@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from fused_mixup import reference_draw as spec
+from fused_mixup.reference import draw as spec
 
 from .random import below, exp_negative, happens, log, normal, uniform, words
 

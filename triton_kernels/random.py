@@ -1,4 +1,4 @@
-"""The random numbers and real functions of docs/drawing.md, bit for bit as in reference_random.py.
+"""The random numbers and real functions of docs/drawing.md, bit for bit as in reference/random.py.
 
 Launch kernels that call these with ``enable_fp_fusion=False``: every product and sum is rounded on
 its own. Quotients and square roots of float64 are rounded to nearest on every device.
@@ -7,7 +7,7 @@ its own. Quotients and square roots of float64 are rounded to nearest on every d
 import triton
 import triton.language as tl
 
-from fused_mixup import reference_random as spec
+from fused_mixup.reference import random as spec
 
 # Kernels can name a global only if it is a constexpr. Combined with a float64 tensor, a constant
 # becomes float64.

@@ -2,11 +2,12 @@
 
     python -m benchmarks.report RESULTS.json… -o report/
     python -m benchmarks.report BEFORE.json AFTER.json --compare [--anyway] -o report/
-    python -m benchmarks.report RESULTS.json --readme README.md --picture docs/speed.png
+    python -m benchmarks.report RESULTS.json… --readme README.md --measured docs/measured.md
 
 The page needs no other file. With --compare it begins with what got slower; the exit status is 1
 where anything did. Runs of different machines, versions or settings are compared with --anyway
-alone, and the page says so.
+alone, and the page says so. --readme writes six rows with a column for each file, --measured all
+tables, with the plots beside them.
 """
 
 from __future__ import annotations
@@ -34,18 +35,8 @@ def of_one(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
         if png is not None:
             plots[f"{name}-{title}"] = png
             parts.append(page.picture(png, f"{name}: {title}"))
-    sections = {
-        "Goals": tables.goals(report),
-        "Goals not reached, with their profiles": tables.explanations(report),
-        "Cases": tables.cases(report),
-        "Training steps": tables.steps(report),
-        "Took no part": tables.skipped(report),
-        "Not measured": "\n".join(f"- {case}" for case in report["not_measured"]),
-        "Failed": "\n".join(f"- {case}: {why}" for case, why in report["failed"].items()),
-    }
-    for title, text in sections.items():
-        if text:
-            parts += [f"<h3>{title}</h3>", page.block(text)]
+    for title, text in tables.sections(report).items():
+        parts += [f"<h3>{title}</h3>", page.block(text)]
     return parts
 
 
@@ -53,7 +44,7 @@ def of_two(a: dict, b: dict, anyway: bool, plots: dict[str, bytes]) -> tuple[lis
     """The comparison, and whether anything got slower."""
     changes, differ = compare.compare(a, b, anyway)
     line = compare.threshold(a, b)
-    parts = ["<h2>Second run beside the first</h2>"]
+    parts = ["<h2>Second run against the first</h2>"]
     if differ:
         said = "\n".join(f"- {text}" for text in differ)
         text = "Compared because it was asked for: these runs differ in more than time.\n" + said
@@ -80,15 +71,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--out", type=Path, help="folder for index.html and the plots")
     parser.add_argument("--compare", action="store_true", help="the second file with the first")
     parser.add_argument("--anyway", action="store_true", help="though machine or versions differ")
-    parser.add_argument("--readme", type=Path, help="put tables between the markers of this file")
-    parser.add_argument("--picture", type=Path, help="the plot that the README shows")
+    parser.add_argument("--readme", type=Path, help="write its table, between its markers")
+    parser.add_argument("--measured", type=Path, help="write this page's tables, likewise")
     args = parser.parse_args(argv)
     if args.compare and len(args.files) != 2:
         parser.error(f"--compare: expected 2 files, got {len(args.files)}")
-    if (args.readme is None) != (args.picture is None):
-        parser.error("--readme and --picture: expected both or none")
-    if not (args.out or args.compare or args.readme):
-        parser.error("nothing to make: expected -o, --compare or --readme")
+    if not (args.out or args.compare or args.readme or args.measured):
+        parser.error("nothing to make: expected -o, --compare, --readme or --measured")
     return args
 
 
@@ -109,14 +98,7 @@ def run(args: argparse.Namespace) -> int:
             (args.out / f"{name}.png").write_bytes(png)
         (args.out / "index.html").write_text(page.page("fused_mixup, measured", parts), "utf-8")
         print(f"{args.out / 'index.html'} and {len(plots)} plots")
-    if args.readme:
-        path, report = args.files[0], reports[0]
-        png = pictures.headline(report)
-        if png is None:
-            raise results.ResultsError(f"{path}: has no goal that names a peer; nothing to plot")
-        args.picture.parent.mkdir(parents=True, exist_ok=True)
-        args.picture.write_bytes(png)
-        readme.write(args.readme, report, path, args.picture)
+    readme.write(args.readme, args.measured, args.files, reports)
     return 1 if slower else 0
 
 

@@ -48,15 +48,19 @@ def _log_ticks(axis, values: list) -> None:
     axis.minorticks_off()
 
 
+def headline_bars(report: dict) -> list[tuple[str, float, float]]:
+    """For each goal that names a peer: the case, how many times faster ours is, and the goal."""
+    return [
+        (f"{goal['case']}\nagainst {part['against']}", part["got"], part["number"])
+        for goal in judge(report)
+        for part in goal["parts"]
+        if part["got"] is not None and part["against"] not in (*AT_MOST, "floor")
+    ]
+
+
 def headline(report: dict) -> bytes | None:
-    """How many times faster ours is, for each goal that names a peer, with the goal as a line."""
-    bars = []
-    for goal in judge(report):
-        for part in goal["parts"]:
-            if part["got"] is None or part["against"] in (*AT_MOST, "floor"):
-                continue
-            name = f"{goal['case']}\nbeside {part['against']}"
-            bars.append((name, part["got"], part["number"]))
+    """A bar for each goal that names a peer, with the goal as a line."""
+    bars = headline_bars(report)
     if not bars:
         return None
     figure, ((axis,),) = _figure(8.5, 0.9 + 0.48 * len(bars))
@@ -69,7 +73,7 @@ def headline(report: dict) -> bytes | None:
     _log_ticks(axis, [0.5, 1, 2, 5, 10, 20, 50, 100])
     axis.margins(x=0.12)
     axis.axvline(1, color=COLOURS["floor"], lw=0.8)
-    axis.set_xlabel("times faster than what stands beside it (red: the goal)")
+    axis.set_xlabel("times faster than the baseline (red: the goal)")
     return _png(figure)
 
 

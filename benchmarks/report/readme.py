@@ -1,73 +1,106 @@
-"""The README's tables, between markers: no number there is typed by hand."""
+"""The tables of README.md and docs/measured.md, between markers: no number there is typed by hand.
+
+README has six rows, with a column for each machine; the page has everything, machine after machine.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..goals import AT_MOST, judge
+from ..goals import README_ROWS
 from ..registry import OURS
 from ..results import ResultsError
-from . import tables
+from . import pictures, tables
+
+TABLE, EVERYTHING = "six rows", "measured"  # names of the markers
 
 
-def first_screen(report: dict, source: str, picture: str) -> str:
-    """One plot and one table: the goals that name a peer."""
-    head = ["", "ours", "beside it", "faster by", "extra memory"]
-    rows = {row["case"]: row for row in report["results"]}
-    body = []
-    for goal in judge(report):
-        row = rows.get(goal["case"])
-        for part in goal["parts"] if row else ():
-            if part["got"] is None or part["against"] in (*AT_MOST, "floor"):
-                continue
-            mine, other = row["providers"][OURS], row["providers"][part["against"]]
-            body.append(
-                [
-                    goal["case"],
-                    tables.duration(mine["median_ms"]),
-                    f"{part['against']}: {tables.duration(other['median_ms'])}",
-                    f"**{part['got']:.1f}×**",
-                    f"{tables.extra(mine)} instead of {tables.extra(other)}",
-                ]
-            )
-    return "\n\n".join(
-        [
-            f"![how many times faster]({picture})",
-            tables.markdown(head, body),
-            f"{tables.machine_line(report)}; [the run]({source}).",
-        ]
-    )
+def six_rows(runs: Mapping[str, dict]) -> str:
+    """README's table. ``runs``: the results by the link to their file, a column each."""
+    head = ["", *(f"[{machine(report)}]({link})" for link, report in runs.items())]
+    body = [
+        [f"{label} ({peer})", *(_cell(run, op, variant, peer) for run in runs.values())]
+        for label, op, variant, peer in README_ROWS
+    ]
+    return tables.markdown(head, body)
 
 
-def blocks(report: dict, source: str, picture: str) -> dict[str, str]:
-    """What stands between the markers, by their name."""
-    goals = "\n\n".join([tables.goals(report), tables.explanations(report)])
-    parts = [tables.machine_line(report), tables.cases(report)]
-    parts += [tables.steps(report)] if tables.steps(report) else []
-    skipped = tables.skipped(report)
-    parts += [f"Took no part:\n\n{skipped}"] if skipped else []
-    return {
-        "first screen": first_screen(report, source, picture),
-        "benchmark table": "\n\n".join(parts),
-        "goals": goals,
-    }
+def machine(report: dict) -> str:
+    where, how = report["machine"], report["settings"]
+    return where["device"] + (f", {how['threads']} threads" if how["device"] == "cpu" else "")
 
 
-def put(text: str, name: str, content: str, where: str) -> str:
-    """``text`` with ``content`` between the two markers of ``name``."""
+def _cell(report: dict, op: str, variant: str, peer: str) -> str:
+    """Times faster, and the share of a copy's speed where the work has such a floor."""
+    rows = [
+        row
+        for row in report["results"]
+        if (row["op"], row["variant"], row["clock"]) == (op, variant, "device")
+        and peer in row["providers"]
+        and not row["sweep"]
+    ]
+    if not rows:
+        return "–"
+    row = max(rows, key=lambda row: bool(row["goals"]))  # of equals the first: the usual dtype
+    share = tables.share(row["providers"][OURS])
+    return f"**{tables.ratio(row, peer):.1f}×**" + (f", {share}" if share else "")
+
+
+def everything(runs: Mapping[str, dict]) -> str:
+    """The page's sections. ``runs``: by paths from the root, no links, as a site lacks them."""
+    parts = []
+    for i, (path, report) in enumerate(runs.items()):
+        parts += [f"## {machine(report)}", f"{tables.machine_line(report)}; the run is `{path}`."]
+        if pictures.headline_bars(report):
+            parts.append(f"![times faster than each baseline]({plot_name(i)})")
+        for title, text in tables.sections(report).items():
+            parts += [f"### {title}", text]
+    return "\n\n".join(parts)
+
+
+def _filled(path: Path, name: str, content: str) -> str:
+    """The text of a file with ``content`` between the two markers of ``name``."""
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
-    before, found, rest = text.partition(start)
+    before, found, rest = path.read_text(encoding="utf-8").partition(start)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise ResultsError(f"{where}: expected lines {start} and {end}, found not both of them")
+        raise ResultsError(f"{path}: expected lines {start} and {end}, found not both of them")
     return f"{before}{start}\n{content}\n{end}{after}"
 
 
-def write(path: Path, report: dict, source: Path, picture: Path) -> None:
-    """All blocks or none."""
-    text = path.read_text(encoding="utf-8")
-    beside = [os.path.relpath(p.resolve(), path.resolve().parent) for p in (source, picture)]
-    for name, content in blocks(report, *beside).items():
-        text = put(text, name, content, str(path))
-    path.write_text(text, encoding="utf-8")
+def _links(beside: Path, sources: Sequence[Path], reports: Sequence[dict]) -> dict[str, dict]:
+    folder = beside.resolve().parent
+    links = (Path(os.path.relpath(path.resolve(), folder)).as_posix() for path in sources)
+    return dict(zip(links, reports, strict=True))
+
+
+def plot_name(index: int) -> str:
+    """Of the plot of the run of that index, beside the page."""
+    return f"speed-{index + 1}.png" if index else "speed.png"
+
+
+def texts(
+    readme: Path | None, measured: Path | None, sources: Sequence[Path], reports: Sequence[dict]
+) -> dict[Path, str]:
+    """What the files that are asked for shall hold. Raises where one of them has no markers."""
+    found: dict[Path, str] = {}
+    if readme:
+        found[readme] = _filled(readme, TABLE, six_rows(_links(readme, sources, reports)))
+    if measured:
+        content = everything(_links(measured.parent, sources, reports))
+        found[measured] = _filled(measured, EVERYTHING, content)
+    return found
+
+
+def write(
+    readme: Path | None, measured: Path | None, sources: Sequence[Path], reports: Sequence[dict]
+) -> None:
+    """All that is asked for, plots included, or nothing."""
+    for path, text in texts(readme, measured, sources, reports).items():
+        path.write_text(text, encoding="utf-8")
+    for i, report in enumerate(reports if measured else ()):
+        png = pictures.headline(report)
+        if measured and png:
+            measured.with_name(plot_name(i)).write_bytes(png)

@@ -1,4 +1,4 @@
-"""Tables in Markdown, for the terminal and the README. Every number comes from a results file."""
+"""Tables in Markdown, for the terminal and the pages. Every number comes from a results file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def calls(figures: dict) -> str:
 def cases(report: dict) -> str:
     """One line for each case and peer."""
     on_gpu = report["settings"]["device"] == "cuda"
-    head = ["case", "ours", "beside it", "ours is faster by", "GB/s", "share of floor"]
+    head = ["case", "ours", "baseline", "times faster", "GB/s", "share of copy"]
     head += ["extra memory", "launches / syncs" if on_gpu else "operators"]
     head += ["host time"] if on_gpu else []
     body = []
@@ -183,6 +183,20 @@ def skipped(report: dict) -> str:
         for name, why in row["skipped"].items():
             reasons[name, why] = reasons.get((name, why), 0) + 1
     return "\n".join(f"- {name}, {n} cases: {why}" for (name, why), n in reasons.items())
+
+
+def sections(report: dict) -> dict[str, str]:
+    """Titles and texts of all that a run has to say, in order; none is empty."""
+    found = {
+        "Goals": goals(report),
+        "Goals not reached, with their profiles": explanations(report),
+        "Cases": cases(report),
+        "Training steps": steps(report),
+        "Took no part": skipped(report),
+        "Not measured": "\n".join(f"- {case}" for case in report["not_measured"]),
+        "Failed": "\n".join(f"- {case}: {why}" for case, why in report["failed"].items()),
+    }
+    return {title: text for title, text in found.items() if text}
 
 
 def summary(report: dict) -> str:

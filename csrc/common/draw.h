@@ -1,6 +1,6 @@
 // Draws one row of a plan, for every native backend of draw_plan.
 //
-// docs/drawing.md holds the specification, fused_mixup/reference_draw.py the same in plain PyTorch.
+// docs/drawing.md holds the specification, fused_mixup/reference/draw.py the same in plain PyTorch.
 // Nothing here depends on PyTorch; it runs on the host and in CUDA kernels alike.
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace fused_mixup {
 
-// The same numbers stand in fused_mixup/plan_checks.py and reference_draw.py.
+// The same numbers stand in fused_mixup/codes.py.
 enum DrawnPairing : int { kShuffle = 4, kDerangement = 5, kCrossClass = 6 };
 enum Per : int { kPerBatch = 0, kPerPair = 1, kPerSample = 2 };
 enum StateWord : int { kVersionWord, kSeedWord, kStreamWord, kStepWord, kStateWords };

@@ -20,11 +20,11 @@ namespace fused_mixup {
 constexpr int kMaxDims = 12;  // dims of a sample, the batch dim not counted
 constexpr int kMaxSpatial = 3;
 
-// Pairing codes; the same numbers stand in fused_mixup/plan_checks.py.
+// Pairing codes; the same numbers stand in fused_mixup/codes.py.
 enum Pairing : int { kTensor = 0, kFlip = 1, kRoll = 2, kSelf = 3 };
 
 // How the losses of all rows become one; the same numbers stand in
-// fused_mixup/reference_losses.py.
+// fused_mixup/codes.py.
 enum Reduction : int { kMean = 0, kSum = 1, kNone = 2 };
 
 // Strides of a tensor [B, K, d1…] seen as [B, K, S], in elements: element (b, k, s) lies at

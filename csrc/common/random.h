@@ -1,6 +1,6 @@
 // Random numbers and real functions that are the same to the bit on every backend.
 //
-// docs/drawing.md holds the specification, fused_mixup/reference_random.py the same in plain
+// docs/drawing.md holds the specification, fused_mixup/reference/random.py the same in plain
 // PyTorch. Real arithmetic is + - * / and sqrt, each rounded on its own, in the order written here:
 // another order, a fused multiply-add or a library's log would change bits. Nothing here depends on
 // PyTorch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fused_mixup.plan import PAIRINGS as RULES
+from fused_mixup.codes import PAIRINGS as RULES
 
 BATCHES = (1, 2, 3, 8, 33)
 SHAPES = ([3, 5, 7], [3, 16, 16], [17], [2, 4, 6, 8])

@@ -14,7 +14,7 @@ import torch
 from comparing import same_bits
 
 from fused_mixup import reference
-from fused_mixup.ops import transpose_pairing
+from fused_mixup.plan.pairing import transpose_pairing
 
 from . import lib, loss_grid, plan_grid
 from . import ops as host

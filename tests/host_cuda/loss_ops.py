@@ -12,10 +12,11 @@ import math
 import torch
 from torch import Tensor
 
+from fused_mixup.codes import MEAN, NONE
+
 from .lib import check, library
 from .ops import DOUBLE, DTYPES, INT, POINTER, address, int_array, row_or_rows
 
-MEAN, SUM, NONE = range(3)
 _S = INT * 3  # Strides
 
 

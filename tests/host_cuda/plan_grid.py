@@ -8,8 +8,7 @@ import torch
 from draw_cases import PAIRINGS, assert_same_plan, draw_case, draw_cases
 
 from fused_mixup import reference
-from fused_mixup.plan_checks import CROSS_CLASS, SHUFFLE
-from fused_mixup.reference_draw import BATCH, SAMPLE
+from fused_mixup.codes import BATCH, CROSS_CLASS, SAMPLE, SHUFFLE
 
 from . import lib
 from . import ops as host

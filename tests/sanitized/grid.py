@@ -27,7 +27,7 @@ from comparing import same_bits
 from draw_cases import draw_cases
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
-from fused_mixup.plan import PAIRINGS
+from fused_mixup.codes import PAIRINGS
 
 FULL = os.environ.get("FUSED_MIXUP_GRID") == "full"
 MOVABLE = (torch.bool, torch.int16, torch.int32, torch.int64, torch.complex128)  # 1 to 16 bytes

@@ -1,0 +1,102 @@
+"""Arguments of any kind as ints, floats, tensors; what an error says of a value.
+
+Shared by all checks. What cannot be converted raises a TypeError that names the argument.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def kind(value: object) -> str:
+    """What an error says of a value: a number or a name as it is, of anything else no data."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
+    if value is None or isinstance(value, (bool, int, float, complex, str)):
+        shown = repr(value)
+        return shown if len(shown) <= 60 else f"{shown[:56]}…"
+    if isinstance(value, (list, tuple, dict, set)):
+        return f"a {type(value).__name__} of length {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def names(keys: Iterable[Any]) -> str:
+    """Keys or heads as an error lists them, where they are few."""
+    shown = sorted(map(str, keys))
+    return str(shown) if sum(map(len, shown)) <= 200 else f"{len(shown)} of them"
+
+
+def integer(name: str, value: int) -> int:
+    """Any kind of integer (NumPy's too) as an int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {kind(value)}") from None
+
+
+def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(values, Tensor) and values.device.type != "cpu":
+        raise TypeError(f"{name}: expected ints on the host, got {kind(values)}")
+    try:
+        return tuple(map(operator.index, values))
+    except TypeError:
+        raise TypeError(f"{name}: expected a sequence of ints, got {kind(values)}") from None
+
+
+def check_number(name: str, value: float) -> float:
+    if isinstance(value, (int, float)):  # first, for the symbols of a compiler
+        return float(value)
+    if isinstance(value, Tensor) or not hasattr(value, "__float__"):
+        raise TypeError(
+            f"{name}: expected a number, got {type(value).__name__}; for values that live on a "
+            "device give settings=plan_settings(…)"
+        )
+    return float(value)
+
+
+def check_choice(name: str, value: object, choices: dict[str, int], others: str = "") -> int:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {list(choices)}{others}, got {kind(value)}")
+    return choices[value]
+
+
+def as_tensor(name: str, value: object, device: torch.device | str | None = None) -> Tensor:
+    """A tensor where it is; other values as one on ``device``, by default PyTorch's."""
+    try:
+        # as_tensor would move a tensor to the default device.
+        t = value if isinstance(value, Tensor) else torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected a tensor or a sequence, got {kind(value)}") from None
+    if t.requires_grad:
+        raise ValueError(
+            f"{name}: expected a tensor that does not require grad, as no gradient reaches it; "
+            "use .detach()"
+        )
+    return t
+
+
+def integers(
+    name: str, value: Tensor | Sequence[Any], device: torch.device | str | None = None
+) -> Tensor:
+    t = as_tensor(name, value, device)
+    signed = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if t.numel() and t.dtype not in signed:
+        raise TypeError(f"{name}: expected integers, got {t.dtype}")
+    return t
+
+
+def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
+    t = as_tensor(name, value)
+    if not t.is_floating_point():
+        raise TypeError(f"{name}: expected floats, got {t.dtype}")
+    return t
+
+
+def is_host_row(t: Tensor) -> bool:
+    """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
+    return t.is_cpu and (t.stride(0) == 0 or t.shape[0] <= 1)

@@ -1,0 +1,166 @@
+"""Labels and class maps of a batch, checked and made targets, for :class:`fused_mixup.BatchMix`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arguments import integer, names
+from ..codes import IGNORE_INDEX, NO_IGNORE
+from ..dtypes import FLOATING
+from ..plan.mix_plan import MixPlan
+from ..target.checks import check_label_smoothing, check_labels, check_num_classes
+from ..target.heads import STRUCTURES, class_counts, heads, in_structure
+from ..target.label_rows import one_label_weight
+from ..target.labels import mix_labels, mix_targets
+from ..target.mixed_target import MixedTarget
+
+
+class Targets:
+    """What labels become: class indices a MixedTarget or dense targets, floats a blend of floats.
+
+    ``num_classes``: an int, None, or a dict, list or tuple of those, for several heads.
+    """
+
+    def __init__(
+        self, num_classes: Any, label_smoothing: float, ignore_index: int | None, dense: bool
+    ) -> None:
+        self.num_classes = _counts(num_classes)
+        self.label_smoothing = check_label_smoothing(label_smoothing)
+        self.ignore_index = None if ignore_index is None else integer("ignore_index", ignore_index)
+        self.dense = dense
+
+    def counts_of(self, keys: Sequence[Any]) -> dict[Any, Any]:
+        """num_classes of each entry of a batch that is labels or a class map."""
+        counts = self.num_classes
+        if isinstance(counts, list) and len(keys) > 1:
+            if len(counts) != len(keys):
+                raise ValueError(
+                    f"num_classes: expected {len(keys)} numbers for the labels {list(keys)}, got "
+                    f"{len(counts)}"
+                )
+            return dict(zip(keys, counts, strict=True))
+        by_key = isinstance(counts, Mapping)
+        return {key: counts[key] if by_key and key in counts else counts for key in keys}
+
+    # ---------------------------------------------------------------- labels
+
+    def check(self, name: str, labels: Any, count: Any) -> None:
+        """Raise unless each head is class indices or floats."""
+
+        def check(name: str, y: Any, count: Any) -> None:
+            _check_kind(name, y)
+            if not y.is_floating_point():
+                self._check_classes(name, y, count)
+
+        _by_head(name, labels, count, check)
+
+    def mixed(self, labels: Any, plan: MixPlan, count: Any) -> Any:
+        def mixed(_: str, y: Tensor, count: Any) -> Tensor | MixedTarget:
+            if y.is_floating_point():
+                return mix_labels(y, plan)
+            if self.dense and self.ignore_index is None and y.ndim == 1:
+                return mix_targets(y, plan, count, self.label_smoothing)
+            options = count, self.label_smoothing, self._ignored
+            return self._made(MixedTarget.from_labels(y, plan, *options))
+
+        return _by_head("labels", labels, count, mixed)
+
+    def unmixed(self, labels: Any, count: Any) -> Any:
+        """The target of labels as they came, without smoothing."""
+
+        def unmixed(_: str, y: Tensor, count: Any) -> Tensor | MixedTarget:
+            if y.is_floating_point():
+                return y
+            weight = one_label_weight(len(y))
+            return self._made(MixedTarget(y, y, weight, count, 0.0, self._ignored))
+
+        return _by_head("labels", labels, count, unmixed)
+
+    @property
+    def _ignored(self) -> int:
+        return IGNORE_INDEX if self.ignore_index is None else self.ignore_index
+
+    def _made(self, target: MixedTarget) -> Tensor | MixedTarget:
+        return target.dense() if self.dense else target
+
+    def _check_classes(self, name: str, y: Tensor, count: Any) -> None:
+        if not isinstance(count, int):
+            got = "None" if count is None else f"one for {names(heads('num_classes', count))}"
+            raise ValueError(
+                f"num_classes: expected a number for the class indices in {name}, got {got}; give "
+                "BatchMix(num_classes=K)"
+            )
+        try:
+            check_labels(y, count, NO_IGNORE if self.ignore_index is None else self.ignore_index)
+        except IndexError as error:
+            said = str(error).removeprefix("labels")
+            raise IndexError(f"{name}{said}, or give BatchMix(…, ignore_index=…)") from None
+
+    # ---------------------------------------------------------------- class maps
+
+    def as_map(self, name: str, maps: Tensor, count: Any) -> Tensor:
+        """Class maps [B, …] of any integer dtype (or bool) as int64 indices, checked."""
+        maps = maps.long()
+        self._check_classes(name, maps, count)
+        return maps
+
+
+def _counts(n: Any) -> Any:
+    """The numbers of classes as ints, in dicts and lists as they came."""
+    if isinstance(n, Mapping):
+        return {key: _counts(each) for key, each in n.items()}
+    if isinstance(n, (list, tuple)):
+        return [_counts(each) for each in n]
+    return None if n is None else check_num_classes(n)
+
+
+def is_class_map(mask: Any) -> bool:
+    return isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.is_complex())
+
+
+def leaves(labels: Any) -> Iterator[Any]:
+    """The labels of each head."""
+    if isinstance(labels, STRUCTURES):
+        for head in labels.values() if isinstance(labels, Mapping) else labels:
+            yield from leaves(head)
+    else:
+        yield labels
+
+
+def _by_head(name: str, labels: Any, count: Any, apply: Callable[[str, Any, Any], Any]) -> Any:
+    """``apply`` to the labels of each head, with its num_classes; in the labels' structure."""
+    if not isinstance(labels, STRUCTURES):
+        return apply(name, labels, count)
+    counts = class_counts(count, name, labels)
+    made = {
+        head: _by_head(f"{name}[{head!r}]", y, counts[head], apply)
+        for head, y in heads(name, labels).items()
+    }
+    return in_structure(labels, made)
+
+
+def _check_kind(name: str, y: Any) -> None:
+    expected = f"{name}: expected int64 class indices [B] or floats [B, …]"
+    if not isinstance(y, Tensor):
+        raise TypeError(f"{expected}, got {type(y).__name__}; make a tensor of them")
+    if y.ndim < 1:
+        raise TypeError(f"{expected}, got a scalar")
+    if y.dtype in FLOATING or (y.ndim == 1 and y.dtype == torch.int64):
+        return
+    if y.is_complex():
+        remedy = "use torch.view_as_real"
+    elif y.is_floating_point():
+        remedy = "use .float()"
+    elif y.ndim == 1:
+        remedy = "use .long()" if y.dtype != torch.bool else "use .long(), or .float() to blend"
+    elif y.ndim == 2 and y.shape[1] == 1:
+        remedy = "use .squeeze(1)" + ("" if y.dtype == torch.int64 else ".long()")
+    elif y.ndim == 2:
+        remedy = "of one-hot labels take .argmax(1), of multi-hot ones .float()"
+    else:
+        remedy = "name class maps with masks="
+    raise TypeError(f"{expected}, got {y.dtype} {list(y.shape)}; {remedy}")

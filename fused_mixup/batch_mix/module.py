@@ -1,0 +1,320 @@
+"""MixUp and CutMix as a module of the training step: :class:`BatchMix`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from ..arguments import check_choice, integer
+from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS
+from ..mixing import mix, mix_, paste_
+from ..plan.draw import draw_plan, settings_numbers
+from ..plan.draw_checks import check_minmax
+from ..plan.mix_plan import MixPlan
+from .checks import check_batch_size, check_cut, check_images, check_in_place, check_masks
+from .entries import Parts, filled, same_memory, writable_copy
+from .epochs import Epochs, Schedule
+from .labels import Targets, is_class_map, leaves
+from .state import StreamModule
+from .worker_streams import EPOCH_LIMIT
+
+
+class BatchMix(StreamModule):
+    r"""Mix each batch of a training loop with a plan drawn on its own device.
+
+    ``x_i ← λ x_i + (1-λ) x_j``, or a box of x_j pasted in x_i, with ``λ ~ Beta(α, α)`` and the
+    partners j of ``pairing``; targets are ``λ y_i + (1-λ) y_j``. One launch draws the plan, one
+    mixes the images; nothing is read back, and torch.compile compiles a step once (another
+    batch size once more)::
+
+        mix = BatchMix(num_classes=1000, mixup_alpha=0.8, cutmix_alpha=1.0).to(device)
+        for epoch in range(epochs):
+            mix.set_epoch(epoch)
+            for x, labels in loader:
+                x, target = mix(x, labels)  # x [B, C, H, W], labels [B]
+                loss = soft_target_cross_entropy(model(x), target)
+
+    Equivalent to::
+
+        plan = draw_plan(len(x), x.shape[2:], state=mix.state, settings=mix.settings, labels=labels,
+                         per=per, pairing=pairing, correct_lam=correct_lam, symmetric=symmetric)
+        mix_(x, plan)
+        target = MixedTarget.from_labels(labels, plan, num_classes, label_smoothing)
+
+    Args:
+        num_classes: K of labels that are class indices, and of class maps; for several heads a dict
+            or list of them. None where there are no such labels.
+        mixup_alpha, cutmix_alpha, switch_prob, prob, per, pairing, cutmix_minmax, correct_lam,
+            symmetric: as in :func:`draw_plan`; ``pairing`` by name.
+        label_smoothing: ε in [0, 1] of the targets, while training. timm's default is 0.1.
+        ignore_index: labels and pixels equal to it are legal, and their terms are left out.
+        dense_targets: give targets [B, K, …] float32 in place of a :class:`MixedTarget`.
+        inplace: write the images where they lie. False: a mixed copy, through which gradients flow.
+        spatial_dims: how many of the last dims boxes live in. By default all behind [B, C]; 1 for
+            audio [B, T], 2 for video [B, T, C, H, W] whose frames are cut alike.
+        seed: 64 bits; the same on every rank.
+        rank: of this process, for a stream of its own; by default see :attr:`rank`.
+        schedule: called by :meth:`set_epoch` with the epoch; returns an α for the modes that are
+            on, or a dict of any of mixup_alpha, cutmix_alpha, switch_prob and prob. A mode whose α
+            is 0 above stays off. Spawned workers need one that pickles: a ``def``, no lambda.
+        off_after_epoch: epochs, counted from 0, from this one on are not mixed.
+        images, labels, masks: keys (or, in tuples and lists, positions) in a batch given as one
+            object; several as a tuple, none as ``()``. By default the usual names in a dict
+            ("image", "label", "mask" and the like), positions 0 and 1 elsewhere, no masks there.
+
+    Called with ``(x, labels)``, with more tensors behind them, with one dict, tuple or list, or
+    with images alone; docs/batchmix.md shows each kind.
+
+    images: float16, bfloat16, float32, float64 or uint8 [B, …]; of other sizes only without CutMix.
+    labels: int64 [B], or floats [B, …] (multi-label, soft, regression), or a dict, list or tuple of
+    those, one for each head. masks: class maps, integers or bools [B, …, H, W], or floats.
+
+    Returns:
+        The same structure (a dict for a mapping that is read-only) with images mixed and, in place
+        of class indices, the target; floats are blended, ``w_i0 y_i + w_i1 y_j``. Class maps stay
+        integers, pasted in place, where MixUp is off (``mixup_alpha=0``), and else become a target;
+        masks of floats are mixed as images. In eval mode (``.eval()``) the images and floats as
+        they came and targets of weights (1, 0) without smoothing; no step is taken.
+
+    Raises:
+        TypeError, ValueError: arguments or batches that are not as described, before a step is
+            taken or anything is written.
+        IndexError: labels outside [0, K), on the CPU.
+
+    Notes:
+        A batch that is a view of a larger tensor is mixed there; a warning says so, once.
+
+        ``state`` and ``settings`` are tensors, but no buffers: averages of weights (EMA, SWA),
+        casts and DistributedDataParallel leave them alone, so this may be a part of the model. A
+        checkpoint resumes the stream to the bit; the rank is read at each draw and not saved, so
+        one checkpoint serves all ranks. Settings that were loaded count until :meth:`set_epoch`.
+        Those with a mode that is off here are refused, and then nothing is taken.
+
+        Inside torch.utils.checkpoint the recompute mixes as the forward did; see :func:`draw_plan`.
+        There use ``inplace=False``: the recompute reads the images again.
+
+        In a data loader, ``collate_fn=mix.collate`` mixes in the workers, with a stream for each.
+        Call :meth:`set_epoch` before every epoch; it reaches workers that persist. docs/batchmix.md
+        says when their draws depend on seed, rank, worker and epoch alone.
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
+    """
+
+    def __init__(
+        self,
+        num_classes: int | Mapping[Any, int] | Sequence[int] | None = None,
+        *,
+        mixup_alpha: float = 1.0,
+        cutmix_alpha: float = 0.0,
+        switch_prob: float = 0.5,
+        prob: float = 1.0,
+        per: str = "batch",
+        pairing: str = "flip",
+        cutmix_minmax: Sequence[float] | None = None,
+        correct_lam: bool = True,
+        symmetric: bool = False,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        dense_targets: bool = False,
+        inplace: bool = True,
+        spatial_dims: int | None = None,
+        seed: int = 0,
+        rank: int | None = None,
+        schedule: Schedule | None = None,
+        off_after_epoch: int | None = None,
+        images: Any = None,
+        labels: Any = None,
+        masks: Any = None,
+    ) -> None:
+        super().__init__()
+        self._targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
+        self.inplace, self._warned = bool(inplace), False
+        self.spatial_dims = None if spatial_dims is None else integer("spatial_dims", spatial_dims)
+        if self.spatial_dims not in (None, 1, 2, 3):
+            raise ValueError(f"spatial_dims: expected 1, 2, 3 or None, got {spatial_dims}")
+        self._parts = Parts.of(images, labels, masks)
+        check_choice("pairing", pairing, DRAWN_PAIRINGS)
+        self._rules: dict[str, Any] = {
+            "per": per,
+            "pairing": pairing,
+            "correct_lam": bool(correct_lam),
+            "symmetric": bool(symmetric),
+        }
+        bounds = None if cutmix_minmax is None else check_minmax(cutmix_minmax)
+        names = ("mixup_alpha", "cutmix_alpha", "switch_prob", "prob", "cutmix_minmax")
+        given = mixup_alpha, cutmix_alpha, switch_prob, prob, bounds
+        on = settings_numbers(*given)  # bounds alone turn CutMix on
+        numbers = dict(zip(names, (mixup_alpha, on[CUTMIX_ALPHA], *given[2:]), strict=True))
+        self._epochs = Epochs(numbers, schedule, off_after_epoch)
+        self._blends, self._cuts = mixup_alpha > 0, on[CUTMIX_ALPHA] > 0
+        self._start(seed, rank, self._epochs.settings(0))
+        # What draw_plan refuses, it refuses here rather than in the first step.
+        nobody = torch.empty(0, dtype=torch.int64, device=self.state.device)
+        self._draw(self.state.clone(), self.settings, 0, (1,), nobody)
+
+    # ---------------------------------------------------------------- epochs
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the settings of ``epoch`` (from 0): ``schedule``, ``off_after_epoch``, workers.
+
+        One small copy to the device; what is compiled or captured reads it at the next step.
+        """
+        epoch = integer("epoch", epoch)
+        if not 0 <= epoch < EPOCH_LIMIT:
+            raise ValueError(f"epoch: expected 0 to {EPOCH_LIMIT - 1}, got {epoch}")
+        self._set_settings(self._epochs.settings(epoch), epoch)
+
+    # ---------------------------------------------------------------- a step
+
+    def forward(self, *inputs: Any) -> Any:
+        """The batch with its images mixed and its labels made a target; see the class."""
+        batch = inputs[0] if len(inputs) == 1 else inputs
+        if isinstance(batch, Tensor):  # images alone
+            return self._batch((batch,))[0]
+        if not isinstance(batch, (tuple, list, Mapping)) or not inputs:
+            got = type(batch).__name__ if inputs else "nothing"
+            raise TypeError(
+                f"BatchMix: expected images and labels, or one dict, tuple or list, got {got}"
+            )
+        return self._batch(batch)
+
+    def _batch(self, batch: Any) -> Any:
+        images, label_keys, masks = self._parts.find(batch)
+        targets = self._targets
+        labels = {key: batch[key] for key in label_keys if batch[key] is not None}
+        counts = targets.counts_of((*labels, *masks))
+        for key, y in labels.items():
+            name = "labels" if len(labels) == 1 else f"labels[{key!r}]"
+            targets.check(name, y, counts[key])
+        named_masks = [(f"masks[{key!r}]", batch[key]) for key in masks]
+        maps = {}  # those that may be blended: they become targets, as labels do
+        check_masks(named_masks)
+        for key in masks if self._blends else ():
+            if is_class_map(batch[key]):
+                maps[key] = targets.as_map(f"masks[{key!r}]", batch[key], counts[key])
+        out = writable_copy(batch)
+        made = {**labels, **maps}
+        if not self.training:
+            return filled(batch, out, {k: targets.unmixed(y, counts[k]) for k, y in made.items()})
+        heads = [y for label in labels.values() for y in leaves(label)]
+        named = [(f"images[{key!r}]", batch[key]) for key in images]
+        batch_size = check_batch_size(heads, [*named, *named_masks], self.state)
+        spatial = check_images(named, self.spatial_dims, self._cuts)
+        check_cut(heads, named_masks, spatial if self._cuts else ())
+        if self.inplace:
+            self._warned = check_in_place([*named, *named_masks], self._warned)
+        plan = self.draw(batch_size, spatial, self._paired(heads))
+        entries = {key: targets.mixed(y, plan, counts[key]) for key, y in made.items()}
+        written: dict[Any, Any] = {}
+        for key in (*images, *masks):
+            if key in maps:
+                continue
+            x = batch[key]
+            # One tensor may stand in a batch twice: what is mixed in place is mixed once.
+            twin = next((k for k in written if same_memory(batch[k], x)), None)
+            if twin is not None:
+                written[key] = written[twin]
+            elif key in masks and is_class_map(x):
+                written[key] = paste_(x if self.inplace else x.clone(), plan)
+            else:
+                written[key] = mix_(x, plan) if self.inplace else mix(x, plan)
+        return filled(batch, out, entries | written)
+
+    def _paired(self, heads: list[Tensor]) -> Tensor | None:
+        """The class indices by which partners are chosen, for the pairing that asks for them."""
+        if self._rules["pairing"] != "cross_class":
+            return None
+        classes = [y for y in heads if not y.is_floating_point()]
+        if len(classes) != 1:
+            raise ValueError(
+                f"pairing: expected labels with one head of class indices for 'cross_class', got "
+                f"{len(classes)}; use pairing='derangement', or draw(…, labels=…) and mix"
+            )
+        return classes[0]
+
+    def collate(self, samples: list[Any]) -> Any:
+        """``default_collate``, then :meth:`forward`: a ``collate_fn`` that workers can be sent.
+
+        Equivalent to::
+
+            self(torch.utils.data.default_collate(samples))
+        """
+        return self(default_collate(samples))
+
+    def draw(
+        self, batch_size: int, spatial: Sequence[int] = (), labels: Tensor | None = None
+    ) -> MixPlan:
+        """The plan of the next step, for what :meth:`forward` does not cover.
+
+        Args:
+            batch_size: B.
+            spatial: the sizes that boxes live in; CutMix needs them.
+            labels: int64 [B], for ``pairing="cross_class"``.
+
+        Returns:
+            A :class:`MixPlan` on the device of this module; its step is taken.
+        """
+        here = None
+        if not torch.compiler.is_compiling():
+            here = self._workers.here(self.state, self.rank)
+        state, settings = here or (self._own_state(), self.settings)
+        return self._draw(state, settings, batch_size, spatial, labels)
+
+    def _draw(
+        self,
+        state: Tensor,
+        settings: Tensor,
+        batch_size: int,
+        spatial: Sequence[int],
+        labels: Tensor | None,
+    ) -> MixPlan:
+        if self._cuts and not spatial:
+            raise ValueError(
+                "images: expected sizes for the boxes of CutMix behind [B, C], got none; set "
+                "spatial_dims=1 for [B, T], or cutmix_alpha=0 for MixUp alone"
+            )
+        # Plans without boxes are mixed faster.
+        spatial = tuple(spatial) if self._cuts else ()
+        return draw_plan(
+            batch_size,
+            spatial,
+            state=state,
+            settings=settings,
+            labels=labels if self._rules["pairing"] == "cross_class" else None,
+            **self._rules,
+        )
+
+    # ---------------------------------------------------------------- as a module
+
+    @property
+    def num_classes(self) -> Any:
+        return self._targets.num_classes
+
+    @property
+    def label_smoothing(self) -> float:
+        return self._targets.label_smoothing
+
+    @property
+    def ignore_index(self) -> int | None:
+        return self._targets.ignore_index
+
+    @property
+    def dense_targets(self) -> bool:
+        return self._targets.dense
+
+    @dense_targets.setter
+    def dense_targets(self, dense: bool) -> None:
+        self._targets.dense = bool(dense)
+
+    def extra_repr(self) -> str:
+        shown = {"num_classes": self.num_classes, **self._epochs.numbers, **self._rules}
+        shown |= {"label_smoothing": self.label_smoothing, "ignore_index": self.ignore_index}
+        shown["rank"] = self.rank
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
+
+    def _modes(self) -> tuple[bool, bool, bool]:
+        return self._blends, self._cuts, self._epochs.schedule is not None

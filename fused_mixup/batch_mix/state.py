@@ -1,0 +1,204 @@
+"""What a :class:`fused_mixup.BatchMix` draws from, and how it is moved, saved and told its rank."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import get_worker_info
+
+from ..arguments import integer
+from ..codes import SETTINGS, STATE_WORDS, STREAM_WORD
+from ..plan.draw import state_words
+from ..plan.draw_checks import saved_settings_error, saved_state_error
+from ..tracing import keep_in_place, process_rank
+from .worker_streams import WorkerStreams
+
+_EXTRA, _STATE, _SETTINGS = "_extra_state", "state", "settings"
+
+
+class StreamModule(nn.Module):
+    """A module with the state and settings of a stream of plans.
+
+    Both are plain attributes, no buffers: buffers are averaged (EMA, SWA), broadcast from rank 0
+    (DistributedDataParallel), cast and emptied (``to_empty``). A checkpoint holds both, without the
+    rank, as the extra state of the module: one tensor of this moment, int64 [10].
+    """
+
+    state: Tensor
+    settings: Tensor
+
+    def _start(self, seed: int, rank: int | None, numbers: list[float]) -> None:
+        self._given_rank = None if rank is None else integer("rank", rank)
+        self._parents_rank: int | None = None  # of the process that sent this module to a worker
+        self._stream_rank = self.rank  # the one in the state
+        # The values, for a state on the meta device or a fake one, which has none.
+        self._values = state_words(seed, self._stream_rank), numbers
+        self._workers = WorkerStreams(numbers)
+        self._make(torch.get_default_device())
+
+    def _make(self, device: torch.device) -> None:
+        """State and settings of ``_values`` on ``device``."""
+        words, numbers = self._values
+        self._hold(
+            torch.tensor(words, dtype=torch.int64, device=device),
+            _settings_on(torch.tensor(numbers, dtype=torch.float64, device="cpu"), device),
+        )
+        if not self._workers.has_memory:
+            self._workers = WorkerStreams(numbers)
+
+    def _hold(self, state: Tensor, settings: Tensor) -> None:
+        keep_in_place(state)
+        keep_in_place(settings)
+        self.state, self.settings = state, settings
+
+    # ---------------------------------------------------------------- rank
+
+    @property
+    def rank(self) -> int:
+        """Whose stream is drawn from: the one given; else torch.distributed's, else ``RANK``, or 0.
+
+        In a data loader's worker without a process group that of the process that started it.
+        """
+        if self._given_rank is not None:
+            return self._given_rank
+        rank = process_rank()
+        if rank is not None:
+            return rank
+        parents = self._parents_rank
+        if parents is not None and not torch.compiler.is_compiling() and get_worker_info():
+            return parents
+        rank_text = os.environ.get("RANK", "")
+        return int(rank_text) if rank_text.isdecimal() else 0
+
+    def _own_state(self) -> Tensor:
+        """The state, once the rank in it is that of now."""
+        rank = self.rank
+        if rank != self._stream_rank:
+            self.state[STREAM_WORD].fill_(rank)
+            if not torch.compiler.is_compiling():  # a graph that set this would not fit twice
+                self._stream_rank = rank
+        return self.state
+
+    # ---------------------------------------------------------------- moving
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        state, settings = self.state, self.settings
+        try:
+            device = fn(torch.empty(0, dtype=torch.int64, device=state.device)).device
+        except NotImplementedError:  # .to() of a meta tensor, which has nothing to copy
+            device = fn(torch.empty(0, dtype=torch.int64, device="cpu")).device
+        if not _is_real(state):
+            self._make(device)
+        elif device != state.device:
+            if device.type == "meta":
+                self._values = state.tolist(), settings.tolist()
+            self._hold(state.to(device), _settings_on(settings, device))
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parents_rank": self.rank}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._hold(self.state, self.settings)
+
+    def _set_settings(self, numbers: list[float], epoch: int | None) -> None:
+        self._values = self._values[0], numbers
+        if _is_real(self.settings):
+            self.settings.copy_(torch.tensor(numbers, dtype=torch.float64, device="cpu"))
+        self._workers.tell(numbers, epoch)
+
+    # ---------------------------------------------------------------- saving
+
+    def get_extra_state(self) -> Tensor:
+        state, settings = self.state, self.settings
+        if not _is_real(state):
+            words, numbers = self._values
+            state = torch.tensor(words, device="cpu")
+            settings = torch.tensor(numbers, dtype=torch.float64, device="cpu")
+        saved = torch.cat((state, settings.view(torch.int64).to(state.device)))
+        saved[STREAM_WORD] = 0  # each rank has its own
+        return saved
+
+    def set_extra_state(self, saved: Any) -> None:
+        """Go on from what :meth:`get_extra_state` gave, with this process's own rank."""
+        error = self._take(*_unpacked(saved), _EXTRA)
+        if error:
+            raise ValueError(error)
+
+    def _modes(self) -> tuple[bool, bool, bool]:
+        """Whether MixUp, CutMix and a schedule are on."""
+        raise NotImplementedError
+
+    def _take(self, state: Any, settings: Any, name: str) -> str | None:
+        """Load both, or neither and say why."""
+        for what, t, like in ((_STATE, state, self.state), (_SETTINGS, settings, self.settings)):
+            if not isinstance(t, Tensor) or t.dtype != like.dtype or t.shape != like.shape:
+                got = f"{t.dtype} {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
+                return f"{name}: expected a {what} {like.dtype} {list(like.shape)}, got {got}"
+        error = saved_state_error(name, state) or saved_settings_error(
+            name, settings, *self._modes()
+        )
+        if error:
+            return error
+        words, numbers = state.tolist(), settings.tolist()
+        words[STREAM_WORD] = self._stream_rank
+        self._values = words, numbers
+        if _is_real(self.state):
+            self.state.copy_(torch.tensor(words, device="cpu"))
+        self._set_settings(numbers, None)
+        return None
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[Any, Any],
+        prefix: str,
+        local: dict[Any, Any],
+        strict: bool,
+        missing: list[Any],
+        *rest: list[Any],
+    ) -> None:
+        unexpected, errors = rest
+        error = None
+        if prefix + _EXTRA in state_dict:
+            saved = state_dict.pop(prefix + _EXTRA)
+            error = self._take(*_unpacked(saved), prefix + _EXTRA)
+        elif prefix + _STATE in state_dict and prefix + _SETTINGS in state_dict:
+            # As earlier versions saved them, which had them as buffers.
+            state, settings = (state_dict.pop(prefix + key) for key in (_STATE, _SETTINGS))
+            error = self._take(state, settings, prefix + _STATE)
+        else:
+            missing += [prefix + _EXTRA] if strict else []
+        if error:
+            errors.append(error)
+        if strict:
+            unexpected += [key for key in state_dict if key.startswith(prefix)]
+
+
+def _unpacked(saved: Any) -> tuple[Any, Any]:
+    if not isinstance(saved, Tensor) or saved.dtype != torch.int64 or saved.ndim != 1:
+        return saved, None
+    if saved.shape[0] != STATE_WORDS + SETTINGS:
+        return saved, None
+    state, bits = saved.split((STATE_WORDS, SETTINGS))
+    return state, bits.clone().view(torch.float64)
+
+
+def _is_real(t: Tensor) -> bool:
+    """Whether it has values: neither on the meta device nor fake."""
+    return type(t) is Tensor and not t.is_meta
+
+
+def _settings_on(settings: Tensor, device: torch.device) -> Tensor:
+    """On ``device``, or on the CPU where the device has no float64 (Apple's)."""
+    try:
+        return settings.to(device, copy=True)
+    except (TypeError, RuntimeError) as error:
+        if not any(name in str(error) for name in ("float64", "fp64", "double")):
+            raise
+        return settings

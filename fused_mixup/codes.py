@@ -1,0 +1,53 @@
+"""Integers that Python, C++ and Triton share, by their names.
+
+In C++ they stand in ``csrc/common`` (draw.h, layout.h, arguments.h), where tests compare them.
+"""
+
+from __future__ import annotations
+
+# How the kernels find the partner of sample i in a batch of B.
+TENSOR, FLIP, ROLL, SELF = range(4)  # partner[i], B-1-i, (i-1) mod B, i
+PAIRINGS = {"tensor": TENSOR, "flip": FLIP, "roll": ROLL, "self": SELF}
+# Only draw_plan knows these; the plan that it draws holds them as a tensor.
+SHUFFLE, DERANGEMENT, CROSS_CLASS = range(4, 7)
+DRAWN_PAIRINGS = {
+    "flip": FLIP,
+    "roll": ROLL,
+    "shuffle": SHUFFLE,
+    "derangement": DERANGEMENT,
+    "cross_class": CROSS_CLASS,
+}
+
+# What the loss of a batch is: one number, or one for each row.
+MEAN, SUM, NONE = range(3)
+REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
+
+IGNORE_INDEX = -100  # PyTorch's default
+NO_IGNORE = -(2**63)  # for ops: no label is ignored
+
+MAX_DIMS = 12  # dims of a sample that kernels can walk; kMaxDims in csrc/common/layout.h
+MAX_SPATIAL = 3  # dims of a box
+
+# ------------------------------------------------------------------ draw_plan, see docs/drawing.md
+
+# How samples share their draws.
+BATCH, PAIR, SAMPLE = range(3)
+PER = {"batch": BATCH, "pair": PAIR, "sample": SAMPLE}
+
+# The words of a state.
+VERSION_WORD, SEED_WORD, STREAM_WORD, STEP_WORD = range(4)
+STATE_WORDS = 4
+STATE_VERSION = 0x464D_0001
+
+# The numbers of ``settings``. An α of 0 or less turns its mode off; MINMAX_HIGH of 0, the bounds.
+MIXUP_ALPHA, CUTMIX_ALPHA, SWITCH_PROB, PROB, MINMAX_LOW, MINMAX_HIGH = range(6)
+SETTINGS = 6
+
+# What each draw of a sample is for: the low half of the counter's second word.
+DRAW_MODE, DRAW_PLACE, DRAW_SIDE, DRAW_BOOST, DRAW_ORDER, DRAW_SHIFT = range(6)
+DRAW_GAMMA = 16  # 16 + 2·attempt + 0 or 1 for the first or the second gamma deviate
+
+# An attempt fails with a probability below 0.049, all of them with one below 1e-31.
+MAX_ATTEMPTS = 24
+
+MAX_BATCH = 1 << 16  # an index fills the low 16 bits of a sorting key

@@ -1,0 +1,13 @@
+"""Which dtypes the kernels take, and in which they compute."""
+
+from __future__ import annotations
+
+import torch
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+BLENDABLE = (*FLOATING, torch.uint8)
+
+
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, float32 for the rest: what sums and products are taken in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

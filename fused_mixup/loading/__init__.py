@@ -1,0 +1,1 @@
+"""How a batch is read, collated and handed from a data loader's worker to the training process."""

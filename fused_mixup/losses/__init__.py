@@ -1,0 +1,1 @@
+"""Soft-target losses and accuracy: functions, modules, their checks and gradients."""

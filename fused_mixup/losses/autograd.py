@@ -1,0 +1,190 @@
+"""How gradients reach the losses: what both share, and the modes of memory.
+
+    separate         the backward is one more sweep that writes the gradient beside the logits
+    grad_in_forward  the gradient is written in the sweep of the forward; the backward scales it
+    inplace          the backward writes the gradient over the logits
+
+In eager mode the ops are called from ``torch.autograd.Function``s, which cost the host less than
+autograd registered on the ops and serve torch.func.grad too. Compiled code calls the ops
+themselves, with the same formulas registered. What neither serves (vmap, forward mode, torch.func
+inside torch.compile) takes the losses in plain PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .. import ops
+from ..forcing import recalls_backend, remembers_backend
+from ..tracing import (
+    backward_keeps_graph,
+    below_autograd,
+    in_forward_mode,
+    in_vmap,
+    is_batch,
+    transforms_active,
+)
+
+
+def call_op(op: Callable, *arguments: Any) -> Any:
+    """The op without its registered autograd: a Function around it has that part."""
+    if transforms_active():
+        return op(*arguments)
+    with below_autograd():
+        return op(*arguments)
+
+
+def needs_plain_pytorch() -> bool:
+    """Whether a call is transformed in a way that neither Functions nor registered ops serve.
+
+    The ops have no rule for a batch of calls and none for tangents, and Dynamo traces no Function
+    inside a transform: plain PyTorch has them all.
+    """
+    return in_forward_mode() or in_vmap()
+
+
+def function(forward: Callable, setup: Callable, backward: Callable) -> Callable:
+    """A Function's ``apply``. ``forward`` takes no ctx: torch.func wants it apart from ``setup``.
+
+    Elsewhere both run in one, as PyTorch takes 50 us more to bind the arguments of two.
+    """
+
+    setup, backward = remembers_backend(setup), recalls_backend(backward)
+
+    def run(ctx, *inputs):
+        output = forward(*inputs)
+        setup(ctx, inputs, output)
+        return output
+
+    def of(**parts):
+        return type("_Fused", (Function,), {k: staticmethod(v) for k, v in parts.items()})
+
+    in_one = of(forward=run, backward=backward)
+    apart = of(forward=forward, setup_context=setup, backward=backward)
+
+    def apply(*inputs):
+        return (apart if transforms_active() else in_one).apply(*inputs)
+
+    return apply
+
+
+def nones(count: int) -> tuple[None, ...]:
+    return (None,) * count
+
+
+def wants_grad(logits: Tensor, target: Tensor) -> bool:
+    return torch.is_grad_enabled() and (logits.requires_grad or target.requires_grad)
+
+
+def plain_gradients(
+    loss: Callable, needs: tuple[bool, ...], grad_loss: Tensor, logits: Tensor, target: Tensor
+) -> list[Tensor | None]:
+    """The gradients of ``loss(logits, target)``, in a backward that vmap runs (as jacrev does)."""
+    both: list[Tensor] = [logits, target]
+    needed = [i for i in range(2) if needs[i]]
+
+    def of_needed(*inputs: Tensor) -> Tensor:
+        given = dict(zip(needed, inputs, strict=True))
+        return loss(*(given.get(i, x) for i, x in enumerate(both)))
+
+    pull = torch.func.vjp(of_needed, *(both[i] for i in needed))[1]
+    found = dict(zip(needed, pull(grad_loss), strict=True))
+    return [found.get(i) for i in range(2)]
+
+
+# ------------------------------------------------------------------ the other modes of memory
+
+
+def refuse_create_graph(name: str, remedy: str) -> None:
+    """In a backward whose gradient has no graph of its own: a silent zero would come of it."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"{name}: expected a backward without create_graph; {remedy}")
+
+
+def scaled(grad: Tensor, factor: Tensor) -> Tensor:
+    """grad · factor (a scalar, or one for each row or element), in place where it may be."""
+    keeps, batched = backward_keeps_graph(), is_batch(factor)
+    if factor.ndim or batched:
+        factor = factor.unsqueeze(1) if 0 < factor.ndim < grad.ndim else factor
+        return (grad * factor).to(grad.dtype) if keeps or batched else grad.mul_(factor)
+    if keeps:
+        grad = grad.clone()
+    call_op(ops.scale_, grad, factor)
+    return grad
+
+
+class GradInForward(Function):
+    """``op`` gives (loss, gradient, …); arguments: op, logits and the rest of the op's."""
+
+    @staticmethod
+    @remembers_backend
+    def forward(ctx, op, *arguments):
+        loss, grad, *rest = call_op(op, *arguments)
+        ctx.mark_non_differentiable(*rest)
+        ctx.set_materialize_grads(False)
+        ctx.count = len(arguments)
+        ctx.save_for_backward(grad)
+        return loss, *rest
+
+    @staticmethod
+    @recalls_backend
+    def backward(ctx, grad_loss, *_):
+        if grad_loss is None:
+            return None, *nones(ctx.count)
+        refuse_create_graph("grad_in_forward", "leave grad_in_forward out")
+        (grad,) = ctx.saved_tensors
+        return None, scaled(grad, grad_loss), *nones(ctx.count - 1)
+
+
+class InPlace(Function):
+    """``op`` gives the loss, ``write`` its gradient over the logits.
+
+    Of a tuple that the op gives, ``write`` takes the two after the loss; the op's last argument
+    (whether ranks are asked) is nothing to it then.
+    """
+
+    @staticmethod
+    @remembers_backend
+    def forward(ctx, op, write, logits, *arguments):
+        output = call_op(op, logits, *arguments)
+        between: tuple = ()
+        ctx.count = len(arguments)
+        if isinstance(output, tuple):
+            ctx.mark_non_differentiable(*output[1:])
+            between, arguments = output[1:3], arguments[:-1]
+        ctx.set_materialize_grads(False)
+        ctx.write, ctx.written = write, False
+        arguments = (*between, *arguments)
+        ctx.options = [None if isinstance(a, Tensor) else a for a in arguments]
+        ctx.save_for_backward(logits, *(a if isinstance(a, Tensor) else None for a in arguments))
+        return output
+
+    @staticmethod
+    @recalls_backend
+    def backward(ctx, grad_loss, *_):
+        if grad_loss is None:
+            return None, None, None, *nones(ctx.count)
+        if ctx.written:
+            raise RuntimeError(
+                "inplace_backward: expected one backward, got a second one (retain_graph), when "
+                "the logits hold their gradient already; leave inplace_backward out"
+            )
+        refuse_create_graph("inplace_backward", "leave inplace_backward out")
+        if is_batch(grad_loss):
+            raise NotImplementedError(
+                "inplace_backward: expected one gradient over the logits, got a batch of them "
+                "(torch.func.vmap, is_grads_batched); leave inplace_backward out"
+            )
+        # Raises where someone wrote to the logits since the forward.
+        logits, *tensors = ctx.saved_tensors
+        arguments = (o if t is None else t for t, o in zip(tensors, ctx.options, strict=True))
+        call_op(ctx.write, grad_loss, logits, *arguments)
+        # Autograd cannot see into our kernels: who else saved the logits must get its error.
+        torch.autograd.graph.increment_version(logits)
+        ctx.written = True
+        return None, None, logits.detach(), *nones(ctx.count)

@@ -1,0 +1,145 @@
+"""The gradients of the binary cross-entropy, of first and second order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..codes import MEAN, NONE
+from ..reference import losses as reference
+from ..schemas import BinaryCrossEntropyArguments
+from ..tracing import in_vmap, transforms_active
+from .autograd import (
+    GradInForward,
+    InPlace,
+    call_op,
+    function,
+    needs_plain_pytorch,
+    nones,
+    plain_gradients,
+    wants_grad,
+)
+
+
+def _binary_setup(ctx, inputs, output):
+    ctx.options = inputs[6:]
+    ctx.save_for_backward(*inputs[:6])
+
+
+def _binary_grad(backward: Callable, ctx, grad_loss):
+    logits, *tensors = ctx.saved_tensors
+    a = BinaryCrossEntropyArguments(*tensors, *ctx.options)
+    grad_logits = grad_target = None
+    if ctx.needs_input_grad[0]:
+        grad_logits = backward(grad_loss, logits, *a)
+    if ctx.needs_input_grad[1]:
+        # d loss / d t = w [(q-1) softplus(-x) - x]; none for a target that a threshold made 0 or 1
+        x = logits.to(grad_loss.dtype)
+        w, q = (reference.class_factors(c, x) for c in (a.class_weight, a.pos_weight))
+        per_element = w * ((q - 1) * torch.nn.functional.softplus(-x) - x)
+        scale = reference.binary_scale(grad_loss, logits, a.reduction, a.sum_classes)
+        grad_target = (scale * per_element).to(a.target.dtype)
+        if a.target_threshold is not None:
+            grad_target = torch.zeros_like(a.target)
+    return grad_logits, grad_target, *nones(8)
+
+
+def _binary_backward_setup(ctx, inputs, output):
+    ctx.options = inputs[7:]
+    ctx.save_for_backward(*inputs[:7])
+
+
+def _binary_backward_grad(ctx, v):
+    # With a = 1 + (q-1) t (``slope``), s the scale:
+    #   d/dx  v s w ((1-t) - a σ(-x)) = v s w a σ(x) σ(-x)
+    #   d/ds  the factor itself;   d/dt = v s w (-1 - (q-1) σ(-x))
+    grad_loss, logits, *tensors = ctx.saved_tensors
+    a = BinaryCrossEntropyArguments(*tensors, *ctx.options)
+    t = reference.dense_binary_target(logits, a)
+    w, q = (reference.class_factors(c, t) for c in (a.class_weight, a.pos_weight))
+    v = v.to(t.dtype)
+    below = torch.sigmoid(-logits.to(t.dtype))
+    slope = 1 + (q - 1) * t
+    scale = reference.binary_scale(grad_loss, logits, a.reduction, a.sum_classes)
+    grad_logits = (v * scale * w * slope * below * (1 - below)).to(logits.dtype)
+    grad_grad_loss = v * w * ((1 - t) - slope * below)
+    if a.sum_classes:
+        grad_grad_loss = grad_grad_loss.sum(1)
+    if a.reduction != NONE:
+        count = grad_grad_loss.numel() if a.reduction == MEAN else 1
+        grad_grad_loss = grad_grad_loss.sum() / max(count, 1)
+    grad_target = None
+    if ctx.needs_input_grad[2]:
+        grad_target = (v * scale * w * (-1 - (q - 1) * below)).to(a.target.dtype)
+        if a.target_threshold is not None:
+            grad_target = torch.zeros_like(a.target)
+    return grad_grad_loss, grad_logits, grad_target, *nones(8)
+
+
+def _binary(*arguments):
+    return call_op(ops.soft_target_binary_cross_entropy, *arguments)
+
+
+def _binary_backward(*arguments):
+    return call_op(ops.soft_target_binary_cross_entropy_backward, *arguments)
+
+
+def _eager_binary_grad(ctx, grad_loss):
+    if in_vmap():
+        logits, target, *rest = ctx.saved_tensors
+
+        def loss(logits: Tensor, target: Tensor) -> Tensor:
+            return reference.soft_target_binary_cross_entropy(logits, target, *rest, *ctx.options)
+
+        return *plain_gradients(loss, ctx.needs_input_grad, grad_loss, logits, target), *nones(8)
+    backward = _differentiable_binary_backward if torch.is_grad_enabled() else _binary_backward
+    return _binary_grad(backward, ctx, grad_loss)
+
+
+_differentiable_binary_backward = function(
+    _binary_backward, _binary_backward_setup, _binary_backward_grad
+)
+_differentiable_binary = function(_binary, _binary_setup, _eager_binary_grad)
+
+
+def binary_cross_entropy(
+    logits: Tensor,
+    arguments: BinaryCrossEntropyArguments,
+    inplace_backward: bool,
+    grad_in_forward: bool,
+) -> Tensor:
+    """The loss of the op with these arguments after the logits, in the mode asked for."""
+    if needs_plain_pytorch():
+        return reference.soft_target_binary_cross_entropy(logits, *arguments)
+    if torch.compiler.is_compiling():
+        return ops.soft_target_binary_cross_entropy(logits, *arguments)
+    if not wants_grad(logits, arguments.target):
+        return call_op(ops.soft_target_binary_cross_entropy, logits, *arguments)
+    if transforms_active() or not (inplace_backward or grad_in_forward):
+        return _differentiable_binary(logits, *arguments)
+    if grad_in_forward:
+        op = ops.soft_target_binary_cross_entropy_grad
+        return GradInForward.apply(op, logits, *arguments)[0]
+    op = ops.soft_target_binary_cross_entropy
+    write = ops.soft_target_binary_cross_entropy_backward_
+    return InPlace.apply(op, write, logits, *arguments)
+
+
+# ------------------------------------------------------------------ registered on the ops
+
+
+def _registered_binary_grad(op, ctx, grad_loss):
+    return _binary_grad(op("soft_target_binary_cross_entropy_backward"), ctx, grad_loss)
+
+
+def _registered_backward_grad(op, ctx, v):
+    return _binary_backward_grad(ctx, v)
+
+
+ops.register_autograd("soft_target_binary_cross_entropy", _registered_binary_grad, _binary_setup)
+ops.register_autograd(
+    "soft_target_binary_cross_entropy_backward", _registered_backward_grad, _binary_backward_setup
+)

@@ -1,0 +1,192 @@
+"""A linear layer and its cross-entropy, chunk by chunk, and the gradients of both.
+
+Per chunk of rows, in one buffer that all chunks share:
+    logits   = features · weightᵀ + bias
+    gradient over the logits (soft_target_cross_entropy_backward_)
+    grad_features = G · weight,  grad_weight += Gᵀ · features,  grad_bias += Σ G
+so that what a forward with gradients holds beyond them is the buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .. import ops
+from ..codes import NONE
+from ..dtypes import arithmetic
+from ..forcing import recalls_backend, remembers_backend
+from ..schemas import CrossEntropyArguments
+from ..tracing import is_batch
+from .autograd import call_op, refuse_create_graph, scaled
+
+_REMEDY = "use F.linear and soft_target_cross_entropy"
+
+
+class Chunks:
+    """The rows of a target, some at a time, and the buffer of their logits."""
+
+    def __init__(
+        self, arguments: CrossEntropyArguments, rows: int, num_classes: int, size: int
+    ) -> None:
+        # target, partner_labels and weight by row; class_weight
+        self.tensors, self.options = arguments[:4], arguments[4:]
+        self.rows, self.num_classes, self.size = rows, num_classes, min(size, rows)
+
+    def __iter__(self) -> Iterator[tuple[slice, tuple]]:
+        """Each chunk's rows, and what the op takes after its logits."""
+        *by_row, class_weight = self.tensors
+        for start in range(0, self.rows, max(self.size, 1)):
+            at = slice(start, min(start + self.size, self.rows))
+            target = (t if t is None else t[at] for t in by_row)
+            yield at, (*target, class_weight, *self.options)
+
+    def logits_of(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Callable:
+        """A function that writes the logits of a chunk to the buffer."""
+        buffer = features.new_empty((self.size, self.num_classes))
+
+        def logits(at: slice) -> Tensor:
+            z, x = buffer[: at.stop - at.start], features[at]
+            if bias is None:
+                return torch.mm(x, weight.t(), out=z)
+            return torch.addmm(bias, x, weight.t(), out=z)
+
+        return logits
+
+
+class _Gradients:
+    """Of features, weight and bias, those that are needed, summed chunk by chunk."""
+
+    def __init__(
+        self, needs: tuple[bool, ...], features: Tensor, weight: Tensor, acc: torch.dtype
+    ) -> None:
+        self.features_in, self.weight_in = features, weight
+        self.features = torch.empty_like(features) if needs[0] else None
+        # The first chunk of the same type is written, not added: one sweep over the weight less.
+        self.adds = float(not len(features) or weight.dtype != acc)
+        start = torch.zeros_like if self.adds else torch.empty_like
+        self.weight = start(weight, dtype=acc) if needs[1] else None
+        self.bias = weight.new_zeros(len(weight), dtype=acc) if needs[2] else None
+
+    def add(self, at: slice, grad_logits: Tensor) -> None:
+        if self.features is not None:
+            torch.mm(grad_logits, self.weight_in, out=self.features[at])
+        if self.weight is not None:
+            x = self.features_in[at]
+            if self.weight.dtype == x.dtype:
+                self.weight.addmm_(grad_logits.t(), x, beta=self.adds)
+                self.adds = 1.0
+            else:
+                self.weight.add_(torch.mm(grad_logits.t(), x))
+        if self.bias is not None:
+            self.bias.add_(grad_logits.sum(0, dtype=self.bias.dtype))
+
+    def all(self) -> list[Tensor | None]:
+        return [self.features, self.weight, self.bias]
+
+
+def in_chunks(
+    features: Tensor, weight: Tensor, bias: Tensor | None, chunks: Chunks
+) -> tuple[Tensor, Tensor]:
+    """(sum or rows of the loss, number of rows that count)."""
+    wanted = any(t is not None and t.requires_grad for t in (features, weight, bias))
+    if not (wanted and torch.is_grad_enabled()):
+        with torch.no_grad():
+            return _losses(features, weight, bias, chunks, None)[:2]
+    function = _Recomputed if chunks.options[-1] == NONE else _MadeInForward
+    return function.apply(features, weight, bias, chunks)
+
+
+def _losses(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    chunks: Chunks,
+    gradients: _Gradients | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, count, stats [3, rows]), and the gradients for an upstream gradient of one."""
+    acc = arithmetic(features.dtype)
+    per_row = chunks.options[-1] == NONE
+    loss = features.new_zeros(chunks.rows if per_row else (), dtype=acc)
+    count = features.new_zeros((), dtype=acc)
+    stats = features.new_empty((3, chunks.rows), dtype=acc)
+    one = features.new_ones((), dtype=acc)
+    logits_of = chunks.logits_of(features, weight, bias)
+    for at, arguments in chunks:
+        z = logits_of(at)
+        part, found, counted, _ = call_op(ops.soft_target_cross_entropy, z, *arguments, False)
+        count += counted
+        stats[:, at] = found
+        if per_row:
+            loss[at] = part
+        else:
+            loss += part
+        if gradients is not None:
+            write = ops.soft_target_cross_entropy_backward_
+            call_op(write, one, z, found, counted, *arguments)
+            gradients.add(at, z)
+    return loss, count, stats
+
+
+class _MadeInForward(Function):
+    @staticmethod
+    @remembers_backend
+    def forward(ctx, features, weight, bias, chunks):
+        acc = arithmetic(features.dtype)
+        gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, acc)
+        loss, count, _ = _losses(features, weight, bias, chunks, gradients)
+        ctx.mark_non_differentiable(count)
+        ctx.set_materialize_grads(False)
+        ctx.weight_dtype = weight.dtype
+        ctx.save_for_backward(*gradients.all())
+        return loss, count
+
+    @staticmethod
+    @recalls_backend
+    def backward(ctx, grad_loss, *_):
+        if grad_loss is None:
+            return None, None, None, None
+        refuse_create_graph("linear_soft_target_cross_entropy", _REMEDY)
+        features, *summed = (g if g is None else scaled(g, grad_loss) for g in ctx.saved_tensors)
+        # What was summed in float32 is rounded last.
+        return features, *(g if g is None else g.to(ctx.weight_dtype) for g in summed), None
+
+
+class _Recomputed(Function):
+    @staticmethod
+    @remembers_backend
+    def forward(ctx, features, weight, bias, chunks):
+        loss, count, stats = _losses(features, weight, bias, chunks, None)
+        ctx.mark_non_differentiable(count)
+        ctx.set_materialize_grads(False)
+        ctx.options = chunks.options
+        ctx.sizes = chunks.rows, chunks.num_classes, chunks.size
+        # The target's tensors too, so that autograd sees who writes to them before the backward.
+        ctx.save_for_backward(features, weight, bias, count, stats, *chunks.tensors)
+        return loss, count
+
+    @staticmethod
+    @recalls_backend
+    def backward(ctx, grad_loss, *_):
+        if grad_loss is None:
+            return None, None, None, None
+        refuse_create_graph("linear_soft_target_cross_entropy", _REMEDY)
+        if is_batch(grad_loss):
+            raise NotImplementedError(
+                "linear_soft_target_cross_entropy: expected one upstream gradient, got a batch of "
+                f"them (is_grads_batched); {_REMEDY}"
+            )
+        features, weight, bias, count, stats, *tensors = ctx.saved_tensors
+        chunks = Chunks(CrossEntropyArguments(*tensors, *ctx.options), *ctx.sizes)
+        gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, stats.dtype)
+        logits_of = chunks.logits_of(features, weight, bias)
+        write = ops.soft_target_cross_entropy_backward_
+        for at, arguments in chunks:
+            z = logits_of(at)
+            call_op(write, grad_loss[at], z, stats[:, at].contiguous(), count, *arguments)
+            gradients.add(at, z)
+        first, *summed = gradients.all()
+        return first, *(g if g is None else g.to(weight.dtype) for g in summed), None

@@ -1,0 +1,319 @@
+"""How a batch is mixed: :class:`MixPlan`.
+
+A plan holds four small tensors, one row per sample. Every backend applies the same rule to the
+original values of the batch:
+
+    out[i, ..., p] = x[partner_i, ..., p]                              where p lies in box_i
+                     blend_i0 * x[i, ..., p] + blend_i1 * x[partner_i, ..., p]      elsewhere
+
+A weight of exactly 0 drops its term, so a partner that is not used never brings in a NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arguments import is_host_row
+from ..codes import PAIRINGS
+from ..frozen import Frozen, versions
+from .checks import Facts, check_layout, check_rule, check_stops, check_values
+from .pairing import partner_indices
+from .tensors import (
+    copy_packed,
+    each_row,
+    pairing_of,
+    printed_rows,
+    rows_for_all,
+    rows_per_sample,
+    to_device,
+    widest,
+)
+
+
+class MixPlan(Frozen):
+    """How every sample of a batch of B is mixed, as four small tensors.
+
+    Most plans come from :meth:`uniform`, :meth:`per_sample` or :meth:`identity`. A plan can be
+    printed, compared, pickled, moved with :meth:`to`, and applied again to anything with the same
+    batch size: images, masks, soundtracks, labels of several heads.
+
+    Attributes:
+        partner: int32 [B], index of the sample that is mixed into sample i. None may be given
+            where ``pairing`` is a rule.
+        weight: float32 [B, 2], label weights of the sample itself and of its partner.
+        blend: float64 [B, 2], value weights of the two outside the box (float32 on a device that
+            has no float64).
+        box: int32 [B, 2·D], half-open box pasted from the partner: D starts, then D stops; D is
+            1, 2 or 3, or 0 where no row has a box.
+        pairing: ``"flip"`` (partner B-1-i), ``"roll"`` (i-1), ``"self"``, or ``"tensor"``. For the
+            rules, kernels work the partner out and no tensor of it is kept.
+
+    The rows of a plan made by :meth:`uniform` are one row, expanded, on the CPU. Kernels take
+    it as plain arguments, so such a plan serves a batch on any device without a copy.
+
+    Raises:
+        TypeError: a field that is not a tensor of the dtype above.
+        ValueError: a shape that does not fit, or a box that is reversed or negative.
+        IndexError: a partner outside [0, B).
+        Values are checked where they live on the CPU, and again after a write to one of the
+        tensors.
+
+    Notes:
+        Immutable, and no dataclass: whoever walks a batch to cast or to shard its tensors meets a
+        leaf, so weights keep their dtype. ``torch.save`` takes it, and ``torch.load`` gives it back
+        with ``weights_only=True``.
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
+    """
+
+    __module__ = "fused_mixup.plan"  # what a saved plan names
+
+    weight: Tensor
+    blend: Tensor
+    box: Tensor
+    pairing: str
+    _partner: Tensor | None  # None where pairing is a rule
+    _seen: Facts
+    _versions: tuple[float, ...] | None
+    _portable: bool
+
+    def __init__(
+        self,
+        partner: Tensor | None,
+        weight: Tensor,
+        blend: Tensor,
+        box: Tensor,
+        pairing: str = "tensor",
+    ) -> None:
+        check_layout(partner, weight, blend, box, pairing)
+        if partner is not None and pairing != "tensor":
+            expected = partner_indices(PAIRINGS[pairing], len(weight), partner.device)
+            check_rule(pairing, partner, expected)
+            partner = None
+        # Kernels step from row to row; inside a row, elements are adjacent.
+        weight, blend, box = (
+            t.contiguous() if t.shape[1] > 1 and t.stride(1) != 1 else t
+            for t in (weight, blend, box)
+        )
+        partner = None if partner is None else partner.contiguous()
+        self._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
+        self._know(check_values(partner, weight, blend, box))
+
+    def _know(self, facts: Facts) -> None:
+        one_row = is_host_row(self.weight) and is_host_row(self.blend) and is_host_row(self.box)
+        self._fill(
+            _seen=facts,
+            _versions=versions(self._partner, self.weight, self.blend, self.box),
+            _portable=one_row and self.pairing != "tensor",
+        )
+
+    @property
+    def _facts(self) -> Facts:
+        """What the host knows of the values, looked at again where somebody wrote to them."""
+        if self._versions != versions(self._partner, self.weight, self.blend, self.box):
+            self._know(check_values(self._partner, self.weight, self.blend, self.box))
+        return self._seen
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MixPlan, (self._partner, self.weight, self.blend, self.box, self.pairing)
+
+    @property
+    def partner(self) -> Tensor:
+        # A rule's is not kept: made in a mode of PyTorch's (fake, functional, inference), it would
+        # be of use in that mode alone.
+        if self._partner is not None:
+            return self._partner
+        return partner_indices(self.rule, self.batch_size, self.weight.device)
+
+    @staticmethod
+    def identity(batch_size: int) -> MixPlan:
+        """The plan that leaves each of the ``batch_size`` samples as it is."""
+        return MixPlan.uniform(batch_size, "self", 1.0)
+
+    @staticmethod
+    def uniform(
+        batch_size: int,
+        partner: str | Tensor = "flip",
+        lam: float = 1.0,
+        box: Sequence[int] | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> MixPlan:
+        """One λ, and one box or none, for the whole batch.
+
+        Without a box this is MixUp: ``lam * x[i] + (1 - lam) * x[partner_i]``. With one it is
+        CutMix: the box is pasted, values outside stay, ``lam`` weighs the labels only.
+
+        Args:
+            batch_size: B, at least 0.
+            partner: ``"flip"`` (B-1-i), ``"roll"`` (i-1), ``"self"``, or integers [B].
+            lam: weight of the sample itself, in [0, 1].
+            box: D starts, then D stops, as :func:`cutmix_box` returns them.
+            device: where a partner tensor goes; by default it stays where it is.
+
+        Returns:
+            A plan of one row; see the class on which devices it serves.
+
+        Raises:
+            TypeError, ValueError, IndexError: an argument that is not as described.
+
+        Source: arXiv 1710.09412 (MixUp), arXiv 1905.04899 (CutMix).
+        """
+        # A rule's plan serves every device from the host; only a partner tensor is moved.
+        pairing, batch_size, index = pairing_of(batch_size, partner, device)
+        rows, facts = rows_for_all(batch_size, lam, box, index)
+        return known_plan((index, *rows), pairing, facts)
+
+    @staticmethod
+    def per_sample(
+        lam: Tensor | Sequence[float],
+        partner: str | Tensor = "flip",
+        box: Tensor | Sequence[Sequence[int]] | None = None,
+        cut: Tensor | Sequence[bool] | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> MixPlan:
+        """A λ, and perhaps a box, for each sample.
+
+        A row that is cut keeps its values outside the box and ``lam`` weighs its labels only;
+        the other rows are blended.
+
+        Args:
+            lam: [B] floats in [0, 1]; 1-λ is taken in their dtype (float32 at least).
+            partner: as in :meth:`uniform`.
+            box: integers [B, 2·D]; an empty box (start == stop) for a row that has none.
+            cut: bools [B], which rows are CutMix; by default those with a box that is not empty. A
+                cut row with an empty box keeps its values, and its ``lam`` weighs its labels.
+            device: where the plan goes, in one copy; by default it stays where ``lam`` is.
+
+        Returns:
+            A plan with a row for each sample.
+
+        Raises:
+            TypeError, ValueError, IndexError: an argument that is not as described. Values are
+                checked where they live on the CPU.
+
+        Source: arXiv 1710.09412 (MixUp), arXiv 1905.04899 (CutMix).
+        """
+        weight, blend, boxes = rows_per_sample(lam, box, cut)
+        batch_size = weight.shape[0]
+        pairing, _, index = pairing_of(batch_size, partner, weight.device)
+        plan = MixPlan(index, weight, blend, boxes, pairing)
+        return plan if device is None else plan.to(device)
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of samples."""
+        return self.weight.shape[0]
+
+    @property
+    def spatial_dims(self) -> int:
+        """D, the number of spatial dims of its boxes (0 where it has none)."""
+        return self.box.shape[1] // 2
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live; a uniform plan by rule is on the CPU and serves any device."""
+        return (self.weight if self._partner is None else self._partner).device
+
+    @property
+    def is_permutation(self) -> bool | None:
+        """Whether each sample is the partner of exactly one; None where only a device knows."""
+        return self._facts.is_permutation
+
+    @property
+    def inverse_partner(self) -> Tensor:
+        """int32 [B]: the sample whose partner is i. ValueError where that is not one for each i.
+
+        For a partner tensor made on a device nothing is read back: it must be a permutation.
+        """
+        if self.is_permutation is False:
+            raise ValueError(
+                "inverse_partner: this pairing is no permutation (some sample is the partner of "
+                "several), so it has no inverse"
+            )
+        return torch.argsort(self.partner).to(torch.int32)
+
+    @property
+    def rule(self) -> int:
+        """The pairing as the kernels' integer code."""
+        return PAIRINGS[self.pairing]
+
+    @property
+    def partner_or_none(self) -> Tensor | None:
+        """The partner tensor where the kernels need it, None where a rule gives it."""
+        return self._partner
+
+    @property
+    def blends(self) -> bool:
+        """Whether some row is known to blend values; False where only a device knows."""
+        return self._facts.blends
+
+    def serves(self, device: torch.device) -> bool:
+        """Whether the kernels can apply this plan to a batch on ``device`` as it is."""
+        if self._portable:
+            return True
+        if self._partner is not None and self._partner.device != device:
+            return False
+        rows = (self.weight, self.blend, self.box)
+        return all(t.device == device or is_host_row(t) for t in rows)
+
+    def check_boxes(self, name: str, spatial: Sequence[int]) -> None:
+        """ValueError where a box is known to leave the ``spatial`` sizes of tensor ``name``."""
+        check_stops(self._facts.box_stop, name, spatial)
+
+    # ---------------------------------------------------------------- moving, comparing, printing
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> MixPlan:
+        """The same plan on ``device``. From the host this is one copy of one (pinned) buffer."""
+        device = torch.device(device)
+        rows = (self.blend, self.weight, self.box)  # widest dtype first: aligned
+        tensors = rows if self._partner is None else (*rows, self._partner)
+        if all(t.device == device for t in tensors):
+            return self
+        if device.type == "cpu" or any(t.device.type != "cpu" for t in tensors):
+            moved = [to_device(t, device) for t in tensors]
+        else:
+            moved = copy_packed(tensors, device, non_blocking)
+        blend, weight, box, *partner = moved
+        index = partner[0] if partner else None
+        return known_plan((index, weight, blend, box), self.pairing, self._facts)
+
+    def for_labels(self) -> MixPlan:
+        """The plan by which labels are blended: ``weight`` in the place of ``blend``, no boxes."""
+        tensors = self._partner, self.weight, each_row(widest, self.weight), self.box[:, :0]
+        return known_plan(tensors, self.pairing, Facts(self.is_permutation, False, ()))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MixPlan):
+            return NotImplemented
+        return all(
+            torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu())
+            for name in ("partner", "weight", "blend", "box")
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        head = (
+            f"MixPlan(batch_size={self.batch_size}, pairing={self.pairing!r}, "
+            f"spatial_dims={self.spatial_dims}, device={str(self.device)!r})"
+        )
+        return "\n".join([head, *printed_rows(self.partner, self.weight, self.blend, self.box)])
+
+
+def known_plan(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:
+    """A plan of rows known to be right: checking them costs as much as mixing a small batch.
+
+    ``tensors``: partner (not kept where ``pairing`` is a rule), weight, blend, box.
+    """
+    plan = object.__new__(MixPlan)
+    partner, weight, blend, box = tensors
+    partner = partner if pairing == "tensor" else None
+    plan._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
+    plan._know(facts)
+    return plan

@@ -1,0 +1,190 @@
+"""What a plan is made of: one row for a batch, the partners of a pairing, one copy of all."""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arguments import as_tensor, floats, integer, integers, is_host_row, kind
+from ..tracing import has_host_values, is_plain
+from .checks import (
+    Facts,
+    check_corners,
+    check_int32,
+    check_lam,
+    check_partner_values,
+    is_permutation,
+)
+
+try:
+    import numpy as np
+
+    torch.from_numpy(np.empty(0))
+except (ImportError, RuntimeError):  # there is none, or none that this PyTorch was built for
+    np = None  # type: ignore[assignment]
+
+
+def rows_for_all(
+    batch_size: int, lam: float, box: Sequence[int] | None, index: Tensor | None
+) -> tuple[list[Tensor], Facts]:
+    """weight, blend and box of :meth:`MixPlan.uniform`, and what is known of them."""
+    lam = check_lam(lam)
+    corners = () if box is None else check_corners(box)
+    weight = lam, 1.0 - lam
+    rows = host_rows(batch_size, weight, weight if box is None else (1.0, 0.0), corners)
+    d = len(corners) // 2
+    empty = not all(map(operator.lt, corners[:d], corners[d:]))
+    stops = (0,) * d if empty else corners[d:]
+    return rows, Facts(is_permutation(index), box is None and lam != 1.0, stops)
+
+
+def host_rows(
+    batch_size: int, weight: Sequence[float], blend: Sequence[float], corners: Sequence[int]
+) -> list[Tensor]:
+    """A row each on the host, whatever the default device, that stands for all."""
+    rows = (weight, torch.float32, "f"), (blend, torch.float64, "d"), (corners, torch.int32, "i")
+    if np is None or not is_plain():
+        made = [torch.tensor([row], dtype=dtype, device="cpu") for row, dtype, _ in rows]
+        return [row.expand(batch_size, -1) for row in made]
+    # A third of the time of that, as PyTorch is called once for each.
+    return [torch.from_numpy(_repeated(batch_size, row, code)) for row, _, code in rows]
+
+
+def _repeated(count: int, row: Sequence[float], code: str) -> np.ndarray:
+    memory = array(code, row)
+    shape, strides = (count, len(row)), (0, memory.itemsize)
+    return np.ndarray(shape, code, memory if row else None, strides=strides)
+
+
+def pairing_of(
+    batch_size: int, partner: str | Tensor, device: torch.device | str | None
+) -> tuple[str, int, Tensor | None]:
+    """The name of the pairing, B, and where it is no rule partner int32 [B] on ``device``."""
+    batch_size = integer("batch_size", batch_size)
+    if batch_size < 0:
+        raise ValueError(f"batch_size: expected an int >= 0, got {batch_size}")
+    if isinstance(partner, str):
+        if partner not in ("flip", "roll", "self"):
+            raise ValueError(
+                f"partner: expected 'flip', 'roll', 'self' or integers [B], got {kind(partner)}"
+            )
+        return partner, batch_size, None
+    index = integers("partner", partner, device)
+    if index.shape != (batch_size,):
+        raise ValueError(
+            f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
+            "give one index for each sample"
+        )
+    check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
+    # A copy: what the caller writes to its tensor later must not reach into the plan.
+    index = index.to(device=device or index.device, dtype=torch.int32, copy=True)
+    return "tensor", batch_size, index.contiguous()
+
+
+def rows_per_sample(
+    lam: Tensor | Sequence[float],
+    box: Tensor | Sequence[Sequence[int]] | None,
+    cut: Tensor | Sequence[bool] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """weight, blend and box of :meth:`MixPlan.per_sample`, where ``lam`` lives."""
+    lam = floats("lam", lam)
+    if lam.ndim != 1:
+        raise ValueError(f"lam: expected shape [B], got {list(lam.shape)}")
+    if lam.dtype in (torch.float16, torch.bfloat16):
+        lam = lam.float()  # in half precision λ and 1-λ would not sum to one
+    if has_host_values(lam):
+        outside = lam[~((lam >= 0) & (lam <= 1))]  # NaN is outside too
+        if len(outside):
+            raise ValueError(f"lam: expected numbers in [0, 1], got {float(outside[0])}")
+    weight = torch.stack((lam, 1 - lam), 1)
+    boxes, has_box = _boxes(box, lam)
+    if cut is not None and box is None:
+        raise ValueError("cut: expected box beside it: a row that is cut needs one")
+    is_cut = has_box if cut is None else as_tensor("cut", cut, lam.device).to(lam.device)
+    if is_cut.shape != lam.shape or (len(lam) and is_cut.dtype != torch.bool):
+        raise ValueError(
+            f"cut: expected bools of shape {list(lam.shape)}, got {is_cut.dtype} "
+            f"{list(is_cut.shape)}"
+        )
+    is_cut = is_cut.bool()
+    own, other = widest(weight).unbind(1)
+    blend = torch.stack((own.where(~is_cut, 1.0), other.where(~is_cut, 0.0)), 1)
+    # A box on a row that is not cut would still be pasted: empty it.
+    return weight.float(), blend, torch.where(is_cut[:, None], boxes, 0)
+
+
+def _boxes(box: Tensor | Sequence[Sequence[int]] | None, lam: Tensor) -> tuple[Tensor, Tensor]:
+    """int32 [B, 2·D] beside ``lam`` [B], and bool [B]: which of them are not empty."""
+    batch_size = lam.shape[0]
+    if box is None:
+        boxes = torch.empty((batch_size, 0), dtype=torch.int32, device=lam.device)
+        return boxes, torch.zeros(batch_size, dtype=torch.bool, device=lam.device)
+    boxes = integers("box", box, lam.device).to(lam.device)
+    check_int32("box", boxes)
+    boxes = boxes.to(torch.int32)
+    if boxes.numel() == 0 and batch_size == 0:
+        boxes = boxes.view(0, boxes.shape[-1] if boxes.ndim == 2 else 0)
+    if boxes.ndim != 2 or boxes.shape[0] != batch_size:
+        raise ValueError(
+            f"box: expected shape [{batch_size}, 2·D] (one row for each λ), got {list(boxes.shape)}"
+        )
+    d = boxes.shape[1] // 2
+    return boxes, (boxes[:, d:] > boxes[:, :d]).all(1)
+
+
+def each_row(convert: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """``convert(t)``; of one row on the host still one row."""
+    return convert(t[:1]).expand(len(t), -1) if is_host_row(t) and len(t) else convert(t)
+
+
+def widest(t: Tensor) -> Tensor:
+    """``t`` in float64, or in float32 on a device that has no float64 (Apple's GPUs)."""
+    try:
+        return t.double()
+    except TypeError:
+        return t.float()
+
+
+def to_device(t: Tensor, device: torch.device) -> Tensor:
+    """``t`` there, in float32 where that device has no float64."""
+    try:
+        return t.to(device)
+    except TypeError:
+        return t.float().to(device)
+
+
+def copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list[Any]:
+    flat = [t.contiguous().view(-1).view(torch.uint8) for t in tensors]
+    buffer = torch.cat(flat)
+    if non_blocking and device.type == "cuda":
+        buffer = buffer.pin_memory()
+    buffer = buffer.to(device, non_blocking=non_blocking)
+    parts = buffer.split([f.numel() for f in flat])
+    try:
+        return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
+    except TypeError:  # no float64 there
+        return [to_device(t, device) for t in tensors]
+
+
+def printed_rows(
+    partner: Tensor,  # [B]
+    weight: Tensor,  # [B, 2]
+    blend: Tensor,  # [B, 2]
+    box: Tensor,  # [B, 2·D]
+) -> list[str]:
+    """What is printed of a plan's first rows; nothing where they live on a device."""
+    if not all(map(has_host_values, (partner, weight, box))):
+        return []
+    shown = min(len(weight), 8)
+    columns = (t[:shown].tolist() for t in (partner, weight, blend, box))
+    rows = [
+        f"  {i}: partner {other}, weight ({w[0]:.4g}, {w[1]:.4g}), "
+        f"blend ({b[0]:.4g}, {b[1]:.4g}), box {corners or 'none'}"
+        for i, (other, w, b, corners) in enumerate(zip(*columns, strict=True))
+    ]
+    return rows if shown == len(weight) else [*rows, f"  … {len(weight) - shown} more"]

@@ -1,0 +1,43 @@
+"""Every op in plain PyTorch: the specification, the fallback, and the truth in tests.
+
+Each function takes the arguments of the op of the same name in ``schemas.py``. It is written to be
+read, not to be fast: it makes full-size temporaries, which the other backends do not.
+"""
+
+from .draw import draw_plan
+from .losses import (
+    label_ranks,
+    scale_,
+    soft_target_binary_cross_entropy,
+    soft_target_binary_cross_entropy_backward,
+    soft_target_binary_cross_entropy_backward_,
+    soft_target_binary_cross_entropy_grad,
+    soft_target_cross_entropy,
+    soft_target_cross_entropy_backward,
+    soft_target_cross_entropy_backward_,
+    soft_target_cross_entropy_grad,
+)
+from .mixing import mix, mix_, mix_backward, mix_out, mix_samples, paste_
+from .targets import dense_target, mix_targets
+
+__all__ = [
+    "dense_target",
+    "draw_plan",
+    "label_ranks",
+    "mix",
+    "mix_",
+    "mix_backward",
+    "mix_out",
+    "mix_samples",
+    "mix_targets",
+    "paste_",
+    "scale_",
+    "soft_target_binary_cross_entropy",
+    "soft_target_binary_cross_entropy_backward",
+    "soft_target_binary_cross_entropy_backward_",
+    "soft_target_binary_cross_entropy_grad",
+    "soft_target_cross_entropy",
+    "soft_target_cross_entropy_backward",
+    "soft_target_cross_entropy_backward_",
+    "soft_target_cross_entropy_grad",
+]

@@ -1,0 +1,223 @@
+"""The losses in plain PyTorch (see the package): logits [B, K, d1…], a row for each (b, s)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import op_checks
+from ..codes import MEAN, NONE, SUM
+from ..dtypes import arithmetic
+from ..schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
+from .targets import dense_target, in_range, poisoned_rows, term, weight_columns
+
+
+def over_classes(per_class: Tensor, like: Tensor) -> Tensor:
+    """[K] shaped to multiply [B, K, d1…]."""
+    return per_class.reshape([1, -1] + [1] * (like.ndim - 2))
+
+
+# ------------------------------------------------------------------ cross-entropy
+
+
+def ignored_rows(
+    labels: Tensor,
+    partner_labels: Tensor,
+    weight: Tensor,
+    num_classes: int,
+    ignore_index: int,
+) -> Tensor:
+    """bool [B, d1…]: rows with an ignored label and nothing of weight beside it."""
+    own, other = labels == ignore_index, partner_labels == ignore_index
+    w0, w1 = weight_columns(weight, labels, torch.float32)
+    nothing_left = (own | (w0 == 0)) & (other | (w1 == 0))
+    poisoned = poisoned_rows(labels, partner_labels, num_classes, ignore_index)
+    return (own | other) & nothing_left & ~poisoned
+
+
+def weighted_target(logits: Tensor, arguments: CrossEntropyArguments) -> tuple[Tensor, Tensor]:
+    """w_c t'_c as [B, K, d1…] in the arithmetic type of the logits, and the ignored rows.
+
+    0 in ignored rows; NaN in rows that a label outside [0, K) poisons.
+    """
+    target, partner_labels, weight, class_weight, ignore_index, *smoothing, _ = arguments
+    target_smoothing, label_smoothing = smoothing
+    acc, k = arithmetic(logits.dtype), logits.shape[1]
+    ignored = torch.zeros_like(logits[:, 0], dtype=torch.bool)
+    poisoned = ignored
+    if partner_labels is None or weight is None:
+        t = target.to(acc)
+    else:
+        sparse = target, partner_labels
+        t = dense_target(*sparse, weight, k, target_smoothing, acc, ignore_index)
+        ignored = ignored_rows(*sparse, weight, k, ignore_index)
+        poisoned = poisoned_rows(*sparse, k, ignore_index)
+    if label_smoothing:  # not touched at ε = 0
+        t = t * (1.0 - label_smoothing) + label_smoothing / k
+    if class_weight is not None:
+        w = over_classes(class_weight, t).to(t.dtype)
+        t = torch.where((w == 0) | (t == 0), 0, w * t)
+    t = torch.where(poisoned.unsqueeze(1), torch.nan, t)
+    return torch.where(ignored.unsqueeze(1), 0, t), ignored
+
+
+def _reduce(rows: Tensor, reduction: int, count: Tensor | int) -> Tensor:
+    if reduction == NONE:
+        return rows
+    return rows.sum() / count if reduction == MEAN else rows.sum()
+
+
+def soft_target_cross_entropy(
+    logits: Tensor, *arguments: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # With u = w t', T = Σ u, m = max z, l = log Σ exp(z-m):  loss = l T - Σ u (z-m).
+    # stats [3, B, d1…] = (m, l, T).
+    a, ranks = CrossEntropyArguments(*arguments[:-1]), arguments[-1]
+    op_checks.check_loss(logits, a)
+    u, ignored = weighted_target(logits, a)
+    z = logits.to(u.dtype)
+    m = z.detach().amax(1, keepdim=True)  # the loss does not depend on it
+    shifted = z - m
+    log_sum = shifted.exp().sum(1).log()
+    total = u.sum(1)
+    rows = torch.where(ignored, 0, log_sum * total - term(u, shifted).sum(1))
+    count = (~ignored).sum().to(u.dtype)
+    stats = torch.stack((m.squeeze(1), log_sum, total))
+    found = logits.new_empty(0, dtype=torch.int32)
+    if ranks:
+        found = label_ranks(logits, a.target, a.partner_labels)
+        labels = torch.stack((a.target, a.target if a.partner_labels is None else a.partner_labels))
+        found = torch.where(labels == a.ignore_index, logits.shape[1], found)
+    return _reduce(rows, a.reduction, count), stats, count, found
+
+
+def soft_target_cross_entropy_backward(
+    grad_loss: Tensor, logits: Tensor, stats: Tensor, count: Tensor, *arguments: Any
+) -> Tensor:
+    # d loss / d z = T softmax(z) - u, scaled by the gradient of the row's loss.
+    a = CrossEntropyArguments(*arguments)
+    op_checks.check_loss(logits, a)
+    op_checks.check_grad_loss(grad_loss, logits, a.reduction)
+    op_checks.check_saved(stats, count, logits)
+    u, ignored = weighted_target(logits, a)
+    m, log_sum, total = stats.unsqueeze(2).unbind(0)
+    p = (logits.to(u.dtype) - m - log_sum).exp()
+    scale = row_scale(grad_loss, count, a.reduction)
+    grad = torch.where(ignored.unsqueeze(1), 0, scale * (total * p - u))
+    return torch.empty_like(logits).copy_(grad)
+
+
+def row_scale(grad_loss: Tensor, count: Tensor, reduction: int) -> Tensor:
+    """The gradient of each row's loss, [B, 1, d1…], or a scalar where it is one for all."""
+    if reduction == NONE:
+        return grad_loss.unsqueeze(1)
+    return grad_loss / count if reduction == MEAN else grad_loss
+
+
+def soft_target_cross_entropy_backward_(grad_loss: Tensor, logits: Tensor, *arguments: Any) -> None:
+    logits.copy_(soft_target_cross_entropy_backward(grad_loss, logits, *arguments))
+
+
+def soft_target_cross_entropy_grad(
+    logits: Tensor, *arguments: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    loss, stats, count, found = soft_target_cross_entropy(logits, *arguments)
+    one, saved = torch.ones_like(loss), (stats, count)
+    grad = soft_target_cross_entropy_backward(one, logits, *saved, *arguments[:-1])
+    return loss, grad, found
+
+
+def scale_(x: Tensor, factor: Tensor) -> None:
+    op_checks.expect_shape("factor", factor)
+    x.copy_(x.to(factor.dtype) * factor)
+
+
+def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -> Tensor:
+    op_checks.check_ranks(logits, labels, partner_labels)
+    both = (labels,) if partner_labels is None else (labels, partner_labels)
+    return torch.stack([_ranks(logits, y) for y in both])
+
+
+def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many classes stand before the label: larger, or equal and earlier. NaN is ahead of all.
+
+    A label whose own logit is NaN is after all, as is one outside [0, K).
+    """
+    k = logits.shape[1]
+    valid = in_range(labels, k)
+    at = torch.where(valid, labels, 0).unsqueeze(1)
+    own = logits.gather(1, at)
+    earlier = over_classes(torch.arange(k, device=logits.device), logits) < at
+    ahead = ~(logits <= own) | ((logits == own) & earlier)
+    return torch.where(valid, ahead.sum(1), k).to(torch.int32)
+
+
+# ------------------------------------------------------------------ binary cross-entropy
+
+
+def dense_binary_target(logits: Tensor, arguments: BinaryCrossEntropyArguments) -> Tensor:
+    """t as [B, K, d1…] in the arithmetic type of the logits."""
+    acc, k, a = arithmetic(logits.dtype), logits.shape[1], arguments
+    sparse = a.partner_labels is not None and a.weight is not None
+    t = a.target.to(acc)
+    if a.partner_labels is not None and a.weight is not None:
+        t = dense_target(a.target, a.partner_labels, a.weight, k, a.target_smoothing, acc)
+    if a.target_threshold is None:
+        return t
+    above = (t > a.target_threshold).to(acc)
+    return torch.where(t.isnan(), torch.nan, above) if sparse else above  # NaN: poisoned
+
+
+def class_factors(per_class: Tensor | None, like: Tensor) -> Tensor:
+    return like.new_ones(()) if per_class is None else over_classes(per_class, like).to(like)
+
+
+def soft_target_binary_cross_entropy(logits: Tensor, *arguments: Any) -> Tensor:
+    # w_c [(1-t) x + (1 + (q_c-1) t) softplus(-x)],  softplus(-x) = log(1 + e^-x)
+    a = BinaryCrossEntropyArguments(*arguments)
+    op_checks.check_loss(logits, a)
+    t = dense_binary_target(logits, a)
+    x = logits.to(t.dtype)
+    w, q = class_factors(a.class_weight, t), class_factors(a.pos_weight, t)
+    softplus = -torch.nn.functional.logsigmoid(x)
+    loss = w * ((1 - t) * x + (1 + (q - 1) * t) * softplus)
+    if a.sum_classes:
+        loss = loss.sum(1)
+    return _reduce(loss, a.reduction, loss.numel())
+
+
+def soft_target_binary_cross_entropy_backward(
+    grad_loss: Tensor, logits: Tensor, *arguments: Any
+) -> Tensor:
+    a = BinaryCrossEntropyArguments(*arguments)
+    op_checks.check_loss(logits, a)
+    op_checks.check_grad_loss(grad_loss, logits, a.reduction, not a.sum_classes)
+    t = dense_binary_target(logits, a)
+    w, q = class_factors(a.class_weight, t), class_factors(a.pos_weight, t)
+    per_element = w * ((1 - t) - (1 + (q - 1) * t) * torch.sigmoid(-logits.to(t.dtype)))
+    grad = binary_scale(grad_loss, logits, a.reduction, a.sum_classes) * per_element
+    return torch.empty_like(logits).copy_(grad)
+
+
+def binary_scale(grad_loss: Tensor, logits: Tensor, reduction: int, sum_classes: bool) -> Tensor:
+    """The gradient of each element's loss, broadcastable to the logits."""
+    if reduction == NONE:
+        return grad_loss.unsqueeze(1) if sum_classes else grad_loss
+    if reduction == SUM:
+        return grad_loss
+    count = logits.numel() // (logits.shape[1] if sum_classes else 1)
+    return grad_loss / max(count, 1)
+
+
+def soft_target_binary_cross_entropy_backward_(
+    grad_loss: Tensor, logits: Tensor, *arguments: Any
+) -> None:
+    logits.copy_(soft_target_binary_cross_entropy_backward(grad_loss, logits, *arguments))
+
+
+def soft_target_binary_cross_entropy_grad(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    loss = soft_target_binary_cross_entropy(logits, *arguments)
+    one = torch.ones_like(loss)
+    return loss, soft_target_binary_cross_entropy_backward(one, logits, *arguments)

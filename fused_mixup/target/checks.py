@@ -1,0 +1,99 @@
+"""Checks of labels and of what makes a target of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..arguments import integer, is_host_row, kind
+from ..codes import NO_IGNORE
+from ..tracing import has_host_values, in_vmap
+
+
+def label_bounds(labels: Tensor) -> tuple[int, int]:
+    """The smallest and the largest of labels on the CPU, of which there is one at least."""
+    low, high = torch.aminmax(labels)
+    return int(low), int(high)
+
+
+def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> bool:
+    """TypeError or IndexError for labels that are no class indices (values: on the CPU only).
+
+    True where all are known to be in [0, num_classes).
+    """
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(
+            f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
+        )
+    if not has_host_values(labels) or labels.numel() == 0:
+        return False
+    if in_vmap():
+        return False
+    low, high = label_bounds(labels)
+    if low >= 0 and high < num_classes:
+        return True
+    outside = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
+    if outside.numel():
+        legal = "" if ignore_index == NO_IGNORE else f" or {ignore_index}, which is ignored"
+        raise IndexError(
+            f"labels: expected class indices in [0, {num_classes}){legal}, got "
+            f"{int(outside.amin() if outside.amin() < 0 else outside.amax())}; check num_classes"
+        )
+    return False
+
+
+def check_num_classes(num_classes: int) -> int:
+    num_classes = integer("num_classes", num_classes)
+    if num_classes < 1:
+        raise ValueError(f"num_classes: expected an int >= 1, got {num_classes}")
+    return num_classes
+
+
+def check_label_smoothing(label_smoothing: float) -> float:
+    if not isinstance(label_smoothing, (int, float)):  # NumPy's numbers, or none at all
+        try:
+            label_smoothing = float(label_smoothing)
+        except (TypeError, ValueError):
+            got = kind(label_smoothing)
+            raise TypeError(f"label_smoothing: expected a number, got {got}") from None
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
+    return label_smoothing
+
+
+def check_target_dtype(dtype: torch.dtype) -> None:
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
+
+
+def check_target_tensors(labels: Tensor, partner_labels: Tensor, weight: Tensor) -> None:
+    """TypeError or ValueError for tensors that make no target beside int64 ``labels``."""
+    if labels.ndim < 1:
+        raise ValueError("labels: expected shape [B, …], got a scalar")
+    if (
+        not isinstance(partner_labels, Tensor)
+        or partner_labels.shape != labels.shape
+        or partner_labels.dtype != torch.int64
+        or partner_labels.device != labels.device
+    ):
+        raise ValueError(
+            f"partner_labels: expected an int64 tensor of shape {list(labels.shape)} on "
+            f"{labels.device} as labels, got {kind(partner_labels)}"
+        )
+    if not isinstance(weight, Tensor) or weight.dtype != torch.float32:
+        raise TypeError(
+            f"weight: expected a float32 tensor, got {kind(weight)}; λ in half precision loses "
+            "labels"
+        )
+    if weight.shape != (labels.shape[0], 2):
+        raise ValueError(f"weight: expected shape [{labels.shape[0]}, 2], got {list(weight.shape)}")
+    if weight.requires_grad:
+        raise ValueError(
+            "weight: expected a tensor that does not require grad, as no gradient reaches it; "
+            "use .detach()"
+        )
+    if has_host_values(weight) and not in_vmap():
+        rows = weight[:1] if is_host_row(weight) else weight
+        if not bool(rows.isfinite().all()):
+            raise ValueError("weight: expected finite numbers, got infinity or NaN")

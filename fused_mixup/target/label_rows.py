@@ -1,0 +1,125 @@
+"""The tensors of a target, cut and moved together as one batch of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..arguments import is_host_row, kind
+from ..frozen import Frozen
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+# The weights of one label: the second term drops.
+_ONE_LABEL = torch.tensor([[1.0, 0.0]], dtype=torch.float32, device="cpu")
+
+
+def one_label_weight(batch_size: int) -> Tensor:
+    """float32 [B, 2] for labels that are not mixed: one row, which serves labels on any device."""
+    return _ONE_LABEL.expand(batch_size, 2)
+
+
+class LabelRows(Frozen):
+    """What :class:`fused_mixup.MixedTarget` does as a batch of B labels."""
+
+    labels: Tensor  # [B, …]
+    partner_labels: Tensor  # [B, …]
+    weight: Tensor  # [B, 2], or one expanded row on the CPU, which serves labels on any device
+
+    def _with(self, labels: Tensor, partner_labels: Tensor, weight: Tensor) -> Self:
+        """The target with other tensors of values that were looked at."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the labels, [B, …]."""
+        return self.labels.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the labels live."""
+        return self.labels.device
+
+    def size(self, dim: int | None = None) -> Any:
+        """``shape``, or the size of one dim."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Any) -> Self:
+        if not isinstance(rows, (slice, Tensor, list)) and not hasattr(rows, "__array__"):
+            raise TypeError(
+                f"target[…]: expected a slice, a list or a tensor of samples, got {kind(rows)}; "
+                "for one sample use target[i : i + 1]"
+            )
+        labels = self.labels[rows]
+        if labels.ndim != self.labels.ndim:
+            raise IndexError(
+                f"target[…]: expected samples to choose, one dim, got {kind(rows)}; only [B] is cut"
+            )
+        weight = self.weight
+        if is_host_row(weight) and len(weight):  # stays a row that serves any device
+            weight = weight[:1].expand(len(labels), 2)
+        else:
+            weight = weight[rows.to(weight.device) if isinstance(rows, Tensor) else rows]
+        return self._with(labels, self.partner_labels[rows], weight)
+
+    __iter__ = None  # by __getitem__ alone Python would try target[0]
+
+    def split(self, split_size: int | Sequence[int]) -> tuple[Self, ...]:
+        """As :meth:`torch.Tensor.split` along the samples."""
+        return self._like(self.labels.split(split_size))
+
+    def chunk(self, chunks: int) -> tuple[Self, ...]:
+        """As :meth:`torch.Tensor.chunk` along the samples."""
+        return self._like(self.labels.chunk(chunks))
+
+    def _like(self, parts: Sequence[Tensor]) -> tuple[Self, ...]:
+        stops = [0]
+        for part in parts:
+            stops.append(stops[-1] + len(part))
+        return tuple(self[a:b] for a, b in pairwise(stops))
+
+    # ---------------------------------------------------------------- moving
+
+    def to(
+        self,
+        device: torch.device | str | int | torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> Self:
+        """The same target on ``device``. A dtype is not taken: labels and weights keep theirs."""
+        if device is None or isinstance(device, torch.dtype):
+            return self
+        moved = (
+            t.to(device, non_blocking=non_blocking)
+            for t in (self.labels, self.partner_labels, self.weight)
+        )
+        return self._with(*moved)
+
+    def cpu(self) -> Self:
+        """The same target on the CPU."""
+        return self.to("cpu")
+
+    def cuda(
+        self, device: torch.device | str | int | None = None, non_blocking: bool = False
+    ) -> Self:
+        """The same target on a GPU, by default the current one."""
+        device = "cuda" if device is None else device
+        return self.to(device, non_blocking=non_blocking)
+
+    def clone(self) -> Self:
+        """The same target in memory of its own."""
+        return self._with(self.labels.clone(), self.partner_labels.clone(), self.weight.clone())
+
+    def pin_memory(self, device: Any = None) -> Self:
+        """The same target in page-locked memory; a loader with ``pin_memory=True`` calls it."""
+        tensors = self.labels, self.partner_labels, self.weight.contiguous()
+        return self._with(*(t.pin_memory() for t in tensors))

@@ -1,0 +1,288 @@
+"""Labels of a mixed batch that never become dense: :class:`MixedTarget`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..arguments import integer, is_host_row, kind
+from ..codes import IGNORE_INDEX
+from ..frozen import versions
+from ..loading.by_value import sent_by_value
+from ..plan.mix_plan import MixPlan
+from ..plan.pairing import partner_rows
+from ..plan.tensors import each_row
+from ..reference.targets import dense_target
+from .accelerate import teach
+from .checks import (
+    check_label_smoothing,
+    check_labels,
+    check_num_classes,
+    check_target_dtype,
+    check_target_tensors,
+)
+from .heads import STRUCTURES, class_counts, heads, in_structure
+from .label_rows import LabelRows
+
+
+@sent_by_value
+class MixedTarget(LabelRows):
+    """The labels of a mixed batch: two class indices and two weights per sample.
+
+    It stands for ``t = Σ_k weight_k · ((1-ε) · onehot(label_k) + ε/K)``; where both labels are
+    equal their weights add. :func:`fused_mixup.soft_target_cross_entropy` takes it as it is; for
+    a loss that wants dense soft labels use :meth:`dense`, and for one that wants class indices
+    :attr:`dominant` (which ignores the mix).
+
+    Attributes:
+        labels: int64 [B, …], classes of the samples themselves.
+        partner_labels: int64 [B, …], classes of their partners.
+        weight: float32 [B, 2], weights of the two. One expanded row on the CPU serves labels on
+            any device, as in :class:`MixPlan`.
+        num_classes: K.
+        label_smoothing: ε in [0, 1].
+        ignore_index: labels equal to it are legal, and their terms are left out.
+
+    Equivalent to (:meth:`dense`, nothing ignored)::
+
+        y = F.one_hot(labels, K) * (1 - ε) + ε / K
+        z = F.one_hot(partner_labels, K) * (1 - ε) + ε / K
+        y * weight[:, :1] + z * weight[:, 1:]
+
+    ``target[a:b]`` (and an index tensor, a list or a bool mask) is the target of those samples,
+    ``len(target)`` is B, ``shape`` and ``size`` are those of the labels, ``split`` and ``chunk``
+    cut as those of tensors: a batch for gradient accumulation is cut with its target.
+
+    Raises:
+        TypeError, ValueError: a field of another dtype, shape or device, weights that are not
+            finite or require grad.
+        IndexError: a label outside [0, K) that is not ignored, where the labels live on the CPU.
+
+    Notes:
+        Immutable, and no dataclass: whoever walks a batch to cast or to shard its tensors meets a
+        leaf with ``.to``, ``.cpu``, ``.cuda`` and ``.pin_memory``, which keep the dtypes. Equal
+        where all its tensors and numbers are. ``torch.save`` takes it, and ``torch.load`` gives it
+        back with ``weights_only=True``.
+
+    Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
+    """
+
+    __module__ = "fused_mixup.target"  # what a saved target names
+
+    num_classes: int
+    label_smoothing: float
+    ignore_index: int
+    _in_range: bool
+    _versions: tuple[float, ...] | None
+
+    def __init__(
+        self,
+        labels: Tensor,
+        partner_labels: Tensor,
+        weight: Tensor,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> None:
+        num_classes = check_num_classes(num_classes)
+        label_smoothing = check_label_smoothing(label_smoothing)
+        ignore_index = integer("ignore_index", ignore_index)
+        own = check_labels(labels, num_classes, ignore_index)
+        check_target_tensors(labels, partner_labels, weight)
+        partner = check_labels(partner_labels, num_classes, ignore_index)
+        weight = weight if weight.stride(-1) == 1 else weight.contiguous()
+        tensors = labels, partner_labels, weight
+        self._set(tensors, (num_classes, label_smoothing, ignore_index), own and partner)
+
+    def _set(self, tensors: Sequence[Tensor], numbers: Sequence[Any], in_range: bool) -> None:
+        teach(MixedTarget)  # a loader of accelerate's may be what joins and slices it
+        labels, partner_labels, weight = tensors
+        num_classes, label_smoothing, ignore_index = numbers
+        self._fill(
+            labels=labels,
+            partner_labels=partner_labels,
+            weight=weight,
+            num_classes=num_classes,
+            label_smoothing=label_smoothing,
+            ignore_index=ignore_index,
+            _in_range=in_range,
+            _versions=versions(labels, partner_labels),
+        )
+
+    def _with(self, labels: Tensor, partner_labels: Tensor, weight: Tensor) -> MixedTarget:
+        """The target with other tensors of values that were looked at."""
+        target = object.__new__(MixedTarget)
+        target._set((labels, partner_labels, weight), self._numbers, self._in_range)
+        return target
+
+    @property
+    def _numbers(self) -> tuple[int, float, int]:
+        return self.num_classes, self.label_smoothing, self.ignore_index
+
+    @property
+    def labels_in_range(self) -> bool:
+        """Whether all labels are known to be in [0, num_classes)."""
+        if self._versions == versions(self.labels, self.partner_labels):
+            return self._in_range
+        own = check_labels(self.labels, self.num_classes, self.ignore_index)
+        return check_labels(self.partner_labels, self.num_classes, self.ignore_index) and own
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MixedTarget, (self.labels, self.partner_labels, self.weight, *self._numbers)
+
+    @overload
+    @staticmethod
+    def from_labels(
+        labels: Tensor,
+        plan: MixPlan,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> MixedTarget: ...
+
+    @overload
+    @staticmethod
+    def from_labels(
+        labels: Mapping[Any, Any] | Sequence[Any],
+        plan: MixPlan,
+        num_classes: int | Mapping[Any, Any] | Sequence[Any],
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> Any: ...
+
+    @staticmethod
+    def from_labels(
+        labels: Any,
+        plan: MixPlan,
+        num_classes: Any,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> Any:
+        """The target of a batch with class indices ``labels``, mixed by ``plan``.
+
+        Args:
+            labels: int64 [B, …], class indices in [0, num_classes); for a model of several heads
+                a dict, list or tuple of such labels.
+                Maps [B, …, spatial] (labels of as many dims behind [B] as a box has, or more) are
+                cut where the image is cut: in a box a pixel has the partner's label, outside of it
+                both, with the weights of the values. Other labels follow by the plan's ``weight``;
+                so do maps with ``plan.for_labels()``.
+            plan: a plan for B samples.
+            num_classes: K; of several heads one for all, or each its own in the structure of the
+                labels.
+            label_smoothing: ε in [0, 1].
+            ignore_index: labels equal to it are legal, and their terms are left out.
+
+        Returns:
+            A target, or the targets of the heads in the structure of the labels.
+
+        Raises:
+            TypeError, IndexError, ValueError: labels that are no int64 indices in
+                [0, num_classes), another batch size than the plan's, or another structure.
+        """
+        if isinstance(labels, STRUCTURES):
+            counts = class_counts(num_classes, "labels", labels)
+            options = label_smoothing, ignore_index
+            each = {
+                head: MixedTarget.from_labels(y, plan, counts[head], *options)
+                for head, y in heads("labels", labels).items()
+            }
+            return in_structure(labels, each)
+        num_classes = check_num_classes(num_classes)
+        label_smoothing = check_label_smoothing(label_smoothing)
+        ignore_index = integer("ignore_index", ignore_index)
+        if not isinstance(plan, MixPlan):
+            raise TypeError(f"plan: expected a MixPlan, got {kind(plan)}")
+        in_range = check_labels(labels, num_classes, ignore_index)
+        if labels.ndim < 1 or labels.shape[0] != plan.batch_size:
+            raise ValueError(
+                f"labels: expected shape [{plan.batch_size}, …] as in plan, "
+                f"got {list(labels.shape)}"
+            )
+        partner = plan.partner_or_none
+        partner_labels = partner_rows(labels, partner, plan.rule)
+        weight = plan.weight
+        if are_maps(labels, plan):
+            labels = labels.clone()
+            ops.paste_(labels, partner, plan.box, plan.rule)
+            weight = each_row(torch.Tensor.float, plan.blend)
+        # The partners' labels are among those just looked at, and the plan has seen its weights.
+        target = object.__new__(MixedTarget)
+        numbers = num_classes, label_smoothing, ignore_index
+        target._set((labels, partner_labels, weight), numbers, in_range)
+        return target
+
+    @property
+    def dominant(self) -> Tensor:
+        """int64 [B, …]: the label with the larger weight (the sample's own on a tie)."""
+        weight = self.weight.to(self.labels.device)
+        own = (weight[:, 0] >= weight[:, 1]).view(-1, *[1] * (self.labels.ndim - 1))
+        return torch.where(own, self.labels, self.partner_labels)
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The dense soft labels [B, K, …] of a floating ``dtype`` that this target stands for."""
+        check_target_dtype(dtype)
+
+        return dense_target(
+            self.labels,
+            self.partner_labels,
+            self.weight,
+            self.num_classes,
+            self.label_smoothing,
+            dtype,
+            self.ignore_index,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MixedTarget):
+            return NotImplemented
+        names = "labels", "partner_labels", "weight"
+        return self._numbers == other._numbers and all(
+            torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu()) for name in names
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f"MixedTarget(shape={list(self.shape)}, num_classes={self.num_classes}, "
+            f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}, "
+            f"device={str(self.device)!r})"
+        )
+
+
+# Both are made by their constructors, which check what they are given.
+torch.serialization.add_safe_globals([MixPlan, MixedTarget])
+
+
+def are_maps(labels: Tensor, plan: MixPlan) -> bool:
+    """Whether labels [B, …] are maps that the plan's boxes lie in; ValueError where they do not."""
+    d = plan.spatial_dims
+    if d == 0 or labels.ndim - 1 < d:
+        return False
+    if not torch.compiler.is_compiling():
+        plan.check_boxes("labels", labels.shape[labels.ndim - d :])
+    return True
+
+
+def flattened(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
+    """``target`` with labels […] of logits of ``shape`` […, K] as one with labels [rows]."""
+    if target.labels.shape != tuple(shape[:-1]):
+        raise ValueError(
+            f"target: expected labels {list(shape[:-1])} for logits {list(shape)}, got "
+            f"{list(target.labels.shape)}"
+        )
+    if len(shape) == 2:
+        return target
+    weight, rows = target.weight, target.labels.numel()
+    if is_host_row(weight):
+        weight = weight[:1].expand(rows, -1)  # stays a row that serves any device
+    else:
+        weight = weight.repeat_interleave(math.prod(shape[1:-1]), 0)
+    labels, partner_labels = target.labels.reshape(-1), target.partner_labels.reshape(-1)
+    return target._with(labels, partner_labels, weight)
