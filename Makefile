@@ -4,7 +4,7 @@
 #   make proofs         sanitizers, races, compiled code, long random runs
 #   make test-matrix    builds and runs on every PyTorch and Python that is supported
 #   make fuzz           random inputs, 30 minutes   make format    puts style right
-#   make kernels        reads the compiled CUDA kernels
+#   make kernels        lists in build/kernels.md what the compilers made of each kernel
 #   make gpu            proves and times everything on a machine with a GPU, in 8 minutes
 #   make gpu-wheel      packs, without a GPU, what make gpu WHEEL=build/gpu-wheel needs offline
 #   make bench          times the ops and their peers
@@ -12,6 +12,7 @@
 #   make report         a page of what was timed
 #   make instructions   counts the CPU kernels' instructions, and compares with recorded counts
 #   make demo           trains on real images       make env       what is built, what runs where
+#   make docs           builds the documentation site, build/site
 #   make clean          removes everything that make made
 #
 #   PYTHON=python3        a Python that has PyTorch keeps it; otherwise one is downloaded
@@ -34,7 +35,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test proofs test-matrix lint format demo bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test proofs test-matrix docs lint format demo bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -98,6 +99,10 @@ report: set-up-build-bench
 instructions: set-up-build
 	$(RUN) -m benchmarks.instructions $(ARGS)
 
+# The pages, and the API from docstrings; a warning or a broken link fails. Needs no network.
+docs: set-up-docs
+	$(RUN) -m zensical build --clean --strict
+
 env: set-up-build-triton
 	$(RUN) -m fused_mixup.env
 
@@ -122,5 +127,5 @@ format: set-up-lint
 
 clean:
 	rm -rf .venv build dist *.egg-info fused_mixup/*.so fused_mixup/_build_info.py
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -74,6 +74,9 @@ def empty_cache() -> None:
     _kept.clear()
 
 
+let_go = empty_cache  # its name in 0.1.0
+
+
 def recycled_like(x: Tensor) -> Tensor:
     """``empty_like`` for batches and gradients of csrc/cpu, which asks for those of 1 MiB on.
 

@@ -29,6 +29,10 @@ else:
     settings.load_profile("fused_mixup")
 
 
+# The CPU stands in for a GPU where `make gpu` is rehearsed.
+GPU = "cpu" if os.environ.get("FUSED_MIXUP_REHEARSAL") == "1" else "cuda"
+
+
 def places() -> list:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     places = []
@@ -39,6 +43,7 @@ def places() -> list:
                 continue
             why = backends.reason_unavailable(backend, device.upper())
             marks = [pytest.mark.skip(reason=f"{backend} on {device}: {why}")] if why else []
+            marks += [pytest.mark.gpu] if device == GPU else []
             places.append(pytest.param((device, backend), marks=marks, id=f"{device}-{backend}"))
     return places
 
@@ -47,6 +52,12 @@ def pytest_report_header() -> str:
     if torch.cuda.is_available():
         return f"fused_mixup: testing on CPU and {torch.cuda.get_device_name()}"
     return "fused_mixup: testing on the CPU alone, as PyTorch sees no GPU"
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """On a GPU compiling Triton's kernels takes the most time, so other tests prove more first."""
+    if "gpu" in config.option.markexpr:
+        items.sort(key=lambda item: "triton" in item.nodeid)
 
 
 SLOWEST = 12  # files that are named at the end

@@ -21,11 +21,17 @@ from fused_mixup.codes import (
 
 ALPHAS = (0.0, 0.01, 0.2, 0.8, 1.0, 2.5, 100.0)
 PAIRINGS = (TENSOR, FLIP, ROLL, SHUFFLE, DERANGEMENT, CROSS_CLASS)
+PAIRING_NAMES = ("flip", "roll", "shuffle", "derangement", "cross_class")
 # Warps, blocks and powers of two with their neighbours; most batches are small, as cases are many.
 BATCHES = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 LARGE = (127, 128, 129, 255, 256, 257, 1000, 1023, 1024, 1025, 2049)
 LARGEST = (4096, 32769, 65535, 65536)
 SIZES = (0, 1, 2, 3, 5, 8, 17, 32, 224, 1000, 2**31 - 1)
+
+
+def draw(batch_size, spatial=(), *, state=None, device="cpu", **options):
+    state = fm.plan_state(7, device=device) if state is None else state
+    return fm.draw_plan(batch_size, spatial, state=state, **options)
 
 
 def draw_cases(count, seed=0, large=0.05):

@@ -13,8 +13,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fused_mixup.arguments import is_host_row
-from fused_mixup.codes import NO_IGNORE, PAIRINGS
+from fused_mixup.codes import PAIRINGS
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BLENDABLE = (*FLOATS, torch.uint8)
@@ -25,7 +24,7 @@ _WEIGHTS = (0.0, 0.5, 1.0, 0.3, 0.7, 1 / 3, 1e-12, 1e-60, -0.75, 1.5)
 _SPECIAL = (-0.0, math.inf, -math.inf, math.nan, 1e-40, 65504.0, -3e38)
 # Made once: a strategy costs more to make than to draw from.
 seeds = st.integers(0, 2**32 - 1)
-_EITHER = st.booleans()
+EITHER = st.booleans()
 _STEPS = st.sampled_from([(1, 0), (1, 3), (2, 1), (3, 0)])
 _OFFSETS = st.sampled_from([0, 0, 1, 3, 8])
 _BATCHES = st.one_of(st.sampled_from([0, 1, 2, 3, 33, 257]), st.integers(0, 40))
@@ -34,9 +33,9 @@ _SIZES = st.one_of(st.integers(0, 40), st.sampled_from([1, 4, 8, 16, 32, 64]))
 _DIMS = st.integers(0, 5)
 _PAIRINGS = st.sampled_from(list(PAIRINGS.values()))
 _PARTNERS = st.sampled_from(["permutation", "any", "few", "out of range"])
-_SMOOTHING = st.sampled_from([0.0, 0.0, 0.1, 0.37, 1.0])
+SMOOTHING = st.sampled_from([0.0, 0.0, 0.1, 0.37, 1.0])
 _WEIGHT = st.sampled_from(_WEIGHTS)
-_FLOAT = st.sampled_from(FLOATS)
+FLOAT = st.sampled_from(FLOATS)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -103,9 +102,9 @@ def values(numel: int, dtype: torch.dtype, seed: int, special: bool) -> Tensor:
 @st.composite
 def views(draw, shape, dtype, *, special=False, expanded=False, dense=None) -> View:
     """A tensor of ``shape`` in a random memory layout; ``expanded``: perhaps a stride of 0."""
-    dense = draw(_EITHER) if dense is None else dense
+    dense = draw(EITHER) if dense is None else dense
     n = len(shape)
-    order = list(range(n)) if draw(_EITHER) else draw(st.permutations(range(n)))
+    order = list(range(n)) if draw(EITHER) else draw(st.permutations(range(n)))
     stretched = draw(st.integers(0, n)) if expanded and draw(st.integers(0, 7)) == 0 else n
     strides, reach = [0] * n, 1
     for k in reversed(order):
@@ -167,13 +166,13 @@ def boxes(draw, batch: int, shape: list[int]) -> Tensor:
     d = draw(st.integers(0, min(3, len(shape))))
     if d == 0:
         return torch.empty((batch, 0), dtype=torch.int32)
-    uniform = draw(_EITHER)
+    uniform = draw(EITHER)
     g = generator(draw(seeds))
     size = torch.tensor(shape[len(shape) - d :], dtype=torch.float64)
     ends = torch.rand((2, 1 if uniform else batch, d), generator=g, dtype=torch.float64)
-    wild = draw(_EITHER)
+    wild = draw(EITHER)
     ends = (ends * (size + (5 if wild else 1))).floor() - (2 if wild else 0)
-    if not (wild and draw(_EITHER)):
+    if not (wild and draw(EITHER)):
         ends = ends.sort(0).values
     return torch.cat((ends[0], ends[1]), 1).int().expand(batch, 2 * d)
 
@@ -181,11 +180,11 @@ def boxes(draw, batch: int, shape: list[int]) -> Tensor:
 @st.composite
 def two_weights(draw, batch: int, dtype: torch.dtype) -> Tensor:
     """[B, 2]: one row expanded, or rows, of which some are (1, 0) and (0, 1)."""
-    if draw(_EITHER):
+    if draw(EITHER):
         pair = draw(_WEIGHT), draw(_WEIGHT)
         return torch.tensor([pair], dtype=dtype).expand(batch, 2)
     g = generator(draw(seeds))
-    if draw(_EITHER):
+    if draw(EITHER):
         lam = torch.rand(batch, generator=g, dtype=torch.float64)
         lam[::3], lam[1::5] = 1.0, 0.0
         return torch.stack((lam, 1 - lam), 1).to(dtype)
@@ -213,12 +212,12 @@ class MixCase(Case):
 def mix_cases(draw, dtypes=BLENDABLE) -> MixCase:
     batch, shape = draw(shapes())
     dtype = draw(st.sampled_from(dtypes))
-    x = draw(views([batch, *shape], dtype, special=draw(_EITHER)))
+    x = draw(views([batch, *shape], dtype, special=draw(EITHER)))
     out = draw(views([batch, *shape], dtype))
     return MixCase(x, out, draw(mixings(batch, shape)))
 
 
-# ------------------------------------------------------------------ targets and losses
+# ------------------------------------------------------------------ targets
 
 
 @dataclass(repr=False)
@@ -247,100 +246,10 @@ def target_cases(draw) -> TargetCase:
     rest = draw(st.lists(st.integers(0, 4), max_size=2))
     k = draw(st.one_of(st.integers(1, 40), st.sampled_from([64, 1000])))
     return TargetCase(
-        labels_of([batch, *rest], k, draw(seeds), draw(_EITHER)),
+        labels_of([batch, *rest], k, draw(seeds), draw(EITHER)),
         draw(mixings(batch, [])),
         draw(two_weights(batch, torch.float32)),
         k,
-        draw(_SMOOTHING),
-        draw(_FLOAT),
-    )
-
-
-@dataclass(repr=False)
-class LossCase(Case):
-    """A loss of logits [B, K, d1…]; the options of both losses."""
-
-    logits: View
-    target: Tensor
-    partner_labels: Tensor | None
-    weight: Tensor | None
-    class_weight: Tensor | None
-    pos_weight: Tensor | None
-    ignore_index: int
-    target_smoothing: float
-    label_smoothing: float
-    target_threshold: float | None
-    reduction: int
-    sum_classes: bool
-    seed: int
-
-    @property
-    def sparse(self) -> tuple:
-        return self.target, self.partner_labels, self.weight, self.class_weight
-
-    @property
-    def cross_entropy(self) -> tuple:
-        smoothing = self.target_smoothing, self.label_smoothing
-        return *self.sparse, self.ignore_index, *smoothing, self.reduction
-
-    @property
-    def binary(self) -> tuple:
-        smoothing = self.target_smoothing, self.target_threshold
-        return *self.sparse, self.pos_weight, *smoothing, self.reduction, self.sum_classes
-
-
-@st.composite
-def loss_cases(draw) -> LossCase:
-    batch = draw(st.one_of(st.integers(0, 9), st.sampled_from([33, 70])))
-    positions = draw(st.sampled_from([(), (), (1,), (3,), (17,), (2, 5), (40,)]))
-    rows = max(batch * math.prod(positions), 1)
-    sizes = st.one_of(st.integers(1, 70), st.sampled_from([128, 1000, 2049, 5000]))
-    k = max(min(draw(sizes), 12000 // rows), 1)
-    dtype = draw(_FLOAT)
-    acc = torch.float64 if dtype == torch.float64 else torch.float32
-    logits = draw(views([batch, k, *positions], dtype, expanded=True))
-    logits.storage.mul_(draw(st.sampled_from([0.1, 1.0, 10.0])))
-    logits.storage.add_(draw(st.sampled_from([0.0, 0.0, 300.0, -1000.0])))
-    g = generator(draw(seeds))
-    hole = draw(st.sampled_from([None, None, -math.inf, math.nan]))
-    if hole is not None and logits.storage.numel():
-        logits.storage[torch.rand(logits.storage.shape, generator=g) < 0.05] = hole
-    wild = draw(st.integers(0, 3)) == 0
-    shape = [batch, *positions]
-    target, partner_labels, weight = labels_of(shape, k, draw(seeds), wild), None, None
-    target_smoothing = 0.0
-    if draw(_EITHER):
-        partner_labels = labels_of(shape, k, draw(seeds), wild)
-        # Weights of two signs on a logit of -inf would give infinities that no order of adding them
-        # agrees on.
-        weight = draw(two_weights(batch, torch.float32))
-        weight = weight[:1].abs().expand(batch, 2) if is_host_row(weight) else weight.abs()
-        target_smoothing = draw(_SMOOTHING)
-        if draw(_EITHER):
-            partner_labels = torch.where(target % 2 == 0, target, partner_labels)
-    else:
-        kinds = {dtype, torch.float32} if dtype.itemsize == 2 else {dtype}
-        soft = torch.rand((batch, k, *positions), generator=g)
-        soft[torch.rand(soft.shape, generator=g) < 0.5] = 0
-        target = draw(views(list(soft.shape), draw(st.sampled_from(sorted(kinds, key=str))))).tensor
-        target.copy_(soft)
-    of_classes = [None, None]
-    for i in range(2):
-        if draw(_EITHER):
-            w = torch.rand(k, generator=g, dtype=acc) * 2
-            w[torch.rand(k, generator=g) < 0.1] = 0
-            of_classes[i] = w
-    return LossCase(
-        logits,
-        target,
-        partner_labels,
-        weight,
-        *of_classes,
-        draw(st.sampled_from([NO_IGNORE, -100, 0, 3])),
-        target_smoothing,
-        draw(_SMOOTHING),
-        draw(st.sampled_from([None, 0.3])),
-        draw(st.sampled_from([0, 1, 2])),
-        draw(_EITHER),
-        draw(seeds),
+        draw(SMOOTHING),
+        draw(FLOAT),
     )

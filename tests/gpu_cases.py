@@ -16,7 +16,8 @@ import torch
 from cases import BLENDABLE, FLOATS, random_boxes, values
 from comparing import same_bits
 from gpu_loss_cases import OPS as LOSSES
-from gpu_loss_cases import expected, loss_cases
+from gpu_loss_cases import loss_cases
+from gpu_loss_expected import expected
 
 from fused_mixup import MixPlan, ops, plan_settings, plan_state, reference
 from fused_mixup.arguments import is_host_row

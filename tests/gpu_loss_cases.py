@@ -6,7 +6,6 @@ labels with the weights of samples, some of them ignored or wrong, or dense.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -116,6 +115,18 @@ def class_weights(s: Spec) -> Tensor | None:
 
 def arithmetic(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def argument_names(op: str) -> list[str]:
+    return [a.name for a in ops.default_op(op)._schema.arguments]
+
+
+def in_float64(op: str, args: tuple | list) -> list:
+    """The arguments in float64, but for weights of samples, which backends take as they are."""
+    return [
+        a.double() if isinstance(a, Tensor) and a.is_floating_point() and n != "weight" else a
+        for n, a in zip(argument_names(op), args, strict=True)
+    ]
 
 
 def loss_args(op: str, s: Spec) -> tuple:
@@ -260,67 +271,3 @@ def loss_cases() -> Iterator[tuple]:
         name = f"{dtype} {'x'.join(map(str, shape))} {layout} {labels}"
         make = partial(rank_args, shape, dtype, layout, labels)
         yield "label_ranks", name, make, i < quick_ranks, 1, (1, 0)
-
-
-# ------------------------------------------------------------------ what is expected
-
-
-def argument_names(op: str) -> list[str]:
-    return [a.name for a in ops.default_op(op)._schema.arguments]
-
-
-def in_float64(op: str, args: tuple | list) -> list:
-    """The arguments in float64, but for weights of samples, which backends take as they are."""
-    return [
-        a.double() if isinstance(a, Tensor) and a.is_floating_point() and n != "weight" else a
-        for n, a in zip(argument_names(op), args, strict=True)
-    ]
-
-
-def expected(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, float]]:
-    """Value, dtype, rtol and atol of each result. ``args`` may be written to."""
-    if op in ("scale_", "label_ranks"):
-        found = getattr(reference, op)(*args)
-        value = args[0] if found is None else found
-        return [(value, value.dtype, 0.0, 0.0)]
-    given = dict(zip(argument_names(op), args, strict=True))
-    dtype, acc = given["logits"].dtype, arithmetic(given["logits"].dtype)
-    eps = 1e-12 if acc == torch.float64 else 1e-6
-    heaviest = [given[w].max() for w in ("class_weight", "pos_weight") if given.get(w) is not None]
-    size = math.prod((1.0, *map(float, heaviest)))
-    # Sums of up to 40000 terms, each to some units in the last place.
-    of_loss = acc, 5 * eps, 10 * eps * size
-    rounding = 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps / 2 * 1.01
-    denormal = 6e-8 if dtype == torch.float16 else 0.0  # half of float16's smallest number
-    step = size * _step(op, given, args)
-    of_grad = dtype, 3 * eps + rounding, 2 * eps * step + denormal
-
-    exact = in_float64(op, args)
-    result = getattr(reference, op)(*exact)
-    if "_backward" in op:
-        return [(exact[1] if result is None else result, *of_grad)]
-    if op == BINARY:
-        return [(result, *of_loss)]
-    loss, *others = result
-    if op.endswith("_grad"):
-        grad, *ranks = others
-        return [(loss, *of_loss), (grad, *of_grad), *((r, r.dtype, 0.0, 0.0) for r in ranks)]
-    stats, count, ranks = others
-    same = (count, acc, 0.0, 0.0), (ranks, ranks.dtype, 0.0, 0.0)
-    return [(loss, *of_loss), (stats, *of_loss), *same]
-
-
-def _step(op: str, given: dict, args: list) -> float:
-    """The largest gradient of a row's loss, or of an element's."""
-    upstream = given.get("grad_loss")
-    scale = 1.0 if upstream is None or not upstream.numel() else float(upstream.abs().max())
-    if given["reduction"] != MEAN:
-        return scale
-    if op.startswith(BINARY):
-        logits = given["logits"]
-        divisor = logits.numel() // (logits.shape[1] if given["sum_classes"] else 1)
-    elif "count" in given:
-        divisor = int(given["count"])
-    else:
-        divisor = int(reference.soft_target_cross_entropy(*args)[2])
-    return scale / max(divisor, 1)

@@ -14,9 +14,9 @@ from fused_mixup import backends
 GPU = torch.cuda.is_available()
 
 
-def left_out(why: str, name: str, values: int):
+def left_out(why: str, name: str, values: int, *marks):
     """The one skipped test that stands for all cases that cannot run."""
-    return pytest.param(*[None] * values, marks=pytest.mark.skip(reason=why), id=name)
+    return pytest.param(*[None] * values, marks=[pytest.mark.skip(reason=why), *marks], id=name)
 
 
 def on_a_gpu(each_quick_case: bool = False, gpus: int = 1):
@@ -25,20 +25,21 @@ def on_a_gpu(each_quick_case: bool = False, gpus: int = 1):
     The reference is left out. It is written to be read: it moves rows from the host with ordinary
     copies, which wait, and makes full-size temporaries.
     """
-    names = ("fused", "case") if each_quick_case else ("fused",)
+    names, gpu = ("fused", "case") if each_quick_case else ("fused",), pytest.mark.gpu
     found = []
     if torch.cuda.device_count() < gpus or not GPU:
         why = "needs a second GPU" if GPU else "PyTorch sees no GPU"
-        found.append(left_out(why, "none", len(names)))
+        found.append(left_out(why, "none", len(names), gpu))
     else:
         for name in ("native", "triton"):
             why = backends.reason_unavailable(name, "CUDA")
             if why is not None:
-                found.append(left_out(f"{name} on cuda: {why}", f"cuda-{name}", len(names)))
+                why = f"{name} on cuda: {why}"
+                found.append(left_out(why, f"cuda-{name}", len(names), gpu))
             elif each_quick_case:
-                found += [pytest.param(name, c, id=f"cuda-{name}-{c}") for c in QUICK]
+                found += [pytest.param(name, c, id=f"cuda-{name}-{c}", marks=gpu) for c in QUICK]
             else:
-                found.append(pytest.param(name, id=f"cuda-{name}"))
+                found.append(pytest.param(name, id=f"cuda-{name}", marks=gpu))
     return pytest.mark.parametrize(names, found, indirect=["fused"])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from fuzz_cases import LossCase, generator
+from fuzz_cases import generator
+from fuzz_loss_cases import LossCase
 from torch import Tensor
 
 from fused_mixup import reference

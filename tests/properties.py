@@ -1,7 +1,8 @@
 """What holds for every op on every backend, whatever the input: checked on one random case each.
 
-The cases come from ``fuzz_cases.py``. Small runs are in ``test_properties.py``; ``make fuzz``
-(``tests/fuzz.py``) runs the same properties for as long as it is given.
+The cases come from ``fuzz_cases.py`` and ``fuzz_loss_cases.py``. Small runs are in
+``test_properties.py``; ``make fuzz`` (``tests/fuzz.py``) runs the same properties for as long as it
+is given.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from fuzz_cases import (
     TargetCase,
     View,
     generator,
-    loss_cases,
     mix_cases,
     target_cases,
 )
+from fuzz_loss_cases import loss_cases
 from host_cuda import build as host_build
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
@@ -74,11 +75,14 @@ def reasons() -> dict[str, str | None]:
 
 def backend_parameters(but: tuple[str, ...] = ()) -> list:
     """For ``pytest.mark.parametrize``: every backend, those that cannot run here skipped."""
-    return [
-        pytest.param(name, marks=[pytest.mark.skip(reason=f"{name}: {why}")] if why else [])
-        for name, why in reasons().items()
-        if name not in but
-    ]
+    found = []
+    for name, why in reasons().items():
+        if name not in but:
+            marks = [pytest.mark.skip(reason=f"{name}: {why}")] if why else []
+            on_gpu = name.startswith("cuda-") and name != "cuda-on-host"
+            marks += [pytest.mark.gpu] if on_gpu else []
+            found.append(pytest.param(name, marks=marks))
+    return found
 
 
 @contextlib.contextmanager

@@ -73,8 +73,8 @@ def test_steps_in_parts():
 
 def test_html_is_escaped():
     assert page.block("| a | b |\n|---|---|\n| <x> | **y** |") == (
-        "<table><thead><tr><th>a</th><th>b</th></tr></thead>\n"
-        "<tbody><tr><td>&lt;x&gt;</td><td><b>y</b></td></tr>\n</tbody></table>"
+        '<div class="table"><table><thead><tr><th>a</th><th>b</th></tr></thead>\n'
+        "<tbody><tr><td>&lt;x&gt;</td><td><b>y</b></td></tr>\n</tbody></table></div>"
     )
     assert page.block("- a\n  - b").count("<li") == 2
 

@@ -12,7 +12,7 @@ import conftest
 import pytest
 from native_build import ROOT
 
-PARTS = ["lint", "test-matrix", "proofs", "test"]
+PARTS = ["lint", "docs", "test-matrix", "proofs", "test"]
 MAKE = """#!/bin/sh
 echo "made $1"
 case " $FAILING " in *" $1 "*) exit 2 ;; esac
@@ -20,7 +20,7 @@ case " $SLOW " in *" $1 "*) sleep 60 ;; esac
 """
 
 
-@pytest.mark.parametrize("failing", ["", "lint", "proofs test", "lint test-matrix proofs test"])
+@pytest.mark.parametrize("failing", ["", "lint", "proofs test", "lint docs test-matrix proofs test"])
 def test_all_parts_run_and_any_that_fails_fails_ci(tmp_path, failing):
     (tmp_path / "make").write_text(MAKE)
     (tmp_path / "make").chmod(0o755)

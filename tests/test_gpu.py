@@ -9,12 +9,13 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+import smoke
 import torch
 import torch.nn.functional as F
 from comparing import same_bits
 from conftest import places
 from gpu_cases import CASES, EXACT, QUICK, cases_of
-from gpu_places import interpreted_cases
+from gpu_places import interpreted_cases, on_a_gpu
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops
@@ -25,12 +26,15 @@ def devices_and_cases() -> list:
     """Every case for every place that the fixture ``device`` knows."""
     found = []
     for place in places():
-        if place.marks:
+        if any(mark.name == "skip" for mark in place.marks):
             found.append(pytest.param(*place.values, None, marks=place.marks, id=place.id))
             continue
+        first = [pytest.mark.gpu_first] if pytest.mark.gpu in place.marks else []
         # The reference on the CPU is what results are compared with: a few cases prove the table.
         cases = QUICK if place.values[0] == ("cpu", "reference") else CASES
-        found += [pytest.param(*place.values, c, id=f"{place.id}-{c}") for c in cases]
+        for case in cases:
+            marks = [*place.marks, *(first if case.quick else [])]
+            found.append(pytest.param(*place.values, case, marks=marks, id=f"{place.id}-{case}"))
     return found
 
 
@@ -94,6 +98,14 @@ def test_the_cases_notice_saturation():
 @pytest.mark.parametrize(("device", "case"), devices_and_cases(), indirect=["device"])
 def test_values(device, case):
     case.check(case.run(case.args(device)))
+
+
+@pytest.mark.gpu_first
+@on_a_gpu()
+@pytest.mark.parametrize("part", ["ops", "step", "compile"])
+def test_smoke(fused, part):
+    """Each op by its schema; a training step, eager and compiled."""
+    dict(smoke.parts("cuda", fused))[part]()
 
 
 def test_only_the_elements_of_a_view_are_written(device):

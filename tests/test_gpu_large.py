@@ -1,7 +1,7 @@
 """Sizes where an index of 32 bits, or a block's shared memory, no longer reaches.
 
-On the CPU the same tests run on small sizes, which proves the tests. `make gpu` runs them one after
-the other (tools/gpu_shard.py): two at once would see the same memory free.
+On the CPU the same tests run on small sizes, which proves the tests. `make gpu` runs them in one
+process, one after another: two at once would see the same memory free.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, reference
 
 GIB = 2**30
+pytestmark = pytest.mark.xdist_group("large")
 
 
 @pytest.fixture

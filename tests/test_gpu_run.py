@@ -1,209 +1,253 @@
-"""How `make gpu` runs its stages, without a GPU: they pass, fail, crash, or run out of time."""
+"""`make gpu` without a GPU: how its stages end, and what a run leaves."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from xml.etree import ElementTree
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from gpu_stage_runs import ROOT, python, run, stage, summary, wait_for
+import torch
 
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-import gpu_run
-from gpu_run import Stage
+import gpu  # noqa: E402
+import gpu_run  # noqa: E402
+from gpu_run import Run, Stage  # noqa: E402
+
+
+def stage(name, code="print('hello')", limit=30.0, **more):
+    return Stage(name, [[sys.executable, "-c", code]], limit, **more)
+
+
+def run(stages, out, seconds=600.0, earlier=()):
+    results = Run(out, {}, dict(earlier)).all(stages, time.monotonic() + seconds)
+    return {name: (found.result, found.detail) for name, found in results.items()}
+
+
+def summary(out):
+    return json.loads((out / "summary.json").read_text(encoding="utf-8"))
+
+
+def wait_for(path):
+    """Until ``path`` is there. The limit is far beyond what a busy machine needs."""
+    give_up = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < give_up, f"{path.name} did not come"
+        time.sleep(0.02)
+
+
+# ------------------------------------------------------------------ stages
 
 
 def test_every_way_to_end(tmp_path):
-    groups = [
-        [stage("good"), stage("bad", "import sys; print('why'); sys.exit(4)")],
-        [stage("absent", missing="there is no such tool")],
-        [stage("crash", "import os; os.abort()"), stage("slow", "import time; time.sleep(60)", 1)],
-        [Stage("no program", [["/nowhere/program"]], "nowhere.log", 5)],
-        [stage("cut", read=lambda done: json.loads(""))],
-        [stage("cut xml", read=lambda done: ElementTree.fromstring("<a"))],
-        [stage("no folder", log="nowhere/at-all")],
-        [stage("last")],
+    sleeping = "import time; print('begun'); time.sleep(60)"
+    stages = [
+        stage("good", f"print({str(ROOT / 'tests')!r}); print('===== 3 passed =====')"),
+        stage("bad", "import sys; print('why'); sys.exit(4)"),
+        stage("absent", missing="there is no such tool"),
+        stage("crash", "import os; os.abort()"),
+        stage("slow", sleeping, 1),
+        Stage("no program", [["/nowhere/program"]], 5),
+        stage("unsupported", "print('Device not supported'); exit(1)", unsupported="Device .*"),
+        stage("all skipped", "print('== 3 skipped in 1 s ==')", unsupported=r"^== \d+ skipped.*"),
+        stage("no leaf", leaf="figures.json"),
+        stage("leaf", f"open({str(tmp_path / 'a.json')!r}, 'w')", leaf="a.json"),
+        stage("last", "print('to the end')"),
     ]
-    results = {r.stage: r for r in run(groups, tmp_path)}
-    verdicts = {name: r.result for name, r in results.items()}
-    assert verdicts == {
-        "good": "passed", "bad": "FAILED", "absent": "skipped", "crash": "FAILED",
-        "slow": "FAILED", "no program": "FAILED", "cut": "FAILED", "cut xml": "FAILED",
-        "no folder": "FAILED", "last": "passed",
-    }  # fmt: skip
-    assert "exit status 4" in results["bad"].detail
-    assert results["absent"].detail == "there is no such tool"
-    assert results["crash"].detail.startswith("crashed (SIGABRT)")
-    assert results["slow"].detail.startswith("ran out of time after")
-    assert results["cut"].detail.startswith("no result to read (JSONDecodeError: ")
-    assert results["cut xml"].detail.startswith("no result to read (ParseError: unclosed token")
-    assert results["no folder"].detail.startswith("cannot be run (FileNotFoundError: ")
-    assert "cannot run" in (tmp_path / "nowhere.log").read_text()
-    assert "why" in (tmp_path / "bad.log").read_text()
-
+    results = run(stages, tmp_path)
+    assert list(results) == [s.name for s in stages]
+    assert results["good"] == ("passed", "3 passed")
+    assert results["bad"] == ("FAILED", "exit status 4; why")
+    assert results["absent"] == ("skipped", "there is no such tool")
+    assert results["crash"][1].startswith("exit status -6")
+    assert results["slow"][0] == "FAILED" and results["slow"][1].startswith("ran out of time after")
+    assert results["no program"][0] == "FAILED" and "cannot be run" in results["no program"][1]
+    assert results["unsupported"] == ("skipped", "Device not supported")
+    assert results["all skipped"] == ("skipped", "3 skipped in 1 s")
+    assert results["no leaf"] == ("FAILED", "figures.json was not written; hello")
+    assert results["leaf"] == ("passed", "") and results["last"] == ("passed", "to the end")
     left = summary(tmp_path)
-    assert left["finished"] and left["not_run"] == []
-    assert left["failed"] == [n for n, v in verdicts.items() if v == "FAILED"]
-    assert [s["stage"] for s in left["stages"]] == list(verdicts)
-
-    text = gpu_run.table(list(results.values()))
-    head, *rows = text.splitlines()
-    assert head.split() == ["stage", "result", "time", "detail"]
-    assert [row.split("  ")[0].strip() for row in rows] == list(verdicts)
-    assert any(row.startswith("absent") and row.endswith("there is no such tool") for row in rows)
+    assert left["finished"] and left["failed"] == [
+        n for n, r in results.items() if r[0] == "FAILED"
+    ]
+    log = (tmp_path / "stages.log").read_text()
+    assert "===== slow: stopped: " in log and "begun" in log
+    assert str(ROOT) not in log and "./tests" in log  # it names no folder of this machine
 
 
-def test_a_summary_stands_after_each_stage(tmp_path):
-    look = f"print(open({str(tmp_path / 'summary.json')!r}).read())"
-    run([[stage("first")], [stage("second", look)]], tmp_path)
-    seen = (tmp_path / "second.log").read_text().split("\n", 1)[1]
-    partial = json.loads(seen)
-    assert not partial["finished"] and partial["not_run"] == ["second"]
-    assert [s["stage"] for s in partial["stages"]] == ["first"]
+def test_stages_end_with_the_time(tmp_path, monkeypatch):
+    sleeping = "import time; time.sleep(60)"
+    started = time.monotonic()
+    stages = [
+        stage("a", sleeping, 1),
+        stage("b", sleeping, 100),
+        stage("c"),
+        stage("d", fills=True),
+    ]
+    results = run(stages, tmp_path, 3)
+    assert time.monotonic() - started < 25
+    assert results["a"][1].startswith("ran out of time after 1")
+    assert results["b"][1].startswith("ran out of time")
+    assert results["c"] == ("FAILED", "no time was left")
+    assert results["d"] == ("skipped", "no time was left")
+    monkeypatch.setattr(gpu_run, "LEAST_TO_FILL", 1)
+    code = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('two cases')"
+    stopped = stage("it", code, 3, fills=True)
+    assert run([stopped], tmp_path) == {"it": ("passed", "two cases")}
+
+
+def test_commands_of_a_stage_run_side_by_side(tmp_path):
+    def meets(own, other):  # ends well only where the other one has begun
+        return [sys.executable, "-c", f"""
+import os, sys, time
+open({str(tmp_path / own)!r}, "w").close()
+for _ in range(600):
+    if os.path.exists({str(tmp_path / other)!r}): print({own!r}); sys.exit(0)
+    time.sleep(0.05)
+sys.exit("alone")
+"""]  # fmt: skip
+
+    both = Stage("both", [meets("a", "b"), meets("b", "a")], 60)
+    assert run([both], tmp_path) == {"both": ("passed", "a; b")}
+
+
+@pytest.mark.parametrize("how", ["SIG_DFL", "SIG_IGN"])  # what a child does about SIGINT
+def test_a_stopped_stage_leaves_no_process(tmp_path, how):
+    begun, alive, lock = (tmp_path / name for name in ("begun", "alive", "lock"))
+    child = f"""
+import fcntl, signal, time
+signal.signal(signal.SIGINT, signal.{how})
+held = open({str(lock)!r}, "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+open({str(begun)!r}, "w").close()
+time.sleep(40)
+open({str(alive)!r}, "w").close()
+"""
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    limit = 8  # seconds that the child has to begin
+    assert run([stage("parent", code, limit)], tmp_path)["parent"][0] == "FAILED"
+    assert begun.exists()
+    with lock.open("w") as file:  # the child holds it for as long as it lives
+        fcntl.flock(file, fcntl.LOCK_EX)
+    assert not alive.exists()
 
 
 def test_a_run_that_is_interrupted_leaves_its_results(tmp_path):
     code = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT / "tools")!r})
-from gpu_run import Stage, run_all
+from gpu_run import Run, Stage
 from pathlib import Path
 def stage(name, code):
-    return Stage(name, [[sys.executable, "-c", code]], name + ".log", 60)
+    return Stage(name, [[sys.executable, "-c", code]], 60)
 wait = "import time; open({str(tmp_path / "begun")!r}, 'w').close(); time.sleep(60)"
-groups = [[stage("first", "")], [stage("second", wait)], [stage("third", "")]]
-run_all(groups, Path({str(tmp_path)!r}), {{}}, time.monotonic() + 60)
+stages = [stage("first", ""), stage("second", wait), stage("third", "")]
+Run(Path({str(tmp_path)!r}), {{}}, {{}}).all(stages, time.monotonic() + 60)
 """
-    process = subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     wait_for(tmp_path / "begun")
+    partial = summary(tmp_path)  # written anew before each stage
+    assert [*partial["stages"]] == ["first"] and partial["not_run"] == ["second", "third"]
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     left = summary(tmp_path)
-    assert [(s["stage"], s["result"]) for s in left["stages"]] == [
-        ("first", "passed"),
-        ("second", "FAILED"),
-    ]
-    assert left["stages"][1]["detail"].startswith("interrupted")
+    assert {n: s["result"] for n, s in left["stages"].items()} == {
+        "first": "passed", "second": "FAILED",
+    }  # fmt: skip
+    assert left["stages"]["second"]["detail"].startswith("interrupted")
     assert left["not_run"] == ["third"] and not left["finished"]
 
 
-def test_each_stage_has_its_limit_and_no_more_than_is_left(tmp_path):
-    sleeping = "import time; time.sleep(30)"
-    groups = [[stage("a", sleeping, 2), stage("b")], [stage("c", sleeping, 100)], [stage("d")]]
-    groups += [[stage("e", fills=True)]]
-    started = time.monotonic()
-    results = run(groups, tmp_path, 4)
-    assert time.monotonic() - started < 25
-    assert [r.result for r in results] == ["FAILED", "passed", "FAILED", "FAILED", "skipped"]
-    assert results[0].detail.startswith("ran out of time after 2")
-    assert results[2].detail.startswith("ran out of time")
-    assert [r.detail for r in results[3:]] == ["no time was left"] * 2
-    assert summary(tmp_path)["failed"] == ["a", "c", "d"]
+# ------------------------------------------------------------------ the script
 
 
-def test_a_stage_that_fills_the_time_may_be_stopped(tmp_path, monkeypatch):
-    read = lambda done: gpu_run.Verdict("passed", "three cases")  # noqa: E731
-    fills = stage("it", "import time; time.sleep(60)", 2, fills=True, read=read)
-    (result,) = run([[fills]], tmp_path, gpu_run.LEAST_TO_FILL - 1)
-    assert (result.result, result.detail) == ("skipped", "no time was left")
-    monkeypatch.setattr(gpu_run, "LEAST_TO_FILL", 1)
-    (result,) = run([[fills]], tmp_path)
-    assert (result.result, result.detail) == ("passed", "three cases")
+def test_stages_of_a_gpu(tmp_path):
+    found = {s.name: s for s in gpu.stages(tmp_path, ROOT, rehearsal=False)}
+    assert [*found] == [*gpu.LIMITS]
+    # All but what fills the time fit into it, and what proves the most into three minutes.
+    sure = [s.limit for s in found.values() if not s.fills and s.name not in gpu.ON_REQUEST]
+    assert sum(sure) < gpu.MINUTES * 60 - 15 and sum(sure[:3]) <= 180
+    assert [name for name, s in found.items() if s.fills] == ["benchmarks"]
+    for name in gpu.GRAPHS:
+        assert (ROOT / "tests" / name).exists(), f"{name} has another name now"
+    files = [s.leaf for s in found.values() if s.leaf]
+    assert len({*files, gpu_run.LOG, gpu_run.SUMMARY}) <= 8
 
 
-def test_what_a_stage_found_stands_in_the_summary(tmp_path):
-    verdict = gpu_run.Verdict("passed", "two", {"calls": 2})
-    run([[stage("it", read=lambda done: verdict)]], tmp_path)
-    (it,) = summary(tmp_path)["stages"]
-    assert (it["stage"], it["result"], it["detail"], it["calls"]) == ("it", "passed", "two", 2)
+def test_what_needs_a_gpu_is_marked():
+    """`make gpu` would leave it out otherwise."""
+    needs = re.compile(r"@pytest\.mark\.skipif\(not (?:GPU|torch\.cuda\.is_available\(\)),")
+    found = 0
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for before, this in pairwise(lines):
+            if needs.match(this):
+                found += 1
+                assert before == "@pytest.mark.gpu", f"{path.name}: {this}"
+    assert found >= 4
 
 
-def test_a_stage_runs_where_it_is_told_to(tmp_path):
-    (tmp_path / "here").mkdir()
-    code = "import os; print('at', os.getcwd())"
-    run([[stage("it", code, cwd=tmp_path / "here")]], tmp_path)
-    assert "at .\n" in (tmp_path / "it.log").read_text()  # logs name no folder
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(tmp_path):
+    env = {**os.environ, "OUT": str(tmp_path / "out")}
+    command = [sys.executable, str(ROOT / "tools" / "gpu.py")]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 2 and ran.stdout == ""
+    assert "nothing was run: " in ran.stderr and "CUDA" in ran.stderr
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("how", ["SIG_DFL", "SIG_IGN"])  # what a child does about SIGTERM
-def test_a_stopped_stage_leaves_no_process_and_keeps_its_output(tmp_path, monkeypatch, how):
-    begun, alive, lock = (tmp_path / name for name in ("begun", "alive", "lock"))
-    child = f"""
-import fcntl, signal, time
-signal.signal(signal.SIGTERM, signal.{how})
-held = open({str(lock)!r}, "w")
-fcntl.flock(held, fcntl.LOCK_EX)
-open({str(begun)!r}, "w").close()
-time.sleep(30)
-open({str(alive)!r}, "w").close()
-"""
-    code = (
-        f"import subprocess, sys; print('begun'); subprocess.run([sys.executable, '-c', {child!r}])"
-    )
-
-    class OutOfTime(subprocess.Popen):
-        """Its time is over as soon as the child has begun."""
-
-        over = False
-
-        def wait(self, timeout=None):
-            if self.over:
-                return super().wait(timeout)
-            self.over = True
-            wait_for(begun)
-            raise subprocess.TimeoutExpired(self.args, timeout)
-
-    monkeypatch.setattr(subprocess, "Popen", OutOfTime)
-    (result,) = run([[stage("parent", code)]], tmp_path)
-    assert result.detail.startswith("ran out of time")
-    assert "begun" in (tmp_path / "parent.log").read_text()
-    with lock.open("w") as file:  # the child holds it for as long as it lives
-        fcntl.flock(file, fcntl.LOCK_EX)
-    assert not alive.exists()
+@pytest.mark.parametrize("words", [["--only", "grid,speed"], ["--limit", "speed=3"]])
+def test_an_unknown_stage_is_named(words, capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(words)
+    assert "no stage speed; there are environment, smoke" in capsys.readouterr().err
+    assert gpu.names_of("bench,smoke") == ["headlines", "benchmarks", "smoke"]
 
 
-def test_a_process_that_starts_during_an_interrupt_is_stopped(tmp_path, monkeypatch):
-    children = gpu_run.Children()
-
-    def interrupted(*args, _start=subprocess.Popen, **kw):
-        process = _start(*args, **kw)
-        children.stop_all()  # before run() knows the process
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", interrupted)
-    command, log = python("import time; time.sleep(30)"), tmp_path / "log"
-    done = children.run(command, {}, time.monotonic() + 20, log)
-    assert done.status == -signal.SIGTERM
-    monkeypatch.undo()
-    done = children.run(python(f"open({str(tmp_path / 'late')!r}, 'w')"), {}, 1e9, log)
-    assert done.status is None and not (tmp_path / "late").exists()
-
-
-def test_commands_of_a_stage_run_side_by_side(tmp_path):
-    def meets(own, other):  # ends well only where the other one has begun
-        return python(f"""
-import os, sys, time
-open({str(tmp_path / own)!r}, "w").close()
-for _ in range(600):
-    if os.path.exists({str(tmp_path / other)!r}): sys.exit(0)
-    time.sleep(0.05)
-sys.exit("alone")
-""")
-
-    commands = [meets("a", "b"), meets("b", "a")]
-    (result,) = run([[Stage("both", commands, "both.log", 60)]], tmp_path)
-    assert result.result == "passed"
-    assert "both 2 of 2: exit status 0" in (tmp_path / "both.log").read_text()
+def test_a_second_run_keeps_what_the_first_has_left(tmp_path):
+    (tmp_path / "stages.log").write_text("first")
+    for leaf in ("headlines.json", "benchmarks.json"):
+        (tmp_path / leaf).write_text("{}")
+    known = {name: {"result": "passed"} for name in ("smoke", "grid")}
+    (tmp_path / "summary.json").write_text(json.dumps({"stages": known}))
+    again = [s for s in gpu.stages(tmp_path, ROOT, True) if s.name in ("grid", "headlines")]
+    earlier = gpu.earlier(tmp_path, again, second=True)
+    assert earlier == {"smoke": known["smoke"]}
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"benchmarks.json", "stages.log", "summary.json"}
+    run([stage("grid")], tmp_path, earlier=earlier)
+    assert [*summary(tmp_path)["stages"]] == ["smoke", "grid"]
+    assert gpu.earlier(tmp_path, again, second=False) == {}
+    assert {p.name for p in tmp_path.iterdir()} == {"benchmarks.json"}
 
 
-def test_logs_are_cut_and_name_no_folder_of_this_machine(tmp_path):
-    code = f"print({str(ROOT)!r} + '/tests'); print('y' * 10**6); print('the end')"
-    run([[stage("loud", code)]], tmp_path)
-    log = (tmp_path / "loud.log").read_text()
-    assert len(log) < 1.2 * gpu_run.LOG_BYTES and "… cut …" in log and "the end" in log
-    assert str(ROOT) not in log and "./tests" in log
+def test_a_wheel_of_other_sources_is_noticed(tmp_path):
+    for source, inside in (("fused_mixup", ""), ("triton_kernels", "triton_kernels")):
+        for path in (ROOT / source).rglob("*.py"):
+            copy = tmp_path / inside / path.relative_to(ROOT / source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    (tmp_path / "_build_info.py").write_text("# made there")
+    assert gpu.other_sources(tmp_path) == []
+    (tmp_path / "ops.py").write_text("# older")
+    (tmp_path / "triton_kernels" / "mix.py").unlink()
+    assert gpu.other_sources(tmp_path) == ["fused_mixup/ops.py", "triton_kernels/mix.py"]
+
+
+def test_a_copy_holds_nothing_that_shadows_the_package(tmp_path):
+    root = gpu.without_sources(tmp_path / "copy")
+    assert not (root / "fused_mixup").exists() and not (root / "triton_kernels").exists()
+    assert (root / "tests" / "gpu_small.py").exists()
+    assert not (root / "benchmarks" / "results").exists()
+    for s in gpu.stages(tmp_path, root, rehearsal=True):
+        assert s.cwd == root and s.env["PYTHONPATH"].startswith(str(root))
+        assert not any(str(ROOT / "tests") in word for command in s.commands for word in command)

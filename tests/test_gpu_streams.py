@@ -201,6 +201,7 @@ def no_synchronisation():
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not GPU, reason="PyTorch sees no GPU")
 def test_a_synchronisation_is_noticed():
     x = torch.ones(1, device="cuda")

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from gpu_stage_runs import ROOT
 
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-import gpu_wheel
-import setup_env
+import gpu_wheel  # noqa: E402
+import setup_env  # noqa: E402
 
 HERE = f"cp3{sys.version_info.minor}"
 

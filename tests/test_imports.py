@@ -1,4 +1,4 @@
-"""The imports of the package: no circle, no long chain, private names of PyTorch in one module."""
+"""The shape of the sources: imports without circles or long chains, and no long files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import ast
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import fused_mixup
 
 PACKAGE = Path(fused_mixup.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 MOST_TOP_MODULES = 20
 LONGEST_CHAIN = 10
 LONGEST_FILE = 320
@@ -78,3 +81,13 @@ def test_no_chain_of_imports_is_long():
 def test_few_modules_stand_at_the_top():
     top = [name for name in FILES if name.count(".") == 1 and FILES[name].name != "__init__.py"]
     assert len(top) <= MOST_TOP_MODULES, sorted(top)
+
+
+@pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree")
+def test_no_source_file_is_long():
+    folders = ("fused_mixup", "triton_kernels", "csrc", "tests", "benchmarks", "tools", "examples")
+    kinds = {".py", ".h", ".inl", ".cpp", ".cu", ".cuh", ".sh"}
+    paths = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in kinds]
+    lines = {p: p.read_text(encoding="utf-8").count("\n") for p in [*paths, ROOT / "setup.py"]}
+    long = {str(p.relative_to(ROOT)): n for p, n in lines.items() if n > LONGEST_FILE}
+    assert len(paths) > 100 and not long

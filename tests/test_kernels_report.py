@@ -1,13 +1,15 @@
-"""Tools that read the compiled code: occupancy, names, machine code, the table of designs.
+"""The tools that read compiled code: occupancy, names, machine code, the table of designs.
 
 No compiler is needed: the machine code is text, cut from what cuobjdump prints.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,13 +19,7 @@ import kernel_table  # noqa: E402
 import kernels  # noqa: E402
 import kernels_triton  # noqa: E402
 import sass  # noqa: E402
-from occupancy import (  # noqa: E402
-    ARCHS,
-    PARTS,
-    blocks_per_multiprocessor,
-    most_registers,
-    predicted_share,
-)
+from occupancy import ARCHS, blocks_per_multiprocessor, most_registers  # noqa: E402
 
 
 # Values of the CUDA occupancy calculator, and two that follow from its rules by hand.
@@ -53,13 +49,6 @@ def test_occupancy(arch, threads, registers, shared, blocks):
 )
 def test_registers_that_leave_room(threads, blocks, registers):
     assert most_registers(ARCHS[90], threads, blocks) == registers
-
-
-def test_predicted_share():
-    h200 = next(part for part in PARTS if part.name == "H200")
-    assert predicted_share(h200, h200.needed / 2, 2, 2) == pytest.approx(0.5)
-    assert predicted_share(h200, h200.needed * 3, 2, 2) == 1.0  # no more than the bandwidth
-    assert predicted_share(h200, h200.needed, 2, 3) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -132,13 +121,13 @@ def test_loads_are_counted_until_one_is_waited_for():
     assert sass.loads_ahead(_code(_load(4), _load(8), ("FADD R0, R4, R8", FREE, (0,))), 16) == 2
     waited = _code(_load(4), ("FADD R0, R4, R4", FREE, (0,)), _load(8))
     assert sass.loads_ahead(waited, 16) == 1
-    # Another counter: the load stays under way. Narrower loads do not count.
+    # Another counter: the load stays in flight. Narrower loads do not count.
     apart = _code(_load(4), ("LDG.E R1, [R2.64]", 1, ()), ("FADD R0, R1, R1", FREE, (1,)), _load(8))
     assert sass.loads_ahead(apart, 16) == 2
 
 
 def test_loads_are_counted_along_paths():
-    # A jump around a wait: the path that skips it has both under way.
+    # A jump around a wait: the path that skips it has both in flight.
     around = _code(_load(4), ("@P0 BRA 0x30", FREE, ()), ("FADD R0, R4, R4", FREE, (0,)), _load(8))
     assert sass.loads_ahead(around, 16) == 2
     # Either this path or that one, never both.
@@ -162,7 +151,7 @@ def test_what_counts_as_a_fused_multiply_add():
 
 @pytest.mark.parametrize("shared_limit", [163 * 1024, 227 * 1024])
 def test_tiles_of_the_table_are_those_of_the_source(shared_limit):
-    """The rule stands in C++ and, for the report, in Python: the constants have to be the same."""
+    """The rule stands in C++ and, for test_cuda_build.py, in Python: the constants must agree."""
     source = (ROOT / "csrc" / "cuda" / "mix_tile.cuh").read_text()
     body = re.search(r"inline int tile_width.*?\n}\n", source, re.S)
     assert body is not None
@@ -179,18 +168,21 @@ def test_tiles_of_the_table_are_those_of_the_source(shared_limit):
         assert kernel_table.tile_bytes(batch, shared_limit) == expected
 
 
-def test_the_committed_table_has_every_architecture():
-    text = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
-    sections = text.split("\n## ")[1:]
-    names = [arch.name for arch in ARCHS.values()]
-    assert [s.split("\n")[0] for s in sections] == [*names, *(f"Triton, {name}" for name in names)]
-    for section in sections[len(names) :]:
-        cells = [line.split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
-        assert {f"{row[1]}_kernel" for row in cells} == set(kernels_triton.MOVED)
-    for section in sections[: len(names)]:
-        lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
-        labels = [line.split(" | ")[0][2:].partition(",")[0] for line in lines]
-        assert {kernel_table.design_of(label) for label in labels} == set(kernel_table.DESIGNS)
+def test_a_report_lists_each_kernel_with_its_limit(monkeypatch):
+    monkeypatch.setattr(kernels_triton, "machine_code", lambda target: [TRITON | {"case": target}])
+    code = sass.examine(_code(_load(4), _load(8)), sass.Usage(50, 0, 2048, 0))
+    design = kernel_table.design_of("pair f32x4")
+    at = [kernels.Instance("pair f32x4", "mix", arch, design, code) for arch in (80, 90)]
+    tools = SimpleNamespace(toolkit=SimpleNamespace(version="13.0"))
+    lines = kernels.report(tools, at, (80, 90)).splitlines()
+    rows = [line for line in lines if line.startswith("| pair f32x4 |")]
+    # 2048 bytes of shared memory, of which the system takes 1024 on sm_90.
+    assert rows == [f"| pair f32x4 | 256 | 50 | 64 | {n} | 4 | 2 |" for n in (2048, 1024)]
+    if importlib.util.find_spec("triton"):
+        assert "| sm_90 | pair | 128 | 40 | 0 | 12 | 4 |" in lines
+
+
+TRITON = {"kernel": "pair_kernel", "warps": 4, "registers": 40, "shared": 0, "ahead": 4}
 
 
 def test_without_a_toolkit_the_report_says_what_is_missing(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,8 @@ import properties
 import pytest
 import torch
 import torch.nn.functional as F
-from loss_grid_cases import Errors, grid
+from loss_grid_cases import grid
+from loss_grid_errors import Errors
 
 import fused_mixup as fm
 from fused_mixup.codes import NONE, SUM

@@ -273,3 +273,7 @@ def test_gradients_of_losses_lie_in_memory_of_gradients_that_are_gone(loss, mode
     assert len(made) == 2 and logits.grad.data_ptr() == address
     assert torch.equal(grads[0], grads[1]) and torch.equal(grads[0], grads[2])
     assert torch.equal(logits.grad, grads[0] * 2)
+
+
+def test_empty_cache_keeps_its_earlier_name():
+    assert memory.let_go is memory.empty_cache

@@ -156,6 +156,7 @@ def test_moving_packs_one_buffer():
     assert moved.is_permutation and "device='meta'" in repr(moved)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_values_survive_the_move_to_a_gpu():
     plan = MixPlan.per_sample(torch.rand(5), torch.randperm(5), torch.randint(0, 9, (5, 2)))

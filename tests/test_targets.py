@@ -156,6 +156,7 @@ def test_what_is_saved_names_public_paths():
     assert b"fused_mixup.target\nMixedTarget\n" in pickle.dumps(target, protocol=0)
 
 
+@pytest.mark.gpu
 def test_passes_through_the_pinning_of_a_loader(monkeypatch):
     from torch.utils.data._utils.pin_memory import pin_memory
 

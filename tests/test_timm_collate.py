@@ -285,6 +285,7 @@ def test_pinning_is_asked_for_only_where_there_is_cuda(monkeypatch):
             assert any(asked) == (pin and cuda)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs CUDA")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pinned_output(workers):

@@ -172,6 +172,7 @@ def test_binary_cross_entropy_of_many_positions():
 # ------------------------------------------------------------------ autocast, bad input
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["SoftTargetCrossEntropy", "LabelSmoothingCrossEntropy"])
 def test_autocast(name):
     """The CPU's autocast leaves log_softmax in bfloat16, that of a GPU makes it float32."""

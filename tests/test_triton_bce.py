@@ -11,7 +11,7 @@ import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
 from fused_mixup.codes import MEAN, NONE, SUM
 
-pytestmark = quiet
+pytestmark = [pytest.mark.gpu, quiet]
 
 
 def check_bce(z, target, options=(0.1, None, NONE, False), weights=(None, None)):

@@ -12,7 +12,7 @@ from fused_mixup import reference
 from fused_mixup.codes import NO_IGNORE
 from fused_mixup.triton_kernels import rows as rows_module
 
-pytestmark = quiet
+pytestmark = [pytest.mark.gpu, quiet]
 IGNORE = -100
 
 

@@ -18,7 +18,7 @@ from fused_mixup import reference
 from fused_mixup.codes import BATCH, CROSS_CLASS, PAIR, SAMPLE, SHUFFLE, STEP_WORD, VERSION_WORD
 from fused_mixup.triton_kernels import plan as plan_module
 
-pytestmark = [quiet, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.gpu, quiet, pytest.mark.usefixtures("one_thread")]
 
 CASES = int(os.environ.get("FUSED_MIXUP_DRAW_CASES", "5" if INTERPRETED else "300"))
 

@@ -1,16 +1,15 @@
 """Proves and times the package on this machine's GPU: `make gpu`, or after a set-up
 
-    python tools/gpu.py [--only STAGE,…] [--limit STAGE=SECONDS,…] [--installed] [--list]
+    python tools/gpu.py [--only STAGE,…] [--limit STAGE=SECONDS,…] [--installed]
 
 Needs no network. Leaves in the folder named by the variable OUT (default: benchmarks/results/ and
-the GPU's name) summary.json, written anew after each stage, tests.jsonl and the benchmarks' JSON,
-written test by test and case by case, and stages.log. The last thing printed is a table of the
-stages. Ends within 8 minutes (--minutes); --since says when the clock started (seconds since 1970),
-for a set-up that came before.
+the GPU's name) summary.json, written anew after each stage, stages.log with what they printed,
+headlines.json and benchmarks.json, written case by case, and counters.csv. Ends within 8 minutes
+(--minutes); --since says when the clock started, in seconds since 1970, for a set-up before it.
 
---only takes names, or "bench", "tests", "sanitizers" for several. --installed is for a package
-installed from a wheel: tests and benchmarks run from a copy of theirs, without its sources beside.
-FUSED_MIXUP_REHEARSAL=1 rehearses all of it on the CPU, on tiny sizes.
+--only takes names, or "tests" and "bench" for several, and keeps what an earlier run has left of
+the others. --installed is for a package installed from a wheel: tests and benchmarks run from a
+copy of theirs, without its sources. FUSED_MIXUP_REHEARSAL=1 rehearses it on the CPU, on tiny sizes.
 
 Exit status: 0 where no stage failed, 1 where one did, 2 where there is nothing to run on.
 """
@@ -21,28 +20,182 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import gpu_stages
-from gpu_readers import figures, lines_of
-from gpu_run import FAILED, GRACE, ROOT, Stage, run_all, slug, table
+from gpu_run import FAILED, GRACE, LOG, ROOT, SUMMARY, Run, Stage, line
 
 MINUTES = 8.0
+# In order of what they prove: correctness and the headline figures within three minutes.
+LIMITS = {"environment": 30, "smoke": 60, "headlines": 90, "grid": 120, "graphs": 60}
+LIMITS |= {"sanitizers": 60, "more-sanitizers": 60, "counters": 30, "benchmarks": 480}
+TOGETHER = {"tests": ("smoke", "grid", "graphs"), "bench": ("headlines", "benchmarks")}
+ON_REQUEST = ("more-sanitizers",)
 COPIED = ("tests", "benchmarks", "examples", "tools", "csrc", "pyproject.toml")
+# What a program meets on a GPU beyond values: graphs, streams, synchronisation, memory.
+GRAPHS = ("test_gpu_streams.py", "test_gpu_costs.py", "test_gpu_large.py")
+MOST_PROCESSES = 12
+
+ASK = """
+import json, torch
+p = torch.cuda.get_device_properties(0)
+print(json.dumps({"name": p.name, "count": torch.cuda.device_count(), "torch": torch.__version__,
+                  "capability": f"{p.major}.{p.minor}", "cuda": torch.version.cuda}))
+"""
+ABOUT = """
+import fused_mixup
+from fused_mixup import backends, env
+print(env.report())
+print(f"CUDA tensors: {backends.chosen('CUDA')}, package {fused_mixup.__file__}")
+"""
+QUERY = "name,driver_version,pstate,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.draw"
+QUERY += ",power.limit,temperature.gpu,memory.used,memory.total,compute_mode"
 
 
-def names_of(text: str) -> tuple[list[str], list[str]]:
-    """The stages that ``text`` names, and the words in it that name none."""
-    known, names, unknown = {*gpu_stages.ALL}, [], []
-    for word in filter(None, text.split(",")):
-        some = gpu_stages.TOGETHER.get(word, (word,))
-        (names if known.issuperset(some) else unknown).extend(some)
-    return names, unknown
+def stages(out: Path, root: Path, rehearsal: bool) -> list[Stage]:
+    """``root`` holds tests and benchmarks: the checkout, or a copy without the package's sources,
+    so that what is installed is what runs."""
+    device, cores, python = "cpu" if rehearsal else "cuda", os.cpu_count() or 1, sys.executable
+    # An installed package is found anyway; one built in the source tree needs the path.
+    paths = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    env = {"PYTHONPATH": paths, **({"OMP_NUM_THREADS": "1"} if rehearsal else {})}
+
+    def stage(name: str, commands: list[list[str]], **more) -> Stage:
+        env_of_stage = {**env, **more.pop("env", {})}
+        return Stage(name, commands, LIMITS[name], env=env_of_stage, cwd=root, **more)
+
+    def tests(name: str, marks: str, *words: str) -> Stage:
+        command = [python, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
+        command += ["--rootdir", str(root), "--continue-on-collection-errors"]
+        command += ["-m", f"{marks} and not proof", *words]
+        if importlib.util.find_spec("xdist"):  # what takes long is compiling Triton's kernels
+            count = str(max(1, min(MOST_PROCESSES, cores - 1)))
+            command += ["-n", count, "--dist", "loadgroup"]
+        return stage(name, [command], unsupported=r"^=+ \d+ skipped\b.*")  # none ran
+
+    def bench(name: str, part: str, **more) -> Stage:
+        command = [python, "-m", "benchmarks.run", "--device", device, "--part", part]
+        command += ["--seconds", "0.02" if rehearsal else "0.3", "--budget", "{seconds}"]
+        leaf = f"{name}.json"
+        return stage(name, [[*command, "--json", str(out / leaf)]], leaf=leaf, **more)
+
+    def sanitizers(name: str, *tools: str) -> Stage:
+        program = find_tool("compute-sanitizer")
+        # Not API errors: PyTorch and Triton provoke some on purpose, to find out what the driver
+        # can do. Failing launches of our own raise.
+        options = "--error-exitcode 9 --report-api-errors no --print-limit 20 --launch-timeout 0"
+        count = 1 if rehearsal else max(1, min(4, cores // len(tools) - 1))
+        commands = [
+            [program, "--tool", tool, *options.split(), python, str(root / "tests/gpu_small.py")]
+            + ["--device", device, "--share", f"{i}/{count}"]
+            for tool in tools
+            for i in range(count)
+        ]
+        # Each tensor an allocation of its own, so that one step past its end is seen; only kernels
+        # that are launched need to be instrumented.
+        env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "CUDA_MODULE_LOADING": "LAZY"}
+        missing = "" if program else "compute-sanitizer is not installed (it comes with CUDA)"
+        return stage(name, commands, env=env, missing=missing, unsupported="Device not supported")
+
+    def counters() -> Stage:
+        """The headlines' kernels under ncu: bytes moved, occupancy, why warps wait."""
+        program, leaf = find_tool("ncu"), "counters.csv"
+        options = "--csv --page raw --print-units base --profile-from-start off --clock-control "
+        options += "none --section WarpStateStats --section Occupancy --metrics "
+        options += "dram__bytes_read.sum,dram__bytes_write.sum,gpu__time_duration.sum"
+        command = [program, *options.split(), "--log-file", str(out / leaf)]
+        command += [python, str(root / "tools/gpu_counters.py"), device]
+        missing = "" if program else "ncu is not installed (Nsight Compute comes with CUDA)"
+        unsupported = "ERR_NVGPUCTRPERM|LibraryNotLoaded|Failed to initialize the profiler"
+        return stage("counters", [command], leaf=leaf, missing=missing, unsupported=unsupported)
+
+    folder = root / "tests"
+    grid = folder / "test_gpu.py" if rehearsal else folder
+    apart = [f"--ignore={folder / name}" for name in GRAPHS]
+    # Kept, not judged.
+    query = f"'{python}' -m pip list; nvcc --version; "
+    query += f"nvidia-smi --query-gpu={QUERY} --format=csv; :"
+    environment = [[python, "-c", ABOUT], ["sh", "-c", query]]
+    return [
+        stage("environment", environment),
+        tests("smoke", "gpu_first", str(folder / "test_gpu.py")),
+        bench("headlines", "headlines", shown=True),
+        tests("grid", "gpu and not gpu_first", *apart, str(grid)),
+        tests("graphs", "gpu", *(str(folder / name) for name in GRAPHS)),
+        sanitizers("sanitizers", "memcheck", "racecheck"),
+        sanitizers("more-sanitizers", "initcheck", "synccheck"),
+        counters(),
+        bench("benchmarks", "rest", fills=True),
+    ]
+
+
+def find_tool(name: str) -> str:
+    """A program on the PATH, or where CUDA's installer puts it; "" where there is none."""
+    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+    places = (os.environ.get("PATH", ""), *(str(Path(home, "bin")) for home in homes if home))
+    return shutil.which(name, path=os.pathsep.join(places)) or ""
+
+
+def find_gpu() -> tuple[dict | None, str]:
+    """The GPU, or why there is none. Asked in a process of its own: a crash is an answer too."""
+    if os.environ.get("FUSED_MIXUP_REHEARSAL") == "1":
+        return {"name": "rehearsal on the CPU"}, ""
+    command = [sys.executable, "-c", ASK]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        return None, "PyTorch did not say within 2 minutes whether there is a GPU"
+    if asked.returncode != 0:
+        last = asked.stderr.strip().splitlines() or [f"exit status {asked.returncode}"]
+        return None, last[-1]
+    return json.loads(asked.stdout.splitlines()[-1]), ""
+
+
+def without_sources(folder: Path) -> Path:
+    """A copy of what tests and times the package, where nothing shadows the one installed."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "results", ".*")
+    folder.mkdir()
+    for source in (ROOT / name for name in COPIED):
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name, ignore=ignored)
+        elif source.exists():
+            shutil.copy2(source, folder)
+    return folder
+
+
+def other_sources(installed: Path) -> list[str]:
+    """The checkout's Python files that the installed package has not got, or has otherwise."""
+    folders = {
+        ROOT / "fused_mixup": installed,
+        ROOT / "triton_kernels": installed / "triton_kernels",
+    }
+    pairs = {p: to / p.relative_to(top) for top, to in folders.items() for p in top.rglob("*.py")}
+    differ = (p for p, q in pairs.items() if not q.exists() or p.read_bytes() != q.read_bytes())
+    return sorted(str(p.relative_to(ROOT)) for p in differ if p.name != "_build_info.py")
+
+
+def earlier(out: Path, chosen: Sequence[Stage], second: bool) -> dict[str, dict]:
+    """Takes away what an earlier run has left of the chosen stages; a run that is no ``second``
+    one, of everything. What is known of the other stages is returned."""
+    summary = out / SUMMARY
+    known = json.loads(summary.read_text(encoding="utf-8"))["stages"] if summary.exists() else {}
+    files = [stage.leaf for stage in chosen if stage.leaf] + ([] if second else [LOG, SUMMARY])
+    for name in files:
+        (out / name).unlink(missing_ok=True)
+    names = {stage.name for stage in chosen}
+    return {name: found for name, found in known.items() if second and name not in names}
+
+
+def names_of(text: str) -> list[str]:
+    words = filter(None, text.split(","))
+    return [name for word in words for name in TOGETHER.get(word, (word,))]
 
 
 def limits_of(text: str) -> dict[str, float]:
@@ -50,112 +203,53 @@ def limits_of(text: str) -> dict[str, float]:
     return {name: float(seconds) for name, _, seconds in pairs}
 
 
-def without_sources(folder: Path) -> Path:
-    """A copy of what tests and benches the package, where nothing shadows the one installed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    ignored = shutil.ignore_patterns("__pycache__", "*.so", "results", ".*")
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=ignored)
-        elif source.exists():
-            shutil.copy2(source, folder / name)
-    return folder
-
-
-def other_sources(installed: Path) -> list[str]:
-    """The package's Python files that are not the same in the checkout, or only in one of them."""
-    ours = {p.relative_to(ROOT / "fused_mixup"): p for p in (ROOT / "fused_mixup").rglob("*.py")}
-    kernels = (ROOT / "triton_kernels").rglob("*.py")
-    ours |= {p.relative_to(ROOT): p for p in kernels}
-    theirs = {p.relative_to(installed): p for p in installed.rglob("*.py")}
-    made = {Path("_build_info.py")}  # by a build
-    return sorted(
-        str(name)
-        for name in (ours.keys() | theirs.keys()) - made
-        if name not in ours
-        or name not in theirs
-        or ours[name].read_bytes() != theirs[name].read_bytes()
-    )
-
-
-def clear(out: Path, groups: Sequence[Sequence[Stage]], second: bool) -> dict:
-    """Take away what an earlier run has left of these stages. Of the others a ``second`` run keeps
-    what it finds, and the verdicts, which are returned."""
-    names = {stage.name for group in groups for stage in group}
-    for leaf in (leaf for group in groups for stage in group for leaf in stage.leaves):
-        (out / leaf).unlink(missing_ok=True)
-    summary, tests = out / "summary.json", out / gpu_stages.TESTS
-    if not second:
-        for name in (gpu_stages.LOG, gpu_stages.TESTS, "summary.json"):
-            (out / name).unlink(missing_ok=True)
-        return {}
-    if tests.exists():
-        kept = [line for line in lines_of(tests) if line.get("stage") not in names]
-        tests.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in kept))
-    if not summary.exists():
-        return {}
-    old = json.loads(summary.read_text(encoding="utf-8"))
-    known = [*old.get("earlier", []), *old["stages"]]
-    return {"earlier": [stage for stage in known if stage["stage"] not in names]}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="make gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", metavar="STAGE,…", help="these stages alone")
-    parser.add_argument("--limit", default="", metavar="STAGE=SECONDS,…", help="in place of ours")
+    parser.add_argument("--only", type=names_of, default=[], metavar="STAGE,…")
+    parser.add_argument("--limit", type=limits_of, default={}, metavar="STAGE=SECONDS,…")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="for all of it")
     parser.add_argument("--installed", action="store_true", help="run what a wheel installed")
-    parser.add_argument("--list", action="store_true", help="name the stages and run none")
-    parser.add_argument("--since", type=float, default=None, metavar="SECONDS")
+    parser.add_argument("--since", type=float, default=time.time(), metavar="SECONDS")
     args = parser.parse_args(arguments)
-    started = time.time() if args.since is None else min(args.since, time.time())
-    names, unknown = names_of(args.only)
-    try:
-        limits = limits_of(args.limit)
-    except ValueError:
-        parser.error(f"--limit: expected STAGE=SECONDS,…, got {args.limit!r}")
-    if args.list:
-        print("\n".join(f"{name}: {gpu_stages.LIMITS[name]:.0f} s" for name in gpu_stages.ALL))
-        return 0
-    unknown += set(limits) - {*gpu_stages.ALL}
+    unknown = {*args.only, *args.limit} - {*LIMITS}
     if unknown:
-        known = ", ".join((*gpu_stages.ALL, *gpu_stages.TOGETHER))
-        print(f"gpu: no stage {', '.join(sorted(unknown))}; there are {known}", file=sys.stderr)
-        return 2
-    gpu, why = gpu_stages.find_gpu()
+        known = ", ".join((*LIMITS, *TOGETHER))
+        parser.error(f"no stage {', '.join(sorted(unknown))}; there are {known}")
+    gpu, why = find_gpu()
     if gpu is None:
         print(f"gpu: nothing was run: {why}", file=sys.stderr)
         return 2
-    chosen = os.environ.get("OUT")
-    out = Path(chosen or ROOT / "benchmarks" / "results" / slug(gpu["name"])).resolve()
-    # The last stage has to be ended, read and written within the time, too.
-    deadline = time.monotonic() + args.minutes * 60 - (time.time() - started) - GRACE
+    slug = re.sub(r"[^a-z0-9]+", "-", gpu["name"].lower()).strip("-")
+    out = Path(os.environ.get("OUT") or ROOT / "benchmarks" / "results" / slug).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    # The last stage has to be stopped and judged within the time, too.
+    deadline = time.monotonic() + args.minutes * 60 - (time.time() - args.since) - GRACE
+    head: dict = {
+        "gpu": gpu,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(args.since)),
+    }
     with tempfile.TemporaryDirectory() as scratch:
-        root = without_sources(Path(scratch, "checkout")) if args.installed else ROOT
-        rehearsal = os.environ.get("FUSED_MIXUP_REHEARSAL") == "1"
-        groups = gpu_stages.stages(gpu_stages.Job(out, Path(scratch), root, rehearsal), limits)
-        wanted = set(names or gpu_stages.NAMES)
-        groups = [[s for s in group if s.name in wanted] for group in groups]
-        groups = [group for group in groups if group]
-        head = {"gpu": gpu, "started": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(started))}
-        head |= clear(out, groups, second=bool(names))
-        package = importlib.util.find_spec("fused_mixup")
-        if args.installed and package and package.origin:
-            differ = other_sources(Path(package.origin).parent)
+        root = ROOT
+        if args.installed:
+            root = without_sources(Path(scratch, "checkout"))
+            package = importlib.util.find_spec("fused_mixup")
+            differ = other_sources(Path(str(package and package.origin)).parent)
             head["other_sources"] = differ
             if differ:
                 print(f"gpu: the wheel is of other sources: {', '.join(differ[:6])}", flush=True)
-        results = run_all(groups, out, head, deadline)
-    print()
-    for name in ("headlines", "benchmarks"):
-        if name in {r.stage for r in results} and (text := figures(out / gpu_stages.LEAVES[name])):
-            print(f"{text}\n")
-    print(f"{gpu['name']}, {time.time() - started:.0f} s in all; everything is in {out}")
-    print(table(results))
-    return 1 if any(r.result == FAILED for r in results) or not results else 0
+        wanted = args.only or [name for name in LIMITS if name not in ON_REQUEST]
+        rehearsal = os.environ.get("FUSED_MIXUP_REHEARSAL") == "1"
+        found = stages(out, root, rehearsal)
+        chosen = [
+            replace(s, limit=args.limit.get(s.name, s.limit)) for s in found if s.name in wanted
+        ]
+        run = Run(out, head, earlier(out, chosen, second=bool(args.only)))
+        results = run.all(chosen, deadline)
+    print(f"\n{gpu['name']}, {time.time() - args.since:.0f} s in all; everything is in {out}")
+    print("\n".join(line(name, result) for name, result in results.items()))
+    return 1 if any(r.result == FAILED for r in results.values()) or run.interrupted else 0
 
 
 if __name__ == "__main__":

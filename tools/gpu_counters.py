@@ -2,8 +2,9 @@
 
     ncu --profile-from-start off … python tools/gpu_counters.py [cuda|cpu]
 
-Prints a line "CASE {…}" for each case, in the order of the marks: a short kernel of PyTorch's own.
-On a CPU there is nothing to mark, and the calls alone are rehearsed.
+Prints a line "CASE {…}" for each case, in the order in which ncu lists the kernels: those of a case
+follow its mark, a short kernel of PyTorch's own (spin_kernel). On a CPU there is nothing to mark,
+and the calls alone are rehearsed.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ BUILDERS = ("setuptools>=70.1", "wheel", "ninja")
 MOST_MIB = 64  # what can be carried to a machine at once
 
 # With all that they need …
-WITH_THEIRS = ("pytest>=8", "pytest-benchmark>=4", "hypothesis>=6.100", "expecttest>=0.2")
-WITH_THEIRS += ("numpy>=1.24", "tqdm>=4.60", "pillow>=10")
+WITH_THEIRS = ("pytest>=8", "pytest-xdist>=3.5", "pytest-benchmark>=4", "hypothesis>=6.100")
+WITH_THEIRS += ("expecttest>=0.2", "numpy>=1.24", "tqdm>=4.60", "pillow>=10")
 # … and alone: they would bring PyTorch along. Peers of benchmarks; what is missing is said there.
 ALONE = ("timm>=1.0.29", "liger-kernel>=0.5")
 GLIBC = (17, 27, 28)  # of manylinux: what systems with CUDA 13 have, oldest first

@@ -1,8 +1,8 @@
-"""What each CUDA kernel is designed to cost: the table that the compiled code is held against.
+"""What each CUDA kernel is designed to need: the table that the compiled code is held against.
 
-tests/test_cuda_build.py fails where a kernel needs more registers than the blocks counted on
-leave it, where it has fewer loads under way, and where an instantiation has no entry here. What the
-compiler makes of it stands in docs/kernels.md (make kernels).
+tests/test_cuda_build.py fails where a kernel needs more registers than its blocks leave it, where
+it has fewer loads in flight, and where an instantiation has no entry here. `make kernels` lists
+what the compiler made of each.
 """
 
 from __future__ import annotations
@@ -28,60 +28,52 @@ class Design:
 
     pattern: str
     threads: int  # of the largest block that is launched
-    blocks: int  # per multiprocessor, counted on
-    loads: int  # of 16 bytes, under way per thread; 0: bandwidth is no aim, or nothing is read
+    blocks: int  # that must fit on a multiprocessor at once
+    loads: int  # of 16 bytes, in flight per thread; 0: bandwidth is no aim, or nothing is read
     params: int  # narrower loads at most: weights, boxes, partners. -1: any, rows have ragged ends
     stores: int  # of 16 bytes at least; for -1 in params narrower ones may stand beside them
-    moved: float  # bytes of device memory per byte of the batch or the logits
-    floor: float
     why: str
     tile: bool = False  # holds a tile in dynamic shared memory, and reads it all at once
 
 
 # The first line that matches counts. Labels: kernel, dtype x elements per access, flags.
 DESIGNS = (
-    Design(r"pair u8x16 box", 256, 5, 2, 16, 2, 2, 2, "widening uint8 takes the registers"),
-    Design(r"pair u8x16", 256, 8, 2, 4, 2, 2, 2, "widening uint8 takes the registers"),
-    Design(r"pair raw1x16 box", 256, 5, 2, 12, 2, 2, 2, "as for uint8, which shares the launch"),
-    Design(r"pair bf16x8 box transposed", 256, 4, 2, 16, 4, 2, 2, "nvcc parts them on sm_100"),
-    Design(r"pair raw8x2 box", 256, 4, 3, 12, 4, 2, 2, "nvcc parts them on sm_100"),
-    Design(r"pair raw16x1 box", 256, 2, 4, 12, 8, 2, 2, "launched as single elements are"),
-    Design(r"pair \w+x\d+ box.*", 256, 4, 4, 16, 4, 2, 2, "both samples, two vectors of each"),
-    Design(r"pair \w+x\d+.*", 256, 4, 4, 4, 4, 2, 2, "both samples, two vectors of each"),
-    Design(
-        r"tile \w+x\d+.*", 512, 2, 4, 56, 2, 2, 2, "one block loads, the other stores", tile=True
-    ),
-    Design(r"walk raw(1x16|2x8)", 256, 2, 1, 48, 4, 2, 2, "nvcc waits row by row"),
-    Design(
-        r"walk \w+x\d+", 256, 2, 4, 48, 4, 2, 2, "what a row reads as partner is read next, in L1"
-    ),
-    Design(r"gather f64x2 box", 256, 4, 1, 9, 2, 2, 2, "each row once more, from L2"),
-    Design(r"gather \w+x\d+.*", 256, 4, 3, 9, 2, 2, 2, "each row once more, from L2"),
-    Design(r"scatter \w+x\d+.*", 256, 3, 2, 24, 2, 2, 2, "each row once more, from L2"),
-    Design(r"(pair|tile|gather|scatter|walk) \w+ single.*", 256, 2, 0, -1, 0, 2, 2, "unaligned"),
-    Design(r"order", 1024, 1, 0, -1, 0, 0, 0, "one block, 2 B integers"),
-    Design(r"targets \w+x\d+", 256, 6, 0, -1, 1, 1, 1, "written only, from labels in cache"),
-    Design(r"row f64.*", 512, 1, 2, -1, 2, 2, 2, "exp of doubles takes the registers"),
-    Design(r"row \w+ sparse", 1024, 1, 4, -1, 4, 2, 2, "logits and gradient; the loss alone: 1"),
-    Design(r"row \w+ ranked", 1024, 1, 2, -1, 4, 2, 2, "the labels' ranks take the registers"),
-    Design(r"row \w+ dense", 1024, 1, 3, -1, 2, 3, 3, "logits, target, gradient"),
-    Design(r"column b?f16x8 dense", 128, 4, 2, -1, 2, 3, 3, "eight positions have much state"),
-    Design(r"column b?f16x8 sparse", 128, 4, 4, -1, 4, 2, 2, "eight positions have much state"),
-    Design(r"column \w+x\d+ dense", 128, 5, 2, -1, 2, 3, 3, "logits, target, gradient"),
-    Design(
-        r"column \w+x\d+ sparse", 128, 5, 4, -1, 4, 2, 2, "logits and gradient; the loss alone: 1"
-    ),
-    Design(r"column \w+ single.*", 128, 5, 0, -1, 0, 2, 2, "unaligned positions, ranks"),
-    Design(r"binary_row f64", 512, 1, 2, -1, 2, 2, 2, "exp of doubles takes the registers"),
-    Design(r"binary_row \w+", 1024, 1, 2, -1, 2, 2, 2, "softplus and its slope take the registers"),
-    Design(r"binary_column f32x4", 128, 5, 4, -1, 4, 2, 2, "labels, scales, sums of 4 positions"),
-    Design(r"binary_column \w+", 128, 5, 0, -1, 0, 2, 2, "8 bytes: labels, scales, sums of 4"),
-    Design(r"binary_column \w+ single", 128, 5, 0, -1, 0, 2, 2, "unaligned positions"),
-    Design(r"scale bf16x8", 256, 4, 1, -1, 4, 2, 2, "nvcc waits load by load on sm_90"),
-    Design(r"scale \w+x\d+", 256, 4, 4, -1, 4, 2, 2, "nothing where the factor is one"),
-    Design(r"scale \w+ single", 256, 4, 0, -1, 0, 2, 2, "unaligned"),
-    Design(r"reduce \w+", 512, 1, 0, -1, 0, 0, 0, "one value per block, or two labels per row"),
-    Design(r"plan", 512, 1, 0, -1, 0, 0, 0, "one block, arithmetic on float64"),
+    Design(r"pair u8x16 box", 256, 5, 2, 16, 2, "widening uint8 takes the registers"),
+    Design(r"pair u8x16", 256, 8, 2, 4, 2, "widening uint8 takes the registers"),
+    Design(r"pair raw1x16 box", 256, 5, 2, 12, 2, "as for uint8, which shares the launch"),
+    Design(r"pair bf16x8 box transposed", 256, 4, 2, 16, 4, "nvcc parts them on sm_100"),
+    Design(r"pair raw8x2 box", 256, 4, 3, 12, 4, "nvcc parts them on sm_100"),
+    Design(r"pair raw16x1 box", 256, 2, 4, 12, 8, "launched as single elements are"),
+    Design(r"pair \w+x\d+ box.*", 256, 4, 4, 16, 4, "both samples, two vectors of each"),
+    Design(r"pair \w+x\d+.*", 256, 4, 4, 4, 4, "both samples, two vectors of each"),
+    Design(r"tile \w+x\d+.*", 512, 2, 4, 56, 2, "one block loads, the other stores", tile=True),
+    Design(r"walk raw(1x16|2x8)", 256, 2, 1, 48, 4, "nvcc waits row by row"),
+    Design(r"walk \w+x\d+", 256, 2, 4, 48, 4, "what a row reads as partner is read next, in L1"),
+    Design(r"gather f64x2 box", 256, 4, 1, 9, 2, "each row once more, from L2"),
+    Design(r"gather \w+x\d+.*", 256, 4, 3, 9, 2, "each row once more, from L2"),
+    Design(r"scatter \w+x\d+.*", 256, 3, 2, 24, 2, "each row once more, from L2"),
+    Design(r"(pair|tile|gather|scatter|walk) \w+ single.*", 256, 2, 0, -1, 0, "unaligned"),
+    Design(r"order", 1024, 1, 0, -1, 0, "one block, 2 B integers"),
+    Design(r"targets \w+x\d+", 256, 6, 0, -1, 1, "written only, from labels in cache"),
+    Design(r"row f64.*", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
+    Design(r"row \w+ sparse", 1024, 1, 4, -1, 4, "logits and gradient; the loss alone: 1"),
+    Design(r"row \w+ ranked", 1024, 1, 2, -1, 4, "the labels' ranks take the registers"),
+    Design(r"row \w+ dense", 1024, 1, 3, -1, 2, "logits, target, gradient"),
+    Design(r"column b?f16x8 dense", 128, 4, 2, -1, 2, "eight positions have much state"),
+    Design(r"column b?f16x8 sparse", 128, 4, 4, -1, 4, "eight positions have much state"),
+    Design(r"column \w+x\d+ dense", 128, 5, 2, -1, 2, "logits, target, gradient"),
+    Design(r"column \w+x\d+ sparse", 128, 5, 4, -1, 4, "logits and gradient; the loss alone: 1"),
+    Design(r"column \w+ single.*", 128, 5, 0, -1, 0, "unaligned positions, ranks"),
+    Design(r"binary_row f64", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
+    Design(r"binary_row \w+", 1024, 1, 2, -1, 2, "softplus and its slope take the registers"),
+    Design(r"binary_column f32x4", 128, 5, 4, -1, 4, "labels, scales, sums of 4 positions"),
+    Design(r"binary_column \w+", 128, 5, 0, -1, 0, "8 bytes: labels, scales, sums of 4"),
+    Design(r"binary_column \w+ single", 128, 5, 0, -1, 0, "unaligned positions"),
+    Design(r"scale bf16x8", 256, 4, 1, -1, 4, "nvcc waits load by load on sm_90"),
+    Design(r"scale \w+x\d+", 256, 4, 4, -1, 4, "nothing where the factor is one"),
+    Design(r"scale \w+ single", 256, 4, 0, -1, 0, "unaligned"),
+    Design(r"reduce \w+", 512, 1, 0, -1, 0, "one value per block, or two labels per row"),
+    Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
 )
 
 

@@ -1,8 +1,8 @@
-"""What the compiler made of each CUDA kernel: registers, occupancy, bytes under way (make kernels).
+"""Lists what the compiler made of each kernel, in build/kernels.md: `make kernels`, or
 
-    python tools/kernels.py                          sm_80, sm_90 and sm_100, as far as nvcc can
-    python tools/kernels.py 90                       one of them
-    python tools/kernels.py --write docs/kernels.md  the committed table
+    python tools/kernels.py              sm_80, sm_90 and sm_100, as far as nvcc knows them
+    python tools/kernels.py 90           one of them
+    python tools/kernels.py --out FILE
 
 Needs nvcc and cuobjdump (of the CUDA toolkit, or of Triton's package), and no GPU. What is
 compiled is kept in build/kernels, by a digest of the source and the compiler.
@@ -29,11 +29,10 @@ import build_probes  # noqa: E402
 import build_support  # noqa: E402
 import kernels_triton  # noqa: E402
 import sass  # noqa: E402
-from kernel_table import Design, design_of, label_of, tile_bytes  # noqa: E402
-from occupancy import ARCHS, PARTS, RESERVED, blocks_per_multiprocessor, predicted_share  # noqa: E402
+from kernel_table import Design, design_of, label_of  # noqa: E402
+from occupancy import ARCHS, RESERVED, blocks_per_multiprocessor, most_registers  # noqa: E402
 
 DRIVERS = ("mix", "loss", "plan")  # the longer to compile first
-BATCHES = (64, 256, 1024)  # for which tiles are worked out
 
 
 class Missing(Exception):
@@ -134,18 +133,14 @@ class Instance:
         given = self.code.usage.shared
         return given - RESERVED if self.arch >= 90 and given >= RESERVED else given
 
+    @property
+    def most_registers(self) -> int:
+        return most_registers(ARCHS[self.arch], self.design.threads, self.design.blocks)
+
     def blocks(self, dynamic_shared: int = 0) -> int:
         shared = self.static_shared + dynamic_shared
         threads, registers = self.design.threads, self.code.usage.registers
         return blocks_per_multiprocessor(ARCHS[self.arch], threads, registers, shared)
-
-    def under_way(self, dynamic_shared: int = 0) -> int:
-        """Bytes of reads per multiprocessor."""
-        if self.design.tile:
-            # A block starts the copies of a whole tile before it waits, and then stores: it has
-            # them under way for half of its life.
-            return self.blocks(dynamic_shared) * dynamic_shared // 2
-        return self.blocks() * self.design.threads * self.code.ahead * 16
 
 
 def _read(tools: Tools, cubin: Path) -> dict[str, sass.Kernel]:
@@ -184,79 +179,49 @@ def examine(tools: Tools, archs: Sequence[int]) -> list[Instance]:
 # ------------------------------------------------------------------ report
 
 
-def _lines(instance: Instance) -> list[tuple[str, int]]:
-    """(what the line is called, dynamic shared memory): tiles depend on the batch."""
-    if not instance.design.tile:
-        return [(instance.label, 0)]
-    limit = ARCHS[instance.arch].shared_limit
-    return [(f"{instance.label}, B {b}", tile_bytes(b, limit)) for b in BATCHES]
-
-
-def table(instances: Sequence[Instance], arch: int) -> list[str]:
-    parts = [p for p in PARTS if p.arch == arch]
-    head = ["kernel", "threads", "registers", "shared", "blocks", "warps", "loads × 16 B"]
-    head += ["under way", "moved / floor", *(p.name for p in parts)]
-    lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
-    for at in instances:
-        if at.arch != arch:
-            continue
-        for name, dynamic in _lines(at):
-            design, blocks = at.design, at.blocks(dynamic)
-            cells = [name, str(design.threads), str(at.code.usage.registers)]
-            cells += [
-                f"{at.static_shared + dynamic}",
-                str(blocks),
-                str(blocks * design.threads // 32),
-            ]
-            if design.loads:
-                bytes_ = at.under_way(dynamic)
-                cells += ["tile" if design.tile else str(at.code.ahead), f"{bytes_ / 1024:.0f} KiB"]
-                cells.append(f"{design.moved:g} / {design.floor:g}")
-                cells += [
-                    f"{predicted_share(p, bytes_, design.floor, design.moved):.0%}" for p in parts
-                ]
-            else:
-                cells += ["–", "–", f"{design.moved:g} / {design.floor:g}", *("–" for _ in parts)]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
 INTRODUCTION = """
-# What the compiler made of each CUDA kernel
+# What the compiler made of each kernel
 
-Written by `python tools/kernels.py --write docs/kernels.md` with nvcc {nvcc}, read from the machine
-code. Registers and occupancy are facts of this compiler; the shares of copy bandwidth are
-**predictions, not measurements**.
+`make kernels` wrote this file from machine code of nvcc {nvcc}. `tests/test_cuda_build.py` checks
+the limits, which stand in `tools/kernel_table.py`.
 
-- **blocks**, **warps**: per multiprocessor, at the largest block that is launched.
-- **loads**: 16-byte loads that a thread has under way at once, by the counters that the
-  instructions wait for, on the best path (samples in one run of memory).
-- **under way**: blocks × threads × loads × 16 B. A tile is read at once, by copies that hold no
-  register, for half of a block's life; its size depends on the batch B.
-- **moved / floor**: bytes of device memory per byte of the batch, and what must be moved.
-- The last columns: min(1, under way ÷ (latency × bandwidth per multiprocessor)) × floor ÷ moved, at
-  1.2 µs of latency under load. They need per multiprocessor: {needed}.
-- **–**: single elements (unaligned or strided samples), kernels that read next to nothing.
+- **limit**: the most registers with which the wanted number of blocks fits on a multiprocessor.
+- **shared**: static shared memory in bytes; a tile takes dynamic shared memory beside it.
+- **blocks**: that fit on a multiprocessor, without dynamic shared memory.
+- **in flight**: 16-byte loads of a thread at once, on the best path; samples lie in one run.
 - **box**: samples may have boxes; **transposed**: the backward; **rawN**: values of N bytes that
-  are moved only (`paste_`).
-
-No kernel spills or uses local memory. What is demanded of each, with the reason, stands in
-[tools/kernel_table.py](../tools/kernel_table.py); `tests/test_cuda_build.py` checks it.
+  `paste_` moves; **single**: one element at a time.
 """
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], texts: int = 1) -> list[str]:
+    """Lines of Markdown. The first ``texts`` columns are text, the others numbers."""
+    rule = "|---" * texts + "|--:" * (len(head) - texts) + "|"
+    return [f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(map(str, r))} |" for r in rows)]
+
+
+HEAD = ("kernel", "threads", "registers", "limit", "shared", "blocks", "in flight")
+
+
+def row(at: Instance) -> tuple[object, ...]:
+    found = (at.code.usage.registers, at.most_registers, at.static_shared, at.blocks())
+    return (at.label, at.design.threads, *found, at.code.ahead)
+
+
 def report(tools: Tools, instances: Sequence[Instance], archs: Sequence[int]) -> str:
-    needed = ", ".join(f"{p.name} {p.needed / 1024:.0f} KiB" for p in PARTS)
-    text = [INTRODUCTION.format(nvcc=tools.toolkit.version, needed=needed).strip()]
+    text = [INTRODUCTION.format(nvcc=tools.toolkit.version).strip()]
     for arch in archs:
-        text += ["", f"## {ARCHS[arch].name}", "", *table(instances, arch)]
-    return "\n".join(text + kernels_triton.report(archs)) + "\n"
+        rows = [row(at) for at in instances if at.arch == arch]
+        text += ["", f"## {ARCHS[arch].name}", "", *table(HEAD, rows)]
+    for name, rows in kernels_triton.compiled(archs):
+        text += ["", f"## {name}", "", *table(kernels_triton.HEAD, rows, texts=2)]
+    return "\n".join(text) + "\n"
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("archs", nargs="*", type=int, default=list(ARCHS), metavar="ARCH")
-    parser.add_argument("--write", metavar="FILE", type=Path, help="instead of printing")
+    parser.add_argument("--out", metavar="FILE", type=Path, default=ROOT / "build" / "kernels.md")
     options = parser.parse_args(argv)
     unknown = [arch for arch in options.archs if arch not in ARCHS]
     if unknown:
@@ -270,11 +235,9 @@ def main(argv: Sequence[str]) -> int:
     for arch in options.archs:
         if arch not in archs:
             print(f"left out: nvcc {tools.toolkit.version} has no sm_{arch}", file=sys.stderr)
-    text = report(tools, examine(tools, archs), archs)
-    if options.write:
-        options.write.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(report(tools, examine(tools, archs), archs), encoding="utf-8")
+    print(f"kernels: {os.path.relpath(options.out)}")
     return 0
 
 

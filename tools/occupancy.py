@@ -1,21 +1,13 @@
-"""How many blocks a multiprocessor holds, and how much memory traffic that keeps under way.
+"""How many blocks a multiprocessor holds, and how many registers that leaves a thread.
 
-The rules are those of the CUDA occupancy calculator: blocks are limited by threads, by the number
-of blocks, by registers, which are handed out to warps in units, and by shared memory, of which
-every block costs 1 KiB more than it asks for.
-
-What follows from the occupancy is a prediction, made without a GPU. By Little's law a
-multiprocessor that is to draw its share of the bandwidth needs latency x bandwidth bytes under way
-at all times. LATENCY is that of memory under load, and all bytes are counted against it although
-half of a copy's are writes, for which nobody waits: the factor of two stands for the time in which
-a thread computes addresses, reads its row's weights or is replaced by the next.
+The rules are those of the CUDA occupancy calculator. Four things limit the blocks: threads, the
+number of blocks, registers, which warps get in units, and shared memory, of which every block costs
+1 KiB more than it asks for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-LATENCY = 1.2e-6  # seconds; idle memory answers in about half of it
 
 WARP = 32
 REGISTERS = 64 * 1024  # per multiprocessor
@@ -46,29 +38,6 @@ ARCHS = {
 }
 
 
-@dataclass(frozen=True)
-class Part:
-    """A GPU as its data sheet has it."""
-
-    name: str
-    arch: int
-    multiprocessors: int
-    bandwidth: float  # bytes per second
-
-    @property
-    def needed(self) -> float:
-        """Bytes that a multiprocessor must have under way to draw its share of the bandwidth."""
-        return LATENCY * self.bandwidth / self.multiprocessors
-
-
-PARTS = (
-    Part("A100 80GB", 80, 108, 2.04e12),
-    Part("H100 SXM", 90, 132, 3.35e12),
-    Part("H200", 90, 132, 4.8e12),
-    Part("B200", 100, 148, 8.0e12),
-)
-
-
 def _up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
@@ -93,8 +62,3 @@ def most_registers(arch: Arch, threads: int, blocks: int) -> int:
 
 def _fits(arch: Arch, threads: int, registers: int, blocks: int) -> bool:
     return blocks_per_multiprocessor(arch, threads, registers, 0) >= blocks
-
-
-def predicted_share(part: Part, under_way: float, floor: float, moved: float) -> float:
-    """Of the bandwidth of a copy, in useful bytes: what is predicted, and nobody has measured."""
-    return min(1.0, under_way / part.needed) * floor / moved

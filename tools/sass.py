@@ -86,7 +86,7 @@ class Kernel:
     copies: Counter[int]  # cp.async: global to shared memory past the registers
     local: int  # loads and stores of local memory: spills and arrays that are no registers
     fused: int  # fused multiply-adds
-    ahead: int  # loads of 16 bytes, cp.async included, that a thread has under way at once
+    ahead: int  # loads of 16 bytes, cp.async included, that a thread has in flight at once
     instructions: int
 
 
@@ -130,16 +130,16 @@ def parse_usage(text: str) -> dict[str, Usage]:
 
 _PATH_ENDS = ("BRA", "EXIT", "RET", "BRX", "JMP")  # where no condition precedes them
 _COPIES = -1  # cp.async has a counter of its own
-_Pending = tuple[int, ...]  # the counters of the loads under way
+_Pending = tuple[int, ...]  # the counters of the loads in flight
 
 
 def loads_ahead(code: Sequence[Instruction], width: int) -> int:
-    """The most loads of ``width`` bytes that a thread has under way at once.
+    """The most loads of ``width`` bytes that a thread has in flight at once.
 
     Exact as to waiting: a load raises a counter, and an instruction that waits for that counter
-    names it in its encoding. Where paths meet, the one with more under way counts: samples in one
+    names it in its encoding. Where paths meet, the one with more in flight counts: samples in one
     run of memory skip the divisions of strided ones. Jumps back are not followed: what a loop
-    keeps under way from one round to the next is not seen.
+    keeps in flight from one round to the next is not seen.
     """
     most = 0
     arriving: dict[int, _Pending] = {}  # address -> the best of the jumps to it
