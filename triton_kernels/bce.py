@@ -13,15 +13,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fused_mixup import dtypes
+from fused_mixup.codes import MEAN, NONE
 from fused_mixup.op_checks import check_grad_loss, check_loss
 from fused_mixup.schemas import BinaryCrossEntropyArguments
 
 from . import common
 from .common import arithmetic, float_scalar, scalars, smoothed_one_hot, weighted
-from .loss import MEAN, NONE
 from .rows import (
     CHANGING,
-    acc_dtype,
     at_classes,
     gradient_step,
     label_args,
@@ -173,12 +173,12 @@ def _launch(
     grad_loss: Tensor | None = None,
 ) -> Tensor | None:
     """The ``loss`` if asked for; the gradient into ``grad``, which may be the logits."""
-    target, partner_labels, weight, class_weight, pos_weight, *_ = arguments
+    target, dense = arguments.target, arguments.partner_labels is None
     reduction, sum_classes = arguments.reduction, arguments.sum_classes
     check_loss(logits, arguments)
     if grad_loss is not None:
         check_grad_loss(grad_loss, logits, reduction, not sum_classes)
-    acc, dense = acc_dtype(logits), partner_labels is None
+    acc = dtypes.arithmetic(logits.dtype)
     shape = (logits.shape[0], *logits.shape[2:])
     elements = reduction == NONE and not sum_classes
     values = logits.new_empty(logits.shape, dtype=acc) if loss and elements else None
@@ -210,7 +210,7 @@ def _launch(
         programs,
         logits.device,
         *(sums, values, grad, grad_loss, step, count if reduction == MEAN else 1, logits),
-        *(*label_args(arguments), class_weight, pos_weight),
+        *(*label_args(arguments), arguments.class_weight, arguments.pos_weight),
         *scalars(acc, *smoothed_one_hot(arguments.target_smoothing, rows.classes)),
         *scalars(acc, threshold or 0.0),
         *(*rows.layout, x_strides, *strides),

@@ -15,6 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
+from fused_mixup import dtypes
 from fused_mixup.codes import MEAN, NONE
 from fused_mixup.op_checks import check_grad_loss, check_loss, check_saved
 from fused_mixup.schemas import CrossEntropyArguments
@@ -22,7 +23,7 @@ from fused_mixup.schemas import CrossEntropyArguments
 from . import common
 from .common import scalars
 from .loss_kernels import count_kernel, loss_backward_kernel, loss_kernel
-from .rows import Rows, acc_dtype, gradient_step, label_args, rows_of
+from .rows import Rows, gradient_step, label_args, rows_of
 
 # A row is read again while it is in the cache. Few rows of this length may be in flight at once, so
 # that a program takes a multiprocessor for itself.
@@ -34,7 +35,7 @@ def _coefficients(logits: Tensor, arguments: CrossEntropyArguments) -> tuple:
     """``on, off, keep, smoothing, spread`` of the kernels."""
     ts, ls, k = arguments.target_smoothing, arguments.label_smoothing, max(logits.shape[1], 1)
     values = ((1.0 - ls) * (1.0 - ts), (1.0 - ls) * ts / k, 1.0 - ls, ls, ls / k)
-    return scalars(acc_dtype(logits), *values)
+    return scalars(dtypes.arithmetic(logits.dtype), *values)
 
 
 def _rows(
@@ -54,7 +55,7 @@ def _rows(
 
 def _count(logits: Tensor, arguments: CrossEntropyArguments) -> Tensor:
     """How many rows are not ignored, from labels and weights alone."""
-    acc = acc_dtype(logits)
+    acc = dtypes.arithmetic(logits.dtype)
     per_sample = logits[0, 0].numel() if logits.shape[0] and logits.shape[1] else 0
     total = logits.shape[0] * per_sample
     if arguments.partner_labels is None:
@@ -75,10 +76,10 @@ def _forward(
     logits: Tensor, arguments: CrossEntropyArguments, ranks: bool, grad: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Loss, stats (None where there is a ``grad`` to write instead), count, ranks."""
-    target, partner_labels, weight, class_weight, *_ = arguments
-    reduction, label_smoothing = arguments.reduction, arguments.label_smoothing
     check_loss(logits, arguments)
-    acc, dense = acc_dtype(logits), partner_labels is None
+    acc, dense = dtypes.arithmetic(logits.dtype), arguments.partner_labels is None
+    reduction, label_smoothing = arguments.reduction, arguments.label_smoothing
+    class_weight = arguments.class_weight
     shape = (logits.shape[0], *logits.shape[2:])
     values = logits.new_empty(shape, dtype=acc) if reduction == NONE else None
     stats = logits.new_empty((3, *shape), dtype=acc) if grad is None else None
@@ -135,10 +136,8 @@ def _backward(
     arguments: CrossEntropyArguments,
 ) -> None:
     """Write the gradient into ``grad``, which may be the logits."""
-    target, partner_labels, weight, class_weight, *_ = arguments
-    reduction = arguments.reduction
     check_loss(logits, arguments)
-    check_grad_loss(grad_loss, logits, reduction)
+    check_grad_loss(grad_loss, logits, arguments.reduction)
     check_saved(stats, count, logits)
     rows, strides = _rows(logits, arguments, grad)
     tile = rows.tile(logits.itemsize, 2)
@@ -148,10 +147,10 @@ def _backward(
         rows.blocks(tile) * triton.cdiv(rows.classes, tile["U"] * tile["KW"]),
         logits.device,
         *(grad, *gradient_step(grad_loss), stats.contiguous()),
-        *(count if reduction == MEAN else None, logits),
-        *(*label_args(arguments), class_weight, arguments.ignore_index),
+        *(count if arguments.reduction == MEAN else None, logits),
+        *(*label_args(arguments), arguments.class_weight, arguments.ignore_index),
         *(on, off, keep, spread, *rows.layout, *strides),
-        DENSE=partner_labels is None,
+        DENSE=arguments.partner_labels is None,
         SMOOTH=arguments.label_smoothing != 0,
         **rows.flags,
         **tile,

@@ -9,9 +9,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.codes import CROSS_CLASS, DERANGEMENT, SHUFFLE, TENSOR
+from fused_mixup.codes import (
+    BATCH,
+    CROSS_CLASS,
+    DERANGEMENT,
+    PAIR,
+    SHUFFLE,
+    STATE_VERSION,
+    TENSOR,
+)
 from fused_mixup.op_checks import check_draw
-from fused_mixup.reference import draw as spec
 
 from . import common
 from .common import float_bits, float_scalar, partner_args, partner_of
@@ -19,8 +26,8 @@ from .plan_match import match
 from .plan_rows import draw_rows
 
 # Kernels can name a global only if it is a constexpr.
-_VERSION, _SHUFFLE = tl.constexpr(spec.STATE_VERSION), tl.constexpr(SHUFFLE)
-_BATCH, _PAIR = tl.constexpr(spec.BATCH), tl.constexpr(spec.PAIR)
+_VERSION, _SHUFFLE = tl.constexpr(STATE_VERSION), tl.constexpr(SHUFFLE)
+_BATCH, _PAIR = tl.constexpr(BATCH), tl.constexpr(PAIR)
 
 
 @triton.jit(

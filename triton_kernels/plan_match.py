@@ -6,15 +6,20 @@ Threads exchange keys and partners through memory, with a barrier between the st
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import CROSS_CLASS, SHUFFLE
-from fused_mixup.reference import draw as spec
+from fused_mixup.codes import (
+    CROSS_CLASS,
+    DRAW_ORDER,
+    DRAW_SHIFT,
+    PAIR,
+    SHUFFLE,
+)
 
 from .random import below, words
 
 # Kernels can name a global only if it is a constexpr.
-_ORDER, _SHIFT = tl.constexpr(spec.DRAW_ORDER), tl.constexpr(spec.DRAW_SHIFT)
+_ORDER, _SHIFT = tl.constexpr(DRAW_ORDER), tl.constexpr(DRAW_SHIFT)
 _SHUFFLE, _CROSS_CLASS = tl.constexpr(SHUFFLE), tl.constexpr(CROSS_CLASS)
-_PAIR = tl.constexpr(spec.PAIR)
+_PAIR = tl.constexpr(PAIR)
 
 
 @triton.jit

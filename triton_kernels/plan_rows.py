@@ -6,13 +6,20 @@
 import triton
 import triton.language as tl
 
-from fused_mixup.reference import draw as spec
+from fused_mixup.codes import (
+    DRAW_BOOST,
+    DRAW_GAMMA,
+    DRAW_MODE,
+    DRAW_PLACE,
+    DRAW_SIDE,
+    MAX_ATTEMPTS,
+)
 
 from .random import below, exp_negative, happens, log, normal, uniform, words
 
-_MODE, _PLACE = tl.constexpr(spec.DRAW_MODE), tl.constexpr(spec.DRAW_PLACE)
-_SIDE, _BOOST = tl.constexpr(spec.DRAW_SIDE), tl.constexpr(spec.DRAW_BOOST)
-_GAMMA, _MAX_ATTEMPTS = tl.constexpr(spec.DRAW_GAMMA), tl.constexpr(spec.MAX_ATTEMPTS)
+_MODE, _PLACE = tl.constexpr(DRAW_MODE), tl.constexpr(DRAW_PLACE)
+_SIDE, _BOOST = tl.constexpr(DRAW_SIDE), tl.constexpr(DRAW_BOOST)
+_GAMMA, _MAX_ATTEMPTS = tl.constexpr(DRAW_GAMMA), tl.constexpr(MAX_ATTEMPTS)
 _THIRD = tl.constexpr(1.0 / 3.0)
 _SMALLEST_FLOAT32 = tl.constexpr(2.0**-126)
 

@@ -11,13 +11,13 @@ from fused_mixup.reference import random as spec
 
 # Kernels can name a global only if it is a constexpr. Combined with a float64 tensor, a constant
 # becomes float64.
-_LOG, _EXP = tl.constexpr(spec._LOG), tl.constexpr(spec._EXP)
-_CENTRE, _CENTRE_UNDER = map(tl.constexpr, spec._CENTRE)
-_TAIL, _TAIL_UNDER = map(tl.constexpr, spec._TAIL)
-_FAR_TAIL, _FAR_TAIL_UNDER = map(tl.constexpr, spec._FAR_TAIL)
-_LN2_HIGH, _LN2_LOW = tl.constexpr(spec._LN2_HIGH), tl.constexpr(spec._LN2_LOW)
-_INVERSE_LN2 = tl.constexpr(spec._INVERSE_LN2)
-_SQRT_HALF_BITS = tl.constexpr(spec._SQRT_HALF_BITS)
+_LOG, _EXP = tl.constexpr(spec.LOG), tl.constexpr(spec.EXP)
+_CENTRE, _CENTRE_UNDER = map(tl.constexpr, spec.CENTRE)
+_TAIL, _TAIL_UNDER = map(tl.constexpr, spec.TAIL)
+_FAR_TAIL, _FAR_TAIL_UNDER = map(tl.constexpr, spec.FAR_TAIL)
+_LN2_HIGH, _LN2_LOW = tl.constexpr(spec.LN2_HIGH), tl.constexpr(spec.LN2_LOW)
+_INVERSE_LN2 = tl.constexpr(spec.INVERSE_LN2)
+_SQRT_HALF_BITS = tl.constexpr(spec.SQRT_HALF_BITS)
 _EXP_LIMIT = tl.constexpr(spec.EXP_LIMIT)
 
 

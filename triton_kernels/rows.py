@@ -13,7 +13,6 @@ import functools
 import math
 from dataclasses import dataclass
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -128,10 +127,6 @@ def rows_of(*tensors: Tensor) -> Rows:
     sizes = tuple(size for size, _ in outer[:-1])
     count = shape[0] * per_sample
     return Rows(classes, count, per_sample, inner, sizes, strides, class_fast, align)
-
-
-def acc_dtype(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def label_args(arguments: CrossEntropyArguments | BinaryCrossEntropyArguments) -> tuple:

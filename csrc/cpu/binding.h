@@ -118,20 +118,24 @@ inline int spatial_of(const Tensor& box) { return int(box.size(1) / 2); }
 // The partner of each sample, by a rule or by a tensor.
 class Partners {
  public:
-  Partners(int64_t pairing,
-           const OptionalTensor& partner,  // int32 [batch], for kTensor
-           int64_t batch)
+  // partner: int32 [batch], for kTensor; has to outlive this.
+  Partners(int64_t pairing, const OptionalTensor& partner, int64_t batch)
       : pairing_(int(pairing)), batch_(batch) {
     if (pairing != kTensor) return;
-    kept_ = as_contiguous(partner);
-    indices_ = data<int32_t>(*kept_);
+    if (!partner->is_contiguous()) copy_ = torch::stable::contiguous(*partner);
+    indices_ = data<int32_t>(copy_ ? *copy_ : *partner);
   }
-  int64_t of(int64_t i) const { return partner_of(pairing_, indices_, i, batch_); }
+  // A function of i that keeps what it needs in registers.
+  auto lookup() const {
+    return [pairing = pairing_, indices = indices_, batch = batch_](int64_t i) {
+      return partner_of(pairing, indices, i, batch);
+    };
+  }
 
  private:
   int pairing_;
   int64_t batch_;
-  OptionalTensor kept_;  // keeps the memory of indices_
+  OptionalTensor copy_;
   const int32_t* indices_ = nullptr;
 };
 

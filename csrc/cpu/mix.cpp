@@ -94,6 +94,7 @@ Tensor mix_backward(Tensor grad,             // [B, …]
   check_transpose(pairing, sources, offsets, grad);
   const bool listed = pairing == kTensor;
   const Partners listed_sources(pairing, sources, batch);
+  const auto source_at = listed_sources.lookup();
   const Tensor near_offsets = listed ? as_contiguous(*offsets) : box;
   const int32_t* offset = data<int32_t>(near_offsets);
   Sources from;
@@ -103,7 +104,7 @@ Tensor mix_backward(Tensor grad,             // [B, …]
   for (int64_t j = 0; j < batch; ++j) {
     if (listed) {  // the caller's values are clamped, as partners are
       from.offsets[j + 1] = std::clamp<int64_t>(offset[j + 1], 0, batch);
-      from.sources[j] = listed_sources.of(j);
+      from.sources[j] = source_at(j);
     } else {
       from.offsets[j + 1] = j + 1;
       from.sources[rows[j].partner] = j;

@@ -24,6 +24,7 @@ inline std::vector<PlanRow> rows_of(const Tensor& x,  // [B, …]
   const int32_t* boxes = data<int32_t>(near_box);
   const int64_t weight_stride = near_blend.stride(0);
   const int64_t box_stride = near_box.stride(0);
+  const auto partner_at = partners.lookup();
   std::vector<PlanRow> rows(batch);
   for (int64_t i = 0; i < batch; ++i) {
     PlanRow& row = rows[i];
@@ -32,7 +33,7 @@ inline std::vector<PlanRow> rows_of(const Tensor& x,  // [B, …]
       row.other = weights[i * weight_stride + 1];
     }
     row.box = box_of_row(boxes + i * box_stride, extent, spatial);
-    row.partner = partners.of(i);
+    row.partner = partner_at(i);
   }
   return rows;
 }

@@ -142,7 +142,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
     match(stream, classes, batch, int(per), int(pairing), plan.partner);
   } else {
     const Partners partners(pairing, given, batch);
-    for (int64_t i = 0; i < batch; ++i) plan.partner[i] = int32_t(partners.of(i));
+    const auto partner_at = partners.lookup();
+    for (int64_t i = 0; i < batch; ++i) plan.partner[i] = int32_t(partner_at(i));
   }
   draw_rows(stream, args, plan, batch, int(per));
 

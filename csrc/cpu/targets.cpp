@@ -46,6 +46,7 @@ Tensor mix_targets(Tensor labels,           // int64 [B, …]
   const int64_t inner = labels.numel() / batch;
   const Tensor dense = as_contiguous(labels), near_weight = as_rows(weight);
   const Partners partners(pairing, partner, batch);
+  const auto partner_at = partners.lookup();
   const int64_t* y = data<int64_t>(dense);
   const float* weights = data<float>(near_weight);
   const int64_t weight_stride = near_weight.stride(0);
@@ -57,7 +58,7 @@ Tensor mix_targets(Tensor labels,           // int64 [B, …]
     torch::stable::parallel_for(0, batch, 1 + 32768 / row_size, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const TargetValues<acc_t<T>> values(weights + i * weight_stride, value);
-        const int64_t* partner_labels = y + partners.of(i) * inner;
+        const int64_t* partner_labels = y + partner_at(i) * inner;
         fill_row(rows + i * row_size, y + i * inner, partner_labels, values, num_classes, inner);
       }
     });

@@ -76,10 +76,10 @@ def square_root(x: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------ log and exp (after fdlibm)
 
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_INVERSE_LN2 = 1.44269504088896338700e00
-_SQRT_HALF_BITS = 0x3FE6A09E00000000  # of the double that bounds the mantissa from below
-_LOG = (
+LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+INVERSE_LN2 = 1.44269504088896338700e00
+SQRT_HALF_BITS = 0x3FE6A09E00000000  # of the double that bounds the mantissa from below
+LOG = (
     6.666666666666735130e-01,
     3.999999999940941908e-01,
     2.857142874366239149e-01,
@@ -88,7 +88,7 @@ _LOG = (
     1.531383769920937332e-01,
     1.479819860511658591e-01,
 )
-_EXP = (
+EXP = (
     1.66666666666666019037e-01,
     -2.77777777770155933842e-03,
     6.61375632143793436117e-05,
@@ -109,24 +109,24 @@ def horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 def log(x: Tensor) -> Tensor:
     """Natural logarithm of positive normal doubles, within an ulp."""
     bits = x.view(torch.int64)
-    exponent = (bits - _SQRT_HALF_BITS) >> 52
+    exponent = (bits - SQRT_HALF_BITS) >> 52
     f = (bits - (exponent << 52)).view(torch.float64) - 1.0
     k = exponent.double()
     s = f / (f + 2.0)
     z = s * s
-    r = z * horner(z, _LOG)
+    r = z * horner(z, LOG)
     half = f * f * 0.5
-    return k * _LN2_HIGH - ((half - (s * (half + r) + k * _LN2_LOW)) - f)
+    return k * LN2_HIGH - ((half - (s * (half + r) + k * LN2_LOW)) - f)
 
 
 def exp_negative(x: Tensor) -> Tensor:
     """e^-x for x >= 0, within an ulp; 0 for x > 708, so that no subnormal number arises."""
     y = -x.clamp(max=EXP_LIMIT)
-    k = (y * _INVERSE_LN2 - 0.5).trunc()
-    high, low = y - k * _LN2_HIGH, k * _LN2_LOW
+    k = (y * INVERSE_LN2 - 0.5).trunc()
+    high, low = y - k * LN2_HIGH, k * LN2_LOW
     r = high - low
     t = r * r
-    c = r - t * horner(t, _EXP)
+    c = r - t * horner(t, EXP)
     e = 1.0 - ((low - r * c / (2.0 - c)) - high)
     scale = ((k.long() + 1023) << 52).view(torch.float64)
     return torch.where(x > EXP_LIMIT, 0.0, e * scale)
@@ -134,7 +134,7 @@ def exp_negative(x: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------ normal deviates (AS 241)
 
-_CENTRE = (
+CENTRE = (
     (
         3.3871328727963666080e0,
         1.3314166789178437745e2,
@@ -156,7 +156,7 @@ _CENTRE = (
         5.2264952788528545610e3,
     ),
 )
-_TAIL = (
+TAIL = (
     (
         1.42343711074968357734e0,
         4.63033784615654529590e0,
@@ -178,7 +178,7 @@ _TAIL = (
         1.05075007164441684324e-9,
     ),
 )
-_FAR_TAIL = (
+FAR_TAIL = (
     (
         6.65790464350110377720e0,
         5.46378491116411436990e0,
@@ -209,7 +209,7 @@ def _ratio(x: Tensor, coefficients: tuple[tuple[float, ...], tuple[float, ...]])
 def normal(p: Tensor) -> Tensor:
     """The p-quantile of the normal distribution (Wichura, 1988), for p in (0, 1)."""
     q = p - 0.5
-    centre = q * _ratio(0.180625 - q * q, _CENTRE)
+    centre = q * _ratio(0.180625 - q * q, CENTRE)
     r = square_root(-log(torch.minimum(p, 1.0 - p)))
-    tail = torch.where(r <= 5.0, _ratio(r - 1.6, _TAIL), _ratio(r - 5.0, _FAR_TAIL))
+    tail = torch.where(r <= 5.0, _ratio(r - 1.6, TAIL), _ratio(r - 5.0, FAR_TAIL))
     return torch.where(q.abs() <= 0.425, centre, torch.where(q < 0, -tail, tail))

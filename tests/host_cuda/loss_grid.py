@@ -8,6 +8,7 @@ import torch
 from comparing import same_bits
 
 from fused_mixup import reference
+from fused_mixup.dtypes import arithmetic
 
 from . import lib
 from . import loss_ops as host
@@ -61,7 +62,7 @@ def check_values(
     ranks=False, reductions=(0, 1, 2),
 ):  # fmt: skip
     """Every op of the cross-entropy on one batch."""
-    class_weight = class_weight.to(host.acc_of(logits)) if class_weight is not None else None
+    class_weight = class_weight.to(arithmetic(logits.dtype)) if class_weight is not None else None
     sparse = (target, partner, weight, class_weight)
     wide = doubled(logits, *sparse)
     rtol = tolerance(logits)
@@ -102,7 +103,7 @@ def check_binary(
     logits, target, partner, weight, ts, threshold, sums, generator, weights, reductions=(0, 1, 2)
 ):
     """Every op of the binary cross-entropy on one batch; weights: of classes, of positives."""
-    weights = [w.to(host.acc_of(logits)) if w is not None else None for w in weights]
+    weights = [w.to(arithmetic(logits.dtype)) if w is not None else None for w in weights]
     sparse = (target, partner, weight)
     wide = doubled(logits, *sparse, *weights)
     # A threshold compares the target as it is given, with its smoothing and weights in float32.
@@ -233,7 +234,7 @@ def check_bce(dtype, classes, case, generator):
 def check_scale(dtype, layout, generator):
     x, base = make_batch(3, [4, 5, 8], dtype, layout, generator)
     before = base.clone()
-    factor = torch.tensor(1.0, dtype=host.acc_of(x))
+    factor = torch.tensor(1.0, dtype=arithmetic(x.dtype))
     host.scale_(x, factor)
     assert same_bits(base, before)
     want, want_base = x.clone(), before

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fused_mixup.codes import MEAN, NONE
+from fused_mixup.dtypes import arithmetic
 
 from .lib import check, library
 from .ops import DOUBLE, DTYPES, INT, POINTER, address, int_array, row_or_rows
@@ -39,10 +40,6 @@ class HostLoss(ctypes.Structure):
         ("grad_loss_at", _S),
     ]
     _fields_ += [("grad", POINTER), ("grad_at", _S), ("divisor", DOUBLE)]
-
-
-def acc_of(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def _position_stride(x: Tensor, first: int) -> int | None:
@@ -81,7 +78,7 @@ class _Call:
         h.batch, h.classes = logits.shape[:2]
         h.positions = math.prod(logits.shape[2:])
         self.rows = (logits.shape[0], *logits.shape[2:])
-        self.acc = acc_of(logits)
+        self.acc = arithmetic(logits.dtype)
         self.keep = [logits, target]
         if partner_labels is None:
             h.target, h.target_dtype = address(target), DTYPES.index(target.dtype)
