@@ -1,7 +1,7 @@
 """Builds fused_mixup: plain Python, plus up to two compiled modules.
 
     fused_mixup._C        csrc/cpu    wherever there is a C++ compiler
-    fused_mixup._C_cuda   csrc/cuda   where there is nvcc beside a PyTorch built for its CUDA
+    fused_mixup._C_cuda   csrc/cuda   where there is nvcc, and a PyTorch built for its CUDA
 
 Whether a GPU is present is never asked. Both use PyTorch's stable ABI (2.10) and Python's limited
 API (3.10), so that one wheel serves every later PyTorch and Python. A free-threaded Python (3.13t,
@@ -39,16 +39,16 @@ from long_description import long_description  # noqa: E402
 MODULES = ("_C", "_C_cuda")
 
 
-def stamp(plan: support.Plan, package: Path) -> None:
-    """Write what was built beside it, and take away modules of earlier builds that are left out."""
-    for name in set(MODULES) - set(plan.modules):
+def stamp(settings: support.BuildSettings, package: Path) -> None:
+    """Write what was built into the package, and remove left-out modules of earlier builds."""
+    for name in set(MODULES) - set(settings.modules):
         for old in package.glob(f"{name}.*so"):
             print(f"removing {old.name}, left from an earlier build")
             old.unlink()
-    (package / "_build_info.py").write_text(support.build_info(plan), encoding="utf-8")
+    (package / "_build_info.py").write_text(support.build_info(settings), encoding="utf-8")
 
 
-def python_command(plan: support.Plan) -> type:
+def python_command(settings: support.BuildSettings) -> type:
     class BuildPython(build_py):
         def run(self) -> None:
             package = ROOT / "fused_mixup"
@@ -58,38 +58,38 @@ def python_command(plan: support.Plan) -> type:
                 shutil.rmtree(package, ignore_errors=True)
                 package.mkdir(parents=True)
             super().run()
-            stamp(plan, package)
+            stamp(settings, package)
 
     return BuildPython
 
 
-def extensions(plan: support.Plan) -> tuple[list, dict[str, type]]:
+def extensions(settings: support.BuildSettings) -> tuple[list, dict[str, type]]:
     """Extension objects and the command that compiles them."""
     _find_ninja()
-    if plan.toolkit is not None:
+    if settings.toolkit is not None:
         # PyTorch reads both of these; its own guess of the toolkit is not checked.
-        os.environ["CUDA_HOME"] = str(plan.toolkit.home)
-    if plan.arch_list is not None:
-        os.environ["TORCH_CUDA_ARCH_LIST"] = plan.arch_list
+        os.environ["CUDA_HOME"] = str(settings.toolkit.home)
+    if settings.arch_list is not None:
+        os.environ["TORCH_CUDA_ARCH_LIST"] = settings.arch_list
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     class BuildModules(BuildExtension):
         def build_extension(self, ext) -> None:
             # A place that lasts, so that only changed files are compiled again.
-            kind = "debug" if plan.debug else "release"
+            kind = "debug" if settings.debug else "release"
             name = ext.name.rpartition(".")[2]
-            self.build_temp = str(ROOT / "build" / f"{name}-torch{plan.torch.version}-{kind}")
+            self.build_temp = str(ROOT / "build" / f"{name}-torch{settings.torch.version}-{kind}")
             super().build_extension(ext)
 
         def run(self) -> None:
             super().run()
             if self.inplace:
-                stamp(plan, ROOT / "fused_mixup")
+                stamp(settings, ROOT / "fused_mixup")
 
-    optimise = ["-O0", "-g", "-UNDEBUG"] if plan.debug else ["-O3", "-g0"]
-    nvcc_optimise = ["-O0", "-g"] if plan.debug else ["-O3"]
+    optimise = ["-O0", "-g", "-UNDEBUG"] if settings.debug else ["-O3", "-g0"]
+    nvcc_optimise = ["-O0", "-g"] if settings.debug else ["-O3"]
     found = []
-    for name, sources in plan.modules.items():
+    for name, sources in settings.modules.items():
         cuda = name == "_C_cuda"
         make = CUDAExtension if cuda else CppExtension
         cxx = [*optimise, *support.CXX_FLAGS]
@@ -98,9 +98,9 @@ def extensions(plan: support.Plan) -> tuple[list, dict[str, type]]:
                 f"fused_mixup.{name}",
                 sources,
                 include_dirs=[str(ROOT / "csrc")],
-                define_macros=[*plan.macros, ("USE_CUDA", None)] if cuda else plan.macros,
+                define_macros=[*settings.macros, ("USE_CUDA", None)] if cuda else settings.macros,
                 extra_compile_args={"cxx": cxx, "nvcc": [*nvcc_optimise, *support.NVCC_FLAGS]},
-                py_limited_api=plan.limited_api,
+                py_limited_api=settings.limited_api,
             )
         )
     return found, {"build_ext": BuildModules}
@@ -118,6 +118,7 @@ def _find_ninja() -> None:
 
 def main() -> None:
     options: dict = {
+        "license": "Apache-2.0",
         "long_description": long_description(ROOT),
         "long_description_content_type": "text/markdown",
     }
@@ -125,15 +126,15 @@ def main() -> None:
     builds = ("build", "bdist", "editable", "develop", "install")
     if any(word.startswith(builds) for word in sys.argv[1:]):
         try:
-            plan = support.make_plan()
+            settings = support.find_settings()
         except support.BuildError as error:
             sys.exit(f"\nerror: {error}\n")
-        print(support.summary(plan), flush=True)
-        options["cmdclass"] = {"build_py": python_command(plan)}
-        if plan.modules:
-            options["ext_modules"], compile_command = extensions(plan)
+        print(support.summary(settings), flush=True)
+        options["cmdclass"] = {"build_py": python_command(settings)}
+        if settings.modules:
+            options["ext_modules"], compile_command = extensions(settings)
             options["cmdclass"] |= compile_command
-            if plan.limited_api:
+            if settings.limited_api:
                 options["options"] = {"bdist_wheel": {"py_limited_api": "cp310"}}
     # Everything else stands in pyproject.toml; these two are here because setuptools would
     # otherwise pack the kernels under their bare name.

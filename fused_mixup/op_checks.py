@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .codes import CROSS_CLASS, MAX_SPATIAL, NONE, SELF, TENSOR
 from .dtypes import BLENDABLE
+from .schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
 
 
 def expect(holds: bool, name: str, expected: str, got: object) -> None:
@@ -95,15 +96,11 @@ def check_logits(logits: Tensor) -> None:
 
 
 def check_loss(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    reduction: int,
-    *per_class: Tensor | None,
+    logits: Tensor, arguments: CrossEntropyArguments | BinaryCrossEntropyArguments
 ) -> None:
+    target, partner_labels, weight = arguments[:3]
     check_logits(logits)
-    expect(0 <= reduction <= NONE, "reduction", "0 to 2", reduction)
+    expect(0 <= arguments.reduction <= NONE, "reduction", "0 to 2", arguments.reduction)
     both = (partner_labels is None) == (weight is None)
     expect(
         both, "weight", "a tensor where there are partner_labels, and only there", weight is None
@@ -114,7 +111,7 @@ def check_loss(
         expect_labels("target", target, *row_shape(logits))
         expect_labels("partner_labels", partner_labels, *row_shape(logits))
         expect_shape("weight", weight, logits.shape[0], 2)
-    for w in per_class:
+    for w in (arguments.class_weight, getattr(arguments, "pos_weight", None)):
         if w is not None:
             expect_shape("class_weight, pos_weight", w, logits.shape[1])
 

@@ -1,7 +1,7 @@
 """The schema of every op, and what its arguments mean.
 
 Arguments that recur:
-    partner   int32 [B] on the device of x, or None where ``pairing`` (see ``codes.py``) is
+    partner   int32 [B] on the device of x, or None where ``pairing`` (see ``plan_checks.py``) is
               a rule
     blend     float64 [B, 2];  box  int32 [B, 2·D];  weight  float32 [B, 2].  Where these are one
               row on the CPU (stride 0, or B <= 1) they serve x on any device as plain arguments.
@@ -18,6 +18,10 @@ Arguments that recur:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from torch import Tensor
+
 NAMESPACE = "fused_mixup"
 CHOSEN = "fused_mixup_chosen"
 
@@ -29,6 +33,34 @@ _BINARY = (
     f"{_TARGET}, Tensor? pos_weight, float target_smoothing, float? target_threshold, "
     "int reduction, bool sum_classes"
 )
+
+
+class CrossEntropyArguments(NamedTuple):
+    """What every op of the cross-entropy takes after the logits; two ops take ``ranks`` too."""
+
+    target: Tensor  # [B, K, …], or int64 [B, …]
+    partner_labels: Tensor | None  # int64 [B, …]
+    weight: Tensor | None  # float32 [B, 2]
+    class_weight: Tensor | None  # [K]
+    ignore_index: int
+    target_smoothing: float
+    label_smoothing: float
+    reduction: int
+
+
+class BinaryCrossEntropyArguments(NamedTuple):
+    """What every op of the binary cross-entropy takes after the logits."""
+
+    target: Tensor  # [B, K, …], or int64 [B, …]
+    partner_labels: Tensor | None  # int64 [B, …]
+    weight: Tensor | None  # float32 [B, 2]
+    class_weight: Tensor | None  # [K]
+    pos_weight: Tensor | None  # [K]
+    target_smoothing: float
+    target_threshold: float | None
+    reduction: int
+    sum_classes: bool
+
 
 SCHEMAS = {
     # -> partner, weight, blend, box. docs/drawing.md specifies every bit. state int64 [4] on the

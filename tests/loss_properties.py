@@ -14,6 +14,7 @@ from fused_mixup.checks import may_overlap
 from fused_mixup.codes import MEAN, NONE
 from fused_mixup.dtypes import arithmetic
 from fused_mixup.reference import losses as reference_losses
+from fused_mixup.schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
 
 # An accumulator takes up to 64 terms one after the other, half a unit in the last place each. In
 # float64 the reference it is compared with has errors of its own.
@@ -91,7 +92,7 @@ def cross_entropy(on: Any, case: LossCase) -> None:
     rows = reference.soft_target_cross_entropy(exact, *wide[:-1], NONE, False)[0]
     assert loss.dtype == stats.dtype == count.dtype == arithmetic(z.dtype)
     # What a row sums, term by term: errors are relative to that, not to what is left of it.
-    u, _ = reference_losses.weighted_target(exact, *wide[:-1])
+    u, _ = reference_losses.weighted_target(exact, CrossEntropyArguments(*wide))
     m, log_sum, total = want_stats
     spread = (exact - m.unsqueeze(1)).masked_fill(u == 0, 0).abs()
     size = log_sum.abs() * u.abs().sum(1) + (u.abs() * spread).sum(1) + u.abs().sum(1)
@@ -148,9 +149,7 @@ def binary_cross_entropy(on: Any, case: LossCase) -> None:
     op = "soft_target_binary_cross_entropy"
     loss = getattr(on.ops, op)(z, *args)
     # The target is mixed in the arithmetic type, and a threshold cuts what comes of it.
-    t = reference_losses.dense_binary_target(
-        z, *args[:3], case.target_smoothing, case.target_threshold
-    ).double()
+    t = reference_losses.dense_binary_target(z, BinaryCrossEntropyArguments(*args)).double()
     exact = z.double()
     class_weight, pos_weight = (c if c is None else c.double() for c in args[3:5])
     wide = t, None, None, class_weight, pos_weight, 0.0, None, *args[-2:]

@@ -125,22 +125,22 @@ def test_versions_of_toolkit_and_pytorch():
     assert "12.4" in why
 
 
-# ------------------------------------------------------------------ the plan
+# ------------------------------------------------------------------ the settings
 
 
 def test_both_modules_without_a_gpu(machine):
-    plan = support.make_plan(machine)
-    assert sorted(plan.modules) == ["_C", "_C_cuda"]
-    assert plan.arch_list == "8.0;9.0;10.0+PTX"
-    text = support.summary(plan)
-    for word in ("2.11.0+cu130", "c++ 12.2", "13.0", plan.arch_list, machine["CUDA_HOME"]):
+    settings = support.find_settings(machine)
+    assert sorted(settings.modules) == ["_C", "_C_cuda"]
+    assert settings.arch_list == "8.0;9.0;10.0+PTX"
+    text = support.summary(settings)
+    for word in ("2.11.0+cu130", "c++ 12.2", "13.0", settings.arch_list, machine["CUDA_HOME"]):
         assert word in text
 
 
 def test_cuda_0_leaves_it_out(machine):
-    plan = support.make_plan({**machine, "FUSED_MIXUP_CUDA": "0"})
-    assert list(plan.modules) == ["_C"]
-    assert "FUSED_MIXUP_CUDA=0" in plan.left_out["_C_cuda"]
+    settings = support.find_settings({**machine, "FUSED_MIXUP_CUDA": "0"})
+    assert list(settings.modules) == ["_C"]
+    assert "FUSED_MIXUP_CUDA=0" in settings.left_out["_C_cuda"]
 
 
 def no_cuda_torch(machine, monkeypatch, tmp_path):
@@ -168,12 +168,12 @@ def test_what_lacks_for_cuda_is_named_and_fatal_only_where_asked_for(
     lack, machine, monkeypatch, tmp_path
 ):
     reason = lack(machine, monkeypatch, tmp_path)
-    plan = support.make_plan(machine)
-    assert "_C_cuda" not in plan.modules
-    assert reason in plan.left_out["_C_cuda"]
-    assert reason in support.summary(plan)
+    settings = support.find_settings(machine)
+    assert "_C_cuda" not in settings.modules
+    assert reason in settings.left_out["_C_cuda"]
+    assert reason in support.summary(settings)
     with pytest.raises(probes.BuildError, match=re.escape(reason)):
-        support.make_plan({**machine, "FUSED_MIXUP_CUDA": "1"})
+        support.find_settings({**machine, "FUSED_MIXUP_CUDA": "1"})
 
 
 @pytest.mark.parametrize(
@@ -181,15 +181,15 @@ def test_what_lacks_for_cuda_is_named_and_fatal_only_where_asked_for(
 )
 def test_settings_that_mean_nothing_are_refused(machine, name, value):
     with pytest.raises(probes.BuildError, match=f"{name}.*{value}"):
-        support.make_plan({**machine, name: value})
+        support.find_settings({**machine, name: value})
 
 
 @pytest.mark.parametrize("env", [{"CXX": "/nonexistent", "PATH": os.defpath}, {"PATH": ""}])
 def test_no_compiler_builds_plain_python(monkeypatch, env):
     monkeypatch.setattr(support, "find_torch", lambda: CPU_TORCH)
-    plan = support.make_plan(env)
-    assert plan.modules == {}
-    assert "plain Python" in support.summary(plan)
+    settings = support.find_settings(env)
+    assert settings.modules == {}
+    assert "plain Python" in support.summary(settings)
 
 
 def test_compiler_that_does_not_compile_is_none(tmp_path):
@@ -231,16 +231,16 @@ def test_a_free_threaded_python_is_built_for_alone(machine, monkeypatch, free_th
     ask = sysconfig.get_config_var
     variables = {"Py_GIL_DISABLED": free_threaded}
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: variables.get(name, ask(name)))
-    plan = support.make_plan(machine)
-    assert dict(plan.macros).keys() == macros
-    assert plan.limited_api == (not free_threaded)
-    assert ("free-threaded" in support.summary(plan)) == bool(free_threaded)
-    assert f"LIMITED_API = {plan.limited_api}" in support.build_info(plan)
+    settings = support.find_settings(machine)
+    assert dict(settings.macros).keys() == macros
+    assert settings.limited_api == (not free_threaded)
+    assert ("free-threaded" in support.summary(settings)) == bool(free_threaded)
+    assert f"LIMITED_API = {settings.limited_api}" in support.build_info(settings)
 
 
 def test_what_a_load_must_know_of_the_build_is_written_down(machine):
     values: dict = {}
-    exec(support.build_info(support.make_plan(machine)), values)
+    exec(support.build_info(support.find_settings(machine)), values)
     assert (values["TORCH"], values["TORCH_CUDA"]) == ("2.11.0+cu130", "13.0")
     assert (values["CUDA_TOOLKIT"], values["MODULES"]) == ("13.0", ["_C", "_C_cuda"])
 
@@ -248,7 +248,7 @@ def test_what_a_load_must_know_of_the_build_is_written_down(machine):
 def test_a_pytorch_that_pip_fetched_for_the_build_alone_is_named(machine, monkeypatch):
     fetched = probes.Torch("2.15.0+cu132", "13.2", isolated=True)
     monkeypatch.setattr(support, "find_torch", lambda: fetched)
-    text = support.summary(support.make_plan(machine))
+    text = support.summary(support.find_settings(machine))
     assert "2.15.0+cu132 was fetched by pip for this build alone" in text
     assert "--no-build-isolation" in text
 

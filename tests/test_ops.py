@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,11 @@ from draw_cases import draw_cases
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, ops, reference
+from fused_mixup.schemas import (
+    SCHEMAS,
+    BinaryCrossEntropyArguments,
+    CrossEntropyArguments,
+)
 
 
 def sample_inputs(device):
@@ -199,6 +205,21 @@ def test_every_instruction_set_gives_the_same_numbers(name):
     assert result["on"] == name
     assert result["compared"].keys() == ops.SCHEMAS.keys()
     assert min(result["compared"].values()) > 200, result
+
+
+@pytest.mark.parametrize("mode", ["", "_grad", "_backward", "_backward_"])
+@pytest.mark.parametrize(
+    ("op", "arguments"),
+    [
+        ("soft_target_cross_entropy", CrossEntropyArguments),
+        ("soft_target_binary_cross_entropy", BinaryCrossEntropyArguments),
+    ],
+)
+def test_named_arguments_of_the_losses_are_those_of_their_schemas(op, arguments, mode):
+    names = re.findall(r"(\w+)[,)]", SCHEMAS[op + mode].split("->")[0])
+    start = names.index("target")
+    assert tuple(names[start:][: len(arguments._fields)]) == arguments._fields
+    assert names[start:][len(arguments._fields) :] in ([], ["ranks"])
 
 
 def test_an_unknown_instruction_set_is_an_error():

@@ -9,10 +9,9 @@ from triton_place import DEVICE, HALF, quiet
 
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
+from fused_mixup.codes import MEAN, NONE, SUM
 
 pytestmark = [pytest.mark.gpu, quiet]
-
-MEAN, SUM, NONE = range(3)
 
 
 def check_bce(z, target, options=(0.1, None, NONE, False), weights=(None, None)):

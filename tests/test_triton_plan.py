@@ -34,7 +34,7 @@ def check(args):
 @pytest.mark.parametrize(("settings_go", "seed"), [("by value", 8), ("by pointer", 10)])
 def test_every_bit_of_the_reference(settings_go, seed, monkeypatch):
     if settings_go == "by pointer":
-        monkeypatch.setattr(plan_module, "_by_value", lambda settings: False)
+        monkeypatch.setattr(plan_module, "travels_by_value", lambda settings: False)
     for args in draw_cases(CASES, seed=seed, large=0.0 if INTERPRETED else 0.1):
         check(args)
 

@@ -1,4 +1,4 @@
-"""What can be built on this machine, as a plan for setup.py, and the summary that it prints.
+"""What can be built on this machine, as settings for setup.py, and the summary that it prints.
 
 Run by itself it prints that summary and builds nothing. With --fingerprint it prints a word that
 changes where a build made now would differ from the one before.
@@ -29,7 +29,7 @@ from build_probes import (
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMITED_API = ("Py_LIMITED_API", "0x030A0000")  # Python 3.10
-# Of both modules; tests/sanitized builds the CPU one with them too.
+# Macros of both modules; tests/sanitized builds the CPU module with them too.
 MACROS = [
     ("TORCH_TARGET_VERSION", "0x020a000000000000"),  # stable ABI as of PyTorch 2.10
     LIMITED_API,
@@ -55,7 +55,7 @@ _SETTINGS = (
 
 
 @dataclass
-class Plan:
+class BuildSettings:
     """What to build. A module named in ``left_out`` is not built, for the reason given there."""
 
     torch: Torch
@@ -95,7 +95,7 @@ def _sources(folder: str, *suffixes: str) -> list[str]:
     return [p.relative_to(ROOT).as_posix() for p in found]
 
 
-def make_plan(env: Mapping[str, str] = os.environ) -> Plan:
+def find_settings(env: Mapping[str, str] = os.environ) -> BuildSettings:
     """Probe this machine.
 
     Raises:
@@ -107,80 +107,82 @@ def make_plan(env: Mapping[str, str] = os.environ) -> Plan:
     if env.get("MAX_JOBS") and not env["MAX_JOBS"].isdigit():
         raise BuildError(f"MAX_JOBS: expected a number of compile jobs, got {env['MAX_JOBS']!r}")
     torch = find_torch()
-    plan = Plan(torch, debug, fingerprint=fingerprint(torch, env), limited_api=has_limited_api())
+    settings = BuildSettings(
+        torch, debug, fingerprint=fingerprint(torch, env), limited_api=has_limited_api()
+    )
     if torch.isolated:
-        plan.notes.append(
+        settings.notes.append(
             f"PyTorch {torch.version} was fetched by pip for this build alone. Where the one in "
             "use is for another CUDA major version, the CUDA module will be left out at load; pip "
             "install --no-build-isolation . builds for the one in use"
         )
     command, text = find_compiler(env)
-    plan.compiler = text if command else None
+    settings.compiler = text if command else None
 
     sources = _sources("cpu", ".cpp")
     if command is None:
-        plan.left_out["_C"] = text
+        settings.left_out["_C"] = text
     elif not sources:
-        plan.left_out["_C"] = "csrc/cpu holds no .cpp files"
+        settings.left_out["_C"] = "csrc/cpu holds no .cpp files"
     else:
-        plan.modules["_C"] = sources
+        settings.modules["_C"] = sources
 
-    why = _plan_cuda(plan, env, cuda, None if command else text)
+    why = _add_cuda(settings, env, cuda, None if command else text)
     if why is not None:
-        plan.left_out["_C_cuda"] = why
+        settings.left_out["_C_cuda"] = why
         if cuda == "1":
             raise BuildError(f"FUSED_MIXUP_CUDA=1, but the CUDA module cannot be built: {why}")
-    return plan
+    return settings
 
 
-def _plan_cuda(
-    plan: Plan, env: Mapping[str, str], asked: str, no_compiler: str | None
+def _add_cuda(
+    settings: BuildSettings, env: Mapping[str, str], asked: str, no_compiler: str | None
 ) -> str | None:
-    """Add the CUDA module to the plan, or say why it is left out. A GPU need not be present."""
+    """Add the CUDA module, or say why it is left out. A GPU need not be present."""
     if asked == "0":
         return "FUSED_MIXUP_CUDA=0"
-    if plan.torch.cuda is None:
+    if settings.torch.cuda is None:
         return (
-            f"PyTorch {plan.torch.version} is built without CUDA; to have it, install a PyTorch "
-            "with CUDA"
+            f"PyTorch {settings.torch.version} is built without CUDA; to have it, install a "
+            "PyTorch with CUDA"
         )
     if no_compiler is not None:
         return no_compiler
     toolkit, why, notes = find_toolkit(env)
-    plan.notes += notes
+    settings.notes += notes
     if toolkit is None:
         return why
-    plan.toolkit = toolkit
-    why = version_mismatch(plan.torch, toolkit)
+    settings.toolkit = toolkit
+    why = version_mismatch(settings.torch, toolkit)
     if why is not None:
         return why
     sources = _sources("cuda", ".cu", ".cpp")
     if not any(s.endswith(".cu") for s in sources):
         return "csrc/cuda holds no .cu files"
-    plan.modules["_C_cuda"] = sources
+    settings.modules["_C_cuda"] = sources
     visible = [] if env.get("TORCH_CUDA_ARCH_LIST") else visible_gpus()
-    plan.arch_list, plan.arch_origin = arch_list(env, toolkit, visible)
+    settings.arch_list, settings.arch_origin = arch_list(env, toolkit, visible)
     return None
 
 
-def summary(plan: Plan) -> str:
-    toolkit = plan.toolkit
+def summary(settings: BuildSettings) -> str:
+    toolkit = settings.toolkit
     rows = [
         ("Python", f"{sys.version.split()[0]} ({sys.executable})"),
-        ("PyTorch", f"{plan.torch.version}, CUDA {plan.torch.cuda or 'none'}"),
-        ("C++ compiler", plan.compiler or "none"),
+        ("PyTorch", f"{settings.torch.version}, CUDA {settings.torch.cuda or 'none'}"),
+        ("C++ compiler", settings.compiler or "none"),
         ("CUDA toolkit", f"{toolkit.version} in {toolkit.home}" if toolkit else "not used"),
     ]
-    if not plan.limited_api:
+    if not settings.limited_api:
         rows.append(("binary for", "this Python alone: a free-threaded one has no limited API"))
-    if plan.debug:
+    if settings.debug:
         rows.append(("flags", "DEBUG=1: no optimisation, debug symbols"))
-    for name, sources in plan.modules.items():
-        target = "CPU" if name == "_C" else f"CUDA {plan.arch_list} ({plan.arch_origin})"
+    for name, sources in settings.modules.items():
+        target = "CPU" if name == "_C" else f"CUDA {settings.arch_list} ({settings.arch_origin})"
         rows.append((f"build {name}", f"{target}, {len(sources)} files"))
-    rows += [(f"leave out {name}", why) for name, why in plan.left_out.items()]
-    rows += [("note", note) for note in plan.notes]
-    if not plan.modules:
+    rows += [(f"leave out {name}", why) for name, why in settings.left_out.items()]
+    rows += [("note", note) for note in settings.notes]
+    if not settings.modules:
         rows.append(("so", "plain Python: Triton where it runs, else the PyTorch reference"))
     return "\n".join(["fused_mixup build", *(f"  {key + ':':20}{text}" for key, text in rows)])
 
@@ -207,19 +209,19 @@ def fingerprint(torch: Torch, env: Mapping[str, str] = os.environ) -> str:
     return state.hexdigest()[:16]
 
 
-def build_info(plan: Plan) -> str:
+def build_info(settings: BuildSettings) -> str:
     """The text of fused_mixup/_build_info.py; ``fused_mixup.env`` prints it."""
     values = {
-        "TORCH": plan.torch.version,
-        "TORCH_CUDA": plan.torch.cuda,
-        "COMPILER": plan.compiler,
-        "CUDA_TOOLKIT": plan.toolkit.version if plan.toolkit else None,
-        "ARCH_LIST": plan.arch_list,
-        "DEBUG": plan.debug,
-        "LIMITED_API": plan.limited_api,
-        "MODULES": sorted(plan.modules),
-        "LEFT_OUT": plan.left_out,
-        "FINGERPRINT": plan.fingerprint,
+        "TORCH": settings.torch.version,
+        "TORCH_CUDA": settings.torch.cuda,
+        "COMPILER": settings.compiler,
+        "CUDA_TOOLKIT": settings.toolkit.version if settings.toolkit else None,
+        "ARCH_LIST": settings.arch_list,
+        "DEBUG": settings.debug,
+        "LIMITED_API": settings.limited_api,
+        "MODULES": sorted(settings.modules),
+        "LEFT_OUT": settings.left_out,
+        "FINGERPRINT": settings.fingerprint,
     }
     head = '"""Written by setup.py: what the compiled modules were made from."""\n'
     return head + "".join(f"{name} = {value!r}\n" for name, value in values.items())
@@ -230,6 +232,6 @@ if __name__ == "__main__":
         if sys.argv[1:] == ["--fingerprint"]:
             print(fingerprint(find_torch()))
         else:
-            print(summary(make_plan()))
+            print(summary(find_settings()))
     except BuildError as error:
         sys.exit(f"error: {error}")

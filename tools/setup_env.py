@@ -200,12 +200,12 @@ def build() -> None:
         in_place = importlib.util.find_spec("wheel") is None and missing(["setuptools>=70.1"])
         if (installed or in_place) and same and all(any(info.parent.glob(m)) for m in modules):
             return
-        plan = support.make_plan()
+        settings = support.find_settings()
     except support.BuildError as error:
         sys.exit(f"setup: {error}")
-    print(support.summary(plan), flush=True)
-    if plan.modules:
-        say("compiling" + (", this takes some minutes" if "_C_cuda" in plan.modules else ""))
+    print(support.summary(settings), flush=True)
+    if settings.modules:
+        say("compiling" + (", this takes some minutes" if "_C_cuda" in settings.modules else ""))
     verbose = ["-v"] if os.environ.get("VERBOSE") else []
     if in_place:
         say("no wheel package: building inside the source tree, without installing")

@@ -1,8 +1,9 @@
 """The ops of ``fused_mixup/ops.py`` in Triton, under the same names and with the same arguments.
 
-``plan.py`` draws plans, ``mix.py`` mixes samples, ``targets.py`` labels; ``loss.py``, ``bce.py``
-and ``ranks.py`` learn from them. ``common.py`` holds what all share (the memory layout of a batch,
-plan rows as kernel arguments, the launch), ``rows.py`` what the losses do: rows of classes in any
+``plan.py`` draws plans, ``mix.py`` mixes samples, ``targets.py`` mixes labels. ``loss.py`` and
+``bce.py`` hold the losses, ``label_ranks.py`` the ranks of labels, ``scale.py`` the scaling of a
+gradient. ``common.py`` holds what all files share (the memory layout of a batch, plan rows as
+kernel arguments, the launch); ``rows.py`` holds what the losses share: rows of classes in any
 memory layout.
 """
 
@@ -18,6 +19,7 @@ from .bce import (
     soft_target_binary_cross_entropy_backward_,
     soft_target_binary_cross_entropy_grad,
 )
+from .label_ranks import label_ranks
 from .loss import (
     soft_target_cross_entropy,
     soft_target_cross_entropy_backward,
@@ -26,7 +28,6 @@ from .loss import (
 )
 from .mix import mix, mix_, mix_backward, mix_out, paste_
 from .plan import draw_plan
-from .ranks import label_ranks
 from .scale import scale_
 from .targets import mix_targets
 

@@ -4,8 +4,8 @@
     d loss / d x = w_c ((1 - t) - (1 + (q_c - 1) t) σ(-x))
 
 Fused: the target (dense or two labels with weights), the threshold, class and positive weights,
-the sum. Read per element: the logit, and a dense target; a sparse one has at most four values in a
-row. Written: the gradient where it is asked for (over the logits too), and one sum per program.
+the sum. Read per element: the logit, and a dense target; a sparse target has at most four values in
+a row. Written: the gradient where it is asked for (over the logits too), and one sum per program.
 """
 
 import torch
@@ -14,9 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from fused_mixup.op_checks import check_grad_loss, check_loss
+from fused_mixup.schemas import BinaryCrossEntropyArguments
 
 from . import common
-from .common import float_scalar, weighted
+from .common import arithmetic, float_scalar, scalars, smoothed_one_hot, weighted
 from .loss import MEAN, NONE
 from .rows import (
     CHANGING,
@@ -28,7 +29,6 @@ from .rows import (
     row_pointers,
     row_weights,
     rows_of,
-    scalars,
     tile_classes,
 )
 
@@ -45,7 +45,7 @@ def _softplus(x):
     """softplus(-x) = log(1 + e) + max(-x, 0) with e = exp(-|x|), and e."""
     e = tl.exp(-tl.abs(x))
     u = 1 + e
-    # What the rounding of 1 + e took from e is put back to first order.
+    # The quotient puts back, to first order, what the rounding of 1 + e took from e.
     return tl.log(u) - ((u - 1) - e) / u + tl.where(x < 0, -x, 0.0), e
 
 
@@ -54,9 +54,9 @@ def bce_kernel(
     sums,  # [programs] if not ROWS, else [parts, R]; or None
     values,  # [B, K, …]: the loss of each element, or None
     grad,  # [B, K, …], may be the logits; or None
-    grad_loss,  # [R] a step apart, or [B, K, …] if ELEMENTS; None for one
-    step,
-    divisor,  # of the gradient
+    grad_loss,  # [R], or [B, K, …] if ELEMENTS; None for one
+    step,  # stride of the rows of grad_loss
+    divisor,  # the gradient is divided by it
     logits,
     target,
     partner_labels,
@@ -90,8 +90,7 @@ def bce_kernel(
     KW: tl.constexpr,
     SB: tl.constexpr,
 ):
-    dtype: tl.constexpr = logits.dtype.element_ty
-    acc: tl.constexpr = tl.float64 if dtype == tl.float64 else tl.float32
+    acc: tl.constexpr = arithmetic(logits.dtype.element_ty)
     K = k_units * ALIGN if CLASS_FAST else k_units
     parts = tl.cdiv(K, U * KW)
     program = tl.program_id(0)
@@ -121,11 +120,11 @@ def bce_kernel(
         none = _thresholded(weighted(own, miss) + weighted(other, miss), threshold, THRESHOLD)
         is0 = k == y0[None, None, :]
         is1 = k == y1[None, None, :]
-        of0 = tl.where(is1, both[None, None, :], first[None, None, :])
-        of1 = tl.where(is1, second[None, None, :], none[None, None, :])
+        at_own = tl.where(is1, both[None, None, :], first[None, None, :])
+        elsewhere = tl.where(is1, second[None, None, :], none[None, None, :])
         # Labels outside [0, K) poison their row.
         known = (y0 >= 0) & (y0 < K) & (y1 >= 0) & (y1 < K)
-        t = tl.where(known[None, None, :], tl.where(is0, of0, of1), float("nan"))
+        t = tl.where(known[None, None, :], tl.where(is0, at_own, elsewhere), float("nan"))
     w = tl.full((), 1.0, acc)
     positive = tl.full((), 1.0, acc)
     if class_weight is not None:
@@ -141,12 +140,12 @@ def bce_kernel(
             v_rows = row_pointers(values, v_strides, outer, i, sizes, CLASS_FAST, ALIGN)
             tl.store(at_classes(v_rows, v_strides, k, CLASS_FAST, ALIGN), value, mask=valid)
         if sums is not None:
-            of_rows = tl.sum(tl.sum(value, 0), 0)
+            row_sums = tl.sum(tl.sum(value, 0), 0)
             if ROWS:
                 at = sums + (program % parts).to(tl.int64) * R + rows
-                tl.store(at, of_rows, mask=ok)
+                tl.store(at, row_sums, mask=ok)
             else:
-                tl.store(sums + program, tl.sum(of_rows, 0))
+                tl.store(sums + program, tl.sum(row_sums, 0))
 
     # 3. The gradient.
     if grad is not None:
@@ -167,22 +166,16 @@ def bce_kernel(
 
 def _launch(
     logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    pos_weight: Tensor | None,
-    target_smoothing: float,
-    target_threshold: float | None,
-    reduction: int,
-    sum_classes: bool,
+    arguments: BinaryCrossEntropyArguments,
     *,
     loss: bool = False,
     grad: Tensor | None = None,
     grad_loss: Tensor | None = None,
 ) -> Tensor | None:
     """The ``loss`` if asked for; the gradient into ``grad``, which may be the logits."""
-    check_loss(logits, target, partner_labels, weight, reduction, class_weight, pos_weight)
+    target, partner_labels, weight, class_weight, pos_weight, *_ = arguments
+    reduction, sum_classes = arguments.reduction, arguments.sum_classes
+    check_loss(logits, arguments)
     if grad_loss is not None:
         check_grad_loss(grad_loss, logits, reduction, not sum_classes)
     acc, dense = acc_dtype(logits), partner_labels is None
@@ -211,24 +204,24 @@ def _launch(
     step = 0
     if grad_loss is not None and not g_elements:
         grad_loss, step = gradient_step(grad_loss)
-    off = target_smoothing / max(rows.classes, 1)
-    on = 1.0 - target_smoothing + off
+    threshold = arguments.target_threshold
     common.launch(
         bce_kernel,
         programs,
         logits.device,
         *(sums, values, grad, grad_loss, step, count if reduction == MEAN else 1, logits),
-        *(*label_args(target, partner_labels, weight), class_weight, pos_weight),
-        *scalars(acc, on, off, target_threshold or 0.0),
+        *(*label_args(arguments), class_weight, pos_weight),
+        *scalars(acc, *smoothed_one_hot(arguments.target_smoothing, rows.classes)),
+        *scalars(acc, threshold or 0.0),
         *(*rows.layout, x_strides, *strides),
         DENSE=dense,
-        THRESHOLD=target_threshold is not None,
+        THRESHOLD=threshold is not None,
         ROWS=by_row,
         ELEMENTS=g_elements,
         **rows.flags,
         **tile,
-        # A threshold sees products and sum rounded apart, as in eager PyTorch.
-        enable_fp_fusion=dense or target_threshold is None,
+        # The threshold has to see products and sum rounded one by one, as in eager PyTorch.
+        enable_fp_fusion=dense or threshold is None,
     )
     if sums is None:
         return values
@@ -238,23 +231,23 @@ def _launch(
 
 
 def soft_target_binary_cross_entropy(logits: Tensor, *arguments) -> Tensor:
-    return _launch(logits, *arguments, loss=True)
+    return _launch(logits, BinaryCrossEntropyArguments(*arguments), loss=True)
 
 
 def soft_target_binary_cross_entropy_grad(logits: Tensor, *arguments) -> tuple[Tensor, Tensor]:
     grad = torch.empty_like(logits)
-    return _launch(logits, *arguments, loss=True, grad=grad), grad
+    return _launch(logits, BinaryCrossEntropyArguments(*arguments), loss=True, grad=grad), grad
 
 
 def soft_target_binary_cross_entropy_backward(
     grad_loss: Tensor, logits: Tensor, *arguments
 ) -> Tensor:
     grad = torch.empty_like(logits)
-    _launch(logits, *arguments, grad=grad, grad_loss=grad_loss)
+    _launch(logits, BinaryCrossEntropyArguments(*arguments), grad=grad, grad_loss=grad_loss)
     return grad
 
 
 def soft_target_binary_cross_entropy_backward_(
     grad_loss: Tensor, logits: Tensor, *arguments
 ) -> None:
-    _launch(logits, *arguments, grad=logits, grad_loss=grad_loss)
+    _launch(logits, BinaryCrossEntropyArguments(*arguments), grad=logits, grad_loss=grad_loss)

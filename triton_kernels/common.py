@@ -1,6 +1,6 @@
 """What the kernels share: a batch's memory layout, plan rows as arguments, the launch.
 
-Nothing here reads a device value. A plan row that is uniform lives on the CPU ("host row") and
+No function here reads a device value. A plan row that is uniform lives on the CPU ("host row") and
 reaches a kernel as plain arguments: no copy, no synchronisation.
 """
 
@@ -20,14 +20,14 @@ NO_BOX, HOST_BOX, BOX_TENSOR = range(3)
 _FLIP, _ROLL, _SELF = tl.constexpr(FLIP), tl.constexpr(ROLL), tl.constexpr(SELF)
 _HOST_BOX = tl.constexpr(HOST_BOX)
 
-# From so many elements in a sample, positions in it are counted in 64 bits (offsets always are).
+# Samples of this many elements and more count them in 64 bits (memory offsets always have 64 bits).
 WIDE_FROM = 2**30
 
 # -------------------------------------------------------------------- host: plan rows
 
 
 def host_row(t: Tensor) -> list | None:
-    """The one row of a tensor that is one row on the CPU, None for any other."""
+    """The row of a CPU tensor whose rows are all one row in memory; None for any other tensor."""
     if t.device.type == "cpu" and t.shape[0] and (t.shape[0] == 1 or t.stride(0) == 0):
         return t[0].tolist()
     return None
@@ -36,6 +36,28 @@ def host_row(t: Tensor) -> list | None:
 def float_bits(value: float) -> int:
     """The float64 bits as an int64: Triton would pass a Python float as a float32."""
     return struct.unpack("<q", struct.pack("<d", value))[0]
+
+
+def scalars(dtype: torch.dtype, *values: float) -> tuple:
+    """Numbers of arithmetic in ``dtype``, as :func:`float_scalar` takes them."""
+    return tuple(map(float_bits, values)) if dtype == torch.float64 else values
+
+
+def smoothed_one_hot(smoothing: float, classes: int) -> tuple[float, float]:
+    """The two values of a smoothed one-hot row: at its label, and elsewhere."""
+    off = smoothing / max(classes, 1)
+    return 1.0 - smoothing + off, off
+
+
+def partner_args(partner: Tensor | None) -> tuple:
+    """``partner, partner_stride`` of the kernels."""
+    return partner, 0 if partner is None else partner.stride(0)
+
+
+def weight_args(weight: Tensor) -> tuple:
+    """``weight, weight_strides, w0, w1`` of the kernels."""
+    row = host_row(weight)
+    return (weight, weight.stride(), 0.0, 0.0) if row is None else (None, (), *row)
 
 
 def blend_args(blend: Tensor | None, row: list | None) -> tuple:
@@ -65,13 +87,13 @@ class Layout:
     """How the samples of a batch lie in memory. Tuples run from the innermost dim outwards.
 
     A sample's dims are sorted as they lie in memory and merged where one continues the other, so
-    that contiguous and channels_last samples are one dense run (``flat``): kernels then walk flat
-    memory, and need the dims only to work out where in a box an element lies.
+    that contiguous and channels_last samples are one dense run (``flat``). Kernels then walk flat
+    memory, and need the dims only to find where in a box an element lies.
     """
 
     numel: int  # elements of a sample
     flat: bool  # a sample is one dense run, in the same order on both sides
-    align: int  # divides every row offset and the sample's size: what lets loads be vectors
+    align: int  # divides every row offset and the sample's size, so that loads can be vectors
     sizes: tuple[int, ...]
     groups: tuple[int, ...]  # elements per step of the dim's coordinate
     axes: tuple[int, ...]  # the box axis whose coordinate the dim carries, or -1
@@ -126,7 +148,7 @@ def make_layout(dst: Tensor, src: Tensor, box_dims: dict[int, int]) -> Layout:
 
 
 def launch(kernel, programs: int, device: torch.device, *args, **options) -> None:
-    """Run ``kernel`` on a grid of ``programs``, on ``device`` also where another one is current."""
+    """Run ``kernel`` on a grid of ``programs``, on ``device`` even if it is not the current one."""
     if programs == 0:
         return
     if device.type == "cuda" and device.index != torch.cuda.current_device():
@@ -155,6 +177,12 @@ def load_wait(kernel, and_stores: bool = False) -> str:
 
 
 # -------------------------------------------------------------------- device
+
+
+@triton.constexpr_function
+def arithmetic(dtype):
+    """The dtype in which values of ``dtype`` are computed."""
+    return tl.float64 if dtype == tl.float64 else tl.float32
 
 
 @triton.jit

@@ -6,39 +6,43 @@ T = Σ u:
     loss = l T - Σ u (z - m)              d loss / d z = T exp(z - m - l) - u
 
 Fused: softmax, target (dense or two labels with weights), both smoothings, class weights, ignored
-labels, the ranks of the labels. The forward reads each logit once and keeps (m, l, T) per row; the
-backward reads each logit once and writes its gradient, over the logits if asked. The two in one
-read a row twice, the second time from the cache.
+labels, the ranks of the labels. The forward reads each logit once and keeps (m, l, T) per row. The
+backward reads each logit once and writes its gradient, over the logits if asked. Forward and
+backward in one kernel read a row twice, the second time from the cache.
 """
 
 import torch
 import triton
 from torch import Tensor
 
+from fused_mixup.codes import MEAN, NONE
 from fused_mixup.op_checks import check_grad_loss, check_loss, check_saved
+from fused_mixup.schemas import CrossEntropyArguments
 
 from . import common
+from .common import scalars
 from .loss_kernels import count_kernel, loss_backward_kernel, loss_kernel
-from .rows import Rows, acc_dtype, gradient_step, label_args, rows_of, scalars
+from .rows import Rows, acc_dtype, gradient_step, label_args, rows_of
 
-MEAN, SUM, NONE = range(3)
-
-# A row is read again while it is in the cache: of rows this long so few may be under way at once
+# A row is read again while it is in the cache. Few rows of this length may be in flight at once, so
 # that a program takes a multiprocessor for itself.
 _LONG_ROW_BYTES = 64 * 1024
 _COUNT_BLOCK = 1024
 
 
-def _coefficients(logits: Tensor, target_smoothing: float, label_smoothing: float) -> tuple:
+def _coefficients(logits: Tensor, arguments: CrossEntropyArguments) -> tuple:
     """``on, off, keep, smoothing, spread`` of the kernels."""
-    ts, ls, k = target_smoothing, label_smoothing, max(logits.shape[1], 1)
+    ts, ls, k = arguments.target_smoothing, arguments.label_smoothing, max(logits.shape[1], 1)
     values = ((1.0 - ls) * (1.0 - ts), (1.0 - ls) * ts / k, 1.0 - ls, ls, ls / k)
     return scalars(acc_dtype(logits), *values)
 
 
-def _rows(logits: Tensor, target: Tensor, dense: bool, grad: Tensor | None) -> tuple[Rows, tuple]:
+def _rows(
+    logits: Tensor, arguments: CrossEntropyArguments, grad: Tensor | None
+) -> tuple[Rows, tuple]:
     """The rows, and ``z_strides, t_strides, d_strides`` of the kernels."""
-    others = [t for t in (target if dense else None, grad) if t is not None]
+    dense = arguments.partner_labels is None
+    others = [t for t in (arguments.target if dense else None, grad) if t is not None]
     rows = rows_of(logits, *others)
     strides = list(rows.strides)
     return rows, (
@@ -48,25 +52,19 @@ def _rows(logits: Tensor, target: Tensor, dense: bool, grad: Tensor | None) -> t
     )
 
 
-def _count(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    ignore_index: int,
-) -> Tensor:
+def _count(logits: Tensor, arguments: CrossEntropyArguments) -> Tensor:
     """How many rows are not ignored, from labels and weights alone."""
     acc = acc_dtype(logits)
     per_sample = logits[0, 0].numel() if logits.shape[0] and logits.shape[1] else 0
     total = logits.shape[0] * per_sample
-    if partner_labels is None:
+    if arguments.partner_labels is None:
         return logits.new_full((), total, dtype=acc)
     part = logits.new_empty(triton.cdiv(total, _COUNT_BLOCK), dtype=acc)
     common.launch(
         count_kernel,
         part.numel(),
         logits.device,
-        *(part, *label_args(target, partner_labels, weight), ignore_index),
+        *(part, *label_args(arguments), arguments.ignore_index),
         *(logits.shape[1], total, per_sample),
         BLOCK=_COUNT_BLOCK,
     )
@@ -74,20 +72,12 @@ def _count(
 
 
 def _forward(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    target_smoothing: float,
-    label_smoothing: float,
-    reduction: int,
-    ranks: bool,
-    grad: Tensor | None,
+    logits: Tensor, arguments: CrossEntropyArguments, ranks: bool, grad: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Loss, stats (None where there is a ``grad`` to write instead), count, ranks."""
-    check_loss(logits, target, partner_labels, weight, reduction, class_weight)
+    target, partner_labels, weight, class_weight, *_ = arguments
+    reduction, label_smoothing = arguments.reduction, arguments.label_smoothing
+    check_loss(logits, arguments)
     acc, dense = acc_dtype(logits), partner_labels is None
     shape = (logits.shape[0], *logits.shape[2:])
     values = logits.new_empty(shape, dtype=acc) if reduction == NONE else None
@@ -95,8 +85,8 @@ def _forward(
     found = logits.new_empty((2, *shape) if ranks else 0, dtype=torch.int32)
     divisor = None
     if grad is not None and reduction == MEAN:
-        divisor = _count(logits, target, partner_labels, weight, ignore_index)
-    rows, strides = _rows(logits, target, dense, grad)
+        divisor = _count(logits, arguments)
+    rows, strides = _rows(logits, arguments, grad)
     long = grad is not None and rows.classes * logits.itemsize > _LONG_ROW_BYTES
     plain = not dense and class_weight is None and not ranks
     tile = rows.tile(logits.itemsize, 4 if plain else 2, 16 if long else 8)
@@ -107,15 +97,15 @@ def _forward(
         programs,
         logits.device,
         *(part, values, stats, found if ranks else None, grad, divisor, logits),
-        *(*label_args(target, partner_labels, weight), class_weight, ignore_index),
-        *_coefficients(logits, target_smoothing, label_smoothing),
+        *(*label_args(arguments), class_weight, arguments.ignore_index),
+        *_coefficients(logits, arguments),
         *(*rows.layout, *strides),
         DENSE=dense,
-        SMOOTH=label_smoothing != 0 or (not dense and target_smoothing != 0),
+        SMOOTH=label_smoothing != 0 or (not dense and arguments.target_smoothing != 0),
         **rows.flags,
         **tile,
     )
-    # A reduction of its own: atomic additions would make the last bits differ between runs.
+    # The sum is a second launch: atomic additions would make the last bits differ between runs.
     total, count = part.sum(1).unbind()
     if values is None:
         values = total / count if reduction == MEAN else total.clone()
@@ -125,12 +115,14 @@ def _forward(
 def soft_target_cross_entropy(
     logits: Tensor, *arguments
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    return _forward(logits, *arguments, grad=None)
+    *shared, ranks = arguments
+    return _forward(logits, CrossEntropyArguments(*shared), ranks, grad=None)
 
 
 def soft_target_cross_entropy_grad(logits: Tensor, *arguments) -> tuple[Tensor, Tensor, Tensor]:
+    *shared, ranks = arguments
     grad = torch.empty_like(logits)
-    loss, _, _, found = _forward(logits, *arguments, grad=grad)
+    loss, _, _, found = _forward(logits, CrossEntropyArguments(*shared), ranks, grad)
     return loss, grad, found
 
 
@@ -140,43 +132,41 @@ def _backward(
     logits: Tensor,
     stats: Tensor,
     count: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    target_smoothing: float,
-    label_smoothing: float,
-    reduction: int,
+    arguments: CrossEntropyArguments,
 ) -> None:
     """Write the gradient into ``grad``, which may be the logits."""
-    check_loss(logits, target, partner_labels, weight, reduction, class_weight)
+    target, partner_labels, weight, class_weight, *_ = arguments
+    reduction = arguments.reduction
+    check_loss(logits, arguments)
     check_grad_loss(grad_loss, logits, reduction)
     check_saved(stats, count, logits)
-    dense = partner_labels is None
-    rows, strides = _rows(logits, target, dense, grad)
+    rows, strides = _rows(logits, arguments, grad)
     tile = rows.tile(logits.itemsize, 2)
-    on, off, keep, _, spread = _coefficients(logits, target_smoothing, label_smoothing)
+    on, off, keep, _, spread = _coefficients(logits, arguments)
     common.launch(
         loss_backward_kernel,
         rows.blocks(tile) * triton.cdiv(rows.classes, tile["U"] * tile["KW"]),
         logits.device,
         *(grad, *gradient_step(grad_loss), stats.contiguous()),
         *(count if reduction == MEAN else None, logits),
-        *(*label_args(target, partner_labels, weight), class_weight, ignore_index),
+        *(*label_args(arguments), class_weight, arguments.ignore_index),
         *(on, off, keep, spread, *rows.layout, *strides),
-        DENSE=dense,
-        SMOOTH=label_smoothing != 0,
+        DENSE=partner_labels is None,
+        SMOOTH=arguments.label_smoothing != 0,
         **rows.flags,
         **tile,
     )
 
 
-def soft_target_cross_entropy_backward(grad_loss: Tensor, logits: Tensor, *arguments) -> Tensor:
+def soft_target_cross_entropy_backward(
+    grad_loss: Tensor, logits: Tensor, stats: Tensor, count: Tensor, *arguments
+) -> Tensor:
     grad = torch.empty_like(logits)
-    _backward(grad, grad_loss, logits, *arguments)
+    _backward(grad, grad_loss, logits, stats, count, CrossEntropyArguments(*arguments))
     return grad
 
 
-def soft_target_cross_entropy_backward_(grad_loss: Tensor, logits: Tensor, *arguments) -> None:
-    _backward(logits, grad_loss, logits, *arguments)
+def soft_target_cross_entropy_backward_(
+    grad_loss: Tensor, logits: Tensor, stats: Tensor, count: Tensor, *arguments
+) -> None:
+    _backward(logits, grad_loss, logits, stats, count, CrossEntropyArguments(*arguments))

@@ -1,101 +1,21 @@
 """The kernels of loss.py: the loss (alone, or with its gradient), the backward, the count.
 
-A sparse target is two labels and two weights for a row of K logits. Without class weights w,
-
-    t'_k = C + Σ_j A_j [k = y_j],   A_j = on · w_j,   C = off · (w_0 + w_1) + ls/K
-    on = (1 - ls) (1 - ts),   off = (1 - ls) ts / K,   Σt' = (1 - ls) (w_0 + w_1) + ls
-
-so that Σ t' (z - m) = Σ_j A_j (z_yj - m) + C Σ (z - m); with them A_j takes the factor w_yj, and
-each term of C its class's. A coefficient of exactly 0 drops its term: a logit of -inf leaves the
-loss finite where the target is 0.
+The targets' formulas stand in loss_target.py.
 """
 
 import triton
 import triton.language as tl
 
 from .common import float_scalar, weighted
-from .ranks import count_ahead, rank_of
-from .rows import (
-    CHANGING,
-    at_classes,
-    at_labels,
-    program_rows,
-    row_pointers,
-    row_weights,
-    tile_classes,
-)
+from .label_ranks import count_ahead, rank_of
+from .loss_target import dense_target, label_coefficients, sparse_rows, sparse_target
+from .rows import CHANGING, at_classes, at_labels, program_rows, row_pointers, tile_classes
 
 
 @triton.jit
 def _shift(m):
     """m, or 0 while no finite logit has been seen: -inf - -inf would be NaN."""
     return tl.where(m == float("-inf"), 0.0, m)
-
-
-@triton.jit
-def _sparse_rows(
-    target,
-    partner_labels,
-    weight,
-    weight_strides,
-    w0,
-    w1,
-    ignore_index,
-    rows,
-    ok,
-    per_sample,
-    K,
-    ACC: tl.constexpr,
-):
-    """Labels, the weights of those kept, whether all are known, whether the row is ignored."""
-    y0 = tl.load(target + rows, mask=ok, other=0)
-    y1 = tl.load(partner_labels + rows, mask=ok, other=0)
-    own, other = row_weights(weight, weight_strides, w0, w1, rows, ok, per_sample, ACC)
-    drop0 = y0 == ignore_index
-    drop1 = y1 == ignore_index
-    known = (drop0 | ((y0 >= 0) & (y0 < K))) & (drop1 | ((y1 >= 0) & (y1 < K)))
-    own = tl.where(drop0, 0.0, own)
-    other = tl.where(drop1, 0.0, other)
-    ignored = known & (drop0 | drop1) & (own == 0) & (other == 0)
-    return y0, y1, own, other, known, ignored
-
-
-@triton.jit
-def _label_coefficients(
-    class_weight, y0, y1, own, other, on, K, ok, ACC: tl.constexpr
-):  # A_0, A_1: [SB]
-    a0 = on * own
-    a1 = on * other
-    if class_weight is not None:
-        w0 = tl.load(class_weight + y0, mask=ok & (y0 >= 0) & (y0 < K), other=0)
-        w1 = tl.load(class_weight + y1, mask=ok & (y1 >= 0) & (y1 < K), other=0)
-        a0 = weighted(a0, w0.to(ACC))
-        a1 = weighted(a1, w1.to(ACC))
-    return a0, a1
-
-
-@triton.jit
-def _dense_target(
-    at, class_weight, k, valid, K, keep, spread, SMOOTH: tl.constexpr, ACC: tl.constexpr
-):
-    """w t' of a tile, 0 where it is not ``valid``."""
-    t = tl.load(at, mask=valid, other=0).to(ACC)
-    if SMOOTH:
-        t = t * keep + spread
-    if class_weight is not None:
-        t = weighted(tl.load(class_weight + k, mask=k < K, other=0), t)
-    return tl.where(valid, t, 0.0)
-
-
-@triton.jit
-def _sparse_target(class_weight, k, K, c, a0, a1, y0, y1):
-    """w t' of a tile; those of the labels from scratch."""
-    c = c[None, None, :]
-    if class_weight is not None:
-        c = weighted(c, tl.load(class_weight + k, mask=k < K, other=0))
-    hit0 = tl.where(k == y0[None, None, :], a0[None, None, :], 0.0)
-    hit1 = tl.where(k == y1[None, None, :], a1[None, None, :], 0.0)
-    return c + hit0 + hit1
 
 
 @triton.jit
@@ -162,8 +82,8 @@ def loss_kernel(
         ahead0 = tl.zeros((KW, SB), tl.int32)
         ahead1 = tl.zeros((KW, SB), tl.int32)
 
-    # 1. One sweep. All sums are taken relative to the largest logit so far, and are moved along
-    #    when it grows: Σ u (z - m') = Σ u (z - m) + (m - m') Σ u.
+    # 1. One sweep. All sums are relative to the largest logit so far. When it grows, they are
+    #    shifted: Σ u (z - m') = Σ u (z - m) + (m - m') Σ u.
     m = tl.full((KW, SB), float("-inf"), acc)
     exps = tl.zeros((KW, SB), acc)
     linear = tl.zeros((KW, SB), acc)  # Σ u (z - m); for a sparse target with t' = 1
@@ -184,7 +104,7 @@ def loss_kernel(
             away = z - now[None, :, :]
             if DENSE:
                 t_at = at_classes(t_rows, t_strides, k, CLASS_FAST, ALIGN)
-                u = _dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
+                u = dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
             elif class_weight is not None:
                 w = tl.load(class_weight + k, mask=k < K, other=0)
                 u = tl.where(valid, w, 0.0)
@@ -213,13 +133,13 @@ def loss_kernel(
         total = tl.sum(mass, 0)
         value = log_sum * total - tl.sum(linear, 0)
     else:
-        y0, y1, own, other, known, ignored = _sparse_rows(
+        y0, y1, own, other, known, ignored = sparse_rows(
             *(target, partner_labels, weight, weight_strides, w0, w1, ignore_index),
             *(rows, ok, per_sample, K, acc),
         )
         z0 = at_labels(z_rows, z_strides, y0, K, ok, CLASS_FAST, ALIGN).to(acc)
         z1 = at_labels(z_rows, z_strides, y1, K, ok, CLASS_FAST, ALIGN).to(acc)
-        a0, a1 = _label_coefficients(
+        a0, a1 = label_coefficients(
             class_weight, y0, y1, own, other, float_scalar(on, acc), K, ok, acc
         )
         c = float_scalar(off, acc) * (own + other) + spread
@@ -267,10 +187,10 @@ def loss_kernel(
             z = tl.load(z_at, mask=valid, other=0).to(acc)
             if DENSE:
                 t_at = at_classes(t_rows, t_strides, k, CLASS_FAST, ALIGN)
-                u = _dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
+                u = dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
                 entry = _gradient(z, top, log_sum, total, scale, u)
             else:
-                u = _sparse_target(class_weight, k, K, c, a0, a1, y0, y1)
+                u = sparse_target(class_weight, k, K, c, a0, a1, y0, y1)
                 entry = _gradient(z, top, log_sum, total, scale, u)
                 entry = tl.where(ignored[None, None, :], 0.0, entry)
             d_at = at_classes(d_rows, d_strides, k, CLASS_FAST, ALIGN)
@@ -281,8 +201,8 @@ def loss_kernel(
 @triton.jit(do_not_specialize=CHANGING)
 def loss_backward_kernel(
     grad,  # [B, K, …]; may be the logits
-    grad_loss,  # [R] a step apart
-    step,
+    grad_loss,  # [R]
+    step,  # stride of the rows of grad_loss
     stats,  # [3, R]
     count,  # [] for a mean, else None
     logits,
@@ -341,18 +261,18 @@ def loss_backward_kernel(
         t_rows = row_pointers(target, t_strides, outer, i, sizes, CLASS_FAST, ALIGN)
         t_at = at_classes(t_rows, t_strides, k, CLASS_FAST, ALIGN)
         keep = float_scalar(keep, acc)
-        u = _dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
+        u = dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
         entry = _gradient(z, m, log_sum, total, scale, u)
     else:
-        y0, y1, own, other, known, ignored = _sparse_rows(
+        y0, y1, own, other, known, ignored = sparse_rows(
             *(target, partner_labels, weight, weight_strides, w0, w1, ignore_index),
             *(rows, ok, per_sample, K, acc),
         )
-        a0, a1 = _label_coefficients(
+        a0, a1 = label_coefficients(
             class_weight, y0, y1, own, other, float_scalar(on, acc), K, ok, acc
         )
         c = float_scalar(off, acc) * (own + other) + spread
-        u = _sparse_target(class_weight, k, K, c, a0, a1, y0, y1)
+        u = sparse_target(class_weight, k, K, c, a0, a1, y0, y1)
         entry = _gradient(z, m, log_sum, total, scale, u)
         entry = tl.where(ignored[None, None, :], 0.0, entry)
     d_rows = row_pointers(grad, d_strides, outer, i, sizes, CLASS_FAST, ALIGN)
@@ -378,7 +298,7 @@ def count_kernel(
     acc: tl.constexpr = part.dtype.element_ty
     rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     ok = rows < R
-    _, _, _, _, _, ignored = _sparse_rows(
+    _, _, _, _, _, ignored = sparse_rows(
         *(target, partner_labels, weight, weight_strides, w0, w1, ignore_index),
         *(rows, ok, per_sample, K, acc),
     )

@@ -7,11 +7,12 @@ Fused: pairing, both products, the sum, the box, the rounding. Per element:
     mix_, flip          both partners in one program: 1 read, 1 write, no extra memory
     mix_, other pairing 1 read from memory and 1 from cache, 1 write, no extra memory
     mix                 1 read from memory and 1 from cache (flip: 1 read), 1 write
-    uniform CutMix      the box alone is touched: 1 read, 1 write per pasted element
+    uniform CutMix      only the box is read and written: 1 read, 1 write per pasted element
     mix_backward        1 read from memory and 1 from cache, 1 write
 
-The kernels stand in mix_kernels.py. They are compiled without contraction into multiply-adds
-(``enable_fp_fusion=False``), so that float32 results equal eager PyTorch's bit for bit.
+The kernels stand in mix_kernels.py and mix_backward_kernel.py. They are compiled without
+contraction into multiply-adds (``enable_fp_fusion=False``), so that float32 results equal eager
+PyTorch's bit for bit.
 """
 
 import math
@@ -21,7 +22,7 @@ import triton
 from torch import Tensor
 
 from fused_mixup import op_checks
-from fused_mixup.codes import FLIP, SELF, TENSOR
+from fused_mixup.codes import FLIP, SELF
 
 from . import common
 from .common import (
@@ -32,12 +33,15 @@ from .common import (
     box_args,
     host_row,
     make_layout,
+    partner_args,
 )
-from .mix_kernels import BLEND, COPY, PASTE, mix_backward_kernel, pair_kernel, tile_kernel
+from .mix_backward_kernel import mix_backward_kernel
+from .mix_kernels import BLEND, COPY, PASTE, pair_kernel, tile_kernel
 
 MAX_TILE_ROWS = 8192  # the largest batch whose column fits in one program's registers
 SCRATCH_BYTES = 1 << 20  # what a larger batch may borrow
-_RUN_BYTES = 4096  # of one sample in one program: two 16-byte vectors for each of 128 threads
+# What one program takes of one sample: two 16-byte vectors for each of 128 threads.
+_RUN_BYTES = 4096
 
 
 def _box_of(box: Tensor, x: Tensor, last: int) -> tuple[int, Tensor | None, list | None, dict]:
@@ -62,7 +66,7 @@ def _box_of(box: Tensor, x: Tensor, last: int) -> tuple[int, Tensor | None, list
 
 def _run_block(layout: common.Layout, itemsize: int, boxed: bool) -> int:
     """Elements of one sample in one program."""
-    # A box takes predicates, and elements without vectors take addresses, from the registers.
+    # A box's predicates, and the addresses of elements without vectors, take registers too.
     most = _RUN_BYTES // itemsize // (2 if boxed else 1)
     return min(triton.next_power_of_2(layout.numel), most if layout.flat else min(most, 512))
 
@@ -84,10 +88,8 @@ def _apply(
     if dst.numel() == 0:
         return
     batch, in_place, size = dst.shape[0], dst is src, dst.element_size()
-    if partner is None and pairing == TENSOR:
-        pairing = SELF
     layout = make_layout(dst, src, box_dims or {})
-    rows_of = (*blend_args(blend, blend_row), *box_args(box, box_row))
+    plan_rows = (*blend_args(blend, blend_row), *box_args(box, box_row))
     dims = (layout.sizes, layout.groups, layout.dst_strides, layout.src_strides)
     options = {
         "AXES": layout.axes,
@@ -108,17 +110,16 @@ def _apply(
         programs = pairs * triton.cdiv(layout.numel, block)
         align = layout.align
         shape = (batch, layout.numel // align, dst.stride(0) // align, src.stride(0) // align)
-        args = (dst, src, *rows_of, *shape, *dims)
+        args = (dst, src, *plan_rows, *shape, *dims)
         common.launch(pair_kernel, programs, device, *args, **options, ALIGN=align, BLOCK=block)
         return
 
     def tile(dst, src, dst_row, src_row, first, count, rows, cols, align, **more) -> None:
         programs = triton.cdiv(batch, rows) * triton.cdiv(count, cols)
-        stride = partner.stride(0) if pairing == TENSOR else 0
         shape = (batch, count // align, dst_row // align, src_row // align, first // align)
-        args = (dst, src, partner, stride, *rows_of, *shape, *dims)
+        args = (dst, src, *partner_args(partner), *plan_rows, *shape, *dims)
         flags = {"DST_LOCAL": False, "SRC_LOCAL": False, "BARRIER": False, "WAIT": ""}
-        # A tile that stays in registers over a barrier takes 128 bytes of each thread.
+        # A tile that stays in registers across a barrier takes 128 bytes per thread.
         warps = min(max(rows * cols * size // 4096, 1), 16) if more.get("BARRIER") else 4
         tiles = {"ROWS": rows, "COLS": cols, "ALIGN": align, "num_warps": warps}
         common.launch(tile_kernel, programs, device, *args, **{**options, **flags, **tiles, **more})
@@ -130,15 +131,15 @@ def _apply(
         tile(dst, src, *steps, 0, layout.numel, rows, cols, layout.align)
     elif batch <= MAX_TILE_ROWS:
         rows = triton.next_power_of_2(batch)
-        # 64 KiB are what 512 threads hold in registers, with as much again while loading; a thread
-        # that holds many rows needs more of them for addresses, and doubles take them in pairs.
+        # 512 threads hold 64 KiB in registers, and as much again while they load. A thread that
+        # holds many rows needs more registers for addresses, and doubles take registers in pairs.
         tile_bytes = 65536 if rows <= 4096 and size < 8 else 32768
         cols = max(min(tile_bytes // size // rows, 32768 // rows, _RUN_BYTES // 4 // size), 1)
         cols = min(cols, triton.next_power_of_2(layout.numel))
         whole = (0, layout.numel, rows, cols, layout.align)
         tile(dst, src, *steps, *whole, BARRIER=True, WAIT=common.load_wait(tile_kernel))
     else:
-        # No program can hold a column: go through a scratch copy of a few columns at a time. It
+        # No program can hold a column: a scratch tensor holds a copy of a few columns at a time. It
         # takes SCRATCH_BYTES at most, or one column where that alone is larger.
         width = max(min(SCRATCH_BYTES // (size * batch), layout.numel), 1)
         width = width // 16 * 16 if width > 16 else width
@@ -160,7 +161,7 @@ def _paste(x: Tensor, partner: Tensor | None, pairing: int, box: Tensor, last: i
     if kind == NO_BOX or pairing == SELF:
         return
     if kind == HOST_BOX and row is not None:
-        # One box for all: a view of it is all that is launched over.
+        # One box for all samples: the launch covers a view of it, and no more.
         for dim, k in dims.items():
             x = x.narrow(dim, row[k], row[len(dims) + k] - row[k])
         _apply(x, x, partner, pairing, COPY)
@@ -209,18 +210,16 @@ def mix_backward(
     out = torch.empty_like(grad)
     if grad.numel() == 0:
         return out
-    if sources is None and pairing == TENSOR:
-        pairing = SELF
     kind, box, box_row, box_dims = _box_of(box, grad, grad.ndim)
     layout = make_layout(out, grad, box_dims)
     align, batch = layout.align, grad.shape[0]
     block = _run_block(layout, grad.element_size(), bool(box_dims))
-    rows_of = (*blend_args(blend, host_row(blend)), *box_args(box, box_row))
+    plan_rows = (*blend_args(blend, host_row(blend)), *box_args(box, box_row))
     common.launch(
         mix_backward_kernel,
         batch * triton.cdiv(layout.numel, block),
         grad.device,
-        *(out, grad, sources, offsets, *rows_of),
+        *(out, grad, sources, offsets, *plan_rows),
         *(batch, layout.numel // align, out.stride(0) // align, grad.stride(0) // align),
         *(layout.sizes, layout.groups, layout.dst_strides, layout.src_strides),
         AXES=layout.axes,
@@ -238,7 +237,7 @@ def mix_backward(
 
 def paste_(x: Tensor, partner: Tensor | None, box: Tensor, pairing: int) -> None:
     op_checks.check_plan(x, pairing, partner, None, box)
-    # Values are moved, never read: any dtype goes as integers of its size.
+    # Values are moved and never read as numbers: any dtype becomes integers of its size.
     last = x.ndim
     if x.dtype == torch.complex128:
         x = torch.view_as_real(x)  # two doubles, in one more dim at the end

@@ -1,8 +1,8 @@
-"""The kernels of mix.py: pairs of partners, tiles of many samples, and the backward.
+"""The kernels of mix_, mix, mix_out and paste_: pairs of partners, and tiles of many samples.
 
-Each program owns a block of elements. A flip pairs samples off, so a program owns the same block
-of both partners (one read, one write per element). Any other pairing takes tiles of several
-samples; in place a tile holds all samples of its columns, read before anything is written.
+Each program owns a block of elements. In a flip two samples are each other's partner, so a program
+owns the same block of both (one read, one write per element). Any other pairing takes tiles of
+several samples. In place, a tile holds all samples of its columns and reads them before it writes.
 
 Launch them with ``enable_fp_fusion=False``: contracted into a multiply-add, the blend would round
 once where eager PyTorch rounds twice.
@@ -11,10 +11,11 @@ once where eager PyTorch rounds twice.
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import FLIP, ROLL, TENSOR
+from fused_mixup.codes import FLIP
 
 from .common import (
     NO_BOX,
+    arithmetic,
     blend_of,
     elements_of,
     in_box,
@@ -23,14 +24,14 @@ from .common import (
     weighted,
 )
 
-BLEND, COPY, PASTE = range(3)  # the whole rule; the partner alone; the partner, in the box alone
+# What a launch writes: the whole rule; the partner everywhere; the partner in the box alone.
+BLEND, COPY, PASTE = range(3)
 # Kernels can name a global only if it is a constexpr.
 _BLEND, _PASTE = tl.constexpr(BLEND), tl.constexpr(PASTE)
-_TENSOR, _FLIP, _ROLL = tl.constexpr(TENSOR), tl.constexpr(FLIP), tl.constexpr(ROLL)
-_NO_BOX = tl.constexpr(NO_BOX)
+_FLIP, _NO_BOX = tl.constexpr(FLIP), tl.constexpr(NO_BOX)
 
-# What changes from call to call must not compile a kernel again.
-_CHANGING = [
+# A new value of these arguments must not compile a kernel again.
+CHANGING = [
     "blend_own",
     "blend_other",
     "box0",
@@ -49,7 +50,7 @@ def _mixed(own, other, inside, w0, w1, BOX: tl.constexpr, MODE: tl.constexpr):
     """The rule for one block; the result has the dtype of ``own``."""
     dtype: tl.constexpr = own.dtype
     if MODE == _BLEND:
-        acc: tl.constexpr = tl.float64 if dtype == tl.float64 else tl.float32
+        acc: tl.constexpr = arithmetic(dtype)
         value = weighted(w0, own.to(acc)) + weighted(w1, other.to(acc))
         if dtype == tl.uint8:
             # Adding 1.5·2^23 leaves no fraction bits, and the addition rounds half to even.
@@ -64,7 +65,7 @@ def _mixed(own, other, inside, w0, w1, BOX: tl.constexpr, MODE: tl.constexpr):
     return result
 
 
-@triton.jit(do_not_specialize=_CHANGING)
+@triton.jit(do_not_specialize=CHANGING)
 def pair_kernel(
     dst,  # [B, …]
     src,  # [B, …]; may be dst
@@ -110,7 +111,7 @@ def pair_kernel(
     e = e * BLOCK + tl.arange(0, BLOCK)
     valid = e < numel
 
-    acc: tl.constexpr = tl.float64 if dst.dtype.element_ty == tl.float64 else tl.float32
+    acc: tl.constexpr = arithmetic(dst.dtype.element_ty)
     i0, i1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, i, B, acc)
     p0, p1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, p, B, acc)
     i_inside = valid
@@ -147,7 +148,7 @@ def pair_kernel(
         other = tl.load(src_at + p * src_step, mask=i_valid | p_valid, other=0)
         # The middle sample of an odd batch is its own partner: one store is enough.
         p_result = _mixed(other, own, p_inside, p0, p1, BOX, MODE)
-        # Again a bound and no scalar in the mask: Triton 3.9 interprets such a mask as integers.
+        # A bound again, and no scalar in the mask: Triton 3.9 interprets such a mask as integers.
         p_bound = tl.where(p != i, numel, 0)
         tl.store(dst_at + p * dst_step, p_result, mask=p_valid & (e < p_bound))
     else:
@@ -155,7 +156,7 @@ def pair_kernel(
     tl.store(dst_at + i * dst_step, _mixed(own, other, i_inside, i0, i1, BOX, MODE), mask=i_valid)
 
 
-@triton.jit(do_not_specialize=_CHANGING)
+@triton.jit(do_not_specialize=CHANGING)
 def tile_kernel(
     dst,
     src,
@@ -210,7 +211,7 @@ def tile_kernel(
     valid = (rows < B) & (local < numel)
     p = partner_of(partner, partner_stride, rows, B, PAIRING)
 
-    acc: tl.constexpr = tl.float64 if dst.dtype.element_ty == tl.float64 else tl.float32
+    acc: tl.constexpr = arithmetic(dst.dtype.element_ty)
     w0, w1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, rows, B, acc)
     w0 = tl.broadcast_to(w0, (ROWS, 1))
     w1 = tl.broadcast_to(w1, (ROWS, 1))
@@ -248,98 +249,12 @@ def tile_kernel(
         own = other
     result = _mixed(own, other, inside, w0, w1, BOX, MODE)
     if BARRIER:
-        # In place: a row is read by its own threads and by those of the rows it is partner of. A
-        # thread that stored before all had loaded would feed them mixed values.
+        # In place, a row is read by its own threads and by those of the rows whose partner it is. A
+        # thread that stored before all had loaded would give them mixed values.
         if WAIT != "":
-            # A barrier of AMD's lets loads be still under way: have them arrive first.
+            # AMD's barrier does not wait for loads in flight: they have to arrive first.
             tl.inline_asm_elementwise(
                 WAIT, "=v,v,~{memory}", [rows], dtype=tl.int32, is_pure=False, pack=1
             )
         tl.debug_barrier()
     tl.store(dst_at + rows.to(tl.int64) * dst_step, result, mask=stored)
-
-
-@triton.jit(do_not_specialize=_CHANGING)
-def mix_backward_kernel(
-    dst,  # [B, …]: the gradient of x
-    src,  # [B, …]: the gradient of out
-    sources,  # int32 [B], rows ordered by their partner, or None where PAIRING is a rule
-    offsets,  # int32 [B+1]: partner j serves the rows sources[offsets[j]:offsets[j+1]]
-    blend,
-    blend_row,
-    blend_col,
-    blend_own: tl.int64,
-    blend_other: tl.int64,
-    box,
-    box_row,
-    box_col,
-    box0: tl.int64,
-    box1: tl.int64,
-    box2: tl.int64,
-    B,
-    units,
-    dst_row,
-    src_row,
-    sizes,
-    groups,
-    dst_strides,
-    src_strides,
-    AXES: tl.constexpr,
-    D: tl.constexpr,
-    BOX: tl.constexpr,
-    FLAT: tl.constexpr,
-    ALIGN: tl.constexpr,
-    WIDE: tl.constexpr,
-    PAIRING: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    # grad_j = own part of row j + Σ partner parts of the rows i whose partner is j, summed in the
-    # order of i: the same bits in every run.
-    numel = elements_of(units, ALIGN, WIDE)
-    pid = tl.program_id(0)
-    j = pid % B
-    e = pid // B
-    if WIDE:
-        e = e.to(tl.int64)
-    e = e * BLOCK + tl.arange(0, BLOCK)
-    valid = e < numel
-    src_at = src + offset_of(e, sizes, src_strides, FLAT, len(AXES))
-    dst_at = dst + offset_of(e, sizes, dst_strides, FLAT, len(AXES))
-    src_step = src_row.to(tl.int64) * ALIGN
-    dst_step = dst_row.to(tl.int64) * ALIGN
-
-    acc: tl.constexpr = tl.float64 if dst.dtype.element_ty == tl.float64 else tl.float32
-    w0, _ = blend_of(blend, blend_row, blend_col, blend_own, blend_other, j, B, acc)
-    total = weighted(w0, tl.load(src_at + j.to(tl.int64) * src_step, mask=valid, other=0).to(acc))
-    if BOX != _NO_BOX:
-        inside = in_box(
-            e, j, B, box, box_row, box_col, box0, box1, box2, sizes, groups, AXES, D, BOX
-        )
-        total = tl.where(inside, 0.0, total)
-    if PAIRING == _TENSOR:
-        begin = tl.maximum(tl.load(offsets + j), 0)
-        end = tl.minimum(tl.load(offsets + j + 1), B)
-    else:
-        begin = 0
-        end = 1
-    k = begin
-    while k < end:  # not range(): numpy's scalars break it in Triton's interpreter
-        if PAIRING == _TENSOR:
-            i = tl.minimum(tl.maximum(tl.load(sources + k), 0), B - 1)
-        elif PAIRING == _FLIP:
-            i = B - 1 - j
-        elif PAIRING == _ROLL:
-            i = (j + 1) % B
-        else:
-            i = j
-        _, w1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, i, B, acc)
-        g = tl.load(src_at + i.to(tl.int64) * src_step, mask=valid, other=0).to(acc)
-        part = weighted(w1, g)
-        if BOX != _NO_BOX:
-            inside = in_box(
-                e, i, B, box, box_row, box_col, box0, box1, box2, sizes, groups, AXES, D, BOX
-            )
-            part = tl.where(inside, g, part)
-        total += part
-        k += 1
-    tl.store(dst_at + j.to(tl.int64) * dst_step, total.to(dst.dtype.element_ty), mask=valid)

@@ -1,7 +1,7 @@
-"""Plans drawn on the device: draw_plan, in one launch of one program.
+"""draw_plan: draws a plan on the device, in one launch of one program.
 
-Samples meet in the sort of their keys and in the step of the state, and a launch has no barrier
-across programs.
+Samples depend on each other in the sort of their keys and in the step of the state, and a launch
+has no barrier across programs.
 """
 
 import torch
@@ -14,7 +14,7 @@ from fused_mixup.op_checks import check_draw
 from fused_mixup.reference import draw as spec
 
 from . import common
-from .common import float_bits, float_scalar, partner_of
+from .common import float_bits, float_scalar, partner_args, partner_of
 from .plan_match import match
 from .plan_rows import draw_rows
 
@@ -35,9 +35,10 @@ def plan_kernel(
     bits3: tl.int64,
     bits4: tl.int64,
     bits5: tl.int64,
-    labels,  # int64 [B], across classes
+    labels,  # int64 [B], where PAIRING is CROSS_CLASS
     given,  # int32 [B], where PAIRING is TENSOR
-    keys,  # int64 [B] or, across classes, [2B]: scratch
+    given_stride,
+    keys,  # int64 [B], [2B] where PAIRING is CROSS_CLASS: scratch
     partners,  # int32 [B]
     weight,  # float32 [B, 2]
     blend,  # float64 [B, 2]
@@ -88,7 +89,7 @@ def plan_kernel(
         if PAIRING >= _SHUFFLE:
             partner = tl.load(partners + i, mask=inside, other=0)
         else:
-            partner = partner_of(given, 1, i, B, PAIRING).to(tl.int32)
+            partner = partner_of(given, given_stride, i, B, PAIRING).to(tl.int32)
             tl.store(partners + i, partner, mask=inside)
         if PER != _BATCH:
             unit = tl.minimum(i, partner) if PER == _PAIR else i
@@ -115,7 +116,7 @@ def plan_kernel(
     tl.store(state + 3, step + 1, mask=version == _VERSION)
 
 
-def _by_value(settings: Tensor) -> bool:
+def travels_by_value(settings: Tensor) -> bool:
     """Settings on the CPU travel as plain arguments."""
     return settings.device.type == "cpu"
 
@@ -144,7 +145,7 @@ def draw_plan(
     if pairing in (SHUFFLE, DERANGEMENT, CROSS_CLASS):
         keys = state.new_empty((batch_size * (2 if pairing == CROSS_CLASS else 1),))
     numbers = [0] * 6
-    if _by_value(settings):
+    if travels_by_value(settings):
         numbers = [float_bits(n) for n in settings.tolist()]
         settings = None
     block = min(max(triton.next_power_of_2(batch_size), 32), 256)
@@ -154,7 +155,7 @@ def draw_plan(
         state.device,
         *(state, settings, *numbers),
         labels if pairing == CROSS_CLASS else None,
-        partner.contiguous() if pairing == TENSOR else None,
+        *partner_args(partner if pairing == TENSOR else None),
         *(keys, *drawn, batch_size, *spatial, *[0] * (3 - dims)),
         D=dims,
         PER=per,

@@ -1,7 +1,6 @@
 """Partners by a sort, for plan_kernel: shuffle, derangement and across classes.
 
-What a thread hands to another goes through memory: keys, the steps of their sort, partners. Between
-them stands a barrier.
+Threads exchange keys and partners through memory, with a barrier between the steps.
 """
 
 import triton
@@ -20,9 +19,9 @@ _PAIR = tl.constexpr(spec.PAIR)
 
 @triton.jit
 def _wait(WAIT: tl.constexpr):
-    """All threads have written what they wrote before, and may read it."""
+    """After it every thread reads what the others wrote before it."""
     if WAIT != "":
-        # A barrier of AMD's lets accesses to memory be still under way: have them arrive first.
+        # AMD's barrier does not wait for accesses in flight: they have to arrive first.
         tl.inline_asm_elementwise(
             WAIT, "=v,v,~{memory}", [tl.arange(0, 64)], dtype=tl.int32, is_pure=False, pack=1
         )
@@ -33,8 +32,8 @@ def _wait(WAIT: tl.constexpr):
 def _sort(keys, labels, B, PAIRS: tl.constexpr, WAIT: tl.constexpr):
     """Sort keys [B], which are distinct; with ``labels`` keys are samples, by label and index.
 
-    A bitonic sort. The smaller one always goes to the lower place, also in the first step of a
-    merge, which pairs the ends of two runs: so nothing beyond B has to be there.
+    A bitonic sort. The smaller key always goes to the lower place, also in the first step of a
+    merge, which pairs the ends of two runs: so the keys need no padding beyond B.
     """
     merged = 2
     while merged < 2 * B:
@@ -69,7 +68,7 @@ def _sort(keys, labels, B, PAIRS: tl.constexpr, WAIT: tl.constexpr):
 def _class_keys(
     state, labels, samples, keys, B, PAIRS: tl.constexpr, BLOCK: tl.constexpr, WAIT: tl.constexpr
 ):
-    """Write the keys across classes, of samples in the order of their labels.
+    """Write the keys of the pairing across classes, by samples in the order of their labels.
 
     Returns:
         the size of the largest class.
@@ -101,10 +100,10 @@ def _class_keys(
             span = span // 2
         leader = tl.load(samples + low, mask=inside, other=0)
         largest = tl.maximum(largest, tl.max(tl.where(inside, p - low + 1, 0), 0))
-        _, _, of_class, _ = words(state, leader.to(tl.int32), _ORDER)
-        of_sample, _, _, _ = words(state, i.to(tl.int32), _ORDER)
-        key = (of_class >> 17).to(tl.int64) << 48 | leader << 32
-        tl.store(keys + p, key | (of_sample >> 16).to(tl.int64) << 16 | i, mask=inside)
+        _, _, class_word, _ = words(state, leader.to(tl.int32), _ORDER)
+        sample_word, _, _, _ = words(state, i.to(tl.int32), _ORDER)
+        key = (class_word >> 17).to(tl.int64) << 48 | leader << 32
+        tl.store(keys + p, key | (sample_word >> 16).to(tl.int64) << 16 | i, mask=inside)
         start += BLOCK
     return largest
 

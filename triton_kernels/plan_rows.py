@@ -19,7 +19,7 @@ _SMALLEST_FLOAT32 = tl.constexpr(2.0**-126)
 
 @triton.jit
 def _log_root_difference(state, unit, shape):
-    """l1 - l0 of the two gamma deviates, which are drawn side by side: [2, units]."""
+    """l1 - l0 of two gamma deviates, which are drawn together as [2, units]."""
     deviate = tl.arange(0, 2)[:, None]
     unit, shape = unit[None, :], shape[None, :]
     d = shape - _THIRD
@@ -91,14 +91,14 @@ def draw_rows(
     CORRECT: tl.constexpr,
     SYMMETRIC: tl.constexpr,
 ):
-    """What samples that draw as ``unit`` get if they have a partner.
+    """The rows of samples that draw as ``unit`` and have a partner.
 
     Returns:
         whether they are mixed, the two weights of values and of labels, and three pairs of start
         and stop (zeros beyond D).
     """
     mixup_alpha, cutmix_alpha, switch_prob, prob, low, high = numbers
-    # A number for each sample: Triton's interpreter cannot combine truth values of blocks and
+    # Each sample gets its own copy: Triton's interpreter cannot combine truth values of blocks and
     # scalars.
     zeros = unit.to(tl.float64) * 0.0
     mixup_alpha += zeros
@@ -138,11 +138,11 @@ def draw_rows(
             area = area * (stop2 - start2).to(tl.float64)
             total = total * sizes[2].to(tl.float64)
         total = tl.where(total < 1.0, 1.0, total)
-        of_area = cut
+        corrected = cut
         if not CORRECT:
-            of_area = cut & (high > 0.0)
-        own_weight = tl.where(of_area, (total - area) / total, own)
-        other_weight = tl.where(of_area, area / total, other)
+            corrected = cut & (high > 0.0)
+        own_weight = tl.where(corrected, (total - area) / total, own)
+        other_weight = tl.where(corrected, area / total, other)
     own_weight = tl.where(own_weight < _SMALLEST_FLOAT32, 0.0, own_weight)
     other_weight = tl.where(other_weight < _SMALLEST_FLOAT32, 0.0, other_weight)
     own = tl.where(cut, 1.0, own)

@@ -1,4 +1,4 @@
-"""Random numbers and real functions of docs/drawing.md, bit by bit those of reference/random.py.
+"""The random numbers and real functions of docs/drawing.md, bit for bit as in reference/random.py.
 
 Launch kernels that call these with ``enable_fp_fusion=False``: every product and sum is rounded on
 its own. Quotients and square roots of float64 are rounded to nearest on every device.
@@ -9,7 +9,8 @@ import triton.language as tl
 
 from fused_mixup.reference import random as spec
 
-# Kernels can name a global only if it is a constexpr. Beside a float64 tensor a constant is one.
+# Kernels can name a global only if it is a constexpr. Combined with a float64 tensor, a constant
+# becomes float64.
 _LOG, _EXP = tl.constexpr(spec._LOG), tl.constexpr(spec._EXP)
 _CENTRE, _CENTRE_UNDER = map(tl.constexpr, spec._CENTRE)
 _TAIL, _TAIL_UNDER = map(tl.constexpr, spec._TAIL)

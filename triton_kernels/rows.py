@@ -1,12 +1,12 @@
 """Rows of classes: how logits [B, K, d1…] lie in memory, and how a program walks them.
 
-A row is a position (b, s) of the batch, its K logits one class stride apart. The dims that rows
-run over, [B, d1…], are merged where one continues the other; the innermost one left is ``inner``,
-and a program takes neighbouring rows along it. Its tile has the shape [U, KW, SB]: U steps of KW
-classes, in SB rows. What lies adjacent in memory decides how a tile is cut: along the classes
-([B, K], channels_last) or across positions ([B, K, H, W], read in place: no transposed copy).
-Sums over classes are kept for each of the [KW, SB] places apart and merged once, at the end: no
-thread waits for another one while it reads.
+A row is a position (b, s) of the batch; its K logits lie one class stride apart. The dims that rows
+run over, [B, d1…], are merged where one continues the other. The innermost dim that remains is
+``inner``, and a program takes neighbouring rows along it. Its tile has the shape [U, KW, SB]: U
+steps of KW classes, in SB rows. The memory layout decides the shape of a tile: it is long along the
+classes for [B, K] and channels_last, and across positions for [B, K, H, W], which is read in place
+without a transposed copy. Each of the [KW, SB] places keeps its own sums over classes. They are
+merged once, at the end, so that no thread waits for another one while it reads.
 """
 
 import functools
@@ -18,14 +18,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common import WIDE_FROM, float_bits, host_row
+from fused_mixup.schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
+
+from .common import WIDE_FROM, weight_args
 
 MAX_WARPS = 8
-# Neighbouring rows in one thread's vector. It keeps sums for each of them, and of eight (16 bytes
-# of a half type) there would be more than registers hold.
+# Neighbouring rows in one thread's vector. The thread keeps sums for each of them; the sums of
+# eight rows (16 bytes of a half type) would not fit the registers.
 ACROSS = 4
 
-# Arguments of these names must not compile a kernel again.
+# A new value of these arguments must not compile a kernel again.
 CHANGING = [
     "w0",
     "w1",
@@ -46,7 +48,7 @@ CHANGING = [
 
 @functools.cache
 def _lanes() -> int:
-    """Threads of a warp. A tile's step is one vector for each, so that steps stay in a thread."""
+    """Threads of a warp. A step of a tile gives each one vector, so that steps need no exchange."""
     if not isinstance(program_rows, triton.JITFunction):  # interpreted
         return 32
     return triton.runtime.driver.active.get_current_target().warp_size
@@ -54,15 +56,15 @@ def _lanes() -> int:
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the rows of several tensors of one shape [B, K, d1…] lie, for all of them alike."""
+    """Where the rows of several tensors of one shape [B, K, d1…] lie in memory."""
 
     classes: int
     count: int  # B · d1 · d2 · …
     per_sample: int  # d1 · d2 · …
     inner: int  # rows that are one stride apart
-    sizes: tuple[int, ...]  # of the outer dims from the innermost outwards, without the last
-    strides: tuple[tuple[int, ...], ...]  # per tensor: of a class, of a row, of the outer dims
-    class_fast: bool  # a tile is cut along the classes, else across rows
+    sizes: tuple[int, ...]  # sizes of the outer dims from the innermost outwards, without the last
+    strides: tuple[tuple[int, ...], ...]  # per tensor: class, row and outer dims
+    class_fast: bool  # a tile is long along the classes, else across rows
     align: int  # divides what a vector must not cross; sizes and strides are passed in units of it
 
     @property
@@ -80,7 +82,7 @@ class Rows:
     def tile(self, itemsize: int, unroll: int, max_warps: int = MAX_WARPS) -> dict:
         """The tile of a program that reads ``unroll`` vectors ahead in every thread."""
         k, i = (triton.next_power_of_2(max(n, 1)) for n in (self.classes, self.inner))
-        if self.align * itemsize < 16:  # every element takes a load of its own, and an address
+        if self.align * itemsize < 16:  # every element takes its own load, and an address
             unroll = min(unroll, 2)
         wide, narrow = _lanes() * 16 // itemsize, _lanes() * min(16 // itemsize, ACROSS)
         if self.class_fast and k >= wide:
@@ -95,12 +97,12 @@ class Rows:
         return {"U": min(unroll, k // kw), "KW": kw, "SB": sb, "num_warps": warps}
 
     def blocks(self, tile: dict) -> int:
-        """Programs that it takes for all rows."""
+        """How many programs serve all rows."""
         return self.count // max(self.inner, 1) * triton.cdiv(self.inner, tile["SB"])
 
 
 def rows_of(*tensors: Tensor) -> Rows:
-    """The rows of ``tensors``, all of one shape [B, K, d1…]; the first decides how to walk."""
+    """The rows of ``tensors``, all of one shape [B, K, d1…]; the first decides how to walk them."""
     shape = tensors[0].shape
     classes, per_sample = shape[1], math.prod(shape[2:])
     merged: list[tuple[int, list[int]]] = []  # innermost first
@@ -132,26 +134,16 @@ def acc_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def scalars(acc: torch.dtype, *values: float) -> tuple:
-    """Numbers as :func:`float_scalar` takes them."""
-    return tuple(map(float_bits, values)) if acc == torch.float64 else values
-
-
-def label_args(
-    target: Tensor | None, partner_labels: Tensor | None, weight: Tensor | None
-) -> tuple:
+def label_args(arguments: CrossEntropyArguments | BinaryCrossEntropyArguments) -> tuple:
     """``target, partner_labels, weight, weight_strides, w0, w1`` of the kernels."""
+    target, partner_labels, weight = arguments[:3]
     if partner_labels is None or weight is None:
         return target, None, None, (), 0.0, 0.0
-    labels = target.contiguous(), partner_labels.contiguous()
-    row = host_row(weight)
-    return (
-        (*labels, weight, weight.stride(), 0.0, 0.0) if row is None else (*labels, None, (), *row)
-    )
+    return target.contiguous(), partner_labels.contiguous(), *weight_args(weight)
 
 
 def gradient_step(grad_loss: Tensor) -> tuple[Tensor, int]:
-    """``grad_loss`` [] or [B, d1…] with the distance between its rows: 0 where it is expanded."""
+    """``grad_loss`` [] or [B, d1…], and the stride of its rows: 0 where it is expanded."""
     if not any(grad_loss.stride()):
         return grad_loss, 0
     return grad_loss.contiguous(), 1
@@ -169,7 +161,7 @@ def program_rows(
     WIDE: tl.constexpr,
     SB: tl.constexpr,
 ):
-    """``outer, i, rows, ok``: a program's index outside ``inner``, its rows in there and in all."""
+    """``outer, i, rows, ok``: the index of the outer dims, rows within ``inner``, rows of all."""
     inner = i_units if CLASS_FAST else i_units * ALIGN
     if WIDE:
         inner = tl.cast(inner, tl.int64)

@@ -1,7 +1,7 @@
-"""scale_: x *= factor, where nothing is read or written if the factor is exactly one.
+"""scale_: x *= factor. Where the factor is exactly one, no element is read or written.
 
-Scales a gradient that was made in the forward: most often the upstream gradient is one, which only
-the device knows.
+It scales a gradient that was made in the forward. Most often the upstream gradient is one, which
+only the device knows.
 """
 
 import triton

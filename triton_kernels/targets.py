@@ -3,8 +3,8 @@
     out[b, k, s] = Σ_j weight_bj · (on if labels_j[b, s] == k else off),  j: the sample, its partner
     off = ε/K,  on = 1 - ε + off
 
-Fused: pairing, both one-hot encodings, smoothing, the weighted sum, the cast. Per element nothing
-is read but the two labels (from the cache), and one value is written.
+Fused: pairing, both one-hot encodings, smoothing, the weighted sum, the cast. Per element a program
+reads the two labels (from the cache) and writes one value.
 """
 
 import torch
@@ -12,16 +12,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.codes import SELF, TENSOR
 from fused_mixup.op_checks import check_label_pairs
 
 from . import common
 from .common import (
+    arithmetic,
     elements_of,
-    float_bits,
     float_scalar,
-    host_row,
+    partner_args,
     partner_of,
+    scalars,
+    smoothed_one_hot,
+    weight_args,
     weighted,
 )
 
@@ -33,8 +35,7 @@ def targets_kernel(
     partner,
     partner_stride,
     weight,  # float32 [B, 2], or None for w0, w1
-    weight_row,
-    weight_col,
+    weight_strides,
     w0,
     w1,
     on,
@@ -48,7 +49,7 @@ def targets_kernel(
     PAIRING: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    acc: tl.constexpr = tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32
+    acc: tl.constexpr = arithmetic(out.dtype.element_ty)
     numel = elements_of(units, ALIGN, WIDE)
     blocks = tl.cdiv(numel, BLOCK)
     pid = tl.program_id(0)
@@ -68,8 +69,8 @@ def targets_kernel(
         own = tl.cast(w0, tl.float32).to(acc)
         other = tl.cast(w1, tl.float32).to(acc)
     else:
-        own = tl.load(weight + b * weight_row).to(acc)
-        other = tl.load(weight + b * weight_row + weight_col).to(acc)
+        own = tl.load(weight + b * weight_strides[0]).to(acc)
+        other = tl.load(weight + b * weight_strides[0] + weight_strides[1]).to(acc)
     hit = float_scalar(on, acc)
     miss = float_scalar(off, acc)
     t = weighted(own, tl.where(k == y0, hit, miss)) + weighted(other, tl.where(k == y1, hit, miss))
@@ -92,14 +93,7 @@ def mix_targets(
     out = labels.new_empty((batch, num_classes, *labels.shape[1:]), dtype=dtype)
     if out.numel() == 0:
         return out
-    if partner is None and pairing == TENSOR:
-        pairing = SELF
-    off = label_smoothing / num_classes
-    smoothing = (1.0 - label_smoothing + off, off)
-    if dtype == torch.float64:
-        smoothing = tuple(map(float_bits, smoothing))
-    row = host_row(weight)
-    weights = (weight, *weight.stride(), 0.0, 0.0) if row is None else (None, 0, 0, *row)
+    on_off = scalars(dtype, *smoothed_one_hot(label_smoothing, num_classes))
     numel = out.numel() // batch
     align = common.alignment(numel)
     block = min(triton.next_power_of_2(numel), 2048)
@@ -107,12 +101,12 @@ def mix_targets(
         targets_kernel,
         batch * triton.cdiv(numel, block),
         labels.device,
-        *(out, labels.contiguous(), partner, 0 if partner is None else partner.stride(0)),
-        *(*weights, *smoothing, batch, num_classes, numel // num_classes, numel // align),
+        *(out, labels.contiguous(), *partner_args(partner), *weight_args(weight)),
+        *(*on_off, batch, num_classes, numel // num_classes, numel // align),
         ALIGN=align,
         WIDE=numel >= common.WIDE_FROM,
         PAIRING=pairing,
         BLOCK=block,
-        enable_fp_fusion=False,  # products and sum rounded apart, as in eager PyTorch
+        enable_fp_fusion=False,  # products and sum are rounded one by one, as in eager PyTorch
     )
     return out

@@ -93,6 +93,9 @@ def cases(device: str) -> Iterator[Case]:
             yield Case(
                 op, f"{name}, {kind}", shape, dtype, build, "collate", ("timm",), goals=goals
             )
+    # Images so small that the host's part of a call shows.
+    build = partial(collate, kind="arrays", options=MIXUP)
+    yield Case(op, "MixUp, arrays", (64, 3, 32, 32), dtype, build, "collate", ("timm",))
     for name, options in (("MixUp", MIXUP), ("CutMix", CUTMIX)):
         build = partial(loader, options=options)
         variant = f"{name}, loader of {BATCHES} batches, {WORKERS} workers"

@@ -1,10 +1,10 @@
-// What ops ask of the tensors that they are called with, the same for both modules.
+// The checks of the tensors that ops are called with, the same for both modules.
 //
-// The public functions check in Python and say what to do instead. But ops are called by
-// themselves, too (torch.ops, exported graphs), and kernels read memory by the dtype and sizes that
-// are asked for here: a few comparisons an argument. Strides are not refused: rows() and the
-// modules' own helpers make a copy where elements do not lie as they are read. Before PyTorch 2.13
-// the messages are lost on the way to Python, and an error without one is raised.
+// The public functions check in Python, with messages that name a remedy. But ops are also called
+// directly (torch.ops, exported graphs), and kernels read memory by the dtype and sizes that are
+// checked here, with a few comparisons per argument. No strides are refused: as_rows() and other
+// helpers of the modules copy tensors whose elements do not lie as kernels read them. Before
+// PyTorch 2.13 the messages are lost on the way to Python, which raises an error without one.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -27,8 +27,8 @@ inline void expect(bool holds, const char* name, const char* expected) {
   STD_TORCH_CHECK(holds, "fused_mixup: ", name, ": expected ", expected);
 }
 
-// A dtype as PyTorch numbers it. Two numbers are compared in a few instructions; a ScalarType is
-// found by asking for one dtype after another.
+// A dtype as PyTorch numbers it. A comparison of numbers takes a few instructions; a ScalarType is
+// found by comparing with one dtype after another.
 using Code = int32_t;
 inline Code code_of(const Tensor& t) {
   Code code = 0;
@@ -48,18 +48,18 @@ inline void expect_code(const char* name, const Tensor& t, Code code) {
   if (code_of(t) != code) expect(false, name, name_of(code));
 }
 
-// float64 for float64, else float32: what losses are summed in.
+// The arithmetic type of the losses: float64 for float64, else float32.
 inline Code arithmetic_code(const Tensor& logits) {
   const Code wide = aoti_torch_dtype_float64();
   return code_of(logits) == wide ? wide : aoti_torch_dtype_float32();
 }
 
-// Beside `like`, or on the CPU, from where the CUDA module takes it along.
+// t is on the device of `like`, or on the CPU, from where the CUDA module copies it.
 inline void expect_near(const char* name, const Tensor& t, const Tensor& like) {
   expect(t.is_cpu() || t.device() == like.device(), name, "the device of the op");
 }
 
-// t: of this dtype and these sizes.
+// t has this dtype and these sizes.
 inline void expect_tensor(const char* name, const Tensor& t, Code code,
                           std::initializer_list<int64_t> sizes, const Tensor& like) {
   expect_near(name, t, like);
@@ -69,7 +69,7 @@ inline void expect_tensor(const char* name, const Tensor& t, Code code,
          name, "another shape");
 }
 
-// What results and per-class arguments are made with; see arithmetic_code().
+// arithmetic_code() as a ScalarType, to allocate results with.
 inline ScalarType arithmetic(const Tensor& logits) {
   return code_of(logits) == aoti_torch_dtype_float64() ? ScalarType::Double : ScalarType::Float;
 }
@@ -79,14 +79,14 @@ inline bool same_sizes(const Tensor& a, const Tensor& b) {
   return left.size() == right.size() && std::equal(left.begin(), left.end(), right.begin());
 }
 
-// t: of this dtype and of the sizes of `like`.
+// t has this dtype and the sizes of `like`.
 inline void expect_like(const char* name, const Tensor& t, Code code, const Tensor& like) {
   expect_near(name, t, like);
   expect_code(name, t, code);
   expect(same_sizes(t, like), name, "another shape");
 }
 
-// t: of this dtype and of shape [planes, B, d1…], or [B, d1…] where there are none.
+// t has this dtype and the shape [planes, B, d1…], or [B, d1…] for planes 0.
 inline void expect_positions(const char* name, const Tensor& t, Code code, const Tensor& logits,
                              int64_t planes = 0) {
   expect_near(name, t, logits);
@@ -99,8 +99,8 @@ inline void expect_positions(const char* name, const Tensor& t, Code code, const
          name, "a value for each row of the logits");
 }
 
-// Each element of a tensor that is written lies in memory of its own: each dim steps over what the
-// smaller ones reach.
+// No two elements of t, which is written, share memory: the stride of each dim is larger than the
+// reach of all dims with smaller strides.
 inline void expect_writable(const char* name, const Tensor& t) {
   if (t.is_contiguous() || t.numel() == 0) return;
   const auto sizes = t.sizes(), strides = t.strides();
@@ -134,7 +134,7 @@ inline void expect_apart(const Tensor& out, const Tensor& x) {
 
 // ---------------------------------------------------------------- plans
 
-// Partners of `batch` samples: a rule, or a tensor.
+// The partners of `batch` samples are given by a rule or by a tensor.
 inline void check_pairing(int64_t pairing, const OptionalTensor& partner, int64_t batch,
                           const Tensor& like) {
   expect(pairing >= kTensor && pairing <= kSelf, "pairing", "a number from 0 to 3");
@@ -143,7 +143,7 @@ inline void check_pairing(int64_t pairing, const OptionalTensor& partner, int64_
   expect_tensor("partner", *partner, aoti_torch_dtype_int32(), {batch}, like);
 }
 
-// A plan of `batch` samples that is applied to x [B, …]; no blend where the box alone is pasted.
+// A plan of `batch` samples fits x [B, …]. blend is null where the box alone is pasted.
 inline void check_plan(const Tensor& x, int64_t batch, int64_t pairing,
                        const OptionalTensor& partner, const Tensor* blend, const Tensor& box) {
   const int64_t dims = x.dim() - 1;
@@ -159,7 +159,7 @@ inline void check_plan(const Tensor& x, int64_t batch, int64_t pairing,
   expect_code("box", box, aoti_torch_dtype_int32());
 }
 
-// The lists by which mix_backward finds who reads a sample.
+// The lists by which mix_backward finds the rows whose partner a sample is.
 inline void check_transpose(int64_t pairing, const OptionalTensor& sources,
                             const OptionalTensor& offsets, const Tensor& grad) {
   if (pairing != kTensor) return;
@@ -200,7 +200,8 @@ inline void check_per_class(const char* name, const OptionalTensor& t, const Ten
   if (t) expect_tensor(name, *t, arithmetic_code(logits), {logits.size(1)}, logits);
 }
 
-// Logits [B, K, d1…] and their target: dense, or two labels of each row and their weights.
+// Logits [B, K, d1…] and a target that fits them: dense, or two labels and two weights for each
+// row.
 inline void check_loss(const Tensor& logits, const Tensor& target,
                        const OptionalTensor& partner_labels, const OptionalTensor& weight,
                        const OptionalTensor& class_weight, int64_t reduction) {
@@ -220,16 +221,17 @@ inline void check_loss(const Tensor& logits, const Tensor& target,
   check_per_class("class_weight", class_weight, logits);
 }
 
-// The gradient of one loss, or with `each` of one for every row; for every element `of_elements`.
+// The upstream gradient of one loss. With `each`, of a loss for every row; with `elements` too, of
+// a loss for every element.
 inline void check_grad_loss(const Tensor& grad_loss, const Tensor& logits, bool each,
-                            bool of_elements = false) {
+                            bool elements = false) {
   const Code type = arithmetic_code(logits);
   if (!each) return expect_tensor("grad_loss", grad_loss, type, {}, logits);
-  if (of_elements) return expect_like("grad_loss", grad_loss, type, logits);
+  if (elements) return expect_like("grad_loss", grad_loss, type, logits);
   expect_positions("grad_loss", grad_loss, type, logits);
 }
 
-// What a backward of the cross-entropy is handed from its forward.
+// What the forward of the cross-entropy passes to its backward.
 inline void check_saved(const Tensor& stats, const Tensor& count, const Tensor& logits) {
   expect_positions("stats", stats, arithmetic_code(logits), logits, 3);
   expect_tensor("count", count, arithmetic_code(logits), {}, logits);

@@ -1,7 +1,7 @@
-// One row of a plan, drawn: what every native backend of draw_plan shares.
+// Draws one row of a plan, for every native backend of draw_plan.
 //
-// docs/drawing.md holds the specification, fused_mixup/reference/draw.py its plain PyTorch. Knows
-// nothing of PyTorch; runs on the host and in CUDA kernels alike.
+// docs/drawing.md holds the specification, fused_mixup/reference/draw.py the same in plain PyTorch.
+// Nothing here depends on PyTorch; it runs on the host and in CUDA kernels alike.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ enum Setting : int {
 constexpr int64_t kStateVersion = 0x464D0001;
 constexpr int64_t kMaxDrawn = 1 << 16;  // samples: an index fills the low 16 bits of a sort key
 
-// What each draw of a sample is for: the low half of the counter's second word.
+// The purpose of each draw of a sample, in the low half of the counter's second word.
 enum Draw : uint32_t {
   kDrawMode,
   kDrawPlace,
@@ -41,7 +41,7 @@ enum Draw : uint32_t {
 // An attempt fails with a probability below 0.049, all of them with one below 1e-31.
 constexpr uint32_t kMaxAttempts = 24;
 
-// The words that a state gives to each sample and draw of one step.
+// The random words of one step of a state, by sample and draw.
 struct Stream {
   uint32_t key[2], stream, step_low, step_high;
 
@@ -59,29 +59,31 @@ struct Stream {
 
 // ---------------------------------------------------------------- partners
 
-// Where the sample stands in a shuffle or derangement. No key occurs twice: any sort will do.
+// The key by which a sample is sorted in a shuffle or derangement. All keys are distinct, so that
+// any sort gives the same order.
 FUSED_MIXUP_HOST_DEVICE inline int64_t order_key(const Stream& stream, uint32_t i) {
   const Words r = stream.words(i, kDrawOrder);
   return (int64_t(r.w[0]) | int64_t(r.w[1] & 0x7FFF) << 32) << 16 | i;
 }
 
-// As order_key, with classes in one run each; leader: the first sample of the sample's class.
+// order_key() for the pairing across classes, which puts each class in one run. leader: the first
+// sample of the class of i.
 FUSED_MIXUP_HOST_DEVICE inline int64_t class_key(const Stream& stream, uint32_t i,
                                                  uint32_t leader) {
-  const int64_t of_class = stream.words(leader, kDrawOrder).w[2] >> 17;
-  const int64_t of_sample = stream.words(i, kDrawOrder).w[0] >> 16;
-  return of_class << 48 | int64_t(leader) << 32 | of_sample << 16 | i;
+  const int64_t class_word = stream.words(leader, kDrawOrder).w[2] >> 17;
+  const int64_t sample_word = stream.words(i, kDrawOrder).w[0] >> 16;
+  return class_word << 48 | int64_t(leader) << 32 | sample_word << 16 | i;
 }
 
-// By how many places partners across classes are shifted; largest: size of the largest class.
+// By how many places partners are shifted across classes. largest: the size of the largest class.
 FUSED_MIXUP_HOST_DEVICE inline int64_t class_shift(const Stream& stream, int64_t largest,
                                                    int64_t batch) {
   if (2 * largest > batch) return largest < batch ? largest : 1;
   return largest + below(stream.words(0, kDrawShift).w[0], batch - 2 * largest + 1);
 }
 
-// The place in the sorted order whose sample is the partner of the one at place p. In a shuffle,
-// not in pairs, the partner of sample p (rather than of order[p]) stands at place p.
+// The place in the sorted order whose sample is the partner of the sample at place p. (A shuffle
+// that is not by pairs does not use it: there the sample at place p is the partner of sample p.)
 FUSED_MIXUP_HOST_DEVICE inline int64_t matched_place(int64_t p, int64_t batch, int per,
                                                      int64_t shift) {
   if (per == kPerPair) {
@@ -146,14 +148,14 @@ struct DrawnRow {
   int32_t start[kMaxSpatial], stop[kMaxSpatial];
 };
 
-// trunc(share·n). Settings that no check has seen still give a side within the sample.
+// trunc(share·n), within [0, n] also for settings that no check has seen.
 FUSED_MIXUP_HOST_DEVICE inline int64_t side_of(Real share, int64_t n) {
   const Real side = share * double(n);
   if (!(side > 0.0)) return 0;
   return side < double(n) ? int64_t(side.value) : n;
 }
 
-// The box of a row that covers `share` of the sample, or lies between bounds. Returns its area.
+// Draws a box that covers `share` of the sample, or has sides between bounds. Returns its area.
 FUSED_MIXUP_HOST_DEVICE inline Real draw_box(const Stream& stream, uint32_t unit,
                                              const DrawArgs& args, Real share, DrawnRow& row) {
   const bool bounded = args.setting[kMinmaxHigh] > 0.0;
@@ -168,7 +170,7 @@ FUSED_MIXUP_HOST_DEVICE inline Real draw_box(const Stream& stream, uint32_t unit
     scale = share > 0.0 ? exp_negative(-log_of(share) / 3.0) : Real(0.0);
   }
   Real area = 1.0;
-  for (int k = 0; k < kMaxSpatial; ++k) {  // a constant count: unrolled, a row stays in registers
+  for (int k = 0; k < kMaxSpatial; ++k) {  // a constant count, so that the row stays in registers
     if (k >= args.spatial) break;
     const int64_t n = args.size[k];
     int64_t start, stop;
@@ -192,12 +194,12 @@ FUSED_MIXUP_HOST_DEVICE inline Real draw_box(const Stream& stream, uint32_t unit
   return area;
 }
 
-// A subnormal weight would depend on whether a device flushes it.
+// Rounds to float32. A subnormal weight becomes 0, as some devices would flush it and others not.
 FUSED_MIXUP_HOST_DEVICE inline float label_weight(Real w) {
   return w < 0x1p-126 ? 0.0f : float(w.value);
 }
 
-// The row of a sample that draws as `unit`; mixes: whether its partner is another sample.
+// Draws the row of a sample that draws as `unit`. mixes: whether its partner is another sample.
 FUSED_MIXUP_HOST_DEVICE inline DrawnRow draw_row(const Stream& stream, const DrawArgs& args,
                                                  uint32_t unit, bool mixes) {
   DrawnRow row = {{1.0f, 0.0f}, {1.0, 0.0}, {}, {}};

@@ -1,4 +1,4 @@
-// What draw_plan asks of its arguments, the same for both modules (see arguments.h).
+// The checks of draw_plan's arguments, the same for both modules (see arguments.h).
 #pragma once
 
 #include <vector>

@@ -1,13 +1,14 @@
-// How the samples of a batch lie in memory, worked out once per call on the host.
+// How the samples of a batch and the rows of a loss lie in memory.
 //
-// A sample's dims are sorted from the outermost to the innermost in memory and merged where one
-// continues the other. Contiguous or channels_last samples without a box collapse to one dim of
-// stride 1, so that kernels walk flat memory whatever the shape. Knows nothing of PyTorch.
+// The host makes a layout once per call. A sample's dims are sorted from the outermost to the
+// innermost in memory and merged where one continues the other. Contiguous or channels_last samples
+// without a box collapse to one dim of stride 1, so that kernels walk flat memory whatever the
+// shape. Nothing here depends on PyTorch.
 #pragma once
 
 #include <cstdint>
 
-// Marks what CUDA kernels call as well.
+// Marks functions that CUDA kernels call too.
 #ifdef __CUDACC__
 #define FUSED_MIXUP_HOST_DEVICE __host__ __device__
 #else
@@ -22,17 +23,32 @@ constexpr int kMaxSpatial = 3;
 // Pairing codes; the same numbers stand in fused_mixup/codes.py.
 enum Pairing : int { kTensor = 0, kFlip = 1, kRoll = 2, kSelf = 3 };
 
-// What becomes of the losses of all rows; the same numbers stand in
+// How the losses of all rows become one; the same numbers stand in
 // fused_mixup/codes.py.
 enum Reduction : int { kMean = 0, kSum = 1, kNone = 2 };
+
+// Strides of a tensor [B, K, d1…] seen as [B, K, S], in elements: element (b, k, s) lies at
+// b·batch + k·classes + s·positions. A tensor [B, S] leaves `classes` unused.
+struct Strides {
+  int64_t batch, classes, positions;
+};
+
+// The two values of a smoothed one-hot row: at its label, and elsewhere.
+struct SmoothedOneHot {
+  double on, off;
+
+  SmoothedOneHot(double smoothing, int64_t num_classes) : off(smoothing / double(num_classes)) {
+    on = 1.0 - smoothing + off;
+  }
+};
 
 struct Layout {
   int ndim = 0;                 // 0: a sample is a single element
   int64_t size[kMaxDims] = {};  // in elements, outermost first
   int64_t dst_stride[kMaxDims] = {};
   int64_t src_stride[kMaxDims] = {};
-  int axis[kMaxDims] = {};       // the spatial axis whose coordinate this dim carries, or -1
-  int64_t group[kMaxDims] = {};  // elements per step of that coordinate: coordinate = i / group
+  int axis[kMaxDims] = {};       // the spatial axis along which this dim runs, or -1
+  int64_t group[kMaxDims] = {};  // elements per step of that axis: coordinate = i / group
 
   int64_t numel() const {
     int64_t n = 1;
@@ -43,13 +59,13 @@ struct Layout {
   bool flat() const { return ndim == 0 || (ndim == 1 && dst_stride[0] == 1 && src_stride[0] == 1); }
 };
 
-// sizes, dst_strides, src_strides: those of one sample, [ndim]. The last `spatial` dims are the
-// box's axes; pass 0 where no row has a box, so that everything merges.
+// sizes, dst_strides, src_strides: [ndim], for one sample. The last `spatial` dims are the axes of
+// the box; pass 0 where no row has a box, so that all dims can merge.
 inline Layout make_layout(const int64_t* sizes, const int64_t* dst_strides,
                           const int64_t* src_strides, int ndim, int spatial) {
   Layout sorted;
   for (int k = 0; k < ndim; ++k) {
-    if (sizes[k] == 1) continue;  // carries no coordinate; box_of_row() sees to its emptiness
+    if (sizes[k] == 1) continue;  // has one coordinate; box_of_row() knows whether its box is empty
     int at = sorted.ndim++;
     // Insertion sort by stride, outermost first; equal strides keep their order.
     for (; at > 0 && sorted.dst_stride[at - 1] < dst_strides[k]; --at) {

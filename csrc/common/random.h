@@ -1,8 +1,9 @@
 // Random numbers and real functions that are the same to the bit on every backend.
 //
-// docs/drawing.md holds the specification, fused_mixup/reference/random.py its plain PyTorch. Real
-// arithmetic is + - * / and sqrt, each rounded on its own, in the order written here: another
-// order, a fused multiply-add or a library's log would change bits. Knows nothing of PyTorch.
+// docs/drawing.md holds the specification, fused_mixup/reference/random.py the same in plain
+// PyTorch. Real arithmetic is + - * / and sqrt, each rounded on its own, in the order written here:
+// another order, a fused multiply-add or a library's log would change bits. Nothing here depends on
+// PyTorch.
 #pragma once
 
 #include <cmath>
@@ -15,8 +16,8 @@ namespace fused_mixup {
 
 // ---------------------------------------------------------------- real arithmetic
 
-// A double whose operations no compiler fuses: nvcc would contract a product and a sum, so device
-// code asks for each rounding by name. Host compilers are told by -ffp-contract=off.
+// A double whose operations no compiler fuses. nvcc would contract a product and a sum, so device
+// code calls intrinsics that round one by one; host compilers obey -ffp-contract=off.
 struct Real {
   double value;
   Real() = default;
@@ -130,7 +131,7 @@ FUSED_MIXUP_HOST_DEVICE inline Real horner(Real x, double c, Rest... rest) {
 
 // Natural logarithm of positive normal doubles, within an ulp.
 FUSED_MIXUP_HOST_DEVICE inline Real log_of(Real x) {
-  // Bits of the double that bounds the mantissa from below: sqrt(1/2), cut off.
+  // The constant has the bits of sqrt(1/2), truncated: the lower bound of the mantissa.
   const int64_t exponent = int64_t(bits_of(x) - 0x3FE6A09E00000000u) >> 52;
   const Real f = real_of_bits(bits_of(x) - (uint64_t(exponent) << 52)) - 1.0;
   const Real k = double(exponent);

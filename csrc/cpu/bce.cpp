@@ -1,7 +1,7 @@
 // soft_target_binary_cross_entropy and its backward on the CPU.
 //
-// Forward: the logits are read once. Backward, or both at once: one read and one write (2N). A
-// sparse target adds two labels a row; no dense one is made. The formulas stand in
+// Forward: reads the logits once (N bytes). Backward, or both in one call: one read and one write
+// (2N). A sparse target adds two labels a row; it never becomes dense. The formulas stand in
 // bce_kernels.inl.
 #include <tuple>
 
@@ -11,12 +11,7 @@
 namespace fused_mixup {
 namespace {
 
-template <typename A>
-A* data(const Tensor& t) {
-  return static_cast<A*>(t.data_ptr());
-}
-
-Tensor empty_loss(const BinaryArguments& a) {
+Tensor empty_loss(const BinaryCrossEntropyArguments& a) {
   std::vector<int64_t> shape;
   if (a.reduction == kNone) {
     shape = shape_of_rows(a.logits);
@@ -26,17 +21,17 @@ Tensor empty_loss(const BinaryArguments& a) {
 }
 
 template <typename L, typename T>
-double walk(Types<L, T>, const BinaryInputs& in, const BinaryOutputs<acc_t<L>>& out) {
-  if (in.places.rows() == 0) return 0;
-  return in.places.walk == Walk::kColumns ? binary_columns<L, T>(in, out)
-                                          : binary_rows<L, T>(in, out);
+double walk(LossTypes<L, T>, const BinaryInputs& in, const BinaryOutputs<acc_t<L>>& out) {
+  if (in.tensors.rows() == 0) return 0;
+  return in.tensors.walk == Walk::kColumns ? binary_columns<L, T>(in, out)
+                                           : binary_rows<L, T>(in, out);
 }
 
-// The loss, and its gradient for an upstream gradient of one where `grad` is given.
-void forward(const BinaryArguments& a, const Tensor& loss, const Tensor* grad) {
+// Computes the loss, and its gradient for an upstream gradient of one where `grad` is given.
+void forward(const BinaryCrossEntropyArguments& a, const Tensor& loss, const Tensor* grad) {
   BinaryInputs in(a, grad);
   const double divisor = a.reduction == kMean ? in.count() : 1;
-  dispatch(a.logits.scalar_type(), a.target.scalar_type(), [&](auto types) {
+  dispatch_loss(a.logits.scalar_type(), a.target.scalar_type(), [&](auto types) {
     using A = typename decltype(types)::A;
     BinaryOutputs<A> out;
     out.sum = a.reduction != kNone;
@@ -45,17 +40,21 @@ void forward(const BinaryArguments& a, const Tensor& loss, const Tensor* grad) {
     const double sum = walk(types, in, out);
     if (out.sum) *data<A>(loss) = A(sum / divisor);
   });
-  if (grad != nullptr) in.places.finish();
+  if (grad != nullptr) in.tensors.finish();
 }
 
-Tensor soft_target_binary_cross_entropy(Tensor logits, Tensor target, OptionalTensor partner_labels,
-                                        OptionalTensor weight, OptionalTensor class_weight,
-                                        OptionalTensor pos_weight, double target_smoothing,
+Tensor soft_target_binary_cross_entropy(Tensor logits,  // [B, K, …]
+                                        Tensor target,  // [B, K, …], or int64 [B, …]
+                                        OptionalTensor partner_labels,  // int64 [B, …]
+                                        OptionalTensor weight,          // float32 [B, 2]
+                                        OptionalTensor class_weight,    // [K]
+                                        OptionalTensor pos_weight,      // [K]
+                                        double target_smoothing,
                                         std::optional<double> target_threshold, int64_t reduction,
                                         bool sum_classes) {
-  const BinaryArguments a = {logits,       target,     partner_labels,   weight,
-                             class_weight, pos_weight, target_smoothing, target_threshold,
-                             reduction,    sum_classes};
+  const BinaryCrossEntropyArguments a = {
+      logits,     target,           partner_labels,   weight,    class_weight,
+      pos_weight, target_smoothing, target_threshold, reduction, sum_classes};
   a.check();
   Tensor loss = empty_loss(a);
   forward(a, loss, nullptr);
@@ -63,30 +62,36 @@ Tensor soft_target_binary_cross_entropy(Tensor logits, Tensor target, OptionalTe
 }
 
 std::tuple<Tensor, Tensor> soft_target_binary_cross_entropy_grad(
-    Tensor logits, Tensor target, OptionalTensor partner_labels, OptionalTensor weight,
-    OptionalTensor class_weight, OptionalTensor pos_weight, double target_smoothing,
-    std::optional<double> target_threshold, int64_t reduction, bool sum_classes) {
-  const BinaryArguments a = {logits,       target,     partner_labels,   weight,
-                             class_weight, pos_weight, target_smoothing, target_threshold,
-                             reduction,    sum_classes};
+    Tensor logits,                  // [B, K, …]
+    Tensor target,                  // [B, K, …], or int64 [B, …]
+    OptionalTensor partner_labels,  // int64 [B, …]
+    OptionalTensor weight,          // float32 [B, 2]
+    OptionalTensor class_weight,    // [K]
+    OptionalTensor pos_weight,      // [K]
+    double target_smoothing, std::optional<double> target_threshold, int64_t reduction,
+    bool sum_classes) {
+  const BinaryCrossEntropyArguments a = {
+      logits,     target,           partner_labels,   weight,    class_weight,
+      pos_weight, target_smoothing, target_threshold, reduction, sum_classes};
   a.check();
   Tensor loss = empty_loss(a), grad = new_result_like(logits);
   forward(a, loss, &grad);
   return {loss, grad};
 }
 
-void check_backward(const BinaryArguments& a, const Tensor& grad_loss) {
+void check_backward(const BinaryCrossEntropyArguments& a, const Tensor& grad_loss) {
   a.check();
   check_grad_loss(grad_loss, a.logits, a.reduction == kNone, !a.sum_classes);
 }
 
-// Writes the gradient into `into`: empty_like(logits), or the logits.
-void write_gradient(const BinaryArguments& a, const Tensor& grad_loss, const Tensor& into) {
+// Writes the gradient into `into`, which is empty_like(logits) or the logits.
+void write_gradient(const BinaryCrossEntropyArguments& a, const Tensor& grad_loss,
+                    const Tensor& into) {
   if (a.logits.numel() == 0) return;
   BinaryInputs in(a, &into);
   const bool each = a.reduction == kNone;
   const Tensor upstream = each ? as_contiguous(grad_loss) : grad_loss;
-  dispatch(a.logits.scalar_type(), a.target.scalar_type(), [&](auto types) {
+  dispatch_loss(a.logits.scalar_type(), a.target.scalar_type(), [&](auto types) {
     using A = typename decltype(types)::A;
     BinaryOutputs<A> out;
     if (each) out.upstream = data<A>(upstream);
@@ -94,33 +99,41 @@ void write_gradient(const BinaryArguments& a, const Tensor& grad_loss, const Ten
     if (a.reduction == kMean) out.scale = A(out.scale / in.count());
     walk(types, in, out);
   });
-  in.places.finish();
+  in.tensors.finish();
 }
 
-Tensor soft_target_binary_cross_entropy_backward(Tensor grad_loss, Tensor logits, Tensor target,
-                                                 OptionalTensor partner_labels,
-                                                 OptionalTensor weight, OptionalTensor class_weight,
-                                                 OptionalTensor pos_weight, double target_smoothing,
-                                                 std::optional<double> target_threshold,
-                                                 int64_t reduction, bool sum_classes) {
-  const BinaryArguments a = {logits,       target,     partner_labels,   weight,
-                             class_weight, pos_weight, target_smoothing, target_threshold,
-                             reduction,    sum_classes};
+Tensor soft_target_binary_cross_entropy_backward(
+    Tensor grad_loss,               // [], or of the losses' shape for reduction none
+    Tensor logits,                  // [B, K, …]
+    Tensor target,                  // [B, K, …], or int64 [B, …]
+    OptionalTensor partner_labels,  // int64 [B, …]
+    OptionalTensor weight,          // float32 [B, 2]
+    OptionalTensor class_weight,    // [K]
+    OptionalTensor pos_weight,      // [K]
+    double target_smoothing, std::optional<double> target_threshold, int64_t reduction,
+    bool sum_classes) {
+  const BinaryCrossEntropyArguments a = {
+      logits,     target,           partner_labels,   weight,    class_weight,
+      pos_weight, target_smoothing, target_threshold, reduction, sum_classes};
   check_backward(a, grad_loss);
   Tensor grad = new_result_like(logits);
   write_gradient(a, grad_loss, grad);
   return grad;
 }
 
-void soft_target_binary_cross_entropy_backward_(Tensor grad_loss, Tensor logits, Tensor target,
-                                                OptionalTensor partner_labels,
-                                                OptionalTensor weight, OptionalTensor class_weight,
-                                                OptionalTensor pos_weight, double target_smoothing,
-                                                std::optional<double> target_threshold,
-                                                int64_t reduction, bool sum_classes) {
-  const BinaryArguments a = {logits,       target,     partner_labels,   weight,
-                             class_weight, pos_weight, target_smoothing, target_threshold,
-                             reduction,    sum_classes};
+void soft_target_binary_cross_entropy_backward_(
+    Tensor grad_loss,               // [], or of the losses' shape for reduction none
+    Tensor logits,                  // [B, K, …]
+    Tensor target,                  // [B, K, …], or int64 [B, …]
+    OptionalTensor partner_labels,  // int64 [B, …]
+    OptionalTensor weight,          // float32 [B, 2]
+    OptionalTensor class_weight,    // [K]
+    OptionalTensor pos_weight,      // [K]
+    double target_smoothing, std::optional<double> target_threshold, int64_t reduction,
+    bool sum_classes) {
+  const BinaryCrossEntropyArguments a = {
+      logits,     target,           partner_labels,   weight,    class_weight,
+      pos_weight, target_smoothing, target_threshold, reduction, sum_classes};
   check_backward(a, grad_loss);
   expect_writable("logits", logits);
   write_gradient(a, grad_loss, logits);

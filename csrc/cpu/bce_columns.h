@@ -8,10 +8,11 @@
 
 namespace fused_mixup {
 
-// The labels of the tile's positions, as the kernel compares them with a class.
+// Reads the labels of the tile's positions, in the form in which the kernel compares them with a
+// class.
 template <typename A>
-void read_labels(const BinaryInputs& in, const TilePlace& at, BinaryLabels<A>& labels) {
-  const BinaryValues<A> values = in.values<A>(at.b);
+void read_labels(const BinaryInputs& in, const TilePlace& at, BinaryColumnLabels<A>& labels) {
+  const TargetValues<A> values = in.values<A>(at.b);
   labels.at_own = values.own;
   labels.at_partner = values.partner;
   labels.at_both = values.both;
@@ -20,7 +21,7 @@ void read_labels(const BinaryInputs& in, const TilePlace& at, BinaryLabels<A>& l
     const bool valid = in.sparse->in_range(own) && in.sparse->in_range(partner);
     labels.own[i] = valid ? bits_t<A>(own) : ~bits_t<A>{0};
     labels.partner[i] = valid ? bits_t<A>(partner) : ~bits_t<A>{0};
-    labels.base[i] = valid ? values.base : A(kNaN);
+    labels.base[i] = valid ? values.neither : A(kNaN);
   }
 }
 
@@ -31,9 +32,9 @@ class BinaryColumns {
 
   explicit BinaryColumns(const BinaryInputs& in) : in_(in), work_(new Work()) {}
 
-  // Σ loss of a tile, if it is wanted.
+  // Works on a tile, and returns its Σ loss if that is asked for.
   double tile(const TilePlace& at, const BinaryOutputs<A>& out) {
-    const Places& places = in_.places;
+    const LossTensors& tensors = in_.tensors;
     const A* w = in_.weights<A>(in_.class_weight);
     const A* q = in_.weights<A>(in_.pos_weight);
     const bool elements = in_.arguments.each_element();
@@ -46,16 +47,17 @@ class BinaryColumns {
       run.labels = &work_->labels;
     }
     double sum = 0;
-    for (int64_t c = 0; c < places.k; ++c) {
-      const int64_t element = (at.b * places.k + c) * places.inner + at.s;
-      run.x = places.logits.at<const L>(at.b, at.s) + c * places.logits.stride.cls;
-      if (places.target) {
-        run.dense = places.target->at<const T>(at.b, at.s) + c * places.target->stride.cls;
+    for (int64_t c = 0; c < tensors.k; ++c) {
+      const int64_t element = (at.b * tensors.k + c) * tensors.inner + at.s;
+      run.x = tensors.logits.at<const L>(at.b, at.s) + c * tensors.logits.stride.classes;
+      if (tensors.target) {
+        run.dense = tensors.target->at<const T>(at.b, at.s) + c * tensors.target->stride.classes;
       }
       run.label = bits_t<A>(c);
       if (w != nullptr) run.class_weight = w[c];
       if (q != nullptr) run.pos_weight = q[c];
-      if (places.grad) run.grad = places.grad->at<L>(at.b, at.s) + c * places.grad->stride.cls;
+      if (tensors.grad)
+        run.grad = tensors.grad->at<L>(at.b, at.s) + c * tensors.grad->stride.classes;
       if (out.upstream != nullptr) run.upstream = out.upstream + (elements ? element : at.r);
       if (out.loss != nullptr && elements) run.loss = out.loss + element;
       if (out.loss != nullptr && !elements) {
@@ -63,18 +65,18 @@ class BinaryColumns {
         run.add = c % kFew != 0;
       }
       sum += binary_kernels<L, T>().run(run);
-      const bool last = c % kFew == kFew - 1 || c + 1 == places.k;
+      const bool last = c % kFew == kFew - 1 || c + 1 == tensors.k;
       if (out.loss != nullptr && !elements && last) add_few(out.loss + at.r, at.n, c < kFew);
     }
     return sum;
   }
 
  private:
-  // Sums of a few terms added up lose far fewer digits than one long sum.
+  // Adding sums of a few terms each loses far fewer digits than one long sum.
   static constexpr int64_t kFew = 32;
 
   struct Work {
-    BinaryLabels<A> labels;
+    BinaryColumnLabels<A> labels;
     A few[kMaxTile];
   };
 
@@ -83,17 +85,19 @@ class BinaryColumns {
   }
 
   const BinaryInputs& in_;
-  std::unique_ptr<Work> work_;  // zeros: vectors past the end of a tile read these arrays, too
+  std::unique_ptr<Work> work_;  // zeroed, as vectors past the end of a tile read these arrays too
 };
 
 template <typename L, typename T>
 double binary_columns(const BinaryInputs& in, const BinaryOutputs<acc_t<L>>& out) {
-  const int64_t tiles = count_of_tiles(in.places);
+  const int64_t tiles = count_of_tiles(in.tensors);
   BlockSums sums(tiles);
-  torch::stable::parallel_for(0, tiles, grain_of_tiles(in.places), [&](int64_t begin, int64_t end) {
-    BinaryColumns<L, T> columns(in);
-    for (int64_t i = begin; i < end; ++i) sums[i] = columns.tile(tile_at(in.places, i), out);
-  });
+  torch::stable::parallel_for(0, tiles, grain_of_tiles(in.tensors),
+                              [&](int64_t begin, int64_t end) {
+                                BinaryColumns<L, T> columns(in);
+                                for (int64_t i = begin; i < end; ++i)
+                                  sums[i] = columns.tile(tile_at(in.tensors, i), out);
+                              });
   return sums.total();
 }
 

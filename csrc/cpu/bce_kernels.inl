@@ -2,13 +2,13 @@
 // gradient, or both from one exp. With L = log(1 + e^-|x|), and q the weight of positives:
 //     loss = w ((x < 0 ? -q t : 1 - t) x + (1 + (q-1) t) L)
 //     d loss / d x = w ((1 + (q-1) t) σ(x) - q t)
-// Both are free of the cancellation of x against softplus(-x), and of 1 against σ(-x).
+// In neither of them x cancels against softplus(-x), or 1 against σ(-x).
 
-enum TargetKind { kConstant, kDenseTarget, kLabels };
+enum RunTarget { kConstant, kDenseTarget, kLabels };
 
-// kArrays: whether class_weights, pos_weights, loss or upstream may be there. Most runs have none,
-// and then everything but the logits stays in registers.
-template <TargetKind kKind, bool kLoss, bool kGrad, bool kArrays, typename L, typename T>
+// kArrays: whether class_weights, pos_weights, loss or upstream may be given. Most runs have none
+// of them, and then everything but the logits stays in registers.
+template <RunTarget kKind, bool kLoss, bool kGrad, bool kArrays, typename L, typename T>
 struct BinaryVector {
   using A = acc_t<L>;
   using V = VecOf<A>;
@@ -21,7 +21,7 @@ struct BinaryVector {
   const V threshold = splat(run.threshold), base = splat(run.base), scale = splat(run.scale);
   const V class_weight = splat(run.class_weight), pos_weight = splat(run.pos_weight);
 
-  // n: how many lanes are of the run.
+  // n: how many of the lanes belong to the run.
   V read_or(const A* p, V otherwise, int64_t i, int64_t n) const {
     return !kArrays || p == nullptr ? otherwise : load_up_to<A>(p + i, n);
   }
@@ -33,7 +33,7 @@ struct BinaryVector {
       return binarize ? select<A>((Bits)(t > threshold), splat(A(1)), V{}) : t;
     }
     if constexpr (kKind == kLabels) {
-      const BinaryLabels<A>& labels = *run.labels;
+      const BinaryColumnLabels<A>& labels = *run.labels;
       const Bits label = Bits{} + run.label;
       const Bits own = (Bits)(bit_load<Bits>(labels.own + i) == label);
       const Bits partner = (Bits)(bit_load<Bits>(labels.partner + i) == label);
@@ -43,7 +43,7 @@ struct BinaryVector {
     }
   }
 
-  // Writes what is wanted of n elements from i on; their losses.
+  // Writes what is asked for, for n elements from i on. Returns their losses.
   V step(int64_t i, int64_t n) const {
     const V z = load_up_to<A>(x + i, n), t = target(i, n);
     const V w = read_or(run.class_weights, class_weight, i, n);
@@ -69,7 +69,7 @@ struct BinaryVector {
   }
 };
 
-template <TargetKind kKind, bool kLoss, bool kGrad, bool kArrays, typename L, typename T>
+template <RunTarget kKind, bool kLoss, bool kGrad, bool kArrays, typename L, typename T>
 double binary_run_of(const BinaryRun<L, T>& run) {
   using A = acc_t<L>;
   using V = VecOf<A>;
@@ -78,7 +78,7 @@ double binary_run_of(const BinaryRun<L, T>& run) {
   double total = 0;
   int64_t i = 0;
   while (i + 2 * kStep <= run.n) {
-    // Sums of a few terms added up lose far fewer digits than one long sum.
+    // Adding sums of a few terms each loses far fewer digits than one long sum.
     const int64_t last = run.n - 2 * kStep + 1;
     const int64_t end = i + 256 * kStep < last ? i + 256 * kStep : last;
     V sum0 = {}, sum1 = {};
@@ -104,7 +104,7 @@ double binary_run_of(const BinaryRun<L, T>& run) {
   return total;
 }
 
-template <TargetKind kKind, bool kArrays, typename L, typename T>
+template <RunTarget kKind, bool kArrays, typename L, typename T>
 double binary_run_with(const BinaryRun<L, T>& run) {
   const bool loss = run.sum || run.loss != nullptr;
   const auto run_of = run.grad == nullptr ? binary_run_of<kKind, true, false, kArrays, L, T>
@@ -113,15 +113,15 @@ double binary_run_with(const BinaryRun<L, T>& run) {
   return run_of(run);
 }
 
-template <TargetKind kKind, typename L, typename T>
+template <RunTarget kKind, typename L, typename T>
 double binary_run_for(const BinaryRun<L, T>& run) {
   const bool arrays = run.class_weights != nullptr || run.pos_weights != nullptr ||
                       run.loss != nullptr || run.upstream != nullptr;
   return arrays ? binary_run_with<kKind, true>(run) : binary_run_with<kKind, false>(run);
 }
 
-// A run that is all of one target, as the classes of a sparse target's row are but for the labels:
-// what is the same for all elements is multiplied once, in the end.
+// A run with one target for all elements, as the classes of a sparse target's row have but for the
+// labels. Factors that all elements share are multiplied once, at the end.
 //     Σ loss = w ((1 - t) Σ max(x, 0) - q t Σ min(x, 0) + (1 + (q-1) t) Σ L)
 template <bool kLoss, bool kGrad, typename L, typename T>
 double constant_run(const BinaryRun<L, T>& run) {
@@ -136,12 +136,12 @@ double constant_run(const BinaryRun<L, T>& run) {
   const L* const x = run.x;
   L* const grad = run.grad;
   LaneSums<A> above, below, curved;
-  // The exps of a block lie in the first cache: two short loops overlap more of their steps than
-  // one long one, whose chain of dependent steps fills the processor's window.
+  // The exps of a block stay in the first-level cache. Two short loops overlap more of their steps
+  // than one long loop, whose chain of dependent steps fills the processor's window.
   constexpr int kBlock = 64;
   static_assert(kBlock <= LogOfProduct<A>::kMost);
   V exps[kBlock];
-  // `vectors` from element i on, of which the last has so many lanes of the run.
+  // Works on `vectors` vectors from element i on; the last has `lanes` lanes in the run.
   const auto block = [&](int64_t i, int vectors, int64_t lanes) {
     for (int j = 0; j < vectors; ++j) {
       fetch_ahead(x + i + j * kStep);
@@ -150,7 +150,7 @@ double constant_run(const BinaryRun<L, T>& run) {
       const Exp<A> parts = exp_parts((V)((Bits)z | sign));  // -|z|
       exps[j] = parts.factor * parts.power;
     }
-    // Two of each sum, as an addition takes longer than a turn of the loop.
+    // Two accumulators for each sum, as an addition takes longer than an iteration.
     LogOfProduct<A> product;
     V positive[2] = {}, negative[2] = {};
     const auto take = [&](int j) __attribute__((always_inline)) {

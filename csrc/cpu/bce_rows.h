@@ -10,22 +10,22 @@ namespace fused_mixup {
 struct BinaryElement {
   double x, w, q;
 
-  double sign_part() const { return std::exp(-std::fabs(x)); }
+  double exp_part() const { return std::exp(-std::fabs(x)); }
   double loss(double t) const {
     const double line = (x < 0 ? -q * t : 1 - t) * x;
-    return w * (line + (1 + (q - 1) * t) * std::log1p(sign_part()));
+    return w * (line + (1 + (q - 1) * t) * std::log1p(exp_part()));
   }
   double loss_by_t() const {
-    return w * ((x < 0 ? -q : -1.0) * x + (q - 1) * std::log1p(sign_part()));
+    return w * ((x < 0 ? -q : -1.0) * x + (q - 1) * std::log1p(exp_part()));
   }
   double grad(double t) const {
-    const double u = sign_part(), sigmoid = (x < 0 ? u : 1.0) / (1 + u);
+    const double u = exp_part(), sigmoid = (x < 0 ? u : 1.0) / (1 + u);
     return w * ((1 + (q - 1) * t) * sigmoid - q * t);
   }
 };
 
-// A row that has a sparse target: a sweep as though t were base everywhere, then the labels' own
-// entries. Σ loss, if it is wanted.
+// A row with a sparse target: one sweep as though t were `neither` everywhere, then the entries of
+// the labels. Returns Σ loss if it is asked for.
 template <typename L, typename T>
 double sparse_row(const BinaryInputs& in, BinaryRun<L, T>& run, int64_t b, int64_t r) {
   using A = acc_t<L>;
@@ -34,19 +34,19 @@ double sparse_row(const BinaryInputs& in, BinaryRun<L, T>& run, int64_t b, int64
     run.base = A(kNaN);
     return binary_kernels<L, T>().run(run);
   }
-  const BinaryValues<A> values = in.values<A>(b);
-  run.base = values.base;
+  const TargetValues<A> values = in.values<A>(b);
+  run.base = values.neither;
   const int64_t label[2] = {own, partner};
   const double t[2] = {own == partner ? values.both : values.own, values.partner};
   const int count = own == partner ? 1 : 2;
-  // Read before they are written over, where the gradient takes the logits' place.
+  // Read first, as the gradient may be written over the logits.
   const double x[2] = {to_float(run.x[own]), to_float(run.x[partner])};
   double sum = binary_kernels<L, T>().run(run);
   for (int j = 0; j < count; ++j) {
     const int64_t c = label[j];
     const BinaryElement element = {x[j], run.class_weights ? run.class_weights[c] : 1.0,
                                    run.pos_weights ? run.pos_weights[c] : 1.0};
-    if (run.sum) sum += (t[j] - values.base) * element.loss_by_t();
+    if (run.sum) sum += (t[j] - values.neither) * element.loss_by_t();
     if (run.loss != nullptr) run.loss[c] = A(element.loss(t[j]));
     if (run.grad == nullptr) continue;
     const double scale = double(run.scale) * (run.upstream ? run.upstream[c] : 1.0);
@@ -58,22 +58,22 @@ double sparse_row(const BinaryInputs& in, BinaryRun<L, T>& run, int64_t b, int64
 template <typename L, typename T>
 double binary_rows(const BinaryInputs& in, const BinaryOutputs<acc_t<L>>& out) {
   using A = acc_t<L>;
-  const Places& places = in.places;
-  const int64_t k = places.k, each = rows_of_block(places), rows = places.rows();
+  const LossTensors& tensors = in.tensors;
+  const int64_t k = tensors.k, each = rows_of_block(tensors), rows = tensors.rows();
   const bool elements = in.arguments.each_element();
-  BlockSums sums(blocks_of_rows(places));
-  torch::stable::parallel_for(0, blocks_of_rows(places), 1, [&](int64_t begin, int64_t end) {
+  BlockSums sums(blocks_of_rows(tensors));
+  torch::stable::parallel_for(0, blocks_of_rows(tensors), 1, [&](int64_t begin, int64_t end) {
     BinaryRun<L, T> run = in.run<L, T>();
     run.n = k;
     run.class_weights = in.weights<A>(in.class_weight);
     run.pos_weights = in.weights<A>(in.pos_weight);
     run.sum = out.sum || (out.loss != nullptr && !elements);
     for (int64_t r = begin * each; r < std::min(rows, end * each); ++r) {
-      const int64_t b = r / places.inner, s = r % places.inner;
-      run.x = places.logits.at<const L>(b, s);
-      run.dense = places.target ? places.target->at<const T>(b, s) : nullptr;
+      const int64_t b = r / tensors.inner, s = r % tensors.inner;
+      run.x = tensors.logits.at<const L>(b, s);
+      run.dense = tensors.target ? tensors.target->at<const T>(b, s) : nullptr;
       run.loss = elements && out.loss != nullptr ? out.loss + r * k : nullptr;
-      run.grad = places.grad ? places.grad->at<L>(b, s) : nullptr;
+      run.grad = tensors.grad ? tensors.grad->at<L>(b, s) : nullptr;
       run.upstream = elements && out.upstream != nullptr ? out.upstream + r * k : nullptr;
       run.scale = !elements && out.upstream != nullptr ? out.upstream[r] * out.scale : out.scale;
       const double loss = in.sparse ? sparse_row(in, run, b, r) : binary_kernels<L, T>().run(run);

@@ -1,4 +1,4 @@
-// Tensors of PyTorch's stable ABI as raw arguments.
+// Turns tensors of PyTorch's stable ABI into raw arguments.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -21,7 +21,8 @@
 #define FUSED_MIXUP_CHECK_CALL TORCH_ERROR_CODE_CHECK
 #endif
 
-extern "C" void PyErr_SetInterrupt(void);  // of Python's stable ABI; may be called without the GIL
+// In Python's stable ABI; needs no GIL.
+extern "C" void PyErr_SetInterrupt(void);
 
 namespace fused_mixup {
 
@@ -32,10 +33,10 @@ inline Layout layout_of(const Tensor& dst, const Tensor& src, int spatial) {
                      ndim, spatial);
 }
 
-// Asks for large pages under a tensor that is written next. A large one lies on memory that the
-// system hands out cleared at the first touch of each page, and 4 KiB at a time that takes longer
-// than mixing. Only a hint: nothing changes where it is not taken. For tensors whose elements fill
-// the memory they lie in, as those of empty() and empty_like() do.
+// Asks for large pages under a tensor that is written next. The system clears the pages of a large
+// tensor at their first touch, and in pages of 4 KiB that takes longer than mixing. Only a hint:
+// nothing changes where the system disregards it. For tensors whose elements fill their memory, as
+// those of empty() and empty_like() do.
 inline const Tensor& on_large_pages(const Tensor& t) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPage = uintptr_t{2} << 20;
@@ -47,7 +48,7 @@ inline const Tensor& on_large_pages(const Tensor& t) {
   return t;
 }
 
-// empty() by a plain call: the stable ABI's own looks the op up by its name each time.
+// empty() by a plain call: torch::stable::empty() looks the op up by its name each time.
 template <typename Sizes>
 inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype) {
   std::array<int64_t, kMaxDims + 1> strides;
@@ -65,7 +66,7 @@ inline Tensor new_tensor(const Sizes& sizes, ScalarType dtype) {
   return Tensor(handle);
 }
 
-// empty_like(): the strides are those of t to the last, also where they say nothing.
+// empty_like(): has the strides of t, also in dims of size 1.
 inline Tensor new_like(const Tensor& t) {
   const auto sizes = t.sizes(), strides = t.strides();
   int64_t stride = 1;
@@ -76,13 +77,13 @@ inline Tensor new_like(const Tensor& t) {
   return new_tensor(sizes, t.scalar_type());
 }
 
-// empty_like() for a result. A large one lies in memory of results that are gone where there is
-// some (fused_mixup/memory.py).
+// empty_like() for a result. A large result reuses the memory of an earlier one that is gone, if
+// there is any (fused_mixup/memory.py).
 inline Tensor new_result_like(const Tensor& t) {
-  constexpr int64_t kLarge = int64_t{1} << 20;  // bytes: below, malloc does well
+  constexpr int64_t kLarge = int64_t{1} << 20;  // bytes; malloc serves smaller results well
   if (t.numel() * int64_t(t.element_size()) < kLarge) return new_like(t);
-  // An exception of Python ends here, as the ABI hands none on. What ends a first call and not a
-  // second is that of a signal: Ctrl-C, which is sent again and raised where this op returns to.
+  // A Python exception is lost here, as the ABI passes none on. One that ends the first call and
+  // not the second came from a signal, Ctrl-C: it is sent again, and raised where this op returns.
   for (bool again : {false, true}) {
     std::array<StableIValue, 1> stack = {torch::stable::detail::from(t)};
     if (torch_call_dispatcher("fused_mixup::recycled_like", "", stack.data(), TORCH_ABI_VERSION))
@@ -93,7 +94,7 @@ inline Tensor new_result_like(const Tensor& t) {
   return on_large_pages(new_like(t));
 }
 
-// torch::stable::contiguous(), which is a call by name also where there is nothing to do.
+// torch::stable::contiguous(), without its lookup by name where t is contiguous already.
 inline Tensor as_contiguous(const Tensor& t) {
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
@@ -101,11 +102,37 @@ inline OptionalTensor as_contiguous(const OptionalTensor& t) {
   return t ? OptionalTensor(as_contiguous(*t)) : t;
 }
 
-// t [B, n] as kernels read its rows, each a run of memory; one row may serve all.
+// t [B, n] with rows that are runs of memory, as kernels read them; its rows may be one row.
 inline Tensor as_rows(const Tensor& t) {
   return t.stride(1) == 1 || t.size(1) <= 1 ? t : torch::stable::contiguous(t);
 }
 
+template <typename T>
+T* data(const Tensor& t) {
+  return static_cast<T*>(t.data_ptr());
+}
+
+// box: int32 [B, 2·D]
 inline int spatial_of(const Tensor& box) { return int(box.size(1) / 2); }
+
+// The partner of each sample, by a rule or by a tensor.
+class Partners {
+ public:
+  Partners(int64_t pairing,
+           const OptionalTensor& partner,  // int32 [batch], for kTensor
+           int64_t batch)
+      : pairing_(int(pairing)), batch_(batch) {
+    if (pairing != kTensor) return;
+    kept_ = as_contiguous(partner);
+    indices_ = data<int32_t>(*kept_);
+  }
+  int64_t of(int64_t i) const { return partner_of(pairing_, indices_, i, batch_); }
+
+ private:
+  int pairing_;
+  int64_t batch_;
+  OptionalTensor kept_;  // keeps the memory of indices_
+  const int32_t* indices_ = nullptr;
+};
 
 }  // namespace fused_mixup

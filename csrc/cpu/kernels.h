@@ -1,8 +1,8 @@
-// The inner loops that exist once per instruction set, as tables of function pointers.
+// The inner loops, which exist once per instruction set, as tables of function pointers.
 //
-// kernels_baseline.cpp, kernels_avx2.cpp and kernels_avx512.cpp each compile the same *.inl files;
-// kernels() picks the best table that this CPU can run, once. Everything else in csrc/cpu is
-// compiled for the baseline and calls through the table, a run of elements at a time.
+// kernels_baseline.cpp, kernels_avx2.cpp and kernels_avx512.cpp each compile the same *.inl files.
+// kernels() picks, once, the best table that this CPU can run. Everything else in csrc/cpu is
+// compiled for the baseline and calls the table, a run of elements at a time.
 #pragma once
 
 #include "bce_tables.h"
@@ -11,25 +11,26 @@
 
 namespace fused_mixup {
 
-// Rows that each blend with the next, written in one pass: as many streams of memory side by side.
+// How many rows, each of which blends with the next, are written in one pass: as many streams of
+// memory are in flight together.
 constexpr int kChainRows = 4;
 
 template <typename T>
 struct MixKernels {
   using A = acc_t<T>;
   // dst = w0·own + w1·partner, a weight of 0 dropping its term. dst may be own or partner.
-  // ahead: n elements that are read next; they come into the cache meanwhile.
+  // ahead: n elements that are read next; they are prefetched.
   void (*blend)(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, A w0, A w1);
-  // dst_a, dst_b = a0·a + a1·b, b0·b + b1·a, all four weights used. Each may be what it is made of.
+  // dst_a, dst_b = a0·a + a1·b, b0·b + b1·a; no weight is 0. dst_a may be a, and dst_b may be b.
   void (*blend_pair)(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, A a0, A a1, A b0, A b1);
-  // rows[k] = own[k]·rows[k] + other[k]·rows[k+1] for k < kChainRows, from the values before; all
-  // weights used.
+  // rows[k] = own[k]·rows[k] + other[k]·rows[k+1] for k < kChainRows, on the original values; no
+  // weight is 0.
   void (*blend_chain)(T* const* rows, int64_t n, const A* own, const A* other);
   // sum += w·src
   void (*accumulate)(A* sum, const T* src, int64_t n, A w);
   // dst = sum, rounded once
   void (*round)(T* dst, const A* sum, int64_t n);
-  // n groups of `channels` neighbours, taken apart: dst[c·stride + i] = src[i·channels + c]
+  // Takes n groups of `channels` neighbours apart: dst[c·stride + i] = src[i·channels + c]
   void (*split)(T* dst, int64_t stride, const T* src, int64_t n, int64_t channels);
 };
 
@@ -58,8 +59,8 @@ struct Kernels {
   LogitKernels<BFloat16> logits_bfloat16;
 };
 
-// The table in use: the best the CPU can run, or the one that FUSED_MIXUP_CPU names
-// (baseline, avx2, avx512) where the CPU can run it.
+// The table in use: the best that the CPU can run, or the one that FUSED_MIXUP_CPU names
+// (baseline, avx2, avx512) if the CPU can run it.
 const Kernels& kernels();
 
 template <typename T>

@@ -1,11 +1,12 @@
 // The table of one instruction set: everything below is compiled once per kernels_*.cpp, inside
-// its namespace. No standard header may be included between here and there: an inline function
-// compiled for a newer instruction set could be the one that the linker keeps for all.
+// its namespace. These files include no standard header: the linker could keep an inline function
+// that was compiled for a newer instruction set, for all callers.
 
 // clang-format off: vec.inl comes first.
 #include "vec.inl"
 #include "vec_math.inl"
-#include "rank_kernels.inl"
+#include "label_ranks_kernels.inl"
+#include "logit_kernels.inl"
 #include "loss_kernels.inl"
 #include "loss_columns.inl"
 #include "bce_kernels.inl"

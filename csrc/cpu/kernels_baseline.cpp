@@ -1,4 +1,5 @@
-// The inner loops for what every CPU of the platform has (SSE2, NEON), and the choice at run time.
+// The inner loops for the instructions that every CPU of the platform has (SSE2, NEON), and the
+// choice between the tables at run time.
 #include <cstdlib>
 #include <cstring>
 

@@ -1,5 +1,5 @@
-// The cross-entropy of columns of adjacent positions: tiles of a few hundred positions and all
-// their classes, so that a tile stays in the cache from its first look to its last.
+// The cross-entropy of columns of adjacent positions, walked in tiles of a few hundred positions
+// and all their classes, so that a tile stays in the cache from its first read to its last.
 #pragma once
 
 #include <algorithm>
@@ -9,14 +9,14 @@
 
 namespace fused_mixup {
 
-constexpr int64_t kLeastTile = 64;  // positions: 256 bytes of float in a row for each class
-// Elements of a tile's buffer: 24 KiB of float, of a first-level cache of 32 or more.
+constexpr int64_t kLeastTile = 64;  // positions: 256 adjacent bytes of float for each class
+// Elements of a tile's buffer: 24 KiB of float in a first-level cache of at least 32 KiB.
 constexpr int64_t kBufferInL1 = 6144;
-// The most where the gradient is made from the buffer: 128 KiB of float, in the second level.
+// The most where the gradient is made from the buffer: 128 KiB of float in the second-level cache.
 constexpr int64_t kBufferInL2 = 32768;
 
-inline int64_t positions_of_tile(const Places& places) {
-  const int64_t fit = kBufferInL1 / places.k / kLeastTile * kLeastTile;
+inline int64_t positions_of_tile(const LossTensors& tensors) {
+  const int64_t fit = kBufferInL1 / tensors.k / kLeastTile * kLeastTile;
   return std::min(std::max(fit, kLeastTile), kMaxTile);
 }
 
@@ -25,22 +25,22 @@ struct TilePlace {
   int64_t b, s, r, n;
 };
 
-inline int64_t count_of_tiles(const Places& places) {
-  const int64_t each = positions_of_tile(places);
-  return places.batch * ((places.inner + each - 1) / each);
+inline int64_t count_of_tiles(const LossTensors& tensors) {
+  const int64_t each = positions_of_tile(tensors);
+  return tensors.batch * ((tensors.inner + each - 1) / each);
 }
 
-inline TilePlace tile_at(const Places& places, int64_t index) {
-  const int64_t each = positions_of_tile(places), tiles = (places.inner + each - 1) / each;
+inline TilePlace tile_at(const LossTensors& tensors, int64_t index) {
+  const int64_t each = positions_of_tile(tensors), tiles = (tensors.inner + each - 1) / each;
   const int64_t b = index / tiles, s = index % tiles * each;
-  return {b, s, b * places.inner + s, std::min(each, places.inner - s)};
+  return {b, s, b * tensors.inner + s, std::min(each, tensors.inner - s)};
 }
 
-inline int64_t grain_of_tiles(const Places& places) {
-  return 1 + 16384 / (places.k * std::min(positions_of_tile(places), places.inner));
+inline int64_t grain_of_tiles(const LossTensors& tensors) {
+  return 1 + 16384 / (tensors.k * std::min(positions_of_tile(tensors), tensors.inner));
 }
 
-// One thread's working memory, and what it does with a tile.
+// The working memory of one thread, and the work on a tile.
 template <typename L, typename T>
 class Columns {
  public:
@@ -50,10 +50,11 @@ class Columns {
   explicit Columns(const LossInputs& in)
       : in_(in),
         kernels_(loss_kernels<L, T>()),
-        whole_(in.places.k * positions_of_tile(in.places) <= kBufferInL2),
-        work_(new Work()) {}  // zeros: vectors past the end of a tile read these arrays, too
+        whole_(in.tensors.k * positions_of_tile(in.tensors) <= kBufferInL2),
+        work_(new Work()) {}  // zeroed, as vectors past the end of a tile read these arrays too
 
-  // Loss of a tile, its sum; its gradient too, for an upstream gradient of `scale`, if `grad`.
+  // Writes the losses of a tile and returns their sum. With `grad` writes the gradient too, for an
+  // upstream gradient of `scale`.
   double forward(const TilePlace& at, const LossOutputs<A>& out, bool grad, A scale,
                  double& ignored) {
     const bool finish = grad && whole_;
@@ -75,12 +76,12 @@ class Columns {
   void backward(const TilePlace& at, const A* stats, const A* upstream, A factor) {
     const ColumnTile<L, T> tile = tile_of(at);
     read_target(at, tile);
-    const int64_t rows = in_.places.rows();
+    const int64_t rows = in_.tensors.rows();
     std::copy_n(stats + at.r, at.n, work_->sums.max);
     std::copy_n(stats + rows + at.r, at.n, work_->sums.log_sum);
     for (int64_t i = 0; i < at.n; ++i) {
       work_->upstream[i] = upstream == nullptr ? factor : upstream[at.r + i] * factor;
-      // The stats say so too, if they are those of this target.
+      // The stats are NaN there as well, if they belong to this target.
       const bool poisoned = in_.sparse && work_->total[i] != work_->total[i];
       work_->total[i] = poisoned ? A(kNaN) : stats[2 * rows + at.r + i];
     }
@@ -92,31 +93,32 @@ class Columns {
     ColumnSums<A> sums;
     ColumnScales<A> scales;
     ColumnLabels<A> labels[2];
-    A coefficient[2][kMaxTile];  // of the labels in Σ w t', class weight included
+    A coefficient[2][kMaxTile];  // what each label adds to Σ w t', with its class weight
     A constant[kMaxTile], total[kMaxTile], upstream[kMaxTile];
     A entry[kMaxTile], entry_target[kMaxTile];
   };
 
   void allocate(bool finish) {
     if (buffer_) return;
-    const int64_t each = positions_of_tile(in_.places), k = in_.places.k;
+    const int64_t each = positions_of_tile(in_.tensors), k = in_.tensors.k;
     chunk_ = finish ? k : std::min(k, std::max<int64_t>(1, kBufferInL1 / each));
     buffer_.reset(new A[2 * chunk_ * each]);
   }
 
   ColumnTile<L, T> tile_of(const TilePlace& at) const {
-    const Places& p = in_.places;
+    const LossTensors& p = in_.tensors;
     const T* target = p.target ? p.target->at<const T>(at.b, at.s) : nullptr;
     return {p.logits.at<const L>(at.b, at.s),
-            p.logits.stride.cls,
+            p.logits.stride.classes,
             target,
-            p.target ? p.target->stride.cls : 0,
+            p.target ? p.target->stride.classes : 0,
             in_.class_weights<A>(),
             p.k,
             at.n};
   }
 
-  // Labels and their logits, coefficients, constant and total of each position.
+  // Reads the labels, and works out their logits and coefficients, and each position's constant and
+  // total.
   void read_target(const TilePlace& at, const ColumnTile<L, T>& tile) {
     Work& work = *work_;
     if (!in_.sparse) {
@@ -174,7 +176,7 @@ class Columns {
   }
 
   void write_stats(const TilePlace& at, A* stats) const {
-    const int64_t rows = in_.places.rows();
+    const int64_t rows = in_.tensors.rows();
     std::copy_n(work_->sums.max, at.n, stats + at.r);
     std::copy_n(work_->sums.log_sum, at.n, stats + rows + at.r);
     std::copy_n(work_->total, at.n, stats + 2 * rows + at.r);
@@ -183,14 +185,14 @@ class Columns {
   void write_ranks(const TilePlace& at, int32_t* ranks) const {
     for (int j = 0; j < 2; ++j) {
       const ColumnLabels<A>& labels = work_->labels[j];
-      int32_t* out = ranks + j * in_.places.rows() + at.r;
+      int32_t* out = ranks + j * in_.tensors.rows() + at.r;
       for (int64_t i = 0; i < at.n; ++i) {
-        out[i] = int32_t(labels.label[i] == ~Bits{0} ? Bits(in_.places.k) : labels.ahead[i]);
+        out[i] = int32_t(labels.label[i] == ~Bits{0} ? Bits(in_.tensors.k) : labels.ahead[i]);
       }
     }
   }
 
-  // finish: from what the forward left in the buffer.
+  // finish: makes the gradient from the exponentials that the forward left in the buffer.
   void gradient(const TilePlace& at, const ColumnTile<L, T>& tile, bool finish) {
     Work& work = *work_;
     ColumnScales<A>& scales = work.scales;
@@ -200,23 +202,23 @@ class Columns {
       scales.t_scale[i] = work.upstream[i] * keep;
       scales.constant[i] = work.upstream[i] * work.constant[i];
     }
-    L* grad = in_.places.grad->at<L>(at.b, at.s);
-    const int64_t stride = in_.places.grad->stride.cls;
+    L* grad = in_.tensors.grad->at<L>(at.b, at.s);
+    const int64_t stride = in_.tensors.grad->stride.classes;
     if (finish) {
-      // p = exp / Σ exp. An infinite maximum is NaN here, as it is in log_sum.
-      ColumnScales<A> over = scales;
+      // p = exp / Σ exp. An infinite maximum makes it NaN, as it does log_sum.
+      ColumnScales<A> divided = scales;
       for (int64_t i = 0; i < at.n; ++i) {
-        over.p_scale[i] =
-            over.p_scale[i] / work.sums.exp[i] + (work.sums.max[i] - work.sums.max[i]);
+        divided.p_scale[i] =
+            divided.p_scale[i] / work.sums.exp[i] + (work.sums.max[i] - work.sums.max[i]);
       }
-      kernels_.columns_finish(grad, stride, tile, buffer_.get(), over);
+      kernels_.columns_finish(grad, stride, tile, buffer_.get(), divided);
     } else {
       kernels_.columns_backward(grad, stride, tile, work.sums, scales);
     }
     if (in_.sparse) write_entries(at, tile, grad, stride);
   }
 
-  // Entries of the labels from scratch, as in row_gradient().
+  // Computes the entries of the labels from scratch, as row_gradient() does.
   void write_entries(const TilePlace& at, const ColumnTile<L, T>& tile, L* grad, int64_t stride) {
     Work& work = *work_;
     for (int j = 0; j < 2; ++j) {
@@ -251,28 +253,31 @@ class Columns {
 template <typename L, typename T>
 double forward_columns(const LossInputs& in, const LossOutputs<acc_t<L>>& out, bool grad,
                        double scale, double& count) {
-  const int64_t tiles = count_of_tiles(in.places);
+  const int64_t tiles = count_of_tiles(in.tensors);
   BlockSums losses(tiles), ignored(tiles);
-  torch::stable::parallel_for(0, tiles, grain_of_tiles(in.places), [&](int64_t begin, int64_t end) {
-    Columns<L, T> columns(in);
-    for (int64_t i = begin; i < end; ++i) {
-      losses[i] = columns.forward(tile_at(in.places, i), out, grad, acc_t<L>(scale), ignored[i]);
-    }
-  });
-  count = double(in.places.rows()) - ignored.total();
+  torch::stable::parallel_for(
+      0, tiles, grain_of_tiles(in.tensors), [&](int64_t begin, int64_t end) {
+        Columns<L, T> columns(in);
+        for (int64_t i = begin; i < end; ++i) {
+          losses[i] =
+              columns.forward(tile_at(in.tensors, i), out, grad, acc_t<L>(scale), ignored[i]);
+        }
+      });
+  count = double(in.tensors.rows()) - ignored.total();
   return losses.total();
 }
 
 template <typename L, typename T>
 void backward_columns(const LossInputs& in, const acc_t<L>* stats, const acc_t<L>* upstream,
                       acc_t<L> factor) {
-  const int64_t tiles = count_of_tiles(in.places);
-  torch::stable::parallel_for(0, tiles, grain_of_tiles(in.places), [&](int64_t begin, int64_t end) {
-    Columns<L, T> columns(in);
-    for (int64_t i = begin; i < end; ++i) {
-      columns.backward(tile_at(in.places, i), stats, upstream, factor);
-    }
-  });
+  const int64_t tiles = count_of_tiles(in.tensors);
+  torch::stable::parallel_for(0, tiles, grain_of_tiles(in.tensors),
+                              [&](int64_t begin, int64_t end) {
+                                Columns<L, T> columns(in);
+                                for (int64_t i = begin; i < end; ++i) {
+                                  columns.backward(tile_at(in.tensors, i), stats, upstream, factor);
+                                }
+                              });
 }
 
 }  // namespace fused_mixup

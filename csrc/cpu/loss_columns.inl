@@ -1,17 +1,17 @@
-// Soft-target cross-entropy of adjacent positions, for one instruction set: vectors of positions,
-// in place along the class dim.
+// Soft-target cross-entropy of adjacent positions, for one instruction set: reads vectors of
+// positions, class by class, with no transposed copy.
 //
-// Memory is read a class at a time, in runs of n positions, into a buffer that stays in the cache;
-// what takes several looks at a value looks there. Directly, the K values of a position may be a
-// power of two apart, and so all belong in the same few lines of the cache.
+// Memory is read a class at a time, in runs of n positions, into a buffer that stays in the cache,
+// and every further read is from there. In memory the K values of a position may lie a power of two
+// apart, and so compete for the same few lines of the cache.
 
-// One vector of positions in a loop over the classes.
+// The sums of one vector of positions in a loop over the classes.
 template <typename A>
 struct PositionSums {
   VecOf<A> exp = {}, shifted = {}, target = {}, product = {};
 
   template <bool kShifted, bool kDense>
-  void flush(PositionSums& total) {  // as ChunkSums::flush
+  void flush(PositionSums& total) {  // see ChunkSums::flush
     total.exp += exp;
     if constexpr (kShifted) total.shifted += shifted;
     if constexpr (kDense) total.target += target, total.product += product;
@@ -19,7 +19,7 @@ struct PositionSums {
   }
 };
 
-// Runs of n positions, padded to whole vectors.
+// n positions, padded to whole vectors.
 template <typename A>
 constexpr int64_t padded(int64_t n) {
   return (n + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
@@ -35,14 +35,14 @@ inline void store_up_to(T* p, VecOf<A> v, int64_t n) {
   store(p, v);
 }
 
-// What is subtracted from the logits: their maximum, and 0 where they are all -inf so far, as
-// -inf - -inf would be NaN.
+// What is subtracted from the logits: their maximum, or 0 while all of them are -inf, as -inf -
+// -inf would be NaN.
 template <typename A>
 inline VecOf<A> shift_of(VecOf<A> max) {
   return select<A>((BitsOf<A>)(max == splat(A(-__builtin_inf()))), VecOf<A>{}, max);
 }
 
-// `count` classes into the buffer, and their maximum into `most`.
+// Copies `count` classes into the buffer, and raises `most` to their maximum.
 template <bool kDense, typename L, typename T>
 void load_classes(const ColumnTile<L, T>& tile, int64_t begin, int64_t count, acc_t<L>* z,
                   acc_t<L>* t, acc_t<L>* most) {
@@ -64,8 +64,8 @@ void load_classes(const ColumnTile<L, T>& tile, int64_t begin, int64_t count, ac
   }
 }
 
-// The sums of one vector of positions over the classes in the buffer, relative to `shift`. w: of
-// the first of them, or null.
+// The sums of one vector of positions over the classes in the buffer, relative to `shift`. w: their
+// class weights, or null.
 template <bool kShifted, bool kDense, typename A>
 PositionSums<A> sum_classes(A* z, const A* t, const A* w, int64_t count, int64_t width,
                             VecOf<A> shift, bool keep) {
@@ -99,7 +99,7 @@ void forward_columns(const ColumnTile<L, T>& tile, acc_t<L>* buffer, int64_t chu
   A* const z = buffer;
   A* const t = buffer + chunk * width;
   A most[kMaxTile];
-  double weight = 0;  // Σ w of the classes before
+  double weight = 0;  // Σ w over the classes so far
   for (int64_t i = 0; i < width; i += kLanes<A>) {
     store(most + i, splat(A(-__builtin_inf())));
     store(out.max + i, splat(A(-__builtin_inf())));
@@ -119,7 +119,7 @@ void forward_columns(const ColumnTile<L, T>& tile, acc_t<L>* buffer, int64_t chu
       V exp = load(out.exp + i), shifted = load(out.shifted + i);
       V target = load(out.target + i), product = load(out.product + i);
       if (begin != 0) {
-        // Sums of -inf alone have nothing finite to move.
+        // Sums over -inf alone have nothing finite to move.
         const BitsOf<A> finite = (BitsOf<A>)(before != splat(A(-__builtin_inf())));
         const V by = select<A>(finite, before - now, V{});
         const Exp<A> e = exp_parts(by);
@@ -157,8 +157,8 @@ void columns_forward(const ColumnTile<L, T>& tile, acc_t<L>* buffer, int64_t chu
   forward(tile, buffer, chunk, keep, sums, labels);
 }
 
-// The gradient of a tile. probability(c, i): p of class c at the vector of positions i, or what
-// p_scale makes of it.
+// Writes the gradient of a tile. probability(c, i): of class c at the vector of positions i, up to
+// a factor that p_scale contains.
 template <bool kDense, typename L, typename T, typename P>
 inline void write_gradient(L* grad, int64_t grad_stride, const ColumnTile<L, T>& tile,
                            const ColumnScales<acc_t<L>>& scales, const P& probability) {

@@ -6,40 +6,16 @@
 #include <limits>
 #include <vector>
 
+#include "dispatch.h"
 #include "kernels.h"
-#include "loss_places.h"
 #include "loss_target.h"
+#include "loss_tensors.h"
 
 namespace fused_mixup {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// Type of the logits, type of a dense target.
-template <typename L, typename T>
-struct Types {
-  using Logit = L;
-  using Target = T;
-  using A = acc_t<L>;
-};
-
-template <typename F>
-void dispatch(ScalarType logits, ScalarType target, const F& f) {
-  const bool same = target == logits;
-  switch (logits) {
-    case ScalarType::Float:
-      return f(Types<float, float>());
-    case ScalarType::Double:
-      return f(Types<double, double>());
-    case ScalarType::Half:
-      return same ? f(Types<Half, Half>()) : f(Types<Half, float>());
-    case ScalarType::BFloat16:
-      return same ? f(Types<BFloat16, BFloat16>()) : f(Types<BFloat16, float>());
-    default:
-      STD_TORCH_CHECK(false, "fused_mixup: logits that are not floating");
-  }
-}
-
-// [B, d1, …] of logits [B, K, d1, …]
+// The shape [B, d1, …] for logits [B, K, d1, …].
 inline std::vector<int64_t> shape_of_rows(const Tensor& logits) {
   const auto sizes = logits.sizes();
   std::vector<int64_t> shape(sizes.begin(), sizes.end());
@@ -49,8 +25,8 @@ inline std::vector<int64_t> shape_of_rows(const Tensor& logits) {
 
 inline double term(double weight, double value) { return weight == 0 ? 0 : weight * value; }
 
-// A sum of terms made in parallel. Each block of work adds its own, in its order, and the blocks
-// are added in theirs: one order of summation whatever the number of threads.
+// A sum whose terms are computed in parallel. Each block of work adds its own terms in order, and
+// the blocks are added in order: the order of summation does not depend on the number of threads.
 class BlockSums {
  public:
   explicit BlockSums(int64_t blocks) : sums_(blocks) {}
@@ -65,12 +41,13 @@ class BlockSums {
   std::vector<double> sums_;
 };
 
-struct LossArguments {
-  const Tensor& logits;
-  const Tensor& target;
-  const OptionalTensor& partner_labels;
-  const OptionalTensor& weight;
-  const OptionalTensor& class_weight;
+// The logits, and the fields of CrossEntropyArguments in fused_mixup/schemas.py.
+struct CrossEntropyArguments {
+  const Tensor& logits;                  // [B, K, …]
+  const Tensor& target;                  // [B, K, …], or int64 [B, …]
+  const OptionalTensor& partner_labels;  // int64 [B, …]
+  const OptionalTensor& weight;          // float32 [B, 2]
+  const OptionalTensor& class_weight;    // [K]
   int64_t ignore_index;
   double target_smoothing, label_smoothing;
   int64_t reduction;
@@ -81,7 +58,7 @@ struct LossArguments {
 };
 
 struct LossInputs {
-  Places places;
+  LossTensors tensors;
   std::optional<SparseTarget> sparse;
   double label_smoothing;
   int64_t reduction;
@@ -89,22 +66,22 @@ struct LossInputs {
   const void* class_weight_data = nullptr;
   double class_weight_sum;  // K where there is none
 
-  // into: as in Places.
-  LossInputs(const LossArguments& a, const Tensor* into)
-      : places(a.logits, a.partner_labels ? nullptr : &a.target, into),
+  // into: see LossTensors.
+  LossInputs(const CrossEntropyArguments& a, const Tensor* into)
+      : tensors(a.logits, a.partner_labels ? nullptr : &a.target, into),
         label_smoothing(a.label_smoothing),
         reduction(a.reduction),
         class_weight(as_contiguous(a.class_weight)),
-        class_weight_sum(double(places.k)) {
+        class_weight_sum(double(tensors.k)) {
     if (a.partner_labels) {
-      sparse.emplace(a.target, *a.partner_labels, *a.weight, places.k, a.ignore_index,
+      sparse.emplace(a.target, *a.partner_labels, *a.weight, tensors.k, a.ignore_index,
                      a.target_smoothing, a.label_smoothing);
     }
     if (!class_weight) return;
     class_weight_data = class_weight->data_ptr();
     class_weight_sum = 0;
     const bool wide = a.logits.scalar_type() == ScalarType::Double;
-    for (int64_t c = 0; c < places.k; ++c) {
+    for (int64_t c = 0; c < tensors.k; ++c) {
       class_weight_sum += wide ? class_weights<double>()[c] : class_weights<float>()[c];
     }
   }
@@ -115,18 +92,18 @@ struct LossInputs {
   }
   bool wants_shifted() const { return sparse ? sparse->smooths() : label_smoothing != 0; }
 
-  // Rows that count: all but the ignored.
+  // How many rows count: all but the ignored ones.
   int64_t count() const {
-    if (!sparse || !sparse->may_ignore()) return places.rows();
+    if (!sparse || !sparse->may_ignore()) return tensors.rows();
     constexpr int64_t kBlock = 8192;
-    const int64_t rows = places.rows(), blocks = (rows + kBlock - 1) / kBlock;
+    const int64_t rows = tensors.rows(), blocks = (rows + kBlock - 1) / kBlock;
     BlockSums ignored(blocks);
     torch::stable::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
         const int64_t last = std::min(rows, (block + 1) * kBlock);
         for (int64_t r = block * kBlock; r < last;) {
-          const SampleTerms terms = sparse->sample(r / places.inner);
-          const int64_t stop = std::min(last, (r / places.inner + 1) * places.inner);
+          const SampleTerms terms = sparse->sample(r / tensors.inner);
+          const int64_t stop = std::min(last, (r / tensors.inner + 1) * tensors.inner);
           for (; r < stop; ++r) ignored[block] += sparse->row(terms, r).ignored;
         }
       }
@@ -135,12 +112,12 @@ struct LossInputs {
   }
 };
 
-// Where a forward leaves what it finds; each may be null but the loss.
+// Where a forward writes its results.
 template <typename A>
 struct LossOutputs {
-  A* loss;         // of every row where the reduction is none, else a scalar
-  A* stats;        // [3, B, S]
-  int32_t* ranks;  // [2, B, S]
+  A* loss;         // [B, S] where the reduction is none, else []
+  A* stats;        // [3, B, S] or null
+  int32_t* ranks;  // [2, B, S] or null
 };
 
 }  // namespace fused_mixup

@@ -2,7 +2,8 @@
 //
 // Forward: one sweep, one read. Backward: one sweep, one read and one write.
 //
-// kShifted, kDense: as RowSums has it. kWeighted: with class weights; not set where no sum has one.
+// kShifted, kDense: whether to take those sums of RowSums. kWeighted: whether the sums that are
+// taken have class weights.
 
 template <typename L>
 inline acc_t<L> chunk_max(const L* z, int64_t n) {
@@ -29,7 +30,7 @@ template <typename A>
 struct ChunkSums {
   VecOf<A> exp[2] = {}, shifted[2] = {}, target[2] = {}, product[2] = {}, weight[2] = {};
 
-  // Moves everything into `total` and starts again from zero. Sums of a few terms added up lose
+  // Moves everything into `total` and starts again from zero. Adding sums of a few terms each loses
   // far fewer digits than one long sum.
   template <bool kShifted, bool kDense, bool kWeighted>
   void flush(ChunkSums& total) {
@@ -43,7 +44,7 @@ struct ChunkSums {
   }
 };
 
-// One vector: x = z - m, into accumulator set k. Two sets hide the latency of the additions.
+// Adds one vector, x = z - m, to accumulator set k. Two sets hide the latency of the additions.
 template <bool kShifted, bool kDense, bool kWeighted, typename A>
 inline void add_vector(ChunkSums<A>& sums, int k, VecOf<A> x, VecOf<A> t, VecOf<A> w) {
   const Exp<A> e = exp_parts(x);
@@ -58,7 +59,7 @@ inline void add_vector(ChunkSums<A>& sums, int k, VecOf<A> x, VecOf<A> t, VecOf<
   }
 }
 
-// A chunk whose logits are all -inf (or NaN), before any other.
+// Adds a chunk whose logits are all -inf (or NaN), before any other logit has been seen.
 template <bool kShifted, bool kDense, bool kWeighted, typename L, typename T>
 void add_lowest(RowSums& row, const L* z, const T* target, const acc_t<L>* class_weight,
                 int64_t n) {
@@ -76,7 +77,7 @@ void add_lowest(RowSums& row, const L* z, const T* target, const acc_t<L>* class
   }
 }
 
-// The sums of one chunk relative to `shift`, added to `row`; the chunk's maximum.
+// Adds the sums of one chunk, relative to `shift`, to `row`. Returns the chunk's maximum.
 template <bool kShifted, bool kDense, bool kWeighted, typename L, typename T>
 acc_t<L> add_chunk(RowSums& row, const L* z, const T* target, const acc_t<L>* class_weight,
                    int64_t n, acc_t<L> shift) {
@@ -105,7 +106,7 @@ acc_t<L> add_chunk(RowSums& row, const L* z, const T* target, const acc_t<L>* cl
   }
   for (; i < n; i += kStep) {
     const int64_t part = n - i < kStep ? n - i : kStep;
-    // Lanes past the end: exp(-inf) = 0; their t and w are 0.
+    // Lanes past the end hold -inf, with exp(-inf) = 0; their t and w are 0.
     const V values = load_part<A>(z + i, part, from_float<L>(A(-__builtin_inf())));
     const V x = values - shift;
     V t = none, w = none;
@@ -139,14 +140,15 @@ void move_sums(RowSums& row, double from, double to) {
   if (kDense) row.product += row.target * (from - to);
 }
 
-// The first chunk is looked through for its maximum. Later ones are summed relative to the same
-// shift, which any value near the maximum can be; one that goes too far beyond is summed again.
+// The first chunk is read for its maximum, which becomes the shift; any value near the maximum of
+// the row can be one. Later chunks are summed relative to it. A chunk that goes too far beyond it
+// is summed again with a new shift.
 template <bool kShifted, bool kDense, bool kWeighted, typename L, typename T>
 RowSums forward_row(const L* z, const T* target, const acc_t<L>* class_weight, int64_t k,
                     Ranking* ranking) {
   using A = acc_t<L>;
-  constexpr int64_t kChunk = 2048;  // 8 KiB of float: still in the first-level cache if read again
-  constexpr A kFar = 40;            // exp(40) times a chunk is far from the largest float
+  constexpr int64_t kChunk = 2048;  // 8 KiB of float, which stay in the first-level cache
+  constexpr A kFar = 40;            // exp(40) times a chunk is far below the largest float
   const A low = -__builtin_inf();
   RowSums row = {low, 0, 0, 0, 0, 0};
   A shift = low;
@@ -157,7 +159,7 @@ RowSums forward_row(const L* z, const T* target, const acc_t<L>* class_weight, i
     const A* wc = kWeighted ? class_weight + begin : nullptr;
     if (shift == low) shift = chunk_max(zc, n);
     if (ranking != nullptr) rank_chunk(zc, begin, n, *ranking);
-    if (shift == low) {  // z - shift would be NaN: all terms so far are 0 or -inf
+    if (shift == low) {  // z - shift would be NaN; all terms so far are 0 or -inf
       add_lowest<kShifted, kDense, kWeighted>(row, zc, tc, wc, n);
       continue;
     }
@@ -165,7 +167,7 @@ RowSums forward_row(const L* z, const T* target, const acc_t<L>* class_weight, i
     A m = add_chunk<kShifted, kDense, kWeighted>(row, zc, tc, wc, n, shift);
     if (m > shift + kFar) {
       row = before;
-      // Sums of -inf chunks alone have nothing finite to move.
+      // Sums over -inf alone have nothing finite to move.
       if (before.max > low) move_sums<kShifted, kDense>(row, shift, m);
       shift = m;
       add_chunk<kShifted, kDense, kWeighted>(row, zc, tc, wc, n, shift);
@@ -201,7 +203,7 @@ void backward_row(L* grad, const L* z, const T* target, const acc_t<L>* class_we
   constexpr int kStep = kLanes<A>;
   const A max = scales.max, log_sum = scales.log_sum, p_scale = scales.p_scale;
   const A t_scale = scales.t_scale, constant = scales.constant;
-  // Two subtractions, never max + log_sum in one: far from zero that sum has no low bits left.
+  // Two subtractions, and never z - (max + log_sum): far from zero that sum has lost its low bits.
   const auto entry = [=](V v, V t, V w) {
     const Exp<A> e = exp_parts((v - max) - log_sum);
     const V p = e.factor * e.power;

@@ -7,14 +7,14 @@
 
 namespace fused_mixup {
 
-// Rows of one block of work: about 16384 elements, so that a block is worth a thread's while.
-inline int64_t rows_of_block(const Places& places) { return 1 + 16384 / places.k; }
-inline int64_t blocks_of_rows(const Places& places) {
-  const int64_t each = rows_of_block(places);
-  return (places.rows() + each - 1) / each;
+// Rows of one block of work: about 16384 elements, which outweigh the cost of a thread.
+inline int64_t rows_of_block(const LossTensors& tensors) { return 1 + 16384 / tensors.k; }
+inline int64_t blocks_of_rows(const LossTensors& tensors) {
+  const int64_t each = rows_of_block(tensors);
+  return (tensors.rows() + each - 1) / each;
 }
 
-// A row, and what its sample's target is made of where that is sparse.
+// A row, and the terms of its sample's target where that is sparse.
 struct RowPlace {
   int64_t r, b, s;  // r = b·S + s
   SampleTerms terms;
@@ -23,43 +23,43 @@ struct RowPlace {
 // Calls f(block, place) for every row, in order within a block.
 template <typename F>
 void for_rows(const LossInputs& in, const F& f) {
-  const Places& places = in.places;
-  const int64_t each = rows_of_block(places), rows = places.rows();
-  torch::stable::parallel_for(0, blocks_of_rows(places), 1, [&](int64_t begin, int64_t end) {
+  const LossTensors& tensors = in.tensors;
+  const int64_t each = rows_of_block(tensors), rows = tensors.rows();
+  torch::stable::parallel_for(0, blocks_of_rows(tensors), 1, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t last = std::min(rows, (block + 1) * each);
       for (int64_t r = block * each; r < last;) {
-        RowPlace at = {r, r / places.inner, r % places.inner, {}};
+        RowPlace at = {r, r / tensors.inner, r % tensors.inner, {}};
         if (in.sparse) at.terms = in.sparse->sample(at.b);
-        for (; at.s < places.inner && at.r < last; ++at.s, ++at.r) f(block, at);
+        for (; at.s < tensors.inner && at.r < last; ++at.s, ++at.r) f(block, at);
         r = at.r;
       }
     }
   });
 }
 
-// One row's forward.
+// The results of one row's forward.
 struct RowLoss {
   double loss, max, log_sum, total;
   bool ignored;
 };
 
-// ranks: where the row's first stands, the second `rows` further, or null.
+// ranks: memory of the row's first rank, or null; the second rank lies `rows` further.
 template <typename L, typename T>
 RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
   using A = acc_t<L>;
-  const Places& places = in.places;
-  const L* z = places.logits.at<const L>(at.b, at.s);
+  const LossTensors& tensors = in.tensors;
+  const L* z = tensors.logits.at<const L>(at.b, at.s);
   const A* w = in.class_weights<A>();
   const auto forward = loss_kernels<L, T>().forward;
-  // A row of -inf alone has no distribution, as in PyTorch.
+  // A row of -inf alone has no distribution and becomes NaN, as in PyTorch.
   const auto log_of = [](const RowSums& sums) {
     return std::isinf(sums.max) ? kNaN : std::log(sums.exp);
   };
   if (!in.sparse) {
-    const RowSums sums = forward(z, places.target->at<const T>(at.b, at.s), w, places.k,
+    const RowSums sums = forward(z, tensors.target->at<const T>(at.b, at.s), w, tensors.k,
                                  in.wants_shifted(), nullptr);
-    const double each = in.label_smoothing / double(places.k), keep = 1.0 - in.label_smoothing;
+    const double each = in.label_smoothing / double(tensors.k), keep = 1.0 - in.label_smoothing;
     const double total = keep * sums.target + each * in.class_weight_sum;
     const double product = term(keep, sums.product) + term(each, sums.shifted);
     const double log_sum = log_of(sums);
@@ -69,9 +69,9 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
   const auto value = [&](int j) { return row.label[j] < 0 ? 0.0 : to_float(z[row.label[j]]); };
   Ranking ranking = {{row.label[0], row.label[1]}, {value(0), value(1)}, {0, 0}};
   const RowSums sums =
-      forward(z, nullptr, w, places.k, in.wants_shifted(), ranks != nullptr ? &ranking : nullptr);
+      forward(z, nullptr, w, tensors.k, in.wants_shifted(), ranks != nullptr ? &ranking : nullptr);
   for (int j = 0; ranks != nullptr && j < 2; ++j) {
-    ranks[j * places.rows()] = int32_t(row.label[j] < 0 ? places.k : ranking.ahead[j]);
+    ranks[j * tensors.rows()] = int32_t(row.label[j] < 0 ? tensors.k : ranking.ahead[j]);
   }
   const double log_sum = log_of(sums);
   if (row.ignored) return {0, sums.max, log_sum, 0, true};
@@ -87,38 +87,38 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
   return {log_sum * total - product, sums.max, log_sum, total, false};
 }
 
-// Gradient of one row; `scale` is the gradient of its loss.
+// Writes the gradient of one row; `scale` is the gradient of its loss.
 template <typename L, typename T>
 void row_gradient(const LossInputs& in, const RowPlace& at, acc_t<L> max, acc_t<L> log_sum,
                   acc_t<L> total, acc_t<L> scale) {
   using A = acc_t<L>;
-  const Places& places = in.places;
-  const L* z = places.logits.at<const L>(at.b, at.s);
-  L* grad = places.grad->at<L>(at.b, at.s);
+  const LossTensors& tensors = in.tensors;
+  const L* z = tensors.logits.at<const L>(at.b, at.s);
+  L* grad = tensors.grad->at<L>(at.b, at.s);
   const A* w = in.class_weights<A>();
   const auto backward = loss_kernels<L, T>().backward;
   if (!in.sparse) {
     const double smoothing = in.label_smoothing;
-    backward(grad, z, places.target->at<const T>(at.b, at.s), w, places.k,
+    backward(grad, z, tensors.target->at<const T>(at.b, at.s), w, tensors.k,
              {max, log_sum, scale * total, A(scale * (1.0 - smoothing)),
-              A(scale * (smoothing / double(places.k)))});
+              A(scale * (smoothing / double(tensors.k)))});
     return;
   }
   const SparseRow row = in.sparse->row(at.terms, at.r);
   if (row.ignored) {
-    std::fill_n(grad, places.k, from_float<L>(0));
+    std::fill_n(grad, tensors.k, from_float<L>(0));
     return;
   }
-  // The stats say so too, if they are those of this target.
+  // The total in the stats is NaN as well, if they belong to this target.
   const A sum = row.poisoned ? A(kNaN) : total;
-  // Read before they are written over, where the gradient takes the logits' place.
+  // Read first, as the gradient may be written over the logits.
   const auto value = [&](int j) { return row.label[j] < 0 ? 0.0 : to_float(z[row.label[j]]); };
   const double values[2] = {value(0), value(1)};
-  backward(grad, z, nullptr, w, places.k,
+  backward(grad, z, nullptr, w, tensors.k,
            {max, log_sum, scale * sum, A(0), A(scale * row.constant)});
   if (row.poisoned) return;
-  // Entries of the labels from scratch: subtracting from the rounded entry would lose them where
-  // p is near t. Equal labels add up.
+  // The entries of the labels are computed from scratch: a difference from the rounded entry would
+  // lose its digits where p is near t. Equal labels add up.
   const bool equal = row.label[0] == row.label[1];
   for (int j = 0; j < 2; ++j) {
     const int64_t c = row.label[j];
@@ -131,13 +131,14 @@ void row_gradient(const LossInputs& in, const RowPlace& at, acc_t<L> max, acc_t<
   }
 }
 
-// grad: with an upstream gradient of `scale`, while the row is still in the cache.
+// grad: writes the gradient too, for an upstream gradient of `scale`, while the row is in the
+// cache.
 template <typename L, typename T>
 double forward_rows(const LossInputs& in, const LossOutputs<acc_t<L>>& out, bool grad, double scale,
                     double& count) {
   using A = acc_t<L>;
-  const int64_t rows = in.places.rows();
-  BlockSums losses(blocks_of_rows(in.places)), ignored(blocks_of_rows(in.places));
+  const int64_t rows = in.tensors.rows();
+  BlockSums losses(blocks_of_rows(in.tensors)), ignored(blocks_of_rows(in.tensors));
   for_rows(in, [&](int64_t block, const RowPlace& at) {
     const RowLoss row = row_loss<L, T>(in, at, out.ranks == nullptr ? nullptr : out.ranks + at.r);
     losses[block] += row.loss;
@@ -155,7 +156,7 @@ template <typename L, typename T>
 void backward_rows(const LossInputs& in, const acc_t<L>* stats, const acc_t<L>* upstream,
                    acc_t<L> factor) {
   using A = acc_t<L>;
-  const int64_t rows = in.places.rows();
+  const int64_t rows = in.tensors.rows();
   for_rows(in, [&](int64_t, const RowPlace& at) {
     const A* row = stats + at.r;
     const A scale = upstream == nullptr ? factor : upstream[at.r] * factor;

@@ -1,20 +1,20 @@
-// What the kernels of the cross-entropy take and give: rows of adjacent classes, and columns of
-// adjacent positions.
+// Arguments and results of the kernels of the cross-entropy, for rows of adjacent classes and for
+// columns of adjacent positions.
 #pragma once
 
 #include "scalar_types.h"
 
 namespace fused_mixup {
 
-// The labels of a row whose ranks are asked for. A label of -1 is left out.
+// The labels of a row whose ranks are asked for. A label of -1 has none.
 struct Ranking {
   int64_t label[2];
   double value[2];   // the labels' own logits
-  int64_t ahead[2];  // classes before the label: added to
+  int64_t ahead[2];  // raised by the number of classes before the label
 };
 
-// What one sweep over a row of K logits leaves. All sums are relative to the maximum. With class
-// weights w every t, and every other summand, comes with its w.
+// The results of one sweep over a row of K logits. All sums are relative to the maximum. With class
+// weights w, each summand but those of `exp` is multiplied by its w.
 struct RowSums {
   double max;      // m = max z
   double exp;      // Σ exp(z - m)
@@ -30,7 +30,7 @@ struct RowScales {
   A max, log_sum, p_scale, t_scale, constant;
 };
 
-// n positions beside each other and all K classes of each: [K, n], rows z_stride apart.
+// All K classes of n adjacent positions: [K, n], in rows z_stride apart.
 template <typename L, typename T>
 struct ColumnTile {
   const L* z;
@@ -41,12 +41,12 @@ struct ColumnTile {
   int64_t k, n;
 };
 
-// Bits as wide as A.
+// An unsigned integer as wide as A.
 template <typename A>
 using bits_t = std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t>;
 
-// The most positions of a tile; a multiple of every vector's lanes. Arrays of a value for each
-// position have this size whatever n is: vectors past the end read and write them, too.
+// The most positions of a tile; a multiple of every vector's lanes. Arrays with a value for each
+// position have this size whatever n is, as vectors past the end read and write them too.
 constexpr int64_t kMaxTile = 512;
 
 template <typename A>
@@ -61,8 +61,8 @@ struct ColumnScales {
   bits_t<A> kept[kMaxTile];  // all ones, or zeros where the gradient is 0 whatever the logits
 };
 
-// One of the two labels of each position, and how many classes stand before it. A label of ~0 is
-// of no class.
+// One of the two labels of each position, and how many classes stand before it. A label of ~0 names
+// no class.
 template <typename A>
 struct ColumnLabels {
   bits_t<A> label[kMaxTile];
@@ -74,18 +74,18 @@ struct ColumnLabels {
 template <typename L, typename T>
 struct LossKernels {
   using A = acc_t<L>;
-  // target: [K], or null for a sparse target; class_weight: [K] or null; ranking: or null.
+  // target: [K], or null for a sparse target. class_weight: [K] or null. ranking: may be null.
   RowSums (*forward)(const L* z, const T* target, const A* class_weight, int64_t k,
                      bool want_shifted, Ranking* ranking);
   // grad may be z.
   void (*backward)(L* grad, const L* z, const T* target, const A* class_weight, int64_t k,
                    const RowScales<A>& scales);
-  // buffer: [2, chunk, kMaxTile-rounded n]; chunk classes are held there at once. labels: [2], or
-  // null where no ranks are asked for. keep: leaves exp(z - m) in the buffer, for finish(); then
-  // chunk >= k.
+  // buffer: [2, chunk, n rounded up to whole vectors], for `chunk` classes at once. labels: [2], or
+  // null where no ranks are asked for. keep: leaves exp(z - m) in the buffer for columns_finish();
+  // then chunk >= k.
   void (*columns_forward)(const ColumnTile<L, T>& tile, A* buffer, int64_t chunk, bool want_shifted,
                           bool keep, ColumnSums<A>& sums, ColumnLabels<A>* labels);
-  // The gradient from what columns_forward() kept, with p_scale over Σ exp.
+  // The gradient from what columns_forward() kept; p_scale has been divided by Σ exp.
   void (*columns_finish)(L* grad, int64_t grad_stride, const ColumnTile<L, T>& tile,
                          const A* buffer, const ColumnScales<A>& scales);
   // The gradient from the logits; grad may be tile.z.
@@ -93,17 +93,17 @@ struct LossKernels {
                            const ColumnSums<A>& sums, const ColumnScales<A>& scales);
 };
 
-// Of the logits alone.
+// The kernels that take nothing but logits.
 template <typename L>
 struct LogitKernels {
   using A = acc_t<L>;
   void (*rank_row)(const L* z, int64_t k, Ranking& ranking);
-  // [k, n] as in ColumnTile; count labels of each position.
+  // z: [k, n] as in ColumnTile, with `count` labels for each position.
   void (*rank_columns)(const L* z, int64_t z_stride, int64_t k, int64_t n, ColumnLabels<A>* labels,
                        int count);
   // x *= factor
   void (*scale)(L* x, int64_t n, A factor);
-  // out = p_scale · exp((z - max) - log_sum) - t: single entries of n columns' gradients.
+  // out = p_scale · exp((z - max) - log_sum) - t: one entry of the gradient in each of n columns.
   void (*entries)(A* out, const A* z, const ColumnSums<A>& sums, const A* p_scale, const A* t,
                   int64_t n);
 };

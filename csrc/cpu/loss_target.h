@@ -1,4 +1,4 @@
-// A sparse target as the losses mean it.
+// A sparse target as the losses understand it.
 #pragma once
 
 #include <cstdint>
@@ -7,17 +7,18 @@
 
 namespace fused_mixup {
 
-// The terms of one sample's target, by which of its two labels are kept (bit 0 its own, bit 1 the
-// partner's): t' = Σ_j coefficient_j onehot(label_j) + constant over the kept j.
+// The terms of one sample's target, t' = Σ_j coefficient_j onehot(label_j) + constant over the
+// labels j that are kept. The arrays of 4 are indexed by which labels those are: bit 0 for the
+// sample's own, bit 1 for its partner's.
 struct SampleTerms {
   double coefficient[2];
   double constant[4];
   double total[4];  // Σ t', where every class weighs 1
-  bool ignored[4];  // a label is dropped, and nothing of weight is left
+  bool ignored[4];  // a label is dropped, and no label that is left has a weight
 };
 
-// One row's. An ignored row has no loss; a label that is out of range, and not to be ignored, makes
-// everything of its row NaN.
+// The target of one row. An ignored row has no loss. A label that is out of range, and not to be
+// ignored, poisons its row: all results of the row are NaN.
 struct SparseRow {
   int64_t label[2];       // -1 where dropped or out of range
   double coefficient[2];  // 0 where dropped
@@ -26,21 +27,23 @@ struct SparseRow {
 };
 
 struct SparseTarget {
-  Tensor labels_tensor, partner_tensor, weight_tensor;  // they keep the memory below
+  Tensor labels_tensor, partner_tensor, weight_tensor;  // keep the memory of the pointers below
   const int64_t* labels;                                // [B, S]
   const int64_t* partner_labels;
   const float* weight;  // [B, 2]
   int64_t weight_stride, num_classes, ignore_index;
   double target_smoothing, label_smoothing;
 
-  SparseTarget(const Tensor& own, const Tensor& partner, const Tensor& weights, int64_t k,
-               int64_t ignore, double smoothing, double more_smoothing)
+  SparseTarget(const Tensor& own,      // int64 [B, …]
+               const Tensor& partner,  // int64 [B, …]
+               const Tensor& weights,  // float32 [B, 2]
+               int64_t k, int64_t ignore, double smoothing, double more_smoothing)
       : labels_tensor(as_contiguous(own)),
         partner_tensor(as_contiguous(partner)),
         weight_tensor(as_rows(weights)),
-        labels(static_cast<const int64_t*>(labels_tensor.data_ptr())),
-        partner_labels(static_cast<const int64_t*>(partner_tensor.data_ptr())),
-        weight(static_cast<const float*>(weight_tensor.data_ptr())),
+        labels(data<int64_t>(labels_tensor)),
+        partner_labels(data<int64_t>(partner_tensor)),
+        weight(data<float>(weight_tensor)),
         weight_stride(weight_tensor.stride(0)),
         num_classes(k),
         ignore_index(ignore),

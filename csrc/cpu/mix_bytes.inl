@@ -1,20 +1,21 @@
-// Bytes on AVX2: blending and taking channels apart, whole vectors at a time. What is left at the
-// end of a run is done by the kernels for every type.
+// Bytes on AVX2: blends them and takes channels apart, whole vectors at a time. The kernels for
+// every type do the rest of a run.
 
 #if defined(FUSED_MIXUP_AVX2)
-// 2^23·w is exact, and so is what is added to it in an FMA: v·w is rounded once, as everywhere.
+// (2^23 + v)·w - 2^23·w in one FMA: the bias 2^23·w is exact, so that v·w is rounded once, as
+// everywhere.
 struct ByteWeight {
   __m256 weight, bias;
 
   explicit ByteWeight(float w) : weight(_mm256_set1_ps(w)), bias(_mm256_set1_ps(w * 8388608.0f)) {}
   __m256 times(__m256 biased) const { return _mm256_fmsub_ps(biased, weight, bias); }
-  // Packing clamps to a byte, but only what fits 32 bits before.
+  // Packing clamps values to a byte if they fit 32 bits.
   static bool fits(float w) { return w >= -1e6f && w <= 1e6f; }
 };
 
-// Half of 32 bytes as floats 2^23 + v: their bits are 0x4B000000 + v. Which byte lies in which lane
-// does not matter: packing undoes it. (Half at a time: a whole vector's floats and the weights are
-// more than there are registers.)
+// Half of 32 bytes as floats 2^23 + v, whose bits are 0x4B000000 + v. Packing later undoes the
+// order in which unpacking puts the bytes. (Half of them at a time: the floats of a whole vector
+// and the weights would not fit the registers.)
 struct BiasedBytes {
   __m256 first, second;
 
@@ -40,7 +41,8 @@ inline void store_packed(uint8_t* p, const __m256i* words) {
   _mm256_storeu_si256((__m256i*)p, _mm256_packus_epi16(words[0], words[1]));
 }
 
-// Whole vectors of bytes with two thirds of the instructions of map2; how many elements that were.
+// Blends whole vectors of bytes with two thirds of the instructions of map2. Returns how many
+// elements that were.
 inline int64_t blend_bytes(uint8_t* dst, const uint8_t* a, const uint8_t* b, const uint8_t* ahead,
                            int64_t n, float w0, float w1) {
   if (!ByteWeight::fits(w0) || !ByteWeight::fits(w1)) return 0;
@@ -58,8 +60,8 @@ inline int64_t blend_bytes(uint8_t* dst, const uint8_t* a, const uint8_t* b, con
   return i;
 }
 
-// The same for blend_pair, with a fifth less again: both outputs come from the same floats.
-// kAlike: both rows have the weights of the first, so that all of them stay in registers.
+// blend_bytes() for blend_pair, with a fifth fewer instructions again: both outputs come from the
+// same floats. kAlike: both rows have the weights of the first, which then stay in registers.
 template <bool kAlike>
 inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a, const uint8_t* b,
                                 int64_t n, float a0, float a1, float b0, float b1) {
@@ -84,15 +86,16 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
   return i;
 }
 
-// Whole vectors of pixels of three bytes to three planes; how many pixels that were. Of 48 bytes in
-// three registers, channel c lies in each at places that neither of the others has it at.
+// Splits pixels of three bytes into three planes, whole vectors at a time. Returns how many pixels
+// that were. 48 bytes lie in three registers; no two of them have channel c at the same place, so
+// that two blends collect it.
 inline int64_t split_bytes(uint8_t* dst, int64_t stride, const uint8_t* src, int64_t n) {
   // Byte k of the mask: whether k mod 3 is 1, or 2.
   const __m256i is_1 = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0));
   const __m256i is_2 = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0, 0, -1, 0));
-  // Where the pixels of each channel lie then, in their order.
+  // Where the pixels of each channel lie after the blends, in their order.
   const __m256i order[] = {_mm256_broadcastsi128_si256(
                                _mm_setr_epi8(0, 3, 6, 9, 12, 15, 2, 5, 8, 11, 14, 1, 4, 7, 10, 13)),
                            _mm256_broadcastsi128_si256(

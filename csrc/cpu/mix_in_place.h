@@ -1,7 +1,7 @@
 // The walk of mix_ and paste_: each element is read once and written once (2N bytes), for any
 // pairing. A tile of columns is walked row by row along the cycles of the pairing, so that a row is
 // still in the first-level cache when it serves as its neighbour's partner; one tile of one row is
-// saved. Only the boxes are touched where no row blends.
+// saved. Where no row blends, only the boxes are read and written.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -12,11 +12,12 @@
 
 namespace fused_mixup {
 
-// What one step does to the runs of one tile. saved: the tile of the row that a cycle started with.
+// Does the steps of a walk in the runs of one tile. saved: the tile of the row that a cycle started
+// with.
 template <typename T>
 struct InPlace {
   static constexpr int64_t kTile = kTileBytes / sizeof(T);
-  static constexpr int kAhead = 8;  // runs, of a box
+  static constexpr int kAhead = 8;  // runs between a box's line and the line that is prefetched
 
   T* x;
   int64_t batch_stride;
@@ -34,21 +35,21 @@ struct InPlace {
       Run run = runs[r];
       next = r + 1;
       if (tiles.dst_stride() != 1) {
-        apart(step, run, keep);
+        mix_strided(step, run, keep);
         continue;
       }
-      // Lines that follow each other in memory are one run where no box cuts them.
+      // Lines that follow each other in memory are one run where no box divides them.
       for (; !boxes && next < n && runs[next].dst == run.dst + run.length; ++next) {
         run.length += runs[next].length;
       }
       if (boxes && step.kind != Step::kPair && r + kAhead < n) fetch_box(row, runs[r + kAhead]);
-      adjacent(step, ahead, run, keep);
+      mix_adjacent(step, ahead, run, keep);
     }
   }
 
   // Whether the steps from `first` on are a chain: rows that only blend, each with the row of the
-  // step after. Written in one pass, every row is loaded once for both, and the processor fetches
-  // from several rows side by side.
+  // next step. In one pass over a chain every row is loaded once for both of its uses, and several
+  // rows are fetched in parallel.
   bool is_chain(const std::vector<Step>& steps, int64_t first) const {
     if constexpr (!kBlendable<T>) return false;
     if (tiles.dst_stride() != 1 || first + kChainRows > int64_t(steps.size())) return false;
@@ -88,42 +89,44 @@ struct InPlace {
     }
   }
 
-  // The lines of a box lie apart, and the processor does not foresee the next. (Those of a pair
-  // come from two rows at once, which keeps memory busy without.)
+  // The lines of a box lie apart, and the processor does not foresee the next one. (The lines of a
+  // pair need no prefetch: two rows at once keep memory busy.)
   void fetch_box(const PlanRow& row, const Run& run) const {
-    const Cut cut = tiles.cut(run, row.box);
+    const RunSpan span = tiles.span(run, row.box);
     const T* line = x + row.partner * batch_stride + run.dst;
-    for (int64_t i = cut.lo; i < cut.hi; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(line + i);
+    for (int64_t i = span.from; i < span.to; i += 64 / int64_t(sizeof(T)))
+      __builtin_prefetch(line + i);
   }
 
-  void adjacent(const Step& step, int64_t ahead, const Run& run, T* keep) {
+  // Innermost elements adjacent in memory.
+  void mix_adjacent(const Step& step, int64_t ahead, const Run& run, T* keep) {
     const PlanRow& row = rows[step.row];
     T* own = x + step.row * batch_stride + run.dst;
     T* partner = x + row.partner * batch_stride + run.dst;
-    const Cut cut = tiles.cut(run, row.box);
+    const RunSpan span = tiles.span(run, row.box);
     if (step.kind != Step::kPair) {
       if (step.kind == Step::kSave) std::memcpy(keep, own, run.length * sizeof(T));
       const T* source = step.kind == Step::kSaved ? keep : partner;
       const T* next = x + ahead * batch_stride + run.dst;
-      mix_run(own, own, source, next, row, cut, run.length);
+      mix_run(own, own, source, next, row, span, run.length);
       return;
     }
     const PlanRow& partner_row = rows[row.partner];
-    const Cut other = tiles.cut(run, partner_row.box);
-    const bool same_cut = cut.lo == other.lo && cut.hi == other.hi;
+    const RunSpan other = tiles.span(run, partner_row.box);
+    const bool same_span = span.from == other.from && span.to == other.to;
     const bool moves = !row.blends() && !partner_row.blends();
-    if (same_cut && (moves || (nonzero_weights<T>(row) && nonzero_weights<T>(partner_row)))) {
-      mix_pair(own, partner, row, partner_row, cut, run.length);
+    if (same_span && (moves || (nonzero_weights<T>(row) && nonzero_weights<T>(partner_row)))) {
+      mix_pair(own, partner, row, partner_row, span, run.length);
     } else {
-      const Cut read = partner_row.blends() ? Cut{0, run.length} : other;
-      std::memcpy(keep + read.lo, own + read.lo, (read.hi - read.lo) * sizeof(T));
-      mix_run(own, own, partner, partner, row, cut, run.length);
+      const RunSpan read = partner_row.blends() ? RunSpan{0, run.length} : other;
+      std::memcpy(keep + read.from, own + read.from, (read.to - read.from) * sizeof(T));
+      mix_run(own, own, partner, partner, row, span, run.length);
       mix_run(partner, partner, keep, keep, partner_row, other, run.length);
     }
   }
 
-  // Innermost elements apart in memory: through contiguous copies of the run.
-  void apart(const Step& step, const Run& run, T* keep) {
+  // Innermost elements a stride apart: mixes contiguous copies of the run.
+  void mix_strided(const Step& step, const Run& run, T* keep) {
     const PlanRow& row = rows[step.row];
     const int64_t stride = tiles.dst_stride();
     T* own = x + step.row * batch_stride + run.dst;
@@ -134,11 +137,11 @@ struct InPlace {
       std::memcpy(keep, own_part, run.length * sizeof(T));
     }
     const T* source = step.kind == Step::kSaved ? keep : partner_part;
-    mix_run(own_part, own_part, source, source, row, tiles.cut(run, row.box), run.length);
+    mix_run(own_part, own_part, source, source, row, tiles.span(run, row.box), run.length);
     scatter(own, stride, own_part, run.length);
     if (step.kind != Step::kPair) return;
     const PlanRow& partner_row = rows[row.partner];
-    const Cut other = tiles.cut(run, partner_row.box);
+    const RunSpan other = tiles.span(run, partner_row.box);
     mix_run(partner_part, partner_part, keep, keep, partner_row, other, run.length);
     scatter(partner, stride, partner_part, run.length);
   }
@@ -155,8 +158,8 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
   const Layout layout = blends ? whole : crop_to_boxes(whole, rows, spatial, origin);
   const Tiles tiles(layout, origin, InPlace<T>::kTile);
   const int64_t count = tiles.count(), step_count = int64_t(steps.size());
-  // Pairs depend on no other step: each is walked along its samples, in long runs of memory. A
-  // cycle is walked tile by tile, so that a row is still in cache when it is its neighbour's
+  // A pair depends on no other step: it is walked along its samples, in long runs of memory. A
+  // cycle is walked tile by tile, so that a row is still in the cache when it is its neighbour's
   // partner.
   const bool independent = std::all_of(steps.begin(), steps.end(), [&](const Step& s) {
     return s.kind == Step::kPair || rows[s.row].partner == s.row;

@@ -2,7 +2,7 @@
 // with -ffp-contract=off), so that float32 equals eager PyTorch bit for bit; half types and uint8
 // are rounded once, at the end.
 
-// f(vector of own, vector of partner) -> vector, over n elements.
+// dst = f(a, b), a vector at a time, for n elements. ahead: as in MixKernels.
 template <typename T, typename F>
 inline void map2(T* dst, const T* a, const T* b, const T* ahead, int64_t n, F f) {
   using A = acc_t<T>;
@@ -11,7 +11,7 @@ inline void map2(T* dst, const T* a, const T* b, const T* ahead, int64_t n, F f)
   int64_t i = 0;
   // Four vectors in flight: the loads of all come before the first store.
   for (; i + 4 * kStep <= n; i += 4 * kStep) {
-    // The processor foresees lines of the run it is in, not that another row comes next.
+    // The processor foresees the next lines of this run, but not that another row follows.
     for (int k = 0; k < 4 * kStep; k += kLine) __builtin_prefetch(ahead + i + k);
     const VecOf<A> r0 = f(load(a + i), load(b + i));
     const VecOf<A> r1 = f(load(a + i + kStep), load(b + i + kStep));
@@ -136,7 +136,7 @@ void round(T* dst, const acc_t<T>* sum, int64_t n) {
   if (i < n) store_part<A>(dst + i, load_part<A>(sum + i, n - i), n - i);
 }
 
-// A number of channels known to the compiler becomes shuffles of whole vectors.
+// Where the compiler knows the number of channels it makes shuffles of whole vectors.
 template <int kChannels, typename T>
 void split_known(T* __restrict dst, int64_t stride, const T* __restrict src, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {

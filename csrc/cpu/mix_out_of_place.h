@@ -1,5 +1,5 @@
-// The walk of mix and mix_backward: N bytes read from memory and N written. The tile of the whole
-// batch stays in the second-level cache, where the partner is found.
+// The walk of mix and mix_backward: N bytes read from memory and N written. One tile of all samples
+// stays in the second-level cache, from where the partner is read.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -10,9 +10,9 @@
 
 namespace fused_mixup {
 
-// Out of place. Forward: sources of row i are its partner. Transposed (the backward): row j takes
-// its own part, and the partner part of every row i whose partner is j, with row i's weight and
-// box; the list of those rows is sources[offsets[j], offsets[j+1]).
+// Which rows a row is made of. Forward: itself and its partner. Transposed (the backward): row j
+// takes its own part, and the partner part of every row i whose partner is j, with row i's weight
+// and box; those rows are sources[offsets[j], offsets[j+1]).
 struct Sources {
   bool transposed = false;
   std::vector<int64_t> offsets;
@@ -37,22 +37,23 @@ void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, 
     if (end > begin && A(w) != 0) accumulate(sum + begin, p + begin, end - begin, A(w));
   };
   std::fill_n(sum, run.length, A(0));
-  const Cut own = tiles.cut(run, rows[j].box);
+  const RunSpan own = tiles.span(run, rows[j].box);
   const T* p = values(j);
-  add(p, 0, own.lo, rows[j].own);
-  add(p, own.hi, run.length, rows[j].own);
+  add(p, 0, own.from, rows[j].own);
+  add(p, own.to, run.length, rows[j].own);
   for (int64_t k = from.offsets[j]; k < from.offsets[j + 1]; ++k) {
     const int64_t i = from.sources[k];
-    const Cut cut = tiles.cut(run, rows[i].box);
+    const RunSpan span = tiles.span(run, rows[i].box);
     p = values(i);
-    add(p, 0, cut.lo, rows[i].other);
-    add(p, cut.lo, cut.hi, 1.0);
-    add(p, cut.hi, run.length, rows[i].other);
+    add(p, 0, span.from, rows[i].other);
+    add(p, span.from, span.to, 1.0);
+    add(p, span.to, run.length, rows[i].other);
   }
   mix_kernels<T>().round(dst, sum, run.length);
 }
 
-// A row that is not blended: its own values in as few copies as memory allows, then the box.
+// Copies a row that is not blended: its own values in as few copies as the layout allows, then the
+// box.
 template <typename T>
 void copy_row(T* dst, const T* own, const T* partner, const Box& box, const Tiles& tiles,
               const Run* runs, int n) {
@@ -65,10 +66,10 @@ void copy_row(T* dst, const T* own, const T* partner, const Box& box, const Tile
     std::memcpy(dst + runs[r].dst, own + runs[r].src, length * sizeof(T));
   }
   for (int r = 0; r < n; ++r) {
-    const Cut cut = tiles.cut(runs[r], box);
-    if (cut.hi <= cut.lo) continue;
-    std::memcpy(dst + runs[r].dst + cut.lo, partner + runs[r].src + cut.lo,
-                (cut.hi - cut.lo) * sizeof(T));
+    const RunSpan span = tiles.span(runs[r], box);
+    if (span.to <= span.from) continue;
+    std::memcpy(dst + runs[r].dst + span.from, partner + runs[r].src + span.from,
+                (span.to - span.from) * sizeof(T));
   }
 }
 
@@ -110,7 +111,7 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
               own = own_part;
               partner = partner_part;
             }
-            mix_run(target, own, partner, partner, rows[i], tiles.cut(run, rows[i].box),
+            mix_run(target, own, partner, partner, rows[i], tiles.span(run, rows[i].box),
                     run.length);
           }
           if (target != dst) scatter(dst, tiles.dst_stride(), out_part, run.length);

@@ -1,7 +1,8 @@
 // The Python module fused_mixup._C: importing it registers the ops' CPU implementations.
 //
-// A free-threaded Python turns its lock on for modules that do not say they can do without, as this
-// one: the Python side of the package counts references, which without the lock says nothing.
+// A free-threaded Python turns its lock on for modules that do not declare that they need none.
+// This one does not: the Python side of the package relies on reference counts, which tell nothing
+// without the lock.
 #include <Python.h>
 
 #include "kernels.h"

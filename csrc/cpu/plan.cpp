@@ -1,7 +1,8 @@
-// draw_plan on the CPU: partners by one sort of keys, then each row from words of its own.
+// draw_plan on the CPU: draws partners by one sort of keys, then each row from random words of its
+// own.
 //
-// Nothing is read but the state, the settings and the labels. Where each row draws for itself it
-// takes about a third of a microsecond, nearly all of it for λ (csrc/common/draw.h).
+// It reads the state, the settings and the labels alone. A row that draws for itself takes about a
+// third of a microsecond, nearly all of it for λ (csrc/common/draw.h).
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -15,12 +16,7 @@
 namespace fused_mixup {
 namespace {
 
-constexpr int64_t kGrain = 64;  // rows: enough to outweigh what waking a thread costs
-
-template <typename T>
-T* data(const Tensor& t) {
-  return static_cast<T*>(t.data_ptr());
-}
+constexpr int64_t kGrain = 64;  // rows that outweigh the cost of waking a thread
 
 // ---------------------------------------------------------------- partners
 
@@ -45,7 +41,7 @@ Classes classes_of(const int64_t* labels, int64_t batch) {
   return classes;
 }
 
-// Partners by a sort: shuffle, derangement and across classes.
+// Draws partners by a sort: shuffle, derangement and across classes.
 void match(const Stream& stream, const int64_t* labels, int64_t batch, int per, int pairing,
            int32_t* partner) {
   std::vector<int64_t> keys(batch);
@@ -72,7 +68,8 @@ void match(const Stream& stream, const int64_t* labels, int64_t batch, int per, 
 
 // ---------------------------------------------------------------- rows
 
-struct Plan {
+// Memory of the plan that is drawn.
+struct PlanMemory {
   int32_t* partner;  // [B]
   float* weight;     // [B, 2]
   double* blend;     // [B, 2]
@@ -87,7 +84,7 @@ struct Plan {
   }
 };
 
-void draw_rows(const Stream& stream, const DrawArgs& args, const Plan& plan, int64_t batch,
+void draw_rows(const Stream& stream, const DrawArgs& args, const PlanMemory& plan, int64_t batch,
                int per) {
   const int32_t* partner = plan.partner;
   const DrawnRow untouched = draw_row(stream, args, 0, false);
@@ -102,10 +99,10 @@ void draw_rows(const Stream& stream, const DrawArgs& args, const Plan& plan, int
       const bool paired = per == kPerPair && partner[p] == i;
       if (p == i) {
         plan.put(i, untouched);
-      } else if (!paired) {  // the caller's partners need not form pairs
+      } else if (!paired) {  // partners that the caller gives need not form pairs
         const int64_t unit = per == kPerPair ? std::min(i, p) : i;
         plan.put(i, draw_row(stream, args, uint32_t(unit), true));
-      } else if (i < p) {  // a pair is drawn once, and both of its rows are written here
+      } else if (i < p) {  // the lower sample of a pair draws and writes both rows
         const DrawnRow row = draw_row(stream, args, uint32_t(i), true);
         plan.put(i, row);
         plan.put(p, row);
@@ -137,18 +134,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
   args.symmetric = symmetric;
   int64_t* words = data<int64_t>(state);
   const Stream stream(words);
-  const Plan plan = {data<int32_t>(partner), data<float>(weight), data<double>(blend),
-                     data<int32_t>(box), spatial};
-  labels = as_contiguous(labels);
-  given = as_contiguous(given);
+  const PlanMemory plan = {data<int32_t>(partner), data<float>(weight), data<double>(blend),
+                           data<int32_t>(box), spatial};
   if (pairing >= kShuffle) {
+    labels = as_contiguous(labels);
     const int64_t* classes = labels ? data<int64_t>(*labels) : nullptr;
     match(stream, classes, batch, int(per), int(pairing), plan.partner);
   } else {
-    const int32_t* indices = given ? data<int32_t>(*given) : nullptr;
-    for (int64_t i = 0; i < batch; ++i) {
-      plan.partner[i] = int32_t(partner_of(int(pairing), indices, i, batch));
-    }
+    const Partners partners(pairing, given, batch);
+    for (int64_t i = 0; i < batch; ++i) plan.partner[i] = int32_t(partners.of(i));
   }
   draw_rows(stream, args, plan, batch, int(per));
 

@@ -1,4 +1,4 @@
-// The types that elements are stored in, and single elements in and out of arithmetic.
+// The types that elements are stored in, and how single elements become floats and back.
 #pragma once
 
 #include <cstdint>
@@ -6,18 +6,22 @@
 
 namespace fused_mixup {
 
-// Storage-only types; arithmetic is float.
+// Types of storage alone; arithmetic is in float.
 struct Half {
   uint16_t bits;
 };
 struct BFloat16 {
   uint16_t bits;
 };
+// Elements of 16 bytes, which are moved and never blended.
+struct Bits128 {
+  uint64_t bits[2];
+};
 
 template <typename T>
 using acc_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Half precision in scalar code, for the baseline and for single elements. Round half to even.
+// Half precision in scalar code, for the baseline and for single elements; rounds half to even.
 inline float bits_to_float(uint32_t u) {
   float f;
   __builtin_memcpy(&f, &u, 4);

@@ -1,32 +1,32 @@
-// Vectors of float and double for one instruction set, and how each storage type gets in and out.
-// Included by kernels_*.cpp inside the namespace of the instruction set.
+// Vectors of float and double for one instruction set, and how each storage type is loaded and
+// stored. kernels_*.cpp include it inside the namespace of the instruction set.
 
 template <typename A>
-struct Vec;
+struct VectorTypes;
 
 template <typename A>
 constexpr int kLanes = kVectorBytes / sizeof(A);
 
 typedef float VF __attribute__((vector_size(kVectorBytes)));
 typedef double VD __attribute__((vector_size(kVectorBytes)));
-// The bits of each. Unsigned, as arithmetic on them may wrap.
+// The bits of each vector, unsigned, as arithmetic on them may wrap.
 typedef uint32_t VI __attribute__((vector_size(kVectorBytes)));
 typedef uint64_t VL __attribute__((vector_size(kVectorBytes)));
 
 template <>
-struct Vec<float> {
+struct VectorTypes<float> {
   using Value = VF;
   using Bits = VI;
 };
 template <>
-struct Vec<double> {
+struct VectorTypes<double> {
   using Value = VD;
   using Bits = VL;
 };
 template <typename A>
-using VecOf = typename Vec<A>::Value;
+using VecOf = typename VectorTypes<A>::Value;
 template <typename A>
-using BitsOf = typename Vec<A>::Bits;
+using BitsOf = typename VectorTypes<A>::Bits;
 
 template <typename V, typename P>
 inline V bit_load(const P* p) {
@@ -54,8 +54,8 @@ inline VecOf<A> maximum(VecOf<A> a, VecOf<A> b) {
 #endif
 }
 
-// a·b + c; fused where the instruction set has it. Never used where results are promised bit for
-// bit: blends write their products and sums one by one.
+// a·b + c, fused where the instruction set has such an instruction. Blends, whose results are
+// promised bit for bit, do not use it: they round product and sum one by one.
 template <typename V>
 inline V multiply_add(V a, V b, V c) {
 #if defined(FUSED_MIXUP_AVX512)
@@ -71,9 +71,9 @@ inline V multiply_add(V a, V b, V c) {
 
 // ------------------------------------------------------------------ load and store
 
-// Prefetches what a stream of memory reads or writes soon, as processors stop at the end of a page:
-// 2 KiB ahead where a vector takes an exp (10 % gained), 1 KiB where it is blended; not tuned
-// finer.
+// Prefetches what a stream of memory reads or writes soon, as the processor's own prefetch stops at
+// the end of a page: 2 KiB ahead where each vector takes an exp (10 % faster), 1 KiB where vectors
+// are blended. The distances are not tuned finer.
 template <int kBytes = 2048, typename T>
 inline void fetch_ahead(const T* p) {
   __builtin_prefetch(reinterpret_cast<const char*>(p) + kBytes);
@@ -167,7 +167,7 @@ inline void store(BFloat16* p, VF v) {
   store_words(p, (nan & quiet) | (~nan & rounded));
 }
 
-// The last n < kLanes elements: through a padded copy, so that no other code is needed for them.
+// The last n < kLanes elements pass through a padded copy, so that they need no code of their own.
 template <typename A, typename T>
 inline VecOf<A> load_part(const T* p, int64_t n, T fill = T{}) {
   T part[kLanes<A>];

@@ -1,8 +1,8 @@
-// exp, log and log1p on vectors, and what else the losses do to a vector.
+// exp, log and log1p on vectors, and other operations of the losses.
 
-// exp(x) = factor · power to about 1 ulp for x <= 88 (double: 709), with power 0 from x = -88
-// (float) or -709 (double) down; NaN for NaN. In two parts, as the last product often joins an
-// addition.
+// exp(x) = factor · power to about 1 ulp for x <= 88 (double: 709), with power 0 for x <= -88
+// (float) or -709 (double); NaN for NaN. The result has two parts, as the last product can often be
+// fused with an addition.
 //     x = n ln2 + r with |r| <= ln2/2:  factor = exp(r) = 1 + r + r² q(r), power = 2^n
 // with q the polynomial with the smallest largest relative error.
 template <typename A>
@@ -11,8 +11,8 @@ struct Exp {
 };
 
 #if defined(FUSED_MIXUP_AVX2)
-// 2^(j/4) of j = 4n + k as bits: those of 2^(k/4), to whose exponent j·2^21 adds n, and k·2^21 that
-// the table is short of.
+// 2^(j/4) for j = 4n + k, as bits. The table holds the bits of 2^(k/4) less k·2^21; adding j·2^21
+// restores those and adds n to the exponent.
 inline VF quarter_powers(VI j) {
   const __m256 table = (__m256)_mm256_setr_epi32(
       0x3f800000, 0x3f9837f0 - (1 << 21), 0x3fb504f3 - (2 << 21), 0x3fd744fd - (3 << 21),
@@ -20,8 +20,8 @@ inline VF quarter_powers(VI j) {
   return (VF)((VI)_mm256_permutevar_ps(table, (__m256i)j) + (j << 21));
 }
 
-// n in quarters, so that |r| <= ln2/8: a shorter polynomial (5e-9) for a look into a table. The
-// units that multiply are what limits the losses, as two threads of a core share them.
+// n counts quarters, so that |r| <= ln2/8: a table lookup allows a shorter polynomial (5e-9). The
+// multiplication units limit the losses, as two threads of a core share them.
 inline Exp<float> exp_parts(VF x) {
   const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
   const float magic = 12582912.0f;                   // 1.5·2^23: leaves j in the low bits
@@ -33,14 +33,14 @@ inline Exp<float> exp_parts(VF x) {
   return {multiply_add(q, r2, r + 1.0f), quarter_powers((VI)shifted)};
 }
 #else
-// The polynomial to 3e-9.
+// The polynomial is accurate to 3e-9.
 inline Exp<float> exp_parts(VF x) {
   const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
   const float magic = 12582912.0f;                   // 1.5·2^23: leaves n in the low bits
   const VF shifted = multiply_add(kept, splat(1.44269504088896341f), splat(magic));
   const VF n = shifted - magic;
-  // ln2 in one part: r is off by n·1e-8, which matters only to results too small to matter. What
-  // limits this loop is the length of its chain of dependent steps.
+  // ln2 is one number: the error of r, n·1e-8, is large only where the result is negligible. The
+  // length of the chain of dependent steps limits this loop.
   const VF r = multiply_add(n, splat(-0.693147180559945f), kept);
   // By halves (Estrin): a shorter chain of dependent steps than one power after the other.
   const VF r2 = r * r;
@@ -75,7 +75,7 @@ inline double lane_sum(VecOf<A> v) {
   return sum;
 }
 
-// The sum of each lane over many vectors, in double; lanes from `lanes` on add nothing.
+// The sum of each lane over many vectors, in double. add() takes the first `lanes` lanes alone.
 template <typename A>
 struct LaneSums {
   double sums[kLanes<A>] = {};
@@ -111,8 +111,8 @@ inline VD twice_atanh(VD s) {
   return multiply_add(p * t, s, s + s);
 }
 
-// log(1 + u) for u in [0, 1], to about 2 ulp; NaN for NaN. 1 + u is never formed: it has none of
-// the low bits of a small u.
+// log(1 + u) for u in [0, 1], to about 2 ulp; NaN for NaN. 1 + u is never computed, as it loses the
+// low bits of a small u.
 inline VF log1p_of(VF u) {
   // u + u² q(u), q the polynomial with the smallest largest error (5e-9), by halves as in
   // exp_parts(): no division, and a chain of dependent steps half as long.
@@ -129,10 +129,10 @@ inline VF log1p_of(VF u) {
 
 inline VD log1p_of(VD u) { return twice_atanh(u / (u + 2)); }
 
-// log(x) for normal x, to about 2 ulp; NaN for NaN and infinity, and anything below what is normal.
+// log(x) for normal x, to about 2 ulp; NaN for NaN and infinity, and any value for smaller x.
 // x = 2^n f with f in [√½, √2).
 inline VF log_of(VF x) {
-  const VI bits = (VI)x - 0x3f3504f3;  // √½: what is left above it is n in the upper nine bits
+  const VI bits = (VI)x - 0x3f3504f3;  // less the bits of √½: the upper nine bits are n
   const VF f = (VF)((bits & 0x7fffff) + 0x3f3504f3);
   // n + 127 as the low bits of 2^23: a float without a conversion.
   const VF count = (VF)(((bits + 0x3f800000) >> 23) + 0x4b000000) - (8388608.0f + 127.0f);
@@ -180,17 +180,17 @@ inline VecOf<A> term_of(VecOf<A> a, VecOf<A> b) {
   return (VecOf<A>)((BitsOf<A>)(a * b) & (BitsOf<A>)(a != 0) & (BitsOf<A>)(b != 0));
 }
 
-// (1 + a) (1 + b) - 1 of a, b >= 0. There is nothing to cancel: small a and b keep their digits.
+// (1 + a) (1 + b) - 1 for a, b >= 0. Nothing cancels: small a and b keep their digits.
 template <typename V>
 inline V joined(V a, V b) {
   return multiply_add(a, b, a + b);
 }
 
-// Σ log(1 + u) of u in [0, 1] as one log of Π (1 + u), at a third of the operations. A sum of n
-// terms, none negative, is off by n roundings at the most, and by far fewer as a rule.
+// Σ log(1 + u) for u in [0, 1] as the log of Π (1 + u), with a third of the operations. A sum of n
+// terms that are not negative has an error of n roundings at most, and of far fewer as a rule.
 template <typename A>
 struct LogOfProduct {
-  static constexpr int kMost = 120;  // factors: a product of more could overflow
+  static constexpr int kMost = 120;  // factors; a product of more could overflow
   VecOf<A> beyond = {};              // the product less 1
 
   void multiply(VecOf<A> u) { beyond = joined(beyond, u); }

@@ -1,4 +1,4 @@
-// How mix and paste walk a batch: tiles of columns, and inside a tile the rows in an order that
+// How mix and paste walk a batch: by tiles of columns, and inside a tile by rows, in an order that
 // needs no copy of the batch.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace fused_mixup {
 
-// One sample of the batch, as the plan has it.
+// The row of a plan for one sample.
 struct PlanRow {
   double own = 1;  // blend weights outside the box
   double other = 0;
@@ -25,19 +25,19 @@ struct PlanRow {
 struct Step {
   enum Kind : uint8_t {
     kPlain,  // the partner still holds its original values
-    kSave,   // the same, and the originals of this row are needed once more: save them first
+    kSave,   // likewise, and a later row needs the originals of this one: saves them first
     kSaved,  // the partner has been overwritten; its originals are in the saved tile
-    kPair,   // this row and its partner mix with each other: both at once
+    kPair,   // this row and its partner mix with each other, in one step
   };
   int64_t row;
   Kind kind;
 };
 
-// An order in which every row reads original values, with no more than one saved row at a time,
-// for any pairing. Rows that no one waits for go first; what remains are cycles.
+// For any pairing, an order in which every row reads original values, with at most one saved row at
+// a time. Rows that no other row waits for go first; the rest are cycles.
 inline std::vector<Step> in_place_order(const std::vector<PlanRow>& rows) {
   const int64_t batch = int64_t(rows.size());
-  // A row that never reads its partner has an edge to itself, which orders nothing.
+  // A row that never reads its partner has an edge to itself, which puts no row before another.
   const auto next = [&](int64_t i) {
     return rows[i].other == 0 && rows[i].box.empty ? i : rows[i].partner;
   };
@@ -78,12 +78,12 @@ inline std::vector<Step> in_place_order(const std::vector<PlanRow>& rows) {
   return steps;
 }
 
-// For each step, the row that the step after it is the first to read.
+// For each step, the row that the next step reads first.
 inline std::vector<int64_t> rows_ahead(const std::vector<Step>& steps,
                                        const std::vector<PlanRow>& rows) {
   std::vector<int64_t> ahead(steps.size());
   for (size_t s = 0; s < steps.size(); ++s) {
-    // The row itself of the next step was this step's partner, or starts another cycle.
+    // The next step's own row was this step's partner, or starts another cycle.
     size_t next = s + 1;
     const bool starts = next < steps.size() && steps[next].kind == Step::kSaved;
     if (starts) ++next;
@@ -94,8 +94,8 @@ inline std::vector<int64_t> rows_ahead(const std::vector<Step>& steps,
   return ahead;
 }
 
-// Shrinks the layout to the smallest region that holds every box: where no row blends, nothing
-// outside is read or written. origin[k]: the first index of dim k that is left.
+// Shrinks the layout to the smallest region that holds every box: where no row blends, the rest is
+// neither read nor written. origin[k]: where the region starts along dim k.
 inline Layout crop_to_boxes(const Layout& layout, const std::vector<PlanRow>& rows, int spatial,
                             int64_t* origin) {
   int64_t start[kMaxSpatial] = {INT64_MAX, INT64_MAX, INT64_MAX};
@@ -121,16 +121,16 @@ struct Run {
   int64_t src;
   int64_t begin;  // index of its first element along the innermost dim
   int64_t length;
-  int64_t coordinate[kMaxSpatial];  // of the outer dims
+  int64_t coordinate[kMaxSpatial];  // along the outer dims
 };
 
-// The part [lo, hi) of a run that lies in a row's box.
-struct Cut {
-  int64_t lo = 0;
-  int64_t hi = 0;
+// The elements [from, to) of a run that lie in a row's box.
+struct RunSpan {
+  int64_t from = 0;
+  int64_t to = 0;
 };
 
-// Cuts the samples of a layout into tiles of about `tile` elements, each a few runs.
+// Divides the samples of a layout into tiles of about `tile` elements, each a few runs.
 class Tiles {
  public:
   static constexpr int kMaxRuns = 64;
@@ -151,7 +151,7 @@ class Tiles {
   int64_t dst_stride() const { return inner_ < 0 ? 1 : layout_.dst_stride[inner_]; }
   int64_t src_stride() const { return inner_ < 0 ? 1 : layout_.src_stride[inner_]; }
 
-  // Fills runs[kMaxRuns] with those of tile t; how many.
+  // Fills runs[kMaxRuns] with the runs of tile t, and returns how many there are.
   int runs_of(int64_t t, Run* runs) const {
     const int64_t first = t * runs_;
     const int n = int(std::min(runs_, lines_ * pieces_ - first));
@@ -177,7 +177,7 @@ class Tiles {
     return n;
   }
 
-  Cut cut(const Run& run, const Box& box) const {
+  RunSpan span(const Run& run, const Box& box) const {
     if (box.empty) return {};
     for (int k = 0; k < inner_; ++k) {
       const int a = layout_.axis[k];
@@ -187,11 +187,11 @@ class Tiles {
     }
     const int a = inner_ < 0 ? -1 : layout_.axis[inner_];
     if (a < 0) return {0, run.length};
-    const int64_t lo = box.start[a] * layout_.group[inner_] - run.begin;
-    const int64_t hi = box.stop[a] * layout_.group[inner_] - run.begin;
-    Cut cut = {std::max<int64_t>(lo, 0), std::min(hi, run.length)};
-    if (cut.hi <= cut.lo) return {};
-    return cut;
+    const int64_t from = box.start[a] * layout_.group[inner_] - run.begin;
+    const int64_t to = box.stop[a] * layout_.group[inner_] - run.begin;
+    RunSpan span = {std::max<int64_t>(from, 0), std::min(to, run.length)};
+    if (span.to <= span.from) return {};
+    return span;
   }
 
  private:

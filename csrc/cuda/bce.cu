@@ -7,13 +7,14 @@
 namespace fused_mixup {
 namespace {
 
-using Call = LossCall<BinaryArgs>;
+using BinaryCall = LossCall<BinaryArgs>;
 
-Call prepare(const Tensor& logits, const Tensor& target, const OptionalTensor& partner_labels,
-             const OptionalTensor& weight, const OptionalTensor& class_weight,
-             const OptionalTensor& pos_weight, double target_smoothing,
-             std::optional<double> threshold, int64_t reduction, bool sum_classes) {
-  Call call(logits, target, partner_labels, weight, class_weight, target_smoothing, reduction);
+BinaryCall prepare(const Tensor& logits, const Tensor& target, const OptionalTensor& partner_labels,
+                   const OptionalTensor& weight, const OptionalTensor& class_weight,
+                   const OptionalTensor& pos_weight, double target_smoothing,
+                   std::optional<double> threshold, int64_t reduction, bool sum_classes) {
+  BinaryCall call(logits, target, partner_labels, weight, class_weight, target_smoothing,
+                  reduction);
   BinaryArgs& a = call.args;
   check_per_class("pos_weight", pos_weight, logits);
   a.pos_weight = call.per_class(pos_weight, logits);
@@ -25,7 +26,7 @@ Call prepare(const Tensor& logits, const Tensor& target, const OptionalTensor& p
   return call;
 }
 
-Tensor loss_of(Call& call, const Tensor& logits, bool sum_classes) {
+Tensor loss_of(BinaryCall& call, const Tensor& logits, bool sum_classes) {
   BinaryArgs& a = call.args;
   std::vector<int64_t> shape;
   if (a.reduction == kNone) {
@@ -43,25 +44,33 @@ Tensor loss_of(Call& call, const Tensor& logits, bool sum_classes) {
   return loss;
 }
 
-Tensor forward(Tensor logits, Tensor target, OptionalTensor partner_labels, OptionalTensor weight,
-               OptionalTensor class_weight, OptionalTensor pos_weight, double target_smoothing,
-               std::optional<double> threshold, int64_t reduction, bool sum_classes) {
+Tensor forward(Tensor logits,                  // [B, K, …]
+               Tensor target,                  // [B, K, …], or int64 [B, …]
+               OptionalTensor partner_labels,  // int64 [B, …]
+               OptionalTensor weight,          // float32 [B, 2]
+               OptionalTensor class_weight,    // [K]
+               OptionalTensor pos_weight,      // [K]
+               double target_smoothing, std::optional<double> threshold, int64_t reduction,
+               bool sum_classes) {
   const Guard guard = guard_of(logits);
-  Call call = prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
-                      target_smoothing, threshold, reduction, sum_classes);
+  BinaryCall call = prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
+                            target_smoothing, threshold, reduction, sum_classes);
   Tensor loss = loss_of(call, logits, sum_classes);
   check(soft_target_binary_cross_entropy(call.args));
   return loss;
 }
 
-std::tuple<Tensor, Tensor> forward_grad(Tensor logits, Tensor target, OptionalTensor partner_labels,
-                                        OptionalTensor weight, OptionalTensor class_weight,
-                                        OptionalTensor pos_weight, double target_smoothing,
-                                        std::optional<double> threshold, int64_t reduction,
-                                        bool sum_classes) {
+std::tuple<Tensor, Tensor> forward_grad(Tensor logits,  // [B, K, …]
+                                        Tensor target,  // [B, K, …], or int64 [B, …]
+                                        OptionalTensor partner_labels,  // int64 [B, …]
+                                        OptionalTensor weight,          // float32 [B, 2]
+                                        OptionalTensor class_weight,    // [K]
+                                        OptionalTensor pos_weight,      // [K]
+                                        double target_smoothing, std::optional<double> threshold,
+                                        int64_t reduction, bool sum_classes) {
   const Guard guard = guard_of(logits);
-  Call call = prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
-                      target_smoothing, threshold, reduction, sum_classes);
+  BinaryCall call = prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
+                            target_smoothing, threshold, reduction, sum_classes);
   Tensor grad = torch::stable::empty_like(logits);
   GradientPlace place(grad, call.args);
   Tensor loss = loss_of(call, logits, sum_classes);
@@ -70,7 +79,7 @@ std::tuple<Tensor, Tensor> forward_grad(Tensor logits, Tensor target, OptionalTe
   return {loss, grad};
 }
 
-void backward_into(Tensor grad, const Tensor& grad_loss, const Tensor& logits, Call call,
+void backward_into(Tensor grad, const Tensor& grad_loss, const Tensor& logits, BinaryCall call,
                    bool sum_classes) {
   BinaryArgs& a = call.args;
   check_grad_loss(grad_loss, logits, a.reduction == kNone, !sum_classes);
@@ -80,8 +89,13 @@ void backward_into(Tensor grad, const Tensor& grad_loss, const Tensor& logits, C
   place.finish();
 }
 
-Tensor backward(Tensor grad_loss, Tensor logits, Tensor target, OptionalTensor partner_labels,
-                OptionalTensor weight, OptionalTensor class_weight, OptionalTensor pos_weight,
+Tensor backward(Tensor grad_loss,               // [], or of the losses' shape for reduction none
+                Tensor logits,                  // [B, K, …]
+                Tensor target,                  // [B, K, …], or int64 [B, …]
+                OptionalTensor partner_labels,  // int64 [B, …]
+                OptionalTensor weight,          // float32 [B, 2]
+                OptionalTensor class_weight,    // [K]
+                OptionalTensor pos_weight,      // [K]
                 double target_smoothing, std::optional<double> threshold, int64_t reduction,
                 bool sum_classes) {
   const Guard guard = guard_of(logits);
@@ -94,8 +108,13 @@ Tensor backward(Tensor grad_loss, Tensor logits, Tensor target, OptionalTensor p
   return grad;
 }
 
-void backward_(Tensor grad_loss, Tensor logits, Tensor target, OptionalTensor partner_labels,
-               OptionalTensor weight, OptionalTensor class_weight, OptionalTensor pos_weight,
+void backward_(Tensor grad_loss,               // [], or of the losses' shape for reduction none
+               Tensor logits,                  // [B, K, …]
+               Tensor target,                  // [B, K, …], or int64 [B, …]
+               OptionalTensor partner_labels,  // int64 [B, …]
+               OptionalTensor weight,          // float32 [B, 2]
+               OptionalTensor class_weight,    // [K]
+               OptionalTensor pos_weight,      // [K]
                double target_smoothing, std::optional<double> threshold, int64_t reduction,
                bool sum_classes) {
   const Guard guard = guard_of(logits);

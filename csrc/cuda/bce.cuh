@@ -1,4 +1,4 @@
-// soft_target_binary_cross_entropy and its gradient on raw arguments: which kernel.
+// soft_target_binary_cross_entropy and its gradient on raw arguments: chooses the kernel.
 #pragma once
 
 #include "bce_columns.cuh"
@@ -6,59 +6,60 @@
 
 namespace fused_mixup {
 
-// The losses of positions are sums over all classes, which only one slice sees.
+// The loss of a position is a sum over all classes, so that one slice has to read them all.
 template <typename T>
-LossPlan binary_plan(const BinaryArgs& a) {
-  LossPlan plan = loss_plan<T>(a, a.per_element() ? 1 : kBinaryWidth);
-  if (plan.columns && a.row_losses != nullptr) {
-    plan.slices = 1;
-    plan.blocks = (a.rows() / plan.width + kColumnThreads - 1) / kColumnThreads;
+LossSchedule binary_schedule(const BinaryArgs& a) {
+  LossSchedule schedule = loss_schedule<T>(a, a.per_element() ? 1 : kBinaryWidth);
+  if (schedule.columns && a.row_losses != nullptr) {
+    schedule.slices = 1;
+    schedule.blocks = (a.rows() / schedule.width + kColumnThreads - 1) / kColumnThreads;
   }
-  return plan;
+  return schedule;
 }
 
 template <typename T>
-cudaError_t binary_sweep(const BinaryArgs& a, const LossPlan& plan) {
+cudaError_t binary_sweep(const BinaryArgs& a, const LossSchedule& schedule) {
   BinaryParams<typename Number<T>::Acc> p = binary_params<typename Number<T>::Acc>(a);
-  p.slices = plan.slices;
+  p.slices = schedule.slices;
   p.threads_per_row = threads_per_row<T>(a.classes);
   if constexpr (sizeof(T) != 8) {
     constexpr int V = kBinaryWidth;
     const dim3 block(kColumnThreads);
-    if (plan.columns && plan.width == V) {
-      return launch(binary_column_kernel<T, V>, plan.blocks, block, 0, a.stream, p);
+    if (schedule.columns && schedule.width == V) {
+      return launch(binary_column_kernel<T, V>, schedule.blocks, block, 0, a.stream, p);
     }
-    if (plan.columns) return launch(binary_column_kernel<T, 1>, plan.blocks, block, 0, a.stream, p);
+    if (schedule.columns)
+      return launch(binary_column_kernel<T, 1>, schedule.blocks, block, 0, a.stream, p);
   }
   const dim3 block(p.threads_per_row == 32 ? 32 * kWarpRows : p.threads_per_row);
-  return launch(binary_row_kernel<T>, plan.blocks, block, 0, a.stream, p);
+  return launch(binary_row_kernel<T>, schedule.blocks, block, 0, a.stream, p);
 }
 
-// LossSums of scratch for a call that wants a loss.
+// How many LossSums of scratch a call needs that asks for a loss.
 inline int64_t binary_scratch(const BinaryArgs& a) {
   int64_t blocks = 0;
-  with_loss_type(a.dtype, [&](auto z) {
-    blocks = binary_plan<decltype(z)>(a).blocks;
+  with_floating(a.dtype, [&](auto z) {
+    blocks = binary_schedule<decltype(z)>(a).blocks;
     return cudaSuccess;
   });
   return blocks + kReduceBlocks;
 }
 
-// The loss, its gradient, or both: what `a` has room for.
+// Computes the loss, its gradient, or both: whatever `a` has memory for.
 inline cudaError_t soft_target_binary_cross_entropy(const BinaryArgs& a) {
-  return with_loss_type(a.dtype, [&](auto z) {
+  return with_floating(a.dtype, [&](auto z) {
     using T = decltype(z);
-    const LossPlan plan = binary_plan<T>(a);
+    const LossSchedule schedule = binary_schedule<T>(a);
     cudaError_t error = cudaSuccess;
-    if (plan.blocks > 0) error = binary_sweep<T>(a, plan);
+    if (schedule.blocks > 0) error = binary_sweep<T>(a, schedule);
     if (error != cudaSuccess || a.partials == nullptr) return error;
     ReduceArgs sums = {};
     sums.partials = a.partials;
-    sums.count = plan.blocks;
+    sums.count = schedule.blocks;
     sums.wide = sizeof(T) == 8;
     sums.divisor = a.divisor;
     sums.loss = a.loss;
-    return reduce(sums, a.partials + plan.blocks, a.stream);
+    return reduce(sums, a.partials + schedule.blocks, a.stream);
   });
 }
 

@@ -9,8 +9,8 @@
 // labels. With a threshold t becomes 1 where it is above, else 0.
 #pragma once
 
-#include "loss_plan.cuh"
 #include "loss_reduce.cuh"
+#include "loss_schedule.cuh"
 
 namespace fused_mixup {
 
@@ -21,7 +21,7 @@ struct BinaryArgs : CallArgs {
   void* element_losses;  // arithmetic type [B, K, S] contiguous, or null
   double divisor;        // what a mean divides by, else 1
 
-  // Losses, or their gradients, of single elements: these go element by element.
+  // Whether single elements have a loss, or an upstream gradient: then no vectors are read.
   FUSED_MIXUP_HOST_DEVICE bool per_element() const {
     return element_losses != nullptr || grad_loss_at.classes != 0;
   }
@@ -32,25 +32,25 @@ struct BinaryParams {
   BinaryArgs a;
   A on, off;  // 1 - ts + ts/K; ts/K
   A threshold, divisor;
-  int threads_per_row;  // rows: 32, or blockDim.x
-  int slices;           // columns: threads that share a vector of positions
+  int threads_per_row;  // for rows: 32, or blockDim.x
+  int slices;           // for columns: threads that share a vector of positions
 };
 
 template <typename A>
 BinaryParams<A> binary_params(const BinaryArgs& a) {
   BinaryParams<A> p = {};
-  const double off = a.target_smoothing / static_cast<double>(a.classes);
+  const SmoothedOneHot value(a.target_smoothing, a.classes);
   p.a = a;
-  p.on = static_cast<A>(1.0 - a.target_smoothing + off);
-  p.off = static_cast<A>(off);
+  p.on = static_cast<A>(value.on);
+  p.off = static_cast<A>(value.off);
   p.threshold = static_cast<A>(a.threshold);
   p.divisor = static_cast<A>(a.divisor);
   return p;
 }
 
-// log1p(x) for x in [0, 1]: x times a polynomial fitted to log1p(x) / x at Chebyshev's points. Of
-// degree 6 it is off by 1.5e-6 of the result at most, far below a half logit's rounding; of
-// degree 9, by 1.5e-7.
+// log1p(x) for x in [0, 1]: x times a polynomial fitted to log1p(x) / x at Chebyshev's points.
+// Degree 6 has a relative error of at most 1.5e-6, far below a half logit's rounding; degree 9,
+// of 1.5e-7.
 template <typename T>
 __device__ __forceinline__ float log1p_of(float x) {
   if constexpr (sizeof(T) == 2) {
@@ -88,10 +88,10 @@ __device__ __forceinline__ double inverse_of(double x) {
   return 1.0 / x;
 }
 
-// Of an element x, with e = exp(-|x|).
+// The loss of an element x and its slope, with e = exp(-|x|).
 template <typename A>
 struct BinaryTerm {
-  A w, p, toward, away;  // P; what pulls x up, q t; and down, 1 - t
+  A w, p, toward, away;  // w_c; P; q_c t, which pulls x up; 1 - t, which pulls it down
 
   __device__ __forceinline__ BinaryTerm(const BinaryArgs& a, int32_t k, A t)
       : w(1), p(1), toward(t), away(A(1) - t) {
@@ -114,23 +114,23 @@ struct BinaryTerm {
 };
 
 template <typename A>
-__device__ __forceinline__ A cut_at_threshold(const BinaryParams<A>& p, A t) {
+__device__ __forceinline__ A apply_threshold(const BinaryParams<A>& p, A t) {
   if (!p.a.has_threshold) return t;
   return t > p.threshold ? A(1) : A(0);
 }
 
-// What a sparse target is in the rows of a sample: of no label, of either, of both in one class.
+// The values of a sparse target in the rows of a sample: at no label, at either label, at both.
 template <typename A>
 struct BinaryTarget {
   A elsewhere, own, other, both;
 
   __device__ __forceinline__ BinaryTarget(const BinaryParams<A>& p, int64_t b) {
-    const A w0 = static_cast<A>(p.a.weight != nullptr ? p.a.weight[2 * b] : p.a.weight_row[0]);
-    const A w1 = static_cast<A>(p.a.weight != nullptr ? p.a.weight[2 * b + 1] : p.a.weight_row[1]);
-    elsewhere = cut_at_threshold(p, add(term(w0, p.off), term(w1, p.off)));
-    own = cut_at_threshold(p, add(term(w0, p.on), term(w1, p.off)));
-    other = cut_at_threshold(p, add(term(w0, p.off), term(w1, p.on)));
-    both = cut_at_threshold(p, add(term(w0, p.on), term(w1, p.on)));
+    const LabelWeights<A> weights(p.a.weight, p.a.weight_row, b);
+    const A w0 = weights.own, w1 = weights.other;
+    elsewhere = apply_threshold(p, add(term(w0, p.off), term(w1, p.off)));
+    own = apply_threshold(p, add(term(w0, p.on), term(w1, p.off)));
+    other = apply_threshold(p, add(term(w0, p.off), term(w1, p.on)));
+    both = apply_threshold(p, add(term(w0, p.on), term(w1, p.on)));
   }
 };
 
@@ -146,7 +146,7 @@ struct BinaryLabels {
     own = valid ? static_cast<int32_t>(y0) : kPoisoned;
     other = static_cast<int32_t>(y1);
   }
-  // Whether t may be another than `elsewhere` in the classes from k on.
+  // Whether t may differ from `elsewhere` in the `count` classes from k on.
   __device__ __forceinline__ bool near(int32_t k, int32_t count) const {
     const int32_t h0 = own - k, h1 = other - k;
     return (h0 >= 0 && h0 < count) || (h1 >= 0 && h1 < count) || own == kPoisoned;
@@ -158,7 +158,7 @@ struct BinaryLabels {
   }
 };
 
-// The gradient of the loss of an element, or of its row, over the divisor.
+// The upstream gradient of an element's loss, or of its row's, divided by the divisor.
 template <typename A>
 __device__ __forceinline__ A binary_scale(const BinaryParams<A>& p, int64_t b, int64_t s,
                                           int32_t k) {

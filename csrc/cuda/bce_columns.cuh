@@ -1,7 +1,7 @@
-// Soft-target binary cross-entropy where positions are adjacent, as in contiguous [B, K, d1…]: read
-// in place, a thread takes a vector of positions through the classes, or through every slices-th.
-// Moved through device memory as in bce_rows.cuh. Vectors have 8 bytes of half logits: the state of
-// eight positions would not fit the registers.
+// Soft-target binary cross-entropy where positions are adjacent, as in contiguous [B, K, d1…]. A
+// thread walks a vector of positions through the classes, or through every slices-th class, with no
+// transposed copy. Device memory per element as in bce_rows.cuh. Vectors have 8 bytes of half
+// logits, as the state of eight positions would not fit the registers.
 #pragma once
 
 #include "bce_args.cuh"
@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
   const int64_t per_sample = p.a.positions / V, vectors = p.a.batch * per_sample;
   int64_t v = static_cast<int64_t>(blockIdx.x) * lanes + threadIdx.x - slice * lanes;
   const bool live = v < vectors;
-  if (!live) v = 0;  // no classes either: only the barrier of the sum
+  if (!live) v = 0;  // has no classes, and stays for the barrier of the sum
   const int64_t b = quotient(v, per_sample), s = (v - b * per_sample) * V;
   const T* z = start<T>(p.a.logits, p.a.logits_at, b, s);
   T* grad = const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, b, s));
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
   }
   const BinaryTarget<A> sparse(p, target == nullptr ? b : 0);
   A scale[V];
-  // Sums of a few thousand classes: float32 would lose digits.
+  // A few thousand classes are added: float32 would lose digits.
   double sums[V];
 #pragma unroll
   for (int e = 0; e < V; ++e) {
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
     sums[e] = 0.0;
   }
 
-  // 1. The elements. A thread reads each before it writes there: the gradient may go over them.
+  // 1. The elements. A thread reads each before it writes: the gradient may replace the logits.
   const auto take = [&](int32_t k, const Vec<T, V>& part) {
     const Elements<T, V> values = elements(part);
     Elements<A, V> t;
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
         t = dense_values<T, V, A>(p.a, target, at);
       }
 #pragma unroll
-      for (int e = 0; e < V; ++e) t.e[e] = cut_at_threshold(p, t.e[e]);
+      for (int e = 0; e < V; ++e) t.e[e] = apply_threshold(p, t.e[e]);
     } else {
 #pragma unroll
       for (int e = 0; e < V; ++e) t.e[e] = labels[e].at(sparse, k);
@@ -62,9 +62,9 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
 #pragma unroll
     for (int e = 0; e < V; ++e) {
       const A x = Number<T>::up(values.e[e]), small = exp_of<T>(-fabs(x));
-      const BinaryTerm<A> of(p.a, k, t.e[e]);
+      const BinaryTerm<A> element(p.a, k, t.e[e]);
       if (p.a.forward) {
-        const A loss = of.template loss<T>(x, small);
+        const A loss = element.template loss<T>(x, small);
         sums[e] += static_cast<double>(loss);
         if (V == 1 && p.a.element_losses != nullptr) {
           static_cast<A*>(p.a.element_losses)[(b * p.a.classes + k) * p.a.positions + s] = loss;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
       }
       if (wants_grad) {
         if (V == 1 && p.a.grad_loss_at.classes != 0) scale[e] = binary_scale(p, b, s, k);
-        out.e[e] = Number<T>::down(scale[e] * of.template slope<T>(x, small));
+        out.e[e] = Number<T>::down(scale[e] * element.template slope<T>(x, small));
       }
     }
     if (wants_grad) store(grad + k * p.a.grad_at.classes, packed(out));
@@ -91,7 +91,8 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
   for (; k < classes; k += step) take(k, load<V>(z + k * p.a.logits_at.classes));
   if (!p.a.forward) return;
 
-  // 2. The losses of the positions (one slice: each is this thread's), then the block's.
+  // 2. The losses of the positions (row_losses has one slice, which holds whole sums), then the sum
+  // of the block.
   double total = 0.0;
 #pragma unroll
   for (int e = 0; e < V; ++e) {

@@ -2,9 +2,9 @@
 // row. Rows with classes elsewhere are served too, element by element.
 //
 // Fused: the target's construction, threshold, softplus, weights, sums; the gradient. Device memory
-// per element, N bytes of logits (a dense target comes on top): N for the loss, 2N with a gradient,
-// from one sweep: here loss and gradient of an element need nothing of its row. Where every element
-// has a loss of its own, which is written in the arithmetic type, access is element by element.
+// per element, N bytes of logits (a dense target comes on top): N for the loss, 2N with a gradient.
+// One sweep makes both, as loss and gradient of an element depend on no other element. Where every
+// element has its own loss, which is written in the arithmetic type, elements are read one by one.
 #pragma once
 
 #include "bce_args.cuh"
@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
   int64_t r = warp_row ? static_cast<int64_t>(blockIdx.x) * kWarpRows + threadIdx.x / 32
                        : static_cast<int64_t>(blockIdx.x);
   const bool live = r < p.a.rows();
-  if (!live) r = 0;  // a warp without a row goes through the motions: a barrier follows
+  if (!live) r = 0;  // a warp without a row stays, as a barrier follows
   const int64_t b = quotient(r, p.a.positions), s = r - b * p.a.positions;
   const T* z = start<T>(p.a.logits, p.a.logits_at, b, s);
   T* grad = const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, b, s));
@@ -31,25 +31,25 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
   const int tid = warp_row ? static_cast<int>(threadIdx.x) % 32 : static_cast<int>(threadIdx.x);
   const int threads = p.threads_per_row;
   const bool adjacent = !p.a.per_element() && (!wants_grad || p.a.grad_at.classes == 1);
-  const RowCut cut = cut_call(p.a, z, target, classes, adjacent);
-  const bool grad_aligned = row_aligned(grad + cut.head);
+  const RowVectors vectors = row_vectors(p.a, z, target, classes, adjacent);
+  const bool grad_aligned = row_aligned(grad + vectors.head);
   BinaryLabels labels = {};
   if (target == nullptr) labels.open(p, r);
   const BinaryTarget<A> sparse(p, target == nullptr ? b : 0);
   A sum = A(0);
 
-  // 1. The elements. A thread reads each before it writes there: the gradient may go over them.
-  const int32_t singles = cut.head + classes - cut.tail;
+  // 1. The elements. A thread reads each before it writes: the gradient may replace the logits.
+  const int32_t singles = vectors.head + classes - vectors.tail;
   for (int32_t i = tid; i < singles; i += threads) {
-    const int32_t k = single_element(cut, i);
+    const int32_t k = single_element(vectors, i);
     const A x = Number<T>::up(z[k * p.a.logits_at.classes]), small = exp_of<T>(-fabs(x));
     A t = labels.at(sparse, k);
     if (target != nullptr) {
-      t = cut_at_threshold(p, dense_value<T, A>(p.a, target, k * p.a.target_at.classes));
+      t = apply_threshold(p, dense_value<T, A>(p.a, target, k * p.a.target_at.classes));
     }
-    const BinaryTerm<A> of(p.a, k, t);
+    const BinaryTerm<A> element(p.a, k, t);
     if (p.a.forward) {
-      const A loss = of.template loss<T>(x, small);
+      const A loss = element.template loss<T>(x, small);
       sum += loss;
       if (p.a.element_losses != nullptr) {
         static_cast<A*>(p.a.element_losses)[(b * p.a.classes + k) * p.a.positions + s] = loss;
@@ -57,30 +57,30 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     }
     if (wants_grad) {
       const A scale = binary_scale(p, b, s, k);
-      grad[k * p.a.grad_at.classes] = Number<T>::down(scale * of.template slope<T>(x, small));
+      grad[k * p.a.grad_at.classes] = Number<T>::down(scale * element.template slope<T>(x, small));
     }
   }
-  const A scale = cut.vectors > 0 && wants_grad ? binary_scale(p, b, s, 0) : A(1);
-  for (int32_t first = tid; first < cut.vectors; first += L * threads) {
+  const A scale = vectors.count > 0 && wants_grad ? binary_scale(p, b, s, 0) : A(1);
+  for (int32_t first = tid; first < vectors.count; first += L * threads) {
     Vec<T, V> part[L];
 #pragma unroll
     for (int u = 0; u < L; ++u) {
       const int32_t v = first + u * threads;
-      if (v < cut.vectors) part[u] = load<V>(z + cut.head + v * V);
+      if (v < vectors.count) part[u] = load<V>(z + vectors.head + v * V);
     }
 #pragma unroll
     for (int u = 0; u < L; ++u) {
       const int32_t v = first + u * threads;
-      if (v >= cut.vectors) continue;
-      const int32_t k = cut.head + v * V;
+      if (v >= vectors.count) continue;
+      const int32_t k = vectors.head + v * V;
       const Elements<T, V> values = elements(part[u]);
       Elements<A, V> t;
       if (target != nullptr) {
         t = dense_values<T, V, A>(p.a, target, k);
 #pragma unroll
-        for (int e = 0; e < V; ++e) t.e[e] = cut_at_threshold(p, t.e[e]);
+        for (int e = 0; e < V; ++e) t.e[e] = apply_threshold(p, t.e[e]);
       } else {
-        // Few vectors hold a true class: the others skip the comparisons.
+        // Few vectors hold a true class; the others skip the comparisons.
         const bool near = labels.near(k, V);
 #pragma unroll
         for (int e = 0; e < V; ++e) t.e[e] = near ? labels.at(sparse, k + e) : sparse.elsewhere;
@@ -89,9 +89,9 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
 #pragma unroll
       for (int e = 0; e < V; ++e) {
         const A x = Number<T>::up(values.e[e]), small = exp_of<T>(-fabs(x));
-        const BinaryTerm<A> of(p.a, k + e, t.e[e]);
-        if (p.a.forward) sum += of.template loss<T>(x, small);
-        if (wants_grad) out.e[e] = Number<T>::down(scale * of.template slope<T>(x, small));
+        const BinaryTerm<A> element(p.a, k + e, t.e[e]);
+        if (p.a.forward) sum += element.template loss<T>(x, small);
+        if (wants_grad) out.e[e] = Number<T>::down(scale * element.template slope<T>(x, small));
       }
       if (wants_grad) store_any(grad + k, out, grad_aligned);
     }

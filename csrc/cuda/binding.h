@@ -1,7 +1,8 @@
-// What the bindings to PyTorch share. Stable ABI only: one build serves every PyTorch from 2.10.
+// What the bindings to PyTorch share. They use the stable ABI alone: one build serves every PyTorch
+// from 2.10.
 //
-// The checks that users meet are in Python; those of csrc/common/arguments.h keep kernels inside
-// their memory.
+// Users meet the checks in Python; those of csrc/common/arguments.h keep kernels inside their
+// memory.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,6 +12,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <array>
+#include <utility>
+
 #include "../common/arguments.h"
 #include "launch.cuh"
 #include "vec.cuh"
@@ -19,8 +23,8 @@ namespace fused_mixup {
 
 using Guard = torch::stable::accelerator::DeviceGuard;
 
-// The device of the tensor that an op is about. One CUDA tensor among the arguments is enough to
-// bring a call here.
+// The device of the tensor that an op works on, which has to be a CUDA tensor: PyTorch calls this
+// module where any of the arguments is one.
 inline Guard guard_of(const Tensor& t) {
   expect(t.is_cuda(), "the first tensor", "a CUDA tensor, as others are");
   return Guard(t.get_device_index());
@@ -62,12 +66,12 @@ inline bool is_host_row(const Tensor& t) {
   return t.is_cpu() && (t.size(0) <= 1 || t.stride(0) == 0);
 }
 
-// t on the device of `like`; as a rule it is there already.
+// t on the device of `like`, where it is already as a rule.
 inline Tensor near_to(const Tensor& t, const Tensor& like) {
   return t.is_cpu() ? torch::stable::to(t, like.device()) : t;
 }
 
-// The same, and contiguous.
+// near_to(), and contiguous.
 inline Tensor on_device(const Tensor& t, const Tensor& like) {
   const Tensor moved = near_to(t, like);
   return moved.is_contiguous() ? moved : torch::stable::contiguous(moved);
@@ -77,5 +81,38 @@ template <typename T>
 const T* data(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
 }
+
+// Keeps the tensors that the arguments of a launch point into, until it is made.
+class KeptTensors {
+ public:
+  const Tensor& keep(Tensor t) {
+    expect(count_ < kept_.size(), "arguments", "fewer tensors");
+    OptionalTensor& slot = kept_[count_++];
+    slot = std::move(t);
+    return *slot;
+  }
+
+  // t on the device of `like`, contiguous.
+  template <typename T>
+  const T* device_data(const Tensor& t, const Tensor& like) {
+    return data<T>(keep(on_device(t, like)));
+  }
+
+  // Pairs t [B, 2] on the device of `like`; null where they are one row on the host, which is
+  // copied to `row`.
+  template <typename T>
+  const T* device_pairs(const Tensor& t, const Tensor& like, T (&row)[2]) {
+    if (!is_host_row(t)) return device_data<T>(t, like);
+    if (t.size(0) > 0) {
+      row[0] = data<T>(t)[0];
+      row[1] = data<T>(t)[t.stride(1)];
+    }
+    return nullptr;
+  }
+
+ private:
+  std::array<OptionalTensor, 12> kept_;
+  size_t count_ = 0;
+};
 
 }  // namespace fused_mixup

@@ -1,8 +1,8 @@
 // Where the vectors of a sample lie, and which of their elements a box covers.
 //
 // A kernel numbers the vectors of a sample 0 .. count-1. Geometry turns such a number into memory
-// offsets (the number itself where a sample is one run of memory) and into the coordinates along
-// the box's axes, with divisions replaced by multiplications.
+// offsets (which it gives at once where a sample is one run of memory) and into coordinates along
+// the box's axes, by multiplications in place of divisions.
 #pragma once
 
 #include "../common/layout.h"
@@ -10,7 +10,8 @@
 
 namespace fused_mixup {
 
-// Coordinates have 32 bits. The tests' host drivers lower it, so that small samples are cut too.
+// Coordinates have 32 bits; larger samples are mixed in halves. The tests' host drivers lower the
+// limit, so that small samples are halved too.
 #ifndef FUSED_MIXUP_MAX_COUNT
 #define FUSED_MIXUP_MAX_COUNT (int64_t{1} << 31)
 #endif
@@ -40,13 +41,13 @@ struct Geometry {
   FastDiv size[kMaxDims];
   int64_t dst_stride[kMaxDims] = {};  // in elements per step; V along the innermost dim
   int64_t src_stride[kMaxDims] = {};
-  // For every axis of the box: coordinate = v / below % size, in steps of `step` elements.
+  // For each axis of the box: coordinate = v / below % steps.
   int spatial = 0;
   int inner_axis = -1;  // the axis along which the elements of a vector lie
   FastDiv below[kMaxSpatial];
   FastDiv steps[kMaxSpatial];
   int32_t extent[kMaxSpatial] = {};  // spatial sizes, to clamp boxes
-  int32_t group[kMaxSpatial] = {};   // elements per spatial step, along the dim that carries it
+  int32_t group[kMaxSpatial] = {};   // elements per spatial step, along the dim of the axis
 };
 
 struct Offsets {
@@ -70,7 +71,7 @@ __device__ __forceinline__ Offsets offsets_of(const Geometry& g, uint32_t v) {
   return at;
 }
 
-// Half-open ranges along the dims that carry the box's axes, in elements of those dims.
+// Half-open ranges along the dims of the box's axes, in elements of those dims.
 struct BoxRange {
   int32_t lo[kMaxSpatial];
   int32_t hi[kMaxSpatial];
@@ -131,7 +132,7 @@ FUSED_MIXUP_HOST_DEVICE inline int32_t clamp_to(int32_t at, int32_t extent) {
   return at < 0 ? 0 : at > extent ? extent : at;
 }
 
-// box: int32 [2 * spatial] of the row that serves all, clamped to the sample.
+// The box that serves all rows, clamped to the sample. box: int32 [2 * spatial].
 inline BoxRange box_range(const Geometry& g, const int32_t* box) {
   BoxRange out = {};
   for (int a = 0; a < g.spatial; ++a) {
@@ -141,7 +142,7 @@ inline BoxRange box_range(const Geometry& g, const int32_t* box) {
   return out;
 }
 
-// The samples of both sides, as the caller has them.
+// The samples of the destination and of the source, in the caller's layout.
 struct Samples {
   void* dst;
   const void* src;
@@ -165,11 +166,11 @@ inline bool fits_vectors(const Samples& s, const Layout& layout, int element_siz
   return fits;
 }
 
-// The work of one call. `spatial` is 0 where no row has a box. With `region`, a box that all rows
-// share, only the vectors that touch it are numbered: *dst_start and *src_start (in elements) lead
-// to the first, and *region_range is the box within them. Returns false for a sample of more than
-// 2^31 vectors, or with a boxed dim of more than 2^31 elements: coordinates have 32 bits, memory
-// offsets 64.
+// The geometry of one call. `spatial` is 0 where no row has a box. With `region`, a box that all
+// rows share, only the vectors that touch it are numbered: *dst_start and *src_start (in elements)
+// are the offsets of the first, and *region_range is the box relative to it. Returns false for a
+// sample of more than 2^31 vectors, or with a boxed dim of more than 2^31 elements: coordinates
+// have 32 bits, memory offsets 64.
 inline bool make_geometry(const Samples& s, int element_size, int spatial, const int32_t* region,
                           Geometry* g, int* vector_size, int64_t* dst_start, int64_t* src_start,
                           BoxRange* region_range) {

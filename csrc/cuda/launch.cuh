@@ -1,11 +1,11 @@
 // How every kernel is launched, and everything that a host compiler does not understand.
 //
 // With FUSED_MIXUP_HOST defined the same kernels compile with a host compiler and run block by
-// block (tests/host_cuda). No kernel is started other than through launch(). What follows stands
-// here and nowhere else (tests/test_cuda_host_proof.py looks), each with what the host runs in its
+// block (tests/host_cuda). All kernels are launched through launch(). The functions below stand in
+// this file alone (tests/test_cuda_host_proof.py checks that), each with what the host runs in its
 // place (tests/host_cuda/cuda_host.h):
 //
-//   launch_grid      <<<>>> and opting in to large shared memory; the host runs the blocks
+//   launch_grid      <<<>>> and the opt-in to large shared memory; the host runs the blocks
 //   block_shared     static __shared__ memory; the host poisons it before each block
 //   dynamic_shared   extern __shared__ memory; likewise
 //   copy16_async     cp.async; the host copies when copies_done() waits for it, no earlier
@@ -14,9 +14,9 @@
 //   fast_exp         ex2.approx.ftz; the host's exp2, which rounds better
 //   fast_inverse     rcp.approx.ftz; the host divides
 //
-// So the host proves nothing of: these instructions themselves, the accuracy of the .approx ones,
-// whether a launch's shared memory and registers are to be had, and what asynchronous copies do to
-// memory that the source or the target shares with other writers.
+// So the host proves nothing about these instructions themselves, the accuracy of the .approx ones,
+// whether a GPU has the shared memory and registers for a launch, and what asynchronous copies do
+// to memory that others write too.
 #pragma once
 
 #ifdef FUSED_MIXUP_HOST
@@ -48,7 +48,7 @@ cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t
   return cudaGetLastError();
 }
 
-// A T in the static shared memory of the block. One per type and kernel: a second call with the
+// A T in the static shared memory of the block. A kernel has one per type: a second call with the
 // same type would name the same memory (the host harness refuses it).
 template <typename T>
 __device__ __forceinline__ T& block_shared() {
@@ -62,8 +62,8 @@ __device__ __forceinline__ void* dynamic_shared() {
   return dynamic_shared_bytes;
 }
 
-// Starts a 16-byte copy from global to shared memory that needs no register while in flight.
-// Complete, and only for the thread that started it, after copies_done(); others need a barrier.
+// Starts a 16-byte copy from global to shared memory that needs no register while in flight. The
+// thread that started it may read it after copies_done(); other threads need a barrier too.
 __device__ __forceinline__ void copy16_async(void* shared, const void* global) {
 #if __CUDA_ARCH__ >= 800
   const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
@@ -79,15 +79,16 @@ __device__ __forceinline__ void copies_done() {
 #endif
 }
 
-// One 16-byte store to global memory. Spelled out: the compiler may split a plain one into words.
+// One 16-byte store to global memory, in assembly, as the compiler may split a plain store into
+// words.
 __device__ __forceinline__ void store16(void* global, uint4 v) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
                "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
 }
 
-// exp(x) for x <= 0 in four instructions. Flushes results below 2^-126 to zero, which neither a
-// sum whose largest term is 1 nor a half-precision gradient can tell.
+// exp(x) for x <= 0 in four instructions. Results below 2^-126 become zero, which changes neither a
+// sum whose largest term is 1 nor a half-precision gradient.
 __device__ __forceinline__ float fast_exp(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.4426950408889634f));
@@ -102,11 +103,11 @@ __device__ __forceinline__ float fast_inverse(float x) {
 }
 #endif  // FUSED_MIXUP_HOST
 
-constexpr int64_t kMaxBlocks = 0x7fffffff;  // of a grid that is a line, as all are here
+constexpr int64_t kMaxBlocks = 0x7fffffff;  // in the first dim of a grid, the only one in use
 constexpr cudaError_t kTooManyBlocks = cudaErrorInvalidConfiguration;
 
-// Starts `blocks` blocks of `block` threads. Counts have 64 bits up to here, where one that no grid
-// takes is refused: cut to 32 bits it would leave the rest of the work undone, without a word.
+// Starts `blocks` blocks of `block` threads. The count has 64 bits, and a count that no grid takes
+// is refused here: truncated to 32 bits it would silently leave part of the work undone.
 template <typename... Params, typename... Args>
 cudaError_t launch(void (*kernel)(Params...), int64_t blocks, dim3 block, size_t shared,
                    cudaStream_t stream, const Args&... args) {

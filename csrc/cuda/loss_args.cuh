@@ -1,9 +1,9 @@
 // What the kernels of the losses share: arguments, and what a sparse target means for a row.
 //
-// Logits [B, K, d1…] are seen as [B, K, S] with three strides; a row is a position (b, s), rows are
-// numbered b S + s. A term of a sparse target whose label is ignore_index drops. A row is ignored
-// (loss and gradient 0, not counted) where a label is and nothing of weight remains beside it;
-// poisoned (NaN) where a label is neither that nor in [0, K).
+// Logits [B, K, d1…] are seen as [B, K, S] with three strides. A row is a position (b, s) and has
+// the number b S + s. A term of a sparse target whose label is ignore_index drops. A row is ignored
+// (loss and gradient are 0, and it does not count) where a term drops and no term of weight
+// remains. It is poisoned (NaN) where a label is neither ignore_index nor in [0, K).
 //
 // With on = (1-ls)(1-ts), ls the loss's smoothing, ts the target's, w_k the weights that remain:
 //   t_c = Σ_k A_k [y_k == c] + C,   A_k = on w_k,   C = ((1-ls) ts Σ w_k + ls) / K
@@ -11,29 +11,26 @@
 #pragma once
 
 #include "../common/layout.h"
-#include "row_cut.cuh"
+#include "label_weights.cuh"
+#include "row_vectors.cuh"
 
 namespace fused_mixup {
 
-// Of a tensor [B, K, S], in elements; of a tensor [B, S] where classes is not used.
-struct Strides {
-  int64_t batch, classes, positions;
-};
-
-// Sums of a part of the rows: what every block writes, and what is summed in a fixed order.
+// Sums over a part of the rows. Every block writes one, and they are added in a fixed order.
 struct LossSum {
   double loss, count;
 };
 
-// Of both losses: where a pointer may be null, null says that it is not wanted, or not there.
+// The arguments of both losses. A pointer that may be null is null where its tensor is not given,
+// or not asked for.
 struct CallArgs {
-  DType dtype;  // of logits; the arithmetic type below is float32, float64 for float64
+  DType dtype;  // type of logits; "arithmetic type" is float64 for float64, else float32
   const void* logits;
   Strides logits_at;
   int64_t batch, classes, positions;
   // Dense target [B, K, S], or null.
   const void* target;
-  DType target_dtype;  // of logits, or kFloat for half logits
+  DType target_dtype;  // that of logits, or kFloat for half logits
   Strides target_at;
   // Sparse target: int64 [B, S].
   const int64_t* labels;
@@ -43,14 +40,14 @@ struct CallArgs {
   const void* class_weight;  // arithmetic type [K], or null
   double target_smoothing;
   int reduction;
-  bool forward;       // a loss is wanted, or ranks
+  bool forward;       // whether a loss or ranks are asked for
   void* row_losses;   // arithmetic type [B, S], or null
   LossSum* partials;  // scratch of loss_scratch() sums, or null
   void* loss;         // arithmetic type [], or null
   void* grad;         // [B, K, S], or null
   Strides grad_at;
-  const void* grad_loss;  // arithmetic type, or null: one
-  Strides grad_loss_at;   // all 0 where it is one for all
+  const void* grad_loss;  // arithmetic type, or null for 1
+  Strides grad_loss_at;   // all 0 where one number serves all
   cudaStream_t stream;
 
   FUSED_MIXUP_HOST_DEVICE int64_t rows() const { return batch * positions; }
@@ -61,8 +58,8 @@ struct LossArgs : CallArgs {
   double label_smoothing;
   void* stats;  // arithmetic type [3, B, S]: max z, log Σ exp(z - max z), Σ t. Read unless forward
   int32_t* ranks;   // [rank_planes, B, S], or null
-  int rank_planes;  // 2, or 1: of labels alone
-  void* count;      // arithmetic type []: the rows that count
+  int rank_planes;  // 2, or 1 where partner_labels have none
+  void* count;      // arithmetic type []: how many rows count
 
   bool can_ignore() const { return target == nullptr && ignore_index != INT64_MIN; }
 };
@@ -72,10 +69,10 @@ struct LossParams {
   LossArgs a;
   A on, keep, per_class_w, per_class;  // on; 1-ls; (1-ls) ts / K; ls / K
   A total;                             // ls
-  A divisor;                           // of the mean; 0: the count that is on the device
-  bool smooth;                         // C may differ from 0
-  int threads_per_row;                 // rows: 32, or blockDim.x
-  int slices;                          // columns: threads that share a vector of positions
+  A divisor;                           // of the mean; 0 for the count on the device
+  bool smooth;                         // whether C may differ from 0
+  int threads_per_row;                 // for rows: 32, or blockDim.x
+  int slices;                          // for columns: threads that share a vector of positions
 };
 
 template <typename A>
@@ -96,9 +93,9 @@ LossParams<A> loss_params(const LossArgs& a) {
 
 template <typename A>
 struct SparseRow {
-  int32_t label, partner_label;  // -1 where they are no class, or ignored
-  A a0, a1, c;                   // times the class weights of the labels: see weigh_labels()
-  A sum;                         // of t, without class weights
+  int32_t label, partner_label;  // -1 for no class, or an ignored label
+  A a0, a1, c;                   // weigh_labels() multiplies a0 and a1 by their class weights
+  A sum;                         // Σ t without class weights
   bool valid, ignored;
 
   __device__ __forceinline__ SparseRow()
@@ -107,8 +104,8 @@ struct SparseRow {
   __device__ __forceinline__ SparseRow(const LossParams<A>& p, int64_t b, int64_t row) {
     const int64_t y0 = p.a.labels[row], y1 = p.a.partner_labels[row];
     const bool own = y0 != p.a.ignore_index, other = y1 != p.a.ignore_index;
-    const A w0 = static_cast<A>(p.a.weight != nullptr ? p.a.weight[2 * b] : p.a.weight_row[0]);
-    const A w1 = static_cast<A>(p.a.weight != nullptr ? p.a.weight[2 * b + 1] : p.a.weight_row[1]);
+    const LabelWeights<A> weights(p.a.weight, p.a.weight_row, b);
+    const A w0 = weights.own, w1 = weights.other;
     const bool in0 = y0 >= 0 && y0 < p.a.classes, in1 = y1 >= 0 && y1 < p.a.classes;
     valid = (in0 || !own) && (in1 || !other);
     ignored = valid && !(own && other) && (!own || w0 == A(0)) && (!other || w1 == A(0));
@@ -121,7 +118,7 @@ struct SparseRow {
     partner_label = other && in1 ? static_cast<int32_t>(y1) : -1;
   }
 
-  // Turns the coefficients of the labels into those of w t, for a valid row.
+  // Multiplies the coefficients of the labels by their class weights, in a valid row.
   __device__ __forceinline__ void weigh_labels(const A* class_weight) {
     if (class_weight == nullptr) return;
     if (a0 != A(0)) a0 *= class_weight[label];
@@ -129,7 +126,7 @@ struct SparseRow {
   }
 };
 
-// The gradient of a row's loss.
+// The upstream gradient of a row's loss, divided by the divisor of the mean.
 template <typename A>
 __device__ __forceinline__ A scale_of_row(const LossParams<A>& p, int64_t b, int64_t s) {
   const A* given = static_cast<const A*>(p.a.grad_loss);
@@ -153,14 +150,15 @@ __device__ __forceinline__ const void* dense_start(const CallArgs& a, int64_t b,
   return start<float>(a.target, a.target_at, b, s);
 }
 
-// An element of a dense target as it is given, at an offset from its row's start.
+// An element of a dense target, unsmoothed, at an offset from its row's start.
 template <typename T, typename A>
 __device__ __forceinline__ A dense_value(const CallArgs& a, const void* row, int64_t at) {
   return a.target_dtype == a.dtype ? static_cast<A>(Number<T>::up(static_cast<const T*>(row)[at]))
                                    : static_cast<A>(static_cast<const float*>(row)[at]);
 }
 
-// V neighbours of them, aligned: 16 bytes or, where the target is wider than the logits, 32.
+// V adjacent elements of a dense target, aligned: 16 bytes, or 32 where the target is wider than
+// the logits.
 template <typename T, int V, typename A>
 __device__ __forceinline__ Elements<A, V> dense_values(const CallArgs& a, const void* row,
                                                        int64_t at) {
@@ -177,28 +175,30 @@ __device__ __forceinline__ Elements<A, V> dense_values(const CallArgs& a, const 
   return out;
 }
 
-// How a row of logits, and with it of a dense target, is cut. Vectors only where all that is read
-// and written beside the logits has neighbours too (`adjacent`), and the target is aligned as they.
+// The vectors of a row of logits and of its dense target. There are none unless the classes of the
+// other tensors that are read and written are adjacent too (`adjacent`), and the target is aligned
+// like the logits.
 template <typename T>
-__device__ __forceinline__ RowCut cut_call(const CallArgs& a, const T* z, const void* target,
-                                           int32_t classes, bool adjacent) {
-  const RowCut cut = cut_row(z, classes, adjacent && a.logits_at.classes == 1);
-  if (target == nullptr) return cut;
+__device__ __forceinline__ RowVectors row_vectors(const CallArgs& a, const T* z, const void* target,
+                                                  int32_t classes, bool adjacent) {
+  const RowVectors vectors = row_vectors(z, classes, adjacent && a.logits_at.classes == 1);
+  if (target == nullptr) return vectors;
   const bool aligned = a.target_dtype == a.dtype
-                           ? row_aligned(static_cast<const T*>(target) + cut.head)
-                           : row_aligned(static_cast<const float*>(target) + cut.head);
-  return aligned && a.target_at.classes == 1 ? cut : cut_row(z, classes, false);
+                           ? row_aligned(static_cast<const T*>(target) + vectors.head)
+                           : row_aligned(static_cast<const float*>(target) + vectors.head);
+  return aligned && a.target_at.classes == 1 ? vectors : row_vectors(z, classes, false);
 }
 
-// An element of a dense target as the cross-entropy means it. A weight or a target of 0 drops the
-// term.
+// An element of a dense target after label smoothing, times its class weight. A weight or a target
+// of 0 drops the term.
 template <typename A>
 __device__ __forceinline__ A smoothed(const LossParams<A>& p, A t, A class_weight) {
   if (p.total != A(0)) t = p.keep * t + p.per_class;
   return t == A(0) ? A(0) : term(class_weight, t);
 }
 
-// exp for arguments <= 0. Half inputs have bits to spare, and float32 ones have time to spare.
+// exp for arguments <= 0. Half inputs need fewer bits than fast_exp() gives; kernels for float32
+// have time for expf().
 template <typename T>
 __device__ __forceinline__ float exp_of(float x) {
   if constexpr (sizeof(T) == 2) return fast_exp(x);
@@ -209,23 +209,6 @@ __device__ __forceinline__ double exp_of(double x) {
   return exp(x);
 }
 
-// Calls f with a value of the logits' type.
-template <typename F>
-cudaError_t with_loss_type(DType dtype, F&& f) {
-  switch (dtype) {
-    case kHalf:
-      return f(__half());
-    case kBFloat16:
-      return f(__nv_bfloat16());
-    case kFloat:
-      return f(float());
-    case kDouble:
-      return f(double());
-    default:
-      return cudaErrorInvalidValue;
-  }
-}
-
-enum class TargetKind { kSparse, kRanked, kDense };  // kRanked: sparse, with the labels' ranks
+enum class TargetKind { kSparse, kRanked, kDense };  // kRanked: sparse, and the labels' ranks
 
 }  // namespace fused_mixup

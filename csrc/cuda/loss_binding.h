@@ -1,4 +1,4 @@
-// What the bindings of both losses share: tensors to CallArgs, and losses and gradients to tensors.
+// What the bindings of both losses share: tensors become CallArgs, and results become tensors.
 #pragma once
 
 #include <optional>
@@ -10,9 +10,11 @@
 
 namespace fused_mixup {
 
-// [B, K, d1…] as [B, K, S], or [B, d1…] as [B, S]: the strides, where one leads through d1…
+// The strides of t [B, K, d1…] seen as [B, K, S], or of t [B, d1…] seen as [B, S]; none where no
+// single stride leads through d1…
 inline std::optional<Strides> strides_of(const Tensor& t, bool classes) {
-  if (t.numel() == 0) return Strides{};  // no element is read, and a copy may again have none
+  if (t.numel() == 0)
+    return Strides{};  // no element is read; a copy may have no such stride either
   const int64_t first = classes ? 2 : 1;
   int64_t step = 1, below = 1;
   bool found = false;
@@ -26,8 +28,8 @@ inline std::optional<Strides> strides_of(const Tensor& t, bool classes) {
   return Strides{t.stride(0), classes ? t.stride(1) : 0, step};
 }
 
-// t, or a contiguous copy where no single stride leads through its positions.
-inline std::pair<Tensor, Strides> as_rows(const Tensor& t, bool classes = true) {
+// t with its strides, or a contiguous copy where no single stride leads through its positions.
+inline std::pair<Tensor, Strides> as_strided(const Tensor& t, bool classes = true) {
   const std::optional<Strides> at = strides_of(t, classes);
   if (at.has_value()) return {t, *at};
   Tensor copy = torch::stable::contiguous(t);
@@ -43,7 +45,8 @@ inline std::vector<int64_t> row_shape(const Tensor& logits, int64_t planes = 0) 
   return shape;
 }
 
-// Where a gradient is written: `out` itself, or a contiguous tensor that is copied over it.
+// The memory that a gradient is written to: `out` itself, or a contiguous tensor that finish()
+// copies to it.
 struct GradientPlace {
   Tensor out, written;
 
@@ -63,12 +66,11 @@ struct GradientPlace {
   }
 };
 
-// Arguments, with what they point to kept alive until the launch.
+// The arguments of one call, and the tensors that they point into.
 template <typename Args>
-struct LossCall {
+struct LossCall : KeptTensors {
   Args args = {};
-  ScalarType type;  // of the arithmetic
-  std::vector<Tensor> kept;
+  ScalarType type;  // the arithmetic type
 
   LossCall(const Tensor& logits,                  // [B, K, d1…]
            const Tensor& target,                  // [B, K, d1…], or int64 [B, d1…]
@@ -80,7 +82,7 @@ struct LossCall {
     Args& a = args;
     check_loss(logits, target, partner_labels, weight, class_weight, reduction);
     expect(logits.size(1) < kMostClasses, "logits", "fewer classes");
-    const auto [near, at] = as_rows(logits);
+    const auto [near, at] = as_strided(logits);
     a.dtype = dtype_of(near.scalar_type());
     a.logits = keep(near).const_data_ptr();
     a.logits_at = at;
@@ -93,25 +95,15 @@ struct LossCall {
     a.reduction = static_cast<int>(reduction);
     a.class_weight = per_class(class_weight, logits);
     if (partner_labels.has_value()) {
-      a.labels = data<int64_t>(keep(on_device(target, logits)));
-      a.partner_labels = data<int64_t>(keep(on_device(*partner_labels, logits)));
-      if (a.batch > 0 && is_host_row(*weight)) {
-        a.weight_row[0] = data<float>(*weight)[0];
-        a.weight_row[1] = data<float>(*weight)[weight->stride(1)];
-      } else {
-        a.weight = data<float>(keep(on_device(*weight, logits)));
-      }
+      a.labels = device_data<int64_t>(target, logits);
+      a.partner_labels = device_data<int64_t>(*partner_labels, logits);
+      a.weight = device_pairs<float>(*weight, logits, a.weight_row);
       return;
     }
-    const auto [rows, target_at] = as_rows(near_to(target, logits));
+    const auto [rows, target_at] = as_strided(near_to(target, logits));
     a.target = keep(rows).const_data_ptr();
     a.target_dtype = dtype_of(rows.scalar_type());
     a.target_at = target_at;
-  }
-
-  const Tensor& keep(Tensor t) {
-    kept.push_back(std::move(t));
-    return kept.back();
   }
 
   const void* per_class(const OptionalTensor& weights, const Tensor& logits) {
@@ -123,24 +115,27 @@ struct LossCall {
     return torch::stable::new_empty(logits, shape, type);
   }
 
-  // Sums of blocks, as float64 pairs.
+  // Allocates scratch for `sums` LossSums, which are float64 pairs.
   void scratch(const Tensor& logits, int64_t sums) {
     const std::vector<int64_t> shape = {2 * sums};
     args.partials = static_cast<LossSum*>(
         keep(torch::stable::new_empty(logits, shape, ScalarType::Double)).data_ptr());
   }
 
-  // classes: the gradient is that of every element's loss.
+  // Takes the upstream gradient. classes: it has a value for every element.
   void upstream(const Tensor& grad_loss, const Tensor& logits, bool classes) {
     const Tensor near = near_to(grad_loss, logits);
     if (near.dim() == 0) {
       args.grad_loss = keep(near).const_data_ptr();
       return;
     }
-    const auto [rows, at] = as_rows(near, classes);
+    const auto [rows, at] = as_strided(near, classes);
     args.grad_loss = keep(rows).const_data_ptr();
     args.grad_loss_at = at;
   }
 };
+
+// soft_target_cross_entropy() as compiled in loss.cu, for bindings in other files.
+cudaError_t launch_cross_entropy(const LossArgs& a);
 
 }  // namespace fused_mixup

@@ -1,7 +1,8 @@
-// Sums over rows, in a fixed order: the same bits at every run.
+// Sums over rows, in a fixed order: every run gives the same bits.
 //
-// Every block of a loss kernel leaves one LossSum. Few of them are summed by one block; many, or
-// the labels of as many rows, by up to kReduceBlocks, whose sums are summed by one block more.
+// Every block of a loss kernel writes one LossSum. One block adds a few of them. Up to
+// kReduceBlocks blocks add many of them, or count the labels of many rows, and one more block adds
+// their sums.
 #pragma once
 
 #include "loss_args.cuh"
@@ -10,23 +11,23 @@ namespace fused_mixup {
 
 constexpr int kReduceThreads = 512;
 constexpr int64_t kReduceBlocks = 512;
-constexpr int64_t kReduceShare = 8192;  // sums that one block takes before others join it
+constexpr int64_t kReduceShare = 8192;  // sums for one block, before a second one joins
 
 struct ReduceArgs {
-  const LossSum* partials;  // [count], or null: the rows of the target below
+  const LossSum* partials;  // [count], or null to count the rows of the target below
   int64_t count;
-  LossSum* next;           // one for each block; used by more than one
-  bool wide;               // loss and count are float64
-  double divisor;          // of the loss; 0: the count
+  LossSum* next;           // [blocks], where there are several
+  bool wide;               // whether loss and count are float64
+  double divisor;          // divides the loss; 0 for the count
   void *loss, *count_out;  // either may be null
-  // kRows: counts the rows of a sparse target that are not ignored.
+  // For kRows, which counts the rows of a sparse target that are not ignored.
   const int64_t *labels, *partner_labels;
   const float* weight;
   float weight_row[2];
   int64_t positions, classes, ignore_index;
 };
 
-// Of a block: every thread's sum, by way of shared memory. The result is thread 0's.
+// The sum over the threads of a block, through shared memory. Thread 0 returns it.
 __device__ __forceinline__ LossSum block_sum(LossSum sum) {
   auto& shared = block_shared<LossSum[32]>();
 #pragma unroll
@@ -49,15 +50,14 @@ __device__ __forceinline__ bool counts(const ReduceArgs& a, int64_t row) {
   const int64_t y0 = a.labels[row], y1 = a.partner_labels[row];
   const bool own = y0 != a.ignore_index, other = y1 != a.ignore_index;
   if (own && other) return true;
-  const int64_t b = quotient(row, a.positions);
-  const float w0 = a.weight != nullptr ? a.weight[2 * b] : a.weight_row[0];
-  const float w1 = a.weight != nullptr ? a.weight[2 * b + 1] : a.weight_row[1];
+  const LabelWeights<float> weights(a.weight, a.weight_row, quotient(row, a.positions));
   const bool poisoned =
       (own && (y0 < 0 || y0 >= a.classes)) || (other && (y1 < 0 || y1 >= a.classes));
-  return poisoned || (own && w0 != 0.0f) || (other && w1 != 0.0f);
+  return poisoned || (own && weights.own != 0.0f) || (other && weights.other != 0.0f);
 }
 
-// An empty batch has sum 0, and mean NaN, as in PyTorch; so has one of ignored rows alone.
+// An empty batch has the sum 0 and the mean NaN, as in PyTorch; so has a batch of ignored rows
+// alone.
 template <bool kRows>
 __global__ void __launch_bounds__(kReduceThreads)
     reduce_kernel(const __grid_constant__ ReduceArgs a) {
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kReduceThreads)
   const int64_t first = share * blockIdx.x;
   const int64_t end = first + share < a.count ? first + share : a.count;
   LossSum sum{0.0, 0.0};
-#pragma unroll 4  // loads in flight: a block alone waits for each round of them
+#pragma unroll 4  // four loads in flight: a lone block waits for each round of loads
   for (int64_t i = first + threadIdx.x; i < end; i += kReduceThreads) {
     if constexpr (kRows) {
       sum.count += counts(a, i) ? 1.0 : 0.0;

@@ -4,11 +4,12 @@
 // Fused: the target's construction, log-softmax, product, sum; the labels' ranks; the gradient.
 // Device memory per element, N bytes of logits (a dense target comes on top, once per sweep):
 //   loss               N: each logit is read once
-//   gradient           2N: each is read once, and the gradient written; m, l, T are the loss's
-//   loss and gradient  2N: the second sweep reads a row that a multiprocessor has just read, from
-//                      L1 (a warp's row, and the last 200 KB of a block's) or from L2: of the
-//                      longest rows a multiprocessor holds one at a time, 35 MB of 132 rows of
-//                      131072 half-precision logits.
+//   gradient           2N: each logit is read and its gradient written once; the loss has left m,
+//   l, T loss and gradient  2N: the second sweep reads a row that a multiprocessor has just read,
+//   from
+//                      L1 (a warp's row, and the last 200 KB of a block's) or from L2. A
+//                      multiprocessor works on one of the longest rows at a time: 132 rows of
+//                      131072 half-precision logits are 35 MB.
 #pragma once
 
 #include "loss_reduce.cuh"
@@ -22,9 +23,9 @@ struct RowShared {
   int32_t ahead[2][32];
 };
 
-// The sums of a row over the threads that share it; every one of them ends with all.
+// Merges the sums of a row over the threads that share it; each of them ends with the row's sums.
 template <typename T, TargetKind kKind, typename A>
-__device__ __forceinline__ void merge_row(Partial<A>& sums, Ranked<A>* rank, int threads,
+__device__ __forceinline__ void merge_row(Partial<A>& sums, LabelRank<A>* rank, int threads,
                                           bool weighed) {
   sums.template merge_warp<T>(weighed);
   if constexpr (kKind == TargetKind::kRanked) {
@@ -75,7 +76,7 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
   int64_t r = warp_row ? static_cast<int64_t>(blockIdx.x) * kWarpRows + threadIdx.x / 32
                        : static_cast<int64_t>(blockIdx.x);
   const bool live = r < rows;
-  if (!live) r = 0;  // a warp without a row goes through the motions: a barrier follows
+  if (!live) r = 0;  // a warp without a row stays, as a barrier follows
   const int64_t b = quotient(r, p.a.positions), s = r - b * p.a.positions;
   RowView<T> row;
   row.z = start<T>(p.a.logits, p.a.logits_at, b, s);
@@ -84,11 +85,11 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
   row.tid = warp_row ? static_cast<int>(threadIdx.x) % 32 : static_cast<int>(threadIdx.x);
   row.threads = p.threads_per_row;
 
-  // 1. m, l and T of the row: by a sweep, or from the stats of an earlier one.
+  // 1. m, l and T of the row, by a sweep, or from the stats of an earlier call.
   RowGradient<A> g = {};
   A* stats = static_cast<A*>(p.a.stats);
   if (p.a.forward) {
-    Ranked<A> rank[2];
+    LabelRank<A> rank[2];
     if constexpr (kKind == TargetKind::kRanked) {
       rank[0].template open<T>(p.a, row.z, p.a.labels[r]);
       rank[1].template open<T>(p.a, row.z, p.a.partner_labels[r]);
@@ -103,12 +104,12 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
       g.total = sums.weight;
       loss = g.l * g.total - sums.d;
     } else {
-      SparseRow<A> of(p, b, r);
-      if (of.valid) of.weigh_labels(static_cast<const A*>(p.a.class_weight));
-      g.total = total_of(p, of, sums);
-      // By one thread: its reads are scattered.
-      loss = row.tid == 0 ? sparse_loss<T>(p, of, sums, g.l, g.total, row.z) : A(0);
-      counted = of.ignored ? 0.0 : 1.0;
+      SparseRow<A> sparse(p, b, r);
+      if (sparse.valid) sparse.weigh_labels(static_cast<const A*>(p.a.class_weight));
+      g.total = total_of(p, sparse, sums);
+      // One thread alone reads the labels' logits, as these reads are scattered.
+      loss = row.tid == 0 ? sparse_loss<T>(p, sparse, sums, g.l, g.total, row.z) : A(0);
+      counted = sparse.ignored ? 0.0 : 1.0;
     }
     const bool writes = live && row.tid == 0;
     if (writes) {
@@ -135,22 +136,22 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
   }
   if (p.a.grad == nullptr || !live) return;
 
-  // 2. The gradient. The labels are looked at again: stats may come from elsewhere.
+  // 2. The gradient. The labels are read again, as stats may come from another call.
   g.scale = scale_of_row(p, b, s);
   g.label = g.partner_label = -1;
   if constexpr (!kDense) {
-    SparseRow<A> of(p, b, r);
-    g.ignored = of.ignored;
-    if (of.valid) {
-      of.weigh_labels(static_cast<const A*>(p.a.class_weight));
+    SparseRow<A> sparse(p, b, r);
+    g.ignored = sparse.ignored;
+    if (sparse.valid) {
+      sparse.weigh_labels(static_cast<const A*>(p.a.class_weight));
     } else {
       g.total = static_cast<A>(NAN);
     }
-    g.c = of.c;
-    g.a0 = of.a0;
-    g.a1 = of.a1;
-    g.label = of.label;
-    g.partner_label = of.partner_label;
+    g.c = sparse.c;
+    g.a0 = sparse.a0;
+    g.a1 = sparse.a1;
+    g.label = sparse.label;
+    g.partner_label = sparse.partner_label;
   }
   gradient_row<T, kDense>(p, row, g, const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, b, s)));
 }

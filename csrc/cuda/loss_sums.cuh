@@ -1,11 +1,12 @@
-// The sums of a row that its loss is made of, and the loss.
+// The sums of a row, and its loss.
 //
 //   m = max z,  l = log Σ exp(z - m),  T = Σ t,  loss = l T - Σ t (z - m)
 //
-// They are kept relative to the running maximum and moved when it rises, so one sweep is enough.
+// The sums are relative to the running maximum and shifted when it rises, so that one sweep is
+// enough.
 #pragma once
 
-#include "loss_args.cuh"
+#include "label_ranks.cuh"
 
 namespace fused_mixup {
 
@@ -13,12 +14,12 @@ namespace fused_mixup {
 template <typename A>
 struct Partial {
   A m, e;    // max, Σ exp(z - m)
-  A d;       // Σ t (z - m), terms with t = 0 dropped; t of a dense target, else the class weights
+  A d;       // Σ t (z - m), terms with t = 0 dropped; t is the dense target, or the class weight
   A weight;  // Σ t, likewise
 
   __device__ __forceinline__ Partial() : m(-INFINITY), e(0), d(0), weight(0) {}
 
-  // Raises the maximum. From -inf there is nothing to move, and inf - inf would be NaN.
+  // Raises the maximum. At -inf there is nothing to shift, and inf - inf would be NaN.
   template <typename T>
   __device__ __forceinline__ void raise(A to) {
     if (!(to > m)) return;
@@ -30,7 +31,7 @@ struct Partial {
     m = to;
   }
 
-  // The same without a branch, for sums of several rows side by side.
+  // raise() without a branch, for threads that hold the sums of several rows.
   template <typename T>
   __device__ __forceinline__ void raise_flat(A to, bool weighed) {
     const A top = to > m ? to : m;
@@ -40,11 +41,12 @@ struct Partial {
     m = top;
   }
 
-  // After raise(): m is no less than any of the values to take, or all so far are -inf or NaN.
+  // Whether all values so far are -inf or NaN.
   __device__ __forceinline__ bool nothing_yet() const { return m == A(-INFINITY); }
   // -inf - -inf would be NaN; exp(-inf) is 0.
   __device__ __forceinline__ A base() const { return nothing_yet() ? A(0) : m; }
 
+  // After raise() to a maximum that is no less than z.
   template <typename T>
   __device__ __forceinline__ void take(A z) {
     e += exp_of<T>(z - base());
@@ -65,8 +67,8 @@ struct Partial {
     weight += other.weight;
   }
 
-  // All lanes of a warp call this together; every lane ends with the warp's sums, as the shifts
-  // by xor pair each lane with one it has not met. weighed: d and weight are in use.
+  // All lanes of a warp call this together. Every lane ends with the warp's sums, as each xor pairs
+  // it with a lane whose sums it does not have yet. weighed: d and weight are in use.
   template <typename T>
   __device__ __forceinline__ void merge_warp(bool weighed) {
 #pragma unroll
@@ -82,14 +84,14 @@ struct Partial {
     }
   }
 
-  // A maximum of -inf is a row of -inf alone: NaN, as F.cross_entropy has it.
+  // A row of -inf alone has the maximum -inf and becomes NaN, as in F.cross_entropy.
   __device__ __forceinline__ A log_sum() const {
     return nothing_yet() ? static_cast<A>(NAN) : static_cast<A>(log(e));
   }
 };
 
-// T of the row of the sparse target `row`, its labels' coefficients weighed. Σ over all classes of
-// the class weights, which C multiplies, has been taken on the way where C may differ from 0.
+// T of a row with the sparse target `row`, after weigh_labels(). C multiplies Σ of all class
+// weights, which the sweep has taken where C may differ from 0.
 template <typename A>
 __device__ __forceinline__ A total_of(const LossParams<A>& p, const SparseRow<A>& row,
                                       const Partial<A>& sums) {
@@ -113,33 +115,5 @@ __device__ __forceinline__ A sparse_loss(const LossParams<A>& p, const SparseRow
   if (row.c != A(0)) dot += row.c * sums.d;
   return l * total - dot;
 }
-
-__device__ __forceinline__ float next_below(float x) { return nextafterf(x, -INFINITY); }
-__device__ __forceinline__ double next_below(double x) { return nextafter(x, -double(INFINITY)); }
-
-// The rank of a label in its row: the classes before it, larger or as large and earlier. "Larger"
-// is !(z <= own), so that NaN is ahead of all, and a label whose own logit is NaN comes last.
-template <typename A>
-struct Ranked {
-  A own, below;  // own logit, and the next smaller number: z <= below is z < own
-  int32_t label, ahead;
-  bool valid;
-
-  template <typename T>
-  __device__ __forceinline__ void open(const LossArgs& a, const T* z, int64_t y) {
-    label = static_cast<int32_t>(y);
-    ahead = 0;
-    valid = y >= 0 && y < a.classes && y != a.ignore_index;
-    own = valid ? Number<T>::up(z[y * a.logits_at.classes]) : A(0);
-    below = own == A(-INFINITY) ? static_cast<A>(NAN) : next_below(own);
-  }
-
-  __device__ __forceinline__ void take(A z, int32_t k) {
-    ahead += !(z <= (k < label ? below : own));
-  }
-  __device__ __forceinline__ int32_t rank(int64_t classes) const {
-    return valid ? ahead : static_cast<int32_t>(classes);
-  }
-};
 
 }  // namespace fused_mixup

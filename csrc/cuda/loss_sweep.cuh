@@ -1,23 +1,24 @@
-// The sweeps over a row whose classes are adjacent (or anywhere: then element by element): one for
-// the sums its loss is made of, one for the gradient.
+// The sweeps over a row: one for the sums of its loss, one for the gradient. Classes that are
+// adjacent are read in vectors, others one by one.
 //
 //   d loss / d z_k = scale (T p_k - t_k),   p_k = exp((z_k - m) - l)
 //
 // Every entry, those of the true classes included, is computed from scratch in float32 and rounded
-// once. The gradient is swept from the row's end to its start: what was read last is still in L1.
+// once. The gradient is swept from the row's end to its start, as what was read last is still in
+// L1.
 #pragma once
 
-#include "loss_plan.cuh"
+#include "loss_schedule.cuh"
 #include "loss_sums.cuh"
 
 namespace fused_mixup {
 
-// A row as one of the threads that share it sees it.
+// A row, for one of the threads that share it.
 template <typename T>
 struct RowView {
   const T* z;
-  const void* target;  // of a dense target: its first element
-  int32_t classes;     // 0: no row, the block has more places than rows are left
+  const void* target;  // the first element of a dense target
+  int32_t classes;     // 0 in a warp that has no row
   int tid, threads;
 };
 
@@ -39,24 +40,24 @@ __device__ __forceinline__ Elements<A, V> dense_elements(const LossParams<A>& p,
   return out;
 }
 
-// 16-byte loads in flight per thread: a dense target is read beside the logits, doubles and ranks
-// have no registers for more.
+// 16-byte loads of logits in flight per thread. A dense target has loads in flight too; doubles and
+// ranks leave no registers for more.
 template <typename T, TargetKind kKind>
 constexpr int kLoads =
     sizeof(T) == 8 || kKind != TargetKind::kSparse ? kLossUnroll / 2 : kLossUnroll;
 
-// This thread's share of the sums of a row. rank: [2], of use to kRanked.
+// This thread's share of the sums of a row. rank: [2], for kRanked.
 template <typename T, TargetKind kKind, typename A>
 __device__ __forceinline__ Partial<A> sweep_row(const LossParams<A>& p, const RowView<T>& row,
-                                                Ranked<A>* rank) {
+                                                LabelRank<A>* rank) {
   constexpr int V = 16 / static_cast<int>(sizeof(T));
   constexpr int L = kLoads<T, kKind>;
-  const RowCut cut = cut_call(p.a, row.z, row.target, row.classes, true);
+  const RowVectors vectors = row_vectors(p.a, row.z, row.target, row.classes, true);
   const A* w = static_cast<const A*>(p.a.class_weight);
   Partial<A> sums;
-  const int32_t singles = cut.head + row.classes - cut.tail;
+  const int32_t singles = vectors.head + row.classes - vectors.tail;
   for (int32_t s = row.tid; s < singles; s += row.threads) {
-    const int32_t k = single_element(cut, s);
+    const int32_t k = single_element(vectors, s);
     const A value = Number<T>::up(row.z[k * p.a.logits_at.classes]);
     sums.template raise<T>(value);
     sums.template take<T>(value);
@@ -70,18 +71,18 @@ __device__ __forceinline__ Partial<A> sweep_row(const LossParams<A>& p, const Ro
       rank[1].take(value, k);
     }
   }
-  for (int32_t first = row.tid; first < cut.vectors; first += L * row.threads) {
+  for (int32_t first = row.tid; first < vectors.count; first += L * row.threads) {
     Vec<T, V> part[L];
 #pragma unroll
     for (int u = 0; u < L; ++u) {
       const int32_t v = first + u * row.threads;
-      if (v < cut.vectors) part[u] = load<V>(row.z + cut.head + v * V);
+      if (v < vectors.count) part[u] = load<V>(row.z + vectors.head + v * V);
     }
 #pragma unroll
     for (int u = 0; u < L; ++u) {
       const int32_t v = first + u * row.threads;
-      if (v >= cut.vectors) continue;
-      const int32_t k = cut.head + v * V;
+      if (v >= vectors.count) continue;
+      const int32_t k = vectors.head + v * V;
       const Elements<T, V> values = elements(part[u]);
       A top = Number<T>::up(values.e[0]);
 #pragma unroll
@@ -114,11 +115,11 @@ __device__ __forceinline__ Partial<A> sweep_row(const LossParams<A>& p, const Ro
   return sums;
 }
 
-// What the entries of a row's gradient share.
+// The terms that all entries of a row's gradient share.
 template <typename A>
 struct RowGradient {
   A m, l, total, scale;
-  A c, a0, a1;  // sparse: the target of a class, and what its labels have more
+  A c, a0, a1;  // sparse: the target of every class, and what is added at the labels
   int32_t label, partner_label;
   bool ignored;
 };
@@ -127,9 +128,11 @@ template <typename T, bool kDense, typename A>
 __device__ __forceinline__ void gradient_row(const LossParams<A>& p, const RowView<T>& row,
                                              const RowGradient<A>& g, T* grad) {
   constexpr int V = 16 / static_cast<int>(sizeof(T));
-  constexpr int L = kLoads < T, kDense ? TargetKind::kDense : TargetKind::kSparse > ;
-  const RowCut cut = cut_call(p.a, row.z, row.target, row.classes, p.a.grad_at.classes == 1);
-  const bool grad_aligned = row_aligned(grad + cut.head);
+  constexpr TargetKind kKind = kDense ? TargetKind::kDense : TargetKind::kSparse;
+  constexpr int L = kLoads<T, kKind>;
+  const RowVectors vectors =
+      row_vectors(p.a, row.z, row.target, row.classes, p.a.grad_at.classes == 1);
+  const bool grad_aligned = row_aligned(grad + vectors.head);
   const A* w = static_cast<const A*>(p.a.class_weight);
   const auto entry = [&](T value, A target) {
     const A prob = exp_of<T>((Number<T>::up(value) - g.m) - g.l);
@@ -142,9 +145,9 @@ __device__ __forceinline__ void gradient_row(const LossParams<A>& p, const RowVi
   };
   const bool weighed = !kDense && w != nullptr && g.c != A(0);
 
-  const int32_t singles = cut.head + row.classes - cut.tail;
+  const int32_t singles = vectors.head + row.classes - vectors.tail;
   for (int32_t s = row.tid; s < singles; s += row.threads) {
-    const int32_t k = single_element(cut, s);
+    const int32_t k = single_element(vectors, s);
     A target;
     if constexpr (kDense) {
       target = dense_element<T>(p, row.target, k);
@@ -153,20 +156,20 @@ __device__ __forceinline__ void gradient_row(const LossParams<A>& p, const RowVi
     }
     grad[k * p.a.grad_at.classes] = entry(row.z[k * p.a.logits_at.classes], target);
   }
-  if (cut.vectors == 0) return;
+  if (vectors.count == 0) return;
   const int32_t step = L * row.threads;
-  for (int32_t first = (cut.vectors - 1) / step * step + row.tid; first >= 0; first -= step) {
+  for (int32_t first = (vectors.count - 1) / step * step + row.tid; first >= 0; first -= step) {
     Vec<T, V> part[L];
 #pragma unroll
     for (int u = 0; u < L; ++u) {
       const int32_t v = first + u * row.threads;
-      if (v < cut.vectors) part[u] = load<V>(row.z + cut.head + v * V);
+      if (v < vectors.count) part[u] = load<V>(row.z + vectors.head + v * V);
     }
 #pragma unroll
     for (int u = 0; u < L; ++u) {
       const int32_t v = first + u * row.threads;
-      if (v >= cut.vectors) continue;
-      const int32_t k = cut.head + v * V;
+      if (v >= vectors.count) continue;
+      const int32_t k = vectors.head + v * V;
       const Elements<T, V> value = elements(part[u]);
       Elements<T, V> out;
       if constexpr (kDense) {
@@ -174,7 +177,7 @@ __device__ __forceinline__ void gradient_row(const LossParams<A>& p, const RowVi
 #pragma unroll
         for (int e = 0; e < V; ++e) out.e[e] = entry(value.e[e], t.e[e]);
       } else {
-        // Few vectors hold a true class: the others skip the comparisons.
+        // Few vectors hold a true class; the others skip the comparisons.
         const int32_t h0 = g.label - k, h1 = g.partner_label - k;
         if (weighed || (h0 >= 0 && h0 < V) || (h1 >= 0 && h1 < V)) {
 #pragma unroll

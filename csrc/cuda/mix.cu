@@ -5,17 +5,14 @@
 namespace fused_mixup {
 namespace {
 
-// Keeps what the arguments point to alive until the launch.
-struct Call {
+// The arguments of one call, and what they point into.
+struct MixCall : KeptTensors {
   MixArgs args = {};
-  OptionalTensor partner, sources, offsets, blend, scratch;
-  Tensor box;
+  OptionalTensor scratch;
   int32_t box_row[2 * kMaxSpatial];
-
-  explicit Call(const Tensor& box_) : box(box_) {}
 };
 
-// Shared memory that a block of the current device may have; 0 where it cannot be asked.
+// Bytes of shared memory that a block of the current device may have; 0 where CUDA does not tell.
 int64_t shared_limit() {
   int device = 0, bytes = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
@@ -31,7 +28,7 @@ void run(const Tensor& dst,              // [B, …]
          const OptionalTensor& partner,  // int32 [B]
          const OptionalTensor& sources,  // int32 [B]
          const OptionalTensor& offsets,  // int32 [B+1]
-         const OptionalTensor& blend,    // float64 [B, 2]; none: paste the box alone
+         const OptionalTensor& blend,    // float64 [B, 2]; none to paste the box alone
          const Tensor& box,              // int32 [B, 2D]
          int64_t pairing, cudaError_t (*launch_mix)(const MixArgs&)) {
   const Guard guard = guard_of(dst);
@@ -39,7 +36,7 @@ void run(const Tensor& dst,              // [B, …]
   check_plan(dst, batch, pairing, partner, blend.has_value() ? &*blend : nullptr, box);
   if (dst.data_ptr() == src.const_data_ptr()) expect_writable("x", dst);
   if (dst.numel() == 0) return;
-  Call call(box);
+  MixCall call;
   MixArgs& a = call.args;
   a.dtype = blend.has_value() ? dtype_of(dst.scalar_type()) : kUInt8;
   a.element_size = static_cast<int>(dst.element_size());
@@ -54,26 +51,14 @@ void run(const Tensor& dst,              // [B, …]
                src.strides().data() + 1};
   a.pairing = static_cast<int>(pairing);
   if (pairing == kTensor) {
-    call.partner = on_device(*partner, dst);
-    a.partner = data<int32_t>(*call.partner);
+    a.partner = call.device_data<int32_t>(*partner, dst);
     if (sources.has_value() && offsets.has_value()) {
-      call.sources = on_device(*sources, dst);
-      call.offsets = on_device(*offsets, dst);
-      a.sources = data<int32_t>(*call.sources);
-      a.offsets = data<int32_t>(*call.offsets);
+      a.sources = call.device_data<int32_t>(*sources, dst);
+      a.offsets = call.device_data<int32_t>(*offsets, dst);
     }
   }
   a.blend_row[0] = 1.0;
-  if (blend.has_value()) {
-    if (is_host_row(*blend)) {
-      const double* row = data<double>(*blend);
-      a.blend_row[0] = row[0];
-      a.blend_row[1] = row[blend->stride(1)];
-    } else {
-      call.blend = on_device(*blend, dst);
-      a.blend = data<double>(*call.blend);
-    }
-  }
+  if (blend.has_value()) a.blend = call.device_pairs<double>(*blend, dst, a.blend_row);
   const int64_t spatial = box.size(1) / 2;
   a.spatial = static_cast<int>(spatial);
   if (spatial > 0 && is_host_row(box)) {
@@ -82,8 +67,7 @@ void run(const Tensor& dst,              // [B, …]
     }
     a.box_row = call.box_row;
   } else if (spatial > 0) {
-    call.box = on_device(box, dst);
-    a.box = data<int32_t>(call.box);
+    a.box = call.device_data<int32_t>(box, dst);
   }
   a.shared_limit = shared_limit();
   if (a.samples.dst == a.samples.src && needs_scratch(a)) {
@@ -94,31 +78,51 @@ void run(const Tensor& dst,              // [B, …]
   check(launch_mix(a));
 }
 
-void mix_(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing) {
+void mix_(Tensor x,                // [B, …]
+          OptionalTensor partner,  // int32 [B]
+          Tensor blend,            // float64 [B, 2]
+          Tensor box,              // int32 [B, 2D]
+          int64_t pairing) {
   run(x, x, partner, std::nullopt, std::nullopt, blend, box, pairing, mix_inplace);
 }
 
-void mix_out(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing,
-             Tensor out) {
+void mix_out(Tensor x,                // [B, …]
+             OptionalTensor partner,  // int32 [B]
+             Tensor blend,            // float64 [B, 2]
+             Tensor box,              // int32 [B, 2D]
+             int64_t pairing,
+             Tensor out) {  // [B, …]
   check_out(out, x);
   run(out, x, partner, std::nullopt, std::nullopt, blend, box, pairing, mix_outplace);
 }
 
-Tensor mix(Tensor x, OptionalTensor partner, Tensor blend, Tensor box, int64_t pairing) {
+Tensor mix(Tensor x,                // [B, …]
+           OptionalTensor partner,  // int32 [B]
+           Tensor blend,            // float64 [B, 2]
+           Tensor box,              // int32 [B, 2D]
+           int64_t pairing) {
   Tensor out = torch::stable::empty_like(x);
   run(out, x, partner, std::nullopt, std::nullopt, blend, box, pairing, mix_outplace);
   return out;
 }
 
-Tensor mix_backward(Tensor grad, OptionalTensor partner, OptionalTensor sources,
-                    OptionalTensor offsets, Tensor blend, Tensor box, int64_t pairing) {
+Tensor mix_backward(Tensor grad,             // [B, …]
+                    OptionalTensor partner,  // int32 [B]
+                    OptionalTensor sources,  // int32 [B]
+                    OptionalTensor offsets,  // int32 [B+1]
+                    Tensor blend,            // float64 [B, 2]
+                    Tensor box,              // int32 [B, 2D]
+                    int64_t pairing) {
   check_transpose(pairing, sources, offsets, grad);
   Tensor out = torch::stable::empty_like(grad);
   run(out, grad, partner, sources, offsets, blend, box, pairing, mix_transposed);
   return out;
 }
 
-void paste_(Tensor x, OptionalTensor partner, Tensor box, int64_t pairing) {
+void paste_(Tensor x,                // [B, …]
+            OptionalTensor partner,  // int32 [B]
+            Tensor box,              // int32 [B, 2D]
+            int64_t pairing) {
   run(x, x, partner, std::nullopt, std::nullopt, std::nullopt, box, pairing,
       [](const MixArgs& a) { return paste_inplace(a); });
 }

@@ -4,7 +4,7 @@
 //   x[partner_i, p]
 //
 //   flip, self                 mix_pair.cuh    in and out of place, and the transpose
-//   roll, tensor, in place     mix_tile.cuh    beyond what shared memory holds: mix_walk.cuh
+//   roll, tensor, in place     mix_tile.cuh    mix_walk.cuh for batches too large for shared memory
 //   roll, tensor, otherwise    mix_gather.cuh  and the transpose
 #pragma once
 
@@ -57,27 +57,27 @@ cudaError_t dispatch_pairing(const MixParams& p, const MixArgs& a) {
 template <typename T, Form kForm>
 cudaError_t mix_typed(const MixArgs& a);
 
-// A sample too large for 32-bit coordinates: cut along a dim that no box knows of.
+// Mixes the halves of a sample that is too large for 32-bit coordinates, along a dim without boxes.
 template <typename T, Form kForm>
 cudaError_t mix_halves(const MixArgs& a) {
   const Samples& s = a.samples;
-  int cut = -1;
+  int halved = -1;
   for (int k = 0; k < s.ndim - a.spatial; ++k) {
-    if (s.sizes[k] > 1 && (cut < 0 || s.sizes[k] > s.sizes[cut])) cut = k;
+    if (s.sizes[k] > 1 && (halved < 0 || s.sizes[k] > s.sizes[halved])) halved = k;
   }
-  if (cut < 0) return cudaErrorInvalidValue;
+  if (halved < 0) return cudaErrorInvalidValue;
   int64_t sizes[kMaxDims];
   for (int k = 0; k < s.ndim; ++k) sizes[k] = s.sizes[k];
-  int64_t first = s.sizes[cut] / 2;
+  int64_t first = s.sizes[halved] / 2;
   if (first > 64) first = first / 64 * 64;  // the second half stays aligned
   MixArgs part = a;
   part.samples.sizes = sizes;
-  sizes[cut] = first;
+  sizes[halved] = first;
   const cudaError_t error = mix_typed<T, kForm>(part);
   if (error != cudaSuccess) return error;
-  sizes[cut] = s.sizes[cut] - first;
-  part.samples.dst = static_cast<T*>(s.dst) + first * s.dst_strides[cut];
-  part.samples.src = static_cast<const T*>(s.src) + first * s.src_strides[cut];
+  sizes[halved] = s.sizes[halved] - first;
+  part.samples.dst = static_cast<T*>(s.dst) + first * s.dst_strides[halved];
+  part.samples.src = static_cast<const T*>(s.src) + first * s.src_strides[halved];
   return mix_typed<T, kForm>(part);
 }
 
@@ -88,7 +88,7 @@ cudaError_t mix_typed(const MixArgs& a) {
   using A = typename Number<T>::Acc;
   const bool row_keeps = a.blend == nullptr && static_cast<A>(a.blend_row[0]) == A(1) &&
                          static_cast<A>(a.blend_row[1]) == A(0);
-  // Decided on the host where it can be: no boxes at all, or one box and nothing outside it.
+  // What the host knows decides here: there are no boxes, or all that changes is one box.
   int spatial = a.box != nullptr || a.box_row != nullptr ? a.spatial : 0;
   if (a.box == nullptr) {
     for (int k = 0; k < a.spatial && spatial != 0; ++k) {
@@ -122,7 +122,7 @@ cudaError_t mix_typed(const MixArgs& a) {
   p.blend_row[1] = a.blend_row[1];
   p.in_place = kForm == Form::kInPlace;
   constexpr int kWide = 16 / static_cast<int>(sizeof(T));
-  // Element by element speed is lost anyway: one kernel serves with and without boxes.
+  // Single elements are slow in any case: one kernel serves with and without boxes.
   if (v == 1 && kWide != 1) return dispatch_pairing<T, 1, true, kForm>(p, a);
   if constexpr (Number<T>::kBlends) {
     if (spatial == 0) return dispatch_pairing<T, kWide, false, kForm>(p, a);
@@ -130,7 +130,7 @@ cudaError_t mix_typed(const MixArgs& a) {
   return dispatch_pairing<T, kWide, true, kForm>(p, a);
 }
 
-// The box alone, any dtype: values are moved, never read as numbers.
+// Pastes the box alone, in any dtype: values are moved and never read as numbers.
 inline cudaError_t paste_inplace(MixArgs a) {
   a.blend = nullptr;
   a.blend_row[0] = 1.0;
@@ -153,20 +153,10 @@ inline cudaError_t paste_inplace(MixArgs a) {
 
 template <Form kForm>
 cudaError_t mix_any(const MixArgs& a) {
-  switch (a.dtype) {
-    case kHalf:
-      return mix_typed<__half, kForm>(a);
-    case kBFloat16:
-      return mix_typed<__nv_bfloat16, kForm>(a);
-    case kFloat:
-      return mix_typed<float, kForm>(a);
-    case kDouble:
-      return mix_typed<double, kForm>(a);
-    case kUInt8:
-      if constexpr (kForm != Form::kTransposed) return mix_typed<uint8_t, kForm>(a);
-      return cudaErrorInvalidValue;
+  if constexpr (kForm != Form::kTransposed) {
+    if (a.dtype == kUInt8) return mix_typed<uint8_t, kForm>(a);
   }
-  return cudaErrorInvalidValue;
+  return with_floating(a.dtype, [&](auto x) { return mix_typed<decltype(x), kForm>(a); });
 }
 
 inline cudaError_t mix_inplace(const MixArgs& a) {

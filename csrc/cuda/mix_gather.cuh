@@ -1,8 +1,8 @@
 // Out of place, any pairing: roll, a partner tensor, and the transposes of both.
 //
-// Read per element: the sample once from memory and once more, as somebody's partner, from L2;
-// written once. Blocks are numbered with the batch fastest, so that all samples of one column are
-// in flight together and a partner's vector is in L2 when it is asked for again.
+// Each element is read once from memory and once more, as a partner's, from L2, and written once.
+// Blocks are numbered with the batch fastest, so that all samples of one column are in flight
+// together and a partner's vector is in L2 when it is read again.
 #pragma once
 
 #include "mix_rows.cuh"
@@ -27,25 +27,25 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
   Offsets at[U];
 #pragma unroll
   for (int u = 0; u < U; ++u) {
-    // No branch: the loads of all u are to be in flight together.
+    // There is no branch here, so that the loads of all u are in flight together.
     const bool active = first + u * blockDim.x < p.geo.count;
     const uint32_t v = active ? first + u * blockDim.x : 0;
     span[u] = state.template span<V>(p.geo, coordinates<kBox, V>(p.geo, v));
     at[u] = offsets_of<V>(p.geo, v);
     own[u] = other[u] = Vec<T, V>{};
     const bool need_own = active && !span[u].template full<V>();
-    const bool need_other = active && (!state.row.keep || !span[u].empty());
+    const bool need_other = active && (!state.weights.keep || !span[u].empty());
     if (need_own) own[u] = load<V>(own_row + at[u].src);
     if (need_other) other[u] = load<V>(other_row + at[u].src);
   }
 #pragma unroll
   for (int u = 0; u < U; ++u) {
     if (first + u * blockDim.x >= p.geo.count) continue;
-    store(dst_row<T>(p, i) + at[u].dst, combine(own[u], other[u], state.row, span[u]));
+    store(dst_row<T>(p, i) + at[u].dst, combine(own[u], other[u], state.weights, span[u]));
   }
 }
 
-// grad_j = own part of j + the partner parts of the rows that j serves, summed in their order.
+// grad_j = own part of j + the partner parts of the rows whose partner j is, summed in their order.
 template <typename T, int V, bool kBox>
 __global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant__ MixParams p) {
   constexpr int U = kGatherUnroll<V>;
@@ -58,27 +58,28 @@ __global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant
   Vec<T, V> grad[U];
   Coordinates c[U];
   Offsets at[U];
-  // All loads of a row are on their way before the first is taken apart: there the thread waits.
+  // All loads of a row are in flight before the first vector is taken apart, where the thread
+  // waits.
 #pragma unroll
   for (int u = 0; u < U; ++u) {
-    // Beyond the end: reads vector 0, and writes nothing below.
+    // Beyond the end a thread reads vector 0, and writes nothing below.
     const uint32_t v = first + u * blockDim.x < p.geo.count ? first + u * blockDim.x : 0;
     c[u] = coordinates<kBox, V>(p.geo, v);
     at[u] = offsets_of<V>(p.geo, v);
     grad[u] = load<V>(src_row<T>(p, j) + at[u].src);
   }
-  int64_t begin = 0, end = 1;  // roll: j serves j+1 alone
+  int64_t begin = 0, end = 1;  // roll: j is the partner of j+1 alone
   if (p.pairing == kTensor) {
-    // Clamped: the caller's tensors must not lead out of bounds.
+    // Clamped, as the caller's tensors must not lead out of bounds.
     begin = p.offsets[j] < 0 ? 0 : p.offsets[j];
     end = p.offsets[j + 1] > p.batch ? p.batch : p.offsets[j + 1];
   }
   const RowState<T, kBox> state(p, j);
 #pragma unroll
   for (int u = 0; u < U; ++u) {
-    own_part(grad[u], state.row, state.template span<V>(p.geo, c[u]), sum[u]);
+    own_part(grad[u], state.weights, state.template span<V>(p.geo, c[u]), sum[u]);
   }
-#pragma unroll 1  // mostly one row: more at once would only take registers
+#pragma unroll 1  // there is mostly one row: more at once would only take registers
   for (int64_t s = begin; s < end; ++s) {
     const int64_t i = p.pairing == kTensor ? partner_of(kTensor, p.sources, s, p.batch)
                                            : (j + 1 == p.batch ? 0 : j + 1);
@@ -88,12 +89,12 @@ __global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant
     for (int u = 0; u < U; ++u) {
       span[u] = sender.template span<V>(p.geo, c[u]);
       grad[u] = Vec<T, V>{};
-      if (!span[u].empty() || sender.row.w1 != A(0)) {
+      if (!span[u].empty() || sender.weights.w1 != A(0)) {
         grad[u] = load<V>(src_row<T>(p, i) + at[u].src);
       }
     }
 #pragma unroll
-    for (int u = 0; u < U; ++u) add_partner_part(grad[u], sender.row, span[u], sum[u]);
+    for (int u = 0; u < U; ++u) add_partner_part(grad[u], sender.weights, span[u], sum[u]);
   }
 #pragma unroll
   for (int u = 0; u < U; ++u) {

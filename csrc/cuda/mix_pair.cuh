@@ -1,27 +1,28 @@
 // Pairings in which two samples are each other's partner (flip), or a sample its own (self).
 //
-// Fused: widen, two products, sum, round, box, for both samples of a pair. Read and written per
-// element: once each, the floor of 2N bytes, in place and out of place. In a CutMix row only the
-// vectors that touch the box are read and written.
+// Fused: widening, two products, sum, rounding, box, for both samples of a pair. Each element is
+// read once and written once, the floor of 2N bytes, in place and out of place. In a CutMix row
+// only the vectors that touch the box are read and written.
 //
-// One thread owns the same vectors of both samples and holds both originals in registers before
-// it writes either. That makes the in-place form race-free with no barrier, whatever the two boxes.
+// One thread owns the same vectors of both samples and holds both originals in registers before it
+// writes either. So the in-place form has no race and needs no barrier, whatever the two boxes.
 #pragma once
 
 #include "mix_rows.cuh"
 
 namespace fused_mixup {
 
-// Vectors in flight per thread: two of two samples, four 16-byte loads before the first use. The 32
-// bytes that uint8 widens per pair of vectors leave registers for one.
+// Vectors of each sample in flight per thread: two, which makes four 16-byte loads before the first
+// use. uint8 widens 32 bytes per pair of vectors, which leaves registers for one.
 template <int V>
 constexpr int kPairUnroll = V == 16 ? 1
                             : V > 1 ? 2
                                     : 4;
 
-// Blocks per multiprocessor to leave registers for: with 64 the four loads stay together, and more
-// is in flight than with what the compiler would take for boxes. Element by element nothing is won.
-// (A multiprocessor of 1536 threads cannot hold eight; there the compiler disregards the number.)
+// Blocks per multiprocessor, which bound the registers per thread. With 64 registers the four loads
+// stay together, and more is in flight than with the registers that the compiler would take for
+// boxes. Single elements gain nothing. (A multiprocessor of 1536 threads cannot hold eight blocks;
+// there the compiler disregards the number.)
 template <int V, bool kBox>
 constexpr int kPairBlocks = V == 1   ? 2
                             : V < 16 ? 4
@@ -47,15 +48,15 @@ __global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
   bool write_a[U], write_b[U];
 #pragma unroll
   for (int u = 0; u < U; ++u) {
-    // No branch: the loads of all u are to be in flight together.
+    // There is no branch here, so that the loads of all u are in flight together.
     const bool active = first + u * blockDim.x < p.geo.count;
     const uint32_t v = active ? first + u * blockDim.x : 0;
     const Coordinates c = coordinates<kBox, V>(p.geo, v);
     at[u] = offsets_of<V>(p.geo, v);
     sa[u] = a.template span<V>(p.geo, c);
     sb[u] = b.template span<V>(p.geo, c);
-    const bool mixes_a = !a.row.keep || !sa[u].empty();
-    const bool mixes_b = !b.row.keep || !sb[u].empty();
+    const bool mixes_a = !a.weights.keep || !sa[u].empty();
+    const bool mixes_b = !b.weights.keep || !sb[u].empty();
     write_a[u] = active && (!p.in_place || mixes_a);
     write_b[u] = active && !alone && (!p.in_place || mixes_b);
     const bool full_a = sa[u].template full<V>(), full_b = sb[u].template full<V>();
@@ -73,21 +74,21 @@ __global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
     if constexpr (kTransposed) {
       typename Number<T>::Acc sum[V];
       if (write_a[u]) {
-        own_part(va[u], a.row, sa[u], sum);
-        add_partner_part(vb[u], b.row, sb[u], sum);
+        own_part(va[u], a.weights, sa[u], sum);
+        add_partner_part(vb[u], b.weights, sb[u], sum);
         store(dst_row<T>(p, i) + at[u].dst, rounded<T, V>(sum));
       }
       if (write_b[u]) {
-        own_part(vb[u], b.row, sb[u], sum);
-        add_partner_part(va[u], a.row, sa[u], sum);
+        own_part(vb[u], b.weights, sb[u], sum);
+        add_partner_part(va[u], a.weights, sa[u], sum);
         store(dst_row<T>(p, j) + at[u].dst, rounded<T, V>(sum));
       }
     } else {
       if (write_a[u]) {
-        store(dst_row<T>(p, i) + at[u].dst, combine(va[u], vb[u], a.row, sa[u]));
+        store(dst_row<T>(p, i) + at[u].dst, combine(va[u], vb[u], a.weights, sa[u]));
       }
       if (write_b[u]) {
-        store(dst_row<T>(p, j) + at[u].dst, combine(vb[u], va[u], b.row, sb[u]));
+        store(dst_row<T>(p, j) + at[u].dst, combine(vb[u], va[u], b.weights, sb[u]));
       }
     }
   }

@@ -1,4 +1,4 @@
-// What every mix kernel shares: its parameters, the weights and box of a row, the rule itself.
+// What the mix kernels share: their parameters, the weights and the box of a row, the rule itself.
 #pragma once
 
 #include "geometry.cuh"
@@ -19,8 +19,8 @@ struct MixParams {
   const int32_t* box;      // [B, 2D] on the device, or null: box_row
   double blend_row[2];
   BoxRange box_row;
-  bool in_place;         // dst is src: rows that do not change are left alone
-  int64_t pairs;         // rows or pairs of rows to work on
+  bool in_place;         // dst is src: rows that do not change are not written
+  int64_t pairs;         // rows, or pairs of rows
   int64_t row_blocks;    // blocks along the batch
   int64_t chunks;        // blocks along the sample
   const int32_t* order;  // [B], for walk_kernel
@@ -37,13 +37,13 @@ __device__ __forceinline__ const T* src_row(const MixParams& p, int64_t i) {
 }
 
 template <typename A>
-struct Row {
+struct BlendWeights {
   A w0, w1;
-  bool keep;  // weights (1, 0): the bits stay, the sign of a zero and the payload of a NaN included
+  bool keep;  // weights (1, 0) keep all bits, also the sign of a zero and the payload of a NaN
 };
 
 template <typename T, typename A = typename Number<T>::Acc>
-__device__ __forceinline__ Row<A> load_row(const MixParams& p, int64_t i) {
+__device__ __forceinline__ BlendWeights<A> load_weights(const MixParams& p, int64_t i) {
   if constexpr (!Number<T>::kBlends) return {A(1), A(0), true};
   const A w0 = static_cast<A>(p.blend != nullptr ? p.blend[2 * i] : p.blend_row[0]);
   const A w1 = static_cast<A>(p.blend != nullptr ? p.blend[2 * i + 1] : p.blend_row[1]);
@@ -52,7 +52,7 @@ __device__ __forceinline__ Row<A> load_row(const MixParams& p, int64_t i) {
 
 __device__ __forceinline__ BoxRange load_box(const MixParams& p, int64_t i) {
   BoxRange box;
-  // Element by element, so that the six numbers stay in registers.
+  // The loop is unrolled, so that the six numbers stay in registers.
 #pragma unroll
   for (int a = 0; a < kMaxSpatial; ++a) {
     int32_t lo = p.box_row.lo[a], hi = p.box_row.hi[a];
@@ -67,17 +67,18 @@ __device__ __forceinline__ BoxRange load_box(const MixParams& p, int64_t i) {
   return box;
 }
 
-// A row as one call sees it: its weights, and its box if any row has one.
+// The weights of a row, and its box if any row has one.
 template <typename T, bool kBox>
 struct RowState {
-  Row<typename Number<T>::Acc> row;
+  BlendWeights<typename Number<T>::Acc> weights;
   BoxRange box;
 
-  __device__ __forceinline__ RowState(const MixParams& p, int64_t i) : row(load_row<T>(p, i)) {
+  __device__ __forceinline__ RowState(const MixParams& p, int64_t i)
+      : weights(load_weights<T>(p, i)) {
     if constexpr (kBox) box = load_box(p, i);
   }
 
-  // The part of a vector that comes from the partner's values untouched.
+  // The part of a vector that is pasted from the partner.
   template <int V>
   __device__ __forceinline__ Span span(const Geometry& g, const Coordinates& c) const {
     if constexpr (kBox) return span_of<V>(g, box, c);
@@ -94,16 +95,17 @@ __device__ __forceinline__ Coordinates coordinates(const Geometry& g, uint32_t v
 // out = other inside the box, else w0 * own + w1 * other.
 template <typename T, int V, typename A>
 __device__ __forceinline__ Vec<T, V> combine(const Vec<T, V>& own, const Vec<T, V>& other,
-                                             const Row<A>& row, const Span& span) {
+                                             const BlendWeights<A>& weights, const Span& span) {
   if (span.template full<V>()) return other;
   const Elements<T, V> theirs = elements(other);
   Elements<T, V> out = elements(own);
   if constexpr (Number<T>::kBlends) {
     using N = Number<T>;
-    if (!row.keep) {
+    if (!weights.keep) {
 #pragma unroll
       for (int e = 0; e < V; ++e) {
-        out.e[e] = N::down(add(term(row.w0, N::up(out.e[e])), term(row.w1, N::up(theirs.e[e]))));
+        out.e[e] =
+            N::down(add(term(weights.w0, N::up(out.e[e])), term(weights.w1, N::up(theirs.e[e]))));
       }
     }
   }
@@ -116,26 +118,27 @@ __device__ __forceinline__ Vec<T, V> combine(const Vec<T, V>& own, const Vec<T, 
   return packed(out);
 }
 
-// The transpose: what row `own` sends itself ...
+// The transpose: what a row sends to itself ...
 template <typename T, int V, typename A>
-__device__ __forceinline__ void own_part(const Vec<T, V>& grad, const Row<A>& row, const Span& span,
-                                         A (&sum)[V]) {
+__device__ __forceinline__ void own_part(const Vec<T, V>& grad, const BlendWeights<A>& weights,
+                                         const Span& span, A (&sum)[V]) {
   const Elements<T, V> g = elements(grad);
 #pragma unroll
   for (int e = 0; e < V; ++e) {
-    sum[e] = span.has(e) ? A(0) : term(row.w0, Number<T>::up(g.e[e]));
+    sum[e] = span.has(e) ? A(0) : term(weights.w0, Number<T>::up(g.e[e]));
   }
 }
 
-// ... and what a row sends to its partner. The weights and the box are those of the sender.
+// ... and what a row sends to its partner, with the sender's weights and box.
 template <typename T, int V, typename A>
-__device__ __forceinline__ void add_partner_part(const Vec<T, V>& grad, const Row<A>& row,
-                                                 const Span& span, A (&sum)[V]) {
+__device__ __forceinline__ void add_partner_part(const Vec<T, V>& grad,
+                                                 const BlendWeights<A>& weights, const Span& span,
+                                                 A (&sum)[V]) {
   const Elements<T, V> g = elements(grad);
 #pragma unroll
   for (int e = 0; e < V; ++e) {
     const A value = Number<T>::up(g.e[e]);
-    sum[e] = add(sum[e], span.has(e) ? value : term(row.w1, value));
+    sum[e] = add(sum[e], span.has(e) ? value : term(weights.w1, value));
   }
 }
 
@@ -147,8 +150,8 @@ __device__ __forceinline__ Vec<T, V> rounded(const A (&sum)[V]) {
   return packed(out);
 }
 
-// Blocks of 256 threads: as many along the sample as it can use, the rest along the batch. Returns
-// how many blocks.
+// A block has 256 threads: as many along the sample as it can use, the rest along the batch.
+// Returns the number of blocks.
 constexpr int kThreads = 256;
 
 template <int kUnroll>

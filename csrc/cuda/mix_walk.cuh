@@ -1,9 +1,9 @@
-// In place, batches too large for a tile of shared memory: walk the pairing in a safe order.
+// In place, batches too large for a tile of shared memory: walks the pairing in a safe order.
 //
-// The pairing is a graph i -> partner_i. Rows that nobody (any more) needs as a partner can be
-// overwritten first; peeled off one after the other they leave only cycles, which are walked
-// along, with the first value kept in a register for the last row. Extra memory: 2 B integers.
-// Read per element: up to twice (the second time from cache), written once.
+// The pairing is a graph i -> partner_i. A row that is no (longer a) partner of another row can be
+// overwritten. Once all such rows are removed, one after the other, only cycles are left; they are
+// walked with the first value in a register for the last row. Extra memory: 2 B integers. Each
+// element is read up to twice (the second time from cache) and written once.
 #pragma once
 
 #include "mix_rows.cuh"
@@ -11,31 +11,31 @@
 namespace fused_mixup {
 
 constexpr int kOrderThreads = 1024;
-constexpr uint32_t kCycleFirst = uint32_t{1} << 31;  // keep this row's original
-constexpr uint32_t kCycleLast = uint32_t{1} << 30;   // the partner is the original kept
+constexpr uint32_t kCycleFirst = uint32_t{1} << 31;  // the original of this row has to be kept
+constexpr uint32_t kCycleLast = uint32_t{1} << 30;   // the partner is the kept original
 constexpr uint32_t kRowMask = kCycleLast - 1;
 
-// One block. order: [B] rows in a safe order, with the flags above; need: [B] scratch.
+// Runs as one block. order: [B] rows in a safe order, with the flags above; need: [B] scratch.
 __global__ void __launch_bounds__(kOrderThreads)
     order_kernel(const int32_t* partner, int64_t batch, int32_t* order, int32_t* need) {
   int32_t& tail = block_shared<int32_t>();
   const int64_t tid = threadIdx.x, threads = blockDim.x;
-  // 1. How many rows still need row i.
+  // 1. Count how many rows need row i as their partner.
   for (int64_t i = tid; i < batch; i += threads) need[i] = 0;
   if (tid == 0) tail = 0;
   __syncthreads();  // all counts are zero before the first is raised
   for (int64_t i = tid; i < batch; i += threads) {
     atomicAdd(need + partner_of(kTensor, partner, i, batch), 1);
   }
-  __syncthreads();  // all counts are complete before one is read
+  __syncthreads();  // all counts are complete before the first is read
   for (int64_t i = tid; i < batch; i += threads) {
     if (need[i] == 0) order[atomicAdd(&tail, 1)] = static_cast<int32_t>(i);
   }
-  // 2. Peel, layer by layer. `order` is its own queue: a layer is [head, end).
+  // 2. Remove rows layer by layer. `order` is the queue: a layer is [head, end).
   for (int32_t head = 0;;) {
     __syncthreads();  // the layer is complete
     const int32_t end = tail;
-    __syncthreads();  // everybody has read `tail` before the next layer raises it
+    __syncthreads();  // all threads have read `tail` before the next layer raises it
     if (head == end) break;
     for (int64_t t = head + tid; t < end; t += threads) {
       const int64_t next = partner_of(kTensor, partner, order[t], batch);
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kOrderThreads)
     }
     head = end;
   }
-  // 3. Cycles are left. One thread lists them: no worse than a walk, which takes B steps too.
+  // 3. Cycles are left. One thread lists them in B steps; a walk takes B steps too.
   if (tid != 0) return;
   int64_t count = tail;
   for (int64_t first = 0; first < batch; ++first) {
@@ -62,8 +62,8 @@ __global__ void __launch_bounds__(kOrderThreads)
   }
 }
 
-// A thread owns one vector of every sample and walks `order`, four rows at a time: reading ahead
-// is safe, as the order promises that what a later row reads no earlier row has overwritten.
+// A thread owns one vector of every sample and walks `order`, four rows at a time. It may read
+// ahead, as in this order no row overwrites what a later row reads.
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads, 2) walk_kernel(const __grid_constant__ MixParams p) {
   constexpr int U = 4;
@@ -100,8 +100,8 @@ __global__ void __launch_bounds__(kThreads, 2) walk_kernel(const __grid_constant
       if ((entry[u] & kCycleLast) != 0) other[u] = kept;
       const RowState<T, true> state(p, i);
       const Span span = state.template span<V>(p.geo, c);
-      if (state.row.keep && span.empty()) continue;
-      store(dst_row<T>(p, i) + at.dst, combine(own[u], other[u], state.row, span));
+      if (state.weights.keep && span.empty()) continue;
+      store(dst_row<T>(p, i) + at.dst, combine(own[u], other[u], state.weights, span));
     }
   }
 }

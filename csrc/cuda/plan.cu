@@ -15,14 +15,14 @@ T* writable(const Tensor& t) {
   return static_cast<T*>(t.data_ptr());
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> drawn(Tensor state,           // int64 [4]
-                                                 Tensor settings,        // float64 [6]
-                                                 OptionalTensor labels,  // int64 [B]
-                                                 OptionalTensor given,   // int32 [B]
-                                                 int64_t batch,
-                                                 std::vector<int64_t> sizes,  // [D]
-                                                 int64_t per, int64_t pairing, bool correct_lam,
-                                                 bool symmetric) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> draw_on_device(Tensor state,           // int64 [4]
+                                                          Tensor settings,        // float64 [6]
+                                                          OptionalTensor labels,  // int64 [B]
+                                                          OptionalTensor given,   // int32 [B]
+                                                          int64_t batch,
+                                                          std::vector<int64_t> sizes,  // [D]
+                                                          int64_t per, int64_t pairing,
+                                                          bool correct_lam, bool symmetric) {
   const Guard guard = guard_of(state);
   const int64_t spatial = static_cast<int64_t>(sizes.size());
   check_draw(state, settings, labels, given, batch, sizes, per, pairing);
@@ -32,7 +32,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> drawn(Tensor state,           // int6
   const Tensor box = torch::stable::new_empty(state, {batch, 2 * spatial}, ScalarType::Int);
   PlanArgs a = {};
   a.state = writable<int64_t>(state);
-  if (settings.is_cpu()) {  // they travel with the launch
+  if (settings.is_cpu()) {  // settings travel with the launch
     std::copy_n(data<double>(settings), static_cast<int>(kSettings), a.draw.setting);
   } else {
     a.settings = data<double>(settings);
@@ -44,15 +44,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> drawn(Tensor state,           // int6
   a.batch = static_cast<int>(batch);
   a.per = static_cast<int>(per);
   a.pairing = static_cast<int>(pairing);
-  OptionalTensor near_labels, near_given;
-  if (pairing == kCrossClass) {
-    near_labels = on_device(*labels, state);
-    a.labels = data<int64_t>(*near_labels);
-  }
-  if (pairing == kTensor) {
-    near_given = on_device(*given, state);
-    a.given = data<int32_t>(*near_given);
-  }
+  KeptTensors kept;
+  if (pairing == kCrossClass) a.labels = kept.device_data<int64_t>(*labels, state);
+  if (pairing == kTensor) a.given = kept.device_data<int32_t>(*given, state);
   a.partner = writable<int32_t>(partner);
   a.weight = writable<float>(weight);
   a.blend = writable<double>(blend);
@@ -64,6 +58,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> drawn(Tensor state,           // int6
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) { m.impl("draw_plan", TORCH_BOX(&drawn)); }
+STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) { m.impl("draw_plan", TORCH_BOX(&draw_on_device)); }
 
 }  // namespace fused_mixup

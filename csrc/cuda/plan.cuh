@@ -1,14 +1,15 @@
-// draw_plan: partners, λ, boxes and weights of a batch, drawn in one launch.
+// draw_plan: draws partners, λ, boxes and weights of a batch in one launch.
 //
 // Fused: random words, keys and their sort, the match of partners, λ, boxes, the weights of labels
-// and values, and the step of the state. What is drawn, docs/drawing.md says; csrc/common/draw.h
-// computes it. Read: the state, and labels or partners where given; written: the plan, 28 bytes and
-// a box per sample.
+// and values, and the step of the state. docs/drawing.md specifies what is drawn;
+// csrc/common/draw.h computes it. Read: the state, and labels or partners where given. Written: the
+// plan, 28 bytes and a box per sample.
 //
-// One block does it all. A sample's partner hangs on the keys of all others, and the state may step
-// once everybody has read it: both ask for a barrier across all that draw, and a launch has none
-// between blocks. Up to 512 samples each have a thread; beyond, threads take turns. Batches beyond
-// kNear sort in the memory of the plan, which they write last: no scratch is allocated.
+// One block does all of it. The partner of a sample depends on the keys of all samples, and the
+// state may step only after all threads have read it: both need a barrier across all threads that
+// draw, and a launch has no barrier between blocks. Up to 512 samples have a thread each; in larger
+// batches a thread serves several. Batches beyond kNear sort in the memory of the plan, which is
+// written last, so that no scratch is allocated.
 #pragma once
 
 #include "../common/draw.h"
@@ -17,12 +18,12 @@
 namespace fused_mixup {
 
 constexpr int kPlanThreads = 512;
-constexpr int kNear = 1024;           // samples whose Places fit into shared memory
+constexpr int kNear = 1024;           // samples whose MatchScratch fits into shared memory
 constexpr int32_t kNobody = 1 << 20;  // no sample
 
 struct PlanArgs {
   int64_t* state;          // device [4]
-  const double* settings;  // device [6], or null: draw.setting counts
+  const double* settings;  // device [6], or null for draw.setting
   DrawArgs draw;
   int batch, per, pairing;
   const int64_t* labels;  // device [B], for kCrossClass
@@ -37,30 +38,30 @@ struct PlanArgs {
 struct PlanShared {
   int64_t state[kStateWords];
   DrawArgs draw;
-  DrawnRow row;     // of all samples that are mixed, for kPerBatch
+  DrawnRow row;     // for kPerBatch: serves all samples that are mixed
   int32_t largest;  // size of the largest class
 };
 
-// What matching needs, 24 bytes per sample: as many as those of its weights.
-struct Places {
+// The scratch of match(), 24 bytes per sample, which is as much as the weights of a sample take.
+struct MatchScratch {
   int64_t* keys;     // [B]
-  int32_t* holder;   // [2B], a hash table: the first sample of the class in this slot
-  int32_t* slot;     // [B], of each sample's class
-  int32_t* members;  // [B], of a class so far, by its first sample
+  int32_t* holder;   // [2B], a hash table: the first sample of the class in each slot
+  int32_t* slot;     // [B], the slot of each sample's class
+  int32_t* members;  // [B], how many samples a class has so far, by its first sample
 
-  __device__ __forceinline__ Places(void* first16, void* last8, int batch)
+  __device__ __forceinline__ MatchScratch(void* first16, void* last8, int batch)
       : keys(static_cast<int64_t*>(first16)),
         holder(reinterpret_cast<int32_t*>(keys + batch)),
         slot(static_cast<int32_t*>(last8)),
         members(slot + batch) {}
 };
 
-// The slot of the class of sample i. It never changes hands between classes, so the labels, which
-// nobody writes, tell whose it is.
+// The slot of the class of sample i. A slot never passes to another class, so the label of the
+// sample that it holds, which no thread writes, names its class.
 __device__ __forceinline__ int claim_slot(const int64_t* labels, int i, int32_t* holder,
                                           int slots) {
   const int64_t label = labels[i];
-  // Multiplied by 2^64 over the golden ratio, neighbouring labels lie far apart.
+  // The factor, 2^64 over the golden ratio, takes neighbouring labels far apart.
   const uint64_t mixed = static_cast<uint64_t>(label) * 0x9E3779B97F4A7C15u;
   int slot = static_cast<int>(below(static_cast<uint32_t>(mixed >> 32), slots));
   for (;;) {
@@ -74,9 +75,10 @@ __device__ __forceinline__ int claim_slot(const int64_t* labels, int i, int32_t*
   }
 }
 
-// The keys across classes. Leaves the size of the largest class in `largest`, which is 0 before.
+// Makes the keys of the pairing across classes. Raises `largest` from 0 to the size of the largest
+// class.
 __device__ __forceinline__ void class_keys(const PlanArgs& a, const Stream& stream,
-                                           const Places& at, int32_t* largest) {
+                                           const MatchScratch& at, int32_t* largest) {
   const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   for (int i = tid; i < a.batch; i += threads) {
     at.holder[2 * i] = at.holder[2 * i + 1] = kNobody;
@@ -97,13 +99,13 @@ __device__ __forceinline__ void class_keys(const PlanArgs& a, const Stream& stre
   atomicMax(largest, most);
 }
 
-// Partners by a sort: shuffle, derangement and across classes.
+// Draws partners by a sort: shuffle, derangement and across classes.
 __device__ __forceinline__ void match(const PlanArgs& a, const Stream& stream, PlanShared& shared) {
   const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   unsigned char* near = static_cast<unsigned char*>(dynamic_shared());
   const bool is_near = a.batch <= kNear;
-  const Places at(is_near ? near : static_cast<void*>(a.blend),
-                  is_near ? near + 16 * a.batch : static_cast<void*>(a.weight), a.batch);
+  const MatchScratch at(is_near ? near : static_cast<void*>(a.blend),
+                        is_near ? near + 16 * a.batch : static_cast<void*>(a.weight), a.batch);
   if (a.pairing == kCrossClass) {
     class_keys(a, stream, at, &shared.largest);
   } else {
@@ -111,7 +113,7 @@ __device__ __forceinline__ void match(const PlanArgs& a, const Stream& stream, P
       at.keys[i] = order_key(stream, static_cast<uint32_t>(i));
     }
   }
-  __syncthreads();  // all keys are there
+  __syncthreads();  // all keys are written
   if (is_near) {
     sort_keys(at.keys, a.batch);
   } else {
@@ -129,7 +131,7 @@ __device__ __forceinline__ void match(const PlanArgs& a, const Stream& stream, P
       a.partner[sample_at(p)] = sample_at(matched_place(p, a.batch, a.per, shift));
     }
   }
-  __syncthreads();  // partners are there, and nobody reads keys where rows will be written
+  __syncthreads();  // all partners are written, and no thread reads keys where rows will be written
 }
 
 __device__ __forceinline__ void put_row(const PlanArgs& a, int i, const DrawnRow& row, bool known) {
@@ -150,7 +152,7 @@ __device__ __forceinline__ void put_row(const PlanArgs& a, int i, const DrawnRow
 __global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_constant__ PlanArgs a) {
   PlanShared& shared = block_shared<PlanShared>();
   const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  // 1. One thread alone reads the state, so that it can step without another barrier.
+  // 1. One thread reads the state, so that it can step without another barrier.
   if (tid == 0) {
     for (int k = 0; k < kStateWords; ++k) shared.state[k] = a.state[k];
     shared.draw = a.draw;
@@ -160,12 +162,13 @@ __global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_cons
     shared.largest = 0;
     const Stream stream(shared.state);
     if (a.per == kPerBatch) {
-      // By way of a local: of a result built in place no compiler tells the race detector.
+      // The row passes through a local variable: the compiler would not report the writes of a
+      // result that is built in place to the race detector.
       const DrawnRow row = draw_row(stream, shared.draw, 0, true);
       shared.row = row;
     }
   }
-  __syncthreads();  // state, settings and what samples share are there
+  __syncthreads();  // state, settings and the shared row are written
   const Stream stream(shared.state);
   const bool known = shared.state[kVersionWord] == kStateVersion;
   // 2. Partners.
@@ -193,7 +196,7 @@ __global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_cons
 }
 
 inline cudaError_t draw_plan(const PlanArgs& a) {
-  // An empty batch still moves the state on.
+  // An empty batch advances the state too.
   const int warps = a.batch > 0 ? (a.batch + 31) / 32 : 1;
   const int threads = 32 * warps < kPlanThreads ? 32 * warps : kPlanThreads;
   size_t memory = 0;

@@ -1,8 +1,7 @@
-// x *= factor, a number on the device: read and written only where it is not one.
+// scale_: x *= factor, a number on the device. Where it is one, x is neither read nor written.
 //
-// Every thread looks at the factor first, which costs one read from cache, and leaves where there
-// is nothing to do. So a gradient that was made with its loss needs no host to ask whether the
-// upstream gradient is the one that was assumed.
+// Every thread first reads the factor, from cache, and returns if it is one. So the host need not
+// ask whether the upstream gradient of a gradient that was made with its loss is the assumed one.
 #pragma once
 
 #include "geometry.cuh"
@@ -11,7 +10,7 @@ namespace fused_mixup {
 
 struct ScaleArgs {
   DType dtype;
-  const void* factor;  // float32, float64 for float64
+  const void* factor;  // arithmetic type []
   Samples samples;     // x on both sides, its first dim as the batch
   cudaStream_t stream;
 };
@@ -79,18 +78,7 @@ cudaError_t scale_typed(const ScaleArgs& a) {
 }
 
 inline cudaError_t scale(const ScaleArgs& a) {
-  switch (a.dtype) {
-    case kHalf:
-      return scale_typed<__half>(a);
-    case kBFloat16:
-      return scale_typed<__nv_bfloat16>(a);
-    case kFloat:
-      return scale_typed<float>(a);
-    case kDouble:
-      return scale_typed<double>(a);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return with_floating(a.dtype, [&](auto x) { return scale_typed<decltype(x)>(a); });
 }
 
 }  // namespace fused_mixup

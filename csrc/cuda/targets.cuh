@@ -2,18 +2,19 @@
 //
 //   out[b, k, r] = Σ_s w_bs ((1-ε) [label_s == k] + ε/K),   label_0 = labels[b, r],
 //                                                           label_1 = labels[partner_b, r]
-// Fused: two one-hot encodings, smoothing, the partner's gather, two products, sum, round.
-// Read: two labels and two weights per row, from cache; written: each element once, 16 bytes per
-// thread. A label outside [0, K) makes its column NaN.
+// Fused: two one-hot encodings, smoothing, the gather of the partner's label, two products, sum,
+// rounding. Read: two labels and two weights per row, from cache. Written: each element once, 16
+// bytes per thread. A label outside [0, K) makes its column NaN.
 #pragma once
 
 #include "../common/layout.h"
+#include "label_weights.cuh"
 #include "vec.cuh"
 
 namespace fused_mixup {
 
 struct TargetArgs {
-  DType dtype;            // of out
+  DType dtype;            // type of out
   void* out;              // [B, K, R] contiguous, 16-byte aligned
   const int64_t* labels;  // device [B, R]
   int64_t batch, classes, rest;
@@ -44,8 +45,9 @@ struct TargetColumn {  // what all classes of (b, r) share
     const int64_t j = partner_of(a.pairing, a.partner, b, a.batch);
     label = a.labels[b * a.rest + r];
     partner_label = a.labels[j * a.rest + r];
-    w0 = static_cast<A>(a.weight != nullptr ? a.weight[2 * b] : a.weight_row[0]);
-    w1 = static_cast<A>(a.weight != nullptr ? a.weight[2 * b + 1] : a.weight_row[1]);
+    const LabelWeights<A> weights(a.weight, a.weight_row, b);
+    w0 = weights.own;
+    w1 = weights.other;
     valid = label >= 0 && label < a.classes && partner_label >= 0 && partner_label < a.classes;
   }
 };
@@ -57,22 +59,22 @@ __global__ void __launch_bounds__(kTargetThreads)
   constexpr int V = 16 / static_cast<int>(sizeof(T));
   const int64_t n = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * V;
   if (n >= p.total) return;
-  // Once per 16 bytes written. Most outputs are small enough for 32-bit division.
+  // These divisions run once per 16 bytes; in most outputs they are 32-bit divisions.
   const int64_t column = quotient(n, p.a.rest);
   int64_t r = n - column * p.a.rest;
   int64_t b = quotient(column, p.a.classes);
   int64_t k = column - b * p.a.classes;
-  TargetColumn<A> of(p.a, b, r);
+  TargetColumn<A> pair(p.a, b, r);
   Elements<T, V> out;
   const int valid = p.total - n < V ? static_cast<int>(p.total - n) : V;
 #pragma unroll
   for (int e = 0; e < V; ++e) {
     if (e < valid) {
-      const A sum = add(term(of.w0, k == of.label ? p.on : p.off),
-                        term(of.w1, k == of.partner_label ? p.on : p.off));
-      out.e[e] = Number<T>::down(of.valid ? sum : static_cast<A>(NAN));
+      const A sum = add(term(pair.w0, k == pair.label ? p.on : p.off),
+                        term(pair.w1, k == pair.partner_label ? p.on : p.off));
+      out.e[e] = Number<T>::down(pair.valid ? sum : static_cast<A>(NAN));
     }
-    // A vector may run into the next class, and the next sample: carry.
+    // A vector may run into the next class, or into the next sample.
     if (e + 1 >= valid) continue;
     bool moved = false;
     if (++r == p.a.rest) {
@@ -83,7 +85,7 @@ __global__ void __launch_bounds__(kTargetThreads)
         moved = true;
       }
     }
-    if (moved || p.a.rest > 1) of = TargetColumn<A>(p.a, b, r);
+    if (moved || p.a.rest > 1) pair = TargetColumn<A>(p.a, b, r);
   }
   T* to = static_cast<T*>(p.a.out) + n;
   if (valid == V) {
@@ -102,9 +104,9 @@ cudaError_t targets_typed(const TargetArgs& a) {
   constexpr int V = 16 / static_cast<int>(sizeof(T));
   TargetParams<A> p;
   p.a = a;
-  const double off = a.label_smoothing / static_cast<double>(a.classes);
-  p.off = static_cast<A>(off);
-  p.on = static_cast<A>(1.0 - a.label_smoothing + off);
+  const SmoothedOneHot value(a.label_smoothing, a.classes);
+  p.off = static_cast<A>(value.off);
+  p.on = static_cast<A>(value.on);
   p.total = a.batch * a.classes * a.rest;
   const int64_t blocks = (p.total + kTargetThreads * V - 1) / (kTargetThreads * V);
   return launch(targets_kernel<T>, blocks, dim3(kTargetThreads), 0, a.stream, p);
@@ -112,18 +114,7 @@ cudaError_t targets_typed(const TargetArgs& a) {
 
 inline cudaError_t mix_targets(const TargetArgs& a) {
   if (a.batch == 0 || a.classes <= 0 || a.rest == 0) return cudaSuccess;
-  switch (a.dtype) {
-    case kHalf:
-      return targets_typed<__half>(a);
-    case kBFloat16:
-      return targets_typed<__nv_bfloat16>(a);
-    case kFloat:
-      return targets_typed<float>(a);
-    case kDouble:
-      return targets_typed<double>(a);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return with_floating(a.dtype, [&](auto t) { return targets_typed<decltype(t)>(a); });
 }
 
 }  // namespace fused_mixup

@@ -13,36 +13,36 @@ namespace fused_mixup {
 
 enum DType : int { kHalf = 0, kBFloat16 = 1, kFloat = 2, kDouble = 3, kUInt8 = 4 };
 
-// Values that are only moved, by size in bytes.
+// The unsigned type of kBytes bytes, for values that are only moved.
 template <int kBytes>
-struct BitsOf;
+struct Word;
 template <>
-struct BitsOf<1> {
+struct Word<1> {
   using type = uint8_t;
 };
 template <>
-struct BitsOf<2> {
+struct Word<2> {
   using type = uint16_t;
 };
 template <>
-struct BitsOf<4> {
+struct Word<4> {
   using type = uint32_t;
 };
 template <>
-struct BitsOf<8> {
+struct Word<8> {
   using type = uint64_t;
 };
 template <>
-struct BitsOf<16> {
+struct Word<16> {
   using type = uint4;
 };
 template <int kBytes>
 struct Raw {
-  typename BitsOf<kBytes>::type bits;
+  typename Word<kBytes>::type bits;
 };
 
 template <typename T>
-struct Number {  // Raw: no arithmetic
+struct Number {  // Raw has no arithmetic
   using Acc = float;
   static constexpr bool kBlends = false;
 };
@@ -95,11 +95,12 @@ __device__ __forceinline__ double term(double w, double v) {
   return w == 0.0 ? 0.0 : __dmul_rn(w, v);
 }
 
-// V neighbours as they travel, by one instruction where V * sizeof(T) is 16. They stay whole words
-// until elements() takes them apart: were they split at the load, the thread would wait there.
+// V adjacent elements as they are loaded and stored, by one instruction where V * sizeof(T) is 16.
+// They stay whole words until elements() takes them apart: if they were split at the load, the
+// thread would wait there.
 template <typename T, int V>
 struct Vec {
-  typename BitsOf<static_cast<int>(sizeof(T)) * V>::type bits;
+  typename Word<static_cast<int>(sizeof(T)) * V>::type bits;
 };
 
 template <typename T, int V>
@@ -137,10 +138,27 @@ __device__ __forceinline__ void store(T* p, const Vec<T, V>& v) {
   }
 }
 
-// n / d for n >= 0, d > 0; most fit the 32-bit division, which is far shorter.
+// n / d for n >= 0, d > 0. Most numbers fit the 32-bit division, which is far shorter.
 __device__ __forceinline__ int64_t quotient(int64_t n, int64_t d) {
   if (((n | d) >> 32) == 0) return static_cast<uint32_t>(n) / static_cast<uint32_t>(d);
   return n / d;
+}
+
+// Calls f with a value of a floating type. Other types are an error.
+template <typename F>
+cudaError_t with_floating(DType dtype, F&& f) {
+  switch (dtype) {
+    case kHalf:
+      return f(__half());
+    case kBFloat16:
+      return f(__nv_bfloat16());
+    case kFloat:
+      return f(float());
+    case kDouble:
+      return f(double());
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 
 inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }

@@ -25,7 +25,7 @@ def shared_batch(shape: torch.Size) -> Tensor:
         storage = shared_storage(shape.numel())
     except RuntimeError:  # no room
         return torch.empty(shape, dtype=torch.uint8, device="cpu")
-    return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage, 0, shape)
+    return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage).view(shape)
 
 
 def _reduce(t: Tensor) -> tuple[Any, ...]:

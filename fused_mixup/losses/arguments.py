@@ -10,6 +10,7 @@ from torch import Tensor
 from ..codes import IGNORE_INDEX, MEAN, NO_IGNORE, SUM
 from ..dtypes import arithmetic
 from ..reference.targets import dense_target
+from ..schemas import CrossEntropyArguments
 from ..target.checks import check_label_smoothing, check_labels
 from ..target.label_rows import one_label_weight
 from ..target.mixed_target import MixedTarget
@@ -31,7 +32,7 @@ def cross_entropy_arguments(
     ignore_index: int,
     reduction: int,
     label_smoothing: float,
-) -> tuple[tuple[Any, ...], Tensor | None]:
+) -> tuple[CrossEntropyArguments, Tensor | None]:
     """What the op takes after the logits, and what its sum is to be divided by, if anything."""
     label_smoothing = check_label_smoothing(label_smoothing)
     class_weight = check_class_weight("weight", weight, logits)
@@ -39,20 +40,21 @@ def cross_entropy_arguments(
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
         check_own_ignore_index(target, ignore_index)
-        sparse = target.labels, target.partner_labels, target.weight
-        smoothing = target.label_smoothing, label_smoothing
-        return (*sparse, class_weight, ignore_index, *smoothing, reduction), None
+        labels, partner_labels, mixed_by = target.labels, target.partner_labels, target.weight
+        options = class_weight, ignore_index, target.label_smoothing, label_smoothing, reduction
+        return CrossEntropyArguments(labels, partner_labels, mixed_by, *options), None
     if is_class_indices(logits, target):
         check_class_indices(logits, target, ignore_index)
         divisor = None
         if class_weight is not None and reduction == MEAN:
             reduction = SUM
             divisor = _sum_of_weights(class_weight, target, ignore_index)
-        sparse = target, target, one_label_weight(len(target))
-        return (*sparse, class_weight, ignore_index, 0.0, label_smoothing, reduction), divisor
+        options = class_weight, ignore_index, 0.0, label_smoothing, reduction
+        one = one_label_weight(len(target))
+        return CrossEntropyArguments(target, target, one, *options), divisor
     dense = check_dense_target(logits, target)
     options = class_weight, ignore_index, 0.0, label_smoothing, reduction
-    return (dense, None, None, *options), None
+    return CrossEntropyArguments(dense, None, None, *options), None
 
 
 def _sum_of_weights(class_weight: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -82,7 +84,7 @@ def as_column(t: Any, logits: Tensor) -> Any:
 
 def binary_target(
     logits: Tensor, target: Tensor | MixedTarget, threshold: float | None
-) -> tuple[tuple[Any, ...], float, float | None]:
+) -> tuple[tuple[Tensor, Tensor | None, Tensor | None], float, float | None]:
     """(target, partner_labels, weight) as the op takes them, the smoothing and the threshold."""
     # One logit says how likely class 1 of two is.
     classes = 2 if logits.shape[1] == 1 else None

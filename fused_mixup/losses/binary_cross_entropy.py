@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import ops
 from ..codes import MEAN, NONE
 from ..reference import losses as reference
+from ..schemas import BinaryCrossEntropyArguments
 from ..tracing import in_vmap, transforms_active
 from .autograd import (
     GradInForward,
@@ -24,61 +25,57 @@ from .autograd import (
 
 
 def _binary_setup(ctx, inputs, output):
-    logits, target, partner_labels, weight, class_weight, pos_weight, *ctx.options = inputs
-    ctx.save_for_backward(logits, target, partner_labels, weight, class_weight, pos_weight)
+    ctx.options = inputs[6:]
+    ctx.save_for_backward(*inputs[:6])
 
 
 def _binary_grad(backward: Callable, ctx, grad_loss):
-    logits, target, partner_labels, weight, class_weight, pos_weight = ctx.saved_tensors
+    logits, *tensors = ctx.saved_tensors
+    a = BinaryCrossEntropyArguments(*tensors, *ctx.options)
     grad_logits = grad_target = None
     if ctx.needs_input_grad[0]:
-        sparse = target, partner_labels, weight, class_weight, pos_weight
-        grad_logits = backward(grad_loss, logits, *sparse, *ctx.options)
+        grad_logits = backward(grad_loss, logits, *a)
     if ctx.needs_input_grad[1]:
-        # d loss / d t = w [(q-1) softplus(-x) - x]; a target that a threshold cut has none
-        _, threshold, *reduced = ctx.options
+        # d loss / d t = w [(q-1) softplus(-x) - x]; none for a target that a threshold made 0 or 1
         x = logits.to(grad_loss.dtype)
-        w, q = (reference.class_factors(c, x) for c in (class_weight, pos_weight))
+        w, q = (reference.class_factors(c, x) for c in (a.class_weight, a.pos_weight))
         per_element = w * ((q - 1) * torch.nn.functional.softplus(-x) - x)
-        scale = reference.binary_scale(grad_loss, logits, *reduced)
-        grad_target = (scale * per_element).to(target.dtype)
-        if threshold is not None:
-            grad_target = torch.zeros_like(target)
+        scale = reference.binary_scale(grad_loss, logits, a.reduction, a.sum_classes)
+        grad_target = (scale * per_element).to(a.target.dtype)
+        if a.target_threshold is not None:
+            grad_target = torch.zeros_like(a.target)
     return grad_logits, grad_target, *nones(8)
 
 
 def _binary_backward_setup(ctx, inputs, output):
-    grad_loss, logits, target, partner_labels, weight, *rest = inputs
-    class_weight, pos_weight, *ctx.options = rest
-    sparse = target, partner_labels, weight, class_weight, pos_weight
-    ctx.save_for_backward(grad_loss, logits, *sparse)
+    ctx.options = inputs[7:]
+    ctx.save_for_backward(*inputs[:7])
 
 
 def _binary_backward_grad(ctx, v):
-    # With a = 1 + (q-1) t, s the scale:
+    # With a = 1 + (q-1) t (``slope``), s the scale:
     #   d/dx  v s w ((1-t) - a σ(-x)) = v s w a σ(x) σ(-x)
     #   d/ds  the factor itself;   d/dt = v s w (-1 - (q-1) σ(-x))
-    grad_loss, logits, target, *rest = ctx.saved_tensors
-    partner_labels, weight, class_weight, pos_weight = rest
-    smoothing, threshold, reduction, sum_classes = ctx.options
-    t = reference.dense_binary_target(logits, target, partner_labels, weight, smoothing, threshold)
-    w, q = (reference.class_factors(c, t) for c in (class_weight, pos_weight))
+    grad_loss, logits, *tensors = ctx.saved_tensors
+    a = BinaryCrossEntropyArguments(*tensors, *ctx.options)
+    t = reference.dense_binary_target(logits, a)
+    w, q = (reference.class_factors(c, t) for c in (a.class_weight, a.pos_weight))
     v = v.to(t.dtype)
     below = torch.sigmoid(-logits.to(t.dtype))
-    a = 1 + (q - 1) * t
-    scale = reference.binary_scale(grad_loss, logits, reduction, sum_classes)
-    grad_logits = (v * scale * w * a * below * (1 - below)).to(logits.dtype)
-    grad_grad_loss = v * w * ((1 - t) - a * below)
-    if sum_classes:
+    slope = 1 + (q - 1) * t
+    scale = reference.binary_scale(grad_loss, logits, a.reduction, a.sum_classes)
+    grad_logits = (v * scale * w * slope * below * (1 - below)).to(logits.dtype)
+    grad_grad_loss = v * w * ((1 - t) - slope * below)
+    if a.sum_classes:
         grad_grad_loss = grad_grad_loss.sum(1)
-    if reduction != NONE:
-        count = grad_grad_loss.numel() if reduction == MEAN else 1
+    if a.reduction != NONE:
+        count = grad_grad_loss.numel() if a.reduction == MEAN else 1
         grad_grad_loss = grad_grad_loss.sum() / max(count, 1)
     grad_target = None
     if ctx.needs_input_grad[2]:
-        grad_target = (v * scale * w * (-1 - (q - 1) * below)).to(target.dtype)
-        if threshold is not None:
-            grad_target = torch.zeros_like(target)
+        grad_target = (v * scale * w * (-1 - (q - 1) * below)).to(a.target.dtype)
+        if a.target_threshold is not None:
+            grad_target = torch.zeros_like(a.target)
     return grad_grad_loss, grad_logits, grad_target, *nones(8)
 
 
@@ -109,14 +106,17 @@ _differentiable_binary = function(_binary, _binary_setup, _eager_binary_grad)
 
 
 def binary_cross_entropy(
-    logits: Tensor, arguments: tuple, inplace_backward: bool, grad_in_forward: bool
+    logits: Tensor,
+    arguments: BinaryCrossEntropyArguments,
+    inplace_backward: bool,
+    grad_in_forward: bool,
 ) -> Tensor:
-    """The loss of the op with ``arguments`` after the logits, in the mode asked for."""
+    """The loss of the op with these arguments after the logits, in the mode asked for."""
     if needs_plain_pytorch():
         return reference.soft_target_binary_cross_entropy(logits, *arguments)
     if torch.compiler.is_compiling():
         return ops.soft_target_binary_cross_entropy(logits, *arguments)
-    if not wants_grad(logits, arguments[0]):
+    if not wants_grad(logits, arguments.target):
         return call_op(ops.soft_target_binary_cross_entropy, logits, *arguments)
     if transforms_active() or not (inplace_backward or grad_in_forward):
         return _differentiable_binary(logits, *arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from .. import ops
 from ..codes import MEAN, NONE
 from ..reference import losses as reference
 from ..reference.targets import term
+from ..schemas import CrossEntropyArguments
 from ..tracing import in_vmap, transforms_active
 from .autograd import (
     GradInForward,
@@ -25,36 +27,35 @@ from .autograd import (
 
 
 def _cross_entropy_setup(ctx, inputs, output):
-    logits, target, partner_labels, weight, class_weight, *ctx.options, _ranks = inputs
+    logits, *tensors = inputs[:5]
+    ctx.options = inputs[5:-1]
     _, stats, count, label_ranks = output
     ctx.mark_non_differentiable(stats, count, label_ranks)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(logits, stats, count, target, partner_labels, weight, class_weight)
+    ctx.save_for_backward(logits, stats, count, *tensors)
 
 
 def _cross_entropy_grad(backward: Callable, ctx, grad_loss):
     if grad_loss is None:
         return nones(10)
-    logits, stats, count, target, partner_labels, weight, class_weight = ctx.saved_tensors
+    logits, stats, count, *tensors = ctx.saved_tensors
+    a = CrossEntropyArguments(*tensors, *ctx.options)
     grad_logits = grad_target = None
     if ctx.needs_input_grad[0]:
-        sparse = target, partner_labels, weight, class_weight
-        grad_logits = backward(grad_loss, logits, stats, count, *sparse, *ctx.options)
+        grad_logits = backward(grad_loss, logits, stats, count, *a)
     if ctx.needs_input_grad[1]:
         # d loss / d t_c = -(1-ε) w_c log_softmax(z)_c
-        _, _, label_smoothing, reduction = ctx.options
-        scale = (1.0 - label_smoothing) * reference.row_scale(grad_loss, count, reduction)
-        per_class = reference.class_factors(class_weight, logits)
+        scale = (1.0 - a.label_smoothing) * reference.row_scale(grad_loss, count, a.reduction)
+        per_class = reference.class_factors(a.class_weight, logits)
         log_p = torch.log_softmax(logits.to(stats.dtype), 1)
-        grad_target = -(scale * term(per_class, log_p)).to(target.dtype)
+        grad_target = -(scale * term(per_class, log_p)).to(a.target.dtype)
     return grad_logits, grad_target, *nones(8)
 
 
 def _cross_entropy_backward_setup(ctx, inputs, output):
-    grad_loss, logits, stats, count, target, partner_labels, weight, class_weight, *ctx.options = (
-        inputs
-    )
-    ctx.save_for_backward(grad_loss, logits, count, target, partner_labels, weight, class_weight)
+    grad_loss, logits, _, count, *tensors = inputs[:8]
+    ctx.options = inputs[8:]
+    ctx.save_for_backward(grad_loss, logits, count, *tensors)
 
 
 def _cross_entropy_backward_grad(ctx, v):
@@ -63,40 +64,38 @@ def _cross_entropy_backward_grad(ctx, v):
     #   d/ds  <v, s (T p - u)> = <v, T p - u>
     #   d/du  <v, s (T p - u)> = s (<p, v> - v), times w (1-ε) for the target before smoothing
     # Ignored rows have u = T = 0; where all are, the mean's 0 / 0 is a 0 as in the first order.
-    grad_loss, logits, count, target, partner_labels, weight, class_weight = ctx.saved_tensors
-    ignore_index, target_smoothing, label_smoothing, reduction = ctx.options
-    u, ignored = reference.weighted_target(
-        logits, target, partner_labels, weight, class_weight, *ctx.options[:3]
-    )
+    grad_loss, logits, count, *tensors = ctx.saved_tensors
+    a = CrossEntropyArguments(*tensors, *ctx.options)
+    u, ignored = reference.weighted_target(logits, a)
     z = logits.to(u.dtype).masked_fill(ignored.unsqueeze(1), 0)
     p = torch.softmax(z, 1)
     v = v.to(u.dtype)
     count = torch.where(count == 0, 1, count)
-    scale = reference.row_scale(grad_loss, count, reduction)
+    scale = reference.row_scale(grad_loss, count, a.reduction)
     total = u.sum(1, keepdim=True)
     pv = (p * v).sum(1, keepdim=True)
     grad_logits = (scale * total * p * (v - pv)).to(logits.dtype)
     grad_grad_loss = (v * (total * p - u)).sum(1)
-    if reduction != NONE:
+    if a.reduction != NONE:
         grad_grad_loss = grad_grad_loss.sum()
-    if reduction == MEAN:
+    if a.reduction == MEAN:
         grad_grad_loss = grad_grad_loss / count
     grad_target = None
     if ctx.needs_input_grad[4]:
-        per_class = reference.class_factors(class_weight, u)
-        grad_target = (1.0 - label_smoothing) * scale * per_class * (pv - v)
-        grad_target = grad_target.to(target.dtype)
+        per_class = reference.class_factors(a.class_weight, u)
+        grad_target = (1.0 - a.label_smoothing) * scale * per_class * (pv - v)
+        grad_target = grad_target.to(a.target.dtype)
     return grad_grad_loss, grad_logits, None, None, grad_target, *nones(7)
 
 
-def plain_cross_entropy(logits, target, partner_labels, weight, class_weight, ignore_index, *rest):
+def plain_cross_entropy(logits: Tensor, a: CrossEntropyArguments, ranks: bool) -> Any:
     """The op in plain PyTorch, which every transform can take apart."""
-    sparse = target, partner_labels, weight
-    if partner_labels is not None:
+    if a.partner_labels is not None and a.weight is not None:
         # An ignored row's gradient is 0 whatever its logits are: no 0 · NaN.
-        ignored = reference.ignored_rows(*sparse, logits.shape[1], ignore_index)
+        sparse = a.target, a.partner_labels, a.weight
+        ignored = reference.ignored_rows(*sparse, logits.shape[1], a.ignore_index)
         logits = logits.masked_fill(ignored.unsqueeze(1), 0)
-    return reference.soft_target_cross_entropy(logits, *sparse, class_weight, ignore_index, *rest)
+    return reference.soft_target_cross_entropy(logits, *a, ranks)
 
 
 def _cross_entropy(*arguments):
@@ -112,7 +111,8 @@ def _eager_cross_entropy_grad(ctx, grad_loss, *_):
         logits, _, _, target, *rest = ctx.saved_tensors
 
         def loss(logits: Tensor, target: Tensor) -> Tensor:
-            return plain_cross_entropy(logits, target, *rest, *ctx.options, False)[0]
+            a = CrossEntropyArguments(target, *rest, *ctx.options)
+            return plain_cross_entropy(logits, a, False)[0]
 
         return *plain_gradients(loss, ctx.needs_input_grad, grad_loss, logits, target), *nones(8)
     again = torch.is_grad_enabled()  # the gradient may be differentiated in its turn
@@ -127,15 +127,19 @@ _differentiable = function(_cross_entropy, _cross_entropy_setup, _eager_cross_en
 
 
 def cross_entropy(
-    logits: Tensor, arguments: tuple, ranks: bool, inplace_backward: bool, grad_in_forward: bool
+    logits: Tensor,
+    a: CrossEntropyArguments,
+    ranks: bool,
+    inplace_backward: bool,
+    grad_in_forward: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(loss, ranks) of the op with ``arguments`` after the logits, in the mode asked for."""
-    arguments = (*arguments, ranks)
+    """(loss, ranks) of the op with these arguments after the logits, in the mode asked for."""
+    arguments = (*a, ranks)
     if needs_plain_pytorch():
-        loss, _, _, found = plain_cross_entropy(logits, *arguments)
+        loss, _, _, found = plain_cross_entropy(logits, a, ranks)
     elif torch.compiler.is_compiling():
         loss, _, _, found = ops.soft_target_cross_entropy(logits, *arguments)
-    elif not wants_grad(logits, arguments[0]):
+    elif not wants_grad(logits, a.target):
         loss, _, _, found = call_op(ops.soft_target_cross_entropy, logits, *arguments)
     elif transforms_active() or not (inplace_backward or grad_in_forward):
         loss, _, _, found = _differentiable(logits, *arguments)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..codes import IGNORE_INDEX, MEAN, NONE
 from ..dtypes import arithmetic
+from ..schemas import BinaryCrossEntropyArguments
 from ..target.mixed_target import MixedTarget
 from .accuracy import accuracy_of_ranks, check_topk, dense_accuracy
 from .arguments import as_column, as_promoted, binary_target, cross_entropy_arguments, divide_or_nan
@@ -218,13 +219,17 @@ def soft_target_binary_cross_entropy(
         check_probabilities(target, one_logit=logits.shape[1] == 1)
     modes = inplace_backward, grad_in_forward
     if weight is not None and class_weight is None:
-        each = None, positive, smoothing, target_threshold, NONE, False
-        loss = binary_cross_entropy(logits, (*sparse, *each), *modes)
+        arguments = BinaryCrossEntropyArguments(
+            *sparse, None, positive, smoothing, target_threshold, NONE, False
+        )
+        loss = binary_cross_entropy(logits, arguments, *modes)
         loss = loss * weight.to(arithmetic(logits.dtype))
         if sum_classes:
             loss = loss.sum(1)
         loss = loss if code == NONE else loss.mean() if code == MEAN else loss.sum()
     else:
-        options = class_weight, positive, smoothing, target_threshold, code, sum_classes
-        loss = binary_cross_entropy(logits, (*sparse, *options), *modes)
+        arguments = BinaryCrossEntropyArguments(
+            *sparse, class_weight, positive, smoothing, target_threshold, code, sum_classes
+        )
+        loss = binary_cross_entropy(logits, arguments, *modes)
     return as_promoted(loss, target)

@@ -99,7 +99,7 @@ def linear_soft_target_cross_entropy(
     else:
         # The op's mean is over a chunk: chunks give sums, and counts that add up.
         if code == MEAN and divisor is None:
-            arguments = (*arguments[:-1], SUM)
+            arguments = arguments._replace(reduction=SUM)
         chunks = Chunks(arguments, rows, weight.shape[0], _chunk_rows(chunk_rows, rows))
         loss, count = in_chunks(flat, weight, bias, chunks)
         if code == MEAN and divisor is None:

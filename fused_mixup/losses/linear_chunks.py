@@ -19,6 +19,7 @@ from .. import ops
 from ..codes import NONE
 from ..dtypes import arithmetic
 from ..forcing import recalls_backend, remembers_backend
+from ..schemas import CrossEntropyArguments
 from ..tracing import is_batch
 from .autograd import call_op, refuse_create_graph, scaled
 
@@ -28,7 +29,9 @@ _REMEDY = "use F.linear and soft_target_cross_entropy"
 class Chunks:
     """The rows of a target, some at a time, and the buffer of their logits."""
 
-    def __init__(self, arguments: tuple, rows: int, num_classes: int, size: int) -> None:
+    def __init__(
+        self, arguments: CrossEntropyArguments, rows: int, num_classes: int, size: int
+    ) -> None:
         # target, partner_labels and weight by row; class_weight
         self.tensors, self.options = arguments[:4], arguments[4:]
         self.rows, self.num_classes, self.size = rows, num_classes, min(size, rows)
@@ -177,7 +180,7 @@ class _Recomputed(Function):
                 f"them (is_grads_batched); {_REMEDY}"
             )
         features, weight, bias, count, stats, *tensors = ctx.saved_tensors
-        chunks = Chunks((*tensors, *ctx.options), *ctx.sizes)
+        chunks = Chunks(CrossEntropyArguments(*tensors, *ctx.options), *ctx.sizes)
         gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, stats.dtype)
         logits_of = chunks.logits_of(features, weight, bias)
         write = ops.soft_target_cross_entropy_backward_

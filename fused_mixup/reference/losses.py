@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .. import op_checks
 from ..codes import MEAN, NONE, SUM
 from ..dtypes import arithmetic
+from ..schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
 from .targets import dense_target, in_range, poisoned_rows, term, weight_columns
 
 
@@ -34,20 +37,13 @@ def ignored_rows(
     return (own | other) & nothing_left & ~poisoned
 
 
-def weighted_target(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    target_smoothing: float,
-    label_smoothing: float,
-) -> tuple[Tensor, Tensor]:
+def weighted_target(logits: Tensor, arguments: CrossEntropyArguments) -> tuple[Tensor, Tensor]:
     """w_c t'_c as [B, K, d1…] in the arithmetic type of the logits, and the ignored rows.
 
     0 in ignored rows; NaN in rows that a label outside [0, K) poisons.
     """
+    target, partner_labels, weight, class_weight, ignore_index, *smoothing, _ = arguments
+    target_smoothing, label_smoothing = smoothing
     acc, k = arithmetic(logits.dtype), logits.shape[1]
     ignored = torch.zeros_like(logits[:, 0], dtype=torch.bool)
     poisoned = ignored
@@ -74,23 +70,13 @@ def _reduce(rows: Tensor, reduction: int, count: Tensor | int) -> Tensor:
 
 
 def soft_target_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    target_smoothing: float,
-    label_smoothing: float,
-    reduction: int,
-    ranks: bool,
+    logits: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # With u = w t', T = Σ u, m = max z, l = log Σ exp(z-m):  loss = l T - Σ u (z-m).
     # stats [3, B, d1…] = (m, l, T).
-    sparse = target, partner_labels, weight
-    op_checks.check_loss(logits, *sparse, reduction, class_weight)
-    smoothing = target_smoothing, label_smoothing
-    u, ignored = weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
+    a, ranks = CrossEntropyArguments(*arguments[:-1]), arguments[-1]
+    op_checks.check_loss(logits, a)
+    u, ignored = weighted_target(logits, a)
     z = logits.to(u.dtype)
     m = z.detach().amax(1, keepdim=True)  # the loss does not depend on it
     shifted = z - m
@@ -101,36 +87,24 @@ def soft_target_cross_entropy(
     stats = torch.stack((m.squeeze(1), log_sum, total))
     found = logits.new_empty(0, dtype=torch.int32)
     if ranks:
-        found = label_ranks(logits, target, partner_labels)
-        labels = torch.stack((target, target if partner_labels is None else partner_labels))
-        found = torch.where(labels == ignore_index, logits.shape[1], found)
-    return _reduce(rows, reduction, count), stats, count, found
+        found = label_ranks(logits, a.target, a.partner_labels)
+        labels = torch.stack((a.target, a.target if a.partner_labels is None else a.partner_labels))
+        found = torch.where(labels == a.ignore_index, logits.shape[1], found)
+    return _reduce(rows, a.reduction, count), stats, count, found
 
 
 def soft_target_cross_entropy_backward(
-    grad_loss: Tensor,
-    logits: Tensor,
-    stats: Tensor,
-    count: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    target_smoothing: float,
-    label_smoothing: float,
-    reduction: int,
+    grad_loss: Tensor, logits: Tensor, stats: Tensor, count: Tensor, *arguments: Any
 ) -> Tensor:
     # d loss / d z = T softmax(z) - u, scaled by the gradient of the row's loss.
-    sparse = target, partner_labels, weight
-    op_checks.check_loss(logits, *sparse, reduction, class_weight)
-    op_checks.check_grad_loss(grad_loss, logits, reduction)
+    a = CrossEntropyArguments(*arguments)
+    op_checks.check_loss(logits, a)
+    op_checks.check_grad_loss(grad_loss, logits, a.reduction)
     op_checks.check_saved(stats, count, logits)
-    smoothing = target_smoothing, label_smoothing
-    u, ignored = weighted_target(logits, *sparse, class_weight, ignore_index, *smoothing)
+    u, ignored = weighted_target(logits, a)
     m, log_sum, total = stats.unsqueeze(2).unbind(0)
     p = (logits.to(u.dtype) - m - log_sum).exp()
-    scale = row_scale(grad_loss, count, reduction)
+    scale = row_scale(grad_loss, count, a.reduction)
     grad = torch.where(ignored.unsqueeze(1), 0, scale * (total * p - u))
     return torch.empty_like(logits).copy_(grad)
 
@@ -142,32 +116,16 @@ def row_scale(grad_loss: Tensor, count: Tensor, reduction: int) -> Tensor:
     return grad_loss / count if reduction == MEAN else grad_loss
 
 
-def soft_target_cross_entropy_backward_(
-    grad_loss: Tensor, logits: Tensor, *arguments: Tensor | float | None
-) -> None:
-    logits.copy_(soft_target_cross_entropy_backward(grad_loss, logits, *arguments))  # type: ignore[arg-type]
+def soft_target_cross_entropy_backward_(grad_loss: Tensor, logits: Tensor, *arguments: Any) -> None:
+    logits.copy_(soft_target_cross_entropy_backward(grad_loss, logits, *arguments))
 
 
 def soft_target_cross_entropy_grad(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    target_smoothing: float,
-    label_smoothing: float,
-    reduction: int,
-    ranks: bool,
+    logits: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    sparse = target, partner_labels, weight, class_weight
-    smoothing = target_smoothing, label_smoothing
-    loss, stats, count, found = soft_target_cross_entropy(
-        logits, *sparse, ignore_index, *smoothing, reduction, ranks
-    )
-    grad = soft_target_cross_entropy_backward(
-        torch.ones_like(loss), logits, stats, count, *sparse, ignore_index, *smoothing, reduction
-    )
+    loss, stats, count, found = soft_target_cross_entropy(logits, *arguments)
+    one, saved = torch.ones_like(loss), (stats, count)
+    grad = soft_target_cross_entropy_backward(one, logits, *saved, *arguments[:-1])
     return loss, grad, found
 
 
@@ -199,23 +157,16 @@ def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
 # ------------------------------------------------------------------ binary cross-entropy
 
 
-def dense_binary_target(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    target_smoothing: float,
-    target_threshold: float | None,
-) -> Tensor:
+def dense_binary_target(logits: Tensor, arguments: BinaryCrossEntropyArguments) -> Tensor:
     """t as [B, K, d1…] in the arithmetic type of the logits."""
-    acc, k = arithmetic(logits.dtype), logits.shape[1]
-    sparse = partner_labels is not None and weight is not None
-    t = target.to(acc)
-    if partner_labels is not None and weight is not None:
-        t = dense_target(target, partner_labels, weight, k, target_smoothing, acc)
-    if target_threshold is None:
+    acc, k, a = arithmetic(logits.dtype), logits.shape[1], arguments
+    sparse = a.partner_labels is not None and a.weight is not None
+    t = a.target.to(acc)
+    if a.partner_labels is not None and a.weight is not None:
+        t = dense_target(a.target, a.partner_labels, a.weight, k, a.target_smoothing, acc)
+    if a.target_threshold is None:
         return t
-    above = (t > target_threshold).to(acc)
+    above = (t > a.target_threshold).to(acc)
     return torch.where(t.isnan(), torch.nan, above) if sparse else above  # NaN: poisoned
 
 
@@ -223,55 +174,30 @@ def class_factors(per_class: Tensor | None, like: Tensor) -> Tensor:
     return like.new_ones(()) if per_class is None else over_classes(per_class, like).to(like)
 
 
-def soft_target_binary_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    pos_weight: Tensor | None,
-    target_smoothing: float,
-    target_threshold: float | None,
-    reduction: int,
-    sum_classes: bool,
-) -> Tensor:
+def soft_target_binary_cross_entropy(logits: Tensor, *arguments: Any) -> Tensor:
     # w_c [(1-t) x + (1 + (q_c-1) t) softplus(-x)],  softplus(-x) = log(1 + e^-x)
-    smoothing = target_smoothing, target_threshold
-    op_checks.check_loss(
-        logits, target, partner_labels, weight, reduction, class_weight, pos_weight
-    )
-    t = dense_binary_target(logits, target, partner_labels, weight, *smoothing)
+    a = BinaryCrossEntropyArguments(*arguments)
+    op_checks.check_loss(logits, a)
+    t = dense_binary_target(logits, a)
     x = logits.to(t.dtype)
-    w, q = class_factors(class_weight, t), class_factors(pos_weight, t)
+    w, q = class_factors(a.class_weight, t), class_factors(a.pos_weight, t)
     softplus = -torch.nn.functional.logsigmoid(x)
     loss = w * ((1 - t) * x + (1 + (q - 1) * t) * softplus)
-    if sum_classes:
+    if a.sum_classes:
         loss = loss.sum(1)
-    return _reduce(loss, reduction, loss.numel())
+    return _reduce(loss, a.reduction, loss.numel())
 
 
 def soft_target_binary_cross_entropy_backward(
-    grad_loss: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    pos_weight: Tensor | None,
-    target_smoothing: float,
-    target_threshold: float | None,
-    reduction: int,
-    sum_classes: bool,
+    grad_loss: Tensor, logits: Tensor, *arguments: Any
 ) -> Tensor:
-    smoothing = target_smoothing, target_threshold
-    op_checks.check_loss(
-        logits, target, partner_labels, weight, reduction, class_weight, pos_weight
-    )
-    op_checks.check_grad_loss(grad_loss, logits, reduction, not sum_classes)
-    t = dense_binary_target(logits, target, partner_labels, weight, *smoothing)
-    w, q = class_factors(class_weight, t), class_factors(pos_weight, t)
+    a = BinaryCrossEntropyArguments(*arguments)
+    op_checks.check_loss(logits, a)
+    op_checks.check_grad_loss(grad_loss, logits, a.reduction, not a.sum_classes)
+    t = dense_binary_target(logits, a)
+    w, q = class_factors(a.class_weight, t), class_factors(a.pos_weight, t)
     per_element = w * ((1 - t) - (1 + (q - 1) * t) * torch.sigmoid(-logits.to(t.dtype)))
-    grad = binary_scale(grad_loss, logits, reduction, sum_classes) * per_element
+    grad = binary_scale(grad_loss, logits, a.reduction, a.sum_classes) * per_element
     return torch.empty_like(logits).copy_(grad)
 
 
@@ -286,27 +212,12 @@ def binary_scale(grad_loss: Tensor, logits: Tensor, reduction: int, sum_classes:
 
 
 def soft_target_binary_cross_entropy_backward_(
-    grad_loss: Tensor, logits: Tensor, *arguments: Tensor | float | None
+    grad_loss: Tensor, logits: Tensor, *arguments: Any
 ) -> None:
-    logits.copy_(soft_target_binary_cross_entropy_backward(grad_loss, logits, *arguments))  # type: ignore[arg-type]
+    logits.copy_(soft_target_binary_cross_entropy_backward(grad_loss, logits, *arguments))
 
 
-def soft_target_binary_cross_entropy_grad(
-    logits: Tensor,
-    target: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
-    class_weight: Tensor | None,
-    pos_weight: Tensor | None,
-    target_smoothing: float,
-    target_threshold: float | None,
-    reduction: int,
-    sum_classes: bool,
-) -> tuple[Tensor, Tensor]:
-    sparse = target, partner_labels, weight, class_weight, pos_weight
-    smoothing = target_smoothing, target_threshold
-    loss = soft_target_binary_cross_entropy(logits, *sparse, *smoothing, reduction, sum_classes)
-    grad = soft_target_binary_cross_entropy_backward(
-        torch.ones_like(loss), logits, *sparse, *smoothing, reduction, sum_classes
-    )
-    return loss, grad
+def soft_target_binary_cross_entropy_grad(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    loss = soft_target_binary_cross_entropy(logits, *arguments)
+    one = torch.ones_like(loss)
+    return loss, soft_target_binary_cross_entropy_backward(one, logits, *arguments)

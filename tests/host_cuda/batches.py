@@ -32,7 +32,7 @@ def random(shape, dtype, generator):
 
 
 def make_batch(batch, shape, dtype, layout, generator):
-    """A batch of the given layout, and its storage, so that a test sees writes beside it."""
+    """A batch of the given layout, and its storage, so that a test sees writes outside it."""
     if layout == "offset":
         base = random([batch + 1, *shape], dtype, generator)
         return base[1:], base
@@ -51,7 +51,7 @@ def make_batch(batch, shape, dtype, layout, generator):
 
 
 def copy_of(x, base):
-    """x over a copy of its storage."""
+    """x with a copy of its storage."""
     other = base.clone()
     return other.as_strided(x.shape, x.stride(), x.storage_offset()), other
 

@@ -34,8 +34,8 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "plain": Variant("-O1"),
-    # Unoptimised: the optimiser takes three times as long over instrumented code, and drops reads
-    # whose value nobody uses. Calls instead of inlined checks: they compile faster.
+    # Unoptimised, as the optimiser takes three times as long for instrumented code, and drops reads
+    # of values that are not used. Checks are calls, which compile faster than inlined checks.
     "asan": Variant(
         f"-O0 -g1 -fsanitize=address,{UNDEFINED} -fno-sanitize-recover=all "
         "--param asan-instrumentation-with-call-threshold=0"

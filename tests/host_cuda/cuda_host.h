@@ -1,18 +1,19 @@
-// Enough of CUDA to run the kernels of csrc/cuda with a host compiler, for tests without a GPU.
+// The part of CUDA that the kernels of csrc/cuda need to run with a host compiler, for tests
+// without a GPU.
 //
 //   numbers.h   vector types, half types, intrinsics on numbers
 //   warp.h      shuffles and votes, atomics
 //   machine.h   blocks and threads, barriers, shared memory; fiber.h: a thread
 //   races.cpp   the race detector
 //
-// The threads of a block are fibers, switched at barriers and warp operations. What goes wrong on
-// a GPU without notice fails here: a barrier that some threads never reach, a warp operation with
-// lanes missing, a 16-byte access out of line, reads of shared memory that nobody wrote (poisoned
-// with NaN, and named by the race detector), data races. Blocks and threads run forward, in
-// reverse or shuffled, so that a kernel that leans on an order is found out.
+// The threads of a block are fibers, switched at barriers and warp operations. Faults that a GPU
+// may not report fail here: a barrier that some threads never reach, a warp operation with lanes
+// missing, a misaligned 16-byte access, reads of shared memory that no thread wrote (it is poisoned
+// with NaN, and the race detector names it), data races. Blocks and threads run forward, in reverse
+// or shuffled, which exposes a kernel that depends on an order.
 //
-// What kernels must not use is not defined here, so that they do not compile: __shared__
-// variables stand behind block_shared() and dynamic_shared() of launch.cuh.
+// Words that kernels must not use are not defined here, so that such kernels do not compile:
+// __shared__ variables stand behind block_shared() and dynamic_shared() of launch.cuh.
 #pragma once
 
 #include "machine.h"

@@ -1,5 +1,5 @@
-// Kernels that are wrong on purpose, each in one way, and some that are right and look dangerous:
-// what the harness must find, and what it must not (tests/test_harness.py).
+// Kernels that are wrong on purpose, each in one way, which the harness must report, and kernels
+// that look dangerous but are right, which it must not (tests/test_harness.py).
 #include <cstring>
 
 #include "../../csrc/cuda/launch.cuh"
@@ -212,7 +212,7 @@ __global__ void read_behind_dynamic(float* out, int) {
 __global__ void write_behind_static(float*, int) {
   auto& s = block_shared<float[32]>();
   float* p = s;
-  p[threadIdx.x] = 1.0f;  // of 64 threads
+  p[threadIdx.x] = 1.0f;  // there are 64 threads
 }
 
 __global__ void misaligned_load(float* out, int) {

@@ -69,7 +69,7 @@ CallArgs call_of(const HostLoss& h) {
   return a;
 }
 
-// Scratch of exactly the size asked for, so that the address sanitizer sees its ends.
+// Allocates scratch of exactly the size asked for, so that the address sanitizer sees its ends.
 template <typename F>
 cudaError_t with_scratch(int64_t sums, bool wanted, F&& f) {
   LossSum* scratch = wanted ? new LossSum[static_cast<size_t>(sums)] : nullptr;

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <vector>
 
-// What a test may lower: samples with more vectors are cut in halves (mix.cuh).
+// A test may lower this: samples with more vectors are mixed in halves (mix.cuh).
 static int64_t host_max_count = int64_t{1} << 31;
 #define FUSED_MIXUP_MAX_COUNT host_max_count
 

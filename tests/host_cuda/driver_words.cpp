@@ -1,4 +1,4 @@
-// Each word of the stand-in for CUDA, run in a kernel; tests/test_harness.py computes the same.
+// Runs each word of the stand-in for CUDA in a kernel; tests/test_harness.py computes the same.
 #include "../../csrc/cuda/launch.cuh"
 
 namespace fused_mixup {
@@ -16,7 +16,7 @@ __global__ void shuffles(int* out, int by, int width) {
   out[4 * n + t] = static_cast<int>(pair.x - pair.y);
 }
 
-// out: int32 [4, threads]; odd and even lanes vote apart, and one half twice as often.
+// out: int32 [4, threads]; odd and even lanes vote separately, and one half twice as often.
 __global__ void votes(int* out) {
   const int t = static_cast<int>(threadIdx.x), n = static_cast<int>(blockDim.x);
   const unsigned mask = t % 2 == 0 ? 0x55555555u : 0xaaaaaaaau;

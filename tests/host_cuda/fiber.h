@@ -1,6 +1,6 @@
-// A stack of its own that control can enter and leave. Switching is a handful of instructions on
-// x86-64; elsewhere (and with FUSED_MIXUP_UCONTEXT, for its test) ucontext, which works everywhere
-// and is slower.
+// A fiber: a stack that control can enter and leave. A switch takes a handful of instructions on
+// x86-64; other machines (and FUSED_MIXUP_UCONTEXT, for its test) use ucontext, which works
+// everywhere and is slower.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,8 @@
 namespace host_cuda {
 
 #ifdef FUSED_MIXUP_FAST_FIBER
-// Saves the registers that a call must keep, and the stack, in *from; goes on where `to` was saved.
+// Saves the stack, and the registers that a call must keep, in *from; continues where `to` was
+// saved.
 __attribute__((naked, noinline)) inline void switch_stack(void** /*from*/, void* /*to*/) {
   __asm__(
       "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
@@ -41,8 +42,8 @@ class Fiber {
   void start(void (*main)()) {
     main_ = main;
 #ifdef FUSED_MIXUP_FAST_FIBER
-    // As switch_stack leaves a stack: six registers, then where to go. The stack is aligned as at
-    // a function's entry: a multiple of 16 before the return address.
+    // The stack looks as switch_stack leaves it: six registers, then the address to continue at. It
+    // is aligned as at a function's entry: a multiple of 16 before the return address.
     uintptr_t top = (reinterpret_cast<uintptr_t>(stack_) + kStack) & ~uintptr_t{15};
     void** words = reinterpret_cast<void**>(top) - 8;
     for (int i = 0; i < 8; ++i) words[i] = nullptr;

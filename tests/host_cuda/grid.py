@@ -61,13 +61,13 @@ def check_mix(dtype, pairing, case, generator):
     args = (partner, blend, box, rule)
     expected = reference.mix(x, *args)
     assert same_bits(host.mix(x, *args), expected), ("mix", case)
-    # In place: the batch, and nothing beside it.
+    # In place: the batch is written, and nothing outside it.
     y, y_base = copy_of(x, base)
     want, want_base = copy_of(x, base)
     want.copy_(expected)
     host.mix_(y, *args)
     assert same_bits(y_base, want_base), ("mix_", case)
-    if rule in (TENSOR, ROLL):  # as for a batch beyond what shared memory holds
+    if rule in (TENSOR, ROLL):  # as for a batch that is too large for shared memory
         y, y_base = copy_of(x, base)
         host.mix_(y, *args, shared_limit=0)
         assert same_bits(y_base, want_base), ("mix_ by walking", case)
@@ -119,7 +119,7 @@ def check_targets(dtype, pairing, case, generator):
 
 
 def mix_seed(dtype, pairing):
-    """Where a dtype and a pairing start in the rotation of blends and boxes."""
+    """The start of a dtype and a pairing in the rotation of blends and boxes."""
     return 7 * list(PAIRINGS).index(pairing) + host.DTYPES.index(dtype)
 
 

@@ -64,7 +64,7 @@ def dropped(file: str, line: int):
 
 @contextmanager
 def max_count(count: int):
-    """Inside it samples of more vectors than this are cut, as those of 2^31 are otherwise."""
+    """Inside it samples of more vectors than this are halved, as those of 2^31 are otherwise."""
     lib = library()
     lib.host_set_max_count(ctypes.c_int64(count))
     try:

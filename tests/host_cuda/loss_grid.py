@@ -23,7 +23,7 @@ GRAD_ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 2e
 
 
 def tolerance(logits):
-    # A thread alone sums hundreds of classes of a position.
+    # One thread sums hundreds of classes of a position.
     return LOSS_TOLERANCE.get(logits.dtype, 3e-6 if logits.ndim == 2 else 1e-5)
 
 
@@ -44,8 +44,7 @@ def doubled(*tensors):
 
 
 def in_place(logits, write):
-    """What ``write`` makes of logits that lie in a larger storage, and that nothing beside them
-    is written."""
+    """The result of ``write`` on logits in a larger storage, nothing else of which may change."""
     reach = sum((n - 1) * s for n, s in zip(logits.shape, logits.stride(), strict=True)) + 1
     base = torch.full((reach + 16,), 3.0, dtype=logits.dtype)
     kept = torch.ones_like(base, dtype=torch.bool)
@@ -106,7 +105,7 @@ def check_binary(
     weights = [w.to(host.acc_of(logits)) if w is not None else None for w in weights]
     sparse = (target, partner, weight)
     wide = doubled(logits, *sparse, *weights)
-    # A threshold looks at the target as it is given: its smoothing and weights in float32.
+    # A threshold compares the target as it is given, with its smoothing and weights in float32.
     rtol = tolerance(logits)
     for reduction in reductions:
         options = (*weights, ts, threshold, reduction, sums)
@@ -150,7 +149,7 @@ def cases(layouts=ROWS, start=0, step=1):
         layouts,
         (False, True, True),
         (NO_IGNORE, -100, 0, -100, NO_IGNORE),
-        # With every order and layout; a mean meets ignored labels among even and odd turns.
+        # Every order and layout has its turn; a mean meets ignored labels in even and odd turns.
         (1, 1, 2, 1, 0, 2, 2, 0, 0),
     )
     rotation = zip(*map(itertools.cycle, turning), strict=False)
@@ -161,7 +160,7 @@ def cases(layouts=ROWS, start=0, step=1):
 
 
 def make_logits(batch, classes, dtype, layout, generator):
-    if layout == "rows":  # rows apart, classes together
+    if layout == "rows":  # adjacent classes, rows with gaps
         return (random([batch, classes + 3], dtype, generator) * 4)[:, 1 : classes + 1]
     if layout in COLUMNS:
         shape = {"columns": [16], "odd columns": [3, 3], "channels_last": [2, 3]}[layout]
@@ -243,9 +242,9 @@ def check_scale(dtype, layout, generator):
     host.scale_(x, factor)
     assert same_bits(x, want)
     if layout == "strided":
-        beside = torch.ones_like(base, dtype=torch.bool)
-        beside[..., 1::2] = False
-        assert torch.equal(base[beside], want_base[beside])
+        outside = torch.ones_like(base, dtype=torch.bool)
+        outside[..., 1::2] = False
+        assert torch.equal(base[outside], want_base[outside])
 
 
 def run(full: bool, generator) -> int:

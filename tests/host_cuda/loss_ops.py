@@ -12,27 +12,33 @@ import math
 import torch
 from torch import Tensor
 
-from .lib import check, library
-from .ops import _D, _I, _P, DTYPES, _ints, _ptr, _row_or_rows
+from fused_mixup.codes import MEAN, NONE
 
-MEAN, SUM, NONE = range(3)
-_S = _I * 3  # Strides
+from .lib import check, library
+from .ops import DOUBLE, DTYPES, INT, POINTER, address, int_array, row_or_rows
+
+_S = INT * 3  # Strides
 
 
 class HostLoss(ctypes.Structure):
-    """As in driver_loss.cpp."""
+    """HostLoss of driver_loss.cpp."""
 
-    _fields_ = [(n, _I) for n in ("binary", "forward", "dtype")]
-    _fields_ += [("logits", _P), ("logits_at", _S)]
-    _fields_ += [(n, _I) for n in ("batch", "classes", "positions")]
-    _fields_ += [("target", _P), ("target_dtype", _I), ("target_at", _S)]
-    _fields_ += [(n, _P) for n in ("labels", "partner_labels", "weight", "weight_row")]
-    _fields_ += [("ignore_index", _I), ("class_weight", _P), ("pos_weight", _P)]
-    _fields_ += [("target_smoothing", _D), ("label_smoothing", _D), ("has_threshold", _I)]
-    _fields_ += [("threshold", _D), ("reduction", _I)]
-    _fields_ += [(n, _P) for n in ("row_losses", "element_losses", "loss", "count", "stats")]
-    _fields_ += [("ranks", _P), ("rank_planes", _I), ("grad_loss", _P), ("grad_loss_at", _S)]
-    _fields_ += [("grad", _P), ("grad_at", _S), ("divisor", _D)]
+    _fields_ = [(n, INT) for n in ("binary", "forward", "dtype")]
+    _fields_ += [("logits", POINTER), ("logits_at", _S)]
+    _fields_ += [(n, INT) for n in ("batch", "classes", "positions")]
+    _fields_ += [("target", POINTER), ("target_dtype", INT), ("target_at", _S)]
+    _fields_ += [(n, POINTER) for n in ("labels", "partner_labels", "weight", "weight_row")]
+    _fields_ += [("ignore_index", INT), ("class_weight", POINTER), ("pos_weight", POINTER)]
+    _fields_ += [("target_smoothing", DOUBLE), ("label_smoothing", DOUBLE), ("has_threshold", INT)]
+    _fields_ += [("threshold", DOUBLE), ("reduction", INT)]
+    _fields_ += [(n, POINTER) for n in ("row_losses", "element_losses", "loss", "count", "stats")]
+    _fields_ += [
+        ("ranks", POINTER),
+        ("rank_planes", INT),
+        ("grad_loss", POINTER),
+        ("grad_loss_at", _S),
+    ]
+    _fields_ += [("grad", POINTER), ("grad_at", _S), ("divisor", DOUBLE)]
 
 
 def acc_of(logits: Tensor) -> torch.dtype:
@@ -53,12 +59,12 @@ def _position_stride(x: Tensor, first: int) -> int | None:
 
 
 def _near(x: Tensor, first: int = 2) -> Tensor:
-    """x, or a copy whose positions one stride leads through, as the binding makes it."""
+    """x, or a copy where no single stride leads through its positions, as in the binding."""
     return x if _position_stride(x, first) is not None else x.contiguous()
 
 
 def _strides(x: Tensor, classes: bool = True) -> ctypes.Array:
-    """Of [B, K, d1…], or of [B, d1…]."""
+    """The strides of [B, K, d1…], or of [B, d1…]."""
     if x.ndim == 0:
         return _S(0, 0, 0)
     return _S(x.stride(0), x.stride(1) if classes else 0, _position_stride(x, 1 + classes))
@@ -70,7 +76,7 @@ class _Call:
     def __init__(self, logits, target, partner_labels, weight, class_weight, smoothing):
         logits = _near(logits)
         target = _near(target) if partner_labels is None else target
-        self.h = h = HostLoss(dtype=DTYPES.index(logits.dtype), logits=_ptr(logits))
+        self.h = h = HostLoss(dtype=DTYPES.index(logits.dtype), logits=address(logits))
         h.logits_at = _strides(logits)
         h.batch, h.classes = logits.shape[:2]
         h.positions = math.prod(logits.shape[2:])
@@ -78,18 +84,18 @@ class _Call:
         self.acc = acc_of(logits)
         self.keep = [logits, target]
         if partner_labels is None:
-            h.target, h.target_dtype = _ptr(target), DTYPES.index(target.dtype)
+            h.target, h.target_dtype = address(target), DTYPES.index(target.dtype)
             h.target_at = _strides(target)
         else:
-            row, rows = _row_or_rows(weight)
+            row, rows = row_or_rows(weight)
             pointed = [target.contiguous(), partner_labels.contiguous(), row, rows]
-            h.labels, h.partner_labels, h.weight_row, h.weight = map(_ptr, pointed)
+            h.labels, h.partner_labels, h.weight_row, h.weight = map(address, pointed)
             self.keep += pointed
-        h.class_weight = _ptr(class_weight)
+        h.class_weight = address(class_weight)
         h.target_smoothing = smoothing
 
     def scratch(self, *shape, dtype=None) -> Tensor:
-        """Not zero: what is not written would be seen."""
+        """A tensor that is not zero, so that elements that are not written would be seen."""
         return torch.full(shape, 7, dtype=dtype or self.acc)
 
     def run(self, grad: Tensor | None = None, grad_loss: Tensor | None = None) -> None:
@@ -97,11 +103,11 @@ class _Call:
         near = grad
         if grad is not None:
             near = _near(grad)
-            self.h.grad, self.h.grad_at = _ptr(near), _strides(near)
+            self.h.grad, self.h.grad_at = address(near), _strides(near)
         if grad is not None and grad_loss is not None:
             classes = grad_loss.ndim == grad.ndim
             grad_loss = grad_loss if grad_loss.ndim == 0 else _near(grad_loss, 1 + classes)
-            self.h.grad_loss, self.h.grad_loss_at = _ptr(grad_loss), _strides(grad_loss, classes)
+            self.h.grad_loss, self.h.grad_loss_at = address(grad_loss), _strides(grad_loss, classes)
         check(library().host_loss(ctypes.byref(self.h)))
         if near is not grad:
             grad.copy_(near)
@@ -122,10 +128,10 @@ def _loss_of(call, reduction, ranks):
     loss = rows if reduction == NONE else call.scratch()
     count = call.scratch()
     found = call.scratch(2, *call.rows, dtype=torch.int32) if ranks else torch.empty(0).int()
-    h.forward, h.row_losses, h.count = 1, _ptr(rows), _ptr(count)
-    h.loss = None if reduction == NONE else _ptr(loss)
+    h.forward, h.row_losses, h.count = 1, address(rows), address(count)
+    h.loss = None if reduction == NONE else address(loss)
     if ranks:
-        h.ranks, h.rank_planes = _ptr(found), 2
+        h.ranks, h.rank_planes = address(found), 2
     call.keep += [rows, loss, count, found]
     return loss, count, found
 
@@ -135,14 +141,14 @@ def soft_target_cross_entropy(logits, *arguments):
     call = _cross_entropy(logits, *options, reduction)
     loss, count, found = _loss_of(call, reduction, ranks)
     stats = call.scratch(3, *call.rows)
-    call.h.stats = _ptr(stats)
+    call.h.stats = address(stats)
     call.run()
     return loss, stats, count, found
 
 
 def soft_target_cross_entropy_backward_into(grad, grad_loss, logits, stats, count, *options):
     call = _cross_entropy(logits, *options)
-    call.h.stats, call.h.count = _ptr(stats), _ptr(count)
+    call.h.stats, call.h.count = address(stats), address(count)
     if grad.numel():
         call.run(grad, grad_loss)
 
@@ -173,7 +179,7 @@ def label_ranks(logits, labels, partner_labels):
     call = _cross_entropy(logits, labels, other, weight, None, ignore, 0.0, 0.0, NONE)
     call.h.forward, call.h.rank_planes = 1, 1 if partner_labels is None else 2
     found = call.scratch(call.h.rank_planes, *call.rows, dtype=torch.int32)
-    call.h.ranks = _ptr(found)
+    call.h.ranks = address(found)
     call.run()
     return found
 
@@ -184,7 +190,7 @@ def label_ranks(logits, labels, partner_labels):
 def _binary(logits, target, partner, weight, class_weight, pos, ts, threshold, reduction, sums):
     call = _Call(logits, target, partner, weight, class_weight, ts)
     h = call.h
-    h.binary, h.pos_weight, h.reduction = 1, _ptr(pos), reduction
+    h.binary, h.pos_weight, h.reduction = 1, address(pos), reduction
     h.has_threshold, h.threshold = threshold is not None, threshold or 0.0
     h.divisor = 1.0
     if reduction == MEAN:
@@ -198,11 +204,11 @@ def _binary_loss(call, logits, reduction, sums):
     shape = () if reduction != NONE else call.rows if sums else tuple(logits.shape)
     loss = call.scratch(*shape)
     if reduction != NONE:
-        h.loss = _ptr(loss)
+        h.loss = address(loss)
     elif sums:
-        h.row_losses = _ptr(loss)
+        h.row_losses = address(loss)
     else:
-        h.element_losses = _ptr(loss)
+        h.element_losses = address(loss)
     return loss
 
 
@@ -242,7 +248,11 @@ def soft_target_binary_cross_entropy_grad(logits, *arguments):
 
 def scale_(x, factor):
     x = x if x.ndim else x.view(1)  # the same memory
-    sizes, strides = _ints(x.shape[1:]), _ints(x.stride()[1:])
-    ints = [_I(v) for v in (x.shape[0], x.stride(0), x.ndim - 1)]
-    dtype = _I(DTYPES.index(x.dtype))
-    check(library().host_scale(dtype, _P(_ptr(x)), _P(_ptr(factor)), *ints, sizes, strides))
+    sizes, strides = int_array(x.shape[1:]), int_array(x.stride()[1:])
+    ints = [INT(v) for v in (x.shape[0], x.stride(0), x.ndim - 1)]
+    dtype = INT(DTYPES.index(x.dtype))
+    check(
+        library().host_scale(
+            dtype, POINTER(address(x)), POINTER(address(factor)), *ints, sizes, strides
+        )
+    )

@@ -1,4 +1,4 @@
-// Runs blocks one after the other, and the threads of a block in turns, each until it waits.
+// Runs blocks one after the other, and the threads of a block in turn, each until it waits.
 #include "machine.h"
 
 #include <algorithm>
@@ -22,7 +22,7 @@ namespace {
 enum Order { kForward = 0, kReverse = 1, kShuffled = 2 };
 enum class State { kReady, kAtBarrier, kAtWarp, kDone };
 
-constexpr size_t kDynamicLimit = 232448;  // of a block of an H100
+constexpr size_t kDynamicLimit = 232448;  // what a block of an H100 may have
 
 struct Thread {
   State state = State::kReady;
@@ -101,7 +101,7 @@ bool warp_complete(size_t t) {
   return true;
 }
 
-// Every lane of t's operation waits: hands out what each takes, and lets them go on.
+// Every lane of t's operation waits: gives each its result, and lets them continue.
 void complete_warp(size_t t) {
   const size_t base = t / 32 * 32, lanes = std::min<size_t>(32, machine.threads.size() - base);
   const unsigned mask = machine.threads[t].op.mask;
@@ -114,7 +114,7 @@ void complete_warp(size_t t) {
     std::memcpy(&vote, op.value, sizeof(vote));
     ballot |= static_cast<unsigned>(vote != 0) << l;
   }
-  // As if at once: no lane goes on before all have what they take.
+  // No lane continues before all lanes have their results.
   for (size_t l = 0; l < lanes; ++l) {
     if (!takes_part(l)) continue;
     Thread& thread = machine.threads[base + l];
@@ -133,8 +133,8 @@ void complete_warp(size_t t) {
   }
 }
 
-// Lets waiting threads go on: lanes whose operation is complete, a block that is all at one
-// barrier. False, with machine.error, where none ever can.
+// Lets waiting threads continue: lanes whose operation is complete, or a block whose threads are
+// all at one barrier. Returns false, with machine.error, where no thread ever can.
 bool release() {
   auto& threads = machine.threads;
   bool released = false;
@@ -246,7 +246,7 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
     races::begin_block();
     shared_memory::begin_block();
     if (!run_block(turns)) {
-      // Abandoned: their stacks hold nothing of the kernels' that needs a destructor.
+      // The fibers are abandoned: kernels have nothing on these stacks that needs a destructor.
       machine.free_fibers.clear();
       machine.fibers.clear();
       return cudaErrorLaunchFailure;

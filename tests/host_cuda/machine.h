@@ -1,7 +1,7 @@
-// The machine that runs blocks of CUDA threads on the host: what kernels see of it.
+// The interface between kernels and the machine that runs blocks of CUDA threads on the host.
 //
-// Its code (machine.cpp, shared_memory.cpp) is compiled apart from the kernels, so that the race
-// detector (races.cpp), which has the compiler report every access to memory, sees those of kernels
+// Its code (machine.cpp, shared_memory.cpp) is compiled separately from the kernels. The race
+// detector (races.cpp) has the compiler report every access to memory, and so sees those of kernels
 // alone.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <cstring>
 #include <string>
 
-// All else is hidden: several variants of the library live in one process.
+// All other symbols are hidden, as several variants of the library live in one process.
 #define EXPORT __attribute__((visibility("default")))
 
 struct dim3 {
@@ -27,7 +27,7 @@ constexpr cudaError_t cudaErrorInvalidConfiguration = 9, cudaErrorLaunchFailure 
 
 namespace host_cuda {
 
-// A place in the source: as a default argument it is where the call stands.
+// A line of the source: as a default argument it is the line of the call.
 struct Site {
   const char* file;
   int line;
@@ -39,7 +39,8 @@ inline bool operator!=(Site a, Site b) {
   return a.line != b.line || std::strcmp(a.file, b.file) != 0;
 }
 
-// What would fault on the device: the launch fails with this text, and the thread goes no further.
+// Reports what would be a fault on the device: the launch fails with this text, and the thread
+// ends.
 [[noreturn]] void fault(const std::string& what);
 
 // Runs body(args), which calls the kernel, in every thread of every block.
@@ -53,8 +54,8 @@ void store16(void* global, const void* value);
 void copy16_async(void* shared, const void* global);
 void copies_done(Site site);
 
-// What one lane brings to an operation of its warp, and what it takes away: the bytes of lane
-// `source`, or one bit per lane.
+// The operand of one lane in an operation of its warp, and its result: the bytes of lane `source`,
+// or one bit per lane.
 constexpr int kNoSource = -1, kBallot = -2;
 struct WarpOp {
   unsigned mask;  // the lanes that take part
@@ -67,7 +68,8 @@ struct WarpOp {
 int lane();
 void warp_operation(const WarpOp& op, Site site);
 
-// Accesses that the compiler does not report itself, for the race detector; others ignore them.
+// Reports accesses that the compiler does not report to the race detector; other variants ignore
+// them.
 enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone };
 void note_access(const void* at, size_t size, Access access);
 

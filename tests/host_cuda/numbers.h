@@ -1,4 +1,4 @@
-// Numbers as CUDA has them: vector types, half types and their conversions, intrinsics.
+// CUDA's numbers: vector types, half types and their conversions, intrinsics.
 #pragma once
 
 #include <algorithm>
@@ -72,7 +72,7 @@ inline __half __float2half_rn(float f) {
     return __half{static_cast<uint16_t>((x >> 16 & 0x8000u) | h)};
   };
   if (a > 0x7f800000u) return signed_half(0x7fff);
-  if (a >= 0x477ff000u) return signed_half(0x7c00);  // from 65520 on: infinity
+  if (a >= 0x477ff000u) return signed_half(0x7c00);  // 65520 and larger become infinity
   if (a < 0x38800000u) {  // subnormal: 0.5 has the unit in the last place of a subnormal half
     const float sum = host_cuda::bit_cast<float>(a) + 0.5f;
     return signed_half(host_cuda::bit_cast<uint32_t>(sum) - 0x3f000000u);
@@ -105,7 +105,7 @@ inline float2 __bfloat1622float2(__nv_bfloat162 h) {
 
 // ------------------------------------------------------------------ intrinsics
 
-// Drivers are compiled with -ffp-contract=off: these round separately, as on the device.
+// Drivers are compiled with -ffp-contract=off, so that these round one by one, as on the device.
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

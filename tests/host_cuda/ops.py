@@ -15,43 +15,43 @@ from .lib import check, library
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8]
 SHARED_LIMIT = 232448  # what an H100 gives a block
-_P, _I, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+POINTER, INT, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
 class HostMix(ctypes.Structure):
-    """As in driver_mix.cpp."""
+    """HostMix of driver_mix.cpp."""
 
-    _fields_ = [(n, _I) for n in ("form", "dtype", "element_size")]
-    _fields_ += [("dst", _P), ("src", _P)]
-    _fields_ += [(n, _I) for n in ("batch", "dst_batch_stride", "src_batch_stride", "ndim")]
-    _fields_ += [(n, _P) for n in ("sizes", "dst_strides", "src_strides")]
-    _fields_ += [("spatial", _I), ("pairing", _I)]
-    _fields_ += [(n, _P) for n in ("partner", "sources", "offsets")]
-    _fields_ += [(n, _P) for n in ("blend", "box", "blend_row", "box_row")]
-    _fields_ += [("shared_limit", _I)]
+    _fields_ = [(n, INT) for n in ("form", "dtype", "element_size")]
+    _fields_ += [("dst", POINTER), ("src", POINTER)]
+    _fields_ += [(n, INT) for n in ("batch", "dst_batch_stride", "src_batch_stride", "ndim")]
+    _fields_ += [(n, POINTER) for n in ("sizes", "dst_strides", "src_strides")]
+    _fields_ += [("spatial", INT), ("pairing", INT)]
+    _fields_ += [(n, POINTER) for n in ("partner", "sources", "offsets")]
+    _fields_ += [(n, POINTER) for n in ("blend", "box", "blend_row", "box_row")]
+    _fields_ += [("shared_limit", INT)]
 
 
 class HostPlan(ctypes.Structure):
-    """As in driver_plan.cpp."""
+    """HostPlan of driver_plan.cpp."""
 
-    _fields_ = [(n, _P) for n in ("state", "settings", "setting_args", "labels", "given")]
-    _fields_ += [("batch", _I), ("sizes", _P)]
-    _fields_ += [(n, _I) for n in ("spatial", "per", "pairing", "correct_lam", "symmetric")]
-    _fields_ += [(n, _P) for n in ("partner", "weight", "blend", "box")]
+    _fields_ = [(n, POINTER) for n in ("state", "settings", "setting_args", "labels", "given")]
+    _fields_ += [("batch", INT), ("sizes", POINTER)]
+    _fields_ += [(n, INT) for n in ("spatial", "per", "pairing", "correct_lam", "symmetric")]
+    _fields_ += [(n, POINTER) for n in ("partner", "weight", "blend", "box")]
 
 
-def _ptr(t: Tensor | None) -> int | None:
+def address(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
 
-def _row_or_rows(t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def row_or_rows(t: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """(the one row, None) or (None, all rows)."""
     if t.shape[0] <= 1 or t.stride(0) == 0:
         return (t[0].contiguous() if t.shape[0] else None), None
     return None, t.contiguous()
 
 
-def _ints(values) -> ctypes.Array:
+def int_array(values) -> ctypes.Array:
     return (ctypes.c_int64 * max(len(values), 1))(*values)
 
 
@@ -60,19 +60,19 @@ def _mix(form, dst, src, partner, sources, offsets, blend, box, pairing, shared_
         return
     h = HostMix(form=form, element_size=dst.element_size())
     h.dtype = DTYPES.index(dst.dtype) if form != 3 else 0
-    h.dst, h.src = _ptr(dst), _ptr(src)
+    h.dst, h.src = address(dst), address(src)
     h.batch, h.ndim = dst.shape[0], dst.ndim - 1
     h.dst_batch_stride, h.src_batch_stride = dst.stride(0), src.stride(0)
-    keep = [_ints(v[1:]) for v in (dst.shape, dst.stride(), src.stride())]
+    keep = [int_array(v[1:]) for v in (dst.shape, dst.stride(), src.stride())]
     h.sizes, h.dst_strides, h.src_strides = (ctypes.addressof(k) for k in keep)
     h.spatial, h.pairing = box.shape[1] // 2, pairing
-    h.partner, h.sources, h.offsets = _ptr(partner), _ptr(sources), _ptr(offsets)
+    h.partner, h.sources, h.offsets = address(partner), address(sources), address(offsets)
     if blend is not None:
-        blend_row, blend_rows = _row_or_rows(blend)
-        h.blend_row, h.blend = _ptr(blend_row), _ptr(blend_rows)
+        blend_row, blend_rows = row_or_rows(blend)
+        h.blend_row, h.blend = address(blend_row), address(blend_rows)
     if box.shape[1]:
-        box_row, box_rows = _row_or_rows(box)
-        h.box_row, h.box = _ptr(box_row), _ptr(box_rows)
+        box_row, box_rows = row_or_rows(box)
+        h.box_row, h.box = address(box_row), address(box_rows)
     h.shared_limit = shared_limit
     check(library().host_mix(ctypes.byref(h)))
 
@@ -106,9 +106,9 @@ def mix_targets(labels, partner, weight, pairing, num_classes, label_smoothing, 
     out = torch.empty((labels.shape[0], num_classes, *labels.shape[1:]), dtype=dtype)
     if out.numel() == 0:
         return out
-    row, rows = _row_or_rows(weight)
+    row, rows = row_or_rows(weight)
     ints = [ctypes.c_int64(v) for v in (labels.shape[0], num_classes, labels[0].numel(), pairing)]
-    pointers = [_P(_ptr(t)) for t in (out, labels, partner, rows, row)]
+    pointers = [POINTER(address(t)) for t in (out, labels, partner, rows, row)]
     check(
         library().host_mix_targets(
             ctypes.c_int64(DTYPES.index(dtype)), *pointers[:2], *ints, *pointers[2:],
@@ -122,12 +122,14 @@ def draw_plan(
     state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric,
     settings_on_device=False,
 ):  # fmt: skip
-    keep = _ints(spatial)
-    h = HostPlan(state=_ptr(state), labels=_ptr(labels), given=_ptr(partner), batch=batch_size)
+    keep = int_array(spatial)
+    h = HostPlan(
+        state=address(state), labels=address(labels), given=address(partner), batch=batch_size
+    )
     if settings_on_device:
-        h.settings = _ptr(settings)
+        h.settings = address(settings)
     else:
-        h.setting_args = _ptr(settings)
+        h.setting_args = address(settings)
     h.sizes, h.spatial = ctypes.addressof(keep), len(spatial)
     h.per, h.pairing = per, pairing
     h.correct_lam, h.symmetric = correct_lam, symmetric
@@ -137,6 +139,6 @@ def draw_plan(
         torch.full((batch_size, 2), 7.0, dtype=torch.float64),
         torch.full((batch_size, 2 * len(spatial)), -7, dtype=torch.int32),
     )
-    h.partner, h.weight, h.blend, h.box = map(_ptr, drawn)
+    h.partner, h.weight, h.blend, h.box = map(address, drawn)
     check(library().host_draw_plan(ctypes.byref(h)))
     return drawn

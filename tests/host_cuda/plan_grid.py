@@ -44,14 +44,14 @@ def beyond_cases(batches=BEYOND, seed=0):
 
 
 def barrier_cases():
-    """What needs each barrier of the kernel: several warps, classes, and merges of four chunks."""
+    """Cases that need each barrier of the kernel: several warps, classes, merges of four chunks."""
     rng = random.Random(3)
     yield draw_case(rng, 200, CROSS_CLASS, SAMPLE)
     yield draw_case(rng, 3 * CHUNK + 200, SHUFFLE, BATCH)
 
 
 def run(count) -> int:
-    """For grid.run(): ``count`` small cases, and each pairing beyond what shared memory holds."""
+    """``count`` small cases for grid.run(), and each pairing beyond shared memory."""
     done = check_cases(count, seed=5)
     for args in beyond_cases((NEAR + 1, CHUNK + 33)):
         check(args)

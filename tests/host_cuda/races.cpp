@@ -1,18 +1,18 @@
 // The race detector: compiled into the library of variant "races" alone.
 //
-// The kernels are then compiled with -fsanitize=thread and linked without it: the compiler puts a
-// call before every access to memory, and the functions that it calls stand here. Every byte
-// remembers who has written, read and updated it since the launch (shared memory: since the block)
-// began. Two accesses race if one at least writes, not both are atomic, they come from different
-// threads, and nothing orders them:
+// In that variant the kernels are compiled with -fsanitize=thread and linked without it: the
+// compiler puts a call before every access to memory, and the functions that it calls stand here.
+// Every byte records which threads have written, read and updated it since the launch began (since
+// the block began, in shared memory). Two accesses race if at least one of them writes, not both
+// are atomic, they come from different threads, and nothing orders them:
 //
-//   threads of different blocks   nothing does
+//   threads of different blocks   nothing orders their accesses
 //   threads of one block          a __syncthreads() between them
 //   lanes of one warp             that, or a __syncwarp() of the whole warp; shuffles and votes
-//                                 order no memory, as CUDA has it
+//                                 order no memory, as in CUDA
 //
-// What it finds does not hang on the order in which threads happen to run. Stacks, which hold
-// locals and kernel parameters, are left out.
+// Its findings do not depend on the order in which threads happen to run. Stacks, which hold locals
+// and kernel parameters, are not watched.
 #include "races.h"
 
 #include <cstdio>
@@ -28,8 +28,8 @@ namespace {
 
 using races::now;
 
-// Accesses of one kind to one byte, as far as they matter for accesses to come: those before the
-// last barrier are ordered before everything that their block may still do.
+// Accesses of one kind to one byte, as far as later accesses may race with them: those before the
+// last barrier are ordered before everything that their block does after it.
 struct Who {
   enum Spread : uint8_t { kNobody, kThread, kLanes, kWarps, kBlocks };
 
@@ -63,8 +63,8 @@ struct Who {
 };
 
 struct Cell {
-  uint32_t serial = 0;    // of the launch or block that the rest speaks of
-  bool arriving = false;  // an asynchronous copy to it has started and is not waited for
+  uint32_t serial = 0;    // the number of the launch or block that made these accesses
+  bool arriving = false;  // an asynchronous copy to it is in flight
   Who writer, reader, updater;
 };
 

@@ -1,4 +1,5 @@
-// What the machine tells the race detector (races.cpp). In other builds all of it is empty.
+// The calls by which the machine informs the race detector (races.cpp). Other builds leave them
+// empty.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +8,8 @@
 namespace host_cuda {
 namespace races {
 
-// Who runs now. `barrier` counts the block's barriers so far, `sync` the warp's __syncwarp().
+// Which thread runs now. `barrier` counts the block's barriers so far, `sync` the warp's
+// __syncwarp().
 struct Now {
   bool watching = false;
   uint32_t block = 0, thread = 0, barrier = 0, sync = 0;
@@ -16,7 +18,7 @@ struct Now {
 inline Now now;
 
 #ifdef FUSED_MIXUP_RACES
-constexpr size_t kGuard = 4096;  // bytes beside shared memory in which an access is out of bounds
+constexpr size_t kGuard = 4096;  // bytes on both sides of shared memory that are out of bounds
 void begin_launch();
 void begin_block();
 void shared_memory(const unsigned char* begin, size_t size, const char* name);

@@ -1,4 +1,4 @@
-// The shared memory of the block that runs, and the copies of 16 bytes into it.
+// The shared memory of the block that runs, and the asynchronous copies of 16 bytes into it.
 #include "shared_memory.h"
 
 #include <cstdlib>
@@ -11,10 +11,10 @@
 namespace host_cuda {
 namespace {
 
-constexpr size_t kStaticLimit = 48 * 1024;  // where opting in to more would begin
+constexpr size_t kStaticLimit = 48 * 1024;  // more would need an opt-in
 
-// Exactly as large as asked for, so that the address sanitizer sees an access beyond; the race
-// detector has guards on both sides instead.
+// Memory of exactly the size asked for, so that the address sanitizer sees an access beyond it. For
+// the race detector it has guards on both sides instead.
 class Memory {
  public:
   Memory(size_t size, const char* name) : size_(size) {
@@ -50,7 +50,7 @@ struct Copy {
 
 std::unique_ptr<Memory> dynamic_memory;
 std::vector<Static> static_memory;
-std::vector<std::vector<Copy>> copies;  // of each thread: started and not waited for
+std::vector<std::vector<Copy>> copies;  // by thread: the copies in flight
 
 void need_alignment(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 16 != 0) fault("misaligned access of 16 bytes");
@@ -97,7 +97,8 @@ void store16(void* global, const void* value) {
   std::memcpy(global, value, 16);
 }
 
-// The bytes move no earlier than they must be there, so that who does not wait reads poison.
+// The bytes move only when a thread waits for them, so that a thread that does not wait reads
+// poison.
 void copy16_async(void* shared, const void* global) {
   need_alignment(global);
   need_alignment(shared);

@@ -1,5 +1,5 @@
-// What the machine (machine.cpp) and the shared memory of its blocks (shared_memory.cpp) say to
-// each other.
+// The interface between the machine (machine.cpp) and the shared memory of its blocks
+// (shared_memory.cpp).
 #pragma once
 
 #include <cstddef>
@@ -8,12 +8,12 @@
 
 namespace host_cuda {
 
-// Whether a test leaves out the barrier, warp operation or wait that stands here.
+// Whether a test leaves out the barrier, warp operation or wait of this line.
 bool dropped(Site site);
 
 namespace shared_memory {
 
-// Memory of a new launch; and a new block's, which starts poisoned, with no copy under way.
+// Prepares memory for a new launch, and for a new block: it is poisoned, with no copy in flight.
 void begin_launch(size_t dynamic_size, size_t threads);
 void begin_block();
 

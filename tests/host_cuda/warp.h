@@ -73,7 +73,7 @@ inline int __all_sync(unsigned mask, int predicate,
   return __ballot_sync(mask, predicate, site) == mask;
 }
 
-// Alone among the operations of a warp this one orders accesses to memory.
+// The only operation of a warp that orders accesses to memory.
 inline void __syncwarp(unsigned mask = 0xffffffffu,
                        host_cuda::Site site = host_cuda::Site::here()) {
   host_cuda::WarpOp op{mask};
@@ -85,7 +85,7 @@ inline void __syncwarp(unsigned mask = 0xffffffffu,
 
 namespace host_cuda {
 
-// Not reported by the compiler as a read and a write of their own: one thread runs at a time.
+// The compiler does not report these as a read and a write; one thread runs at a time.
 template <typename T, typename F>
 __attribute__((no_sanitize_thread)) T atomic(T* p, F next) {
   note_access(p, sizeof(T), Access::kAtomic);

@@ -1,31 +1,32 @@
-// mix_samples on the CPU: samples that lie apart in memory, mixed straight into a batch, which is
-// written once.
+// The walk of mix_samples: samples that lie apart in memory are mixed straight into a batch, which
+// is written once.
 //
-// Two samples that blend with each other are walked side by side, and read once for both rows. The
-// others are walked a tile of columns at a time, sample by sample along the pairing, so that a
+// Two samples that blend with each other are walked together, and each is read once for both rows.
+// The others are walked a tile of columns at a time, sample by sample along the pairing, so that a
 // sample is still in the second-level cache when it serves as its neighbour's partner. Inside a
 // tile, runs that follow each other in memory are blended or copied as one stretch; the lines of a
-// box come after, from the partner.
-#include <algorithm>
+// box follow, from the partner.
+#pragma once
 
-#include "mix_binding.h"
+#include "binding.h"
 #include "mix_runs.h"
 
 namespace fused_mixup {
-namespace {
 
-constexpr int64_t kMaxChannels = 64;  // that are taken apart stretch by stretch
+constexpr int64_t kMaxChannels = 64;  // the most that are taken apart stretch by stretch
 
-// How samples lie, all alike, beside the batch. Where channels come last in the samples and not in
-// the batch (images as a decoder gives them), the layout is that of the other dims, and each of
-// its elements stands for `channels` neighbours.
+// The layout of the samples, which all lie alike, and of the batch. Where channels come last in the
+// samples and not in the batch (images as a decoder gives them), the layout has the other dims, and
+// each of its elements stands for `channels` neighbours.
 struct SampleLayout {
   Layout layout;
   int64_t channels = 1;
   int64_t channel_stride = 0;  // in the batch
 };
 
-SampleLayout sample_layout(const Tensor& out, const Tensor& sample, int spatial) {
+inline SampleLayout sample_layout(const Tensor& out,     // [n, …]
+                                  const Tensor& sample,  // […]
+                                  int spatial) {
   const int ndim = int(sample.dim());
   const int64_t* size = sample.sizes().data();
   const int64_t* src = sample.strides().data();
@@ -51,15 +52,15 @@ SampleLayout sample_layout(const Tensor& out, const Tensor& sample, int spatial)
   return found;
 }
 
-// How the first n rows are walked.
-struct Order {
-  std::vector<int64_t> pairs;  // rows i whose partner is another that blends with i
-  std::vector<int64_t> rest;   // each followed by its partner where that is not in the order yet
+// The order in which the first n rows are walked.
+struct SampleOrder {
+  std::vector<int64_t> pairs;  // rows i whose partner is another row, and blends with i
+  std::vector<int64_t> rest;   // each followed by its partner, unless that has its place already
 };
 
 template <typename T>
-Order order_of(const std::vector<PlanRow>& rows, int64_t n) {
-  Order order;
+SampleOrder order_of(const std::vector<PlanRow>& rows, int64_t n) {
+  SampleOrder order;
   order.rest.reserve(n);
   std::vector<uint8_t> done(n, 0);
   for (int64_t i = 0; i < n; ++i) {
@@ -79,19 +80,21 @@ Order order_of(const std::vector<PlanRow>& rows, int64_t n) {
   return order;
 }
 
-// Rounded down to what keeps the vectors of the next piece aligned.
-int64_t whole_lines(int64_t elements) { return elements < 64 ? elements : elements / 64 * 64; }
+// Rounds down so that the vectors of the next piece stay aligned.
+inline int64_t whole_lines(int64_t elements) {
+  return elements < 64 ? elements : elements / 64 * 64;
+}
 
-// A line of a box: offsets from the stretch that it lies in.
-struct Paste {
+// A line of a box, by its offsets in the stretch.
+struct BoxLine {
   int64_t dst, src, length;
 };
 
 template <typename T>
-struct Collate {
+struct SampleMixer {
   using A = acc_t<T>;
   static constexpr int64_t kTile = kTileBytes / sizeof(T);
-  // What goes through a copy goes in pieces that stay in the first-level cache meanwhile.
+  // Elements of a part: what needs a copy is copied in parts that stay in the first-level cache.
   static constexpr int64_t kPart = 2048 / sizeof(T);
 
   T* out;
@@ -100,17 +103,17 @@ struct Collate {
   const std::vector<PlanRow>& rows;
   const Tiles& tiles;
   int64_t channels, channel_stride;
-  // The lines of seen_box in the runs that start at `seen`.
+  // The lines of the box that find_lines() saw last, and where its runs start.
   const Run* seen;
   Box seen_box;
-  int pasted;
-  Paste pastes[Tiles::kMaxRuns];
+  int line_count;
+  BoxLine lines[Tiles::kMaxRuns];
   alignas(64) T own_part[kPart];
   alignas(64) T partner_part[kPart];
 
   bool adjacent() const { return tiles.dst_stride() == 1 && tiles.src_stride() == channels; }
 
-  // dst = src, n elements of the layout, from the strides of a sample to those of the batch.
+  // dst = src for n elements of the layout, with the strides of the batch and of a sample.
   void put(T* dst, const T* src, int64_t n) const {
     if (!adjacent()) {
       const int64_t to = tiles.dst_stride(), from = tiles.src_stride();
@@ -122,7 +125,7 @@ struct Collate {
     }
   }
 
-  // Whether kernels write a row where it belongs, and not to a part of it first.
+  // Whether kernels write straight into the batch, and not into a part first.
   bool direct() const { return adjacent() && channels == 1; }
 
   // f(begin, n) for the parts of a stretch of `length` elements.
@@ -150,8 +153,9 @@ struct Collate {
   const T* sample_of(int64_t i, const Run& run) const { return samples[i] + run.src; }
   T* out_of(int64_t i, const Run& run) const { return out + i * out_stride + run.dst; }
 
-  // Runs [first, last) of one row, one stretch of `length` elements. next: the row after.
-  void stretch(int64_t i, int64_t next, const Run* first, const Run* last, int64_t length) {
+  // Mixes the runs [first, last) of one row, a stretch of `length` elements. next: the row that is
+  // walked after it.
+  void mix_stretch(int64_t i, int64_t next, const Run* first, const Run* last, int64_t length) {
     const PlanRow& row = rows[i];
     const T* sample = sample_of(i, *first);
     T* dst = out_of(i, *first);
@@ -174,8 +178,8 @@ struct Collate {
     paste(i, first, last);
   }
 
-  // The same of row i and its partner, which blend with each other.
-  void stretch_of_pair(int64_t i, const Run* first, const Run* last, int64_t length) {
+  // mix_stretch() for row i and its partner, which blend with each other.
+  void mix_stretch_of_pair(int64_t i, const Run* first, const Run* last, int64_t length) {
     const int64_t j = rows[i].partner;
     const T *sample_i = sample_of(i, *first), *sample_j = sample_of(j, *first);
     T *dst_i = out_of(i, *first), *dst_j = out_of(j, *first);
@@ -194,29 +198,30 @@ struct Collate {
     paste(j, first, last);
   }
 
-  // The box of row i in these runs.
+  // Pastes the box of row i in these runs.
   void paste(int64_t i, const Run* first, const Run* last) {
     if (rows[i].box.empty) return;
-    see_box(rows[i].box, first, last);
+    find_lines(rows[i].box, first, last);
     const T* partner = sample_of(rows[i].partner, *first);
     T* dst = out_of(i, *first);
-    for (int k = 0; k < pasted; ++k) {
-      const Paste& p = pastes[k];
-      put(dst + p.dst, partner + p.src, p.length);
+    for (int k = 0; k < line_count; ++k) {
+      const BoxLine& line = lines[k];
+      put(dst + line.dst, partner + line.src, line.length);
     }
   }
 
-  // Fills pastes with the lines of a box in these runs; most often it is the row's before.
-  void see_box(const Box& box, const Run* first, const Run* last) {
+  // Finds the lines of a box in these runs; most often it is the box of the row before.
+  void find_lines(const Box& box, const Run* first, const Run* last) {
     if (seen == first && box == seen_box) return;
     seen = first;
     seen_box = box;
-    pasted = 0;
+    line_count = 0;
     for (const Run* run = first; run < last; ++run) {
-      const Cut cut = tiles.cut(*run, box);
-      if (cut.hi <= cut.lo) continue;
-      pastes[pasted++] = {run->dst - first->dst + cut.lo * tiles.dst_stride(),
-                          run->src - first->src + cut.lo * tiles.src_stride(), cut.hi - cut.lo};
+      const RunSpan span = tiles.span(*run, box);
+      if (span.to <= span.from) continue;
+      lines[line_count++] = {run->dst - first->dst + span.from * tiles.dst_stride(),
+                             run->src - first->src + span.from * tiles.src_stride(),
+                             span.to - span.from};
     }
   }
 
@@ -235,19 +240,19 @@ struct Collate {
     }
   }
 
-  void pair(int64_t i, int64_t t) {
+  void mix_pair_in_tile(int64_t i, int64_t t) {
     each_stretch(t, [&](const Run* first, const Run* last, int64_t length) {
-      stretch_of_pair(i, first, last, length);
+      mix_stretch_of_pair(i, first, last, length);
     });
   }
 
-  void tile(int64_t t, const std::vector<int64_t>& order) {
+  void mix_rows_in_tile(int64_t t, const std::vector<int64_t>& order) {
     const int64_t count = int64_t(order.size());
     each_stretch(t, [&](const Run* first, const Run* last, int64_t length) {
       for (int64_t k = 0; k < count; ++k) {
-        // The next row's own samples came as this one's partner.
+        // The next row's own sample has been read as this one's partner: fetch the one after.
         const int64_t next = order[std::min(k + 2, count - 1)];
-        stretch(order[k], next, first, last, length);
+        mix_stretch(order[k], next, first, last, length);
       }
     });
   }
@@ -257,78 +262,4 @@ struct Collate {
   }
 };
 
-bool same_strides(const Tensor& a, const Tensor& b) {
-  for (int64_t k = 0; k < a.dim(); ++k) {
-    if (a.size(k) > 1 && a.stride(k) != b.stride(k)) return false;
-  }
-  return true;
-}
-
-// Samples of one batch come from one pipeline and lie alike; those that do not are copied first.
-void make_alike(std::vector<Tensor>& samples) {
-  const bool alike = std::all_of(samples.begin(), samples.end(),
-                                 [&](const Tensor& s) { return same_strides(s, samples[0]); });
-  if (alike) return;
-  for (Tensor& s : samples) s = torch::stable::contiguous(s);
-}
-
-void mix_samples(std::vector<Tensor> samples, OptionalTensor partner, Tensor blend, Tensor box,
-                 int64_t pairing, Tensor out) {
-  if (out.numel() == 0) return;
-  const int64_t batch = int64_t(samples.size()), count = out.size(0);
-  expect(count <= batch && out.dim() == samples[0].dim() + 1 &&
-             std::equal(out.sizes().begin() + 1, out.sizes().end(), samples[0].sizes().begin()),
-         "out", "shape [n, …] for samples […], no more than there are");
-  const Code code = code_of(out);
-  for (const Tensor& s : samples) expect_like("samples", s, code, samples[0]);
-  expect_writable("out", out);
-  const auto rows = rows_of(out, batch, pairing, partner, &blend, box);
-  make_alike(samples);
-  for (const Tensor& s : samples) expect_apart(out, s);
-  if (out.is_contiguous()) on_large_pages(out);
-  const auto like = sample_layout(out, samples[0], any_box(rows) ? spatial_of(box) : 0);
-  dispatch_dtype(out.scalar_type(), [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    std::vector<const T*> data(batch);
-    for (int64_t i = 0; i < batch; ++i) data[i] = static_cast<const T*>(samples[i].data_ptr());
-    const int64_t origin[kMaxDims] = {};
-    const Tiles tiles(like.layout, origin, whole_lines(Collate<T>::kTile / like.channels));
-    const Order order = order_of<T>(rows, count);
-    T* first = static_cast<T*>(out.data_ptr());
-    const int64_t tile_bytes = tiles.elements() * like.channels * int64_t(sizeof(T));
-    // f(collate, k) for k < n, each the work of that many rows in a tile.
-    const auto each = [&](int64_t n, int64_t tile_rows, auto f) {
-      if (n == 0 || tile_rows == 0) return;
-      const int64_t grain = 1 + kGrainBytes / (tile_bytes * tile_rows);
-      torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
-        Collate<T> collate{first,
-                           out.stride(0),
-                           data,
-                           rows,
-                           tiles,
-                           like.channels,
-                           like.channel_stride,
-                           nullptr,
-                           {},
-                           0,
-                           {},
-                           {},
-                           {}};
-        for (int64_t k = begin; k < end; ++k) f(collate, k);
-      });
-    };
-    const int64_t count_of_tiles = tiles.count();
-    each(int64_t(order.pairs.size()) * count_of_tiles, 2, [&](auto& collate, int64_t k) {
-      collate.pair(order.pairs[k / count_of_tiles], k % count_of_tiles);
-    });
-    each(count_of_tiles, int64_t(order.rest.size()),
-         [&](auto& collate, int64_t k) { collate.tile(k, order.rest); });
-  });
-}
-
-}  // namespace
 }  // namespace fused_mixup
-
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
-  m.impl("mix_samples", TORCH_BOX(&fused_mixup::mix_samples));
-}

@@ -2,9 +2,9 @@
 
     rank of y = #{c: z_c > z_y} + #{c < y: z_c = z_y}
 
-as torch.topk orders them, so that a label is among the top k where its rank is less than k. A NaN
-is ahead of all; a label whose own logit is NaN, or which lies outside [0, K), has rank K. One
-sweep serves both labels: each logit is read once.
+This is the order of torch.topk: a label is among the top k where its rank is less than k. A NaN is
+ahead of all; a label whose own logit is NaN, or which lies outside [0, K), has rank K. One sweep
+serves both labels: each logit is read once.
 """
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from fused_mixup.op_checks import check_ranks
 
 from . import common
+from .common import arithmetic
 from .rows import (
     CHANGING,
     at_classes,
@@ -30,7 +31,7 @@ from .rows import (
 def count_ahead(z, k, own, y):
     """How many logits of a tile [U, KW, SB] stand before those of the labels [SB]; [KW, SB].
 
-    Places beyond the tile's classes hold -inf, which is ahead of nothing but a NaN.
+    Beyond the last class a tile holds -inf, which is ahead of nothing but a NaN.
     """
     own = own[None, None, :]
     behind = tl.where(k < y[None, None, :].to(tl.int32), z < own, z <= own)  # a NaN never is
@@ -62,8 +63,7 @@ def ranks_kernel(
     KW: tl.constexpr,
     SB: tl.constexpr,
 ):
-    dtype: tl.constexpr = logits.dtype.element_ty
-    acc: tl.constexpr = tl.float64 if dtype == tl.float64 else tl.float32
+    acc: tl.constexpr = arithmetic(logits.dtype.element_ty)
     K = k_units * ALIGN if CLASS_FAST else k_units
     outer, i, rows, ok = program_rows(tl.program_id(0), i_units, CLASS_FAST, ALIGN, WIDE, SB)
     z_rows = row_pointers(logits, z_strides, outer, i, sizes, CLASS_FAST, ALIGN)
@@ -91,8 +91,8 @@ def ranks_kernel(
 
 def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -> Tensor:
     check_ranks(logits, labels, partner_labels)
-    both = 1 if partner_labels is None else 2
-    ranks = logits.new_empty((both, *labels.shape), dtype=torch.int32)
+    planes = 1 if partner_labels is None else 2
+    ranks = logits.new_empty((planes, *labels.shape), dtype=torch.int32)
     rows = rows_of(logits)
     tile = rows.tile(logits.itemsize, 4)
     common.launch(

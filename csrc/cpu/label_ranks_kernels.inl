@@ -1,6 +1,6 @@
-// Ranks of labels: how many classes stand before a label's, the larger ones and the equal ones of a
-// smaller index. NaN counts as larger than all, and a label whose own logit is NaN comes last:
-// every comparison is one that NaN fails, then negated.
+// Ranks of labels: how many classes stand before a label's class, which are those of larger logits
+// and those of equal logits and a smaller index. NaN counts as larger than all, and a label whose
+// own logit is NaN comes last: every comparison is one that NaN fails, then negated.
 
 template <typename A>
 inline int64_t lane_count(BitsOf<A> v) {
@@ -9,13 +9,13 @@ inline int64_t lane_count(BitsOf<A> v) {
   return count;
 }
 
-// How many of n logits are not below v, or not even equal to it.
+// How many of n logits are not below v (kBelow), or neither below v nor equal to it.
 template <bool kBelow, typename L>
 int64_t count_ahead(const L* z, int64_t n, acc_t<L> v) {
   using A = acc_t<L>;
   constexpr int kStep = kLanes<A>;
   const auto after = [v](VecOf<A> x) { return (BitsOf<A>)(kBelow ? x < v : x <= v); };
-  // A lane that is behind is all ones, -1; each count starts from how many there are.
+  // A lane that is behind v is all ones, which is -1: adding 1 counts the others.
   BitsOf<A> c0 = {}, c1 = {};
   int64_t i = 0;
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
@@ -27,7 +27,7 @@ int64_t count_ahead(const L* z, int64_t n, acc_t<L> v) {
   return count;
 }
 
-// The classes [begin, begin + n) of a row; z points at the first.
+// Counts in the classes [begin, begin + n) of a row; z points at the first.
 template <typename L>
 __attribute__((noinline)) void rank_chunk(const L* z, int64_t begin, int64_t n, Ranking& ranking) {
   using A = acc_t<L>;
@@ -43,13 +43,13 @@ __attribute__((noinline)) void rank_chunk(const L* z, int64_t begin, int64_t n, 
 
 template <typename L>
 void rank_row(const L* z, int64_t k, Ranking& ranking) {
-  constexpr int64_t kChunk = 2048;  // read once for each label: still in the first-level cache
+  constexpr int64_t kChunk = 2048;  // stays in the first-level cache for the second label
   for (int64_t i = 0; i < k; i += kChunk) {
     rank_chunk(z + i, i, k - i < kChunk ? k - i : kChunk, ranking);
   }
 }
 
-// z: [k, n] of the classes from `begin` on, rows z_stride apart.
+// z: [k, n], the classes from `begin` on, in rows z_stride apart.
 template <typename L>
 void rank_columns_from(const L* z, int64_t z_stride, int64_t begin, int64_t k, int64_t n,
                        ColumnLabels<acc_t<L>>* labels, int count) {
@@ -76,27 +76,4 @@ template <typename L>
 void rank_columns(const L* z, int64_t z_stride, int64_t k, int64_t n,
                   ColumnLabels<acc_t<L>>* labels, int count) {
   rank_columns_from(z, z_stride, 0, k, n, labels, count);
-}
-
-template <typename L>
-void scale_run(L* x, int64_t n, acc_t<L> factor) {
-  using A = acc_t<L>;
-  constexpr int kStep = kLanes<A>;
-  int64_t i = 0;
-  for (; i + kStep <= n; i += kStep) store(x + i, load(x + i) * factor);
-  if (i < n) store_part<A>(x + i, load_part<A>(x + i, n - i) * factor, n - i);
-}
-
-template <typename A>
-void column_entries(A* out, const A* z, const ColumnSums<A>& sums, const A* p_scale, const A* t,
-                    int64_t n) {
-  for (int64_t i = 0; i < n; i += kLanes<A>) {
-    const Exp<A> e = exp_parts((load(z + i) - load(sums.max + i)) - load(sums.log_sum + i));
-    store(out + i, e.factor * e.power * load(p_scale + i) - load(t + i));
-  }
-}
-
-template <typename L>
-constexpr LogitKernels<L> logit_table() {
-  return {rank_row<L>, rank_columns<L>, scale_run<L>, column_entries<acc_t<L>>};
 }

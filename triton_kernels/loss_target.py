@@ -1,0 +1,83 @@
+"""The targets of loss_kernels.py: sparse (two labels and two weights of a row) and dense.
+
+A sparse target has two labels and two weights for a row of K logits. Without class weights w,
+
+    t'_k = C + Σ_j A_j [k = y_j],   A_j = on · w_j,   C = off · (w_0 + w_1) + ls/K
+    on = (1 - ls) (1 - ts),   off = (1 - ls) ts / K,   Σt' = (1 - ls) (w_0 + w_1) + ls
+
+so that Σ t' (z - m) = Σ_j A_j (z_yj - m) + C Σ (z - m); with them A_j takes the factor w_yj, and
+each term of C its class's. A coefficient of exactly 0 drops its term: a logit of -inf leaves the
+loss finite where the target is 0.
+"""
+
+import triton
+import triton.language as tl
+
+from .common import weighted
+from .rows import row_weights
+
+
+@triton.jit
+def sparse_rows(
+    target,
+    partner_labels,
+    weight,
+    weight_strides,
+    w0,
+    w1,
+    ignore_index,
+    rows,
+    ok,
+    per_sample,
+    K,
+    ACC: tl.constexpr,
+):
+    """Labels, the weights of those kept, whether all are known, whether the row is ignored."""
+    y0 = tl.load(target + rows, mask=ok, other=0)
+    y1 = tl.load(partner_labels + rows, mask=ok, other=0)
+    own, other = row_weights(weight, weight_strides, w0, w1, rows, ok, per_sample, ACC)
+    drop0 = y0 == ignore_index
+    drop1 = y1 == ignore_index
+    known = (drop0 | ((y0 >= 0) & (y0 < K))) & (drop1 | ((y1 >= 0) & (y1 < K)))
+    own = tl.where(drop0, 0.0, own)
+    other = tl.where(drop1, 0.0, other)
+    ignored = known & (drop0 | drop1) & (own == 0) & (other == 0)
+    return y0, y1, own, other, known, ignored
+
+
+@triton.jit
+def label_coefficients(
+    class_weight, y0, y1, own, other, on, K, ok, ACC: tl.constexpr
+):  # A_0, A_1: [SB]
+    a0 = on * own
+    a1 = on * other
+    if class_weight is not None:
+        w0 = tl.load(class_weight + y0, mask=ok & (y0 >= 0) & (y0 < K), other=0)
+        w1 = tl.load(class_weight + y1, mask=ok & (y1 >= 0) & (y1 < K), other=0)
+        a0 = weighted(a0, w0.to(ACC))
+        a1 = weighted(a1, w1.to(ACC))
+    return a0, a1
+
+
+@triton.jit
+def dense_target(
+    at, class_weight, k, valid, K, keep, spread, SMOOTH: tl.constexpr, ACC: tl.constexpr
+):
+    """w t' of a tile, 0 where it is not ``valid``."""
+    t = tl.load(at, mask=valid, other=0).to(ACC)
+    if SMOOTH:
+        t = t * keep + spread
+    if class_weight is not None:
+        t = weighted(tl.load(class_weight + k, mask=k < K, other=0), t)
+    return tl.where(valid, t, 0.0)
+
+
+@triton.jit
+def sparse_target(class_weight, k, K, c, a0, a1, y0, y1):
+    """w t' of a tile; those of the labels from scratch."""
+    c = c[None, None, :]
+    if class_weight is not None:
+        c = weighted(c, tl.load(class_weight + k, mask=k < K, other=0))
+    hit0 = tl.where(k == y0[None, None, :], a0[None, None, :], 0.0)
+    hit1 = tl.where(k == y1[None, None, :], a1[None, None, :], 0.0)
+    return c + hit0 + hit1
