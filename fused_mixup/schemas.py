@@ -1,7 +1,7 @@
 """The schema of every op, and what its arguments mean.
 
 Arguments that recur:
-    partner   int32 [B] on the device of x, or None where ``pairing`` (see ``plan_checks.py``) is
+    partner   int32 [B] on the device of x, or None where ``pairing`` (see ``codes.py``) is
               a rule
     blend     float64 [B, 2];  box  int32 [B, 2·D];  weight  float32 [B, 2].  Where these are one
               row on the CPU (stride 0, or B <= 1) they serve x on any device as plain arguments.
