@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os as _os
 
-# In a bare source tree the Triton kernels stand beside this package, not inside it.
-_beside = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
-if _os.path.isdir(_os.path.join(_beside, "csrc")):
-    __path__.append(_beside)
+# A bare source tree has the Triton kernels next to this package, not inside it.
+_root = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
+if _os.path.isdir(_os.path.join(_root, "csrc")):
+    __path__.append(_root)
 
 from . import backends as _backends  # noqa: E402
-from . import memory as _memory  # noqa: E402, F401  (where csrc/cpu asks for its results)
+from . import memory as _memory  # noqa: E402, F401  (registers an op that csrc/cpu calls)
 from .batch_mix.module import BatchMix  # noqa: E402
 from .forcing import backend  # noqa: E402
 from .functional import (  # noqa: E402

@@ -1,6 +1,6 @@
-"""Arguments of any kind as ints, floats, tensors; what an error says of a value.
+"""Conversion of arguments to ints, floats and tensors, and how an error shows a value.
 
-Shared by all checks. What cannot be converted raises a TypeError that names the argument.
+All checks share it. A value that cannot be converted raises a TypeError that names the argument.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def kind(value: object) -> str:
-    """What an error says of a value: a number or a name as it is, of anything else no data."""
+    """How an error shows a value: a number or a name as it is, of anything else no data."""
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
     if value is None or isinstance(value, (bool, int, float, complex, str)):
@@ -26,7 +26,7 @@ def kind(value: object) -> str:
 
 
 def names(keys: Iterable[Any]) -> str:
-    """Keys or heads as an error lists them, where they are few."""
+    """How an error shows keys or heads: a list where they are few, else their number."""
     shown = sorted(map(str, keys))
     return str(shown) if sum(map(len, shown)) <= 200 else f"{len(shown)} of them"
 
@@ -49,7 +49,7 @@ def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_number(name: str, value: float) -> float:
-    if isinstance(value, (int, float)):  # first, for the symbols of a compiler
+    if isinstance(value, (int, float)):  # first: the symbols of a compiler pass as numbers
         return float(value)
     if isinstance(value, Tensor) or not hasattr(value, "__float__"):
         raise TypeError(
@@ -66,9 +66,9 @@ def check_choice(name: str, value: object, choices: dict[str, int], others: str 
 
 
 def as_tensor(name: str, value: object, device: torch.device | str | None = None) -> Tensor:
-    """A tensor where it is; other values as one on ``device``, by default PyTorch's."""
+    """``value`` itself if it is a tensor, else a tensor of it on ``device`` (or PyTorch's)."""
     try:
-        # as_tensor would move a tensor to the default device.
+        # torch.as_tensor would move a tensor to the default device.
         t = value if isinstance(value, Tensor) else torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name}: expected a tensor or a sequence, got {kind(value)}") from None

@@ -1,6 +1,6 @@
 """Which implementation serves which device, and how to force one.
 
-Order of choice, each op on its own:
+Order of choice, for each op:
     CUDA tensors   native (C++/CUDA extension), then Triton, then the reference
     CPU tensors    native (C++ extension), then the reference (Triton only under its interpreter)
     other devices  the reference
@@ -9,8 +9,8 @@ That choice is registered once, when the package is imported, and never again: a
 changes while other threads look kernels up crashes them.
 
 ``FUSED_MIXUP_BACKEND=auto|native|triton|reference`` or :class:`backend` forces one. Ops of the
-second namespace (``schemas.CHOSEN``) then look up at each call what serves it. A forced backend
-that cannot run raises, with the reason; it never falls back.
+second namespace (``schemas.CHOSEN``) then look the backend up at each call. A forced backend that
+cannot run raises, with the reason; it never falls back.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from . import ops, reference
 from .forcing import BACKENDS, force_in_process, forced
 from .ops import default_op
 from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS
-from .tracing import below_autograd, in_forward_mode, transforms_active
+from .tracing import in_forward_mode, skip_autograd, transforms_active
 
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
 MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
 
 _HERE = os.path.realpath(os.path.dirname(__file__))
 _INSTALL = "pip install --no-build-isolation"
-_INSTRUCTION_SETS = ("", "baseline", "avx2", "avx512")  # of csrc/cpu; "": the best there is
+_INSTRUCTION_SETS = ("", "baseline", "avx2", "avx512")  # "": the best that the CPU has
 
 _NO_KERNEL_OF_CPU_ONLY = (("native", "CUDA"), ("triton", "CPU"), ("triton", "CUDA"))
 
 _reasons: dict[tuple[str, str], str] = {}  # (backend, device) -> why it cannot run
-_registered: list[torch.library.Library] = []  # kept alive: their registrations go with them
+_registered: list[torch.library.Library] = []  # alive, as a registration ends with its Library
 
 
 def reason_unavailable(backend: str, device: str, op: str | None = None) -> str | None:
@@ -58,12 +58,12 @@ def reason_unavailable(backend: str, device: str, op: str | None = None) -> str 
 
 
 def chosen(device: str, op: str | None = None) -> str:
-    """The backend that serves ``device`` (or ``op`` there) now; a forced one even if it cannot."""
+    """The backend for ``device`` (or ``op`` there) now; a forced one even if it cannot run."""
     name = forced()
-    return _first(device, op) if name == "auto" else name
+    return _default_backend(device, op) if name == "auto" else name
 
 
-def _first(device: str, op: str | None) -> str:
+def _default_backend(device: str, op: str | None) -> str:
     order = BACKENDS if device == "CUDA" else ("native", "reference")
     return next(b for b in order if reason_unavailable(b, device, op) is None)
 
@@ -72,15 +72,15 @@ def _load_native(device: str) -> str | None:
     name = f"fused_mixup.{MODULES[device]}"
     if device == "CUDA" and torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA"
-    if not _is_beside(name):
-        what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) beside a CUDA PyTorch"
+    if not _is_in_package(name):
+        what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) and a CUDA PyTorch"
         return f"{name} is not built; install with {what}: {_INSTALL} -e ."
-    why = _another_cuda(name) if device == "CUDA" else None
+    why = _cuda_mismatch(name) if device == "CUDA" else None
     if why is not None:
         return why
     try:
         importlib.import_module(name)
-    except Exception as error:  # whatever it is, the other backends serve
+    except Exception as error:  # any error: the other backends still work
         return (
             f"{name} does not load: {type(error).__name__}: {error}; build it again for this "
             f"PyTorch ({torch.__version__}): {_INSTALL} ."
@@ -88,19 +88,19 @@ def _load_native(device: str) -> str | None:
     return None
 
 
-def _is_beside(module: str) -> bool:
-    """Whether a module of the package is there, and of this very copy of the package."""
+def _is_in_package(module: str) -> bool:
+    """Whether the module exists in this copy of the package."""
     return _folder_of(module) == _HERE
 
 
 def _folder_of(module: str) -> str | None:
-    # An editable install of another checkout would find that one's.
+    # With an editable install of another checkout, find_spec returns that checkout's module.
     spec = importlib.util.find_spec(module)
     return os.path.realpath(os.path.dirname(spec.origin)) if spec and spec.origin else None
 
 
-def _another_cuda(name: str) -> str | None:
-    """Why a module may not be loaded: it would bring another CUDA runtime beside PyTorch's."""
+def _cuda_mismatch(name: str) -> str | None:
+    """Why a module may not be loaded: it would load a second CUDA runtime next to PyTorch's."""
     try:
         info = importlib.import_module("fused_mixup._build_info")
     except ImportError:
@@ -110,15 +110,15 @@ def _another_cuda(name: str) -> str | None:
         return None
     return (
         f"{name} is built for CUDA {info.CUDA_TOOLKIT} (with PyTorch {info.TORCH}), and this "
-        f"PyTorch ({torch.__version__}) is for CUDA {torch.version.cuda}; build it beside this "
+        f"PyTorch ({torch.__version__}) is for CUDA {torch.version.cuda}; build it for this "
         f"one, with an nvcc of CUDA {here}: {_INSTALL} ."
     )
 
 
 def warn_where_shadowed(stacklevel: int) -> None:
     """Warn where this package has no compiled modules and hides an installed one that has."""
-    missing = [name for name in MODULES.values() if not _is_beside(f"fused_mixup.{name}")]
-    hidden: dict[str, list[str]] = {}  # by folder, the modules that it has
+    missing = [name for name in MODULES.values() if not _is_in_package(f"fused_mixup.{name}")]
+    hidden: dict[str, list[str]] = {}  # folder -> its modules
     for name in missing:
         for entry in sys.path:
             folder = os.path.join(os.path.realpath(entry), "fused_mixup")
@@ -137,11 +137,11 @@ def warn_where_shadowed(stacklevel: int) -> None:
 
 
 def _load_triton() -> dict[str, str | None]:
-    """Per device, why Triton cannot serve it. Triton itself is imported at the first call."""
+    """Why Triton cannot serve each device. Triton itself is imported at the first call."""
     if importlib.util.find_spec("triton") is None:
         return dict.fromkeys(DEVICES, "Triton is not installed; pip install triton")
-    # Whether a GPU is there is not asked: that would start CUDA when the package is imported, and
-    # a process that has started it cannot be forked. A CUDA tensor is proof enough.
+    # This does not ask for a GPU: that would initialise CUDA when the package is imported, and a
+    # process with CUDA cannot be forked. A CUDA tensor is proof enough.
     built = torch.version.cuda or torch.version.hip
     gpu = None if built else f"this PyTorch ({torch.__version__}) is built without CUDA"
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
@@ -156,8 +156,8 @@ def _triton(name: str) -> Callable[..., Any]:
     return call
 
 
-def _serves_what_is_forced(name: str, device: str | None) -> Callable[..., Any]:
-    """The op of ``schemas.CHOSEN`` on a device; None: any that has no kernels of its own."""
+def _forced_op(name: str, device: str | None) -> Callable[..., Any]:
+    """The op of ``schemas.CHOSEN`` for a device; None for all devices without own kernels."""
     default, triton = default_op(name), _triton(name)
 
     def call(*args: Any) -> Any:
@@ -168,7 +168,7 @@ def _serves_what_is_forced(name: str, device: str | None) -> Callable[..., Any]:
             _refuse_unavailable(backend, device, name)
         if backend == "triton":
             return triton(*args)
-        with below_autograd():  # native kernels are the default choice wherever there are any
+        with skip_autograd():  # native kernels are the default wherever they exist
             return default(*args)
 
     return call
@@ -204,17 +204,17 @@ def load() -> None:
     _registered[:] = (torch.library.Library(of, "IMPL") for of in (NAMESPACE, CHOSEN))
     defaults, choosing = _registered
     for name in SCHEMAS:
-        # Every device without kernels of its own.
+        # This key covers every device without kernels of its own.
         defaults.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
-        choosing.impl(name, _serves_what_is_forced(name, None), "CompositeExplicitAutograd")
+        choosing.impl(name, _forced_op(name, None), "CompositeExplicitAutograd")
         for device in DEVICES:
-            if _first(device, name) == "triton":
+            if _default_backend(device, name) == "triton":
                 defaults.impl(name, _triton(name), device)
-            choosing.impl(name, _serves_what_is_forced(name, device), device)
+            choosing.impl(name, _forced_op(name, device), device)
 
 
 def implementation() -> ModuleType:
-    """Where ops are called: ``ops``, or plain PyTorch where rules are asked for that ours lack.
+    """The module to call ops in: ``ops``, or ``reference`` under transforms that the ops lack.
 
     Those are torch.func's (vmap, grad, jvp) and forward-mode differentiation.
     """

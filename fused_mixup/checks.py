@@ -1,4 +1,4 @@
-"""Checks of the public ops' arguments: which one, what was expected, what came, the remedy."""
+"""Checks of the public ops' arguments; errors say what was expected, what came, and the remedy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
         remedy = "convert it with .float()"
         if x.dtype == torch.bool:
             remedy = "paste_ moves masks of any dtype; to blend them use .float()"
-        elif x.dtype in (torch.int32, torch.int64):  # what ids come in
+        elif x.dtype in (torch.int32, torch.int64):  # the dtypes of ids
             remedy = "mix embeddings, not ids; paste_ class maps; measured values: .float()"
         raise TypeError(
             f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
@@ -52,11 +52,11 @@ def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
 
 
 def check_plain_tensor(name: str, x: Any) -> None:
-    """TypeError for a DTensor: a kernel would get the part of one process as if it were all."""
+    """Raise TypeError for a DTensor: a kernel would take the shard of one process for the whole."""
     cls = type(x)
     if cls is Tensor or cls is torch.nn.Parameter:
         return
-    if hasattr(cls, "full_tensor") and hasattr(cls, "to_local"):  # known without an import
+    if hasattr(cls, "full_tensor") and hasattr(cls, "to_local"):  # needs no import
         raise TypeError(
             f"{name}: expected a plain tensor, got a {cls.__name__}, of which each process holds "
             "a part; use .full_tensor(), or .to_local() where each process works on its own part"
@@ -91,7 +91,7 @@ def check_memory(name: str, x: Tensor) -> None:
 
 
 def check_samples(samples: Sequence[Any]) -> list[Tensor]:
-    """The samples as tensors on the memory they lie in, if a kernel can take them together."""
+    """The samples as tensors in their own memory; raises unless a kernel can take them together."""
     if isinstance(samples, Tensor) or not isinstance(samples, Sequence):
         raise TypeError(
             "samples: expected a list of tensors or NumPy arrays, one for each sample, got "
@@ -115,7 +115,7 @@ def check_samples(samples: Sequence[Any]) -> list[Tensor]:
 
 
 def _alike_arrays(samples: Sequence[Any]) -> list[Tensor] | None:
-    """Arrays of a loader, checked at once: one by one it takes as long as to mix them."""
+    """A loader's arrays, checked together: one by one, checking takes as long as mixing."""
     numpy = sys.modules.get("numpy")
     if numpy is None or {type(s) for s in samples} != {numpy.ndarray}:
         return None
@@ -155,7 +155,7 @@ def _refuse_sample(name: str, s: Tensor, first: Tensor) -> None:
 
 def _array(i: int, sample: Any) -> Tensor:
     """A NumPy array as a tensor on the same memory. Nothing is written there."""
-    numpy = sys.modules.get("numpy")  # who has an array has imported it
+    numpy = sys.modules.get("numpy")  # without it there can be no array
     if numpy is None or not isinstance(sample, numpy.ndarray):
         raise TypeError(
             f"samples[{i}]: expected a tensor or a NumPy array, got {type(sample).__name__}; for a "
@@ -163,11 +163,11 @@ def _array(i: int, sample: Any) -> Tensor:
             "give uint8 [C, H, W]"
         )
     if not sample.flags.writeable:
-        # PyTorch has no tensors that are read-only, and warns.
+        # PyTorch has no read-only tensors, and warns.
         sample = numpy.asarray(_Writable(sample))
     try:
         return torch.from_numpy(sample)
-    except ValueError:  # steps backwards through memory, which tensors cannot
+    except ValueError:  # negative strides, which tensors cannot have
         return torch.from_numpy(sample.copy())
     except TypeError:
         raise TypeError(
@@ -176,7 +176,7 @@ def _array(i: int, sample: Any) -> Tensor:
 
 
 class _Writable:
-    """An array as NumPy's array interface describes it, but for the mark that it is read-only."""
+    """An array through NumPy's array interface, without its read-only flag."""
 
     def __init__(self, array: Any) -> None:
         self.array = array  # keeps the memory alive
@@ -242,7 +242,7 @@ def check_writable(name: str, x: Tensor, remedy: str) -> None:
 
 
 def may_overlap(x: Tensor) -> bool:
-    """Whether two indices may reach one element: a dim steps inside the reach of smaller ones."""
+    """Whether two indices may reach one element: a stride lies within the span of smaller dims."""
     if x.numel() == 0:
         return False
     reach = 0
@@ -263,7 +263,7 @@ def check_out(x: Tensor, out: Tensor) -> None:
             f"got {list(out.shape)} {out.dtype} on {out.device}"
         )
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
-        raise ValueError("out: expected no gradients beside it; call mix(x, plan) without out")
+        raise ValueError("out: expected no gradients of x or out; call mix(x, plan) without out")
     check_writable("out", out, "detach it first")
     if torch.compiler.is_compiling() or x.numel() == 0:
         return

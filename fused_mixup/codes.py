@@ -1,6 +1,6 @@
 """Integers that Python, C++ and Triton share, by their names.
 
-In C++ they stand in ``csrc/common`` (draw.h, layout.h, arguments.h), where tests compare them.
+C++ defines them in ``csrc/common`` (draw.h, layout.h, arguments.h); tests compare the two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DRAWN_PAIRINGS = {
     "cross_class": CROSS_CLASS,
 }
 
-# What the loss of a batch is: one number, or one for each row.
+# How a loss is reduced: to one number for the batch, or not, to one for each row.
 MEAN, SUM, NONE = range(3)
 REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
@@ -34,12 +34,12 @@ MAX_SPATIAL = 3  # dims of a box
 BATCH, PAIR, SAMPLE = range(3)
 PER = {"batch": BATCH, "pair": PAIR, "sample": SAMPLE}
 
-# The words of a state.
+# The position of each word in a state.
 VERSION_WORD, SEED_WORD, STREAM_WORD, STEP_WORD = range(4)
 STATE_WORDS = 4
 STATE_VERSION = 0x464D_0001
 
-# The numbers of ``settings``. An α of 0 or less turns its mode off; MINMAX_HIGH of 0, the bounds.
+# The position of each number in ``settings``. α <= 0 turns a mode off, MINMAX_HIGH = 0 the bounds.
 MIXUP_ALPHA, CUTMIX_ALPHA, SWITCH_PROB, PROB, MINMAX_LOW, MINMAX_HIGH = range(6)
 SETTINGS = 6
 

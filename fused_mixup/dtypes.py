@@ -9,5 +9,5 @@ BLENDABLE = (*FLOATING, torch.uint8)
 
 
 def arithmetic(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, float32 for the rest: what sums and products are taken in."""
+    """The dtype of sums and products: float64 for float64, float32 for the rest."""
     return torch.float64 if dtype == torch.float64 else torch.float32

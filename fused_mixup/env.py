@@ -17,15 +17,15 @@ from .schemas import SCHEMAS
 def report() -> str:
     """The environment as text: versions, hardware, compiled modules, choice of backend per op."""
     sections = {
-        "fused_mixup": _versions(),
-        "compiled modules": _built(),
-        f"chosen (backend: {forced()}; see FUSED_MIXUP_BACKEND)": _chosen(),
-        "not chosen": _not_chosen(),
+        "fused_mixup": _version_rows(),
+        "compiled modules": _module_rows(),
+        f"chosen (backend: {forced()}; see FUSED_MIXUP_BACKEND)": _chosen_rows(),
+        "not chosen": _other_rows(),
     }
-    return "\n\n".join("\n".join([title, *_aligned(rows)]) for title, rows in sections.items())
+    return "\n\n".join("\n".join([title, *_align(rows)]) for title, rows in sections.items())
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def _align(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
@@ -37,7 +37,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _versions() -> list[tuple[str, ...]]:
+def _version_rows() -> list[tuple[str, ...]]:
     package = importlib.import_module("fused_mixup")
     off = memory.reason_off
     gpus = [torch.cuda.get_device_name(i) for i in range(_gpu_count())]
@@ -49,7 +49,7 @@ def _versions() -> list[tuple[str, ...]]:
         ("Triton", _version("triton")),
         ("GPU", ", ".join(gpus) or "none visible"),
         ("CPU", f"{_cpu_capability()}, {torch.get_num_threads()} threads"),
-        ("memory of results", f"not used again: {off}" if off else "used again"),
+        ("memory of results", f"not reused: {off}" if off else "reused"),
     ]
 
 
@@ -64,7 +64,7 @@ def _cpu_capability() -> str:
     return f"{known} (kernels: {importlib.import_module('fused_mixup._C').cpu_capability()})"
 
 
-def _built() -> list[tuple[str, ...]]:
+def _module_rows() -> list[tuple[str, ...]]:
     try:
         info = importlib.import_module("fused_mixup._build_info")
     except ImportError:
@@ -73,7 +73,7 @@ def _built() -> list[tuple[str, ...]]:
     for device, name in backends.MODULES.items():
         why = backends.reason_unavailable("native", device)
         if why is None:
-            text = _made_with(info, name) if info else "built, from what is not recorded"
+            text = _build_text(info, name) if info else "built; no record of the build"
         elif info and name in info.LEFT_OUT:
             text = f"left out when built: {info.LEFT_OUT[name]}"
         else:
@@ -82,26 +82,26 @@ def _built() -> list[tuple[str, ...]]:
     return rows
 
 
-def _made_with(info: Any, name: str) -> str:
+def _build_text(info: Any, name: str) -> str:
     text = f"PyTorch {info.TORCH}, {info.COMPILER}"
     if name == "_C_cuda":
         text += f", CUDA {info.CUDA_TOOLKIT} for {info.ARCH_LIST}"
     return text + (", DEBUG" if info.DEBUG else "")
 
 
-def _serves(op: str, device: str) -> str:
+def _serving_backend(op: str, device: str) -> str:
     backend = backends.chosen(device, op)
     if backends.reason_unavailable(backend, device, op) is not None:
-        return f"{backend}: error"  # forced, and cannot run
+        return f"{backend}: error"  # a forced backend that cannot run
     return backend
 
 
-def _chosen() -> list[tuple[str, ...]]:
-    rows = [(op, *(_serves(op, device) for device in backends.DEVICES)) for op in SCHEMAS]
+def _chosen_rows() -> list[tuple[str, ...]]:
+    rows = [(op, *(_serving_backend(op, device) for device in backends.DEVICES)) for op in SCHEMAS]
     return [("op", *backends.DEVICES), *rows]
 
 
-def _not_chosen() -> list[tuple[str, ...]]:
+def _other_rows() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for device in backends.DEVICES:
         chosen = backends.chosen(device)

@@ -1,8 +1,8 @@
-"""Which backend is forced where a call is made: per thread, per asyncio task.
+"""Which backend is forced, for each thread and each asyncio task.
 
-What is forced stands in a ``ContextVar``. A new thread starts with the default of the process
-(FUSED_MIXUP_BACKEND), a task with what held where it was made, a forked process with what held in
-the thread that forked.
+A ``ContextVar`` holds the forced backend. A new thread starts with the default of the process
+(FUSED_MIXUP_BACKEND), a task with the backend forced where it was made, a forked process with that
+of the thread that forked.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ BACKENDS = ("native", "triton", "reference")
 
 _NAMES = ("auto", *BACKENDS)
 
-# Whether anything was forced in this process so far. Until then the ops are called as they are;
-# and Dynamo, which cannot trace a ContextVar, guards on it.
+# Whether this process has ever forced a backend. Until then calls skip the lookup; Dynamo, which
+# cannot trace a ContextVar, guards on this flag.
 ever_forced = False
 
-_process = "auto"  # what holds outside of every backend()
+_process = "auto"  # the backend outside every backend()
 
 
 class _Entry:
@@ -44,7 +44,7 @@ def forced() -> str:
 
 
 def force_in_process(name: str) -> None:
-    """What holds outside of every :class:`backend`; called once, when the package is imported."""
+    """Set the backend outside every :class:`backend`; called once, when the package is imported."""
     global _process
     check_name(name)
     _process = name
@@ -67,11 +67,11 @@ def check_name(name: str) -> None:
 class backend:
     """Force a backend for every op called inside, in this thread (or asyncio task).
 
-    Other threads keep what they have; a new thread starts with FUSED_MIXUP_BACKEND's, and workers
-    of a data loader that are not forked inside know that variable alone. A backward uses what its
-    forward used, wherever it runs. It also reaches code compiled before, which is compiled once
-    more where a backend is forced for the first time in the process; such code asks at run time,
-    so that its backward uses what is forced where the backward runs.
+    Other threads keep their backend; a new thread, and a data loader's worker that was not forked
+    inside, starts with that of FUSED_MIXUP_BACKEND. A backward uses the backend of its forward, in
+    whichever thread it runs. Code compiled before is affected too: it recompiles once when the
+    process first forces a backend, and from then on looks the backend up at run time, so its
+    backward uses the one that is forced where the backward runs.
 
     Contexts nest, may be left in another order than they were entered, and decorate functions,
     coroutines and generators.
@@ -96,13 +96,13 @@ class backend:
         _entered.set((*_entered.get(), entry))
 
     def __exit__(self, *_: object) -> None:
-        # Without the token of a ContextVar: a generator may be closed by another thread, and two
-        # of them may leave in the order in which they came.
+        # A ContextVar's token would not do: another thread may close a generator, and two of them
+        # may exit in the order in which they entered.
         entered = _entered.get()
         here = [entry for entry in entered if entry in self._own]
         entry = (here or self._own)[-1]
         self._own.remove(entry)
-        entry.is_open = bool(here)  # still in the contexts that were copied from this one
+        entry.is_open = bool(here)  # contexts copied from this one still hold the entry
         _entered.set(tuple(other for other in entered if other is not entry))
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,28 +115,28 @@ class backend:
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def inside(*args: Any, **kwargs: Any) -> Any:
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with backend(name):
                     return await function(*args, **kwargs)
 
         elif inspect.isgeneratorfunction(function):
 
             @functools.wraps(function)
-            def inside(*args: Any, **kwargs: Any) -> Any:
-                return (yield from _steps_inside(name, function(*args, **kwargs)))
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                return (yield from _force_steps(name, function(*args, **kwargs)))
 
         else:
 
             @functools.wraps(function)
-            def inside(*args: Any, **kwargs: Any) -> Any:
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with backend(name):
                     return function(*args, **kwargs)
 
-        return inside
+        return wrapper
 
 
-def _steps_inside(name: str, generator: Generator[None, None, None]) -> Generator[None, None, None]:
-    """``generator``, with the backend forced while it runs and not between its steps."""
+def _force_steps(name: str, generator: Generator[None, None, None]) -> Generator[None, None, None]:
+    """Run ``generator`` with the backend forced in its steps, and not between them."""
     step: Callable[[], Any] = functools.partial(next, generator)
     while True:
         try:
@@ -158,7 +158,7 @@ def _steps_inside(name: str, generator: Generator[None, None, None]) -> Generato
 
 
 def remembers_backend(setup: Callable[..., Any]) -> Callable[..., Any]:
-    """For a function of a forward that takes ``ctx`` first: what is forced is kept in ``ctx``."""
+    """Wrap a function of a forward that takes ``ctx`` first: keep the forced backend in ``ctx``."""
 
     def remember(ctx: Any, *args: Any, **kwargs: Any) -> Any:
         ctx.backend = forced() if ever_forced else "auto"
@@ -168,7 +168,7 @@ def remembers_backend(setup: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def recalls_backend(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """For a backward: what its forward remembered is forced, in whichever thread it runs."""
+    """Wrap a backward: force the backend of its forward, in whichever thread it runs."""
 
     def recall(ctx: Any, *grads: Any) -> Any:
         if not ever_forced or torch.compiler.is_compiling():

@@ -1,4 +1,4 @@
-"""Plain classes whose attributes are set once, and whether a tensor was written to since."""
+"""A base class whose attributes are set once, and numbers that change when a tensor is written."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .tracing import write_count
 
 
 class Frozen:
-    """Attributes are set by :meth:`_fill` alone.
+    """A class whose attributes are set by :meth:`_fill` alone.
 
-    No dataclass: frameworks that walk batches (Lightning, FSDP, DDP) rebuild those with tensors of
-    another dtype. To them, and to ``torch.utils._pytree``, an instance is a leaf that they leave
-    alone or move with ``.to``.
+    It is no dataclass: frameworks that walk batches (Lightning, FSDP, DDP) rebuild dataclasses with
+    tensors of another dtype. To them, and to ``torch.utils._pytree``, an instance is a leaf that
+    they leave alone or move with ``.to``.
     """
 
     def _fill(self, **values: Any) -> None:
         if not torch.compiler.is_compiling():
             self.__dict__.update(values)
             return
-        for name, value in values.items():  # Dynamo of 2.10 and 2.11 cannot trace __dict__
+        for name, value in values.items():  # PyTorch 2.10's and 2.11's Dynamo cannot trace __dict__
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -33,7 +33,7 @@ class Frozen:
 
 
 def versions(*tensors: Tensor | None) -> tuple[float, ...] | None:
-    """Numbers that change with each write to one of the tensors; None where nobody counts."""
+    """Numbers that change with each write to one of the tensors; None while compiling."""
     if torch.compiler.is_compiling():
         return None
     return tuple(0 if t is None or t.is_inference() else write_count(t) for t in tensors)

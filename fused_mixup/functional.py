@@ -1,4 +1,4 @@
-"""The public functions by name: each stands, with its checks, in the module it comes from."""
+"""The public functions in one namespace; the modules imported here define and check them."""
 
 from .losses.accuracy import mixed_accuracy
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy

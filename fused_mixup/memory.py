@@ -1,14 +1,14 @@
-"""Memory of results that is used again when nobody holds the result any more.
+"""Reuse of the memory of results, once nothing references them.
 
-Fresh memory is costly on the CPU: the system clears it page by page, and maps it page by page, for
-longer than it takes to mix a batch or to find the gradient of a loss. PyTorch gives it back each
-time, so the storages of the last results are kept here, and one that no tensor lies on serves the
-next result of its size.
+Fresh memory is costly on the CPU: the system maps and clears it page by page, which takes longer
+than mixing a batch or computing the gradient of a loss. PyTorch frees it each time, so this module
+keeps the storages of the last results, and the next result reuses one of its size that no tensor
+references.
 
-Whether nobody holds a storage is read from two counts: of the tensors (and arrays and capsules) on
-it, which PyTorch keeps, and of the references to the Python object of the storage, which Python
-keeps. What the second is for an object that nobody else has differs between versions of Python, so
-it is found by trial when the package is imported; where it tells nothing, nothing is kept.
+Two counts tell whether a storage is in use: PyTorch counts the tensors (and arrays and capsules)
+on it, and Python the references to its Python object. The second count of an object without other
+holders differs between versions of Python, so a trial finds it when the package is imported; where
+the trial fails, no memory is kept.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from torch import Tensor, UntypedStorage
 from .schemas import NAMESPACE
 from .tracing import storage_users
 
-_KEPT = 4  # results: a batch and a gradient, each of them made while the one before is in use
-_LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc does well; above, too much would be kept
+_KEPT = 4  # results: a batch and a gradient, and of each the one before, which is still in use
+_LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc is fast; above, too much would be kept
 
-_kept: deque[UntypedStorage] = deque(maxlen=_KEPT)  # in use or not
-_alone = 0  # references to a storage in `_unused` that nobody else has
+_kept: deque[UntypedStorage] = deque(maxlen=_KEPT)  # some of them are in use
+_alone = 0  # the count of references that `_take_unused` sees of a storage without other holders
 
 
-def recycled(
+def recycled_tensor(
     shape: torch.Size, dtype: torch.dtype = torch.uint8, stride: tuple[int, ...] | None = None
 ) -> Tensor:
     """An uninitialised tensor on the CPU, contiguous or of dense strides."""
     size = shape.numel() * dtype.itemsize
     keep = reason_off is None and _LEAST <= size <= _MOST
-    storage = _unused(size) if keep else None
+    storage = _take_unused(size) if keep else None
     if storage is None:
-        storage = _fresh(size)
+        storage = _fresh_storage(size)
     empty = torch.empty(0, dtype=dtype, device="cpu")
     result = empty.set_(storage, 0, shape, *([] if stride is None else [stride]))
     if keep:
@@ -48,20 +48,20 @@ def recycled(
     return result
 
 
-def _fresh(size: int) -> UntypedStorage:
+def _fresh_storage(size: int) -> UntypedStorage:
     return torch.empty(size, dtype=torch.uint8, device="cpu").untyped_storage()
 
 
-def _unused(size: int) -> UntypedStorage | None:
-    """A storage of that size that nobody has, out of the reach of other threads."""
+def _take_unused(size: int) -> UntypedStorage | None:
+    """Take a storage of ``size`` bytes that is not in use out of the kept ones, or None."""
     for _ in range(len(_kept)):
         try:
             storage = _kept.popleft()
         except IndexError:  # another thread has taken it
             return None
-        if storage.is_shared():  # sent to another process, which may look at it unseen
+        if storage.is_shared():  # another process may use it, which no count shows
             continue
-        # No tensor, array or capsule lies on it, and no caller has the storage itself.
+        # No tensor, array or capsule uses it, and no caller has the storage itself.
         alone = storage_users(storage) == 1
         if alone and sys.getrefcount(storage) <= _alone and storage.nbytes() == size:
             return storage
@@ -70,7 +70,7 @@ def _unused(size: int) -> UntypedStorage | None:
 
 
 def empty_cache() -> None:
-    """Give memory that waits for its next use back to the system."""
+    """Free the memory that is kept for reuse."""
     _kept.clear()
 
 
@@ -78,16 +78,16 @@ let_go = empty_cache  # its name in 0.1.0
 
 
 def recycled_like(x: Tensor) -> Tensor:
-    """``empty_like`` for batches and gradients of csrc/cpu, which asks for those of 1 MiB on.
+    """``empty_like`` in reused memory; csrc/cpu calls it for batches and gradients from 1 MiB on.
 
-    An exception of a signal (Ctrl-C) leaves it; csrc/cpu sees to it that it is raised once more.
+    The exception of a signal (Ctrl-C) may leave it; csrc/cpu raises that exception again.
     """
     dense = x.is_contiguous() or any(
-        x.ndim == ndim and x.is_contiguous(memory_format=of) for ndim, of in _CHANNELS_LAST
+        x.ndim == ndim and x.is_contiguous(memory_format=layout) for ndim, layout in _CHANNELS_LAST
     )
     if dense and reason_off is None:
         try:
-            return recycled(x.shape, x.dtype, x.stride())
+            return recycled_tensor(x.shape, x.dtype, x.stride())
         except (MemoryError, RuntimeError):
             empty_cache()
     return torch.empty_like(x)
@@ -100,9 +100,9 @@ _CHANNELS_LAST = (4, torch.channels_last), (5, torch.channels_last_3d)
 
 
 def _find_reason_off() -> str | None:
-    """Why memory is not used again, None if it is. Sets how many references are none."""
+    """Why memory is not reused, None if it is. Sets ``_alone``."""
     global _alone
-    if storage_users(_fresh(1)) is None:
+    if storage_users(_fresh_storage(1)) is None:
         return f"PyTorch {torch.__version__} does not tell how many tensors share memory"
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return "this Python is free-threaded, and counts references late"
@@ -128,18 +128,18 @@ _HOLDERS: tuple[Callable[[Tensor], Any], ...] = (
 
 
 def _is_used_again(hold: Callable[[Tensor], Any]) -> bool:
-    """Whether the memory of a result serves the next one, while what ``hold`` gives is held."""
+    """Whether the next result reuses the memory of one while the value of ``hold`` is alive."""
     shape = torch.Size((_LEAST,))
     empty_cache()
-    first = recycled(shape)
+    first = recycled_tensor(shape)
     address, _held = first.data_ptr(), hold(first)
     del first
-    again = recycled(shape).data_ptr() == address
+    again = recycled_tensor(shape).data_ptr() == address
     empty_cache()
     return again
 
 
-reason_off: str | None = None  # the trial runs what it tries
+reason_off: str | None = None  # turns reuse on for the trial
 reason_off = _find_reason_off()
 
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 
-def _written(x: Tensor) -> None:
-    """Tell autograd, which cannot see into our kernels: a graph that saved x must refuse to run."""
+def _count_write(x: Tensor) -> None:
+    """Bump x's version: autograd cannot see a kernel write, and must refuse graphs that saved x."""
     if not (torch.compiler.is_compiling() or transforms_active() or x.is_inference()):
         torch.autograd.graph.increment_version(x)
 
@@ -48,7 +48,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
         x itself.
 
     Raises:
-        TypeError: dtype that cannot be blended (token ids, for one), or no tensor.
+        TypeError: a dtype that cannot be blended (token ids, for example), or no tensor.
         ValueError: another batch size or device than the plan's, a box outside the image, a
             tensor that requires grad (use :func:`mix`), or one whose elements share memory.
 
@@ -63,7 +63,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
     implementation().mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
-    _written(x)
+    _count_write(x)
     return x
 
 
@@ -90,10 +90,9 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     Notes:
         The backward is the same kernel with the plan transposed; it works for pairings that are
         no permutation, and double backward works too. torch.func (grad, vmap, jvp) and forward-mode
-        differentiation get the same values from plain PyTorch, which is slower. On the CPU the
-        memory of a result or gradient of 1 to 256 MiB that nobody holds any more serves the next
-        one of its size, as fresh memory costs three times the mixing: each process keeps that of
-        the last four (of contiguous and channels_last batches).
+        differentiation get the same values from plain PyTorch, which is slower. On the CPU each
+        process reuses the memory of the last four results and gradients of 1 to 256 MiB (contiguous
+        and channels_last) once nothing references them: fresh memory costs three times the mixing.
 
     Source: Zhang et al., 2018, arXiv 1710.09412; Verma et al., Manifold Mixup, 2019,
     arXiv 1806.05236.
@@ -102,7 +101,7 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     if out is not None:
         check_out(x, out)
         implementation().mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
-        _written(out)
+        _count_write(out)
         return out
     return implementation().mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
 
@@ -124,8 +123,8 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
         x itself.
 
     Raises:
-        TypeError, ValueError: as :func:`mix_` (any dtype is legal here); a plan that blends, where
-            the host knows: class indices cannot be blended.
+        TypeError, ValueError: as :func:`mix_` (any dtype is legal here); a plan that the host knows
+            to blend: class indices cannot be blended.
 
     Notes:
         In place, without a copy, for any pairing; bits are moved, never read. Deterministic.
@@ -140,7 +139,7 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
             "labels and masks cannot be blended: use mix_ for images, MixedTarget for labels"
         )
     implementation().paste_(x, plan.partner_or_none, plan.box, plan.rule)
-    _written(x)
+    _count_write(x)
     return x
 
 
@@ -162,23 +161,23 @@ def mix_samples(
             bfloat16, float32, float64 or uint8; any strides.
         plan: a plan for B samples.
         out: [n, …] with n <= B, written instead of a new tensor of B rows: the first n mixes,
-            of all B samples. Pinned or shared memory will do; none of the samples' own.
+            of all B samples. It may be pinned or shared memory, but no memory of a sample.
 
     Returns:
         [B, …], contiguous, or ``out``.
 
     Raises:
-        TypeError: no sequence of tensors and arrays (PIL images, for one), dtypes that differ or
-            cannot be blended.
+        TypeError: no sequence of tensors and arrays (PIL images, for example), dtypes that differ
+            or cannot be blended.
         ValueError: no samples, shapes that differ, another batch size than the plan's, a box
             outside the image, samples that are not on the CPU or require grad, an ``out`` that
             does not fit.
 
     Notes:
         Numerics are those of :func:`mix_`. Fastest where all samples have the same strides, either
-        those of ``out`` or with channels last, as decoders give images; samples that lie otherwise
-        than the first are copied first. Samples are never written, so arrays may be read-only. On
-        the CPU alone: forcing the Triton backend raises. Deterministic.
+        those of ``out`` or with channels last, as decoders give images; samples with other strides
+        than the first are copied. Samples are never written, so arrays may be read-only. CPU only:
+        forcing the Triton backend raises. Deterministic.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
@@ -192,5 +191,5 @@ def mix_samples(
     implementation().mix_samples(
         tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out
     )
-    _written(out)
+    _count_write(out)
     return out

@@ -1,9 +1,9 @@
-"""Shapes that the ops ask for where they are called by themselves, without the public functions.
+"""Checks of the ops' arguments, for calls that bypass the public functions.
 
 ``torch.ops.fused_mixup.*`` can be called from anywhere (exported graphs, opcheck). The native
 backends check in C++, csrc/common/arguments.h, by the same names; the reference and Triton check
-here. Dtypes matter little: both compute with the values, whatever holds them. Labels are int64, as
-they are compared with an ignore_index that smaller integers cannot hold.
+here. Most dtypes are not checked, as both convert what they read. Labels must be int64: they are
+compared with an ignore_index that smaller integers cannot hold.
 """
 
 from __future__ import annotations
@@ -136,10 +136,10 @@ def check_saved(stats: Tensor, count: Tensor, logits: Tensor) -> None:
 
 
 def check_draw(
-    state: Tensor,
-    settings: Tensor,
-    labels: Tensor | None,
-    partner: Tensor | None,
+    state: Tensor,  # [4]
+    settings: Tensor,  # [6]
+    labels: Tensor | None,  # [B]
+    partner: Tensor | None,  # [B]
     batch: int,
     spatial: Sequence[int],
     per: int,

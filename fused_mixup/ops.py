@@ -2,8 +2,8 @@
 
 Implementations are registered on dispatch keys by ``backends.py``, once: the C++/CUDA extension,
 the Triton kernels and ``reference`` each hold a function of the op's name and arguments. Each op
-is there twice: ``fused_mixup::NAME`` is the default choice for the device, and
-``fused_mixup_chosen::NAME`` looks up what is forced (``forcing.py``) each time that it runs.
+is registered twice: ``fused_mixup::NAME`` runs the default backend of the device, and
+``fused_mixup_chosen::NAME`` looks up the forced backend (``forcing.py``) at each call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .plan.pairing import transpose_pairing
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
 from .tracing import never_recompute
 
-_libraries = [torch.library.Library(of, "DEF") for of in (NAMESPACE, CHOSEN)]
+_libraries = [torch.library.Library(name, "DEF") for name in (NAMESPACE, CHOSEN)]
 for _library in _libraries:
     for _name, _schema in SCHEMAS.items():
         _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
@@ -37,7 +37,7 @@ def chosen_op(name: str) -> Callable[..., Any]:
 
 
 def _op(name: str) -> Callable[..., Any]:
-    """The op as the package calls it."""
+    """A function that calls the op of the default backend, or of the forced one."""
     default, chosen = default_op(name), chosen_op(name)
 
     def call(*arguments: Any) -> Any:
@@ -71,10 +71,10 @@ soft_target_binary_cross_entropy_backward_ = _op("soft_target_binary_cross_entro
 soft_target_binary_cross_entropy_grad = _op("soft_target_binary_cross_entropy_grad")
 
 
-# In a compiled checkpoint they would run again on what they have written.
-for _library, _of in zip(_libraries, (NAMESPACE, CHOSEN), strict=True):
+# A compiled checkpoint would run these again on the batch that they have already mixed.
+for _library in _libraries:
     for _name in ("mix_", "paste_"):
-        never_recompute(f"{_of}::{_name}", _library)
+        never_recompute(f"{_library.ns}::{_name}", _library)
 
 
 # ------------------------------------------------------------------ fake implementations
@@ -82,20 +82,20 @@ for _library, _of in zip(_libraries, (NAMESPACE, CHOSEN), strict=True):
 
 def _fake(name: str) -> Callable:
     def register(fake: Callable) -> Callable:
-        def checked(first, *rest):
-            # PyTorch calls this one where any tensor lies on meta: memory would come back unset.
+        def check_then_fake(first, *rest):
+            # PyTorch calls this if any tensor is on meta, and would return uninitialised memory.
             if isinstance(first, Tensor) and not first.is_meta:
                 for t in rest:
                     if isinstance(t, Tensor) and t.is_meta:
                         raise ValueError(
                             f"fused_mixup, {name}: expected tensors of one device, "
-                            f"got meta beside {first.device}"
+                            f"got meta and {first.device}"
                         )
             return fake(first, *rest)
 
         for library in _libraries:
-            torch.library.register_fake(f"{library.ns}::{name}", checked, lib=library)
-        return checked
+            torch.library.register_fake(f"{library.ns}::{name}", check_then_fake, lib=library)
+        return check_then_fake
 
     return register
 
@@ -221,8 +221,8 @@ def register_autograd(name: str, backward: Callable, setup: Callable) -> None:
         formula: Callable = partial(backward, op)
         if op is chosen_op:
             formula, setup = forcing.recalls_backend(formula), forcing.remembers_backend(setup)
-        of = f"{library.ns}::{name}"
-        torch.library.register_autograd(of, formula, setup_context=setup, lib=library)
+        full_name = f"{library.ns}::{name}"
+        torch.library.register_autograd(full_name, formula, setup_context=setup, lib=library)
 
 
 def _mix_setup(ctx, inputs, output):

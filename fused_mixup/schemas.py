@@ -1,17 +1,16 @@
 """The schema of every op, and what its arguments mean.
 
 Arguments that recur:
-    partner   int32 [B] on the device of x, or None where ``pairing`` (see ``codes.py``) is
-              a rule
+    partner   int32 [B] on the device of x, or None where ``pairing`` (see ``codes.py``) is a rule
     blend     float64 [B, 2];  box  int32 [B, 2·D];  weight  float32 [B, 2].  Where these are one
-              row on the CPU (stride 0, or B <= 1) they serve x on any device as plain arguments.
+              row on the CPU (stride 0, or B <= 1) kernels on any device take it by value.
     logits    [B, K, d1…]: a row for each sample and position, the classes along dim 1
     target    of the logits' shape, in their dtype or float32 where that is a half type (then
               partner_labels and weight are None); or int64 labels [B, d1…]
     class_weight, pos_weight  [K], in the arithmetic type (float64 for float64, else float32)
     ignore_index  NO_IGNORE for none. Terms with such a label are left out; a row without others
               (of weight other than 0) has loss 0 and gradient 0, and does not count
-    target_smoothing, label_smoothing  ε of the sparse target, and on top of any target
+    target_smoothing, label_smoothing  ε of the sparse target, and ε on top of any target
     reduction 0 mean, 1 sum, 2 none
     grad_loss in the arithmetic type: [], or of the loss's shape for reduction none
 """
@@ -63,8 +62,8 @@ class BinaryCrossEntropyArguments(NamedTuple):
 
 
 SCHEMAS = {
-    # -> partner, weight, blend, box. docs/drawing.md specifies every bit. state int64 [4] on the
-    # device of the plan; settings float64 [6] there or on the CPU; labels int64 [B] for
+    # Returns partner, weight, blend, box; docs/drawing.md specifies every bit. state int64 [4] on
+    # the device of the plan; settings float64 [6] there or on the CPU; labels int64 [B] for
     # CROSS_CLASS, partner int32 [B] for TENSOR, else None. The kernel advances the state.
     "draw_plan": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
     "SymInt batch_size, SymInt[] spatial, int per, int pairing, bool correct_lam, "
@@ -85,22 +84,22 @@ SCHEMAS = {
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
     # ------------------------------------------------------------ losses
-    # Second results: stats [3, B, d1…] (max z, log Σ exp(z - max z)
-    # and Σ w t' of each row, so that the backward is one sweep for dense targets too); count [],
-    # the rows that are not ignored; ranks int32 [2, B, d1…] of both labels where asked, else [0].
+    # After the loss: stats [3, B, d1…] (max z, log Σ exp(z - max z) and Σ w t' of each row, so that
+    # the backward is one sweep for dense targets too); count [], the number of rows that are not
+    # ignored; label_ranks int32 [2, B, d1…] of both labels if ``ranks``, else [0].
     "soft_target_cross_entropy": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
     "-> (Tensor loss, Tensor stats, Tensor count, Tensor label_ranks)",
     "soft_target_cross_entropy_backward": "(Tensor grad_loss, Tensor logits, Tensor stats, "
     f"Tensor count, {_CROSS_ENTROPY}) -> Tensor",
-    # The gradient takes the place of the logits.
+    # Writes the gradient over the logits.
     "soft_target_cross_entropy_backward_": "(Tensor grad_loss, Tensor(a!) logits, Tensor stats, "
     f"Tensor count, {_CROSS_ENTROPY}) -> ()",
-    # The gradient for an upstream gradient of one, in the same pass as the loss.
+    # Computes the gradient for an upstream gradient of one in the same pass as the loss.
     "soft_target_cross_entropy_grad": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
     "-> (Tensor loss, Tensor grad, Tensor label_ranks)",
-    # x *= factor, a scalar on the device of x; nothing is touched where it is exactly one.
+    # x *= factor, a scalar on the device of x; a factor of exactly one writes nothing.
     "scale_": "(Tensor(a!) x, Tensor factor) -> ()",
-    # int32 [1 or 2, B, d1…]: how many classes stand before each label.
+    # Returns int32 [1 or 2, B, d1…]: how many classes rank ahead of each label.
     "label_ranks": "(Tensor logits, Tensor labels, Tensor? partner_labels) -> Tensor",
     "soft_target_binary_cross_entropy": f"(Tensor logits, {_BINARY}) -> Tensor",
     "soft_target_binary_cross_entropy_backward": "(Tensor grad_loss, Tensor logits, "
@@ -111,6 +110,6 @@ SCHEMAS = {
     "-> (Tensor loss, Tensor grad)",
 }
 
-# Their inputs live on the host by nature: native kernels on the CPU, none for a device, and the
-# reference wherever else they are called.
+# The inputs of these ops live on the host: they have native kernels on the CPU and no device
+# kernels; elsewhere they fall back to the reference.
 CPU_ONLY = frozenset({"mix_samples"})

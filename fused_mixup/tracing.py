@@ -1,34 +1,34 @@
-"""Every private name of PyTorch that the package uses, and what is done where one is missing.
+"""Every private PyTorch name that the package uses, and the fallback where it is missing.
 
-Such a name may go in any release. Each is looked up here, once, and by no other file; without it
-the package is slower, or refuses with a sentence, but never wrong:
+Any release may remove such a name. Only this file looks them up, once each; without one the
+package is slower or raises a clear error, but gives no wrong result:
 
     _compile._disable_dynamo                torch.compiler.disable, which imports the compiler
-    _C._len_torch_dispatch_stack            no call counts as plain, so none takes a short way
-    _C._are_functorch_transforms_active     every call may be transformed: the ways that suit both
+    _C._len_torch_dispatch_stack            no call counts as plain: no fast path
+    _C._are_functorch_transforms_active     every call counts as transformed: slower, as correct
     _C._functorch.get_interpreter_stack     every transform counts as vmap: plain PyTorch
     _C._functorch.is_legacy_batchedtensor   PyTorch's own error for a batch of gradients
     _C._get_tracing_state                   torch.jit.is_tracing
     _C._AutoDispatchBelowAutograd           no_grad, which autograd registered on an op respects
-    _C._autograd._get_current_graph_task_keep_graph     every backward may run again: copies
+    _C._autograd._get_current_graph_task_keep_graph     every backward copies, for a second run
     _C._current_graph_task_id               the engine is asked whether it takes a callback
     _C._autograd._top_saved_tensors_default_hooks       a draw in a recompute raises
     _C._autograd._pop_saved_tensors_default_hooks       regions around the innermost are not seen
-    _C._autograd._push_saved_tensors_default_hooks      likewise
-    _C._autograd._saved_tensors_hooks_is_enabled        likewise
-    fx.traceback                            where a compiled backward draws again, the draw raises
-    _subclasses.functional_tensor.FunctionalTensorMode      likewise
-    utils.checkpoint._CachingTorchDispatchMode              likewise
-    utils.checkpoint.CheckpointPolicy.MUST_SAVE             likewise
-    _subclasses.FakeTensor                  values of fake tensors are asked for: PyTorch's error
-    compiler._is_exporting_flag             exported programs hold the op of compiled steps
-    distributed.distributed_c10d._world     a compiled step breaks where the rank is asked for
+    _C._autograd._push_saved_tensors_default_hooks      regions around the innermost are not seen
+    _C._autograd._saved_tensors_hooks_is_enabled        regions around the innermost are not seen
+    fx.traceback                            a draw that a compiled backward recomputes raises
+    _subclasses.functional_tensor.FunctionalTensorMode      the same as without fx.traceback
+    utils.checkpoint._CachingTorchDispatchMode              the same as without fx.traceback
+    utils.checkpoint.CheckpointPolicy.MUST_SAVE             the same as without fx.traceback
+    _subclasses.FakeTensor                  reading a fake tensor's values gets PyTorch's error
+    compiler._is_exporting_flag             exported programs contain the op of compiled steps
+    distributed.distributed_c10d._world     a compiled step has a graph break at the rank
     forward_ad._current_level               a dual tensor is made, which fails outside a level
-    _C._storage_Use_Count, _cdata           memory of results is not used again
-    UntypedStorage._new_shared              memory that is shared after it was made
-    Tensor._base                            the leaf is looked for in the graph of the view
+    _C._storage_Use_Count, _cdata           memory of results is not reused
+    UntypedStorage._new_shared              memory is moved to shared memory after allocation
+    Tensor._base                            the graph of the view is searched for the leaf
     _sample_dirichlet                       torch.distributions.Beta, which calls it
-    Tensor._version                         every tensor may have been written to since
+    Tensor._version                         every tensor counts as written to
     utils._pytree.tree_flatten, utils._pytree.tree_unflatten    nested inputs are refused
 """
 
@@ -44,7 +44,7 @@ from torch.autograd import forward_ad
 
 
 def _private(path: str) -> Any:
-    """What stands in ``torch`` under this dotted name, or None."""
+    """The attribute of ``torch`` with this dotted name, or None."""
     found: Any = torch
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -53,25 +53,25 @@ def _private(path: str) -> Any:
 
 # ------------------------------------------------------------------ compiled, traced, transformed
 
-_disable_dynamo = _private("_compile._disable_dynamo")  # without an import of 2 s
+_disable_dynamo = _private("_compile._disable_dynamo")  # saves an import of 2 s
 _dispatch_modes = _private("_C._len_torch_dispatch_stack") or (lambda: 1)
 _interpreters = _private("_C._functorch.get_interpreter_stack")
 _is_legacy_batch = _private("_C._functorch.is_legacy_batchedtensor") or (lambda x: False)
 _fake = _private("_subclasses.FakeTensor") or ()
 _tracing_state = _private("_C._get_tracing_state") or (lambda: torch.jit.is_tracing() or None)  # type: ignore[attr-defined]
 
-# Whether torch.func's transforms are at work; True where that cannot be known. So it may choose
-# between two right ways, but is no ground to refuse a call.
+# Whether a torch.func transform is active; True where that is unknown. Callers may choose between
+# two correct code paths by it, but must not refuse a call because of it.
 transforms_active: Callable[[], bool] = _private("_C._are_functorch_transforms_active") or (
     lambda: True
 )
 
 
 def in_vmap() -> bool:
-    """Whether torch.func.vmap is at work at any level: there values of tensors cannot be read.
+    """Whether torch.func.vmap is active at any level, where values of tensors cannot be read.
 
-    True in every transform where which ones they are cannot be known: compiled (Dynamo tells
-    whether there are any), and in a PyTorch without this list of them.
+    True in every transform of unknown kind: in compiled code (Dynamo tells only whether there is
+    one), and in a PyTorch without a list of them.
     """
     if not transforms_active():
         return False
@@ -86,16 +86,16 @@ def is_batch(grad: Tensor) -> bool:
 
 
 @_disable_dynamo or torch.compiler.disable
-def outside_graph(call: Callable[..., Any], *args: Any) -> Any:
-    """``call(*args)`` as eager PyTorch runs it, where a step is being compiled.
+def call_eagerly(call: Callable[..., Any], *args: Any) -> Any:
+    """Run ``call(*args)`` in eager mode, outside the graph of a compiled step.
 
-    So its draws come from the same generators, and λ and the box are no constants of a graph.
+    So it draws from the same generators, and λ and the box do not become constants of a graph.
     """
     return call(*args)
 
 
 def is_plain() -> bool:
-    """False where a call is compiled, traced, transformed or seen by a mode (fake tensors, one)."""
+    """Whether a call is not compiled, traced, transformed or run under a mode (fake tensors)."""
     return not (
         torch.compiler.is_compiling()
         or _dispatch_modes()
@@ -117,11 +117,11 @@ def is_exporting() -> bool:
 # ------------------------------------------------------------------ autograd
 
 # A context in which ops run without the autograd registered on them.
-below_autograd: Callable[[], contextlib.AbstractContextManager] = (
+skip_autograd: Callable[[], contextlib.AbstractContextManager] = (
     _private("_C._AutoDispatchBelowAutograd") or torch.no_grad
 )
 
-# Whether the backward that runs may run again (retain_graph), and so must keep its tensors.
+# Whether the running backward may run again (retain_graph), and so must keep its tensors.
 backward_keeps_graph: Callable[[], bool] = _private(
     "_C._autograd._get_current_graph_task_keep_graph"
 ) or (lambda: True)
@@ -130,7 +130,7 @@ _graph_task = _private("_C._current_graph_task_id")  # -1 outside a backward
 
 
 def in_backward() -> bool:
-    """Whether this thread runs a part of a backward."""
+    """Whether this thread is inside a backward."""
     if _graph_task is not None:
         return _graph_task() != -1
     try:
@@ -168,9 +168,9 @@ def leaf_under(x: Tensor) -> Tensor | None:
 
 
 def write_count(x: Tensor) -> float:
-    """A number that is another one after each write to ``x``; NaN, which equals none, if unknown.
+    """A number that changes with each write to ``x``; NaN, which equals nothing, if unknown.
 
-    Not for tensors of inference mode, of which PyTorch counts none.
+    PyTorch does not count writes to tensors of inference mode.
     """
     return getattr(x, "_version", float("nan"))
 
@@ -186,14 +186,14 @@ _may_push = _private("_C._autograd._saved_tensors_hooks_is_enabled")
 def checkpoint_regions() -> list[tuple[Any, Any]]:
     """The regions of torch.utils.checkpoint (not reentrant) around this call, innermost first.
 
-    Each is what PyTorch keeps of it from its forward on, and None, or in a recompute an object that
-    this recompute alone has.
+    Each is a pair: the object that PyTorch keeps for the region from its forward on, and None, or
+    in a recompute an object that belongs to this recompute alone.
     """
     hooks = [None if _top_hooks is None else _top_hooks(True)]
     if hooks[0] is None:
         return []
     if None not in (_pop_hooks, _push_hooks, _may_push) and _may_push():
-        try:  # only the innermost hooks can be seen
+        try:  # PyTorch shows the innermost hooks only
             while hooks[-1] is not None:
                 _pop_hooks()
                 hooks.append(_top_hooks(True))
@@ -219,7 +219,7 @@ def _checkpoint_region(pack: Any) -> tuple[Any, Any] | None:
 
 
 def never_recompute(op: str, library: torch.library.Library) -> None:
-    """Have compiled steps keep what ``op`` returned, where they recompute a checkpoint's region."""
+    """Make compiled steps save the result of ``op`` where they recompute a checkpoint's region."""
     trace = _private("fx.traceback")
     functional = _private("_subclasses.functional_tensor.FunctionalTensorMode")
     caching = _private("utils.checkpoint._CachingTorchDispatchMode")
@@ -227,7 +227,7 @@ def never_recompute(op: str, library: torch.library.Library) -> None:
     if trace is None or keep is None or not hasattr(trace, "current_meta"):
         return
 
-    def tagged(mode, func, types, args, kwargs):  # as nodes of the graph are made
+    def tag_node(mode, func, types, args, kwargs):  # called when a node of the graph is made
         before = trace.current_meta
         trace.current_meta = {**before, "recompute": keep}
         try:
@@ -235,14 +235,14 @@ def never_recompute(op: str, library: torch.library.Library) -> None:
         finally:
             trace.current_meta = before
 
-    def kept(mode, func, types, args, kwargs):  # as a region's policy is asked (PyTorch >= 2.13)
+    def set_policy(mode, func, types, args, kwargs):  # called for the policy (PyTorch >= 2.13)
         policy, mode.policy_fn = mode.policy_fn, lambda *args, **kwargs: keep
         try:
             return mode.__torch_dispatch__(func, types, args, kwargs or {})
         finally:
             mode.policy_fn = policy
 
-    for mode, rule in ((functional, tagged), (caching, kept)):
+    for mode, rule in ((functional, tag_node), (caching, set_policy)):
         if mode is not None:
             torch.library.register_torch_dispatch(op, mode, rule, lib=library)
 
@@ -255,8 +255,8 @@ _world = _private("distributed.distributed_c10d._world")
 def process_rank() -> int | None:
     """This process's rank in torch.distributed; None without a process group.
 
-    A step compiled before there was a group compiles again: Dynamo takes is_initialized() for a
-    constant that never changes, but guards what it reads of an object.
+    A step that was compiled before there was a group recompiles: Dynamo takes is_initialized() for
+    a constant, but guards an attribute that it reads.
     """
     distributed = torch.distributed
     if not distributed.is_available():
@@ -266,7 +266,7 @@ def process_rank() -> int | None:
     elif _world is not None:
         there = _world.default_pg is not None
     else:
-        there = outside_graph(distributed.is_initialized)
+        there = call_eagerly(distributed.is_initialized)
     return distributed.get_rank() if there else None
 
 
@@ -274,7 +274,7 @@ def process_rank() -> int | None:
 
 
 def keep_in_place(x: Tensor) -> None:
-    """Tell compiled graphs that ``x`` stays where it lies, as they know of buffers."""
+    """Tell compiled graphs that the address of ``x`` is fixed, as that of a buffer is."""
     x._dynamo_static_input_type = "unguarded"  # type: ignore[attr-defined]
 
 
@@ -282,13 +282,13 @@ _use_count = _private("_C._storage_Use_Count")
 
 
 def storage_users(storage: UntypedStorage) -> int | None:
-    """How many tensors and storages of Python share this memory; None where nobody can tell."""
+    """How many tensors and storages of Python share this memory; None where that is unknown."""
     address = getattr(storage, "_cdata", None)
     return None if _use_count is None or address is None else _use_count(address)
 
 
 def shared_storage(size: int) -> UntypedStorage:
-    """Fresh memory of that many bytes that other processes can map."""
+    """Fresh memory of ``size`` bytes that other processes can map."""
     new_shared = getattr(UntypedStorage, "_new_shared", None)
     if new_shared is not None:
         return new_shared(size, device="cpu")
@@ -302,7 +302,7 @@ _dirichlet = _private("_sample_dirichlet")
 
 def sample_beta(concentration: Tensor) -> float:
     """λ ~ Beta(a, b) for ``concentration`` [[a, b]], from PyTorch's generator of the CPU."""
-    if _dirichlet is not None:  # the very call that Beta makes, after 70 µs of Python
+    if _dirichlet is not None:  # the call that Beta itself makes after 70 µs of Python
         return _dirichlet(concentration).tolist()[0][0]
     a, b = concentration.unbind(1)
     return torch.distributions.Beta(a, b).sample().item()
@@ -315,6 +315,6 @@ def _no_pytree(*_: Any) -> Any:
     )
 
 
-# As torchvision walks its inputs.
+# torchvision walks its inputs with these two.
 tree_flatten = _private("utils._pytree.tree_flatten") or _no_pytree
 tree_unflatten = _private("utils._pytree.tree_unflatten") or _no_pytree

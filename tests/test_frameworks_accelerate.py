@@ -52,12 +52,12 @@ def test_batches_are_joined_announced_and_sliced(operations):
     assert operations.send_to_device(joined, "cpu")["y"] == joined["y"]
 
 
-def test_teaching_once_is_enough(operations):
+def test_extending_once_is_enough(operations):
     target(2)
     before = operations.recursively_apply
     for _ in range(3):
         target(2)
-        adapter.teach(MixedTarget)
+        adapter.extend_accelerate(MixedTarget)
     assert operations.recursively_apply is before
 
 
@@ -85,7 +85,7 @@ def test_an_accelerate_that_walks_otherwise_is_left_alone(change, operations, mo
         module.initialize_tensors = lambda structure: structure
     before = dict(vars(module))
     monkeypatch.setitem(sys.modules, "accelerate.utils.operations", module)
-    monkeypatch.setattr(adapter, "_taught", None)
+    monkeypatch.setattr(adapter, "_extended", None)
     with pytest.warns(UserWarning, match="dispatch_batches=False, or sparse_targets=False"):
         made = target(2)
     assert made.shape == (2,) and vars(module) == before

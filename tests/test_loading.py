@@ -103,9 +103,7 @@ def test_a_module_for_another_cuda_is_not_loaded(built, here, loads, tree, run):
     assert ("chosen native" in out) == loads
     why = f"_C_cuda is built for CUDA {built} (with PyTorch 2.14.1+cu130), and this PyTorch"
     assert (why in out) != loads
-    remedy = (
-        f"for CUDA {here}; build it beside this one, with an nvcc of CUDA {here[:2]}: pip install"
-    )
+    remedy = f"for CUDA {here}; build it for this one, with an nvcc of CUDA {here[:2]}: pip install"
     assert (remedy in out) != loads
 
 

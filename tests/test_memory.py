@@ -32,13 +32,13 @@ def _nothing_kept(monkeypatch):
 @pytest.fixture
 def made(monkeypatch):
     """The sizes of the fresh memory that was asked for."""
-    sizes, real = [], memory._fresh
+    sizes, real = [], memory._fresh_storage
 
     def fresh(size):
         sizes.append(size)
         return real(size)
 
-    monkeypatch.setattr(memory, "_fresh", fresh)
+    monkeypatch.setattr(memory, "_fresh_storage", fresh)
     return sizes
 
 
@@ -60,32 +60,32 @@ HOLDERS = {
 
 @pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
 def test_memory_is_used_again_when_nobody_holds_it(hold, made):
-    x = memory.recycled(SIZE)
+    x = memory.recycled_tensor(SIZE)
     assert x.shape == SIZE and x.dtype == torch.uint8 and not x._is_view()
     address, held = x.data_ptr(), hold(x)
     del x
-    y = memory.recycled(SIZE)
+    y = memory.recycled_tensor(SIZE)
     assert made == [6, 6] and y.data_ptr() != address
     del held
     gc.collect()
-    z = memory.recycled(torch.Size((3, 2)))
+    z = memory.recycled_tensor(torch.Size((3, 2)))
     assert made == [6, 6] and z.data_ptr() == address
 
 
 def test_memory_of_four_results_is_kept(made):
-    held = [memory.recycled(torch.Size((4,))) for _ in range(10)]
+    held = [memory.recycled_tensor(torch.Size((4,))) for _ in range(10)]
     del held
     assert len(memory._kept) == 4
-    held = [memory.recycled(torch.Size((4,))) for _ in range(10)]
+    held = [memory.recycled_tensor(torch.Size((4,))) for _ in range(10)]
     assert len(made) == 16
     del held
-    memory.recycled(torch.Size((5,)))  # of another size: not used, and the next to be let go
+    memory.recycled_tensor(torch.Size((5,)))  # of another size: not used, and the next to be let go
     assert len(made) == 17 and len(memory._kept) == 4
-    memory.recycled(torch.Size((4,)))
-    memory.recycled(torch.Size((5,)))  # in turns each has its own
+    memory.recycled_tensor(torch.Size((4,)))
+    memory.recycled_tensor(torch.Size((5,)))  # in turns each has its own
     assert len(made) == 17
     memory.empty_cache()
-    memory.recycled(torch.Size((4,)))
+    memory.recycled_tensor(torch.Size((4,)))
     assert len(made) == 18
 
 
@@ -93,7 +93,7 @@ def test_memory_of_small_and_large_results_is_not_kept(monkeypatch):
     monkeypatch.setattr(memory, "_LEAST", 4)
     monkeypatch.setattr(memory, "_MOST", 6)
     for size in (3, 4, 6, 7):
-        assert memory.recycled(torch.Size((size,))).shape == (size,)
+        assert memory.recycled_tensor(torch.Size((size,))).shape == (size,)
     assert [kept.nbytes() for kept in memory._kept] == [4, 6]
 
 
@@ -106,19 +106,19 @@ def test_what_goes_wrong_with_kept_memory_reaches_nobody(error, monkeypatch):
     x = images()
     want = fm.mix(x, FLIP)
     memory.empty_cache()
-    monkeypatch.setattr(memory, "_fresh", fail)
+    monkeypatch.setattr(memory, "_fresh_storage", fail)
     assert torch.equal(fm.mix(x, FLIP), want)
 
 
 def test_shared_or_resized_memory_is_not_used_again(made):
-    x = memory.recycled(SIZE).share_memory_()
+    x = memory.recycled_tensor(SIZE).share_memory_()
     assert x.is_shared()
     del x
-    x = memory.recycled(SIZE)  # another process may look at the first
+    x = memory.recycled_tensor(SIZE)  # another process may look at the first
     assert made == [6, 6]
     x.untyped_storage().resize_(60)
     del x
-    memory.recycled(SIZE)
+    memory.recycled_tensor(SIZE)
     assert made == [6, 6, 6]
 
 
@@ -127,7 +127,7 @@ def test_threads_never_share_memory():
 
     def work(value):
         for _ in range(300):
-            x = memory.recycled(torch.Size((1000,)))
+            x = memory.recycled_tensor(torch.Size((1000,)))
             x.fill_(value)
             if not bool((x == value).all()):
                 wrong.append(value)

@@ -35,7 +35,7 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("place", ["_fresh", "recycled", "_unused"])
+@pytest.mark.parametrize("place", ["_fresh_storage", "recycled_tensor", "_take_unused"])
 def test_an_interrupt_in_the_memory_is_an_interrupt(place, monkeypatch, interruptible):
     x = images()
     want = fm.mix(x, PLAN)
@@ -144,4 +144,4 @@ def test_where_references_tell_nothing_nothing_is_kept(name, value, why, monkeyp
 
 
 def test_the_report_says_that_memory_is_used_again():
-    assert memory.reason_off is None and "memory of results  used again" in env.report()
+    assert memory.reason_off is None and "memory of results  reused" in env.report()

@@ -1,6 +1,6 @@
-"""What the entries of a batch are checked for, for :class:`fused_mixup.BatchMix`.
+"""Checks of the entries of a batch, for :class:`fused_mixup.BatchMix`.
 
-All of it before a step is taken or anything is written.
+All run before a step is taken or anything is written.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check_images(
         first = 2 if spatial_dims is None else x.ndim - spatial_dims
         if (cuts or i == 0) and first < 1:
             raise ValueError(
-                f"{name}: expected {spatial_dims} spatial dims behind [B], as spatial_dims says, "
+                f"{name}: expected {spatial_dims} spatial dims after [B], as spatial_dims says, "
                 f"got {list(x.shape)}; give BatchMix a smaller spatial_dims, or cutmix_alpha=0"
             )
         if i == 0:
@@ -83,7 +83,7 @@ def check_masks(named: Sequence[tuple[str, Any]]) -> None:
 def check_cut(
     heads: Sequence[Tensor], masks: Sequence[tuple[str, Tensor]], cut: tuple[int, ...]
 ) -> None:
-    """Masks have the sizes that boxes ``cut`` (() for none), labels have not."""
+    """Raise unless masks have the sizes that boxes ``cut`` (() for none), and labels have not."""
     for name, x in masks:
         if tuple(x.shape[x.ndim - len(cut) :]) != cut:
             raise ValueError(
@@ -99,7 +99,7 @@ def check_cut(
 
 
 def check_in_place(named: Sequence[tuple[str, Tensor]], warned: bool) -> bool:
-    """Raise for what may not be written; warn, once, where that writes a larger tensor."""
+    """Raise for tensors that may not be written; warn, once, of one that is part of a larger."""
     for name, x in named:
         check_writable(name, x, "use inplace=False, which is differentiable")
         if warned or torch.compiler.is_compiling() or x.is_meta:

@@ -14,7 +14,7 @@ from ..arguments import kind, names
 
 Key = Any  # a key of a dict, or a position in a tuple or list
 
-# Taken where the caller names none: of a dict the first (of masks, all) that is there.
+# The keys where the caller names none: the first that a dict has (for masks, all of them).
 IMAGES = ("image", "images", "pixel_values", "inputs", "x")
 LABELS = ("label", "labels", "target", "targets", "y")
 MASKS = ("mask", "masks", "segmentation")
@@ -22,36 +22,36 @@ MASKS = ("mask", "masks", "segmentation")
 
 @dataclass(frozen=True)
 class Parts:
-    """Where in a batch what is; None: by the usual names in a dict, else images, labels."""
+    """The keys of a batch's parts; None: the usual names in a dict, else images, labels."""
 
     images: tuple[Key, ...] | None
     labels: tuple[Key, ...] | None
     masks: tuple[Key, ...] | None
 
     @staticmethod
-    def of(images: Any, labels: Any, masks: Any) -> Parts:
+    def make(images: Any, labels: Any, masks: Any) -> Parts:
         parts = Parts(_keys(images), _keys(labels), _keys(masks))
         if parts.images == ():
             raise ValueError("images: expected at least one key or position, got none")
         return parts
 
     def find(self, batch: Any) -> tuple[tuple[Key, ...], tuple[Key, ...], tuple[Key, ...]]:
-        """The keys of images, labels (perhaps none) and masks in ``batch``, all of them there."""
+        """The keys of images, labels (perhaps none) and masks, each checked to be in ``batch``."""
         if isinstance(batch, Mapping):
-            images = _first("images", IMAGES, batch) if self.images is None else self.images
+            images = _first_key("images", IMAGES, batch) if self.images is None else self.images
             masks = tuple(key for key in MASKS if key in batch)
             masks = masks if self.masks is None else self.masks
         else:
             images = (0,) if self.images is None else self.images
             masks = () if self.masks is None else self.masks
-        _check_there("images", images, batch)
-        _check_there("masks", masks, batch)
-        labels = _labels(batch, images + masks) if self.labels is None else self.labels
-        _check_there("labels", labels, batch)
+        _check_keys("images", images, batch)
+        _check_keys("masks", masks, batch)
+        labels = _label_keys(batch, images + masks) if self.labels is None else self.labels
+        _check_keys("labels", labels, batch)
         return images, labels, masks
 
 
-def _labels(batch: Any, others: tuple[Key, ...]) -> tuple[Key, ...]:
+def _label_keys(batch: Any, others: tuple[Key, ...]) -> tuple[Key, ...]:
     if isinstance(batch, Mapping):
         left = [key for key in batch if key not in others]
         found = [key for key in LABELS if key in left]
@@ -59,7 +59,7 @@ def _labels(batch: Any, others: tuple[Key, ...]) -> tuple[Key, ...]:
         taken = {key % len(batch) for key in others}
         left = [key for key in range(len(batch)) if key not in taken]
         found = [key for key in left if key == 1]
-    # Labels left as they are beside mixed images would be wrong without a word.
+    # Unmixed labels with mixed images would be silently wrong.
     if not found and any(_may_be_labels(batch[key]) for key in left):
         if isinstance(batch, Mapping):
             expected = f"one of the keys {list(LABELS)}, got {names(batch)}"
@@ -84,7 +84,7 @@ def _keys(given: Any) -> tuple[Key, ...] | None:
     return tuple(given) if isinstance(given, list) else (given,)
 
 
-def _first(name: str, usual: tuple[str, ...], batch: Mapping[Any, Any]) -> tuple[Key, ...]:
+def _first_key(name: str, usual: tuple[str, ...], batch: Mapping[Any, Any]) -> tuple[Key, ...]:
     for key in usual:
         if key in batch:
             return (key,)
@@ -94,7 +94,7 @@ def _first(name: str, usual: tuple[str, ...], batch: Mapping[Any, Any]) -> tuple
     )
 
 
-def _check_there(name: str, keys: tuple[Key, ...], batch: Any) -> None:
+def _check_keys(name: str, keys: tuple[Key, ...], batch: Any) -> None:
     for key in keys:
         if isinstance(batch, Mapping):
             there = key in batch
@@ -106,7 +106,7 @@ def _check_there(name: str, keys: tuple[Key, ...], batch: Any) -> None:
 
 
 def writable_copy(batch: Any) -> Any:
-    """A mapping (a dict of one that is read-only), or a list, of what is in ``batch``."""
+    """A writable copy of ``batch``: a mapping (a dict for a read-only one), or a list."""
     if not isinstance(batch, Mapping):
         return list(batch)
     if type(batch) is dict or not isinstance(batch, MutableMapping):
@@ -114,8 +114,8 @@ def writable_copy(batch: Any) -> Any:
     return copy.copy(batch)
 
 
-def filled(batch: Any, out: Any, entries: dict[Key, Any]) -> Any:
-    """``out``, a writable copy of ``batch``, with other entries and of the kind of ``batch``."""
+def fill(batch: Any, out: Any, entries: dict[Key, Any]) -> Any:
+    """``out``, a writable copy of ``batch``, with ``entries`` set, as the type of ``batch``."""
     for key, value in entries.items():
         out[key] = value
     if isinstance(batch, (Mapping, list)):
@@ -127,6 +127,6 @@ def same_memory(a: Tensor, b: Tensor) -> bool:
     if a is b:
         return True
     alike = a.dtype == b.dtype and a.shape == b.shape and a.stride() == b.stride()
-    if not alike or torch.compiler.is_compiling():  # what is traced has no address
+    if not alike or torch.compiler.is_compiling():  # traced tensors have no address
         return False
     return a.data_ptr() == b.data_ptr() != 0

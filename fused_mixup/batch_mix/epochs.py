@@ -14,7 +14,7 @@ _SCHEDULED = ("mixup_alpha", "cutmix_alpha", "switch_prob", "prob")
 
 
 class Epochs:
-    """The numbers given, what a schedule makes of them, and the epochs that are not mixed."""
+    """The numbers given, the schedule that changes them, and the epochs that are not mixed."""
 
     def __init__(
         self, numbers: dict[str, Any], schedule: Schedule | None, off_after_epoch: int | None
@@ -28,7 +28,7 @@ class Epochs:
         self.numbers, self.schedule, self.off_after_epoch = numbers, schedule, off_after_epoch
 
     def settings(self, epoch: int) -> list[float]:
-        """As :func:`plan_settings` makes them a tensor."""
+        """The numbers of ``epoch``, in the order of :func:`plan_settings`."""
         numbers = dict(self.numbers)
         if self.schedule is not None:
             scheduled = self.schedule(epoch)
@@ -49,5 +49,5 @@ class Epochs:
         if off or (numbers["mixup_alpha"] == 0 and numbers["cutmix_alpha"] == 0):
             numbers["prob"] = 0.0
         if numbers["cutmix_alpha"] == 0:
-            numbers["cutmix_minmax"] = None  # bounds of a mode that is off for now
+            numbers["cutmix_minmax"] = None  # CutMix is off in this epoch
         return settings_numbers(**numbers)

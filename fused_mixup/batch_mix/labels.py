@@ -13,14 +13,14 @@ from ..codes import IGNORE_INDEX, NO_IGNORE
 from ..dtypes import FLOATING
 from ..plan.mix_plan import MixPlan
 from ..target.checks import check_label_smoothing, check_labels, check_num_classes
-from ..target.heads import STRUCTURES, class_counts, heads, in_structure
+from ..target.heads import STRUCTURES, class_counts, heads, restore_structure
 from ..target.label_rows import one_label_weight
 from ..target.labels import mix_labels, mix_targets
 from ..target.mixed_target import MixedTarget
 
 
 class Targets:
-    """What labels become: class indices a MixedTarget or dense targets, floats a blend of floats.
+    """Make class indices a MixedTarget or dense targets, and float labels a blend of floats.
 
     ``num_classes``: an int, None, or a dict, list or tuple of those, for several heads.
     """
@@ -58,33 +58,33 @@ class Targets:
 
         _by_head(name, labels, count, check)
 
-    def mixed(self, labels: Any, plan: MixPlan, count: Any) -> Any:
-        def mixed(_: str, y: Tensor, count: Any) -> Tensor | MixedTarget:
+    def mix(self, labels: Any, plan: MixPlan, count: Any) -> Any:
+        def mix_one(_: str, y: Tensor, count: Any) -> Tensor | MixedTarget:
             if y.is_floating_point():
                 return mix_labels(y, plan)
             if self.dense and self.ignore_index is None and y.ndim == 1:
                 return mix_targets(y, plan, count, self.label_smoothing)
             options = count, self.label_smoothing, self._ignored
-            return self._made(MixedTarget.from_labels(y, plan, *options))
+            return self._as_configured(MixedTarget.from_labels(y, plan, *options))
 
-        return _by_head("labels", labels, count, mixed)
+        return _by_head("labels", labels, count, mix_one)
 
-    def unmixed(self, labels: Any, count: Any) -> Any:
-        """The target of labels as they came, without smoothing."""
+    def keep(self, labels: Any, count: Any) -> Any:
+        """The target of labels that are not mixed, without smoothing."""
 
-        def unmixed(_: str, y: Tensor, count: Any) -> Tensor | MixedTarget:
+        def keep_one(_: str, y: Tensor, count: Any) -> Tensor | MixedTarget:
             if y.is_floating_point():
                 return y
             weight = one_label_weight(len(y))
-            return self._made(MixedTarget(y, y, weight, count, 0.0, self._ignored))
+            return self._as_configured(MixedTarget(y, y, weight, count, 0.0, self._ignored))
 
-        return _by_head("labels", labels, count, unmixed)
+        return _by_head("labels", labels, count, keep_one)
 
     @property
     def _ignored(self) -> int:
         return IGNORE_INDEX if self.ignore_index is None else self.ignore_index
 
-    def _made(self, target: MixedTarget) -> Tensor | MixedTarget:
+    def _as_configured(self, target: MixedTarget) -> Tensor | MixedTarget:
         return target.dense() if self.dense else target
 
     def _check_classes(self, name: str, y: Tensor, count: Any) -> None:
@@ -110,7 +110,7 @@ class Targets:
 
 
 def _counts(n: Any) -> Any:
-    """The numbers of classes as ints, in dicts and lists as they came."""
+    """The numbers of classes as ints, in the same dicts and lists."""
     if isinstance(n, Mapping):
         return {key: _counts(each) for key, each in n.items()}
     if isinstance(n, (list, tuple)):
@@ -132,7 +132,7 @@ def leaves(labels: Any) -> Iterator[Any]:
 
 
 def _by_head(name: str, labels: Any, count: Any, apply: Callable[[str, Any, Any], Any]) -> Any:
-    """``apply`` to the labels of each head, with its num_classes; in the labels' structure."""
+    """Call ``apply`` on the labels of each head, with its num_classes; keep their structure."""
     if not isinstance(labels, STRUCTURES):
         return apply(name, labels, count)
     counts = class_counts(count, name, labels)
@@ -140,7 +140,7 @@ def _by_head(name: str, labels: Any, count: Any, apply: Callable[[str, Any, Any]
         head: _by_head(f"{name}[{head!r}]", y, counts[head], apply)
         for head, y in heads(name, labels).items()
     }
-    return in_structure(labels, made)
+    return restore_structure(labels, made)
 
 
 def _check_kind(name: str, y: Any) -> None:

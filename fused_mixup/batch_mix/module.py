@@ -16,7 +16,7 @@ from ..plan.draw import draw_plan, settings_numbers
 from ..plan.draw_checks import check_minmax
 from ..plan.mix_plan import MixPlan
 from .checks import check_batch_size, check_cut, check_images, check_in_place, check_masks
-from .entries import Parts, filled, same_memory, writable_copy
+from .entries import Parts, fill, same_memory, writable_copy
 from .epochs import Epochs, Schedule
 from .labels import Targets, is_class_map, leaves
 from .state import StreamModule
@@ -28,8 +28,8 @@ class BatchMix(StreamModule):
 
     ``x_i ← λ x_i + (1-λ) x_j``, or a box of x_j pasted in x_i, with ``λ ~ Beta(α, α)`` and the
     partners j of ``pairing``; targets are ``λ y_i + (1-λ) y_j``. One launch draws the plan, one
-    mixes the images; nothing is read back, and torch.compile compiles a step once (another
-    batch size once more)::
+    mixes the images; nothing is read back, and torch.compile compiles a step once (once more
+    for another batch size)::
 
         mix = BatchMix(num_classes=1000, mixup_alpha=0.8, cutmix_alpha=1.0).to(device)
         for epoch in range(epochs):
@@ -54,22 +54,22 @@ class BatchMix(StreamModule):
         ignore_index: labels and pixels equal to it are legal, and their terms are left out.
         dense_targets: give targets [B, K, …] float32 in place of a :class:`MixedTarget`.
         inplace: write the images where they lie. False: a mixed copy, through which gradients flow.
-        spatial_dims: how many of the last dims boxes live in. By default all behind [B, C]; 1 for
+        spatial_dims: how many of the last dims boxes live in. By default all after [B, C]; 1 for
             audio [B, T], 2 for video [B, T, C, H, W] whose frames are cut alike.
         seed: 64 bits; the same on every rank.
-        rank: of this process, for a stream of its own; by default see :attr:`rank`.
+        rank: rank of this process, for its own stream; by default see :attr:`rank`.
         schedule: called by :meth:`set_epoch` with the epoch; returns an α for the modes that are
             on, or a dict of any of mixup_alpha, cutmix_alpha, switch_prob and prob. A mode whose α
             is 0 above stays off. Spawned workers need one that pickles: a ``def``, no lambda.
-        off_after_epoch: epochs, counted from 0, from this one on are not mixed.
+        off_after_epoch: this epoch (counted from 0) and later ones are not mixed.
         images, labels, masks: keys (or, in tuples and lists, positions) in a batch given as one
             object; several as a tuple, none as ``()``. By default the usual names in a dict
             ("image", "label", "mask" and the like), positions 0 and 1 elsewhere, no masks there.
 
-    Called with ``(x, labels)``, with more tensors behind them, with one dict, tuple or list, or
+    Called with ``(x, labels)``, with more tensors after them, with one dict, tuple or list, or
     with images alone; docs/batchmix.md shows each kind.
 
-    images: float16, bfloat16, float32, float64 or uint8 [B, …]; of other sizes only without CutMix.
+    images: float16, bfloat16, float32, float64 or uint8 [B, …]; sizes differ only without CutMix.
     labels: int64 [B], or floats [B, …] (multi-label, soft, regression), or a dict, list or tuple of
     those, one for each head. masks: class maps, integers or bools [B, …, H, W], or floats.
 
@@ -77,8 +77,8 @@ class BatchMix(StreamModule):
         The same structure (a dict for a mapping that is read-only) with images mixed and, in place
         of class indices, the target; floats are blended, ``w_i0 y_i + w_i1 y_j``. Class maps stay
         integers, pasted in place, where MixUp is off (``mixup_alpha=0``), and else become a target;
-        masks of floats are mixed as images. In eval mode (``.eval()``) the images and floats as
-        they came and targets of weights (1, 0) without smoothing; no step is taken.
+        masks of floats are mixed as images. In eval mode (``.eval()``) images and floats stay as
+        they are and targets have weights (1, 0) without smoothing; no step is taken.
 
     Raises:
         TypeError, ValueError: arguments or batches that are not as described, before a step is
@@ -91,8 +91,8 @@ class BatchMix(StreamModule):
         ``state`` and ``settings`` are tensors, but no buffers: averages of weights (EMA, SWA),
         casts and DistributedDataParallel leave them alone, so this may be a part of the model. A
         checkpoint resumes the stream to the bit; the rank is read at each draw and not saved, so
-        one checkpoint serves all ranks. Settings that were loaded count until :meth:`set_epoch`.
-        Those with a mode that is off here are refused, and then nothing is taken.
+        one checkpoint serves all ranks. Loaded settings apply until :meth:`set_epoch`; settings
+        with a mode that is off here are refused, and then nothing is loaded.
 
         Inside torch.utils.checkpoint the recompute mixes as the forward did; see :func:`draw_plan`.
         There use ``inplace=False``: the recompute reads the images again.
@@ -136,7 +136,7 @@ class BatchMix(StreamModule):
         self.spatial_dims = None if spatial_dims is None else integer("spatial_dims", spatial_dims)
         if self.spatial_dims not in (None, 1, 2, 3):
             raise ValueError(f"spatial_dims: expected 1, 2, 3 or None, got {spatial_dims}")
-        self._parts = Parts.of(images, labels, masks)
+        self._parts = Parts.make(images, labels, masks)
         check_choice("pairing", pairing, DRAWN_PAIRINGS)
         self._rules: dict[str, Any] = {
             "per": per,
@@ -152,16 +152,16 @@ class BatchMix(StreamModule):
         self._epochs = Epochs(numbers, schedule, off_after_epoch)
         self._blends, self._cuts = mixup_alpha > 0, on[CUTMIX_ALPHA] > 0
         self._start(seed, rank, self._epochs.settings(0))
-        # What draw_plan refuses, it refuses here rather than in the first step.
-        nobody = torch.empty(0, dtype=torch.int64, device=self.state.device)
-        self._draw(self.state.clone(), self.settings, 0, (1,), nobody)
+        # A trial draw, so that draw_plan refuses here rather than in the first step.
+        no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
+        self._draw(self.state.clone(), self.settings, 0, (1,), no_labels)
 
     # ---------------------------------------------------------------- epochs
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the settings of ``epoch`` (from 0): ``schedule``, ``off_after_epoch``, workers.
+        """Apply ``schedule`` and ``off_after_epoch`` for ``epoch`` (from 0), in workers too.
 
-        One small copy to the device; what is compiled or captured reads it at the next step.
+        This makes one small copy to the device; compiled and captured steps read it when they run.
         """
         epoch = integer("epoch", epoch)
         if not 0 <= epoch < EPOCH_LIMIT:
@@ -199,7 +199,7 @@ class BatchMix(StreamModule):
         out = writable_copy(batch)
         made = {**labels, **maps}
         if not self.training:
-            return filled(batch, out, {k: targets.unmixed(y, counts[k]) for k, y in made.items()})
+            return fill(batch, out, {k: targets.keep(y, counts[k]) for k, y in made.items()})
         heads = [y for label in labels.values() for y in leaves(label)]
         named = [(f"images[{key!r}]", batch[key]) for key in images]
         batch_size = check_batch_size(heads, [*named, *named_masks], self.state)
@@ -207,14 +207,14 @@ class BatchMix(StreamModule):
         check_cut(heads, named_masks, spatial if self._cuts else ())
         if self.inplace:
             self._warned = check_in_place([*named, *named_masks], self._warned)
-        plan = self.draw(batch_size, spatial, self._paired(heads))
-        entries = {key: targets.mixed(y, plan, counts[key]) for key, y in made.items()}
+        plan = self.draw(batch_size, spatial, self._pairing_labels(heads))
+        entries = {key: targets.mix(y, plan, counts[key]) for key, y in made.items()}
         written: dict[Any, Any] = {}
         for key in (*images, *masks):
             if key in maps:
                 continue
             x = batch[key]
-            # One tensor may stand in a batch twice: what is mixed in place is mixed once.
+            # A batch may contain a tensor twice: it is mixed in place once.
             twin = next((k for k in written if same_memory(batch[k], x)), None)
             if twin is not None:
                 written[key] = written[twin]
@@ -222,9 +222,9 @@ class BatchMix(StreamModule):
                 written[key] = paste_(x if self.inplace else x.clone(), plan)
             else:
                 written[key] = mix_(x, plan) if self.inplace else mix(x, plan)
-        return filled(batch, out, entries | written)
+        return fill(batch, out, entries | written)
 
-    def _paired(self, heads: list[Tensor]) -> Tensor | None:
+    def _pairing_labels(self, heads: list[Tensor]) -> Tensor | None:
         """The class indices by which partners are chosen, for the pairing that asks for them."""
         if self._rules["pairing"] != "cross_class":
             return None
@@ -237,7 +237,7 @@ class BatchMix(StreamModule):
         return classes[0]
 
     def collate(self, samples: list[Any]) -> Any:
-        """``default_collate``, then :meth:`forward`: a ``collate_fn`` that workers can be sent.
+        """``default_collate``, then :meth:`forward`: a ``collate_fn`` that pickles for workers.
 
         Equivalent to::
 
@@ -256,25 +256,25 @@ class BatchMix(StreamModule):
             labels: int64 [B], for ``pairing="cross_class"``.
 
         Returns:
-            A :class:`MixPlan` on the device of this module; its step is taken.
+            A :class:`MixPlan` on the device of this module; the state advances by one step.
         """
         here = None
         if not torch.compiler.is_compiling():
-            here = self._workers.here(self.state, self.rank)
+            here = self._workers.worker_state(self.state, self.rank)
         state, settings = here or (self._own_state(), self.settings)
         return self._draw(state, settings, batch_size, spatial, labels)
 
     def _draw(
         self,
-        state: Tensor,
-        settings: Tensor,
+        state: Tensor,  # [4]
+        settings: Tensor,  # [6]
         batch_size: int,
         spatial: Sequence[int],
-        labels: Tensor | None,
+        labels: Tensor | None,  # [B]
     ) -> MixPlan:
         if self._cuts and not spatial:
             raise ValueError(
-                "images: expected sizes for the boxes of CutMix behind [B, C], got none; set "
+                "images: expected sizes for the boxes of CutMix after [B, C], got none; set "
                 "spatial_dims=1 for [B, T], or cutmix_alpha=0 for MixUp alone"
             )
         # Plans without boxes are mixed faster.

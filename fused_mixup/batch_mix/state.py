@@ -1,4 +1,4 @@
-"""What a :class:`fused_mixup.BatchMix` draws from, and how it is moved, saved and told its rank."""
+"""State, settings and rank of a :class:`fused_mixup.BatchMix`, and how it is moved and saved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StreamModule(nn.Module):
 
     Both are plain attributes, no buffers: buffers are averaged (EMA, SWA), broadcast from rank 0
     (DistributedDataParallel), cast and emptied (``to_empty``). A checkpoint holds both, without the
-    rank, as the extra state of the module: one tensor of this moment, int64 [10].
+    rank, as the extra state of the module: one tensor, int64 [10], a copy.
     """
 
     state: Tensor
@@ -33,15 +33,15 @@ class StreamModule(nn.Module):
 
     def _start(self, seed: int, rank: int | None, numbers: list[float]) -> None:
         self._given_rank = None if rank is None else integer("rank", rank)
-        self._parents_rank: int | None = None  # of the process that sent this module to a worker
-        self._stream_rank = self.rank  # the one in the state
-        # The values, for a state on the meta device or a fake one, which has none.
+        self._parents_rank: int | None = None  # rank of the process that started the worker
+        self._stream_rank = self.rank  # the rank in the state
+        # These values stand in for a state on the meta device or a fake one, which has none.
         self._values = state_words(seed, self._stream_rank), numbers
         self._workers = WorkerStreams(numbers)
         self._make(torch.get_default_device())
 
     def _make(self, device: torch.device) -> None:
-        """State and settings of ``_values`` on ``device``."""
+        """Make state and settings of ``_values`` on ``device``."""
         words, numbers = self._values
         self._hold(
             torch.tensor(words, dtype=torch.int64, device=device),
@@ -59,9 +59,9 @@ class StreamModule(nn.Module):
 
     @property
     def rank(self) -> int:
-        """Whose stream is drawn from: the one given; else torch.distributed's, else ``RANK``, or 0.
+        """The rank of the stream: the one given, else torch.distributed's, else ``RANK``, or 0.
 
-        In a data loader's worker without a process group that of the process that started it.
+        A data loader's worker without a process group has the rank of the process that started it.
         """
         if self._given_rank is not None:
             return self._given_rank
@@ -75,11 +75,11 @@ class StreamModule(nn.Module):
         return int(rank_text) if rank_text.isdecimal() else 0
 
     def _own_state(self) -> Tensor:
-        """The state, once the rank in it is that of now."""
+        """The state, with the current rank in it."""
         rank = self.rank
         if rank != self._stream_rank:
             self.state[STREAM_WORD].fill_(rank)
-            if not torch.compiler.is_compiling():  # a graph that set this would not fit twice
+            if not torch.compiler.is_compiling():  # a graph that sets it would recompile
                 self._stream_rank = rank
         return self.state
 
@@ -111,7 +111,7 @@ class StreamModule(nn.Module):
         self._values = self._values[0], numbers
         if _is_real(self.settings):
             self.settings.copy_(torch.tensor(numbers, dtype=torch.float64, device="cpu"))
-        self._workers.tell(numbers, epoch)
+        self._workers.share_settings(numbers, epoch)
 
     # ---------------------------------------------------------------- saving
 
@@ -122,12 +122,12 @@ class StreamModule(nn.Module):
             state = torch.tensor(words, device="cpu")
             settings = torch.tensor(numbers, dtype=torch.float64, device="cpu")
         saved = torch.cat((state, settings.view(torch.int64).to(state.device)))
-        saved[STREAM_WORD] = 0  # each rank has its own
+        saved[STREAM_WORD] = 0  # ranks share one checkpoint
         return saved
 
     def set_extra_state(self, saved: Any) -> None:
-        """Go on from what :meth:`get_extra_state` gave, with this process's own rank."""
-        error = self._take(*_unpacked(saved), _EXTRA)
+        """Resume from what :meth:`get_extra_state` returned, with this process's own rank."""
+        error = self._take(*_unpack(saved), _EXTRA)
         if error:
             raise ValueError(error)
 
@@ -136,7 +136,7 @@ class StreamModule(nn.Module):
         raise NotImplementedError
 
     def _take(self, state: Any, settings: Any, name: str) -> str | None:
-        """Load both, or neither and say why."""
+        """Load both, or neither and return the reason."""
         for what, t, like in ((_STATE, state, self.state), (_SETTINGS, settings, self.settings)):
             if not isinstance(t, Tensor) or t.dtype != like.dtype or t.shape != like.shape:
                 got = f"{t.dtype} {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
@@ -167,9 +167,9 @@ class StreamModule(nn.Module):
         error = None
         if prefix + _EXTRA in state_dict:
             saved = state_dict.pop(prefix + _EXTRA)
-            error = self._take(*_unpacked(saved), prefix + _EXTRA)
+            error = self._take(*_unpack(saved), prefix + _EXTRA)
         elif prefix + _STATE in state_dict and prefix + _SETTINGS in state_dict:
-            # As earlier versions saved them, which had them as buffers.
+            # Earlier versions saved both as buffers.
             state, settings = (state_dict.pop(prefix + key) for key in (_STATE, _SETTINGS))
             error = self._take(state, settings, prefix + _STATE)
         else:
@@ -180,7 +180,7 @@ class StreamModule(nn.Module):
             unexpected += [key for key in state_dict if key.startswith(prefix)]
 
 
-def _unpacked(saved: Any) -> tuple[Any, Any]:
+def _unpack(saved: Any) -> tuple[Any, Any]:
     if not isinstance(saved, Tensor) or saved.dtype != torch.int64 or saved.ndim != 1:
         return saved, None
     if saved.shape[0] != STATE_WORDS + SETTINGS:
@@ -190,12 +190,12 @@ def _unpacked(saved: Any) -> tuple[Any, Any]:
 
 
 def _is_real(t: Tensor) -> bool:
-    """Whether it has values: neither on the meta device nor fake."""
+    """Whether ``t`` has values: neither on the meta device nor fake."""
     return type(t) is Tensor and not t.is_meta
 
 
 def _settings_on(settings: Tensor, device: torch.device) -> Tensor:
-    """On ``device``, or on the CPU where the device has no float64 (Apple's)."""
+    """A copy on ``device``, or on the CPU where the device has no float64 (Apple's)."""
     try:
         return settings.to(device, copy=True)
     except (TypeError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What a :class:`fused_mixup.BatchMix` draws from inside a data loader's worker."""
+"""The state that a :class:`fused_mixup.BatchMix` draws from inside a data loader's worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..codes import SEED_WORD, SETTINGS, STEP_WORD
 from ..plan.draw import plan_state
 
 # How the 48 bits of a worker's step are used. With set_epoch: the epoch, then the batches that the
-# worker has made in it. Without: the top bit, what the loader drew for this pass, the batches.
+# worker has made in it. Without: the top bit, the loader's base seed for this pass, the batches.
 EPOCH_LIMIT = 1 << 15
 _EPOCH_SHIFT = 32
 _UNNUMBERED = 1 << 47
@@ -21,7 +21,7 @@ _NO_EPOCH = -1.0
 
 
 class WorkerStreams:
-    """Settings and epoch in memory that every worker sees, and in a worker a stream of its own.
+    """Settings and epoch in memory that all workers share, and in a worker its own stream.
 
     The stream is a function of seed, rank, worker and epoch alone, where each loader is iterated
     once per epoch, to its end. Then it does not matter whether workers persist, are forked or
@@ -35,16 +35,16 @@ class WorkerStreams:
         self._made_for: tuple[int, ...] = ()
         self._state: Tensor | None = None
 
-    def tell(self, settings: list[float], epoch: int | None) -> None:
-        """Reach workers that are running already: those that persist, too."""
+    def share_settings(self, settings: list[float], epoch: int | None) -> None:
+        """Write settings and epoch where workers see them, also those that are already running."""
         if not self.has_memory:
             return
         self._shared[:SETTINGS] = torch.tensor(settings, dtype=torch.float64, device="cpu")
         if epoch is not None:
             self._shared[SETTINGS] = epoch
 
-    def here(self, state: Tensor, rank: int) -> tuple[Tensor, Tensor] | None:
-        """State and settings for a batch made in this worker; None outside of workers."""
+    def worker_state(self, state: Tensor, rank: int) -> tuple[Tensor, Tensor] | None:
+        """State and settings for a batch made in this worker; None outside workers."""
         worker = get_worker_info()
         if worker is None:
             return None
@@ -59,7 +59,7 @@ class WorkerStreams:
         if self._state is None or made_for != self._made_for:
             self._state = plan_state(seed, rank, worker.id, device="cpu")
             self._made_for = made_for
-            if epoch == _NO_EPOCH:  # a pass has a base seed of its own, from PyTorch's generator
+            if epoch == _NO_EPOCH:  # each pass has its own base seed, from PyTorch's generator
                 base = (worker.seed - worker.id) % (1 << _PASS_BITS)
                 self._state[STEP_WORD] = _UNNUMBERED | base << _PASS_SHIFT
             else:
@@ -67,15 +67,15 @@ class WorkerStreams:
         return self._state, self._shared[:SETTINGS]
 
     def _share(self, shared: Tensor) -> None:
-        # After copy.deepcopy or plain pickling it lies in memory of its own again; to a worker
-        # torch.multiprocessing sends a handle to the same memory.
+        # After copy.deepcopy or plain pickling the memory is private again; torch.multiprocessing
+        # sends a worker a handle to the same memory.
         self._shared = shared
         if self.has_memory and not shared.is_shared():
             shared.share_memory_()
 
     @property
     def has_memory(self) -> bool:
-        """False where it was made under fake tensors."""
+        """Whether there is memory to share: not where this was made under fake tensors."""
         return type(self._shared) is Tensor
 
     def __setstate__(self, state: dict[str, Any]) -> None:

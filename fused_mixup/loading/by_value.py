@@ -1,7 +1,7 @@
-"""Small tensors by value, in what is sent to another process.
+"""Small tensors are sent to another process by value.
 
-A data loader's worker sends each tensor in shared memory of its own, and both processes talk to
-each other before it is there: for a small one that takes a hundred times as long as sending the
+A data loader's worker sends each tensor in its own shared memory, and both processes exchange
+messages to set that up: for a small tensor this takes a hundred times as long as sending its
 numbers.
 """
 
@@ -19,25 +19,25 @@ _MOST = 16384  # bytes
 C = TypeVar("C", bound=type)
 
 
-def sent_by_value(cls: C) -> C:
-    """Have instances of ``cls`` sent with their small tensors on the CPU as numbers."""
-    ForkingPickler.register(cls, _reduced)
+def send_by_value(cls: C) -> C:
+    """Class decorator: an instance is sent with its small CPU tensors as numbers."""
+    ForkingPickler.register(cls, _reduce)
     return cls
 
 
 class _Numbers(NamedTuple):
-    values: list  # of the rows, flat; no array, as NumPy may be missing
+    values: list  # flat; no array, as NumPy may be missing
     dtype: torch.dtype
-    rows: tuple[int, ...]  # the shape of what is sent
-    shape: tuple[int, ...]  # to which that is expanded
+    rows: tuple[int, ...]  # the shape of the values
+    shape: tuple[int, ...]  # the shape to which they are expanded
 
 
-def _reduced(instance: Any) -> tuple:
+def _reduce(instance: Any) -> tuple:
     make, values = instance.__reduce__()
-    return _rebuilt, (make, [*map(_numbers_of, values)])
+    return _rebuild, (make, [*map(_numbers_of, values)])
 
 
-def _rebuilt(make: Callable[..., Any], values: list[Any]) -> Any:
+def _rebuild(make: Callable[..., Any], values: list[Any]) -> Any:
     return make(*map(_tensor_of, values))
 
 
@@ -51,7 +51,7 @@ def _tensor_of(value: Any) -> Any:
 def _numbers_of(value: Any) -> Any:
     if type(value) is not Tensor or not value.is_cpu or value.ndim == 0:
         return value
-    if value.requires_grad or value.is_shared():  # who shares memory means to
+    if value.requires_grad or value.is_shared():  # a shared tensor stays shared
         return value
     rows = value[:1] if value.stride(0) == 0 else value
     if rows.nbytes > _MOST:

@@ -1,9 +1,9 @@
 """Batches that a data loader's worker writes where the training process reads them.
 
 As ``default_collate`` does, a worker makes a batch in shared memory, so that PyTorch hands it over
-without a copy. Where there is too little of it (64 MiB in most containers) a batch is private, and
-PyTorch shares it when it is sent; where even that cannot be had, its bytes go through the pipe, as
-the loader would otherwise wait for ever.
+without a copy. Where shared memory runs out (most containers have 64 MiB) the batch is private,
+and PyTorch shares it when it is sent; where that fails too, its bytes go through the pipe, as the
+loader would otherwise wait for ever.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def shared_batch(shape: torch.Size) -> Tensor:
     ForkingPickler.register(Tensor, _reduce)
     try:
         storage = shared_storage(shape.numel())
-    except RuntimeError:  # no room
+    except RuntimeError:  # too little shared memory
         return torch.empty(shape, dtype=torch.uint8, device="cpu")
     return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage).view(shape)
 
@@ -36,9 +36,9 @@ def _reduce(t: Tensor) -> tuple[Any, ...]:
             try:
                 t.share_memory_()
             except RuntimeError:
-                return _of_bytes, (t.view(-1).view(torch.uint8).numpy().tobytes(), t.dtype, t.shape)
+                return _unpack, (t.view(-1).view(torch.uint8).numpy().tobytes(), t.dtype, t.shape)
     return reduce_tensor(t)
 
 
-def _of_bytes(values: bytes, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+def _unpack(values: bytes, dtype: torch.dtype, shape: torch.Size) -> Tensor:
     return torch.frombuffer(bytearray(values), dtype=dtype).view(shape)

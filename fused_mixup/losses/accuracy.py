@@ -40,21 +40,21 @@ def mixed_accuracy(
     Args:
         logits: [B, K, d1, …], floating.
         target: a :class:`MixedTarget` with labels [B, d1, …]; int64 class indices [B, d1, …], those
-            of -100 ignored; or dense targets of the shape of the logits, of which the share of the
-            top k classes is taken (smoothing included).
+            of -100 ignored; or dense targets of the shape of the logits, whose share in the top k
+            classes is taken (smoothing included).
         topk: the numbers k; one above K counts as K.
 
     Returns:
         For each k a float32 scalar in [0, 1] (weights that are not negative), on the device of the
-        logits: the mean over rows, each divided by the sum of its weights. Rows that have none
-        (ignored ones) do not count; NaN where no row does.
+        logits: the mean over rows, each divided by the sum of its weights. Rows without weight
+        (ignored ones) do not count; the result is NaN where no row counts.
 
     Raises:
         TypeError, ValueError, IndexError: as :func:`soft_target_cross_entropy`; a k below 1.
 
     Notes:
-        Of equal logits the class that comes first is ahead. A NaN is ahead of every number, and a
-        label whose own logit is NaN is never hit. Not differentiable; nothing waits for a GPU.
+        Among equal logits the first class is ahead. A NaN is ahead of every number, and a label
+        whose own logit is NaN is never hit. Not differentiable; nothing waits for a GPU.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
@@ -83,15 +83,15 @@ def check_topk(topk: Sequence[int], name: str = "topk") -> tuple[int, ...]:
 
 
 def accuracy_of_ranks(
-    ranks: Tensor,
-    labels: Tensor,
-    partner_labels: Tensor | None,
-    weight: Tensor | None,
+    ranks: Tensor,  # [1 or 2, B, d1, …]
+    labels: Tensor,  # [B, d1, …]
+    partner_labels: Tensor | None,  # [B, d1, …]
+    weight: Tensor | None,  # [B, 2]
     num_classes: int,
     ignore_index: int,
     topk: tuple[int, ...],
 ) -> tuple[Tensor, ...]:
-    """The accuracies from int32 [1 or 2, B, d1, …] ranks of the labels."""
+    """The top-k accuracies from the int32 ranks of the labels."""
     kept = (labels != ignore_index).float()
     if partner_labels is not None and weight is not None:
         w0, w1 = weight_columns(weight, labels, torch.float32)
@@ -106,11 +106,11 @@ def accuracy_of_ranks(
 
 
 def dense_accuracy(logits: Tensor, target: Tensor, topk: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """The share of the target that the top k classes hold, meaned over rows that have any."""
+    """The share of the target that the top k classes hold, averaged over rows that have any."""
     most = min(max(topk, default=1), logits.shape[1])
     total = target.float().sum(1)
     counts = total != 0
-    # topk has no order among equals; a sort that is stable has.
+    # torch.topk has no order among equals; a stable sort has.
     first = logits.argsort(dim=1, descending=True, stable=True)[:, :most]
     hits = target.gather(1, first).float()
     held = hits.masked_fill(logits.gather(1, first).isnan(), 0).cumsum(1)

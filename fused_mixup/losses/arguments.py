@@ -1,4 +1,4 @@
-"""What the losses' ops take after the logits, from what a caller gives."""
+"""Conversion of a caller's arguments to those that the losses' ops take after the logits."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .checks import (
 
 
 def cross_entropy_arguments(
-    logits: Tensor,
-    target: Tensor | MixedTarget,
-    weight: Tensor | None,
+    logits: Tensor,  # [B, K, d1, …]
+    target: Tensor | MixedTarget,  # [B, d1, …] or [B, K, d1, …]
+    weight: Tensor | None,  # [K]
     ignore_index: int,
     reduction: int,
     label_smoothing: float,
 ) -> tuple[CrossEntropyArguments, Tensor | None]:
-    """What the op takes after the logits, and what its sum is to be divided by, if anything."""
+    """The op's arguments after the logits, and the divisor of its sum, if any."""
     label_smoothing = check_label_smoothing(label_smoothing)
     class_weight = check_class_weight("weight", weight, logits)
     ignore_index = chosen_ignore_index(target, ignore_index)
@@ -59,25 +59,25 @@ def cross_entropy_arguments(
 
 def _sum_of_weights(class_weight: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     kept = labels != ignore_index
-    # Labels outside [0, K), which a GPU cannot refuse, make their own row NaN; here they must only
-    # not read out of bounds.
-    of_labels = class_weight[labels.clamp(0, class_weight.shape[0] - 1)]
-    return torch.where(kept, of_labels, 0).sum()
+    # Labels outside [0, K), which a GPU cannot refuse, make their own row NaN; the clamp only keeps
+    # reads in bounds.
+    label_weights = class_weight[labels.clamp(0, class_weight.shape[0] - 1)]
+    return torch.where(kept, label_weights, 0).sum()
 
 
-def as_promoted(loss: Tensor, target: Tensor | MixedTarget) -> Tensor:
-    """A float64 dense target makes the loss float64, as PyTorch's losses promote."""
+def promote(loss: Tensor, target: Tensor | MixedTarget) -> Tensor:
+    """The loss, in float64 for a float64 dense target, as PyTorch's losses promote."""
     return loss.double() if isinstance(target, Tensor) and target.dtype == torch.float64 else loss
 
 
 def divide_or_nan(total: Tensor, divisor: Tensor) -> Tensor:
-    """total / divisor; NaN where that is 0, with a gradient of 0, as where no row counts."""
+    """total / divisor; where the divisor is 0 (no row counts) NaN, with a gradient of 0."""
     nothing = divisor == 0
     return torch.where(nothing, torch.nan, total / torch.where(nothing, 1, divisor))
 
 
 def as_column(t: Any, logits: Tensor) -> Any:
-    """What belongs to each of ``logits`` [B] as [B, 1]; labels stay as they are."""
+    """Floats of the shape of ``logits`` [B] as [B, 1]; labels stay as they are."""
     per_row = isinstance(t, Tensor) and t.is_floating_point() and t.shape == logits.shape
     return t.unsqueeze(1) if per_row else t
 
@@ -109,6 +109,6 @@ def binary_target(
     if classes is None:
         return sparse, smoothing, threshold
     t = dense_target(*sparse, classes, smoothing, arithmetic(logits.dtype))[:, 1:]
-    if threshold is not None:  # cut here, so that a label that is neither 0 nor 1 stays NaN
+    if threshold is not None:  # applied here, so that a label that is neither 0 nor 1 stays NaN
         t = torch.where(t.isnan(), t, (t > threshold).to(t.dtype))
     return (t, None, None), 0.0, None

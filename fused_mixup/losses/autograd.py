@@ -1,13 +1,13 @@
-"""How gradients reach the losses: what both share, and the modes of memory.
+"""Autograd of the losses: what both share, and the memory modes.
 
-    separate         the backward is one more sweep that writes the gradient beside the logits
+    separate         the backward is one more sweep that writes the gradient to a new tensor
     grad_in_forward  the gradient is written in the sweep of the forward; the backward scales it
     inplace          the backward writes the gradient over the logits
 
 In eager mode the ops are called from ``torch.autograd.Function``s, which cost the host less than
 autograd registered on the ops and serve torch.func.grad too. Compiled code calls the ops
-themselves, with the same formulas registered. What neither serves (vmap, forward mode, torch.func
-inside torch.compile) takes the losses in plain PyTorch.
+themselves, with the same formulas registered. Transforms that neither serves (vmap, forward mode,
+torch.func inside torch.compile) run the losses in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .. import ops
 from ..forcing import recalls_backend, remembers_backend
 from ..tracing import (
     backward_keeps_graph,
-    below_autograd,
     in_forward_mode,
     in_vmap,
     is_batch,
+    skip_autograd,
     transforms_active,
 )
 
 
 def call_op(op: Callable, *arguments: Any) -> Any:
-    """The op without its registered autograd: a Function around it has that part."""
+    """Call the op without its registered autograd: the Function around it has the backward."""
     if transforms_active():
         return op(*arguments)
-    with below_autograd():
+    with skip_autograd():
         return op(*arguments)
 
 
@@ -51,7 +51,7 @@ def needs_plain_pytorch() -> bool:
 def function(forward: Callable, setup: Callable, backward: Callable) -> Callable:
     """A Function's ``apply``. ``forward`` takes no ctx: torch.func wants it apart from ``setup``.
 
-    Elsewhere both run in one, as PyTorch takes 50 us more to bind the arguments of two.
+    Other calls run both as one, as PyTorch takes 50 us more to bind the arguments of two.
     """
 
     setup, backward = remembers_backend(setup), recalls_backend(backward)
@@ -61,14 +61,14 @@ def function(forward: Callable, setup: Callable, backward: Callable) -> Callable
         setup(ctx, inputs, output)
         return output
 
-    def of(**parts):
-        return type("_Fused", (Function,), {k: staticmethod(v) for k, v in parts.items()})
+    def make_class(**methods):
+        return type("_Fused", (Function,), {k: staticmethod(v) for k, v in methods.items()})
 
-    in_one = of(forward=run, backward=backward)
-    apart = of(forward=forward, setup_context=setup, backward=backward)
+    joint = make_class(forward=run, backward=backward)
+    separate = make_class(forward=forward, setup_context=setup, backward=backward)
 
     def apply(*inputs):
-        return (apart if transforms_active() else in_one).apply(*inputs)
+        return (separate if transforms_active() else joint).apply(*inputs)
 
     return apply
 
@@ -88,26 +88,26 @@ def plain_gradients(
     both: list[Tensor] = [logits, target]
     needed = [i for i in range(2) if needs[i]]
 
-    def of_needed(*inputs: Tensor) -> Tensor:
+    def needed_loss(*inputs: Tensor) -> Tensor:
         given = dict(zip(needed, inputs, strict=True))
         return loss(*(given.get(i, x) for i, x in enumerate(both)))
 
-    pull = torch.func.vjp(of_needed, *(both[i] for i in needed))[1]
+    pull = torch.func.vjp(needed_loss, *(both[i] for i in needed))[1]
     found = dict(zip(needed, pull(grad_loss), strict=True))
     return [found.get(i) for i in range(2)]
 
 
-# ------------------------------------------------------------------ the other modes of memory
+# ------------------------------------------------------------------ the other memory modes
 
 
 def refuse_create_graph(name: str, remedy: str) -> None:
-    """In a backward whose gradient has no graph of its own: a silent zero would come of it."""
+    """Raise in a backward whose gradient has no graph of its own: a silent zero would result."""
     if torch.is_grad_enabled():
         raise RuntimeError(f"{name}: expected a backward without create_graph; {remedy}")
 
 
-def scaled(grad: Tensor, factor: Tensor) -> Tensor:
-    """grad · factor (a scalar, or one for each row or element), in place where it may be."""
+def rescale(grad: Tensor, factor: Tensor) -> Tensor:
+    """grad · factor (a scalar, or one for each row or element), in place where that is allowed."""
     keeps, batched = backward_keeps_graph(), is_batch(factor)
     if factor.ndim or batched:
         factor = factor.unsqueeze(1) if 0 < factor.ndim < grad.ndim else factor
@@ -119,7 +119,7 @@ def scaled(grad: Tensor, factor: Tensor) -> Tensor:
 
 
 class GradInForward(Function):
-    """``op`` gives (loss, gradient, …); arguments: op, logits and the rest of the op's."""
+    """``op`` returns (loss, gradient, …); the arguments are op, logits and the rest of the op's."""
 
     @staticmethod
     @remembers_backend
@@ -138,14 +138,14 @@ class GradInForward(Function):
             return None, *nones(ctx.count)
         refuse_create_graph("grad_in_forward", "leave grad_in_forward out")
         (grad,) = ctx.saved_tensors
-        return None, scaled(grad, grad_loss), *nones(ctx.count - 1)
+        return None, rescale(grad, grad_loss), *nones(ctx.count - 1)
 
 
 class InPlace(Function):
-    """``op`` gives the loss, ``write`` its gradient over the logits.
+    """``op`` returns the loss, ``write`` writes its gradient over the logits.
 
-    Of a tuple that the op gives, ``write`` takes the two after the loss; the op's last argument
-    (whether ranks are asked) is nothing to it then.
+    If the op returns a tuple, ``write`` also takes the two tensors after the loss, but not the
+    op's last argument (whether ranks are asked for).
     """
 
     @staticmethod
@@ -180,11 +180,11 @@ class InPlace(Function):
                 "inplace_backward: expected one gradient over the logits, got a batch of them "
                 "(torch.func.vmap, is_grads_batched); leave inplace_backward out"
             )
-        # Raises where someone wrote to the logits since the forward.
+        # This raises where the logits were written to since the forward.
         logits, *tensors = ctx.saved_tensors
         arguments = (o if t is None else t for t, o in zip(tensors, ctx.options, strict=True))
         call_op(ctx.write, grad_loss, logits, *arguments)
-        # Autograd cannot see into our kernels: who else saved the logits must get its error.
+        # Autograd cannot see a kernel write: other backwards that saved the logits must raise.
         torch.autograd.graph.increment_version(logits)
         ctx.written = True
         return None, None, logits.detach(), *nones(ctx.count)

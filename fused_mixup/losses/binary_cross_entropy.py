@@ -1,4 +1,4 @@
-"""The gradients of the binary cross-entropy, of first and second order."""
+"""The first and second derivatives of the binary cross-entropy, and its memory modes."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ _differentiable_binary = function(_binary, _binary_setup, _eager_binary_grad)
 
 
 def binary_cross_entropy(
-    logits: Tensor,
+    logits: Tensor,  # [B, K, d1, …]
     arguments: BinaryCrossEntropyArguments,
     inplace_backward: bool,
     grad_in_forward: bool,
 ) -> Tensor:
-    """The loss of the op with these arguments after the logits, in the mode asked for."""
+    """The loss of the op with these arguments after the logits, in the given memory mode."""
     if needs_plain_pytorch():
         return reference.soft_target_binary_cross_entropy(logits, *arguments)
     if torch.compiler.is_compiling():

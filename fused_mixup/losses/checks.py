@@ -1,4 +1,4 @@
-"""Checks of the losses' arguments: which one, what was expected, what came, the remedy."""
+"""Checks of the losses' arguments; errors say what was expected, what came, and the remedy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _check_layout(name: str, x: Tensor) -> None:
 
 
 def row_shape(logits: Tensor) -> torch.Size:
-    """[B, d1…]: a row for each sample and position."""
+    """The shape [B, d1…]: a row for each sample and position."""
     return logits.shape[:1] + logits.shape[2:]
 
 
@@ -56,7 +56,7 @@ def row_shape(logits: Tensor) -> torch.Size:
 
 
 def check_mixed_target(logits: Tensor, target: MixedTarget, num_classes: int | None = None) -> None:
-    """``num_classes``: of the target, where it is not that of the logits."""
+    """Raise unless the target fits; ``num_classes`` is its K where it is not that of the logits."""
     for name in ("labels", "partner_labels", "weight"):
         check_plain_tensor(f"target.{name}", getattr(target, name))
     if target.labels.shape != row_shape(logits):
@@ -83,14 +83,14 @@ def check_mixed_target(logits: Tensor, target: MixedTarget, num_classes: int | N
 
 
 def check_own_ignore_index(target: MixedTarget, ignore_index: int) -> None:
-    """IndexError for labels that are legal by the target's own ignore_index alone."""
+    """Raise IndexError for labels that are legal only by the target's own ignore_index."""
     if ignore_index != target.ignore_index:
         for labels in (target.labels, target.partner_labels):
             check_labels(labels, target.num_classes, ignore_index)
 
 
 def is_class_indices(logits: Tensor, target: object, binary: bool = False) -> bool:
-    """True for int64 [B, d1…]. TypeError or ValueError for other tensors that are not floating."""
+    """True for int64 [B, d1…]. Raises TypeError or ValueError for other non-floating tensors."""
     check_plain_tensor("target", target)
     if not isinstance(target, Tensor) or target.is_floating_point():
         return False
@@ -172,7 +172,7 @@ def check_target_threshold(threshold: float | None) -> float | None:
     if threshold is None or isinstance(threshold, (int, float)):
         return threshold
     try:
-        if isinstance(threshold, str):  # which float() would parse
+        if isinstance(threshold, str):  # float() would parse it
             raise TypeError
         return float(threshold)
     except (TypeError, ValueError, RuntimeError):
@@ -182,9 +182,9 @@ def check_target_threshold(threshold: float | None) -> float | None:
 
 
 def check_probabilities(target: Tensor | MixedTarget, one_logit: bool = False) -> None:
-    """ValueError for rows that are no distribution. Reads values: a GPU is waited for.
+    """Raise ValueError for rows that are no distribution. This reads values, so it waits for a GPU.
 
-    ``one_logit``: a dense target has the one number of a binary classifier, in [0, 1].
+    ``one_logit``: a row of a dense target is the one number of a binary classifier, in [0, 1].
     """
     if in_vmap():
         raise NotImplementedError(
@@ -202,7 +202,7 @@ def check_probabilities(target: Tensor | MixedTarget, one_logit: bool = False) -
         t = t.to(arithmetic(t.dtype))
     else:
         return
-    # Written so that NaN is bad too.
+    # The comparisons are false for NaN, so NaN fails too.
     total = t.sum(-1)
     off = (total - 1).clamp_min(0) if one_logit else (total - 1).abs()
     good = (t >= 0).all(-1) & (off <= tolerance)
@@ -221,7 +221,7 @@ def check_probabilities(target: Tensor | MixedTarget, one_logit: bool = False) -
 
 
 def check_class_weight(name: str, weight: Tensor | None, logits: Tensor) -> Tensor | None:
-    """[K] as kernels read it."""
+    """The weight [K] as kernels read it."""
     if weight is None:
         return None
     _check_weight(name, weight, logits)
@@ -234,9 +234,9 @@ def check_class_weight(name: str, weight: Tensor | None, logits: Tensor) -> Tens
 
 
 def check_broadcast_weight(name: str, weight: Tensor | None, logits: Tensor) -> Tensor | None:
-    """[K] as kernels read it, or None where the weight differs along other dims than the classes.
+    """The weight [K] as kernels read it; None where it differs along other dims than the classes.
 
-    Shapes broadcast as everywhere in PyTorch, from the last dim.
+    Shapes broadcast from the last dim, as everywhere in PyTorch.
     """
     if weight is None:
         return None
@@ -284,7 +284,7 @@ def check_modes(
     if inplace_backward and grad_in_forward:
         raise ValueError(
             "inplace_backward: expected one of inplace_backward and grad_in_forward, got both; the "
-            "gradient is written either over the logits or beside them"
+            "gradient is written either over the logits or to a new tensor"
         )
     name = "inplace_backward" if inplace_backward else "grad_in_forward"
     if isinstance(target, Tensor) and target.requires_grad:

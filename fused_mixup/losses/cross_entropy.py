@@ -1,4 +1,4 @@
-"""The gradients of the cross-entropy, of first and second order."""
+"""The first and second derivatives of the cross-entropy, and its memory modes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _cross_entropy_backward_grad(ctx, v):
 
 
 def plain_cross_entropy(logits: Tensor, a: CrossEntropyArguments, ranks: bool) -> Any:
-    """The op in plain PyTorch, which every transform can take apart."""
+    """The op in plain PyTorch, which every transform supports."""
     if a.partner_labels is not None and a.weight is not None:
         # An ignored row's gradient is 0 whatever its logits are: no 0 · NaN.
         sparse = a.target, a.partner_labels, a.weight
@@ -115,7 +115,7 @@ def _eager_cross_entropy_grad(ctx, grad_loss, *_):
             return plain_cross_entropy(logits, a, False)[0]
 
         return *plain_gradients(loss, ctx.needs_input_grad, grad_loss, logits, target), *nones(8)
-    again = torch.is_grad_enabled()  # the gradient may be differentiated in its turn
+    again = torch.is_grad_enabled()  # the gradient may itself be differentiated
     backward = _differentiable_backward if again else _cross_entropy_backward
     return _cross_entropy_grad(backward, ctx, grad_loss)
 
@@ -127,13 +127,13 @@ _differentiable = function(_cross_entropy, _cross_entropy_setup, _eager_cross_en
 
 
 def cross_entropy(
-    logits: Tensor,
+    logits: Tensor,  # [B, K, d1, …]
     a: CrossEntropyArguments,
     ranks: bool,
     inplace_backward: bool,
     grad_in_forward: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(loss, ranks) of the op with these arguments after the logits, in the mode asked for."""
+    """Loss and ranks of the op with these arguments after the logits, in the given memory mode."""
     arguments = (*a, ranks)
     if needs_plain_pytorch():
         loss, _, _, found = plain_cross_entropy(logits, a, ranks)

@@ -12,7 +12,7 @@ from ..dtypes import arithmetic
 from ..schemas import BinaryCrossEntropyArguments
 from ..target.mixed_target import MixedTarget
 from .accuracy import accuracy_of_ranks, check_topk, dense_accuracy
-from .arguments import as_column, as_promoted, binary_target, cross_entropy_arguments, divide_or_nan
+from .arguments import as_column, binary_target, cross_entropy_arguments, divide_or_nan, promote
 from .binary_cross_entropy import binary_cross_entropy
 from .checks import (
     check_broadcast_weight,
@@ -27,10 +27,10 @@ from .cross_entropy import cross_entropy
 
 
 def soft_target_cross_entropy(
-    logits: Tensor,
-    target: Tensor | MixedTarget,
+    logits: Tensor,  # [B, K, d1, …]
+    target: Tensor | MixedTarget,  # [B, K, d1, …] or [B, d1, …]
     *,
-    weight: Tensor | None = None,
+    weight: Tensor | None = None,  # [K]
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
@@ -63,9 +63,9 @@ def soft_target_cross_entropy(
             by the sum of the labels' weights, as F.cross_entropy), ``"sum"`` or ``"none"``.
         label_smoothing: ε in [0, 1], on top of the target's own.
         inplace_backward: the backward writes the gradient over the logits, which saves a tensor of
-            their size. Logits are no leaf then, nor a view of one, and nothing else may need their
-            values: who saved them for a backward (a sigmoid, a second loss, one on another view of
-            the same tensor) gets PyTorch's error.
+            their size. Then the logits must be no leaf and no view of one, and nothing else may
+            need their values: another backward that saved them (of a sigmoid, of a second loss, of
+            one on another view of the same tensor) raises PyTorch's error.
         grad_in_forward: the gradient is written in the sweep of the forward, so that the logits
             are read once, and may be freed; the backward scales it.
         validate: check that rows of a target are nonnegative and sum to one. On a GPU this waits
@@ -96,8 +96,8 @@ def soft_target_cross_entropy(
         and a GradScaler, whose scale keeps small gradients from vanishing, use another mode.
         torch.compile and torch.func use the default mode; vmap, jacrev, forward mode (jvp, hessian)
         and torch.func inside torch.compile take the loss in plain PyTorch, which is slower, and a
-        label outside [0, K) gives NaN there. On the CPU the memory of a gradient that nobody holds
-        any more serves the next one, as that of a batch in :func:`fused_mixup.mix`.
+        label outside [0, K) gives NaN there. On the CPU the memory of a gradient is reused, as that
+        of a batch in :func:`fused_mixup.mix`.
 
     Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
     arXiv 1710.09412.
@@ -113,7 +113,7 @@ def soft_target_cross_entropy(
     loss, ranks = cross_entropy(logits, arguments, ranked, inplace_backward, grad_in_forward)
     if divisor is not None:
         loss = divide_or_nan(loss, divisor)
-    loss = as_promoted(loss, target)
+    loss = promote(loss, target)
     if not topk:
         return loss
     if ranked:
@@ -126,11 +126,11 @@ def soft_target_cross_entropy(
 
 
 def soft_target_binary_cross_entropy(
-    logits: Tensor,
-    target: Tensor | MixedTarget,
+    logits: Tensor,  # [B, K, d1, …] or [B]
+    target: Tensor | MixedTarget,  # as logits, or [B, d1, …]
     *,
-    weight: Tensor | None = None,
-    pos_weight: Tensor | None = None,
+    weight: Tensor | None = None,  # broadcasts to the logits
+    pos_weight: Tensor | None = None,  # [K]
     target_threshold: float | None = None,
     sum_classes: bool = False,
     reduction: str = "mean",
@@ -152,7 +152,7 @@ def soft_target_binary_cross_entropy(
         logits: [B, K, d1, …], floating. One logit a row, [B, 1, d1, …] or [B], is a binary
             classifier's.
         target: a :class:`MixedTarget` with labels [B, d1, …]; dense targets of the shape of the
-            logits, floating (several ones in a row for several labels); or int64 class indices
+            logits, floating (a row with several labels has several ones); or int64 class indices
             [B, d1, …]. For one logit a row indices are 0 (absent) and 1 (present), of two classes:
             the target is the weight of class 1.
         weight: floating, of a shape that broadcasts to that of the logits. One that differs along
@@ -163,7 +163,7 @@ def soft_target_binary_cross_entropy(
         target_threshold: targets above it count as 1, others as 0, after mixing.
         sum_classes: sum over the classes first, so that the mean is one over rows.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        inplace_backward, grad_in_forward: modes of memory, see :func:`soft_target_cross_entropy`.
+        inplace_backward, grad_in_forward: memory modes, see :func:`soft_target_cross_entropy`.
         validate: check that rows of a target are nonnegative and sum to one (for one logit a row:
             lie in [0, 1]). On a GPU this waits for the device.
 
@@ -179,9 +179,9 @@ def soft_target_binary_cross_entropy(
         RuntimeError: as :func:`soft_target_cross_entropy`.
 
     Notes:
-        ``log(1 + e^-x)`` is taken so that no logit overflows. Deterministic. Double backward works
-        in the default mode, at eager speed. A dense target that requires grad gets its gradient
-        (none where ``target_threshold`` cuts it); the weights get none. torch.func and
+        ``log(1 + e^-x)`` is computed so that no logit overflows. Deterministic. Double backward
+        works in the default mode, at eager speed. A dense target that requires grad gets its
+        gradient (zero with ``target_threshold``); the weights get none. torch.func and
         torch.compile: as :func:`soft_target_cross_entropy`.
 
     Source: Wightman et al., ResNet strikes back, 2021, arXiv 2110.00476.
@@ -232,4 +232,4 @@ def soft_target_binary_cross_entropy(
             *sparse, class_weight, positive, smoothing, target_threshold, code, sum_classes
         )
         loss = binary_cross_entropy(logits, arguments, *modes)
-    return as_promoted(loss, target)
+    return promote(loss, target)

@@ -12,12 +12,12 @@ from ..arguments import integer
 from ..checks import check_plain_tensor
 from ..codes import IGNORE_INDEX, MEAN, NONE, SUM
 from ..dtypes import FLOATING
-from ..target.mixed_target import MixedTarget, flattened
+from ..target.mixed_target import MixedTarget, flatten_target
 from ..tracing import in_forward_mode, transforms_active
-from .arguments import as_promoted, cross_entropy_arguments, divide_or_nan
+from .arguments import cross_entropy_arguments, divide_or_nan, promote
 from .checks import check_reduction
 from .cross_entropy import cross_entropy
-from .linear_chunks import Chunks, in_chunks
+from .linear_chunks import Chunks, sum_chunks
 
 # A quarter of the rows leaves the buffer at a twelfth of what two steps hold at their peak (logits,
 # their log-softmax and the gradient). Each chunk reads and writes the weight's gradient once more,
@@ -26,12 +26,12 @@ _CHUNKS, _LEAST_ROWS, _MOST_ROWS = 4, 64, 1024
 
 
 def linear_soft_target_cross_entropy(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor | MixedTarget,
+    features: Tensor,  # [B, …, D]
+    weight: Tensor,  # [K, D]
+    bias: Tensor | None,  # [K]
+    target: Tensor | MixedTarget,  # [B, …] or [B, …, K]
     *,
-    class_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,  # [K]
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
@@ -74,7 +74,7 @@ def linear_soft_target_cross_entropy(
         gradient of half types is summed over chunks in float32 (each chunk's product rounded to the
         half type). Under autocast features, weight and bias are cast as F.linear casts them. Runs
         of the same shape on the same machine give the same bits, as far as its matrix products do.
-        Under torch.compile, torch.func and forward mode the two steps run instead, logits and all.
+        Under torch.compile, torch.func and forward mode the two steps run instead and hold logits.
 
     Source: Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024,
     arXiv 2411.09009; Hsu et al., Liger Kernel, 2024, arXiv 2410.10989.
@@ -97,16 +97,16 @@ def linear_soft_target_cross_entropy(
     if torch.compiler.is_compiling() or transforms_active() or in_forward_mode():
         loss, _ = cross_entropy(F.linear(flat, weight, bias), arguments, False, False, False)
     else:
-        # The op's mean is over a chunk: chunks give sums, and counts that add up.
+        # The op's mean is over a chunk: so chunks give sums, and counts that add up.
         if code == MEAN and divisor is None:
             arguments = arguments._replace(reduction=SUM)
         chunks = Chunks(arguments, rows, weight.shape[0], _chunk_rows(chunk_rows, rows))
-        loss, count = in_chunks(flat, weight, bias, chunks)
+        loss, count = sum_chunks(flat, weight, bias, chunks)
         if code == MEAN and divisor is None:
             divisor = count
     if divisor is not None:
         loss = divide_or_nan(loss, divisor)
-    loss = as_promoted(loss, target)
+    loss = promote(loss, target)
     return loss.reshape(shape) if code == NONE else loss
 
 
@@ -150,11 +150,11 @@ def _autocast(*tensors: Tensor | None) -> list[Any]:
 
 
 def _flat_target(target: Any, shape: tuple[int, ...]) -> Any:
-    """``target`` for logits of ``shape`` [B, …, K] as one for logits [rows, K]."""
+    """The target for logits [rows, K], from one for logits of ``shape`` [B, …, K]."""
     if isinstance(target, MixedTarget):
-        return flattened(target, shape)
+        return flatten_target(target, shape)
     if not isinstance(target, Tensor) or len(shape) == 2:
-        return target  # refused where it does not fit
+        return target  # checked later
     check_plain_tensor("target", target)
     if target.shape == shape:
         return target.reshape(-1, shape[-1])

@@ -4,7 +4,7 @@ Per chunk of rows, in one buffer that all chunks share:
     logits   = features · weightᵀ + bias
     gradient over the logits (soft_target_cross_entropy_backward_)
     grad_features = G · weight,  grad_weight += Gᵀ · features,  grad_bias += Σ G
-so that what a forward with gradients holds beyond them is the buffer.
+so that a forward with gradients holds the gradients and the buffer, and nothing more.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ..dtypes import arithmetic
 from ..forcing import recalls_backend, remembers_backend
 from ..schemas import CrossEntropyArguments
 from ..tracing import is_batch
-from .autograd import call_op, refuse_create_graph, scaled
+from .autograd import call_op, refuse_create_graph, rescale
 
 _REMEDY = "use F.linear and soft_target_cross_entropy"
 
 
 class Chunks:
-    """The rows of a target, some at a time, and the buffer of their logits."""
+    """The rows of a target in chunks, and a buffer for the logits of one chunk."""
 
     def __init__(
         self, arguments: CrossEntropyArguments, rows: int, num_classes: int, size: int
@@ -58,14 +58,14 @@ class Chunks:
 
 
 class _Gradients:
-    """Of features, weight and bias, those that are needed, summed chunk by chunk."""
+    """The needed gradients of features, weight and bias, summed chunk by chunk."""
 
     def __init__(
         self, needs: tuple[bool, ...], features: Tensor, weight: Tensor, acc: torch.dtype
     ) -> None:
         self.features_in, self.weight_in = features, weight
         self.features = torch.empty_like(features) if needs[0] else None
-        # The first chunk of the same type is written, not added: one sweep over the weight less.
+        # The first chunk of the same dtype is written, not added: this saves a sweep over weight.
         self.adds = float(not len(features) or weight.dtype != acc)
         start = torch.zeros_like if self.adds else torch.empty_like
         self.weight = start(weight, dtype=acc) if needs[1] else None
@@ -88,10 +88,10 @@ class _Gradients:
         return [self.features, self.weight, self.bias]
 
 
-def in_chunks(
+def sum_chunks(
     features: Tensor, weight: Tensor, bias: Tensor | None, chunks: Chunks
 ) -> tuple[Tensor, Tensor]:
-    """(sum or rows of the loss, number of rows that count)."""
+    """The loss (its sum, or one for each row), and the number of rows that count."""
     wanted = any(t is not None and t.requires_grad for t in (features, weight, bias))
     if not (wanted and torch.is_grad_enabled()):
         with torch.no_grad():
@@ -101,13 +101,13 @@ def in_chunks(
 
 
 def _losses(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    features: Tensor,  # [rows, D]
+    weight: Tensor,  # [K, D]
+    bias: Tensor | None,  # [K]
     chunks: Chunks,
     gradients: _Gradients | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, count, stats [3, rows]), and the gradients for an upstream gradient of one."""
+    """Loss, count and stats [3, rows]; ``gradients`` get those for an upstream gradient of one."""
     acc = arithmetic(features.dtype)
     per_row = chunks.options[-1] == NONE
     loss = features.new_zeros(chunks.rows if per_row else (), dtype=acc)
@@ -150,8 +150,8 @@ class _MadeInForward(Function):
         if grad_loss is None:
             return None, None, None, None
         refuse_create_graph("linear_soft_target_cross_entropy", _REMEDY)
-        features, *summed = (g if g is None else scaled(g, grad_loss) for g in ctx.saved_tensors)
-        # What was summed in float32 is rounded last.
+        features, *summed = (g if g is None else rescale(g, grad_loss) for g in ctx.saved_tensors)
+        # Sums in float32 are rounded last.
         return features, *(g if g is None else g.to(ctx.weight_dtype) for g in summed), None
 
 
@@ -164,7 +164,7 @@ class _Recomputed(Function):
         ctx.set_materialize_grads(False)
         ctx.options = chunks.options
         ctx.sizes = chunks.rows, chunks.num_classes, chunks.size
-        # The target's tensors too, so that autograd sees who writes to them before the backward.
+        # The target's tensors too, so that autograd detects writes to them before the backward.
         ctx.save_for_backward(features, weight, bias, count, stats, *chunks.tensors)
         return loss, count
 

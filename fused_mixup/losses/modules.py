@@ -1,4 +1,4 @@
-"""The losses as modules, in the places of nn.CrossEntropyLoss and nn.BCEWithLogitsLoss."""
+"""The losses as modules, in place of nn.CrossEntropyLoss and nn.BCEWithLogitsLoss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .functional import soft_target_binary_cross_entropy, soft_target_cross_entr
 
 
 class SoftTargetCrossEntropy(nn.Module):
-    """:func:`soft_target_cross_entropy` as a module, in the place of ``nn.CrossEntropyLoss``.
+    """:func:`soft_target_cross_entropy` as a module, in place of ``nn.CrossEntropyLoss``.
 
     Equivalent to::
 
@@ -75,7 +75,7 @@ class SoftTargetCrossEntropy(nn.Module):
         self.head_weights = head_weights
 
     def forward(self, logits: Any, target: Any) -> Tensor:
-        return _over_heads(self._loss, logits, target, self.head_weights)
+        return _sum_heads(self._loss, logits, target, self.head_weights)
 
     def _loss(self, logits: Tensor, target: Any) -> Tensor:
         return soft_target_cross_entropy(
@@ -91,7 +91,7 @@ class SoftTargetCrossEntropy(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return _described(self, ("ignore_index", "reduction", "label_smoothing"))
+        return _describe(self, ("ignore_index", "reduction", "label_smoothing"))
 
 
 class SoftTargetBinaryCrossEntropy(nn.Module):
@@ -157,7 +157,7 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
         self.head_weights = head_weights
 
     def forward(self, logits: Any, target: Any) -> Tensor:
-        return _over_heads(self._loss, logits, target, self.head_weights)
+        return _sum_heads(self._loss, logits, target, self.head_weights)
 
     def _loss(self, logits: Tensor, target: Any) -> Tensor:
         return soft_target_binary_cross_entropy(
@@ -174,7 +174,7 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return _described(self, ("reduction", "target_threshold", "sum_classes"))
+        return _describe(self, ("reduction", "target_threshold", "sum_classes"))
 
 
 def _refuse_legacy(size_average: None, reduce: None) -> None:
@@ -186,12 +186,12 @@ def _refuse_legacy(size_average: None, reduce: None) -> None:
             )
 
 
-def _described(module: nn.Module, names: Sequence[str]) -> str:
+def _describe(module: nn.Module, names: Sequence[str]) -> str:
     return ", ".join(f"{name}={getattr(module, name)!r}" for name in names)
 
 
-def _over_heads(loss: Callable[..., Any], logits: Any, target: Any, head_weights: Any) -> Tensor:
-    """The loss, or the weighted sum of those of the heads, in the order of the logits."""
+def _sum_heads(loss: Callable[..., Any], logits: Any, target: Any, head_weights: Any) -> Tensor:
+    """The loss, or the weighted sum of the heads' losses, in the order of the logits."""
     if isinstance(logits, Tensor):
         if head_weights is not None:
             raise TypeError(

@@ -1,4 +1,4 @@
-"""How a batch is mixed: the plan, what it is made of and checked for, and how one is drawn."""
+"""How a batch is mixed: the plan, its tensors, its checks, and how one is drawn."""
 
 from .mix_plan import MixPlan
 

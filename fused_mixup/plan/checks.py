@@ -1,4 +1,4 @@
-"""What a MixPlan is checked for when it is made, and what the host then knows of its values."""
+"""Checks of a MixPlan when it is made, and the facts that the host then knows of its values."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_lam(lam: float) -> float:
 
 
 def check_int32(name: str, t: Tensor) -> None:
-    """ValueError before a cast to int32 can wrap a value around."""
+    """Raise ValueError where a cast to int32 would wrap a value around."""
     if has_host_values(t) and t.numel() and t.dtype == torch.int64:
         low, high = (int(v) for v in torch.aminmax(t))
         if low < -(2**31) or high >= 2**31:
@@ -55,7 +55,7 @@ def check_partner_values(partner: Tensor, batch_size: int) -> None:
 
 
 def check_rule(pairing: str, partner: Tensor, expected: Tensor) -> None:
-    """ValueError for a partner tensor on the host that is not what the rule says."""
+    """Raise ValueError for a partner tensor on the host that is not what the rule says."""
     if not has_host_values(partner):
         return
     check_partner_values(partner, partner.shape[0])
@@ -68,7 +68,7 @@ def check_rule(pairing: str, partner: Tensor, expected: Tensor) -> None:
 
 
 def is_permutation(partner: Tensor | None) -> bool | None:
-    """Of a rule (no tensor) True; None where values cannot be read."""
+    """True for a pairing by rule (no tensor); None where values cannot be read."""
     if partner is None:
         return True
     if not has_host_values(partner):
@@ -77,7 +77,7 @@ def is_permutation(partner: Tensor | None) -> bool | None:
 
 
 def check_corners(box: Sequence[int]) -> tuple[int, ...]:
-    """The corners of a box as ints, if they are a box."""
+    """The corners of a box as ints; raises unless they are a box."""
     corners = integer_tuple("box", box)
     if len(corners) not in (2, 4, 6):
         raise ValueError(
@@ -95,7 +95,7 @@ def check_corners(box: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_stops(stops: Sequence[int], name: str, spatial: Sequence[int]) -> None:
-    """ValueError where a box that stops there leaves the ``spatial`` sizes of tensor ``name``."""
+    """Raise ValueError where boxes with these stops leave the ``spatial`` sizes of ``name``."""
     if any(stop > size for stop, size in zip(stops, spatial, strict=False)):
         raise ValueError(
             f"plan: expected boxes inside the last {len(stops)} dims of {name}, "
@@ -146,7 +146,7 @@ def check_layout(
 
 
 def _is_narrow_blend(name: str, t: Tensor) -> bool:
-    """Devices without kernels of ours may have no float64; the reference takes float32 there."""
+    """Whether t is a float32 blend on a device without our kernels, which may have no float64."""
     return name == "blend" and t.dtype == torch.float32 and t.device.type not in ("cpu", "cuda")
 
 
@@ -156,7 +156,7 @@ def check_values(
     blend: Tensor,  # [B, 2]
     box: Tensor,  # [B, 2·D]
 ) -> Facts:
-    """Check what lives on the host; what lives on a device stays unknown."""
+    """Check the tensors on the host; values on a device stay unknown."""
     if torch.compiler.is_compiling():
         return Facts(is_permutation(partner), False, ())
     for name, t in (("weight", weight), ("blend", blend)):
@@ -173,7 +173,7 @@ def check_values(
 
 
 def _rows(t: Tensor) -> Tensor:
-    """The rows of t that differ: one where it is one row, expanded."""
+    """The rows of t to check: the first where all are one row, expanded."""
     return t[:1] if is_host_row(t) else t
 
 

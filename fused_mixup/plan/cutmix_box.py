@@ -1,4 +1,4 @@
-"""Where a CutMix box lies: :func:`cutmix_box`."""
+"""The CutMix box of a centre and a λ: :func:`cutmix_box`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cutmix_box(
         box has start == stop in some dimension and λ = 1.
 
     Raises:
-        TypeError, ValueError: for an argument that is not as described.
+        TypeError, ValueError: an argument that is not as described.
 
     Source: Yun et al., CutMix, 2019, arXiv 1905.04899 (the rounding of odd sides is timm's).
     """

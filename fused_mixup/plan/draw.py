@@ -1,7 +1,7 @@
 """Plans drawn where the batch lives, in one launch: :func:`draw_plan`.
 
-The numbers are those of docs/drawing.md, the same on every backend. What a draw depends on lies in
-two small tensors: a state (:func:`plan_state`), which each draw moves on by a step, and settings.
+docs/drawing.md specifies the numbers, the same on every backend. A draw depends on two small
+tensors: a state (:func:`plan_state`), which each draw advances by one step, and settings.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def plan_state(
     *,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """The state of a stream of plans: what :func:`draw_plan` draws from and moves on.
+    """The state of a stream of plans, which :func:`draw_plan` draws from and advances.
 
     Equivalent to::
 
@@ -50,8 +50,8 @@ def plan_state(
 
     Args:
         seed: 64 bits, signed or unsigned; the same on every rank.
-        rank: of this process, in [0, 2^20). Each rank has a stream of its own.
-        worker: id of the data-loader worker that draws, in [0, 4095); None outside of workers.
+        rank: rank of this process, in [0, 2^20). Each rank has its own stream.
+        worker: id of the data-loader worker that draws, in [0, 4095); None outside workers.
         device: where the batches live.
 
     Returns:
@@ -91,9 +91,9 @@ def plan_settings(
     cutmix_minmax: Sequence[float] | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """The numbers of :func:`draw_plan` as a tensor, for those that change while training runs.
+    """The numbers of :func:`draw_plan` as a tensor, for those that change during training.
 
-    What is copied into this tensor counts for the next draw, also in a compiled step or a captured
+    Values copied into this tensor apply to the next draw, also in a compiled step or a captured
     CUDA graph: a schedule for α neither recompiles nor reads the device.
 
     Equivalent to::
@@ -105,7 +105,7 @@ def plan_settings(
 
     Args:
         mixup_alpha, cutmix_alpha, switch_prob, prob, cutmix_minmax: as in :func:`draw_plan`.
-        device: that of the state, or the CPU (whose values are taken when a draw is launched).
+        device: the device of the state, or the CPU (where a draw reads them when it is launched).
 
     Returns:
         float64 [6].
@@ -144,7 +144,7 @@ def draw_plan(
     batch_size: int,
     spatial: Sequence[int] = (),
     *,
-    state: Tensor,
+    state: Tensor,  # [4]
     mixup_alpha: float = 1.0,
     cutmix_alpha: float = 0.0,
     switch_prob: float = 0.5,
@@ -154,15 +154,15 @@ def draw_plan(
     cutmix_minmax: Sequence[float] | None = None,
     correct_lam: bool = True,
     symmetric: bool = False,
-    labels: Tensor | None = None,
-    settings: Tensor | None = None,
+    labels: Tensor | None = None,  # [B]
+    settings: Tensor | None = None,  # [6]
 ) -> MixPlan:
     """Draw λ, boxes and partners on the device of ``state``, in one launch and without waiting.
 
     ``λ ~ Beta(α, α)``; a row is mixed with probability ``prob``, and then cut with ``switch_prob``
     where both modes are on. A cut row has a box of share 1-λ around a uniform centre, clipped.
 
-    Equivalent to (one row, with NumPy's generator; the numbers drawn are others)::
+    Equivalent to (one row, with NumPy's generator, which gives other numbers)::
 
         cut = cutmix_alpha > 0 and (mixup_alpha == 0 or rng.random() < switch_prob)
         lam = rng.beta(alpha, alpha) if rng.random() < prob else 1.0
@@ -172,7 +172,7 @@ def draw_plan(
     Args:
         batch_size: B, up to 65,536.
         spatial: the D <= 3 sizes that boxes live in, e.g. ``x.shape[2:]``; MixUp needs none.
-        state: int64 [4] of :func:`plan_state`; moved on by one step.
+        state: int64 [4] of :func:`plan_state`; advanced by one step.
         mixup_alpha, cutmix_alpha: α of λ in each mode, in [1e-6, 1e6]; 0 turns the mode off.
         switch_prob: probability of CutMix where both modes are on.
         prob: probability that a row is mixed at all.
@@ -180,17 +180,17 @@ def draw_plan(
             ``"sample"`` for itself.
         pairing: ``"flip"`` (B-1-i), ``"roll"`` (i-1), ``"shuffle"`` (any permutation, each as
             likely), ``"derangement"`` (a cycle through the whole batch, each as likely),
-            ``"cross_class"`` (another label than one's own wherever no class holds more than half
-            of the batch, and as often as can be otherwise; of an odd batch in pairs, one pair more
-            may share a class), or partners [B] of the caller, int32 or int64, a permutation or not.
+            ``"cross_class"`` (a partner of another class wherever no class holds more than half of
+            the batch, else as often as possible; in an odd batch with ``per="pair"`` one more pair
+            may share a class), or your own partners [B], int32 or int64, a permutation or not.
         cutmix_minmax: shares (low, high) of each side; the sides of a box are then uniform between
-            them and the box lies inside, whatever λ; labels are weighed by its area. Alone, without
-            ``cutmix_alpha``, they turn CutMix on.
+            them and the box lies inside, whatever λ; labels are weighed by its area. They turn
+            CutMix on even without ``cutmix_alpha``.
         correct_lam: weigh the labels of a cut row by the area that was really pasted.
         symmetric: λ = max(λ, 1-λ), before a box is made of it.
         labels: int64 [B], for ``"cross_class"``.
-        settings: float64 [6] of :func:`plan_settings`, in place of the numbers above, which then do
-            not count. Those on a device are not read by the host: no row is cut there where
+        settings: float64 [6] of :func:`plan_settings`, in place of the numbers above, which are
+            then ignored. The host does not read those on a device: no row is cut there where
             ``spatial`` is missing.
 
     Returns:
@@ -200,16 +200,16 @@ def draw_plan(
     Raises:
         TypeError, ValueError: an argument that is not as described, an α or a probability out of
             range, labels of another size, a state of another device or version.
-        IndexError: a partner of the caller outside [0, B), on the CPU.
+        IndexError: one of your own partners outside [0, B), on the CPU.
 
     Notes:
-        A sample that is its own partner stays as it is. For a pair, in ``per="pair"``, the
-        pairings that sort (shuffle, derangement, cross_class) match samples two by two, and of an
-        odd batch one stays as it is (with flip, the middle one); roll has no pairs. With partners
-        of the caller, sample i draws as min(i, partner_i).
+        A sample that is its own partner stays as it is. With ``per="pair"`` the pairings that sort
+        (shuffle, derangement, cross_class) match samples two by two, and in an odd batch one
+        stays as it is (with flip, the middle one); roll has no pairs. With your own partners,
+        sample i draws as min(i, partner_i).
         Inside torch.utils.checkpoint the recompute gets the plan of the forward again and takes no
-        step, compiled or not; a draw that is part of a backward otherwise (use_reentrant=True)
-        raises a RuntimeError.
+        step, compiled or not; any other draw inside a backward (use_reentrant=True) raises a
+        RuntimeError.
         Deterministic: a state gives the same plan on every backend, to the bit. On a device, a
         state of another version gives weights of NaN, as nothing is read back. Two draws from one
         state must not run at once. A device without float64 (Apple's) waits for its state: its

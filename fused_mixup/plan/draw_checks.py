@@ -1,4 +1,4 @@
-"""What :func:`draw_plan` and its companions are checked for, before anything is drawn."""
+"""Checks of the arguments of :func:`draw_plan` and its companions, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..codes import (
 from ..tracing import has_host_values
 from .checks import check_partner_values, is_permutation
 
-# Beyond, λ would be 0, 1 or 1/2 in every draw, and the quotients of the algorithm overflow.
+# Outside it λ would be 0, 1 or 1/2 in every draw, and the quotients of the algorithm overflow.
 ALPHA_RANGE = 1e-6, 1e6
-ALPHA_OF_BOUNDS = 1.0  # of CutMix where cutmix_minmax alone turns it on, as in timm
+ALPHA_OF_BOUNDS = 1.0  # α of CutMix where cutmix_minmax alone turns it on, as in timm
 RANK_LIMIT = 1 << 20
 WORKER_LIMIT = (1 << 12) - 1  # word 0 stands for the main process
 
@@ -71,7 +71,7 @@ def has_float64(device: torch.device) -> bool:
 
 @functools.cache
 def _has_float64(device: str) -> bool:
-    """Apple's GPUs have none, nor do some of Intel's."""
+    """Whether a device has float64: Apple's GPUs and some of Intel's have not."""
     try:
         torch.ones(1, dtype=torch.float64, device=device).mul_(2.0)
     except (TypeError, RuntimeError):
@@ -80,7 +80,7 @@ def _has_float64(device: str) -> bool:
 
 
 def check_state(state: Tensor) -> None:
-    """Raise unless ``state`` is one that :func:`plan_state` makes; its version on the CPU alone."""
+    """Raise unless ``state`` is one that :func:`plan_state` makes (version: only on the CPU)."""
     remedy = "make one with plan_state(seed, rank, device=…)"
     if not isinstance(state, Tensor):
         raise TypeError(f"state: expected a tensor, got {type(state).__name__}; {remedy}")
@@ -91,7 +91,7 @@ def check_state(state: Tensor) -> None:
             f"state: expected {STATE_WORDS} adjacent words, got shape {list(state.shape)} and "
             f"strides {list(state.stride())}; {remedy}"
         )
-    # What lives on a device is not read: there a draw gives weights of NaN instead.
+    # A state on a device is not read: there a draw gives weights of NaN instead.
     if has_host_values(state):
         version = state.tolist()[VERSION_WORD]
         if version != STATE_VERSION:
@@ -118,7 +118,7 @@ def check_settings(settings: Tensor, state: Tensor) -> None:
 
 
 def saved_state_error(name: str, state: Tensor) -> str | None:
-    """Why a state out of a checkpoint cannot be drawn from."""
+    """Why a state from a checkpoint cannot be drawn from, or None."""
     version = int(state[VERSION_WORD])
     if version == STATE_VERSION:
         return None
@@ -131,7 +131,7 @@ def saved_state_error(name: str, state: Tensor) -> str | None:
 def saved_settings_error(
     name: str, settings: Tensor, blends: bool, cuts: bool, scheduled: bool
 ) -> str | None:
-    """Why settings out of a checkpoint do not fit the modes of a BatchMix."""
+    """Why settings from a checkpoint do not fit the modes of a BatchMix, or None."""
     alphas = settings.tolist()[: CUTMIX_ALPHA + 1]
     modes = ("mixup_alpha", "cutmix_alpha")
     for mode, alpha, on in zip(modes, alphas, (blends, cuts), strict=True):
@@ -176,7 +176,7 @@ def check_sizes(batch_size: int, spatial: Sequence[int]) -> tuple[int, tuple[int
     return batch_size, tuple(spatial)
 
 
-def _check_beside(name: str, value: Tensor, batch_size: int, state: Tensor) -> None:
+def _check_per_sample(name: str, value: Tensor, batch_size: int, state: Tensor) -> None:
     if value.shape != (batch_size,):
         raise ValueError(
             f"{name}: expected shape [{batch_size}], one for each sample, got {list(value.shape)}"
@@ -202,15 +202,15 @@ def check_drawn_labels(
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels: expected an int64 tensor [B] of classes, got {got}")
-    _check_beside("labels", labels, batch_size, state)
+    _check_per_sample("labels", labels, batch_size, state)
     return labels.contiguous() if pairing == CROSS_CLASS else None
 
 
 def check_given_partner(partner: Tensor, batch_size: int, state: Tensor) -> bool | None:
-    """Whether it is a permutation, None where only a device knows."""
+    """Whether ``partner`` is a permutation, None where only a device knows."""
     if partner.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"pairing: expected int32 or int64 partners [B], got {partner.dtype}")
-    _check_beside("pairing", partner, batch_size, state)
+    _check_per_sample("pairing", partner, batch_size, state)
     if partner.device.type != "cpu" or torch.compiler.is_compiling():
         return None
     check_partner_values(partner, batch_size)

@@ -1,8 +1,8 @@
-"""The draw itself, also inside torch.utils.checkpoint, whose recompute must get the same plans.
+"""The draw, and its replay inside torch.utils.checkpoint, whose recompute must get the same plans.
 
-A recompute runs the forward of a region again, in the backward, when the state has moved on. So
-each draw in a region keeps the state that it drew from, with what PyTorch keeps of that region, and
-in a recompute the i-th draw draws from the i-th of them and moves nothing on.
+A recompute runs the forward of a region again, in the backward, when the state has advanced. So
+each draw in a region saves the state that it drew from, as long as PyTorch keeps that region, and
+in a recompute the i-th draw uses the i-th saved state and advances nothing.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from .. import ops
 from ..schemas import NAMESPACE, SCHEMAS
 from ..tracing import checkpoint_regions, in_backward, is_exporting, never_recompute
 
-Plan = tuple[Tensor, Tensor, Tensor, Tensor]
+PlanTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # partner, weight, blend, box
 
-# Of each region the states and settings drawn from, and how many of them each run of it has used:
-# its forward (by the region itself) and every recompute.
+# For each region the states and settings drawn from; for each run of a region, its forward (whose
+# key is the region itself) and every recompute, how many of them it has used.
 _drawn: WeakKeyDictionary[Any, list[tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 _used: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
-def draw(state: Tensor, settings: Tensor, *rest: Any) -> Plan:
-    """``ops.draw_plan``, or in the recompute of a checkpoint the plan of its forward again."""
+def draw(state: Tensor, settings: Tensor, *rest: Any) -> PlanTensors:
+    """Call ``ops.draw_plan``; in the recompute of a checkpoint, repeat the plan of its forward."""
     if torch.compiler.is_compiling():
-        # A program that is exported runs where there is no Python, and has no backward.
+        # An exported program runs without Python, and has no backward.
         op = ops.draw_plan if is_exporting() else _in_graph
         return op(state, settings, *rest)
     return _draw(state, settings, *rest)
 
 
-def _draw(state: Tensor, settings: Tensor, *rest: Any) -> Plan:
+def _draw(state: Tensor, settings: Tensor, *rest: Any) -> PlanTensors:
     regions = checkpoint_regions()
     if regions or in_backward():
-        state, settings = _drawn_from(regions, state, settings)
+        state, settings = _find_state(regions, state, settings)
     return ops.draw_plan(state, settings, *rest)
 
 
-def _drawn_from(
+def _find_state(
     regions: list[tuple[Any, Any]], state: Tensor, settings: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """State and settings for this draw, which is the next one of each run of a region around it."""
+    """State and settings for this draw, the next one in each run of a region around it."""
     runs, before = [], None
     for frame, recompute in regions:
         drawn = _drawn.setdefault(frame, [])
@@ -54,13 +54,13 @@ def _drawn_from(
         if before is None and i < len(drawn):
             before = drawn[i]
         if recompute is not None:
-            # Ahead of its forward it may be, where that asks for a gradient before its end.
+            # A recompute may overtake its forward, where that asks for a gradient before its end.
             if before is None and getattr(frame, "forward_completed", True):
                 raise RuntimeError(
                     f"draw_plan: expected {len(drawn)} plans in the recompute of a checkpoint, as "
                     "in its forward, got more; draw before the region and pass the plan in"
                 )
-            break  # what is around it counts the draws of its forward
+            break  # regions around it count the draws of its forward
     else:
         if in_backward():
             raise RuntimeError(
@@ -79,8 +79,8 @@ def _drawn_from(
 
 # ------------------------------------------------------------------ in a compiled step
 
-# The same as an op, which a graph calls as it runs: a compiled block may stand in a region that is
-# not compiled. Inside a graph no draw is recomputed: the backward would read a state moved on.
+# The same draw as an op, which a graph calls at run time: a region that is not compiled may contain
+# a compiled block. Inside a graph no draw is recomputed: the backward would read an advanced state.
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 _NAME = "draw_plan_in_graph"
 _library.define(_NAME + SCHEMAS["draw_plan"], tags=torch.Tag.pt2_compliant_tag)

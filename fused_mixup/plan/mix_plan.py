@@ -24,13 +24,13 @@ from .checks import Facts, check_layout, check_rule, check_stops, check_values
 from .pairing import partner_indices
 from .tensors import (
     copy_packed,
-    each_row,
+    format_rows,
+    map_rows,
     pairing_of,
-    printed_rows,
-    rows_for_all,
     rows_per_sample,
     to_device,
-    widest,
+    uniform_rows,
+    widen,
 )
 
 
@@ -49,11 +49,11 @@ class MixPlan(Frozen):
             has no float64).
         box: int32 [B, 2·D], half-open box pasted from the partner: D starts, then D stops; D is
             1, 2 or 3, or 0 where no row has a box.
-        pairing: ``"flip"`` (partner B-1-i), ``"roll"`` (i-1), ``"self"``, or ``"tensor"``. For the
-            rules, kernels work the partner out and no tensor of it is kept.
+        pairing: ``"flip"`` (partner B-1-i), ``"roll"`` (i-1), ``"self"``, or ``"tensor"``. For a
+            rule, kernels compute the partner, and no partner tensor is kept.
 
     The rows of a plan made by :meth:`uniform` are one row, expanded, on the CPU. Kernels take
-    it as plain arguments, so such a plan serves a batch on any device without a copy.
+    it by value, so such a plan serves a batch on any device without a copy.
 
     Raises:
         TypeError: a field that is not a tensor of the dtype above.
@@ -63,14 +63,14 @@ class MixPlan(Frozen):
         tensors.
 
     Notes:
-        Immutable, and no dataclass: whoever walks a batch to cast or to shard its tensors meets a
-        leaf, so weights keep their dtype. ``torch.save`` takes it, and ``torch.load`` gives it back
-        with ``weights_only=True``.
+        Immutable, and no dataclass: code that casts or shards the tensors of a batch meets a leaf,
+        so weights keep their dtype. ``torch.save`` takes it, and ``torch.load`` gives it back with
+        ``weights_only=True``.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
 
-    __module__ = "fused_mixup.plan"  # what a saved plan names
+    __module__ = "fused_mixup.plan"  # the module in a saved plan
 
     weight: Tensor
     blend: Tensor
@@ -83,10 +83,10 @@ class MixPlan(Frozen):
 
     def __init__(
         self,
-        partner: Tensor | None,
-        weight: Tensor,
-        blend: Tensor,
-        box: Tensor,
+        partner: Tensor | None,  # [B]
+        weight: Tensor,  # [B, 2]
+        blend: Tensor,  # [B, 2]
+        box: Tensor,  # [B, 2·D]
         pairing: str = "tensor",
     ) -> None:
         check_layout(partner, weight, blend, box, pairing)
@@ -101,9 +101,9 @@ class MixPlan(Frozen):
         )
         partner = None if partner is None else partner.contiguous()
         self._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
-        self._know(check_values(partner, weight, blend, box))
+        self._set_facts(check_values(partner, weight, blend, box))
 
-    def _know(self, facts: Facts) -> None:
+    def _set_facts(self, facts: Facts) -> None:
         one_row = is_host_row(self.weight) and is_host_row(self.blend) and is_host_row(self.box)
         self._fill(
             _seen=facts,
@@ -113,9 +113,9 @@ class MixPlan(Frozen):
 
     @property
     def _facts(self) -> Facts:
-        """What the host knows of the values, looked at again where somebody wrote to them."""
+        """What the host knows of the values, checked again after a write to them."""
         if self._versions != versions(self._partner, self.weight, self.blend, self.box):
-            self._know(check_values(self._partner, self.weight, self.blend, self.box))
+            self._set_facts(check_values(self._partner, self.weight, self.blend, self.box))
         return self._seen
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -123,8 +123,8 @@ class MixPlan(Frozen):
 
     @property
     def partner(self) -> Tensor:
-        # A rule's is not kept: made in a mode of PyTorch's (fake, functional, inference), it would
-        # be of use in that mode alone.
+        # A rule's tensor is not kept: one made in a mode of PyTorch (fake, functional, inference)
+        # would be usable in that mode alone.
         if self._partner is not None:
             return self._partner
         return partner_indices(self.rule, self.batch_size, self.weight.device)
@@ -165,15 +165,15 @@ class MixPlan(Frozen):
         """
         # A rule's plan serves every device from the host; only a partner tensor is moved.
         pairing, batch_size, index = pairing_of(batch_size, partner, device)
-        rows, facts = rows_for_all(batch_size, lam, box, index)
+        rows, facts = uniform_rows(batch_size, lam, box, index)
         return known_plan((index, *rows), pairing, facts)
 
     @staticmethod
     def per_sample(
-        lam: Tensor | Sequence[float],
-        partner: str | Tensor = "flip",
-        box: Tensor | Sequence[Sequence[int]] | None = None,
-        cut: Tensor | Sequence[bool] | None = None,
+        lam: Tensor | Sequence[float],  # [B]
+        partner: str | Tensor = "flip",  # [B]
+        box: Tensor | Sequence[Sequence[int]] | None = None,  # [B, 2·D]
+        cut: Tensor | Sequence[bool] | None = None,  # [B]
         *,
         device: torch.device | str | None = None,
     ) -> MixPlan:
@@ -212,12 +212,12 @@ class MixPlan(Frozen):
 
     @property
     def spatial_dims(self) -> int:
-        """D, the number of spatial dims of its boxes (0 where it has none)."""
+        """D, the number of spatial dims of the boxes (0 without boxes)."""
         return self.box.shape[1] // 2
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors live; a uniform plan by rule is on the CPU and serves any device."""
+        """Where the tensors live; a uniform plan by rule is on the CPU and serves any device."""
         return (self.weight if self._partner is None else self._partner).device
 
     @property
@@ -227,9 +227,9 @@ class MixPlan(Frozen):
 
     @property
     def inverse_partner(self) -> Tensor:
-        """int32 [B]: the sample whose partner is i. ValueError where that is not one for each i.
+        """int32 [B]: the sample whose partner is i. Raises ValueError for no permutation.
 
-        For a partner tensor made on a device nothing is read back: it must be a permutation.
+        A partner tensor made on a device is not read back: it must be a permutation.
         """
         if self.is_permutation is False:
             raise ValueError(
@@ -263,7 +263,7 @@ class MixPlan(Frozen):
         return all(t.device == device or is_host_row(t) for t in rows)
 
     def check_boxes(self, name: str, spatial: Sequence[int]) -> None:
-        """ValueError where a box is known to leave the ``spatial`` sizes of tensor ``name``."""
+        """Raise ValueError if a box is known to leave the ``spatial`` sizes of tensor ``name``."""
         check_stops(self._facts.box_stop, name, spatial)
 
     # ---------------------------------------------------------------- moving, comparing, printing
@@ -271,7 +271,7 @@ class MixPlan(Frozen):
     def to(self, device: torch.device | str, non_blocking: bool = True) -> MixPlan:
         """The same plan on ``device``. From the host this is one copy of one (pinned) buffer."""
         device = torch.device(device)
-        rows = (self.blend, self.weight, self.box)  # widest dtype first: aligned
+        rows = (self.blend, self.weight, self.box)  # widen dtype first: aligned
         tensors = rows if self._partner is None else (*rows, self._partner)
         if all(t.device == device for t in tensors):
             return self
@@ -285,7 +285,7 @@ class MixPlan(Frozen):
 
     def for_labels(self) -> MixPlan:
         """The plan by which labels are blended: ``weight`` in the place of ``blend``, no boxes."""
-        tensors = self._partner, self.weight, each_row(widest, self.weight), self.box[:, :0]
+        tensors = self._partner, self.weight, map_rows(widen, self.weight), self.box[:, :0]
         return known_plan(tensors, self.pairing, Facts(self.is_permutation, False, ()))
 
     def __eq__(self, other: object) -> bool:
@@ -303,11 +303,11 @@ class MixPlan(Frozen):
             f"MixPlan(batch_size={self.batch_size}, pairing={self.pairing!r}, "
             f"spatial_dims={self.spatial_dims}, device={str(self.device)!r})"
         )
-        return "\n".join([head, *printed_rows(self.partner, self.weight, self.blend, self.box)])
+        return "\n".join([head, *format_rows(self.partner, self.weight, self.blend, self.box)])
 
 
 def known_plan(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:
-    """A plan of rows known to be right: checking them costs as much as mixing a small batch.
+    """A plan of checked rows: checking them again costs as much as mixing a small batch.
 
     ``tensors``: partner (not kept where ``pairing`` is a rule), weight, blend, box.
     """
@@ -315,5 +315,5 @@ def known_plan(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> 
     partner, weight, blend, box = tensors
     partner = partner if pairing == "tensor" else None
     plan._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
-    plan._know(facts)
+    plan._set_facts(facts)
     return plan

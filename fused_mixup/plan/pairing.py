@@ -1,4 +1,4 @@
-"""Pairings: who is whose partner, by rule or by a tensor of indices."""
+"""Pairings: the partner of each sample, by rule or by a tensor of indices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
 def transpose_pairing(partner: Tensor) -> tuple[Tensor, Tensor]:
     """int32 ``sources`` [B], ``offsets`` [B+1]: j is partner of sources[offsets[j]:offsets[j+1]].
 
-    No value is read on the host, so this also runs on a device and under compile.
+    No value is read on the host, so this also runs on a device and under torch.compile.
     """
     clamped = partner.clamp(0, max(partner.shape[0] - 1, 0))  # as the kernels do
     ordered, sources = torch.sort(clamped, stable=True)

@@ -1,4 +1,4 @@
-"""What a plan is made of: one row for a batch, the partners of a pairing, one copy of all."""
+"""The tensors of a plan: one row for a batch or for each sample, partners, copies to a device."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ try:
     import numpy as np
 
     torch.from_numpy(np.empty(0))
-except (ImportError, RuntimeError):  # there is none, or none that this PyTorch was built for
+except (ImportError, RuntimeError):  # no NumPy, or not one that this PyTorch was built for
     np = None  # type: ignore[assignment]
 
 
-def rows_for_all(
+def uniform_rows(
     batch_size: int, lam: float, box: Sequence[int] | None, index: Tensor | None
 ) -> tuple[list[Tensor], Facts]:
-    """weight, blend and box of :meth:`MixPlan.uniform`, and what is known of them."""
+    """weight, blend and box of :meth:`MixPlan.uniform`, and the facts known of them."""
     lam = check_lam(lam)
     corners = () if box is None else check_corners(box)
     weight = lam, 1.0 - lam
@@ -46,16 +46,16 @@ def rows_for_all(
 def host_rows(
     batch_size: int, weight: Sequence[float], blend: Sequence[float], corners: Sequence[int]
 ) -> list[Tensor]:
-    """A row each on the host, whatever the default device, that stands for all."""
+    """weight, blend and box: one row each, on the host, expanded to the batch."""
     rows = (weight, torch.float32, "f"), (blend, torch.float64, "d"), (corners, torch.int32, "i")
     if np is None or not is_plain():
         made = [torch.tensor([row], dtype=dtype, device="cpu") for row, dtype, _ in rows]
         return [row.expand(batch_size, -1) for row in made]
-    # A third of the time of that, as PyTorch is called once for each.
-    return [torch.from_numpy(_repeated(batch_size, row, code)) for row, _, code in rows]
+    # This takes a third of that time, as it calls PyTorch once for each.
+    return [torch.from_numpy(_repeat_row(batch_size, row, code)) for row, _, code in rows]
 
 
-def _repeated(count: int, row: Sequence[float], code: str) -> np.ndarray:
+def _repeat_row(count: int, row: Sequence[float], code: str) -> np.ndarray:
     memory = array(code, row)
     shape, strides = (count, len(row)), (0, memory.itemsize)
     return np.ndarray(shape, code, memory if row else None, strides=strides)
@@ -64,7 +64,7 @@ def _repeated(count: int, row: Sequence[float], code: str) -> np.ndarray:
 def pairing_of(
     batch_size: int, partner: str | Tensor, device: torch.device | str | None
 ) -> tuple[str, int, Tensor | None]:
-    """The name of the pairing, B, and where it is no rule partner int32 [B] on ``device``."""
+    """The name of the pairing, B, and partner int32 [B] on ``device`` (None for a rule)."""
     batch_size = integer("batch_size", batch_size)
     if batch_size < 0:
         raise ValueError(f"batch_size: expected an int >= 0, got {batch_size}")
@@ -81,17 +81,17 @@ def pairing_of(
             "give one index for each sample"
         )
     check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
-    # A copy: what the caller writes to its tensor later must not reach into the plan.
+    # A copy: later writes to the caller's tensor must not change the plan.
     index = index.to(device=device or index.device, dtype=torch.int32, copy=True)
     return "tensor", batch_size, index.contiguous()
 
 
 def rows_per_sample(
-    lam: Tensor | Sequence[float],
-    box: Tensor | Sequence[Sequence[int]] | None,
-    cut: Tensor | Sequence[bool] | None,
+    lam: Tensor | Sequence[float],  # [B]
+    box: Tensor | Sequence[Sequence[int]] | None,  # [B, 2·D]
+    cut: Tensor | Sequence[bool] | None,  # [B]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """weight, blend and box of :meth:`MixPlan.per_sample`, where ``lam`` lives."""
+    """weight, blend and box of :meth:`MixPlan.per_sample`, on the device of ``lam``."""
     lam = floats("lam", lam)
     if lam.ndim != 1:
         raise ValueError(f"lam: expected shape [B], got {list(lam.shape)}")
@@ -104,7 +104,7 @@ def rows_per_sample(
     weight = torch.stack((lam, 1 - lam), 1)
     boxes, has_box = _boxes(box, lam)
     if cut is not None and box is None:
-        raise ValueError("cut: expected box beside it: a row that is cut needs one")
+        raise ValueError("cut: expected box to be given too: a row that is cut needs one")
     is_cut = has_box if cut is None else as_tensor("cut", cut, lam.device).to(lam.device)
     if is_cut.shape != lam.shape or (len(lam) and is_cut.dtype != torch.bool):
         raise ValueError(
@@ -112,14 +112,14 @@ def rows_per_sample(
             f"{list(is_cut.shape)}"
         )
     is_cut = is_cut.bool()
-    own, other = widest(weight).unbind(1)
+    own, other = widen(weight).unbind(1)
     blend = torch.stack((own.where(~is_cut, 1.0), other.where(~is_cut, 0.0)), 1)
     # A box on a row that is not cut would still be pasted: empty it.
     return weight.float(), blend, torch.where(is_cut[:, None], boxes, 0)
 
 
 def _boxes(box: Tensor | Sequence[Sequence[int]] | None, lam: Tensor) -> tuple[Tensor, Tensor]:
-    """int32 [B, 2·D] beside ``lam`` [B], and bool [B]: which of them are not empty."""
+    """Boxes int32 [B, 2·D] on the device of ``lam`` [B], and bool [B]: which are not empty."""
     batch_size = lam.shape[0]
     if box is None:
         boxes = torch.empty((batch_size, 0), dtype=torch.int32, device=lam.device)
@@ -137,12 +137,12 @@ def _boxes(box: Tensor | Sequence[Sequence[int]] | None, lam: Tensor) -> tuple[T
     return boxes, (boxes[:, d:] > boxes[:, :d]).all(1)
 
 
-def each_row(convert: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """``convert(t)``; of one row on the host still one row."""
+def map_rows(convert: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """``convert(t)``; one row on the host stays one row."""
     return convert(t[:1]).expand(len(t), -1) if is_host_row(t) and len(t) else convert(t)
 
 
-def widest(t: Tensor) -> Tensor:
+def widen(t: Tensor) -> Tensor:
     """``t`` in float64, or in float32 on a device that has no float64 (Apple's GPUs)."""
     try:
         return t.double()
@@ -151,7 +151,7 @@ def widest(t: Tensor) -> Tensor:
 
 
 def to_device(t: Tensor, device: torch.device) -> Tensor:
-    """``t`` there, in float32 where that device has no float64."""
+    """``t`` on ``device``, in float32 where that device has no float64."""
     try:
         return t.to(device)
     except TypeError:
@@ -167,17 +167,17 @@ def copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: b
     parts = buffer.split([f.numel() for f in flat])
     try:
         return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
-    except TypeError:  # no float64 there
+    except TypeError:  # the device has no float64
         return [to_device(t, device) for t in tensors]
 
 
-def printed_rows(
+def format_rows(
     partner: Tensor,  # [B]
     weight: Tensor,  # [B, 2]
     blend: Tensor,  # [B, 2]
     box: Tensor,  # [B, 2·D]
 ) -> list[str]:
-    """What is printed of a plan's first rows; nothing where they live on a device."""
+    """Lines of text for a plan's first rows; none where they live on a device."""
     if not all(map(has_host_values, (partner, weight, box))):
         return []
     shown = min(len(weight), 8)

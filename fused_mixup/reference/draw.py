@@ -1,6 +1,6 @@
 """``draw_plan`` in plain PyTorch: the specification of docs/drawing.md, step by step.
 
-Every backend gives these very bits. Nothing here reads a value on the host, on any device.
+Every backend gives the same bits. Values on a device are never read on the host.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SMALLEST_FLOAT32 = 2.0**-126
 
 
 class Stream:
-    """The words that a state gives to each sample and draw of one step."""
+    """The random words of each sample and draw, in one step of a state."""
 
     def __init__(self, state: Tensor) -> None:
         seed, step = state[SEED_WORD], state[STEP_WORD]
@@ -73,10 +73,10 @@ class Stream:
 
 
 def draw_plan(
-    state: Tensor,
-    settings: Tensor,
-    labels: Tensor | None,
-    partner: Tensor | None,
+    state: Tensor,  # [4]
+    settings: Tensor,  # [6]
+    labels: Tensor | None,  # [B]
+    partner: Tensor | None,  # [B]
     batch_size: int,
     spatial: Sequence[int],
     per: int,
@@ -105,17 +105,17 @@ def draw_plan(
     if symmetric:
         lam = torch.where(lam[:, :1] < lam[:, 1:], lam.flip(1), lam)
     starts, stops = _boxes(words, lam[:, 1], spatial, numbers)
-    of_area = _area_weights(starts, stops, spatial)
+    area_weight = _area_weights(starts, stops, spatial)
     corrected = (numbers[MINMAX_HIGH] > 0) | correct_lam
 
     untouched = 1.0 - torch.arange(2, dtype=torch.float64, device=state.device)
     blend = torch.where((mixed & ~cut)[:, None], lam, untouched)
-    weight = torch.where((cut & corrected)[:, None], of_area, lam)
+    weight = torch.where((cut & corrected)[:, None], area_weight, lam)
     weight = torch.where(mixed[:, None], weight, untouched)
     weight = torch.where(weight < _SMALLEST_FLOAT32, 0.0, weight).float()
     box = torch.where(cut[:, None], torch.cat((starts, stops), 1), 0).int()
 
-    # A device cannot raise: weights of NaN cannot be overlooked. The step stays.
+    # A device cannot raise, but weights of NaN cannot be overlooked. The step does not advance.
     known = state[VERSION_WORD] == STATE_VERSION
     blend, weight = (torch.where(known, w, float("nan")) for w in (blend, weight))
     state[STEP_WORD].add_(known)
@@ -173,7 +173,7 @@ def _classes(labels: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shift(stream: Stream, largest: Tensor, n: int) -> Tensor:
-    """Any shift from ``largest`` to n - ``largest`` leaves a class, whichever way around."""
+    """A shift along the order: any from ``largest`` to n - ``largest`` leads to another class."""
     word = stream.words(torch.zeros_like(largest), DRAW_SHIFT)[0]
     free = largest + below(word, n - 2 * largest + 1)
     crowded = torch.where(largest < n, largest, 1)
@@ -201,7 +201,7 @@ def _beta(stream: Stream, unit: Tensor, alpha: Tensor, words: Words) -> Tensor:
 def _log_roots(stream: Stream, unit: Tensor, shape: Tensor) -> Tensor:
     """log w [2, B], where d·w³ are gamma deviates of ``shape`` and d = shape - 1/3."""
     log_w, done = _attempts(stream, unit, shape, 0, _USUAL_ATTEMPTS)
-    # Which samples are left is known on the CPU alone; on a device all make every attempt.
+    # Only the CPU knows which samples are left; on a device all make every attempt.
     on_host = unit.device.type == "cpu"
     rows = (~done.all(0)).nonzero()[:, 0] if on_host else slice(None)
     late, done_late = _attempts(stream, unit[rows], shape[rows], _USUAL_ATTEMPTS, MAX_ATTEMPTS)
@@ -234,7 +234,7 @@ def _attempts(
 def _boxes(
     words: Words, share: Tensor, spatial: Sequence[int], numbers: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Starts and stops [B, D] of boxes that cover ``share`` of the sample, or between bounds."""
+    """Starts and stops [B, D] of boxes that cover ``share`` of a sample, or have bounded sides."""
     scale = _root(share, len(spatial))
     bounded = numbers[MINMAX_HIGH] > 0
     starts, stops = [], []

@@ -1,4 +1,4 @@
-"""The losses in plain PyTorch (see the package): logits [B, K, d1…], a row for each (b, s)."""
+"""The losses in plain PyTorch (see the package): logits [B, K, d1…], a row for each (b, d1…)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
 from .targets import dense_target, in_range, poisoned_rows, term, weight_columns
 
 
-def over_classes(per_class: Tensor, like: Tensor) -> Tensor:
-    """[K] shaped to multiply [B, K, d1…]."""
+def broadcast_classes(per_class: Tensor, like: Tensor) -> Tensor:
+    """``per_class`` [K] as a view that multiplies [B, K, d1…]."""
     return per_class.reshape([1, -1] + [1] * (like.ndim - 2))
 
 
@@ -23,13 +23,13 @@ def over_classes(per_class: Tensor, like: Tensor) -> Tensor:
 
 
 def ignored_rows(
-    labels: Tensor,
-    partner_labels: Tensor,
-    weight: Tensor,
+    labels: Tensor,  # [B, d1…]
+    partner_labels: Tensor,  # [B, d1…]
+    weight: Tensor,  # [B, 2]
     num_classes: int,
     ignore_index: int,
 ) -> Tensor:
-    """bool [B, d1…]: rows with an ignored label and nothing of weight beside it."""
+    """bool [B, d1…]: rows with an ignored label and no other label of nonzero weight."""
     own, other = labels == ignore_index, partner_labels == ignore_index
     w0, w1 = weight_columns(weight, labels, torch.float32)
     nothing_left = (own | (w0 == 0)) & (other | (w1 == 0))
@@ -40,7 +40,7 @@ def ignored_rows(
 def weighted_target(logits: Tensor, arguments: CrossEntropyArguments) -> tuple[Tensor, Tensor]:
     """w_c t'_c as [B, K, d1…] in the arithmetic type of the logits, and the ignored rows.
 
-    0 in ignored rows; NaN in rows that a label outside [0, K) poisons.
+    It is 0 in ignored rows, and NaN in rows that a label outside [0, K) poisons.
     """
     target, partner_labels, weight, class_weight, ignore_index, *smoothing, _ = arguments
     target_smoothing, label_smoothing = smoothing
@@ -57,7 +57,7 @@ def weighted_target(logits: Tensor, arguments: CrossEntropyArguments) -> tuple[T
     if label_smoothing:  # not touched at ε = 0
         t = t * (1.0 - label_smoothing) + label_smoothing / k
     if class_weight is not None:
-        w = over_classes(class_weight, t).to(t.dtype)
+        w = broadcast_classes(class_weight, t).to(t.dtype)
         t = torch.where((w == 0) | (t == 0), 0, w * t)
     t = torch.where(poisoned.unsqueeze(1), torch.nan, t)
     return torch.where(ignored.unsqueeze(1), 0, t), ignored
@@ -110,7 +110,7 @@ def soft_target_cross_entropy_backward(
 
 
 def row_scale(grad_loss: Tensor, count: Tensor, reduction: int) -> Tensor:
-    """The gradient of each row's loss, [B, 1, d1…], or a scalar where it is one for all."""
+    """The gradient of each row's loss, [B, 1, d1…], or a scalar where all rows share one."""
     if reduction == NONE:
         return grad_loss.unsqueeze(1)
     return grad_loss / count if reduction == MEAN else grad_loss
@@ -141,15 +141,15 @@ def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -
 
 
 def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes stand before the label: larger, or equal and earlier. NaN is ahead of all.
+    """How many classes rank ahead of the label: larger, or equal and earlier. NaN is ahead of all.
 
-    A label whose own logit is NaN is after all, as is one outside [0, K).
+    A label whose own logit is NaN ranks last, as does one outside [0, K).
     """
     k = logits.shape[1]
     valid = in_range(labels, k)
     at = torch.where(valid, labels, 0).unsqueeze(1)
     own = logits.gather(1, at)
-    earlier = over_classes(torch.arange(k, device=logits.device), logits) < at
+    earlier = broadcast_classes(torch.arange(k, device=logits.device), logits) < at
     ahead = ~(logits <= own) | ((logits == own) & earlier)
     return torch.where(valid, ahead.sum(1), k).to(torch.int32)
 
@@ -158,7 +158,7 @@ def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dense_binary_target(logits: Tensor, arguments: BinaryCrossEntropyArguments) -> Tensor:
-    """t as [B, K, d1…] in the arithmetic type of the logits."""
+    """The target t as [B, K, d1…] in the arithmetic type of the logits."""
     acc, k, a = arithmetic(logits.dtype), logits.shape[1], arguments
     sparse = a.partner_labels is not None and a.weight is not None
     t = a.target.to(acc)
@@ -171,7 +171,7 @@ def dense_binary_target(logits: Tensor, arguments: BinaryCrossEntropyArguments) 
 
 
 def class_factors(per_class: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_ones(()) if per_class is None else over_classes(per_class, like).to(like)
+    return like.new_ones(()) if per_class is None else broadcast_classes(per_class, like).to(like)
 
 
 def soft_target_binary_cross_entropy(logits: Tensor, *arguments: Any) -> Tensor:

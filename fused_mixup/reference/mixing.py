@@ -13,8 +13,8 @@ from ..plan.pairing import partner_rows
 from .targets import term, weight_columns
 
 
-def _inside(box: Tensor, x: Tensor) -> Tensor:
-    """bool, broadcastable to x [B, …, spatial]: whether a position lies in the box of its row."""
+def _box_mask(box: Tensor, x: Tensor) -> Tensor:
+    """A bool mask that broadcasts to x [B, …, spatial]: is a position in the box of its row."""
     d = box.shape[1] // 2
     box = box.to(x.device)
     inside = torch.full([x.shape[0]] + [1] * (x.ndim - 1), d > 0, device=x.device)
@@ -41,17 +41,17 @@ def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: 
     blended = term(w0, x.to(acc)) + term(w1, other.to(acc))
     # Weights (1, 0) keep the bits of x, the sign of a zero included.
     blended = torch.where((w0 == 1) & (w1 == 0), x, _round(blended, x.dtype))
-    out = torch.where(_inside(box, x), other, blended)
+    out = torch.where(_box_mask(box, x), other, blended)
     return torch.empty_like(x).copy_(out)
 
 
 def mix_backward(
-    grad: Tensor,
-    partner: Tensor | None,
-    sources: Tensor | None,
-    offsets: Tensor | None,
-    blend: Tensor,
-    box: Tensor,
+    grad: Tensor,  # [B, …]
+    partner: Tensor | None,  # [B]
+    sources: Tensor | None,  # [B]
+    offsets: Tensor | None,  # [B+1]
+    blend: Tensor,  # [B, 2]
+    box: Tensor,  # [B, 2·D]
     pairing: int,
 ) -> Tensor:
     # out_i = a_i x_i + b_i x_p(i)  =>  grad_j = a_j g_j + sum over p(i) = j of b_i g_i
@@ -60,7 +60,7 @@ def mix_backward(
     acc = arithmetic(grad.dtype)
     g = grad.to(acc)
     w0, w1 = weight_columns(blend, grad, acc)
-    inside = _inside(box, grad)
+    inside = _box_mask(box, grad)
     own = torch.where(inside, 0, term(w0, g))
     other = torch.where(inside, g, term(w1, g))
     index = partner_rows(torch.arange(len(grad), device=grad.device), partner, pairing)
@@ -81,16 +81,16 @@ def mix_out(
 
 def paste_(x: Tensor, partner: Tensor | None, box: Tensor, pairing: int) -> None:
     check_plan(x, pairing, partner, None, box)
-    x.copy_(torch.where(_inside(box, x), partner_rows(x, partner, pairing), x))
+    x.copy_(torch.where(_box_mask(box, x), partner_rows(x, partner, pairing), x))
 
 
 def mix_samples(
-    samples: Sequence[Tensor],
-    partner: Tensor | None,
-    blend: Tensor,
-    box: Tensor,
+    samples: Sequence[Tensor],  # B of […]
+    partner: Tensor | None,  # [B]
+    blend: Tensor,  # [B, 2]
+    box: Tensor,  # [B, 2·D]
     pairing: int,
-    out: Tensor,
+    out: Tensor,  # [n, …]
 ) -> None:
     check_samples(samples, out)
     mixed = mix(torch.stack(list(samples)), partner, blend, box, pairing)

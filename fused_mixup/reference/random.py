@@ -53,7 +53,7 @@ def uniform(low: Tensor, high: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------ square root
 
-_LOW_HALF = (1 << 27) - 1  # of the 53 bits of a double: heads of 26 bits have exact products
+_LOW_HALF = (1 << 27) - 1  # a double has 53 bits: heads of 26 bits have exact products
 
 
 def square_root(x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def square_root(x: Tensor) -> Tensor:
     remainder = ((x - head * head) - 2.0 * head * tail) - tail * tail
     above, under = (bits + 1).view(torch.float64), (bits - 1).view(torch.float64)
     r = torch.where(remainder > r * (above - r), above, r)
-    # Of 0 there is nothing under: NaN, which compares as false.
+    # No double lies under 0: the view gives NaN, which compares as false.
     return torch.where(remainder <= -r * (r - under), under, r)
 
 
@@ -78,7 +78,7 @@ def square_root(x: Tensor) -> Tensor:
 
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 INVERSE_LN2 = 1.44269504088896338700e00
-SQRT_HALF_BITS = 0x3FE6A09E00000000  # of the double that bounds the mantissa from below
+SQRT_HALF_BITS = 0x3FE6A09E00000000  # the double that bounds the mantissa from below
 LOG = (
     6.666666666666735130e-01,
     3.999999999940941908e-01,

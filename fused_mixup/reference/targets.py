@@ -1,4 +1,4 @@
-"""Targets in plain PyTorch: the dense labels that a mixed batch stands for (see the package)."""
+"""The dense labels that a mixed batch stands for, in plain PyTorch (see the package)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def in_range(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def dense_target(
-    labels: Tensor,
-    partner_labels: Tensor,
-    weight: Tensor,
+    labels: Tensor,  # [B, …]
+    partner_labels: Tensor,  # [B, …]
+    weight: Tensor,  # [B, 2]
     num_classes: int,
     label_smoothing: float,
     dtype: torch.dtype,
@@ -44,7 +44,7 @@ def dense_target(
     on = 1.0 - label_smoothing + off
     shape = [1, num_classes] + [1] * (labels.ndim - 1)
     classes = torch.arange(num_classes, device=labels.device).view(shape)
-    # On the host, whatever the default device: as scalars they serve labels on any device.
+    # These stay on the host, whatever the default device: scalars serve labels on any device.
     hit_value, other_value = torch.tensor([on, off], dtype=acc, device="cpu").unbind()
     total = torch.zeros((), dtype=acc, device=labels.device)
     for w, y in zip(weight_columns(weight, labels, acc), (labels, partner_labels), strict=True):
@@ -60,15 +60,15 @@ def dense_target(
 def poisoned_rows(
     labels: Tensor, partner_labels: Tensor, num_classes: int, ignore_index: int
 ) -> Tensor:
-    """bool [B, …]: rows with a label outside [0, K), whatever its weight, that is not ignored."""
+    """bool [B, …]: rows with a label outside [0, K) that is not ignored, whatever its weight."""
     own, other = (in_range(y, num_classes) | (y == ignore_index) for y in (labels, partner_labels))
     return ~(own & other)
 
 
 def mix_targets(
-    labels: Tensor,
-    partner: Tensor | None,
-    weight: Tensor,
+    labels: Tensor,  # [B, …]
+    partner: Tensor | None,  # [B]
+    weight: Tensor,  # [B, 2]
     pairing: int,
     num_classes: int,
     label_smoothing: float,

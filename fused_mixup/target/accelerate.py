@@ -1,12 +1,12 @@
-"""Hugging Face accelerate's walks through batches, taught what a :class:`MixedTarget` is.
+"""Extensions of Hugging Face accelerate's walks through batches for a :class:`MixedTarget`.
 
 With ``dispatch_batches`` (accelerate's default for iterable data sets) the main process joins the
-batches of all processes, sends them, and each process takes its slice: of tensors, tuples, lists
-and mappings alone. Here a target is walked as its three tensors, weights in float32 as ever.
+batches of all processes, sends them, and each process takes its slice; accelerate itself does so
+for tensors, tuples, lists and mappings only. The extensions walk a target as its three tensors, and
+weights stay float32.
 
-:func:`teach` does it once, where a program has loaded accelerate. It is called where a target is
-made, comes from a worker, or is announced to a process that receives it (:class:`TargetParts`), so
-no program calls it by itself.
+:func:`extend_accelerate` installs them once, if a program has loaded accelerate. The package calls
+it when a target is made, comes from a worker, or is announced to its receiver, a TargetParts.
 """
 
 from __future__ import annotations
@@ -28,45 +28,45 @@ from .label_rows import LabelRows
 
 _TENSORS = ("labels", "partner_labels", "weight")
 _WALKS = {"recursively_apply": "func data", "concatenate": "data", "find_batch_size": "data"}
-_taught: ModuleType | None = None
+_extended: ModuleType | None = None
 
 
 class _Settings(NamedTuple):
-    target_class: type[LabelRows]  # MixedTarget, whose module calls this one
+    target_class: type[LabelRows]  # MixedTarget, whose module imports this one
     num_classes: int
     label_smoothing: float
     ignore_index: int
 
 
 class TargetParts:
-    """A target whose parts are no tensors yet, but what accelerate tells of them: the shapes."""
+    """A target whose parts are not tensors yet, but accelerate's descriptions of their shapes."""
 
     def __init__(self, parts: list[Any], settings: _Settings) -> None:
         self.parts, self.settings = parts, settings
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        teach(self.settings.target_class)
+        extend_accelerate(self.settings.target_class)
 
 
-def teach(target_class: type[LabelRows]) -> None:
-    """Have accelerate, where it is loaded, join, send and slice a MixedTarget as its tensors."""
-    global _taught
+def extend_accelerate(target_class: type[LabelRows]) -> None:
+    """Make accelerate, if it is loaded, join, send and slice a MixedTarget as its tensors."""
+    global _extended
     if torch.compiler.is_compiling():
         return
     operations = sys.modules.get("accelerate.utils.operations")
-    # It is in sys.modules while it is being imported, too.
-    if operations is None or operations is _taught or not hasattr(operations, "concatenate"):
+    # A module is in sys.modules while it is still being imported, too.
+    if operations is None or operations is _extended or not hasattr(operations, "concatenate"):
         return
-    _taught = operations
+    _extended = operations
     before = {name: getattr(operations, name, None) for name in _WALKS}
     try:
         for name, arguments in _WALKS.items():
             walk: Any = before[name]
             if [*inspect.signature(walk).parameters][: len(arguments.split())] != arguments.split():
                 raise TypeError(f"{name} has other arguments")
-            setattr(operations, name, _EXTENDED[name](walk))
-        _try_it(operations, target_class)
+            setattr(operations, name, _EXTENSIONS[name](walk))
+        _try_walks(operations, target_class)
     except Exception as error:
         for name, walk in before.items():
             if walk is not None:
@@ -80,11 +80,11 @@ def teach(target_class: type[LabelRows]) -> None:
         )
 
 
-def _try_it(operations: ModuleType, target_class: type[LabelRows]) -> None:
-    """What a dispatched batch goes through, with a small one: raises where it does not work."""
+def _try_walks(operations: ModuleType, target_class: type[LabelRows]) -> None:
+    """Run the steps of a dispatched batch on a small one; raise where one does not work."""
     labels = torch.arange(2, device="cpu")
     weight = torch.ones(2, 2, dtype=torch.float32, device="cpu")
-    one = _target([labels, 1 - labels, weight], _Settings(target_class, 2, 0.0, IGNORE_INDEX))
+    one = _make_target([labels, 1 - labels, weight], _Settings(target_class, 2, 0.0, IGNORE_INDEX))
     (two,) = operations.concatenate([(one,), (one,)])
     empty = operations.initialize_tensors(operations.get_data_structure([two]))
     (half,) = operations.slice_tensors(empty, slice(0, 2))
@@ -95,11 +95,11 @@ def _try_it(operations: ModuleType, target_class: type[LabelRows]) -> None:
 # ------------------------------------------------------------------ the walks, extended
 
 
-def _extended_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
+def _extend_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(walk)
     def recursively_apply(func: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(data, LabelRows):
-            # Contiguous: the one row of a whole batch, expanded, could not be sent.
+            # Contiguous: an expanded row could not be sent.
             parts, settings = [t.contiguous() for t in _tensors(data)], _settings(data)
         elif isinstance(data, TargetParts):
             parts, settings = data.parts, data.settings
@@ -108,14 +108,14 @@ def _extended_apply(walk: Callable[..., Any]) -> Callable[..., Any]:
         results = [walk(func, part, *args, **kwargs) for part in parts]
         if not all(isinstance(result, Tensor) for result in results):
             return TargetParts(results, settings)
-        if isinstance(data, TargetParts):  # fresh memory, of which any value might be in
+        if isinstance(data, TargetParts):  # uninitialised memory may hold any value
             results = [result.zero_() for result in results]
-        return _target(results, settings)
+        return _make_target(results, settings)
 
     return recursively_apply
 
 
-def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
+def _extend_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(walk)
     def concatenate(data: Any, dim: int = 0) -> Any:
         first = data[0]
@@ -134,12 +134,12 @@ def _extended_concatenate(walk: Callable[..., Any]) -> Callable[..., Any]:
                 f"be joined, got {len(settings)} different ones"
             )
         columns = zip(*map(_tensors, data), strict=True)
-        return _target([torch.cat(column, dim) for column in columns], *settings)
+        return _make_target([torch.cat(column, dim) for column in columns], *settings)
 
     return concatenate
 
 
-def _extended_batch_size(walk: Callable[..., Any]) -> Callable[..., Any]:
+def _extend_batch_size(walk: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(walk)
     def find_batch_size(data: Any) -> int:
         return walk(data.labels if isinstance(data, LabelRows) else data)
@@ -147,10 +147,10 @@ def _extended_batch_size(walk: Callable[..., Any]) -> Callable[..., Any]:
     return find_batch_size
 
 
-_EXTENDED: dict[str, Callable[[Any], Any]] = {
-    "recursively_apply": _extended_apply,
-    "concatenate": _extended_concatenate,
-    "find_batch_size": _extended_batch_size,
+_EXTENSIONS: dict[str, Callable[[Any], Any]] = {
+    "recursively_apply": _extend_apply,
+    "concatenate": _extend_concatenate,
+    "find_batch_size": _extend_batch_size,
 }
 
 
@@ -163,6 +163,6 @@ def _settings(target: LabelRows) -> _Settings:
     return _Settings(type(target), *numbers)
 
 
-def _target(tensors: list[Tensor], settings: _Settings) -> LabelRows:
+def _make_target(tensors: list[Tensor], settings: _Settings) -> LabelRows:
     make: Any = settings.target_class
     return make(*tensors, *settings[1:])

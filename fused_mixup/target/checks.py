@@ -1,4 +1,4 @@
-"""Checks of labels and of what makes a target of them."""
+"""Checks of labels, and of the tensors and numbers of a target."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..tracing import has_host_values, in_vmap
 
 
 def label_bounds(labels: Tensor) -> tuple[int, int]:
-    """The smallest and the largest of labels on the CPU, of which there is one at least."""
+    """The smallest and the largest of at least one label on the CPU."""
     low, high = torch.aminmax(labels)
     return int(low), int(high)
 
 
 def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> bool:
-    """TypeError or IndexError for labels that are no class indices (values: on the CPU only).
+    """Raise TypeError or IndexError for labels that are no class indices (values: only on the CPU).
 
-    True where all are known to be in [0, num_classes).
+    Returns True where all are known to be in [0, num_classes).
     """
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -51,7 +51,7 @@ def check_num_classes(num_classes: int) -> int:
 
 
 def check_label_smoothing(label_smoothing: float) -> float:
-    if not isinstance(label_smoothing, (int, float)):  # NumPy's numbers, or none at all
+    if not isinstance(label_smoothing, (int, float)):  # a NumPy number, or no number
         try:
             label_smoothing = float(label_smoothing)
         except (TypeError, ValueError):
@@ -68,7 +68,7 @@ def check_target_dtype(dtype: torch.dtype) -> None:
 
 
 def check_target_tensors(labels: Tensor, partner_labels: Tensor, weight: Tensor) -> None:
-    """TypeError or ValueError for tensors that make no target beside int64 ``labels``."""
+    """Raise TypeError or ValueError for tensors that make no target with int64 ``labels``."""
     if labels.ndim < 1:
         raise ValueError("labels: expected shape [B, …], got a scalar")
     if (

@@ -11,7 +11,7 @@ STRUCTURES = (Mapping, list, tuple)
 
 
 def heads(name: str, values: Any, like_name: str = "", like: Any = None) -> dict[Any, Any]:
-    """The heads of a dict, list or tuple by their key or index; the same ones as those of like."""
+    """The heads of a dict, list or tuple by key or index; those of ``like``, or ValueError."""
     found = dict(values.items() if isinstance(values, Mapping) else enumerate(values))
     if like is not None:
         keys = heads(like_name, like).keys()
@@ -23,18 +23,18 @@ def heads(name: str, values: Any, like_name: str = "", like: Any = None) -> dict
 
 
 def class_counts(num_classes: Any, name: str, labels: Any) -> dict[Any, Any]:
-    """num_classes of each head of ``labels``, which are named so: one for all, or each its own."""
+    """num_classes of each head of ``labels`` (``name`` in errors): one for all, or one for each."""
     if not isinstance(num_classes, STRUCTURES):
         return dict.fromkeys(heads(name, labels), num_classes)
     fields = getattr(labels, "_fields", None)
-    if fields is not None and isinstance(num_classes, Mapping):  # by name, else by position
+    if fields is not None and isinstance(num_classes, Mapping):  # keys are names, else positions
         by_name = heads("num_classes", num_classes, name, dict.fromkeys(fields))
         return dict(enumerate(by_name[field] for field in fields))
     return heads("num_classes", num_classes, name, labels)
 
 
-def in_structure(labels: Any, by_head: dict[Any, Any]) -> Any:
-    """What was made of each head, in the structure of ``labels``."""
+def restore_structure(labels: Any, by_head: dict[Any, Any]) -> Any:
+    """The values of ``by_head`` in the structure of ``labels``."""
     if isinstance(labels, Mapping):
         return by_head
     made = by_head.values()

@@ -1,4 +1,4 @@
-"""The tensors of a target, cut and moved together as one batch of labels."""
+"""The tensors of a target, sliced, split and moved together as one batch of labels."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def one_label_weight(batch_size: int) -> Tensor:
 
 
 class LabelRows(Frozen):
-    """What :class:`fused_mixup.MixedTarget` does as a batch of B labels."""
+    """The methods of :class:`fused_mixup.MixedTarget` as a batch of B labels."""
 
     labels: Tensor  # [B, …]
     partner_labels: Tensor  # [B, …]
     weight: Tensor  # [B, 2], or one expanded row on the CPU, which serves labels on any device
 
-    def _with(self, labels: Tensor, partner_labels: Tensor, weight: Tensor) -> Self:
-        """The target with other tensors of values that were looked at."""
+    def _replace(self, labels: Tensor, partner_labels: Tensor, weight: Tensor) -> Self:
+        """The target with other tensors, whose values have been checked."""
         raise NotImplementedError
 
     @property
     def shape(self) -> torch.Size:
-        """That of the labels, [B, …]."""
+        """The shape of the labels, [B, …]."""
         return self.labels.shape
 
     @property
@@ -62,26 +62,26 @@ class LabelRows(Frozen):
         labels = self.labels[rows]
         if labels.ndim != self.labels.ndim:
             raise IndexError(
-                f"target[…]: expected samples to choose, one dim, got {kind(rows)}; only [B] is cut"
+                f"target[…]: expected an index of one dim, for [B] alone, got {kind(rows)}"
             )
         weight = self.weight
-        if is_host_row(weight) and len(weight):  # stays a row that serves any device
+        if is_host_row(weight) and len(weight):  # stays one row for any device
             weight = weight[:1].expand(len(labels), 2)
         else:
             weight = weight[rows.to(weight.device) if isinstance(rows, Tensor) else rows]
-        return self._with(labels, self.partner_labels[rows], weight)
+        return self._replace(labels, self.partner_labels[rows], weight)
 
-    __iter__ = None  # by __getitem__ alone Python would try target[0]
+    __iter__ = None  # with __getitem__ only, Python would iterate by target[0]
 
     def split(self, split_size: int | Sequence[int]) -> tuple[Self, ...]:
-        """As :meth:`torch.Tensor.split` along the samples."""
-        return self._like(self.labels.split(split_size))
+        """Split along the samples, as :meth:`torch.Tensor.split`."""
+        return self._split_as(self.labels.split(split_size))
 
     def chunk(self, chunks: int) -> tuple[Self, ...]:
-        """As :meth:`torch.Tensor.chunk` along the samples."""
-        return self._like(self.labels.chunk(chunks))
+        """Split into chunks along the samples, as :meth:`torch.Tensor.chunk`."""
+        return self._split_as(self.labels.chunk(chunks))
 
-    def _like(self, parts: Sequence[Tensor]) -> tuple[Self, ...]:
+    def _split_as(self, parts: Sequence[Tensor]) -> tuple[Self, ...]:
         stops = [0]
         for part in parts:
             stops.append(stops[-1] + len(part))
@@ -95,14 +95,14 @@ class LabelRows(Frozen):
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
     ) -> Self:
-        """The same target on ``device``. A dtype is not taken: labels and weights keep theirs."""
+        """The same target on ``device``. A dtype is ignored: labels and weights keep theirs."""
         if device is None or isinstance(device, torch.dtype):
             return self
         moved = (
             t.to(device, non_blocking=non_blocking)
             for t in (self.labels, self.partner_labels, self.weight)
         )
-        return self._with(*moved)
+        return self._replace(*moved)
 
     def cpu(self) -> Self:
         """The same target on the CPU."""
@@ -117,9 +117,9 @@ class LabelRows(Frozen):
 
     def clone(self) -> Self:
         """The same target in memory of its own."""
-        return self._with(self.labels.clone(), self.partner_labels.clone(), self.weight.clone())
+        return self._replace(self.labels.clone(), self.partner_labels.clone(), self.weight.clone())
 
     def pin_memory(self, device: Any = None) -> Self:
         """The same target in page-locked memory; a loader with ``pin_memory=True`` calls it."""
         tensors = self.labels, self.partner_labels, self.weight.contiguous()
-        return self._with(*(t.pin_memory() for t in tensors))
+        return self._replace(*(t.pin_memory() for t in tensors))

@@ -15,10 +15,10 @@ from .mixed_target import MixedTarget, are_maps
 
 
 def mix_labels(values: Tensor, plan: MixPlan) -> Tensor:
-    """Mix float labels as the plan weighs labels, whatever it does to pixels. Differentiable.
+    """Blend float labels by the plan's label weights, under MixUp and CutMix. Differentiable.
 
     ``out_i = weight_i0 · values_i + weight_i1 · values_partner_i``: multi-hot or soft labels,
-    real-valued ones, teachers' logits. For CutMix too, whose boxes concern images alone.
+    real-valued ones, teachers' logits. The boxes of CutMix do not affect them.
 
     Equivalent to::
 
@@ -50,7 +50,7 @@ def mix_labels(values: Tensor, plan: MixPlan) -> Tensor:
 
 
 def mix_targets(
-    labels: Tensor,
+    labels: Tensor,  # [B, …]
     plan: MixPlan,
     num_classes: int,
     label_smoothing: float = 0.0,
@@ -58,8 +58,8 @@ def mix_targets(
 ) -> Tensor:
     """Dense soft labels of a mixed batch, in one pass.
 
-    ``t_i = Σ_k weight_ik · ((1-ε) · onehot(label_k) + ε/K)`` over the sample and its partner. Our
-    losses take a :class:`MixedTarget` instead, which stays sparse.
+    ``t_i = Σ_k weight_ik · ((1-ε) · onehot(label_k) + ε/K)`` over the sample and its partner. The
+    losses here take a :class:`MixedTarget` instead, which stays sparse.
 
     Equivalent to::
 

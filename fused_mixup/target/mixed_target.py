@@ -13,12 +13,12 @@ from .. import ops
 from ..arguments import integer, is_host_row, kind
 from ..codes import IGNORE_INDEX
 from ..frozen import versions
-from ..loading.by_value import sent_by_value
+from ..loading.by_value import send_by_value
 from ..plan.mix_plan import MixPlan
 from ..plan.pairing import partner_rows
-from ..plan.tensors import each_row
+from ..plan.tensors import map_rows
 from ..reference.targets import dense_target
-from .accelerate import teach
+from .accelerate import extend_accelerate
 from .checks import (
     check_label_smoothing,
     check_labels,
@@ -26,11 +26,11 @@ from .checks import (
     check_target_dtype,
     check_target_tensors,
 )
-from .heads import STRUCTURES, class_counts, heads, in_structure
+from .heads import STRUCTURES, class_counts, heads, restore_structure
 from .label_rows import LabelRows
 
 
-@sent_by_value
+@send_by_value
 class MixedTarget(LabelRows):
     """The labels of a mixed batch: two class indices and two weights per sample.
 
@@ -56,7 +56,7 @@ class MixedTarget(LabelRows):
 
     ``target[a:b]`` (and an index tensor, a list or a bool mask) is the target of those samples,
     ``len(target)`` is B, ``shape`` and ``size`` are those of the labels, ``split`` and ``chunk``
-    cut as those of tensors: a batch for gradient accumulation is cut with its target.
+    work as those of tensors: gradient accumulation splits a batch with its target.
 
     Raises:
         TypeError, ValueError: a field of another dtype, shape or device, weights that are not
@@ -64,15 +64,15 @@ class MixedTarget(LabelRows):
         IndexError: a label outside [0, K) that is not ignored, where the labels live on the CPU.
 
     Notes:
-        Immutable, and no dataclass: whoever walks a batch to cast or to shard its tensors meets a
-        leaf with ``.to``, ``.cpu``, ``.cuda`` and ``.pin_memory``, which keep the dtypes. Equal
-        where all its tensors and numbers are. ``torch.save`` takes it, and ``torch.load`` gives it
-        back with ``weights_only=True``.
+        Immutable, and no dataclass: code that casts or shards the tensors of a batch meets a leaf
+        with ``.to``, ``.cpu``, ``.cuda`` and ``.pin_memory``, which keep the dtypes. Two targets
+        are equal where all their tensors and numbers are. ``torch.save`` takes it, and
+        ``torch.load`` gives it back with ``weights_only=True``.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
 
-    __module__ = "fused_mixup.target"  # what a saved target names
+    __module__ = "fused_mixup.target"  # the module in a saved target
 
     num_classes: int
     label_smoothing: float
@@ -82,9 +82,9 @@ class MixedTarget(LabelRows):
 
     def __init__(
         self,
-        labels: Tensor,
-        partner_labels: Tensor,
-        weight: Tensor,
+        labels: Tensor,  # [B, …]
+        partner_labels: Tensor,  # [B, …]
+        weight: Tensor,  # [B, 2]
         num_classes: int,
         label_smoothing: float = 0.0,
         ignore_index: int = IGNORE_INDEX,
@@ -100,7 +100,7 @@ class MixedTarget(LabelRows):
         self._set(tensors, (num_classes, label_smoothing, ignore_index), own and partner)
 
     def _set(self, tensors: Sequence[Tensor], numbers: Sequence[Any], in_range: bool) -> None:
-        teach(MixedTarget)  # a loader of accelerate's may be what joins and slices it
+        extend_accelerate(MixedTarget)  # accelerate's loader may join and slice it
         labels, partner_labels, weight = tensors
         num_classes, label_smoothing, ignore_index = numbers
         self._fill(
@@ -114,8 +114,8 @@ class MixedTarget(LabelRows):
             _versions=versions(labels, partner_labels),
         )
 
-    def _with(self, labels: Tensor, partner_labels: Tensor, weight: Tensor) -> MixedTarget:
-        """The target with other tensors of values that were looked at."""
+    def _replace(self, labels: Tensor, partner_labels: Tensor, weight: Tensor) -> MixedTarget:
+        """The target with other tensors, whose values have been checked."""
         target = object.__new__(MixedTarget)
         target._set((labels, partner_labels, weight), self._numbers, self._in_range)
         return target
@@ -138,7 +138,7 @@ class MixedTarget(LabelRows):
     @overload
     @staticmethod
     def from_labels(
-        labels: Tensor,
+        labels: Tensor,  # [B, …]
         plan: MixPlan,
         num_classes: int,
         label_smoothing: float = 0.0,
@@ -168,12 +168,12 @@ class MixedTarget(LabelRows):
         Args:
             labels: int64 [B, …], class indices in [0, num_classes); for a model of several heads
                 a dict, list or tuple of such labels.
-                Maps [B, …, spatial] (labels of as many dims behind [B] as a box has, or more) are
+                Maps [B, …, spatial] (labels of as many dims after [B] as a box has, or more) are
                 cut where the image is cut: in a box a pixel has the partner's label, outside of it
-                both, with the weights of the values. Other labels follow by the plan's ``weight``;
-                so do maps with ``plan.for_labels()``.
+                both, with the weights of the values. Other labels are mixed by the plan's
+                ``weight``; so are maps with ``plan.for_labels()``.
             plan: a plan for B samples.
-            num_classes: K; of several heads one for all, or each its own in the structure of the
+            num_classes: K; for several heads one for all, or one for each in the structure of the
                 labels.
             label_smoothing: ε in [0, 1].
             ignore_index: labels equal to it are legal, and their terms are left out.
@@ -192,7 +192,7 @@ class MixedTarget(LabelRows):
                 head: MixedTarget.from_labels(y, plan, counts[head], *options)
                 for head, y in heads("labels", labels).items()
             }
-            return in_structure(labels, each)
+            return restore_structure(labels, each)
         num_classes = check_num_classes(num_classes)
         label_smoothing = check_label_smoothing(label_smoothing)
         ignore_index = integer("ignore_index", ignore_index)
@@ -210,8 +210,8 @@ class MixedTarget(LabelRows):
         if are_maps(labels, plan):
             labels = labels.clone()
             ops.paste_(labels, partner, plan.box, plan.rule)
-            weight = each_row(torch.Tensor.float, plan.blend)
-        # The partners' labels are among those just looked at, and the plan has seen its weights.
+            weight = map_rows(torch.Tensor.float, plan.blend)
+        # The partners' labels are among those just checked, and the plan has checked its weights.
         target = object.__new__(MixedTarget)
         numbers = num_classes, label_smoothing, ignore_index
         target._set((labels, partner_labels, weight), numbers, in_range)
@@ -256,12 +256,12 @@ class MixedTarget(LabelRows):
         )
 
 
-# Both are made by their constructors, which check what they are given.
+# Loading calls the constructors of both, which check their arguments.
 torch.serialization.add_safe_globals([MixPlan, MixedTarget])
 
 
 def are_maps(labels: Tensor, plan: MixPlan) -> bool:
-    """Whether labels [B, …] are maps that the plan's boxes lie in; ValueError where they do not."""
+    """Whether labels [B, …] are maps to paste boxes in; ValueError where a box leaves the map."""
     d = plan.spatial_dims
     if d == 0 or labels.ndim - 1 < d:
         return False
@@ -270,8 +270,8 @@ def are_maps(labels: Tensor, plan: MixPlan) -> bool:
     return True
 
 
-def flattened(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
-    """``target`` with labels […] of logits of ``shape`` […, K] as one with labels [rows]."""
+def flatten_target(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
+    """The target for logits [rows, K], from one for logits of ``shape`` […, K]."""
     if target.labels.shape != tuple(shape[:-1]):
         raise ValueError(
             f"target: expected labels {list(shape[:-1])} for logits {list(shape)}, got "
@@ -281,8 +281,8 @@ def flattened(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
         return target
     weight, rows = target.weight, target.labels.numel()
     if is_host_row(weight):
-        weight = weight[:1].expand(rows, -1)  # stays a row that serves any device
+        weight = weight[:1].expand(rows, -1)  # stays one row for any device
     else:
         weight = weight.repeat_interleave(math.prod(shape[1:-1]), 0)
     labels, partner_labels = target.labels.reshape(-1), target.partner_labels.reshape(-1)
-    return target._with(labels, partner_labels, weight)
+    return target._replace(labels, partner_labels, weight)

@@ -67,12 +67,12 @@ def check_images(x: Tensor) -> None:
             "x: expected no leaf that requires grad and no view of one, as it is written in "
             "place; detach it, or use fused_mixup.mix, which is differentiable"
         )
-    else:  # what a layer has made: it is written with its gradient
+    else:  # a layer's output: gradients flow through the write
         check_writable("x", x.detach(), "detach it")
 
 
 def class_indices(target: Tensor) -> Tensor:
-    """``target.long()``, where that loses nothing: soft labels and numbers are no class indices."""
+    """``target.long()``; numbers with fractions are no class indices: TypeError, -1 on a GPU."""
     labels = target.long()
     if not target.is_floating_point():
         return labels

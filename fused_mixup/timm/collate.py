@@ -14,9 +14,9 @@ from torch.utils.data import default_collate, get_worker_info
 from .. import ops
 from ..checks import check_samples
 from ..loading.shared_batch import shared_batch
-from ..memory import recycled
+from ..memory import recycled_tensor
 from ..target.mixed_target import MixedTarget
-from ..tracing import outside_graph
+from ..tracing import call_eagerly
 from .checks import check_dims
 from .draws import Drawn, Size, check_draws, draw_batch, draw_rows
 from .mixup import Mixup, plan_of
@@ -40,25 +40,24 @@ class FastCollateMixup(Mixup):
     Args:
         pin_memory: with CUDA and outside a worker, collate into pinned memory. A loader's own
             ``pin_memory=True`` pins what workers send, with or without this.
-        Others are those of :class:`Mixup`, and ``mode`` may be ``"half"`` too: B/2 outputs, sample
-            i mixed with B-1-i, each with a λ of its own.
+        The others are as in :class:`Mixup`, and ``mode`` may be ``"half"`` too: B/2 outputs, sample
+            i mixed with B-1-i, each with its own λ.
 
     Raises:
         TypeError, ValueError, AssertionError: see :class:`Mixup`.
 
     Notes:
         Images, targets and the state of NumPy's global generator afterwards are equal to timm's,
-        bit for bit. Memory of a batch that nobody holds any more is filled again (as that of
-        :func:`fused_mixup.mix`). In a worker that is shared memory, of eight batches and of their
-        dense targets: the process that started the worker keeps it mapped while the worker runs,
-        and of what lies in memory that it has seen only a name is sent. What differs:
+        bit for bit. The memory of a batch is reused (as that of :func:`fused_mixup.mix`); a worker
+        writes each batch in fresh shared memory, which the training process maps without a copy.
+        What differs:
 
         - A batch may be odd, as in :class:`Mixup`; not in mode "half". timm asserts.
         - CutMix does not write into the caller's samples. timm swaps boxes in them in pair mode and
           pastes into them in mode "half", and so into a data set held in memory.
         - Samples of another dtype than uint8, and shapes that differ, are refused (timm truncates
           floats).
-        - Arrays may be read-only, and may step backwards through memory (those are copied first).
+        - Arrays may be read-only, and may have negative strides (those are copied first).
         - ``mixup_enabled = False`` reaches workers that are already running, from timm's
           ``PrefetchLoader`` too: where timm is loaded, ``isinstance(ours, theirs)`` holds.
 
@@ -76,8 +75,8 @@ class FastCollateMixup(Mixup):
         return getattr(loaded, "FastCollateMixup", type(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What object has compares the type with __class__, and refuses.
-        return _new, (type(self),), self.__getstate__()
+        # With object.__reduce__, pickle compares the type with __class__, and refuses.
+        return _new_instance, (type(self),), self.__getstate__()
 
     def __call__(  # type: ignore[override]
         self, batch: Sequence[tuple[Any, Any]], _: Any = None
@@ -95,11 +94,11 @@ class FastCollateMixup(Mixup):
                 before anything is drawn.
         """
         if torch.compiler.is_compiling():
-            return outside_graph(self._collate, batch)
+            return call_eagerly(self._collate, batch)
         return self._collate(batch)
 
     def _collate(self, batch: Sequence[tuple[Any, Any]]) -> tuple[Tensor, Tensor | MixedTarget]:
-        samples, raw_labels = _pairs(batch)
+        samples, raw_labels = _split_pairs(batch)
         samples = check_samples(samples)
         shape = samples[0].shape
         if samples[0].dtype != torch.uint8:
@@ -114,7 +113,7 @@ class FastCollateMixup(Mixup):
                 f"batch: expected an even number of samples in mode 'half', got {batch_size}; use "
                 "an even batch_size and drop_last=True"
             )
-        labels = self._labels(_collated(raw_labels), batch_size)
+        labels = self._labels(_collate_labels(raw_labels), batch_size)
         check_draws(self, shape, self.mode in ("elem", "pair", "half"))
         drawn = self._draw(batch_size, shape[-2:])
         plan = plan_of(drawn, batch_size)
@@ -122,7 +121,7 @@ class FastCollateMixup(Mixup):
         x = self._empty((count, *shape))
         ops.mix_samples(samples, None, plan.blend, plan.box, plan.rule, x)
         target = self._targets(labels, drawn, plan, torch.uint8)
-        return x, target if count == batch_size else _first(target, count)
+        return x, target if count == batch_size else _copy_first(target, count)
 
     def _draw(self, batch_size: int, size: Size) -> Drawn:
         if self.mode == "half":
@@ -132,17 +131,17 @@ class FastCollateMixup(Mixup):
         return draw_batch(self, size, always=True)
 
     def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        """A uint8 tensor in the memory that the loader would copy it to."""
+        """An uninitialised uint8 tensor in the memory to which the loader would copy a batch."""
         size = torch.Size(shape)
         if get_worker_info() is not None:
             return shared_batch(size)
         if self.pin_memory and torch.cuda.is_available():
             return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
-        return recycled(size)
+        return recycled_tensor(size)
 
 
-def _pairs(batch: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Samples and labels, apart."""
+def _split_pairs(batch: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The samples and the labels, as two lists."""
     try:
         return [pair[0] for pair in batch], [pair[1] for pair in batch]
     except (KeyError, IndexError, TypeError):
@@ -154,11 +153,11 @@ def _pairs(batch: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         ) from None
 
 
-def _collated(labels: list[Any]) -> Tensor:
-    """``default_collate`` on the CPU, as the images are; for ints in a third of its time."""
+def _collate_labels(labels: list[Any]) -> Tensor:
+    """``default_collate`` on the CPU, where the images are; for ints in a third of its time."""
     if {*map(type, labels)} == {int}:
         array = np.array(labels)
-        if array.dtype == np.int64:  # all of them fit
+        if array.dtype == np.int64:  # no label is too large
             return torch.from_numpy(array)
     kinds = sorted({type(label).__name__ for label in labels})
     if not isinstance(labels[0], (int, float, Tensor, np.ndarray, np.generic)):
@@ -172,10 +171,10 @@ def _collated(labels: list[Any]) -> Tensor:
         return default_collate(labels)
 
 
-def _new(cls: type) -> Any:
+def _new_instance(cls: type) -> Any:
     return object.__new__(cls)
 
 
-def _first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:
-    """The first rows, in memory of their own: a worker sends the whole memory of a view."""
+def _copy_first(target: Tensor | MixedTarget, count: int) -> Tensor | MixedTarget:
+    """A copy of the first rows: a worker would send all the memory of a view."""
     return target[:count].clone()

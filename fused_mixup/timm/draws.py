@@ -28,7 +28,7 @@ Size = Sequence[int]  # H, W
 
 
 class MixSettings(Protocol):
-    """What the draws read of :class:`~fused_mixup.timm.Mixup` and of its collate function."""
+    """The attributes of :class:`~fused_mixup.timm.Mixup` (and its collate function) for draws."""
 
     mixup_alpha: float
     cutmix_alpha: float
@@ -47,7 +47,7 @@ class Drawn:
     Attributes:
         lam: weight of the sample's own label, of the area really pasted where it is corrected:
             float32 [n], or float64 [1] for a whole batch.
-        cut: bool [n], rows of which a box is pasted and nothing blended.
+        cut: bool [n], rows where a box is pasted and nothing is blended.
         box: int32 [n, 4], (y0, x0, y1, x1); zeros where nothing is cut.
 
     1-λ is taken in the dtype of ``lam``.
@@ -59,24 +59,24 @@ class Drawn:
 
     @property
     def per_batch(self) -> bool:
-        """Whether its one row, in float64, is that of a whole batch."""
+        """Whether this is one row, in float64, for a whole batch."""
         return self.lam.dtype == np.float64
 
     def mirror(self, batch_size: int) -> Drawn:
         """Pair mode: samples i and B-1-i share row i; an odd one in the middle is not mixed."""
-        middle = _not_mixed(batch_size - 2 * len(self.lam))
-        return _joined(self, middle, Drawn(self.lam[::-1], self.cut[::-1], self.box[::-1]))
+        middle = _identity_rows(batch_size - 2 * len(self.lam))
+        return _concatenate(self, middle, Drawn(self.lam[::-1], self.cut[::-1], self.box[::-1]))
 
     def pad(self, batch_size: int) -> Drawn:
         """Half mode: samples beyond those drawn for are not mixed."""
-        return _joined(self, _not_mixed(batch_size - len(self.lam)))
+        return _concatenate(self, _identity_rows(batch_size - len(self.lam)))
 
 
-def _not_mixed(n: int) -> Drawn:
+def _identity_rows(n: int) -> Drawn:
     return Drawn(np.ones(n, np.float32), np.zeros(n, bool), np.zeros((n, 4), np.int32))
 
 
-def _joined(*parts: Drawn) -> Drawn:
+def _concatenate(*parts: Drawn) -> Drawn:
     return Drawn(
         np.concatenate([p.lam for p in parts]),
         np.concatenate([p.cut for p in parts]),
@@ -134,9 +134,9 @@ def params_per_elem(mix: MixSettings, n: int) -> tuple[np.ndarray, np.ndarray]:
     blends, cuts = mix.mixup_alpha > 0, mix.cutmix_alpha > 0
     if blends and cuts:
         cut = np.random.rand(n) < mix.switch_prob
-        of_cuts = np.random.beta(mix.cutmix_alpha, mix.cutmix_alpha, size=n)
-        of_blends = np.random.beta(mix.mixup_alpha, mix.mixup_alpha, size=n)
-        lam = np.where(cut, of_cuts, of_blends)
+        cut_lam = np.random.beta(mix.cutmix_alpha, mix.cutmix_alpha, size=n)
+        blend_lam = np.random.beta(mix.mixup_alpha, mix.mixup_alpha, size=n)
+        lam = np.where(cut, cut_lam, blend_lam)
     elif blends:
         lam = np.random.beta(mix.mixup_alpha, mix.mixup_alpha, size=n)
     else:
@@ -171,8 +171,8 @@ def draw_boxes(mix: MixSettings, size: Size, lam: np.ndarray) -> tuple[np.ndarra
     h, w = size
     n = len(lam)
     if mix.cutmix_minmax is not None:
-        # Each bound depends on the draw before it, and a draw takes as many words from the
-        # generator as it needs to fall inside its bound: one by one.
+        # One by one: each bound depends on the draw before it, and a draw takes as many words from
+        # the generator as it needs to fall inside its bound.
         box = np.array(
             [_minmax_box(mix.cutmix_minmax, size, mix._odd) for _ in range(n)], np.int32
         ).reshape(n, 4)
@@ -193,7 +193,7 @@ def draw_boxes(mix: MixSettings, size: Size, lam: np.ndarray) -> tuple[np.ndarra
 def _span(center: Any, side: Any, size: int, odd: int) -> tuple[Any, Any]:
     """Start and stop of ``side`` elements around ``center``, clipped; numbers or arrays.
 
-    ``odd`` is 1 where an odd side keeps its full length, 0 for the older boxes, one shorter.
+    ``odd`` is 1 where an odd side keeps its full length, 0 for older boxes, where it is one less.
     """
     start, stop = center - side // 2, center + (side + odd) // 2
     return np.maximum(start, 0), np.minimum(stop, size)
@@ -210,7 +210,7 @@ def _minmax_box(bounds: Sequence[float], size: Size, odd: int) -> tuple[int, int
     return y, x, y + side_h, x + side_w
 
 
-# ------------------------------------------------------------------ both
+# ------------------------------------------------------------------ λ and boxes
 
 
 def draw_batch(mix: MixSettings, size: Size, *, always: bool = False) -> Drawn:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..codes import NO_IGNORE
 from ..losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
-from ..target.mixed_target import MixedTarget, flattened
+from ..target.mixed_target import MixedTarget, flatten_target
 from .checks import class_indices
 
 
@@ -61,7 +61,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
 
     Raises:
         AssertionError: smoothing outside [0, 1).
-        IndexError: a class index outside [0, C) on the CPU; TypeError, ValueError: other misfits.
+        IndexError: a class index outside [0, C) on the CPU; TypeError, ValueError: other bad input.
 
     Notes:
         Equal to timm's to float32 rounding. For x of more than two dims timm's result is
@@ -87,7 +87,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         loss = soft_target_cross_entropy(
             x.reshape(-1, x.shape[-1]),
             target.long().reshape(-1),
-            ignore_index=NO_IGNORE,  # as timm's, which has none
+            ignore_index=NO_IGNORE,  # timm's loss ignores no label
             label_smoothing=self.smoothing,
         )
         return loss.to(_softmax_dtype(x))
@@ -115,7 +115,7 @@ class BinaryCrossEntropy(nn.Module):
 
     Raises:
         AssertionError: smoothing outside [0, 1); another batch size than that of x.
-        TypeError: class indices with fractions (timm cuts them), on the CPU.
+        TypeError: class indices with fractions (timm truncates them), on the CPU.
         ValueError: targets that are neither dense nor one class index for each row; class indices
             of a single logit (timm takes class 0 for a positive, and raises for class 1).
 
@@ -201,7 +201,7 @@ def _cross_entropy(x: Tensor, target: Tensor | MixedTarget, smoothing: float) ->
     """Soft-target cross-entropy over the last dim of x [..., C], averaged over the others."""
     if isinstance(target, MixedTarget):
         dtype = torch.float32
-        rows: Tensor | MixedTarget = flattened(target, x.shape)
+        rows: Tensor | MixedTarget = flatten_target(target, x.shape)
     else:
         dtype = target.dtype
         if target.shape != x.shape and not target.is_floating_point():

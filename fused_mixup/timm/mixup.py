@@ -1,7 +1,7 @@
 """timm's ``Mixup`` on fused ops. Import it from :mod:`fused_mixup.timm`.
 
-For what builds on it (the collate function): ``_draw(batch_size, (h, w))`` draws, :func:`plan_of`
-makes a plan on the host of what was drawn, ``_labels(target, batch_size)`` checks labels and
+The collate function builds on these: ``_draw(batch_size, (h, w))`` draws, :func:`plan_of` makes a
+plan on the host of the numbers drawn, ``_labels(target, batch_size)`` checks labels and
 ``_targets(labels, drawn, plan, dtype)`` mixes them.
 """
 
@@ -21,7 +21,7 @@ from ..plan.mix_plan import MixPlan, known_plan
 from ..target.checks import check_label_smoothing, check_labels, check_num_classes
 from ..target.labels import mix_labels, mix_targets
 from ..target.mixed_target import MixedTarget
-from ..tracing import outside_graph
+from ..tracing import call_eagerly
 from .checks import check_images, check_minmax, class_indices, number
 from .draws import Drawn, Size, check_draws, draw_batch, draw_rows
 
@@ -53,7 +53,7 @@ class Mixup:
         multi_label: targets are dense, [B, K].
         sparse_targets: return a :class:`fused_mixup.MixedTarget`, which the losses of this
             package take, in place of dense targets.
-        compat: whose boxes to draw. Up to timm 1.0.28 an odd side was cut one short.
+        compat: whose boxes to draw. Up to timm 1.0.28 an odd side was one pixel short.
 
     Raises:
         TypeError, ValueError: an argument that is not as described.
@@ -78,15 +78,15 @@ class Mixup:
         - Arguments are checked before anything is drawn or written: probabilities outside [0, 1],
           and negative alphas, too. Labels outside [0, K) raise IndexError where they live on the
           CPU; on a GPU, where nothing is read back, the rows of dense targets become NaN.
-        - Float targets without ``multi_label`` must be whole numbers (timm cuts them to indices);
+        - Float targets without ``multi_label`` must be whole numbers (timm truncates them);
           on a GPU, where nothing is read back, the rows of others become NaN.
         - λ of exactly 0 or 1 drops the term that is not used, so it brings in no NaN (timm: 0·inf).
 
-        As timm's, it writes the batch where it lies: a slice of a data set held in memory is mixed
-        in the data set. Images that a layer has made are differentiated through; a leaf that
-        requires grad is refused, as PyTorch refuses timm's.
+        Like timm's, it writes the batch in place: a slice of a data set held in memory is mixed in
+        the data set. Gradients flow to images that a layer has made; a leaf that requires grad is
+        refused, as PyTorch refuses timm's.
 
-        Under torch.compile the call is a graph break, and no value drawn makes it compile again.
+        Under torch.compile the call is a graph break, and no drawn value causes a recompile.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
@@ -122,7 +122,7 @@ class Mixup:
         self.correct_lam = correct_lam
         if sparse_targets and multi_label:
             raise ValueError(
-                "sparse_targets: expected False beside multi_label, whose targets are dense rows "
+                "sparse_targets: expected False with multi_label, whose targets are dense rows "
                 "and not two labels; leave it out"
             )
         self.sparse_targets = sparse_targets
@@ -145,7 +145,7 @@ class Mixup:
 
     def _share(self, shared: Tensor) -> None:
         """Keep the switch in memory that forked and spawned processes see."""
-        if not shared.is_shared():  # as after plain pickling, and copy.deepcopy
+        if not shared.is_shared():  # after plain pickling or copy.deepcopy
             shared.share_memory_()
         self._shared = shared
         self._switch = shared.numpy()  # the same byte, read without the cost of a tensor
@@ -170,7 +170,7 @@ class Mixup:
             TypeError, ValueError, IndexError, AssertionError: see the class.
         """
         if torch.compiler.is_compiling():
-            return outside_graph(self._mix, x, target)
+            return call_eagerly(self._mix, x, target)
         return self._mix(x, target)
 
     def _mix(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor | MixedTarget]:
@@ -227,12 +227,12 @@ class Mixup:
         base = torch.float32 if self.multi_label else torch.get_default_dtype()
         if base == torch.float32 and (drawn.per_batch or dtype != torch.float64):
             if self.multi_label:
-                return mix_labels(self._softened(labels), plan)
-            # The op itself: _labels has checked them.
+                return mix_labels(self._smooth_labels(labels), plan)
+            # This calls the op itself, as _labels has checked the labels.
             return ops.mix_targets(labels, None, plan.weight, plan.rule, k, smoothing, base)
-        # Weights in float64: a plan's are float32.
+        # These targets need weights in float64; a plan's are float32.
         if self.multi_label:
-            own = self._softened(labels)
+            own = self._smooth_labels(labels)
         else:
             own = mix_targets(labels, MixPlan.identity(len(labels)), k, smoothing, base)
         if drawn.per_batch:
@@ -241,7 +241,7 @@ class Mixup:
         column = torch.from_numpy(drawn.lam).to(own.device, _lam_dtype(dtype))[:, None]
         return own * column + own.flip(0) * (1.0 - column)
 
-    def _softened(self, target: Tensor) -> Tensor:
+    def _smooth_labels(self, target: Tensor) -> Tensor:
         return target.float() * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
 
     def __repr__(self) -> str:
@@ -251,7 +251,7 @@ class Mixup:
 
 
 def _mix_in_place(x: Tensor, plan: MixPlan) -> None:
-    """``mix_``, and through images that a layer has made the gradients that flow through timm's."""
+    """``mix_``; gradients flow to images that a layer has made, as in timm's."""
     if not x.requires_grad:
         mix_(x, plan)
     elif torch.is_grad_enabled():
@@ -264,9 +264,9 @@ def _mix_in_place(x: Tensor, plan: MixPlan) -> None:
 
 
 def plan_of(drawn: Drawn, batch_size: int, dtype: torch.dtype = torch.float32) -> MixPlan:
-    """The plan on the host of what was drawn: one row for a batch, else one per sample.
+    """The plan on the host of the numbers drawn: one row for a batch, else one per sample.
 
-    ``dtype``: that of the images, to which timm rounds the weights of labels of single samples.
+    ``dtype`` is that of the images: timm rounds label weights to it where each sample has its own.
     """
     if drawn.per_batch:
         box = drawn.box[0].tolist() if drawn.cut[0] else None
@@ -289,5 +289,5 @@ def plan_of(drawn: Drawn, batch_size: int, dtype: torch.dtype = torch.float32) -
 
 
 def _lam_dtype(dtype: torch.dtype) -> torch.dtype:
-    """In which timm keeps the λ of single samples of images of ``dtype`` (uint8 would lose it)."""
+    """The dtype of timm's λ per sample, for images of ``dtype`` (uint8 would lose it)."""
     return dtype if dtype.is_floating_point else torch.float32

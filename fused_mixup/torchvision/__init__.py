@@ -18,7 +18,7 @@ __all__ = ["CutMix", "MixUp"]
 
 
 def __getattr__(name: str) -> Any:
-    """Whatever else is asked for is torchvision.transforms.v2's."""
+    """Look up every other name in torchvision.transforms.v2."""
     if name.startswith("__"):
         raise AttributeError(name)
     try:

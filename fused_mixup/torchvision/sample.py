@@ -25,7 +25,7 @@ from ..tracing import tree_flatten, tree_unflatten
 
 @dataclass
 class Sample:
-    """A sample as a flat list, and where in it is what."""
+    """A sample as a flat list, and the positions of its labels, images and masks."""
 
     leaves: list[Any]
     spec: Any  # a TreeSpec; None for a tuple of tensors
@@ -34,19 +34,19 @@ class Sample:
     images: list[int]  # [B, C, H, W], videos [B, T, C, H, W]
     masks: list[int]  # [B, …, H, W]
 
-    def rebuilt(self, leaves: list[Any]) -> Any:
-        """The sample's structure of other leaves."""
+    def rebuild(self, leaves: list[Any]) -> Any:
+        """Other leaves in the sample's structure."""
         return tuple(leaves) if self.spec is None else tree_unflatten(leaves, self.spec)
 
 
 def _flatten(inputs: Any) -> tuple[list[Any], Any]:
     if type(inputs) is tuple and all(isinstance(leaf, Tensor) for leaf in inputs):
-        return list(inputs), None  # what most loaders give, at a tenth of the time
+        return list(inputs), None  # what most loaders give; takes a tenth of the time
     return tree_flatten(inputs)
 
 
 def _types(module: str, *names: str) -> tuple[type, ...]:
-    """The classes ``names`` of a module; none where it is not loaded or does not have them."""
+    """The classes ``names`` of a module, without those that it lacks; none if it is not loaded."""
     loaded = sys.modules.get(module)
     return tuple(t for t in (getattr(loaded, name, None) for name in names) if t is not None)
 
@@ -66,7 +66,7 @@ def plain(t: Tensor) -> Tensor:
 
 
 def wrap_like(out: Tensor, like: Tensor) -> Tensor:
-    """out as the torchvision class that ``like`` has, if any."""
+    """``out`` in the torchvision class of ``like``, if it has one."""
     return out if is_pure(like) else sys.modules["torchvision.tv_tensors"].wrap(out, like=like)
 
 
@@ -136,14 +136,14 @@ def _check_labels(labels: object, num_classes: int | None, sparse: bool) -> Tens
             "num_classes may be left None for soft labels"
         )
     if labels.ndim == 1 and num_classes is None:
-        raise ValueError("num_classes: expected an int beside class indices [B], got None")
+        raise ValueError("num_classes: expected an int for class indices [B], got None")
     if labels.ndim == 1 and labels.dtype != torch.int64:
         raise RuntimeError(
             f"labels: expected int64 class indices, got {labels.dtype} {list(labels.shape)}; "
             "use .long(), or [B, K] for soft labels"
         )
     if labels.ndim == 1 and num_classes == -1 and not labels.numel():
-        raise RuntimeError("num_classes: expected an int beside no labels, got -1; give K")
+        raise RuntimeError("num_classes: expected an int where there are no labels, got -1; give K")
     if labels.ndim == 1 and labels.device.type == "cpu" and labels.numel():
         low, high = label_bounds(labels)
         if low < 0 or (num_classes != -1 and high >= (num_classes or 0)):
@@ -155,7 +155,7 @@ def _check_labels(labels: object, num_classes: int | None, sparse: bool) -> Tens
 
 
 def num_classes_of(labels: Tensor, num_classes: int | None) -> int:
-    """K; for -1 the largest label says, as in torch.nn.functional.one_hot."""
+    """K; for -1 the largest label + 1, as in torch.nn.functional.one_hot."""
     return int(labels.max()) + 1 if num_classes == -1 else num_classes or 0
 
 
@@ -172,7 +172,7 @@ def read_sample(
     inplace: bool,
     sparse: bool,
 ) -> Sample:
-    """Sort the entries and check all of them, so that nothing is drawn or written in vain."""
+    """Sort the entries and check all of them, before anything is drawn or written."""
     leaves, spec = _flatten(inputs)
     images, masks, pure = _sort(name, leaves, cuts)
     labels = _check_labels(labels_getter(inputs), num_classes, sparse)
@@ -185,7 +185,7 @@ def read_sample(
     if not images:  # then torchvision takes the first plain tensor for the image
         images = [i for i in pure[:1] if i != at]
     if not images:
-        _no_image(name, cuts, others=len(pure) > 1)
+        _refuse_no_image(name, cuts, others=len(pure) > 1)
     for i in images:
         check_memory("images", leaves[i])
         _check_image(name, leaves[i], labels.shape[0], cuts)
@@ -196,7 +196,7 @@ def read_sample(
     if inplace:
         for i in images + masks:
             check_writable("images" if i in images else "masks", plain(leaves[i]), "detach it")
-        _check_apart([plain(leaves[i]) for i in images + masks])
+        _check_disjoint([plain(leaves[i]) for i in images + masks])
     return Sample(leaves, spec, labels, at, images, masks)
 
 
@@ -231,14 +231,14 @@ def _sort(name: str, leaves: list[Any], cuts: bool) -> tuple[list[int], list[int
     return images, masks, pure
 
 
-def _no_image(name: str, cuts: bool, others: bool) -> None:
+def _refuse_no_image(name: str, cuts: bool, others: bool) -> None:
     remedy = "put the images first, or make them a tv_tensors.Image"
     if cuts:
         raise TypeError(
             f"{name}: expected an image (the first plain tensor, or a tv_tensors.Image or Video), "
             f"got none; {remedy}"
         )
-    if others:  # torchvision does the same, without a word
+    if others:  # torchvision does the same, without a warning
         warnings.warn(
             f"{name}: the labels are the first tensor of the sample, so they are mixed and no "
             f"image is; {remedy}",
@@ -278,15 +278,15 @@ def _check_sizes(images: list[Tensor], masks: list[Tensor], batch_size: int) -> 
 
 
 def memory_of(t: Tensor) -> tuple[Any, ...]:
-    """The same for tensors that are one in memory."""
+    """A key that is equal for tensors that are the same view of the same memory."""
     return t.data_ptr(), t.shape, t.stride(), t.dtype
 
 
-def _check_apart(tensors: list[Tensor]) -> None:
-    """Refuse tensors to be written where two share a part of their memory, but not all of it.
+def _check_disjoint(tensors: list[Tensor]) -> None:
+    """Raise where two tensors to be written share a part of their memory, but not all of it.
 
-    It is seen where both lie in one piece. Parts that alternate in memory (channels of one tensor)
-    are let through, as they may well be apart.
+    Only tensors without gaps are compared. Interleaved ones (channels of one tensor) pass, as they
+    may well be disjoint.
     """
     if len(tensors) < 2:
         return

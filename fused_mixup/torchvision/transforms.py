@@ -1,4 +1,4 @@
-"""The transforms: one sample in, one plan drawn, the sample out."""
+"""The transforms: each reads a sample, draws one plan, and returns the mixed sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..dtypes import BLENDABLE
 from ..mixing import mix, mix_, paste_
 from ..plan.mix_plan import MixPlan
 from ..target.mixed_target import MixedTarget
-from ..tracing import outside_graph, sample_beta
+from ..tracing import call_eagerly, sample_beta
 from .sample import (
     Sample,
     labels_function,
@@ -28,7 +28,7 @@ from .sample import (
 
 
 class _Mixer(nn.Module):
-    """What the two have in common: the sample in, one plan drawn, the sample out."""
+    """The base of both: it reads a sample, draws one plan, and returns the mixed sample."""
 
     _cuts: bool
 
@@ -49,16 +49,16 @@ class _Mixer(nn.Module):
         self.inplace = bool(inplace)
         self.sparse_targets = bool(sparse_targets)
         self._labels_getter = labels_function(labels_getter)
-        # No buffer: like torchvision's it stays where it was made, whatever .to() the module gets.
-        # What torchvision cannot draw in, half precision and the meta device, is not drawn in.
+        # No buffer: .to() leaves it where it was made, as in torchvision. Neither draws in half
+        # precision or on the meta device; here float32 and the CPU stand in.
         dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         alphas = [[self.alpha, self.alpha]]
         self._concentration = torch.tensor(alphas, dtype=dtype, device=_draw_device())
 
     def forward(self, *inputs: Any) -> Any:
-        """The sample with its images and labels mixed; the rest of it as it came."""
+        """The sample with its images and labels mixed; everything else as it came."""
         if torch.compiler.is_compiling():
-            return outside_graph(self._mix, inputs)
+            return call_eagerly(self._mix, inputs)
         return self._mix(inputs)
 
     def extra_repr(self) -> str:
@@ -80,9 +80,9 @@ class _Mixer(nn.Module):
         )
         plan, lam = self._draw(sample)
         out = list(sample.leaves)
-        # Labels first: what could still fail does so before an image is written in place.
+        # Labels first: an error in them must come before an image is written in place.
         out[sample.labels_at] = self._target(sample.labels, plan, lam)
-        mixed = set()  # memory that stands in a sample twice is mixed in place once
+        mixed = set()  # memory that occurs twice in a sample is mixed in place once
         for i in sample.images + sample.masks:
             x = sample.leaves[i]
             if self.inplace:
@@ -91,7 +91,7 @@ class _Mixer(nn.Module):
                     continue
                 mixed.add(memory)
             out[i] = self._image(x, plan, lam, is_mask=i in sample.masks)
-        return sample.rebuilt(out)
+        return sample.rebuild(out)
 
     def _draw(self, sample: Sample) -> tuple[MixPlan, float]:
         """The plan of a batch, and the λ of its labels."""
@@ -106,13 +106,13 @@ class _Mixer(nn.Module):
             k = num_classes_of(labels, self.num_classes)
             if self.sparse_targets:
                 return MixedTarget.from_labels(labels, plan, k)
-            # The op itself: read_sample has checked the labels.
+            # This calls the op itself, as read_sample has checked the labels.
             partner = plan.partner_or_none
             return ops.mix_targets(labels, partner, plan.weight, plan.rule, k, 0.0, torch.float32)
         soft = labels if labels.is_floating_point() else labels.float()
         if soft.dtype not in (torch.float32, torch.float64):
             return _blend_stepwise(soft, lam)
-        if self._cuts:  # labels are blended where images are pasted
+        if self._cuts:  # CutMix pastes images but blends labels
             plan = MixPlan.uniform(plan.batch_size, "roll", lam)
         return mix(soft, plan)
 
@@ -123,11 +123,11 @@ class _Mixer(nn.Module):
                 mix_(t, plan)
                 return x
             return wrap_like(mix(t, plan), x)
-        # What kernels move but do not blend; MixUp has let nothing through but complex numbers.
+        # Kernels move these dtypes but do not blend them; in MixUp only complex ones get here.
         out = t if self.inplace else t.clone()
         if not self._cuts:
             out.copy_(_blend_stepwise(t, lam))
-        elif out.requires_grad:  # a copy, then: `inplace` has been refused
+        elif out.requires_grad:  # it is a copy, as `inplace` has been refused
             top, left, bottom, right = plan.box[0].tolist()
             out[..., top:bottom, left:right] = t.roll(1, 0)[..., top:bottom, left:right]
         else:
@@ -136,7 +136,7 @@ class _Mixer(nn.Module):
 
 
 def _draw_device() -> torch.device:
-    """PyTorch's default device, whose generator torchvision draws from; the CPU's for meta."""
+    """PyTorch's default device, whose generator torchvision draws from; the CPU for meta."""
     device = torch.get_default_device()
     return torch.device("cpu") if device.type == "meta" else device
 
@@ -184,7 +184,7 @@ class MixUp(_Mixer):
         TypeError: a sparse tensor.
         RuntimeError: labels [B] that are no int64 in [0, K), images of integers. Values are checked
             where they live on the CPU; on a GPU the labels' rows become NaN.
-        All of them before anything is drawn or written.
+        All are raised before anything is drawn or written.
 
     Notes:
         float32 and float64 equal torchvision bit for bit, and so do labels of any dtype; half
@@ -239,7 +239,7 @@ class CutMix(_Mixer):
     def _draw(self, sample: Sample) -> tuple[MixPlan, float]:
         height, width = sample.leaves[sample.images[0]].shape[-2:]
         lam = self._draw_lam()
-        device = _draw_device()  # x first, as torchvision
+        device = _draw_device()  # torchvision draws x first
         x, y = (int(torch.randint(size, (1,), device=device)) for size in (width, height))
         r = 0.5 * math.sqrt(1.0 - lam)
         w, h = int(r * width), int(r * height)
