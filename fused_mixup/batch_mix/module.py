@@ -69,9 +69,10 @@ class BatchMix(StreamModule):
     Called with ``(x, labels)``, with more tensors after them, with one dict, tuple or list, or
     with images alone; docs/batchmix.md shows each kind.
 
-    images: float16, bfloat16, float32, float64 or uint8 [B, …]; sizes differ only without CutMix.
-    labels: int64 [B], or floats [B, …] (multi-label, soft, regression), or a dict, list or tuple of
-    those, one for each head. masks: class maps, integers or bools [B, …, H, W], or floats.
+    Shapes:
+        images: [B, …], float16, bfloat16, float32, float64 or uint8; one size where CutMix is on.
+        labels: int64 [B], or floats [B, …], or a dict, list or tuple of those, one for each head.
+        masks: class maps, integers or bools [B, …, H, W], or floats.
 
     Returns:
         The same structure (a dict for a mapping that is read-only) with images mixed and, in place

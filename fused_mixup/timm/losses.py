@@ -61,7 +61,8 @@ class LabelSmoothingCrossEntropy(nn.Module):
 
     Raises:
         AssertionError: smoothing outside [0, 1).
-        IndexError: a class index outside [0, C) on the CPU; TypeError, ValueError: other bad input.
+        IndexError: a class index outside [0, C) on the CPU.
+        TypeError, ValueError: other bad input.
 
     Notes:
         Equal to timm's to float32 rounding. For x of more than two dims timm's result is

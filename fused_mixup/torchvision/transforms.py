@@ -184,9 +184,10 @@ class MixUp(_Mixer):
         TypeError: a sparse tensor.
         RuntimeError: labels [B] that are no int64 in [0, K), images of integers. Values are checked
             where they live on the CPU; on a GPU the labels' rows become NaN.
-        All are raised before anything is drawn or written.
 
     Notes:
+        Errors are raised before anything is drawn or written.
+
         float32 and float64 equal torchvision bit for bit, and so do labels of any dtype; half
         images are rounded once, not three times; uint8 images are blended (torchvision raises). A
         λ of exactly 1 drops the partner, so no NaN comes from it. Gradients flow to the images
@@ -220,15 +221,16 @@ class CutMix(_Mixer):
         mixed[..., *box] = images.roll(1, 0)[..., *box]
         lam = 1 - area(box) / (W * H)
 
-    Args, Returns:
-        As :class:`MixUp`. A tv_tensors.Mask [B, …, H, W] gets the same box pasted.
+    Arguments and results are those of :class:`MixUp`. A tv_tensors.Mask [B, …, H, W] gets the same
+    box pasted.
 
     Raises:
-        As :class:`MixUp`, but masks and images of any dtype are welcome.
         ValueError: images or masks of different sizes, which cannot share a box.
         TypeError: no image in the sample.
 
     Notes:
+        Raises what :class:`MixUp` raises too, but takes masks, and images of any dtype.
+
         Equals torchvision bit for bit in every dtype, half labels included; see :class:`MixUp`.
 
     Source: Yun et al., CutMix, 2019, arXiv 1905.04899.
