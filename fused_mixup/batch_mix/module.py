@@ -66,8 +66,7 @@ class BatchMix(StreamModule):
             object; several as a tuple, none as ``()``. By default the usual names in a dict
             ("image", "label", "mask" and the like), positions 0 and 1 elsewhere, no masks there.
 
-    Called with ``(x, labels)``, with more tensors after them, with one dict, tuple or list, or
-    with images alone; docs/batchmix.md shows each kind.
+    Called with ``(x, labels, …)``, one dict, tuple or list, or images alone: docs/batchmix.md.
 
     Shapes:
         images: [B, …], float16, bfloat16, float32, float64 or uint8; one size where CutMix is on.
