@@ -17,7 +17,7 @@ MOST_IN_PROFILE = 6
 MOST_HOST_SECONDS = 0.5
 
 
-def counted(run: Callable[[], object], device: str) -> dict:
+def count_events(run: Callable[[], object], device: str) -> dict:
     """Numbers of one call, by the profiler."""
     activities = [ProfilerActivity.CPU]
     if device == "cuda":
@@ -33,12 +33,12 @@ def counted(run: Callable[[], object], device: str) -> dict:
         "profile": profile(profiler),
     }
     if device == "cuda":
-        found["launches"] = _of(names, LAUNCHES)
-        found["synchronisations"] = max(0, _of(names, WAITS) - 1)
+        found["launches"] = _count_runtime(names, LAUNCHES)
+        found["synchronisations"] = max(0, _count_runtime(names, WAITS) - 1)
     return found
 
 
-def _of(names: Counter, parts: tuple[str, ...]) -> int:
+def _count_runtime(names: Counter, parts: tuple[str, ...]) -> int:
     runtime = {n: c for n, c in names.items() if n.startswith(("cuda", "cu"))}
     return sum(c for n, c in runtime.items() if any(part in n for part in parts))
 
@@ -69,7 +69,7 @@ def host_microseconds(run: Callable[[], object], device: str) -> float:
 
 def measure(run: Callable[[], object], device: str) -> dict:
     """Everything but time, of ``run`` after it has been timed."""
-    found = {"extra_mib": round(extra_bytes(run, device) / 2**20, 3), **counted(run, device)}
+    found = {"extra_mib": round(extra_bytes(run, device) / 2**20, 3), **count_events(run, device)}
     if device == "cuda":
         found["host_us"] = round(host_microseconds(run, device), 2)
     return found

@@ -18,7 +18,7 @@ import torch
 _declared: torch.library.Library | None = None
 
 
-def missing() -> str | None:
+def reason_missing() -> str | None:
     """Why the peers cannot be imported, or None."""
     absent = [name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(absent)} not installed; pip install timm torchvision" if absent else None

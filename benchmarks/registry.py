@@ -28,13 +28,13 @@ FLOOR = "copy"  # the op of the case that measures the floor
 class Provider:
     """One side of a comparison: ``run(input)`` does the work and returns what is compared.
 
-    ``close``: how far the result may lie from what is expected, as (rtol, atol); None means bit for
-    bit. ``checked=False`` is for other work that is quoted beside it (a plain copy). ``backend``
-    forces one of ours. ``parts`` collects what the last calls spent on named parts, in seconds.
+    ``tolerance`` is (rtol, atol) of the result against the expected one; None means bit for bit.
+    ``checked=False`` marks other work whose time is quoted too (a plain copy). ``backend`` forces
+    one of ours. ``parts`` collects the seconds that the last calls spent on named parts.
     """
 
     run: Callable[[Any], object]
-    close: tuple[float, float] | None = None
+    tolerance: tuple[float, float] | None = None
     checked: bool = True
     backend: str | None = None
     parts: dict[str, list[float]] | None = None
@@ -76,7 +76,7 @@ class Case:
     dtype: torch.dtype
     build: Callable[[Case, str], Work]
     group: str
-    beside: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
     memory_format: torch.memory_format = torch.contiguous_format
     goals: tuple[str, ...] = ()
     clock: str = "device"
@@ -85,7 +85,7 @@ class Case:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        return (OURS, *self.beside)
+        return (OURS, *self.peers)
 
     @property
     def headline(self) -> bool:
@@ -124,8 +124,8 @@ def collect(device: str, full: bool = False, only: str = "", part: str = "all") 
             device
         )
         found += yielded
-    if rehearsal.on():
-        found = rehearsal.shrunk(found)
+    if rehearsal.is_rehearsal():
+        found = rehearsal.shrink(found)
     names = [case.name for case in found]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

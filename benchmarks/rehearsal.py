@@ -15,11 +15,11 @@ OPS = (FLOOR, "mix_", "soft_target_cross_entropy")
 MOST = 8  # of any dimension
 
 
-def on() -> bool:
+def is_rehearsal() -> bool:
     return os.environ.get("FUSED_MIXUP_REHEARSAL") == "1"
 
 
-def shrunk(cases: Iterable[Case]) -> list[Case]:
+def shrink(cases: Iterable[Case]) -> list[Case]:
     """Those whose tensors follow from their shape alone, small enough to take no time."""
     found: dict[str, Case] = {}
     for case in cases:

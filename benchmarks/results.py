@@ -98,14 +98,14 @@ def _bandwidth(row: dict, floor: dict | None) -> None:
     if row["read"] is None or row["clock"] == "host":
         return
     for figures in row["providers"].values():
-        figures["gb_per_s"] = round(moved(row) / figures["median_ms"] / 1e6, 3)
+        figures["gb_per_s"] = round(bytes_moved(row) / figures["median_ms"] / 1e6, 3)
     if floor is not None and row["threads"] is None:  # the copy had all threads
         best = floor["providers"][OURS]["gb_per_s"] if row is not floor else None
         for figures in row["providers"].values() if best else ():
             figures["share_of_floor"] = round(figures["gb_per_s"] / best, 4)
 
 
-def moved(row: dict) -> int:
+def bytes_moved(row: dict) -> int:
     return row["read"] + row["written"]
 
 

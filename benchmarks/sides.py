@@ -17,28 +17,28 @@ LAM = 0.3
 SMOOTHING = 0.1
 
 
-def ours(
-    run: Callable, device: str, close: tuple[float, float] | None = None
+def our_providers(
+    run: Callable, device: str, tolerance: tuple[float, float] | None = None
 ) -> dict[str, Provider | str]:
     """The backend that is chosen here, and Triton's kernels beside it where they can run."""
-    found: dict[str, Provider | str] = {OURS: Provider(run, close)}
+    found: dict[str, Provider | str] = {OURS: Provider(run, tolerance)}
     key = device.upper()
     why = backends.reason_unavailable("triton", key)
     if why is None and backends.chosen(key) == "triton":
         why = f"is what {OURS!r} is here"
     if why is None and device == "cpu":
         why = "Triton's interpreter is no speed"
-    found[OURS_TRITON] = why or Provider(run, close, backend="triton")
+    found[OURS_TRITON] = why or Provider(run, tolerance, backend="triton")
     return found
 
 
-def compiled(run: Callable, device: str, close: tuple[float, float], **options) -> Provider | str:
+def compiler(run: Callable, device: str, tolerance: tuple[float, float]) -> Provider | str:
     """``run`` as torch.compile fuses it. The compilation comes before the clock starts."""
-    if rehearsal.on():
+    if rehearsal.is_rehearsal():
         return "a rehearsal compiles nothing"
     if device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         return "torch.compile needs a C++ compiler on the CPU"
-    return Provider(torch.compile(run, dynamic=False), close, **options)
+    return Provider(torch.compile(run, dynamic=False), tolerance)
 
 
 def rounding(dtype: torch.dtype) -> tuple[float, float]:

@@ -23,7 +23,7 @@ import fused_mixup as fm
 
 from . import counters
 from .registry import OURS, Case, Provider, Work, collect
-from .timing import HOST_CALLS, WARMUP, clock, graphed, hold_gpu
+from .timing import HOST_CALLS, WARMUP, capture, clock, hold_gpu
 
 TURNS = 2
 LEAST_ROUNDS, MOST_ROUNDS = 5, 100  # of a turn
@@ -77,7 +77,7 @@ class Stage:
         assert work is not None and case is not None
         first = work.inputs[0]
         try:
-            got = provider.run(fresh(first))
+            got = provider.run(copy_input(first))
         except Exception as error:  # a smaller GPU's memory, or no compiler: the others still count
             if name == OURS:
                 raise
@@ -87,26 +87,26 @@ class Stage:
             return
         self.out[name] = "failed its check"  # until it has passed
         if provider.checked:
-            expected = work.expected(fresh(first))
-            differs(work.compared(got), expected, provider.close, f"{case.name}, {name}")
+            expected = work.expected(copy_input(first))
+            check_result(work.compared(got), expected, provider.tolerance, f"{case.name}, {name}")
         run = provider.run
-        self.runs[name] = graphed(run, first) if case.clock == "graph" else run
+        self.runs[name] = capture(run, first) if case.clock == "graph" else run
         del self.out[name]
 
 
-def fresh(x):
+def copy_input(x):
     """A copy of an input that its users may overwrite; lists of samples are only read."""
     if not isinstance(x, torch.Tensor):
         return x
     return x.detach().clone().requires_grad_(x.requires_grad)
 
 
-def differs(got, expected, close: tuple[float, float] | None, what: str) -> None:
+def check_result(got, expected, tolerance: tuple[float, float] | None, what: str) -> None:
     """Raises where ``got`` is not what is expected: bit for bit, or within (rtol, atol)."""
     pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
     for a, b in pairs:
-        rtol, atol = close or (0.0, 0.0)
-        b = b if close is None else b.to(a.dtype)
+        rtol, atol = tolerance or (0.0, 0.0)
+        b = b if tolerance is None else b.to(a.dtype)
         message = lambda m: f"{what} differs from what is expected: {m}"  # noqa: E731
         torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True, msg=message)
 
@@ -128,7 +128,7 @@ def settings(work: Work, provider: Provider) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def timed(benchmark, case: Case, work: Work, run: Callable, seconds: float, device: str) -> list:
+def time_run(benchmark, case: Case, work: Work, run: Callable, seconds: float, device: str) -> list:
     """Seconds of each round, in about ``seconds``."""
     inputs = cycle(work.inputs)
 
@@ -181,7 +181,7 @@ def test_case(
             with settings(work, provider):
                 if provider.parts is not None:
                     provider.parts.update({part: [] for part in provider.parts})
-                line["seconds"] = timed(benchmark, case, work, run, seconds, stage.device)
+                line["seconds"] = time_run(benchmark, case, work, run, seconds, stage.device)
                 if provider.parts is not None:
                     line["parts"] = {part: spent[WARMUP:] for part, spent in provider.parts.items()}
                 if turn == TURNS - 1:

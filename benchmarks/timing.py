@@ -37,7 +37,7 @@ def cache_bytes(device: str) -> int:
     return 2 * max(torch.cuda.get_device_properties(device).L2_cache_size, LEAST_CACHE)
 
 
-def rotated(make: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+def rotate(make: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
     """Enough tensors, taken in turn, that none is in cache when its turn comes again."""
     first = make()
     count = 2 + cache_bytes(str(first.device)) // max(first.numel() * first.element_size(), 1)
@@ -72,7 +72,7 @@ def clock(device: str, kind: str) -> Callable[[], object]:
     return DeviceMark if device == "cuda" and kind != "host" else time.perf_counter
 
 
-def graphed(run: Callable[[object], object], argument: object) -> Callable[[object], object]:
+def capture(run: Callable[[object], object], argument: object) -> Callable[[object], object]:
     """``run(argument)`` captured in a CUDA graph: one replay is one call, without the host."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

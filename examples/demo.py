@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None, sizes: Sizes = Sizes()) -> Result:
     start = time.perf_counter()
     device = torch.device(args.device)
     data = digits(sizes.image, device, sizes.samples)
-    print(where(device))
+    print(environment_line(device))
     print(
         f"data: {len(data.train_labels)} digits to train, {len(data.test_labels)} of other "
         f"writers to test, {sizes.image}x{sizes.image}, batches of {sizes.batch}, "
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None, sizes: Sizes = Sizes()) -> Result:
     checked = [step for epoch in epochs[:CHECKED_EPOCHS] for step in epoch]
     result = Result(runs, *agreement(runs[-1].net, data, checked))
     result.lines += table(runs) + agreement_lines(result, len(epochs[0]))
-    result.lines += at_a_large_size(device, sizes)
+    result.lines += large_step_lines(device, sizes)
     demo_picture.save(args.out, runs, args.seed)
     result.lines.append(
         f"\npicture: {args.out}    the whole demo: {time.perf_counter() - start:.0f} s"
@@ -97,7 +97,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def where(device: torch.device) -> str:
+def environment_line(device: torch.device) -> str:
     """The line that says what runs where."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     key = device.type.upper()
@@ -195,7 +195,7 @@ def agreement_lines(result: Result, first: int) -> list[str]:
     ]
 
 
-def at_a_large_size(device: torch.device, sizes: Sizes) -> list[str]:
+def large_step_lines(device: torch.device, sizes: Sizes) -> list[str]:
     """The same functions on random data of the size of an ImageNet-21k step, ours and eager."""
     rng = random.Random(0)
     x = torch.rand(sizes.large_images, device=device)

@@ -28,7 +28,7 @@ BATCH = 128
 PAIRINGS = ("flip", "shuffle", "derangement", "cross_class")
 
 
-def falling(epoch: int) -> float:
+def decay_alpha(epoch: int) -> float:
     """The share of α in an epoch. By name, so that loader processes can be given it, too."""
     return max(1.0 - 0.05 * epoch, 0.2)
 
@@ -46,7 +46,7 @@ class Trainer:
             per="pair" if args.pairing == "flip" else "sample",
             pairing=args.pairing,
             label_smoothing=0.1,
-            schedule=falling,
+            schedule=decay_alpha,
             off_after_epoch=args.off_epoch,
             seed=args.seed,
         ).to(args.device)

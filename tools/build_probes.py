@@ -114,7 +114,7 @@ def _run(command: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess
 # ------------------------------------------------------------------ CUDA toolkit
 
 
-def _incomplete(home: Path) -> str | None:
+def _missing_files(home: Path) -> str | None:
     missing = [p for p in ("bin/nvcc", "include/cuda_runtime.h") if not (home / p).exists()]
     return f"{home} has no {' and no '.join(missing)}" if missing else None
 
@@ -131,7 +131,7 @@ def find_toolkit(
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if env.get(name):
             home = Path(env[name])
-            wrong = _incomplete(home)
+            wrong = _missing_files(home)
             if wrong:
                 return None, f"{name} does not name a CUDA toolkit: {wrong}", notes
             return _toolkit(home), None, notes
@@ -141,7 +141,7 @@ def find_toolkit(
         guesses.append((Path(nvcc).resolve().parent.parent, f"guessed from {nvcc}"))
     guesses.append((default, "the usual place"))
     for home, origin in guesses:
-        wrong = _incomplete(home)
+        wrong = _missing_files(home)
         if wrong is None:
             return _toolkit(home), None, notes
         if home.exists() and home != default:
@@ -183,14 +183,14 @@ def arch_list(
     known = toolkit.archs or DEFAULT_ARCHS
     if visible:
         if max(visible) > max(known) and toolkit.archs:
-            newest = _dotted(max(known))
+            newest = _arch_text(max(known))
             return f"{newest}+PTX", "the newest that the toolkit knows; the GPU is newer"
-        return ";".join(map(_dotted, sorted(set(visible)))), "visible GPU"
+        return ";".join(map(_arch_text, sorted(set(visible)))), "visible GPU"
     archs = [a for a in DEFAULT_ARCHS if a in known] or [max(known)]
-    return ";".join(map(_dotted, archs)) + "+PTX", "default, no GPU is visible"
+    return ";".join(map(_arch_text, archs)) + "+PTX", "default, no GPU is visible"
 
 
-def _dotted(arch: tuple[int, int]) -> str:
+def _arch_text(arch: tuple[int, int]) -> str:
     return f"{arch[0]}.{arch[1]}"
 
 

@@ -37,7 +37,7 @@ _WRAPPED_NAMES = re.compile(r"^( {4}(?:\w+, )*\w+,)\n {8}(?=\w)", re.MULTILINE)
 _ITEM = re.compile(r" {4}\w+(?:, \w+)*:")
 
 
-def translated(text: str, names: Mapping[str, str]) -> str:
+def translate(text: str, names: Mapping[str, str]) -> str:
     """``text`` as Markdown, with links to the paths of ``names``. KeyError for another name."""
 
     def link(match: re.Match[str]) -> str:
@@ -50,13 +50,13 @@ def translated(text: str, names: Mapping[str, str]) -> str:
 
     text = _ITEMS.sub(_items_alone, text + "\n")
     text = _PROSE.sub(_paragraphs, text)
-    text = _LITERAL.sub(_fenced, text)
+    text = _LITERAL.sub(_fence, text)
     text = _ROLE.sub(link, text)
     text = _PAGE.sub(r"[\1](../\1.md)", text)
     return _PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text).rstrip("\n")
 
 
-def _fenced(match: re.Match[str]) -> str:
+def _fence(match: re.Match[str]) -> str:
     code = textwrap.dedent(match["code"]).strip("\n")
     return f"{match['lead']}:\n\n```python\n{code}\n```\n\n"
 
@@ -104,7 +104,7 @@ class Docstrings(griffe.Extension):
                 names = own | {name: f"{path}.{name}" for name in members}
                 for each in (documented, *members.values()):
                     if each.docstring is not None:
-                        each.docstring.value = translated(each.docstring.value, names)
+                        each.docstring.value = translate(each.docstring.value, names)
 
 
 class _Refuses(logging.Handler):

@@ -158,7 +158,7 @@ def find_gpu() -> tuple[dict | None, str]:
     return json.loads(asked.stdout.splitlines()[-1]), ""
 
 
-def without_sources(folder: Path) -> Path:
+def copy_without_sources(folder: Path) -> Path:
     """A copy of what tests and times the package, where nothing shadows the one installed."""
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "results", ".*")
     folder.mkdir()
@@ -181,7 +181,7 @@ def other_sources(installed: Path) -> list[str]:
     return sorted(str(p.relative_to(ROOT)) for p in differ if p.name != "_build_info.py")
 
 
-def earlier(out: Path, chosen: Sequence[Stage], second: bool) -> dict[str, dict]:
+def keep_earlier(out: Path, chosen: Sequence[Stage], second: bool) -> dict[str, dict]:
     """Takes away what an earlier run has left of the chosen stages; a run that is no ``second``
     one, of everything. What is known of the other stages is returned."""
     summary = out / SUMMARY
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         root = ROOT
         if args.installed:
-            root = without_sources(Path(scratch, "checkout"))
+            root = copy_without_sources(Path(scratch, "checkout"))
             package = importlib.util.find_spec("fused_mixup")
             differ = other_sources(Path(str(package and package.origin)).parent)
             head["other_sources"] = differ
@@ -245,8 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = [
             replace(s, limit=args.limit.get(s.name, s.limit)) for s in found if s.name in wanted
         ]
-        run = Run(out, head, earlier(out, chosen, second=bool(args.only)))
-        results = run.all(chosen, deadline)
+        run = Run(out, head, keep_earlier(out, chosen, second=bool(args.only)))
+        results = run.run_all(chosen, deadline)
     print(f"\n{gpu['name']}, {time.time() - args.since:.0f} s in all; everything is in {out}")
     print("\n".join(line(name, result) for name, result in results.items()))
     return 1 if any(r.result == FAILED for r in results.values()) or run.interrupted else 0

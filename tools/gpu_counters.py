@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks.registry import FLOOR, OURS, Provider, collect
-from benchmarks.suite import fresh
+from benchmarks.suite import copy_input
 
 
 def main(device: str) -> None:
@@ -30,7 +30,7 @@ def main(device: str) -> None:
         work = case.build(case, device)
         provider = work.providers[OURS]
         assert isinstance(provider, Provider), f"{case.name}: {provider}"
-        x = fresh(work.inputs[0])
+        x = copy_input(work.inputs[0])
         for _ in range(2):  # compiles, loads, fills the allocator
             provider.run(x)
         if cuda:

@@ -79,7 +79,7 @@ class Run:
         self.known = dict(earlier)  # by stage; of an earlier run too, where that is continued
         self.interrupted = False
 
-    def all(self, stages: Sequence[Stage], deadline: float) -> dict[str, Result]:
+    def run_all(self, stages: Sequence[Stage], deadline: float) -> dict[str, Result]:
         """Runs each stage within its limit and until ``deadline``, a time.monotonic()."""
         results: dict[str, Result] = {}
         signals = (signal.SIGINT, signal.SIGTERM)
@@ -90,7 +90,7 @@ class Run:
                 if self.interrupted:
                     return results
                 seconds = min(stage.limit, deadline - time.monotonic())
-                result = results[stage.name] = self.one(stage, seconds)
+                result = results[stage.name] = self.run_one(stage, seconds)
                 self.known[stage.name] = asdict(result)
                 print(f"gpu: {line(stage.name, result)}", flush=True)
             self.save([])
@@ -102,7 +102,7 @@ class Run:
     def _interrupt(self, *_args: object) -> None:
         self.interrupted = True  # heeded by the loop that waits: nothing is half started
 
-    def one(self, stage: Stage, seconds: float) -> Result:
+    def run_one(self, stage: Stage, seconds: float) -> Result:
         if stage.missing:
             return Result(SKIPPED, stage.missing)
         if seconds < (LEAST_TO_FILL if stage.fills else LEAST):
@@ -116,7 +116,7 @@ class Run:
             try:
                 for command, log in zip(stage.commands, logs, strict=True):
                     processes.append(start(stage, command, seconds, log))
-                while self._running(processes) and time.monotonic() - started < seconds:
+                while self._any_running(processes) and time.monotonic() - started < seconds:
                     time.sleep(0.05)
                 late = [p for p in processes if p.poll() is None]
                 stop(late)
@@ -129,7 +129,7 @@ class Run:
         result, detail = self._judge(stage, statuses, texts, spent)
         return Result(result, detail, spent)
 
-    def _running(self, processes: Sequence[subprocess.Popen]) -> bool:
+    def _any_running(self, processes: Sequence[subprocess.Popen]) -> bool:
         return not self.interrupted and any(p.poll() is None for p in processes)
 
     def _keep(self, stage: Stage, statuses: list[int | None], logs: Sequence[Path]) -> list[str]:

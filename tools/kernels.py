@@ -35,7 +35,7 @@ from occupancy import ARCHS, RESERVED, blocks_per_multiprocessor, most_registers
 DRIVERS = ("mix", "loss", "plan")  # the longer to compile first
 
 
-class Missing(Exception):
+class MissingTool(Exception):
     """A tool that is not there; the message says which, and where it comes from."""
 
 
@@ -56,17 +56,17 @@ class Tools:
 def find_tools(env: Mapping[str, str]) -> Tools:
     toolkit, why, _ = build_probes.find_toolkit(env)
     if toolkit is None:
-        raise Missing(str(why))
+        raise MissingTool(str(why))
     cuobjdump = sass.find_cuobjdump(env, toolkit.home)
     if cuobjdump is None:
-        raise Missing(
+        raise MissingTool(
             "cuobjdump and nvdisasm are missing; they come with a full CUDA toolkit and with Triton"
         )
     for name in (str(toolkit.home / "bin" / "cu++filt"), "c++filt", "llvm-cxxfilt"):
         filt = shutil.which(name, path=env.get("PATH"))
         if filt:
             return Tools(toolkit, cuobjdump, filt)
-    raise Missing("no cu++filt, c++filt or llvm-cxxfilt: names of kernels cannot be read")
+    raise MissingTool("no cu++filt, c++filt or llvm-cxxfilt: names of kernels cannot be read")
 
 
 # ------------------------------------------------------------------ compile
@@ -213,7 +213,7 @@ def report(tools: Tools, instances: Sequence[Instance], archs: Sequence[int]) ->
     for arch in archs:
         rows = [row(at) for at in instances if at.arch == arch]
         text += ["", f"## {ARCHS[arch].name}", "", *table(HEAD, rows)]
-    for name, rows in kernels_triton.compiled(archs):
+    for name, rows in kernels_triton.tables(archs):
         text += ["", f"## {name}", "", *table(kernels_triton.HEAD, rows, texts=2)]
     return "\n".join(text) + "\n"
 
@@ -228,7 +228,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"architectures are {', '.join(map(str, ARCHS))}, not {unknown[0]}")
     try:
         tools = find_tools(os.environ)
-    except Missing as missing:
+    except MissingTool as missing:
         print(f"cannot read the compiled code: {missing}", file=sys.stderr)
         return 1
     archs = [arch for arch in options.archs if tools.knows(arch)]

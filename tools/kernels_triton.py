@@ -44,7 +44,7 @@ def row(kernel: dict, arch: int) -> tuple[object, ...]:
     return (kernel["case"], name, threads, registers, shared, programs, kernel["ahead"])
 
 
-def compiled(archs: Sequence[int]) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
+def tables(archs: Sequence[int]) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
     """For each architecture a title, and a row for each kernel."""
     if importlib.util.find_spec("triton") is None:
         print("left out: Triton is not installed", file=sys.stderr)

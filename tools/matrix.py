@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import build_probes
-from matrix_env import NEWEST, ROOT, Done, Environment, Interpreter, interpreters, make, run
+from matrix_env import NEWEST, ROOT, Environment, Interpreter, Result, interpreters, make, run
 
 TORCHES = ("2.10.0", "2.11.0", "2.13.0", NEWEST)
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
@@ -54,7 +54,7 @@ class Line:
         self.failed = False
         print(name, end="", flush=True)
 
-    def add(self, step: str, done: Done) -> bool:
+    def add(self, step: str, done: Result) -> bool:
         self.failed |= not done.ok
         text = "ok" if done.ok else f"FAILED ({done.last_line()})"
         print(f"  {step} {text} {done.seconds:.0f}s", end="", flush=True)
@@ -73,7 +73,7 @@ class Line:
 # ------------------------------------------------------------------ the steps of a cell
 
 
-def build(environment: Environment, cuda: bool, wheels: Path) -> tuple[Done, Path | None]:
+def build(environment: Environment, cuda: bool, wheels: Path) -> tuple[Result, Path | None]:
     """A wheel from source, and where it lies."""
     folder = wheels / environment.folder.name
     shutil.rmtree(folder, ignore_errors=True)
@@ -93,7 +93,7 @@ def try_wheel(line: Line, environment: Environment, wheel: Path, devices: list[s
         return
     with tempfile.TemporaryDirectory() as elsewhere:
 
-        def python(*arguments: str, timeout: float = 300, **env: str) -> Done:
+        def python(*arguments: str, timeout: float = 300, **env: str) -> Result:
             return run([environment.python, *arguments], timeout, env=env, cwd=Path(elsewhere))
 
         if not line.add("import", python("-c", IMPORT, *devices)):
@@ -175,7 +175,7 @@ class Matrix:
     def name(self, key: str) -> str:
         return self.environments[key].torch if key in self.environments else key
 
-    def done_with(self, *environments: Environment) -> None:
+    def release(self, *environments: Environment) -> None:
         for environment in environments if self.clean else ():
             environment.remove()
 
@@ -196,14 +196,14 @@ def run_all(matrix: Matrix, torches: list[str], pythons: list[str]) -> bool:
         for torch, future in made:
             matrix.torch_cell(torch, future.result(), mine)
             if torch not in ends:
-                matrix.done_with(future.result())
+                matrix.release(future.result())
         if ends[0] != ends[1]:
             matrix.binary_cell(ends[1], ends[0])
             matrix.binary_cell(ends[0], ends[1])
-        matrix.done_with(*(future.result() for _, future in made))
+        matrix.release(*(future.result() for _, future in made))
         for python, made_under in under:
             matrix.python_cell(made_under.result(), python)
-            matrix.done_with(made_under.result())
+            matrix.release(made_under.result())
     for version in pythons:
         if version not in found:
             print(f"python {version}  left out (no such interpreter on this machine)")

@@ -1,11 +1,10 @@
 """Environments of the matrix: one for each PyTorch and Python, made once and kept while intact.
 
-A step that runs a program gives back a :class:`Done`; nothing here raises for what a machine lacks.
+A step that runs a program returns a :class:`Result`. Nothing here raises for what a machine lacks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = "newest"
-BESIDE = ("numpy", "ninja", "setuptools>=77", "wheel")
+PACKAGES = ("numpy", "ninja", "setuptools>=77", "wheel")
 # An environment of a CUDA build takes as much, its download and unpacking included.
 ROOM = 14 << 30
 
@@ -27,7 +26,7 @@ UNCONSTRAINED = {"PIP_CONSTRAINT": os.devnull}
 
 
 @dataclass
-class Done:
+class Result:
     ok: bool
     seconds: float
     output: str
@@ -44,7 +43,7 @@ def run(
     timeout: float,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-) -> Done:
+) -> Result:
     started = time.monotonic()
     try:
         done = subprocess.run(
@@ -64,7 +63,7 @@ def run(
         ok, output = False, f"{text}\nerror: not done after {timeout:.0f} s"
     except OSError as error:
         ok, output = False, f"error: {error}"
-    return Done(ok, time.monotonic() - started, output)
+    return Result(ok, time.monotonic() - started, output)
 
 
 # ------------------------------------------------------------------ interpreters
@@ -120,7 +119,7 @@ class Environment:
     def python(self) -> Path:
         return self.folder / "bin" / "python"
 
-    def pip(self, *arguments: str | os.PathLike, timeout: float = 900, **env: str) -> Done:
+    def pip(self, *arguments: str | os.PathLike, timeout: float = 900, **env: str) -> Result:
         quiet = ("--quiet", "--disable-pip-version-check", "--no-input")
         return run([self.python, "-m", "pip", *arguments, *quiet], timeout, env=env)
 
@@ -168,24 +167,14 @@ def _fill(environment: Environment, torch: str, python: Interpreter) -> str | No
     if not made.ok:
         return f"venv: {made.last_line()}"
     if torch == NEWEST:
-        done = environment.pip("install", "torch", *BESIDE, **UNCONSTRAINED)
+        done = environment.pip("install", "torch", *PACKAGES, **UNCONSTRAINED)
     else:
         exact = f"torch=={torch}"
-        done = environment.pip("install", exact, *BESIDE)
+        done = environment.pip("install", exact, *PACKAGES)
         if not done.ok:
-            done = environment.pip("install", exact, *BESIDE, **UNCONSTRAINED)
+            done = environment.pip("install", exact, *PACKAGES, **UNCONSTRAINED)
     if not done.ok:
         environment.remove()
         return f"pip: {done.last_line()}"
     marker.touch()
     return None
-
-
-@contextlib.contextmanager
-def removed_after(environments: Sequence[Environment], wanted: bool):
-    """Gives the disk back, where that is wanted."""
-    try:
-        yield
-    finally:
-        for environment in environments if wanted else ():
-            environment.remove()

@@ -38,7 +38,7 @@ ARCHS = {
 }
 
 
-def _up(value: int, unit: int) -> int:
+def _round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
@@ -48,9 +48,9 @@ def blocks_per_multiprocessor(arch: Arch, threads: int, registers: int, shared: 
     limits = [arch.blocks, arch.warps // warps]
     if registers:
         # Registers lie in four partitions, and a warp takes its share from one of them.
-        per_warp = _up(registers * WARP, REGISTER_UNIT)
+        per_warp = _round_up(registers * WARP, REGISTER_UNIT)
         limits.append(REGISTERS // 4 // per_warp * 4 // warps)
-    limits.append(arch.shared // _up(shared + RESERVED, SHARED_UNIT))
+    limits.append(arch.shared // _round_up(shared + RESERVED, SHARED_UNIT))
     return min(limits)
 
 

@@ -53,7 +53,7 @@ def torch_version() -> str | None:
     return str(runpy.run_path(path)["__version__"]) if os.path.exists(path) else None
 
 
-def usable(version: str | None) -> bool:
+def is_usable(version: str | None) -> bool:
     return version is not None and tuple(map(int, version.split(".")[:2])) >= MIN_TORCH
 
 
@@ -69,7 +69,7 @@ def make_venv() -> None:
         say("making .venv again: it holds no working Python")
         shutil.rmtree(VENV)
     version = torch_version()
-    keep = usable(version)
+    keep = is_usable(version)
     nested = sys.prefix != sys.base_prefix  # this Python lives in a virtual environment itself
     if keep:
         say(f"making .venv on top of {sys.executable}, which has PyTorch {version}")
@@ -114,7 +114,7 @@ def groups() -> dict[str, list[str]]:
     return {"build": build, **project["project"]["optional-dependencies"]}
 
 
-def missing(requirements: list[str]) -> list[str]:
+def find_missing(requirements: list[str]) -> list[str]:
     """Those that no installed version satisfies, and that this platform asks for."""
     from pip._vendor.packaging.requirements import Requirement
 
@@ -147,7 +147,7 @@ def torchvision_for(torch: str | None) -> str:
 
 
 def install(names: list[str]) -> None:
-    if not usable(torch_version()):
+    if not is_usable(torch_version()):
         wanted = os.environ.get("TORCH") or DEFAULT_TORCH
         say(f"installing {wanted}")
         if not pip(wanted):
@@ -158,7 +158,7 @@ def install(names: list[str]) -> None:
     known = groups()
     wanted = [r for name in names for r in known[name]]
     left_out = []
-    absent = missing(list(dict.fromkeys(wanted)))
+    absent = find_missing(list(dict.fromkeys(wanted)))
     for requirement in [r for r in absent if r.startswith("torchvision")]:
         # Without its dependencies: pip would change PyTorch for the newest torchvision.
         absent.remove(requirement)
@@ -197,7 +197,7 @@ def build() -> None:
         installed = any(VENV.glob("lib*/python*/site-packages/fused_mixup-*.dist-info"))
         same = built.get("FINGERPRINT") == support.fingerprint(torch)
         # pip cannot install without bdist_wheel; it may be missing where there is no network.
-        in_place = importlib.util.find_spec("wheel") is None and missing(["setuptools>=70.1"])
+        in_place = importlib.util.find_spec("wheel") is None and find_missing(["setuptools>=70.1"])
         if (installed or in_place) and same and all(any(info.parent.glob(m)) for m in modules):
             return
         settings = support.find_settings()
@@ -219,7 +219,7 @@ def build() -> None:
 # ------------------------------------------------------------------ the package, from a wheel
 
 
-def fitting(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def find_wheels(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """The newest wheel of each package that this Python can use, by name; others are named."""
     from pip._vendor.packaging.tags import sys_tags
     from pip._vendor.packaging.utils import parse_wheel_filename
@@ -237,19 +237,19 @@ def fitting(folder: Path) -> tuple[dict[str, Path], list[str]]:
 def install_wheel(chosen: str) -> None:
     path = Path(chosen).expanduser().resolve()
     folder = path if path.is_dir() else path.parent
-    wheels, others = fitting(folder)
+    wheels, others = find_wheels(folder)
     if path.is_file():
         wheels["fused-mixup"] = path
     if "fused-mixup" not in wheels:
         sys.exit(f"setup: WHEEL={chosen}: no wheel of fused_mixup for this Python is there")
-    if not usable(torch_version()):
+    if not is_usable(torch_version()):
         sys.exit(
             f"setup: the wheel needs PyTorch {MIN_TORCH[0]}.{MIN_TORCH[1]} or newer, this Python "
             f"has {torch_version() or 'none'}; make PYTHON=… names another"
         )
     ours = wheels.pop("fused-mixup")
     known = groups()
-    wanted = missing([*known["test"], *known["bench"]])
+    wanted = find_missing([*known["test"], *known["bench"]])
     unsatisfied = {requirement_name(text) for text in wanted}
     # What stands in no group is what those there need.
     absent = [
@@ -265,7 +265,7 @@ def install_wheel(chosen: str) -> None:
         others += [p.name for p in absent if not pip(*offline, str(p))]
     for name in (name for name in others if not is_installed(name.partition("-")[0])):
         say(f"left out: {name} is for another Python or system")
-    for text in missing([*known["test"], *known["bench"]]):
+    for text in find_missing([*known["test"], *known["bench"]]):
         say(f"left out: {text.split(';')[0]} is neither here nor in {folder}")
         package = requirement_name(text)
         if package in MUST and importlib.util.find_spec(package) is None:

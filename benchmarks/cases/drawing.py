@@ -11,10 +11,10 @@ from fused_mixup import MixPlan
 
 from ..goals import MIXING
 from ..registry import OURS_TRITON, Case, Provider, Work
-from ..sides import LAM, ours, reference
+from ..sides import LAM, our_providers, reference
 
 
-def drawn(case: Case, device: str) -> Work:
+def draw(case: Case, device: str) -> Work:
     """A step on from a state that each call takes a copy of, so that all draw the same."""
     batch_size, *_, height, width = case.shape
     per, pairing = case.variant.split(" ")
@@ -33,14 +33,14 @@ def drawn(case: Case, device: str) -> Work:
 
     x = torch.randn(case.shape, device=device)
     plan = MixPlan.uniform(batch_size, "flip", LAM)
-    providers = ours(run, device)
+    providers = our_providers(run, device)
     providers[MIXING] = Provider(lambda _: fm.mix_(x, plan), checked=False)
     expected = reference(run)
     return Work(states, providers, lambda state: compared(expected(state)), compared=compared)
 
 
 def cases(device: str) -> Iterator[Case]:
-    shape, beside = (256, 3, 224, 224), (OURS_TRITON, MIXING)
+    shape, peers = (256, 3, 224, 224), (OURS_TRITON, MIXING)
     for variant in ("sample flip", "sample shuffle", "sample cross_class"):
         goals = (f"{device} draw",)
-        yield Case("draw_plan", variant, shape, torch.float32, drawn, "draw", beside, goals=goals)
+        yield Case("draw_plan", variant, shape, torch.float32, draw, "draw", peers, goals=goals)

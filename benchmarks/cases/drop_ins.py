@@ -14,7 +14,7 @@ from fused_mixup import torchvision as our_torchvision
 
 from .. import installed_peers
 from ..registry import OURS, Case, Provider, Work
-from ..timing import rotated
+from ..timing import rotate
 
 CLASSES = 1000
 SEEDS = 16
@@ -33,7 +33,7 @@ TIMM = {
 }
 
 
-def seeded(seed: Callable[[int], object], run: Callable) -> Callable:
+def reseed(seed: Callable[[int], object], run: Callable) -> Callable:
     """``run`` from one seed after another, so that all sides of a case draw the same."""
     seeds = cycle(range(SEEDS))
 
@@ -44,15 +44,15 @@ def seeded(seed: Callable[[int], object], run: Callable) -> Callable:
     return call
 
 
-def beside(
+def compare(
     name: str, ours: Callable, peer: Callable | str, seed: Callable[[int], object], inputs: list
 ) -> Work:
     """Ours is checked against the peer itself: images and targets, bit for bit."""
     if isinstance(peer, str):
-        return Work(inputs, {OURS: Provider(seeded(seed, ours), checked=False), name: peer}, tuple)
+        return Work(inputs, {OURS: Provider(reseed(seed, ours), checked=False), name: peer}, tuple)
     providers: dict[str, Provider | str] = {
-        OURS: Provider(seeded(seed, ours)),
-        name: Provider(seeded(seed, peer)),
+        OURS: Provider(reseed(seed, ours)),
+        name: Provider(reseed(seed, peer)),
     }
 
     def expected(x):
@@ -63,27 +63,27 @@ def beside(
 
 
 def images(case: Case, device: str) -> tuple[list[torch.Tensor], torch.Tensor]:
-    xs = rotated(lambda: torch.randn(case.shape, device=device))
+    xs = rotate(lambda: torch.randn(case.shape, device=device))
     return xs, torch.randint(0, CLASSES, (case.shape[0],), device=device)
 
 
 def timm(case: Case, device: str, **options) -> Work:
     xs, y = images(case, device)
-    ours, peer = our_timm.Mixup(**options), installed_peers.missing()
+    ours, peer = our_timm.Mixup(**options), installed_peers.reason_missing()
     if peer is None:
         theirs = installed_peers.load()[0].data.Mixup(**options)
         peer = lambda x: theirs(x, y)  # noqa: E731
-    return beside("timm", lambda x: ours(x, y), peer, np.random.seed, xs)
+    return compare("timm", lambda x: ours(x, y), peer, np.random.seed, xs)
 
 
 def torchvision(case: Case, device: str, mixer: str, inplace: bool) -> Work:
     xs, y = images(case, device)
     ours = getattr(our_torchvision, mixer)(num_classes=CLASSES, inplace=inplace)
-    peer = installed_peers.missing()
+    peer = installed_peers.reason_missing()
     if peer is None:
         theirs = getattr(installed_peers.load()[1].transforms.v2, mixer)(num_classes=CLASSES)
         peer = lambda x: theirs(x, y)  # noqa: E731
-    return beside("torchvision", lambda x: ours(x, y), peer, SEED_TORCH, xs)
+    return compare("torchvision", lambda x: ours(x, y), peer, SEED_TORCH, xs)
 
 
 def cases(device: str) -> Iterator[Case]:

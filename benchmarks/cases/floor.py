@@ -10,12 +10,12 @@ import fused_mixup as fm
 from fused_mixup import MixPlan
 
 from ..registry import FLOOR, OURS, Case, Provider, Work
-from ..timing import cache_bytes, rotated
+from ..timing import cache_bytes, rotate
 
 
 def copy(case: Case, device: str) -> Work:
     """PyTorch's threaded copy on the CPU; our own kernel, 16 bytes a thread, on a GPU."""
-    xs = rotated(lambda: torch.randn(case.shape, device=device))
+    xs = rotate(lambda: torch.randn(case.shape, device=device))
     out = torch.empty_like(xs[0])
     stay = MixPlan.identity(case.shape[0])
     run = out.copy_ if device == "cpu" else lambda x: fm.mix(x, stay, out=out)

@@ -14,7 +14,7 @@ from fused_mixup import timm as our_timm
 
 from .. import installed_peers
 from ..registry import OURS, Case, Provider, Work
-from .drop_ins import CLASSES, CUTMIX, MIXUP, beside
+from .drop_ins import CLASSES, CUTMIX, MIXUP, compare
 
 BATCHES = 8
 WORKERS = 2
@@ -43,16 +43,16 @@ def collate(case: Case, device: str, kind: str, options: dict) -> Work:
     batch_size, *shape = case.shape
     items = Images(kind, BATCHES * batch_size, tuple(shape)).items
     batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-    peer = installed_peers.missing()
+    peer = installed_peers.reason_missing()
     if peer is None:
         peer = installed_peers.load()[0].data.FastCollateMixup(**options)
-    work = beside("timm", our_timm.FastCollateMixup(**options), peer, np.random.seed, batches)
+    work = compare("timm", our_timm.FastCollateMixup(**options), peer, np.random.seed, batches)
     work.read = work.written = batch_size * int(np.prod(shape))
     work.threads = 1  # as in a worker
     return work
 
 
-def _all_cores(_worker: int) -> None:
+def _use_all_cores(_worker: int) -> None:
     """The benchmark's threads are pinned; workers inherit that, and would share one core."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
@@ -69,13 +69,13 @@ def loader(case: Case, device: str, options: dict) -> Work:
             num_workers=WORKERS,
             collate_fn=collate_fn,
             persistent_workers=True,
-            worker_init_fn=_all_cores,
+            worker_init_fn=_use_all_cores,
         )
         # Each worker draws from a seed of its own: the batch itself is checked by `collate`.
         return Provider(lambda _: [x[PIXEL].sum() for x, _ in loader], checked=False)
 
     providers: dict[str, Provider | str] = {OURS: provider(our_timm.FastCollateMixup(**options))}
-    why = installed_peers.missing()
+    why = installed_peers.reason_missing()
     if why is None:
         why = provider(installed_peers.load()[0].data.FastCollateMixup(**options))
     providers["timm"] = why

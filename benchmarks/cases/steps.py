@@ -87,9 +87,9 @@ def provider(
 def step(case: Case, device: str) -> Work:
     xs = [torch.randn(case.shape, device=device) for _ in range(2)]
     labels = torch.randint(0, CLASSES, (case.shape[0],), device=device)
-    eager = (eager_flip_of, eager_target, eager_loss)
+    eager = (mix_eager, eager_target, eager_loss)
     ours = (fm.mix_, fused_target, fm.soft_target_cross_entropy)
-    why = installed_peers.missing()
+    why = installed_peers.reason_missing()
     if why is not None:  # the networks are timm's
         return Work(xs, {OURS: why, "eager": why}, tuple)
     name, options = NETWORKS[case.variant]
@@ -108,7 +108,7 @@ def step(case: Case, device: str) -> Work:
     return Work(xs, providers, provider(network(), labels, *eager).run)
 
 
-def eager_flip_of(x: torch.Tensor, plan: MixPlan) -> torch.Tensor:
+def mix_eager(x: torch.Tensor, plan: MixPlan) -> torch.Tensor:
     return eager_flip(x)
 
 

@@ -19,7 +19,7 @@ def why_not() -> str | None:
     return None if shutil.which("valgrind") else "valgrind is not installed"
 
 
-def inside(dump: str) -> int:
+def module_instructions(dump: str) -> int:
     """Instructions that a dump counts in the module itself, without what it calls."""
     objects: dict[str, bool] = {}
     mine, called, total = False, False, 0
@@ -55,5 +55,5 @@ def count(environment: dict[str, str]) -> tuple[str, dict[str, int]]:
         dumps = sorted(Path(folder).glob("out.*"), key=lambda path: int(path.suffix[1:]))
         # The first marker of all prints the instruction set; from then on they come in pairs, and
         # what is written on entering the second holds the call, with the first one's own few.
-        counts = [inside(path.read_text()) for path in dumps[2::2]]
+        counts = [module_instructions(path.read_text()) for path in dumps[2::2]]
     return capability, dict(zip(names, counts, strict=True))

@@ -133,13 +133,13 @@ class Process:
         _ptrace(GETREGSET, self.pid, PRSTATUS, self.vector)
         return self.registers[self.machine.counter]
 
-    def inside(self, position: int) -> bool:
+    def contains(self, position: int) -> bool:
         return self.low <= position < self.high
 
     def resume(self, how: int, number: int = 0) -> int:
         """Until it stops again; the signal that stopped it, 0 where it ended."""
         _ptrace(how, self.pid, 0, number)
-        return stopped(self.pid)
+        return wait_for_stop(self.pid)
 
     def arm(self) -> None:
         os.pwrite(self.memory, self.traps, self.low)
@@ -150,7 +150,7 @@ class Process:
     def enter(self) -> bool:
         """After a trap: whether it was one of ours, and then the code as it was."""
         position = self.position() - self.machine.past
-        if not self.inside(position):
+        if not self.contains(position):
             return False
         self.disarm()
         self.registers[self.machine.counter] = position
@@ -158,7 +158,7 @@ class Process:
         return True
 
 
-def stopped(pid: int) -> int:
+def wait_for_stop(pid: int) -> int:
     _, status = os.waitpid(pid, 0)
     return os.WSTOPSIG(status) if os.WIFSTOPPED(status) else 0
 
@@ -172,7 +172,7 @@ def _count_call(process: Process) -> int:
         while why == signal.SIGTRAP:
             why = process.resume(SINGLESTEP)
             steps += 1
-            if not process.inside(process.position()):
+            if not process.contains(process.position()):
                 break
         process.arm()
         why = process.resume(CONT)
@@ -184,7 +184,7 @@ def _count_call(process: Process) -> int:
 
 def _follow(pid: int) -> list[int]:
     counts: list[int] = []
-    if stopped(pid) != signal.SIGSTOP:
+    if wait_for_stop(pid) != signal.SIGSTOP:
         raise RuntimeError("the process ended before its first call")
     process = Process(pid)
     why: int = signal.SIGSTOP

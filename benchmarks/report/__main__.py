@@ -21,7 +21,7 @@ from .. import results
 from . import compare, page, pictures, readme, tables
 
 
-def of_one(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
+def run_sections(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
     """The sections of one run; its plots are added to ``plots``."""
     parts = [f"<h2>{page.inline(name)}</h2>", page.block(tables.machine_line(report))]
     if not report["finished"]:
@@ -40,7 +40,7 @@ def of_one(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
     return parts
 
 
-def of_two(a: dict, b: dict, anyway: bool, plots: dict[str, bytes]) -> tuple[list[str], bool]:
+def comparison(a: dict, b: dict, anyway: bool, plots: dict[str, bytes]) -> tuple[list[str], bool]:
     """The comparison, and whether anything got slower."""
     changes, differ = compare.compare(a, b, anyway)
     line = compare.threshold(a, b)
@@ -56,7 +56,7 @@ def of_two(a: dict, b: dict, anyway: bool, plots: dict[str, bytes]) -> tuple[lis
         parts.append(page.picture(png, "comparison"))
     slower = [change for change in changes if change.verdict == "slower"]
     told = f"{len(slower)} of {len(changes)} cases got slower by more than {line:.0%} and noise."
-    text = "\n".join([told, "", compare.table(changes), "", *compare.only_in_one(a, b)])
+    text = "\n".join([told, "", compare.table(changes), "", *compare.unshared_cases(a, b)])
     print(text)
     return [*parts, page.block(text)], bool(slower)
 
@@ -87,12 +87,12 @@ def run(args: argparse.Namespace) -> int:
     parts: list[str] = []
     slower = False
     if args.compare:
-        parts, slower = of_two(*reports, args.anyway, plots)
+        parts, slower = comparison(*reports, args.anyway, plots)
     if args.out:
         names = [path.stem for path in args.files]
         for i, report in enumerate(reports):  # files of one name come from different folders
             alone = names.count(names[i]) == 1
-            parts += of_one(report, names[i] if alone else f"{names[i]}-{i + 1}", plots)
+            parts += run_sections(report, names[i] if alone else f"{names[i]}-{i + 1}", plots)
         args.out.mkdir(parents=True, exist_ok=True)
         for name, png in plots.items():
             (args.out / f"{name}.png").write_bytes(png)

@@ -98,7 +98,7 @@ def table(found: list[Change]) -> str:
     return markdown(["case", "first run", "second run", "time, second over first", ""], body)
 
 
-def only_in_one(a: dict, b: dict) -> list[str]:
+def unshared_cases(a: dict, b: dict) -> list[str]:
     first, second = ({row["case"] for row in report["results"]} for report in (a, b))
     lines = [f"only in the first: {case}" for case in sorted(first - second)]
     return lines + [f"only in the second: {case}" for case in sorted(second - first)]

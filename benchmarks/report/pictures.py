@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from ..goals import AT_MOST, judge
 from ..registry import OURS
-from ..results import moved
+from ..results import bytes_moved
 from .compare import Change
 
 COLOURS = {OURS: "#0b6e4f", "floor": "#888888", "goal": "#c0392b"}
-PEERS = ("#e08e45", "#3d6fb4", "#8e5aa8", "#b9a23c")
+PEER_COLOURS = ("#e08e45", "#3d6fb4", "#8e5aa8", "#b9a23c")
 PART_COLOURS = {"network": "#c9c9c9", "augmentation": "#e08e45", "loss": "#3d6fb4"}
 INK = {"svg.hashsalt": "fused_mixup", "font.size": 9, "axes.spines.top": False}
 INK["axes.spines.right"] = False
@@ -91,7 +91,7 @@ def sweeps(report: dict) -> bytes | None:
         rows = [row for row in report["results"] if row["sweep"] and row["sweep"][0] == name]
         rows.sort(key=lambda row: row["sweep"][1])
         providers = dict.fromkeys(p for row in rows for p in row["providers"])
-        others = iter(PEERS)
+        others = iter(PEER_COLOURS)
         for provider in providers:
             points = [
                 (row["sweep"][1], row["providers"][provider])
@@ -112,7 +112,7 @@ def sweeps(report: dict) -> bytes | None:
             axis.lines[-1].set_label(provider)
         if report["copy_gb_per_s"]:
             values = [row["sweep"][1] for row in rows]
-            least = [moved(row) / report["copy_gb_per_s"] / 1e6 for row in rows]
+            least = [bytes_moved(row) / report["copy_gb_per_s"] / 1e6 for row in rows]
             axis.plot(values, least, "--", color=COLOURS["floor"], lw=1, label="copy floor")
         _log_ticks(axis, [row["sweep"][1] for row in rows])
         axis.set_yscale("log")

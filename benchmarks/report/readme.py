@@ -60,7 +60,7 @@ def everything(runs: Mapping[str, dict]) -> str:
     return "\n\n".join(parts)
 
 
-def _filled(path: Path, name: str, content: str) -> str:
+def _fill(path: Path, name: str, content: str) -> str:
     """The text of a file with ``content`` between the two markers of ``name``."""
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
     before, found, rest = path.read_text(encoding="utf-8").partition(start)
@@ -87,10 +87,10 @@ def texts(
     """What the files that are asked for shall hold. Raises where one of them has no markers."""
     found: dict[Path, str] = {}
     if readme:
-        found[readme] = _filled(readme, TABLE, six_rows(_links(readme, sources, reports)))
+        found[readme] = _fill(readme, TABLE, six_rows(_links(readme, sources, reports)))
     if measured:
         content = everything(_links(measured.parent, sources, reports))
-        found[measured] = _filled(measured, EVERYTHING, content)
+        found[measured] = _fill(measured, EVERYTHING, content)
     return found
 
 

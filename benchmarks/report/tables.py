@@ -105,7 +105,7 @@ def steps(report: dict) -> str:
     return markdown(head, body) if body else ""
 
 
-def got(part: dict) -> str:
+def figure_text(part: dict) -> str:
     value = part["got"]
     if value is None:
         return "not measured"
@@ -120,7 +120,7 @@ def goals(report: dict) -> str:
     body = []
     for goal in judge(report):
         wanted = "<br>".join(part["want"] for part in goal["parts"])
-        found = "<br>".join(got(part) for part in goal["parts"])
+        found = "<br>".join(figure_text(part) for part in goal["parts"])
         body.append([goal["text"], goal["case"] or "no case", wanted, found, goal["verdict"]])
     return markdown(["goal", "case", "wanted", "measured", ""], body)
 
@@ -133,13 +133,13 @@ def explanations(report: dict) -> str:
         if goal["verdict"] != "missed":
             continue
         row = by_name[goal["case"]]
-        parts = (f"{part['want']}: {got(part)}" for part in goal["parts"])
+        parts = (f"{part['want']}: {figure_text(part)}" for part in goal["parts"])
         lines.append(f"- **{goal['text']}** ({goal['case']}): {', '.join(parts)}.")
         wanted = {part["against"] for part in goal["parts"]} | {OURS}
         for name, figures in row["providers"].items():
             if name in wanted:
                 lines.append(f"  - {name}: {profile(figures)}")
-        lines += [f"  - {text}" for text in within_floor(row, goal)]
+        lines += [f"  - {text}" for text in explain_by_floor(row, goal)]
     return "\n".join(lines) or "All goals that were measured are reached."
 
 
@@ -157,7 +157,7 @@ def profile(figures: dict) -> str:
     return text
 
 
-def within_floor(row: dict, goal: dict) -> list[str]:
+def explain_by_floor(row: dict, goal: dict) -> list[str]:
     """What a missed ratio would ask of memory: above 100 % no streaming code can give it."""
     mine = row["providers"][OURS]
     if "share_of_floor" not in mine:
