@@ -1,7 +1,7 @@
-"""What this machine has: PyTorch, a C++ compiler, a CUDA toolkit, GPUs. Asked by build_support.py.
+"""Finds PyTorch, a C++ compiler, a CUDA toolkit and GPUs for build_support.py.
 
-Only the standard library is used. PyTorch is looked up without being imported; it is imported
-only to ask which GPUs are visible, and that only where no architecture is named.
+This module needs the standard library alone. It finds PyTorch without importing it, and imports
+it only to ask which GPUs are visible, where no architecture is named.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIN_TORCH = (2, 10)
 DEFAULT_ARCHS = ((8, 0), (9, 0), (10, 0))
 DEFAULT_CUDA_HOME = Path("/usr/local/cuda")
 
-# Reads everything an extension needs from the C++ side: C++17 and its standard library.
+# An extension needs C++17 and its standard library.
 _PROBE_SOURCE = "#include <optional>\n#include <cstdint>\nstd::optional<int> probe;\n"
 
 
@@ -34,7 +34,7 @@ class BuildError(Exception):
 class Torch:
     version: str  # "2.11.0+cu130"
     cuda: str | None  # "13.0"
-    isolated: bool = False  # fetched by pip for this build alone: another may be in use
+    isolated: bool = False  # pip fetched it for this build alone; the PyTorch in use may be another
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def find_toolkit(
 ) -> tuple[Toolkit | None, str | None, list[str]]:
     """The CUDA toolkit, why there is none, and notes on guesses that were wrong.
 
-    CUDA_HOME or CUDA_PATH is taken at its word. ``nvcc`` on the PATH may be a wrapper script that
-    lies far from its toolkit, so a home guessed from it counts only if the headers are there.
+    CUDA_HOME and CUDA_PATH are used as given. ``nvcc`` on the PATH may be a wrapper script outside
+    its toolkit, so a home guessed from it counts only if the headers are there.
     """
     notes: list[str] = []
     for name in ("CUDA_HOME", "CUDA_PATH"):
@@ -176,7 +176,7 @@ def arch_list(
 ) -> tuple[str, str]:
     """(list in the form of TORCH_CUDA_ARCH_LIST, where it comes from).
 
-    ``visible``: compute capabilities of the GPUs at hand; they are built for and nothing else.
+    ``visible``: compute capabilities of this machine's GPUs; with any, only these are built for.
     """
     if env.get("TORCH_CUDA_ARCH_LIST"):
         return env["TORCH_CUDA_ARCH_LIST"], "TORCH_CUDA_ARCH_LIST"

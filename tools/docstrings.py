@@ -1,17 +1,17 @@
 """Prepares docstrings for the documentation site: an extension of griffe, named in mkdocs.yml.
 
-Docstrings are written to be read in an editor and by ``help``. Some of their conventions are not
-griffe's or Markdown's, and are translated before griffe parses sections:
+Docstrings are written for editors and ``help``. Some of their conventions are not griffe's or
+Markdown's. They are translated before griffe parses sections:
 
 - ``Equivalent to::`` and an indented block become a fenced block of Python;
 - roles such as ``:func:`mix_``` become links to the page that documents the name;
 - ``arXiv 1710.09412`` becomes a link to the paper;
 - ``docs/batchmix.md`` becomes a link to the page;
-- a list of arguments may go on in the next line, and a sentence may stand among arguments or
-  errors: it becomes a paragraph behind them;
+- a list of arguments may continue in the next line; a sentence among arguments or errors becomes
+  a paragraph after them;
 - sections of prose (results, shapes, notes) become paragraphs under their name.
 
-What griffe warns of ends the build.
+A warning of griffe fails the build.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def translate(text: str, names: Mapping[str, str]) -> str:
         if first == PACKAGE:
             return f"[`{rest.rpartition('.')[2]}`][{match[1]}]"
         if dot and first not in names:
-            return f"`{match[1]}`"  # of another package
+            return f"`{match[1]}`"  # a name of another package
         return f"[`{match[1]}`][{names[first]}{dot}{rest}]"
 
     text = _ITEMS.sub(_items_alone, text + "\n")
@@ -69,7 +69,7 @@ def _paragraphs(match: re.Match[str]) -> str:
 
 
 def _items_alone(match: re.Match[str]) -> str:
-    """A section of named items; sentences among them come behind it."""
+    """A section of named items, followed by the sentences that stood among them."""
     items: list[str] = []
     sentences: list[str] = []
     into = items

@@ -1,4 +1,4 @@
-"""README as a package index shows it, where a path of the repository leads nowhere by itself.
+"""Prepares README for a package index, where relative paths of the repository do not work.
 
 `Repository` under [project.urls] of pyproject.toml makes links and pictures absolute, at the tag of
 the version. Without it links become their text, and pictures are left out.

@@ -1,4 +1,4 @@
-"""Environments of the matrix: one for each PyTorch and Python, made once and kept while intact.
+"""Environments of the matrix: one for each PyTorch and Python, reused while intact.
 
 A step that runs a program returns a :class:`Result`. Nothing here raises for what a machine lacks.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = "newest"
 PACKAGES = ("numpy", "ninja", "setuptools>=77", "wheel")
-# An environment of a CUDA build takes as much, its download and unpacking included.
+# Bytes that the environment of a CUDA build needs, download and unpacking included.
 ROOM = 14 << 30
 
-# What a constraints file of the machine says of PyTorch is meant for another purpose.
+# A constraints file of the machine may pin another PyTorch.
 UNCONSTRAINED = {"PIP_CONSTRAINT": os.devnull}
 
 
@@ -32,7 +32,7 @@ class Result:
     output: str
 
     def last_line(self) -> str:
-        """What went wrong, in a line: the last that speaks of an error, else the last at all."""
+        """The last line of output with an error, else the last line."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         errors = [line for line in lines if re.search("error", line, re.IGNORECASE)]
         return (errors or lines or ["no output"])[-1][:200]
@@ -76,7 +76,7 @@ class Interpreter:
 
 
 def interpreters(wanted: Sequence[str]) -> dict[str, Interpreter]:
-    """Those of ``wanted`` that this machine has: this Python, the PATH, pyenv's versions."""
+    """The ``wanted`` interpreters found here: this Python, the PATH, pyenv's versions."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates = [Path(sys.executable)]
     for version in wanted:
@@ -92,7 +92,7 @@ def interpreters(wanted: Sequence[str]) -> dict[str, Interpreter]:
 
 
 def version_of(python: Path) -> str | None:
-    """None for a name that starts nothing (pyenv puts such on the PATH)."""
+    """The version, or None for a program that does not start (pyenv has such on the PATH)."""
     code = (
         "import sys, sysconfig, venv, ensurepip; "
         "t = 't' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''; "
@@ -154,7 +154,7 @@ def make(home: Path, torch: str, python: Interpreter) -> Environment:
 def _fill(environment: Environment, torch: str, python: Interpreter) -> str | None:
     marker = environment.folder / "made"
     if marker.exists():
-        # A newer one may be out. Without a network what is there is the newest to be had.
+        # A newer one may be out. Without a network the installed one stays.
         newer = ("install", "--upgrade", "torch")
         if torch == NEWEST and not environment.pip(*newer, **UNCONSTRAINED).ok:
             environment.notes.append("could not ask for a newer PyTorch")

@@ -3,13 +3,13 @@
     python tools/setup_env.py GROUP...     groups of pyproject.toml; "build" compiles the package
     python tools/setup_env.py wheel        installs from the folder or file WHEEL, without a network
 
-`make` calls it. What is there already is kept, so a second call does nothing and needs no network.
+`make` calls it. Whatever is installed stays, so a second call does nothing and needs no network.
 
-1. A Python that has a usable PyTorch keeps it: .venv sees the packages of that Python. Otherwise
-   PyTorch is downloaded into .venv (environment variable TORCH: what to ask pip for).
-2. Missing packages are installed one by one. One that cannot be had is left out, and named.
-3. The package is built and installed as editable, where anything it is made from has changed.
-   With "wheel", it and all that is missing come from the folder that `make gpu-wheel` filled.
+1. A usable PyTorch of this Python is reused: .venv sees the packages of that Python. Otherwise
+   PyTorch is downloaded into .venv (environment variable TORCH: the requirement for pip).
+2. Missing packages are installed. One that pip cannot install is left out, and named.
+3. The package is built and installed as editable, where a source or a setting has changed.
+   With "wheel", it and missing packages come from the folder that `make gpu-wheel` has filled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 ORIGIN = VENV / "made-with"  # the Python that .venv was made with
 DEFAULT_TORCH = "torch==2.13.0"
-DEFAULT_TRITON = "triton==3.6.0"  # where there is none; a newer one that came with PyTorch is kept
+DEFAULT_TRITON = "triton==3.6.0"  # if there is none; a newer one that came with PyTorch stays
 MIN_TORCH = (2, 10)
 MUST = ("pytest", "setuptools")
 PROGRAMS = ("ninja", "ruff", "mypy", "clang-format")
@@ -77,7 +77,7 @@ def make_venv() -> None:
         why = f"PyTorch {version}, too old" if version else "no PyTorch"
         say(f"making .venv with {sys.executable} ({why})")
     try:
-        # Some systems leave out what puts pip there; theirs is seen, where all their packages are.
+        # Some systems lack ensurepip; .venv then sees their pip among their packages.
         own_pip = importlib.util.find_spec("ensurepip") is not None or not keep
         venv.create(VENV, with_pip=own_pip, symlinks=True, system_site_packages=keep and not nested)
     except (subprocess.CalledProcessError, OSError) as error:
@@ -92,7 +92,7 @@ def make_venv() -> None:
         target = next(VENV.glob("lib*/python*/site-packages"))
         (target / "parent_environment.pth").write_text("".join(lines))
     if keep:
-        # Packages are seen through the path, their programs are not.
+        # The path shows packages of the parent, but not their programs.
         for name in PROGRAMS:
             program = Path(sysconfig.get_path("scripts"), name)
             if program.exists() and not (BIN / name).exists():
@@ -115,7 +115,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def find_missing(requirements: list[str]) -> list[str]:
-    """Those that no installed version satisfies, and that this platform asks for."""
+    """The requirements of this platform that no installed version satisfies."""
     from pip._vendor.packaging.requirements import Requirement
 
     out = []
@@ -141,7 +141,7 @@ def pip(*arguments: str, quiet: bool = True) -> bool:
 
 
 def torchvision_for(torch: str | None) -> str:
-    """The torchvision made for this PyTorch: 0.25 came with 2.10, and both count on together."""
+    """The torchvision for this PyTorch: 0.25 came with 2.10, and minor versions rise together."""
     minor = int(str(torch).split(".")[1])
     return f"torchvision==0.{minor + 15}.*"
 
@@ -160,20 +160,20 @@ def install(names: list[str]) -> None:
     left_out = []
     absent = find_missing(list(dict.fromkeys(wanted)))
     for requirement in [r for r in absent if r.startswith("torchvision")]:
-        # Without its dependencies: pip would change PyTorch for the newest torchvision.
+        # With dependencies pip would replace PyTorch by the one for the newest torchvision.
         absent.remove(requirement)
         fitting = torchvision_for(torch_version())
         say(f"installing {fitting}")
         if not pip("--no-deps", fitting):
             left_out.append(fitting)
-            # timm needs it, and would bring one of its own choice.
+            # timm needs torchvision, and pip would choose another one.
             absent = [r for r in absent if not r.startswith("timm")]
     absent = [DEFAULT_TRITON if r.startswith("triton") else r for r in absent]
     if absent:
         say(f"installing {', '.join(r.split(';')[0] for r in absent)}")
-        # All at once is quicker; one by one finds out which of them cannot be had.
+        # All at once is quicker; one by one tells which of them fail.
         if not pip(*absent, quiet=True):
-            say("not all of them could be had; trying one by one")
+            say("not all of them could be installed; trying one by one")
             left_out += [r for r in absent if not pip(r)]
     for requirement in left_out:
         say(f"left out: {requirement.split(';')[0]} could not be installed (no network?)")
@@ -220,7 +220,7 @@ def build() -> None:
 
 
 def find_wheels(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The newest wheel of each package that this Python can use, by name; others are named."""
+    """The newest usable wheel of each package by name, and the names of unusable wheels."""
     from pip._vendor.packaging.tags import sys_tags
     from pip._vendor.packaging.utils import parse_wheel_filename
 
@@ -251,7 +251,7 @@ def install_wheel(chosen: str) -> None:
     known = groups()
     wanted = find_missing([*known["test"], *known["bench"]])
     unsatisfied = {requirement_name(text) for text in wanted}
-    # What stands in no group is what those there need.
+    # A package in no group is a dependency of one in a group.
     absent = [
         wheel for name, wheel in wheels.items() if name in unsatisfied or not is_installed(name)
     ]
