@@ -1,4 +1,4 @@
-"""Drawing a plan where the batch lives, beside mixing that batch."""
+"""Times draw_plan on the batch's device, against mixing that batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..sides import LAM, our_providers, reference
 
 
 def draw(case: Case, device: str) -> Work:
-    """A step on from a state that each call takes a copy of, so that all draw the same."""
+    """One draw per call. Each call copies the state first, so that all providers draw the same."""
     batch_size, *_, height, width = case.shape
     per, pairing = case.variant.split(" ")
     states = [fm.plan_state(seed, device=device) for seed in range(4)]
@@ -28,7 +28,7 @@ def draw(case: Case, device: str) -> Work:
         kinds = {"per": per, "pairing": pairing, "labels": needed}
         return fm.draw_plan(batch_size, size, state=state, settings=settings, **kinds)
 
-    def compared(plan: MixPlan) -> torch.Tensor:
+    def select(plan: MixPlan) -> torch.Tensor:
         return torch.cat((plan.partner[:, None], plan.weight, plan.blend, plan.box), 1)
 
     x = torch.randn(case.shape, device=device)
@@ -36,7 +36,7 @@ def draw(case: Case, device: str) -> Work:
     providers = our_providers(run, device)
     providers[MIXING] = Provider(lambda _: fm.mix_(x, plan), checked=False)
     expected = reference(run)
-    return Work(states, providers, lambda state: compared(expected(state)), compared=compared)
+    return Work(states, providers, lambda state: select(expected(state)), select=select)
 
 
 def cases(device: str) -> Iterator[Case]:

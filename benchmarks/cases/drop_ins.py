@@ -1,4 +1,4 @@
-"""The drop-ins beside the installed timm and torchvision: the same calls with the same draws."""
+"""Times our drop-ins against the installed timm and torchvision, with the same calls and draws."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..timing import rotate
 
 CLASSES = 1000
 SEEDS = 16
-# torch.manual_seed would ask every device, for longer than a small mix takes.
+# torch.manual_seed seeds every device, which takes longer than a small mix.
 SEED_TORCH = torch.default_generator.manual_seed
 
 BOTH = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
@@ -34,7 +34,7 @@ TIMM = {
 
 
 def reseed(seed: Callable[[int], object], run: Callable) -> Callable:
-    """``run`` from one seed after another, so that all sides of a case draw the same."""
+    """Seeds before each call of ``run``, so that all providers of a case draw the same."""
     seeds = cycle(range(SEEDS))
 
     def call(x):
@@ -47,7 +47,7 @@ def reseed(seed: Callable[[int], object], run: Callable) -> Callable:
 def compare(
     name: str, ours: Callable, peer: Callable | str, seed: Callable[[int], object], inputs: list
 ) -> Work:
-    """Ours is checked against the peer itself: images and targets, bit for bit."""
+    """Compares our images and targets with the peer's, bit for bit."""
     if isinstance(peer, str):
         return Work(inputs, {OURS: Provider(reseed(seed, ours), checked=False), name: peer}, tuple)
     providers: dict[str, Provider | str] = {
@@ -56,7 +56,7 @@ def compare(
     }
 
     def expected(x):
-        seed(0)  # what each provider begins with
+        seed(0)  # the first seed of each provider
         return peer(x)
 
     return Work(inputs, providers, expected)

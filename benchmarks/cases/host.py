@@ -1,4 +1,4 @@
-"""What one call costs the host, on tensors so small that nothing else counts."""
+"""Times the host's part of a call, on tensors so small that nothing else counts."""
 
 from __future__ import annotations
 

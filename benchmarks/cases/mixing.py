@@ -1,4 +1,4 @@
-"""mix_ beside the eager lines of timm and torchvision, with the same λ, box and partners."""
+"""Times mix_ against the eager lines of timm and torchvision, with the same λ, box and partners."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def work(
     peers: Callable[[list[torch.Tensor]], dict[str, Provider | str]],
     part: float = 1.0,
 ) -> Work:
-    """mix_ with ``plan``, which touches ``part`` of the batch, beside its ``peers``."""
+    """Work of mix_ and its ``peers``. ``plan`` changes ``part`` of the batch."""
     xs = batches(case, device)
     size = int(xs[0].numel() * xs[0].element_size() * part)
     mixing = partial(fm.mix_, plan=plan)
@@ -85,7 +85,7 @@ def permutation(case: Case, device: str) -> Work:
 
 
 def quarter(case: Case) -> tuple[tuple[int, ...], float, tuple[slice, ...]]:
-    """A box of a quarter of the image, λ of its area, and the index of what lies in it."""
+    """A box over a quarter of the image, the λ of its area, and the index of its pixels."""
     height, width = case.shape[2:]
     box, lam = fm.cutmix_box((height, width), 0.75, (height // 2, width // 2))
     top, left, bottom, right = box
@@ -120,7 +120,7 @@ def cutmix_roll(case: Case, device: str) -> Work:
 
 
 def per_sample(case: Case, device: str, alike: int = 1) -> Work:
-    """``alike`` neighbours share a λ. The eager side works on one λ after another, as timm does."""
+    """``alike`` neighbours share a λ. The eager side loops over the λ, as timm does."""
     batch_size = case.shape[0]
     lam = torch.rand(batch_size // alike).repeat_interleave(alike)
     weights = lam[::alike].tolist()
@@ -148,7 +148,7 @@ def per_sample(case: Case, device: str, alike: int = 1) -> Work:
 
 
 def kornia(lam: torch.Tensor, x: torch.Tensor, tolerance: tuple[float, float]) -> Provider | str:
-    """Its blend with our draws. Its λ is the partner's weight."""
+    """Kornia's blend with our draws. Kornia's λ is the partner's weight."""
     augmentation = installed_peers.kornia()
     if isinstance(augmentation, str):
         return augmentation

@@ -1,6 +1,6 @@
-"""A training step end to end, at fixed settings: what part of it is augmentation and loss.
+"""Times whole training steps, and what augmentation and loss take of them.
 
-SGD on random images; the network is the same for both sides, and starts from the same weights.
+SGD on random images. Both sides train the same network from the same weights.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def provider(
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
     plan = MixPlan.uniform(len(labels), "flip", LAM)
     parts: dict[str, list[float]] = {name: [] for name in PARTS}
-    # A GPU has to be waited for: otherwise each part would be charged what the host spends alone.
+    # Without a synchronisation each part on a GPU would show the host's time alone.
     wait = torch.cuda.synchronize if labels.is_cuda else lambda: None
     autocast = torch.autocast(labels.device.type, torch.bfloat16, enabled=labels.is_cuda)
 

@@ -1,8 +1,8 @@
-"""What is counted. Run as a program, it makes each call between two markers.
+"""The calls that are counted. As a program, it makes each call between two markers.
 
     python -m benchmarks.instructions.calls stepping|callgrind
 
-The inputs are small: a step costs some ten microseconds. Each has a tail that is no whole vector.
+The inputs are small: a step costs some ten microseconds. Each has a tail shorter than a vector.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def calls() -> Iterator[tuple[str, Callable[[], object]]]:
-    """Name and call. A new kernel is one more of them."""
+    """Yields name and call. A new kernel adds one."""
     torch.manual_seed(0)
     plans = {
         "flip": MixPlan.uniform(B, "flip", 0.3),
@@ -81,7 +81,7 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
     torch.set_num_threads(1)
-    # Callgrind is told by the symbol of a function, steps by a signal.
+    # Callgrind recognises a marker by a function's symbol, stepping by a signal.
     marker = _C.cpu_capability if sys.argv[1] == "callgrind" else marker_for_steps
     if sys.argv[1] == "stepping":
         from .stepping import trace_me
