@@ -1,25 +1,25 @@
 # Each target first makes .venv and builds the package where needed (tools/setup_env.py).
 #
-#   make test           tests everything            make lint      checks style and types
+#   make test           runs all tests              make lint      checks style and types
 #   make proofs         sanitizers, races, compiled code, long random runs
 #   make test-matrix    builds and runs on every PyTorch and Python that is supported
-#   make fuzz           random inputs, 30 minutes   make format    puts style right
-#   make kernels        lists in build/kernels.md what the compilers made of each kernel
+#   make fuzz           tests random inputs, 30 min make format    formats the code
+#   make kernels        lists the compiled code of each kernel in build/kernels.md
 #   make gpu            proves and times everything on a machine with a GPU, in 8 minutes
-#   make gpu-wheel      packs, without a GPU, what make gpu WHEEL=build/gpu-wheel needs offline
+#   make gpu-wheel      packs, without a GPU, wheels for make gpu WHEEL=build/gpu-wheel
 #   make bench          times the ops and their peers
-#   make bench-full     all dtypes, layouts and sizes
-#   make report         a page of what was timed
+#   make bench-full     times all dtypes, layouts and sizes
+#   make report         makes a page of the results
 #   make instructions   counts the CPU kernels' instructions, and compares with recorded counts
-#   make demo           trains on real images       make env       what is built, what runs where
+#   make demo           trains on real images       make env       shows builds and backends
 #   make docs           builds the documentation site, build/site
-#   make clean          removes everything that make made
+#   make clean          removes all files that make has made
 #
-#   PYTHON=python3        a Python that has PyTorch keeps it; otherwise one is downloaded
-#   TORCH=torch==2.13.0   what to download
-#   ARGS=                 passed on to pytest, the demo, the benchmarks, ...
+#   PYTHON=python3        its PyTorch is reused; without one, PyTorch is downloaded
+#   TORCH=torch==2.13.0   the PyTorch to download
+#   ARGS=                 arguments for pytest, the demo, the benchmarks, ...
 #   JOBS=2                processes that run the tests; default: one for each core, up to 8
-#   OUT=                  where make gpu leaves what it finds
+#   OUT=                  the folder for the results of make gpu
 #   WHEEL=                a folder of make gpu-wheel, or a wheel in it: make gpu compiles nothing
 #   ARCH=9.0              the architecture that make gpu-wheel builds for
 #   PYTHON_VERSION=3.12   the Python whose test packages make gpu-wheel packs
@@ -41,12 +41,12 @@ CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o 
 set-up-%:
 	@$(PYTHON) tools/setup_env.py $(subst -, ,$*)
 
-# Files of tests side by side, where pytest-xdist is installed.
+# Test files run in parallel where pytest-xdist is installed.
 JOBS ?= $(shell n=$$(nproc 2> /dev/null || echo 1); echo $$((n > 8 ? 8 : n)))
 
 side_by_side = $(shell $(RUN) -c 'import xdist' 2> /dev/null && printf '%s' '-n $(JOBS) --dist loadfile')
 
-# What the tests load is built before their time starts; chosen tests build what they need.
+# Shared builds come first, outside the time limits of tests; with ARGS tests build them.
 test: set-up-build-test-triton-demo
 	$(if $(ARGS),,$(RUN) tests/prebuild.py tests)
 	$(RUN) -m pytest $(side_by_side) $(ARGS)
@@ -55,7 +55,7 @@ proofs: set-up-build-test-triton-frameworks
 	$(if $(ARGS),,$(RUN) tests/prebuild.py proofs)
 	$(RUN) -m pytest $(side_by_side) -m proof $(ARGS)
 
-# Each PyTorch in an environment of its own (build/matrix); ARGS="--torch 2.11.0 --python none".
+# Each PyTorch has its own environment in build/matrix; ARGS="--torch 2.11.0 --python none".
 test-matrix:
 	$(PYTHON) tools/matrix.py $(ARGS)
 
@@ -74,7 +74,7 @@ gpu: STARTED := $(shell date +%s)
 gpu: $(if $(WHEEL),set-up-wheel,set-up-build-test-triton-bench)
 	$(RUN) tools/gpu.py --since $(STARTED) $(if $(WHEEL),--installed) $(ARGS)
 
-# Not from the environment, where ARCH is a name that others use.
+# Other programs set ARCH in the environment, so it is not read from there.
 ARCH = 9.0
 PYTHON_VERSION ?= 3.12
 
@@ -99,14 +99,14 @@ report: set-up-build-bench
 instructions: set-up-build
 	$(RUN) -m benchmarks.instructions $(ARGS)
 
-# The pages, and the API from docstrings; a warning or a broken link fails. Needs no network.
+# Builds pages, and the API from docstrings, offline; a warning or a broken link fails.
 docs: set-up-docs
 	$(RUN) -m zensical build --clean --strict
 
 env: set-up-build-triton
 	$(RUN) -m fused_mixup.env
 
-# All checks run, also after one has failed. A tool that is neither there nor to be had is named.
+# All checks run, also after one has failed. A tool that cannot be installed is named.
 lint: set-up-lint
 	@$(MAKE) --no-print-directory --keep-going lint-ruff lint-format lint-mypy lint-clang-format
 

@@ -3,7 +3,7 @@
     fused_mixup._C        csrc/cpu    wherever there is a C++ compiler
     fused_mixup._C_cuda   csrc/cuda   where there is nvcc, and a PyTorch built for its CUDA
 
-Whether a GPU is present is never asked. Both use PyTorch's stable ABI (2.10) and Python's limited
+The build needs no GPU. Both modules use PyTorch's stable ABI (2.10) and Python's limited
 API (3.10), so that one wheel serves every later PyTorch and Python. A free-threaded Python (3.13t,
 3.14t) has no limited API: there they are built for that version alone.
 
@@ -13,7 +13,7 @@ isolation, with the newest PyTorch that pip finds; for the one that is installed
 
     FUSED_MIXUP_CUDA      auto (default), 0 (leave the CUDA module out), 1 (fail if it cannot be)
     TORCH_CUDA_ARCH_LIST  such as "8.0;9.0+PTX"; default: the visible GPUs', or 8.0;9.0;10.0+PTX
-    CUDA_HOME, CXX        toolkit and C++ compiler, where they are not found by themselves
+    CUDA_HOME, CXX        toolkit and C++ compiler, where the build does not find them
     MAX_JOBS, DEBUG       compile jobs at once; DEBUG=1 for -O0 -g
 
 `python tools/build_support.py` shows what would be built, without building.
@@ -40,7 +40,7 @@ MODULES = ("_C", "_C_cuda")
 
 
 def stamp(settings: support.BuildSettings, package: Path) -> None:
-    """Write what was built into the package, and remove left-out modules of earlier builds."""
+    """Writes _build_info.py, and removes modules of earlier builds that this one leaves out."""
     for name in set(MODULES) - set(settings.modules):
         for old in package.glob(f"{name}.*so"):
             print(f"removing {old.name}, left from an earlier build")
@@ -67,7 +67,7 @@ def extensions(settings: support.BuildSettings) -> tuple[list, dict[str, type]]:
     """Extension objects and the command that compiles them."""
     _find_ninja()
     if settings.toolkit is not None:
-        # PyTorch reads both of these; its own guess of the toolkit is not checked.
+        # PyTorch reads both variables; its own guess of the toolkit is not checked.
         os.environ["CUDA_HOME"] = str(settings.toolkit.home)
     if settings.arch_list is not None:
         os.environ["TORCH_CUDA_ARCH_LIST"] = settings.arch_list
@@ -75,7 +75,7 @@ def extensions(settings: support.BuildSettings) -> tuple[list, dict[str, type]]:
 
     class BuildModules(BuildExtension):
         def build_extension(self, ext) -> None:
-            # A place that lasts, so that only changed files are compiled again.
+            # This folder stays, so that only changed files are compiled again.
             kind = "debug" if settings.debug else "release"
             name = ext.name.rpartition(".")[2]
             self.build_temp = str(ROOT / "build" / f"{name}-torch{settings.torch.version}-{kind}")
@@ -122,7 +122,7 @@ def main() -> None:
         "long_description": long_description(ROOT),
         "long_description_content_type": "text/markdown",
     }
-    # Not for sdist and metadata, which pip asks for first: they need no PyTorch.
+    # sdist and metadata, which pip asks for first, need no PyTorch.
     builds = ("build", "bdist", "editable", "develop", "install")
     if any(word.startswith(builds) for word in sys.argv[1:]):
         try:
@@ -136,8 +136,8 @@ def main() -> None:
             options["cmdclass"] |= compile_command
             if settings.limited_api:
                 options["options"] = {"bdist_wheel": {"py_limited_api": "cp310"}}
-    # Everything else stands in pyproject.toml; these two are here because setuptools would
-    # otherwise pack the kernels under their bare name.
+    # pyproject.toml has all else. Without these two arguments setuptools would pack the kernels
+    # as a top-level package.
     setup(
         packages=[
             *find_packages(str(ROOT), include=["fused_mixup", "fused_mixup.*"]),

@@ -1,6 +1,6 @@
-"""Options of the suite, and where its figures go: one JSON line for each turn of a provider.
+"""Options of the suite, and the file of its figures: one JSON line for each turn of a provider.
 
-Lines are written as they come, so that a run that is cut off has lost nothing but its last case.
+Each line is written at once, so that an interrupted run loses its last case alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("cases", "benchmarks of fused_mixup")
     default = "cuda" if torch.cuda.is_available() else "cpu"
     group.addoption("--bench-device", choices=["cpu", "cuda"], default=default)
-    group.addoption("--bench-full", action="store_true", help="all cases, not the usual ones alone")
+    group.addoption("--bench-full", action="store_true", help="all cases, the rare ones too")
     group.addoption("--bench-only", default="", help="cases whose name has this in it")
     group.addoption("--bench-part", default="all", help="the headlines, or the rest")
     group.addoption("--bench-group", default="", help="cases of this group")

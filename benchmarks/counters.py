@@ -1,4 +1,4 @@
-"""What a call does beside taking time: operators, launches, synchronisations, and where it goes."""
+"""Counts of one call: operators, launches, synchronisations, and a profile of its time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MOST_IN_PROFILE = 6
 MOST_HOST_SECONDS = 0.5
 
 
-def counted(run: Callable[[], object], device: str) -> dict:
-    """Numbers of one call, by the profiler."""
+def count_events(run: Callable[[], object], device: str) -> dict:
+    """Counts of one call, taken from PyTorch's profiler."""
     activities = [ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(ProfilerActivity.CUDA)
@@ -33,18 +33,18 @@ def counted(run: Callable[[], object], device: str) -> dict:
         "profile": profile(profiler),
     }
     if device == "cuda":
-        found["launches"] = _of(names, LAUNCHES)
-        found["synchronisations"] = max(0, _of(names, WAITS) - 1)
+        found["launches"] = _count_runtime(names, LAUNCHES)
+        found["synchronisations"] = max(0, _count_runtime(names, WAITS) - 1)
     return found
 
 
-def _of(names: Counter, parts: tuple[str, ...]) -> int:
+def _count_runtime(names: Counter, parts: tuple[str, ...]) -> int:
     runtime = {n: c for n, c in names.items() if n.startswith(("cuda", "cu"))}
     return sum(c for n, c in runtime.items() if any(part in n for part in parts))
 
 
 def profile(profiler: torch.profiler.profile) -> list[list]:
-    """[name, share of the time, calls] of the operators that take most of it."""
+    """[name, share of the time, calls] for each of the slowest operators."""
     rows = profiler.key_averages()
     on_device = sum(row.self_device_time_total for row in rows)
     key = "self_device_time_total" if on_device else "self_cpu_time_total"
@@ -55,7 +55,7 @@ def profile(profiler: torch.profiler.profile) -> list[list]:
 
 
 def host_microseconds(run: Callable[[], object], device: str) -> float:
-    """What a call costs the host, which does not wait for the device."""
+    """Microseconds that the host spends on a call, without waiting for the device."""
     begin = time.perf_counter()
     calls = 0
     while calls < HOST_CALLS and time.perf_counter() < begin + MOST_HOST_SECONDS:
@@ -68,8 +68,8 @@ def host_microseconds(run: Callable[[], object], device: str) -> float:
 
 
 def measure(run: Callable[[], object], device: str) -> dict:
-    """Everything but time, of ``run`` after it has been timed."""
-    found = {"extra_mib": round(extra_bytes(run, device) / 2**20, 3), **counted(run, device)}
+    """All counts of ``run``; the caller has timed it before."""
+    found = {"extra_mib": round(extra_bytes(run, device) / 2**20, 3), **count_events(run, device)}
     if device == "cuda":
         found["host_us"] = round(host_microseconds(run, device), 2)
     return found

@@ -1,9 +1,9 @@
-"""The goals, as numbers: what each case is held to, with the text that states it.
+"""The goals: numbers that the cases must reach, and the text of each.
 
-A goal is reached where *all* its ``wants`` hold. ``against`` is the name of a provider, whose time
-over ours must be at least ``least``; or "floor", for the share of the copy floor; or "us", for
-microseconds at most; or "above us", for microseconds above a bare launch at most; or "MiB", for
-extra memory at most. A goal that no measured case carries is listed as not measured.
+A goal is reached where *all* its ``wants`` hold. ``against`` names a provider whose time over ours
+must be at least ``number``. Other values of it: "floor", the least share of the copy floor; "us",
+the most microseconds; "above us", the most microseconds above a bare launch; "MiB", the most extra
+memory. A goal that no measured case names is listed as not measured.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Want:
 
 @dataclass(frozen=True)
 class Goal:
-    device: str  # "cpu": 2 cores; "cuda": a GPU of the H200's class
+    device: str  # "cpu": 2 cores; "cuda": an H200 or its like
     text: str
     wants: tuple[Want, ...]
 
@@ -86,7 +86,7 @@ GOALS: dict[str, Goal] = {
     "cuda elem": _goal("cuda", "per-sample mode, B = 256", elem_lines=60),
     "cuda normalise": _goal("cuda", "uint8 → … → bf16, same layout", floor=0.88, loader=8),
     "cuda normalise layout": _goal("cuda", "uint8 → … → bf16, changed layout", floor=0.8, loader=8),
-    # The share is of 2N: the gradient made in the forward.
+    # The share counts 2N bytes: the forward writes the gradient.
     "cuda cross-entropy 65536×1000": _goal(
         "cuda", "sparse cross-entropy, 65536×1000", floor=0.83, timm_lines=5, compiled=1.4
     ),
@@ -107,7 +107,7 @@ GOALS: dict[str, Goal] = {
 }
 
 
-# The README's table: what a row is called, the op and variant of its case, and its baseline.
+# The README's table: name of the row, op and variant of its case, baseline.
 README_ROWS = (
     ("MixUp, flipped batch", "mix_", "flip", "timm's lines"),
     ("MixUp, any permutation", "mix_", "permutation", "eager"),
@@ -117,7 +117,7 @@ README_ROWS = (
     ("collating uint8 images", "timm.FastCollateMixup", "MixUp, HWC arrays", "timm"),
 )
 
-# What a first run on a GPU measures before anything else; on a CPU, what a rehearsal does.
+# A run on a GPU measures these cases first; on a CPU a rehearsal runs them.
 HEADLINES = frozenset(
     {
         *("cuda flip", "cuda permutation 1024", "cuda cutmix", "cuda elem"),
@@ -129,7 +129,7 @@ HEADLINES = frozenset(
 
 
 def figure(want: Want, row: dict) -> float | None:
-    """What a row of the results has for ``want``, or None where that was not measured."""
+    """The figure of a results row that ``want`` asks for, or None where it was not measured."""
     providers = row["providers"]
     ours = providers.get("ours")
     if ours is None:
@@ -151,7 +151,7 @@ def figure(want: Want, row: dict) -> float | None:
 def judge(report: dict) -> list[dict]:
     """Each goal of the run's device with its figures: reached, missed or not measured.
 
-    Where several rows carry a goal, all must reach it; a row is quoted for each.
+    Where several rows have a goal, each row gets a verdict of its own.
     """
     found: list[dict] = []
     for name, goal in GOALS.items():

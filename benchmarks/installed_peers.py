@@ -1,8 +1,7 @@
-"""The real peers, where they are installed: for benchmarks and for tests.
+"""Imports the installed peers, for benchmarks and for tests.
 
-Pure Python of timm and torchvision is all that is compared with. Where torchvision's own binary
-does not fit this PyTorch, the operators that its import asks for are declared without an
-implementation.
+We compare with pure Python of timm and torchvision alone. Where torchvision's own binary does not
+fit this PyTorch, we declare the operators that its import needs, without an implementation.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 _declared: torch.library.Library | None = None
 
 
-def missing() -> str | None:
+def reason_missing() -> str | None:
     """Why the peers cannot be imported, or None."""
     absent = [name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None]
     return f"{' and '.join(absent)} not installed; pip install timm torchvision" if absent else None
@@ -38,7 +37,7 @@ def load() -> tuple[ModuleType, ModuleType]:
 
 
 def fit_torchvision() -> None:
-    """Have torchvision, where it is installed, be imported beside any PyTorch."""
+    """Lets an installed torchvision be imported with any PyTorch."""
     global _declared
     spec = importlib.util.find_spec("torchvision")
     if _declared is None and spec is not None and spec.origin is not None:
@@ -47,7 +46,7 @@ def fit_torchvision() -> None:
 
 
 def _declare_missing_operators(folder: pathlib.Path, library: torch.library.Library) -> None:
-    """torchvision registers shapes for operators of its binary, and fails where there are none."""
+    """Declares the missing operators for which torchvision's import registers shapes."""
     for binary in folder.glob("_C*.so"):
         try:
             torch.ops.load_library(str(binary))
@@ -60,7 +59,7 @@ def _declare_missing_operators(folder: pathlib.Path, library: torch.library.Libr
 
 
 def kornia() -> ModuleType | str:
-    """kornia.augmentation, or why it cannot be had."""
+    """kornia.augmentation, or why it is not available."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -71,7 +70,7 @@ def kornia() -> ModuleType | str:
 
 
 def liger(device: str) -> type | str:
-    """Liger-Kernel's fused cross-entropy, or why it cannot be had."""
+    """Liger-Kernel's fused cross-entropy, or why it is not available."""
     if device != "cuda":
         return "Liger-Kernel's Triton kernels need a GPU"
     try:

@@ -1,4 +1,4 @@
-"""What a figure depends on: the machine, the versions, the settings."""
+"""The machine, the versions and the settings, on which every figure depends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fused_mixup import backends
 from .timing import last_level_cache
 
 PACKAGES = ("triton", "numpy", "timm", "torchvision", "kornia", "liger-kernel", "pytest-benchmark")
-# For OpenMP, read when PyTorch loads: each thread stays on a core of its own.
+# OpenMP reads these when PyTorch loads, and keeps each thread on its own core.
 PINNED = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
 
 

@@ -1,9 +1,8 @@
-"""What is timed: the registry of cases.
+"""The registry of cases that are timed.
 
 A module of ``benchmarks/cases`` has a function ``cases(device)`` that yields one :class:`Case` for
-each op, variant, shape, dtype and memory format. A new op is one more of them; the rest (checking,
-timing, counting, tables, plots, goals) reads what the case says. Building a case's tensors waits
-until its turn comes.
+each op, variant, shape, dtype and memory format. A new op adds a case; checks, timing, counts,
+tables, plots and goals need no change. A case builds its tensors when its turn comes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .goals import HEADLINES
 
 OURS = "ours"
 OURS_TRITON = "ours (Triton)"
-FIRST = ("floor", "mixing", "losses")  # modules, in the order of the tables; then all others
+FIRST = ("floor", "mixing", "losses")  # modules that come first in the tables
 FLOOR = "copy"  # the op of the case that measures the floor
 
 
@@ -28,13 +27,13 @@ FLOOR = "copy"  # the op of the case that measures the floor
 class Provider:
     """One side of a comparison: ``run(input)`` does the work and returns what is compared.
 
-    ``close``: how far the result may lie from what is expected, as (rtol, atol); None means bit for
-    bit. ``checked=False`` is for other work that is quoted beside it (a plain copy). ``backend``
-    forces one of ours. ``parts`` collects what the last calls spent on named parts, in seconds.
+    ``tolerance`` is (rtol, atol) of the result against the expected one; None means bit for bit.
+    ``checked=False`` marks other work whose time is quoted too (a plain copy). ``backend`` forces
+    one of ours. ``parts`` collects the seconds that the last calls spent on named parts.
     """
 
     run: Callable[[Any], object]
-    close: tuple[float, float] | None = None
+    tolerance: tuple[float, float] | None = None
     checked: bool = True
     backend: str | None = None
     parts: dict[str, list[float]] | None = None
@@ -42,13 +41,13 @@ class Provider:
 
 @dataclass
 class Work:
-    """A case with its tensors made.
+    """The tensors and providers of a case.
 
-    ``inputs`` are taken in turn, so that none is in cache when its turn comes. ``providers`` maps a
-    name to a provider, or to the reason why there is none here; "ours" is among them.
-    ``expected(input)`` is what ``compared(result)`` of each provider must be for the first input.
-    ``read`` and ``written`` are the bytes that the work must move at least; None: no floor.
-    ``threads``: of PyTorch's pool, where the work is not done by all of them.
+    Calls rotate over ``inputs``, so that none is in cache when its turn comes. ``providers`` maps a
+    name to a provider, or to the reason why it is missing; "ours" is among them. For the first
+    input, ``select(result)`` of each provider must equal ``expected(input)``. ``read`` and
+    ``written`` are the least bytes that the work moves; None: no floor. ``threads`` is the number
+    of PyTorch's threads, None for all.
     """
 
     inputs: Sequence[Any]
@@ -57,17 +56,17 @@ class Work:
     read: int | None = None
     written: int | None = None
     threads: int | None = None
-    compared: Callable[[Any], Any] = lambda result: result
+    select: Callable[[Any], Any] = lambda result: result
 
 
 @dataclass(frozen=True)
 class Case:
     """One row of the tables.
 
-    ``beside`` names the other providers; ``build`` makes them and ours. ``clock``: "device" for the
-    work itself, "host" for what a call costs the host, "graph" for the work in a CUDA graph.
-    ``goals`` are names in goals.py. ``sweep`` is (axis, value) for a point of a plot. ``full``:
-    only in `make bench-full`. Cases of one ``group`` share a process.
+    ``peers`` names the other providers; ``build`` makes them and ours. ``clock`` is "device" for
+    the time of the work, "host" for the host's time of a call, "graph" for a CUDA graph of it.
+    ``goals`` are names in goals.py. ``sweep`` is (axis, value) for a point of a plot. ``full``
+    cases run in `make bench-full` alone. Cases of one ``group`` share a process.
     """
 
     op: str
@@ -76,7 +75,7 @@ class Case:
     dtype: torch.dtype
     build: Callable[[Case, str], Work]
     group: str
-    beside: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
     memory_format: torch.memory_format = torch.contiguous_format
     goals: tuple[str, ...] = ()
     clock: str = "device"
@@ -85,7 +84,7 @@ class Case:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        return (OURS, *self.beside)
+        return (OURS, *self.peers)
 
     @property
     def headline(self) -> bool:
@@ -112,8 +111,8 @@ PARTS = ("all", "headlines", "rest")
 def collect(device: str, full: bool = False, only: str = "", part: str = "all") -> list[Case]:
     """The cases of all modules in benchmarks/cases whose name has ``only`` in it, by group.
 
-    ``part``: one of PARTS; the rest is what is no headline (goals.py). The copy, from which the
-    floor comes, is always among them, and first.
+    ``part`` is one of PARTS; "rest" means all but the headlines (goals.py). The copy, which gives
+    the floor, is always the first case.
     """
     from . import cases, rehearsal
 
@@ -124,8 +123,8 @@ def collect(device: str, full: bool = False, only: str = "", part: str = "all") 
             device
         )
         found += yielded
-    if rehearsal.on():
-        found = rehearsal.shrunk(found)
+    if rehearsal.is_rehearsal():
+        found = rehearsal.shrink(found)
     names = [case.name for case in found]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

@@ -1,6 +1,6 @@
-"""A rehearsal of `make gpu` on a machine without a GPU: the same code, on cases of tiny sizes.
+"""Rehearses `make gpu` on a machine without a GPU: the same code on tiny cases.
 
-FUSED_MIXUP_REHEARSAL=1 asks for it. What it measures is no speed.
+FUSED_MIXUP_REHEARSAL=1 turns it on. Its times say nothing about speed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import replace
 from .registry import FLOOR, Case
 
 OPS = (FLOOR, "mix_", "soft_target_cross_entropy")
-MOST = 8  # of any dimension
+MOST = 8  # length of any dimension
 
 
-def on() -> bool:
+def is_rehearsal() -> bool:
     return os.environ.get("FUSED_MIXUP_REHEARSAL") == "1"
 
 
-def shrunk(cases: Iterable[Case]) -> list[Case]:
-    """Those whose tensors follow from their shape alone, small enough to take no time."""
+def shrink(cases: Iterable[Case]) -> list[Case]:
+    """The cases whose tensors follow from their shape alone, made tiny."""
     found: dict[str, Case] = {}
     for case in cases:
         if case.op in OPS and case.sweep is None and case.clock == "device":

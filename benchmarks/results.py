@@ -1,4 +1,4 @@
-"""The file of a run: from JSON lines to rows, written whole at any moment, read with its checks."""
+"""Results files: makes rows from JSON lines, writes files in one step, checks what it reads."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from .registry import FLOOR, OURS, Case
 
-SCHEMA = 2  # of this file; raised when its fields change their meaning
+SCHEMA = 2  # of the file; a change in its fields' meaning raises it
 NORMAL_95 = 1.96
 
 
 class ResultsError(Exception):
-    """A file that is no results file, or one that cannot be used as asked."""
+    """The file is no results file, or does not fit the request."""
 
 
 def milliseconds(seconds: Sequence[float]) -> dict:
-    """Median, quartiles, least, and a 95 % interval of the median that assumes no distribution.
+    """Median, quartiles, minimum, and a distribution-free 95 % interval of the median.
 
     The interval runs between two order statistics: the median's rank is binomial.
     """
@@ -94,23 +94,23 @@ def _row(case: Case, lines: list[dict]) -> dict | None:
 
 
 def _bandwidth(row: dict, floor: dict | None) -> None:
-    """GB/s on the counted bytes, and the share of what the copy of this run reached."""
+    """Adds GB/s on the counted bytes, and the share of this run's copy."""
     if row["read"] is None or row["clock"] == "host":
         return
     for figures in row["providers"].values():
-        figures["gb_per_s"] = round(moved(row) / figures["median_ms"] / 1e6, 3)
-    if floor is not None and row["threads"] is None:  # the copy had all threads
+        figures["gb_per_s"] = round(bytes_moved(row) / figures["median_ms"] / 1e6, 3)
+    if floor is not None and row["threads"] is None:  # the copy uses all threads
         best = floor["providers"][OURS]["gb_per_s"] if row is not floor else None
         for figures in row["providers"].values() if best else ():
             figures["share_of_floor"] = round(figures["gb_per_s"] / best, 4)
 
 
-def moved(row: dict) -> int:
+def bytes_moved(row: dict) -> int:
     return row["read"] + row["written"]
 
 
 def report(head: dict, lines: Sequence[dict], cases: Sequence[Case], finished: bool) -> dict:
-    """What the file holds. ``head``: machine, versions, settings, date."""
+    """The file's content. ``head`` has machine, versions, settings and date."""
     measured = rows(lines, cases)
     there = {row["case"] for row in measured}
     floor = next((row for row in measured if row["op"] == FLOOR), None)
@@ -127,7 +127,7 @@ def report(head: dict, lines: Sequence[dict], cases: Sequence[Case], finished: b
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The lines that are whole: the last one of a process that was stopped may not be."""
+    """All complete lines: a stopped process may leave half a line."""
     if not path.exists():
         return []
     found = []
@@ -140,7 +140,7 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def write(path: Path, content: dict) -> None:
-    """In one step: who looks during a run, or after it broke off, finds a whole file."""
+    """Replaces the file in one step, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,10 +1,10 @@
-"""Times the ops beside their peers on this machine: ``make bench``, ``make bench-full``, or
+"""Times the ops and their peers on this machine: ``make bench``, ``make bench-full``, or
 
 python -m benchmarks.run [--full] [--device cpu|cuda] [--seconds S] [--only TEXT] [--json FILE]
 
-Each group of cases runs in a process of its own on the CPU, with its threads pinned. The file holds
-whatever is measured so far at any moment, so that an interrupted run leaves a usable one. The exit
-status is 1 where a case failed, 3 where --budget left no time for some, 130 after an interrupt.
+On the CPU each group of cases runs in a process of its own, with pinned threads. The file always
+holds all figures so far, so that an interrupted run leaves a usable one. The exit status is 1 where
+a case failed, 3 where --budget left no time for some, 130 after an interrupt.
 `python -m benchmarks.report` makes tables, pictures and pages from such files.
 """
 
@@ -33,9 +33,9 @@ from .suite import TURNS
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_JSON = ROOT / "build" / "benchmarks.json"
-POLL = 0.5  # seconds between looks at what a group has written
-GRACE = 10.0  # seconds for a group to end by itself once the run is interrupted
-TAIL = 2000  # characters kept of what a broken group printed
+POLL = 0.5  # seconds between reads of a group's lines
+GRACE = 10.0  # seconds in which an interrupted group may end by itself
+TAIL = 2000  # characters kept of a failed group's output
 
 
 def command(args: argparse.Namespace, group: str, out: Path, until: float) -> list[str]:
@@ -53,14 +53,14 @@ def command(args: argparse.Namespace, group: str, out: Path, until: float) -> li
 def environment() -> dict[str, str]:
     quiet = {"KINETO_LOG_LEVEL": "99"}  # the profiler would write to the terminal
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
-    # Automatic loading of pytest's plugins stays on: pytest-benchmark is one.
-    # pytest-benchmark times nothing where it is told of pytest-xdist.
+    # pytest must load plugins: pytest-benchmark is one. It times nothing where it finds
+    # variables of pytest-xdist.
     around = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
     return {**quiet, **PINNED, **around, "PYTHONPATH": path}
 
 
 def groups(cases: Sequence[Case], device: str) -> dict[str, list[Case]]:
-    """Cases by process. On a GPU it is one: starting takes seconds, and its allocator keeps all."""
+    """Cases by process. On a GPU one process runs all: a start takes seconds."""
     if device == "cuda":
         return {"": list(cases)}
     found: dict[str, list[Case]] = {}
@@ -70,7 +70,7 @@ def groups(cases: Sequence[Case], device: str) -> dict[str, list[Case]]:
 
 
 class Run:
-    """What is measured so far, on the screen and in the file."""
+    """A run, which shows and saves its figures so far."""
 
     def __init__(self, args: argparse.Namespace, cases: list[Case], lines: Path) -> None:
         self.args, self.cases, self.lines = args, cases, lines
@@ -80,7 +80,7 @@ class Run:
             "versions": versions(),
             "settings": settings(args.device, args.full, args.seconds),
         }
-        self.broken: dict[str, str] = {}  # groups whose process broke down
+        self.broken: dict[str, str] = {}  # groups whose process failed
         self.measured = 0
 
     def save(self, finished: bool) -> dict:
@@ -91,7 +91,7 @@ class Run:
         return report
 
     def group(self, name: str, bar: tqdm, until: float) -> None:
-        """Run one process and follow what it writes."""
+        """Runs one process and reads the lines that it writes."""
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
             process = subprocess.Popen(
                 command(self.args, name, self.lines, until),
@@ -162,7 +162,7 @@ def interrupt(*_args: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    signal.signal(signal.SIGTERM, interrupt)  # who stops it gets what is measured, too
+    signal.signal(signal.SIGTERM, interrupt)  # SIGTERM saves the figures too
     args.json = args.json.resolve()
     cases = collect(args.device, args.full, args.only, args.part)
     if args.list:

@@ -1,11 +1,11 @@
-"""The benchmarks, on pytest-benchmark: one test for each case, turn and provider.
+"""The benchmarks, with pytest-benchmark: one test for each case, turn and provider.
 
     python -m pytest benchmarks/suite.py [--bench-only TEXT] [--bench-full] [--benchmark-…]
 
-`make bench` runs it group by group, in processes of their own (run.py). Providers of a case are
-timed in turn, twice each, so that drift of the machine meets all alike. Inside a turn the memory
-allocator is in the state that this provider alone leaves, as it is in a program that has one of
-them; call by call in turn, each would pay for pages the other gave up.
+`make bench` runs it group by group, in processes of their own (run.py). Providers of a case take
+turns, two each, so that drift of the machine affects all alike. A turn has many calls, so that the
+memory allocator is in the state that one provider leaves, as in a program that has one of them.
+If single calls alternated, each would pay for pages that the other has freed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import fused_mixup as fm
 
 from . import counters
 from .registry import OURS, Case, Provider, Work, collect
-from .timing import HOST_CALLS, WARMUP, clock, graphed, hold_gpu
+from .timing import HOST_CALLS, WARMUP, capture, clock, hold_gpu
 
 TURNS = 2
-LEAST_ROUNDS, MOST_ROUNDS = 5, 100  # of a turn
+LEAST_ROUNDS, MOST_ROUNDS = 5, 100  # in a turn
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -48,14 +48,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Stage:
-    """The case whose turn it is, with its tensors; those of the one before are given back."""
+    """The current case with its tensors; frees those of the case before."""
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.case: Case | None = None
         self.work: Work | None = None
         self.runs: dict[str, Callable] = {}
-        self.out: dict[str, str] = {}  # providers that cannot take part, and why
+        self.out: dict[str, str] = {}  # skipped providers, and why
 
     def enter(self, case: Case) -> Work:
         if self.case is not case:
@@ -72,13 +72,13 @@ class Stage:
         return self.work
 
     def check(self, name: str, provider: Provider) -> None:
-        """The first call of a provider: it has to give what is expected."""
+        """Makes the first call of a provider, and compares its result with the expected one."""
         work, case = self.work, self.case
         assert work is not None and case is not None
         first = work.inputs[0]
         try:
-            got = provider.run(fresh(first))
-        except Exception as error:  # a smaller GPU's memory, or no compiler: the others still count
+            got = provider.run(copy_input(first))
+        except Exception as error:  # out of memory, or no compiler: others go on
             if name == OURS:
                 raise
             if self.device == "cuda":
@@ -87,26 +87,26 @@ class Stage:
             return
         self.out[name] = "failed its check"  # until it has passed
         if provider.checked:
-            expected = work.expected(fresh(first))
-            differs(work.compared(got), expected, provider.close, f"{case.name}, {name}")
+            expected = work.expected(copy_input(first))
+            check_result(work.select(got), expected, provider.tolerance, f"{case.name}, {name}")
         run = provider.run
-        self.runs[name] = graphed(run, first) if case.clock == "graph" else run
+        self.runs[name] = capture(run, first) if case.clock == "graph" else run
         del self.out[name]
 
 
-def fresh(x):
-    """A copy of an input that its users may overwrite; lists of samples are only read."""
+def copy_input(x):
+    """A copy of a tensor, which calls may overwrite; lists of samples are only read."""
     if not isinstance(x, torch.Tensor):
         return x
     return x.detach().clone().requires_grad_(x.requires_grad)
 
 
-def differs(got, expected, close: tuple[float, float] | None, what: str) -> None:
-    """Raises where ``got`` is not what is expected: bit for bit, or within (rtol, atol)."""
+def check_result(got, expected, tolerance: tuple[float, float] | None, what: str) -> None:
+    """Raises where ``got`` differs from ``expected``: bit for bit, or by more than (rtol, atol)."""
     pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
     for a, b in pairs:
-        rtol, atol = close or (0.0, 0.0)
-        b = b if close is None else b.to(a.dtype)
+        rtol, atol = tolerance or (0.0, 0.0)
+        b = b if tolerance is None else b.to(a.dtype)
         message = lambda m: f"{what} differs from what is expected: {m}"  # noqa: E731
         torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True, msg=message)
 
@@ -128,8 +128,8 @@ def settings(work: Work, provider: Provider) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def timed(benchmark, case: Case, work: Work, run: Callable, seconds: float, device: str) -> list:
-    """Seconds of each round, in about ``seconds``."""
+def time_run(benchmark, case: Case, work: Work, run: Callable, seconds: float, device: str) -> list:
+    """Times rounds for about ``seconds``; returns the seconds of each."""
     inputs = cycle(work.inputs)
 
     def wait(*_: object) -> None:
@@ -137,7 +137,7 @@ def timed(benchmark, case: Case, work: Work, run: Callable, seconds: float, devi
             torch.cuda.synchronize()
 
     begin = time.perf_counter()
-    for _ in range(WARMUP):  # the calls that warm up also tell how many rounds there is time for
+    for _ in range(WARMUP):  # warm-up calls also tell how many rounds fit
         run(next(inputs))
     wait()
     once = (time.perf_counter() - begin) / WARMUP
@@ -181,7 +181,7 @@ def test_case(
             with settings(work, provider):
                 if provider.parts is not None:
                     provider.parts.update({part: [] for part in provider.parts})
-                line["seconds"] = timed(benchmark, case, work, run, seconds, stage.device)
+                line["seconds"] = time_run(benchmark, case, work, run, seconds, stage.device)
                 if provider.parts is not None:
                     line["parts"] = {part: spent[WARMUP:] for part, spent in provider.parts.items()}
                 if turn == TURNS - 1:

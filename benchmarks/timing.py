@@ -1,4 +1,4 @@
-"""Clocks, and inputs that are not in cache when their turn comes."""
+"""Clocks, extra memory, and inputs that are not in cache."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 from fused_mixup import memory
 
-WARMUP = 3  # calls before the clock starts: first-use costs are not the op's
-AHEAD = 4_000_000  # cycles, some 2 ms: a GPU is kept waiting while a call is queued
-HOST_CALLS = 100  # of one round where the host's time counts; the queue of a GPU holds ten times it
-LEAST_CACHE = 2**25  # bytes, where the system does not say how large the last-level cache is
+WARMUP = 3  # calls before the clock starts, which pay first-use costs
+AHEAD = 4_000_000  # cycles, some 2 ms: the GPU waits while the host queues a call
+HOST_CALLS = 100  # a round of host timing; a GPU's queue holds ten times that
+LEAST_CACHE = 2**25  # bytes, where the system does not report the last-level cache
 MOST_INPUTS = 64
 
 
@@ -29,16 +29,16 @@ def last_level_cache() -> int:
 
 
 def cache_bytes(device: str) -> int:
-    """What rotated inputs must exceed together."""
-    if os.environ.get("FUSED_MIXUP_REHEARSAL") == "1":  # rehearsal.py, which imports this
+    """The least total size of rotating inputs."""
+    if os.environ.get("FUSED_MIXUP_REHEARSAL") == "1":  # as rehearsal.py, which imports this file
         return 2**20
     if device == "cpu":
         return 2 * last_level_cache()
     return 2 * max(torch.cuda.get_device_properties(device).L2_cache_size, LEAST_CACHE)
 
 
-def rotated(make: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
-    """Enough tensors, taken in turn, that none is in cache when its turn comes again."""
+def rotate(make: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+    """So many tensors to rotate over that none is in cache when its turn comes again."""
     first = make()
     count = 2 + cache_bytes(str(first.device)) // max(first.numel() * first.element_size(), 1)
     return [first] + [make() for _ in range(min(count, MOST_INPUTS) - 1)]
@@ -48,7 +48,7 @@ def rotated(make: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
 
 
 class DeviceMark:
-    """A moment on the GPU's own clock. The difference of two is in seconds, and waits for both."""
+    """A time stamp on the GPU. The difference of two, in seconds, waits for both."""
 
     def __init__(self) -> None:
         self.event = torch.cuda.Event(enable_timing=True)
@@ -60,19 +60,19 @@ class DeviceMark:
 
 
 def hold_gpu() -> None:
-    """Keep the GPU waiting while the host queues a call between two marks.
+    """Keeps the GPU busy while the host queues a call between two marks.
 
-    A mark recorded on an idle GPU would count the host's time until the launch as well.
+    On an idle GPU the time between the marks would include the host's time until the launch.
     """
     torch.cuda._sleep(AHEAD)
 
 
 def clock(device: str, kind: str) -> Callable[[], object]:
-    """What pytest-benchmark reads before and after a round."""
+    """The timer that pytest-benchmark reads before and after a round."""
     return DeviceMark if device == "cuda" and kind != "host" else time.perf_counter
 
 
-def graphed(run: Callable[[object], object], argument: object) -> Callable[[object], object]:
+def capture(run: Callable[[object], object], argument: object) -> Callable[[object], object]:
     """``run(argument)`` captured in a CUDA graph: one replay is one call, without the host."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -82,7 +82,7 @@ def graphed(run: Callable[[object], object], argument: object) -> Callable[[obje
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = run(argument)  # what the graph writes must stay allocated
+        kept = run(argument)  # the graph's output must stay allocated
 
     def replay(_argument: object) -> object:
         graph.replay()
@@ -95,14 +95,14 @@ def graphed(run: Callable[[object], object], argument: object) -> Callable[[obje
 
 
 def extra_bytes(run: Callable[[], object], device: str) -> int:
-    """The most tensor memory that ``run`` holds beyond what was there."""
+    """Peak tensor memory of ``run`` beyond the memory in use before."""
     run()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    memory.empty_cache()  # what is used again counts, too
+    memory.empty_cache()  # memory that our ops would reuse counts too
     with torch.profiler.profile(profile_memory=True) as profiler:
         run()
     held = peak = 0

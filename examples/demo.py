@@ -3,7 +3,7 @@
     python -m examples.demo [--epochs 30] [--device cuda] [--out demo.png] [--seed 0]
 
 It prints a table (accuracy, calibration, time spent in mixing and in the loss, agreement) and
-writes a picture of mixed images and training curves. Reads no network; takes about a minute.
+writes a picture of mixed images and training curves. Needs no network; takes about a minute.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Read when PyTorch loads. Threads that wait then sleep and do not spin: where other programs
-    # share the cores, a spinning one keeps off the very thread it waits for (3x slower and more).
+    # PyTorch reads this when it loads; waiting threads then sleep and do not spin. Where programs
+    # share the cores, a spinning thread blocks the thread it waits for (3x slower and more).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
@@ -30,12 +30,12 @@ from .demo_data import digits
 from .demo_recipe import EAGER, FUSED, LABEL_SMOOTHING, NO_MIXING, Draw
 from .demo_train import Run, Stopwatch, agreement, calibration_error, schedule
 
-CHECKED_EPOCHS = 5  # whose draws eager and fused get once more, with one network between them
+CHECKED_EPOCHS = 5  # agreement() repeats the draws of these epochs
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the command line leaves alone, and the test makes smaller."""
+    """Sizes that are no options; the test makes them smaller."""
 
     image: int = 96
     batch: int = 128
@@ -47,7 +47,7 @@ class Sizes:
 
 @dataclass
 class Result:
-    """What :func:`main` found, for the test to check."""
+    """Results of :func:`main`, which the test checks."""
 
     runs: list[Run]
     images_equal: bool
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None, sizes: Sizes = Sizes()) -> Result:
     start = time.perf_counter()
     device = torch.device(args.device)
     data = digits(sizes.image, device, sizes.samples)
-    print(where(device))
+    print(environment_line(device))
     print(
         f"data: {len(data.train_labels)} digits to train, {len(data.test_labels)} of other "
         f"writers to test, {sizes.image}x{sizes.image}, batches of {sizes.batch}, "
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None, sizes: Sizes = Sizes()) -> Result:
     checked = [step for epoch in epochs[:CHECKED_EPOCHS] for step in epoch]
     result = Result(runs, *agreement(runs[-1].net, data, checked))
     result.lines += table(runs) + agreement_lines(result, len(epochs[0]))
-    result.lines += at_a_large_size(device, sizes)
+    result.lines += large_step_lines(device, sizes)
     demo_picture.save(args.out, runs, args.seed)
     result.lines.append(
         f"\npicture: {args.out}    the whole demo: {time.perf_counter() - start:.0f} s"
@@ -97,8 +97,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def where(device: torch.device) -> str:
-    """The line that says what runs where."""
+def environment_line(device: torch.device) -> str:
+    """The line that names device, threads, PyTorch and backend."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     key = device.type.upper()
     backend = backends.chosen(key) if key in backends.DEVICES else "reference"
@@ -109,13 +109,13 @@ def where(device: torch.device) -> str:
 
 
 def train(data, epochs, seed: int) -> list[Run]:
-    """Three runs, epoch by epoch in turn, so that a busy machine slows all of them alike."""
+    """Trains three runs, alternating by epoch, so that a busy machine slows all of them alike."""
     total_steps = sum(len(steps) for steps in epochs)
     ways = (NO_MIXING, EAGER, FUSED)
-    for way in ways:  # what a first call costs (thread pools, tables, kernels) is nobody's speed
+    for way in ways:  # warm up: thread pools, tables, kernels
         Run(way, data, seed, total_steps).epoch(epochs[0])
     runs = [Run(way, data, seed, total_steps) for way in ways]
-    # Same convolutions each time on a GPU: runs then differ by what is compared alone.
+    # Deterministic convolutions on a GPU: runs then differ by mixing and loss alone.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
     # disable=None: silent where the error output is no terminal.
     with (
@@ -131,7 +131,7 @@ def train(data, epochs, seed: int) -> list[Run]:
     return runs
 
 
-# ------------------------------------------------------------------------------- what is printed
+# ------------------------------------------------------------------------------- printed lines
 
 
 def table(runs: list[Run]) -> list[str]:
@@ -170,10 +170,10 @@ def table(runs: list[Run]) -> list[str]:
     lines += [
         f"  accuracy, calibration (15 bins): {tested} test images and one seed, so a point of",
         "    accuracy is within chance. On so easy a set, mixed and smoothed labels make a network",
-        "    less sure than it is right; that is its calibration error.",
+        "    less confident than accurate, which raises the calibration error.",
         f"  loss: target (smoothing {LABEL_SMOOTHING}), loss, and gradient at the logits; without "
         "mixing F.cross_entropy.",
-        "    With ten classes it is all the cost of calls, not of arithmetic: see the large step.",
+        "    With ten classes the cost is that of calls, not of arithmetic: see the large step.",
     ]
     return lines
 
@@ -195,8 +195,8 @@ def agreement_lines(result: Result, first: int) -> list[str]:
     ]
 
 
-def at_a_large_size(device: torch.device, sizes: Sizes) -> list[str]:
-    """The same functions on random data of the size of an ImageNet-21k step, ours and eager."""
+def large_step_lines(device: torch.device, sizes: Sizes) -> list[str]:
+    """Times eager and fused functions on random data of the size of an ImageNet-21k step."""
     rng = random.Random(0)
     x = torch.rand(sizes.large_images, device=device)
     draws = {"MixUp": Draw(0.7, None), "CutMix": Draw(0.75, _middle(x.shape[-2:]))}
@@ -205,7 +205,7 @@ def at_a_large_size(device: torch.device, sizes: Sizes) -> list[str]:
     logits = torch.randn(batch, classes, device=device)
     watches = {way: Stopwatch(device) for way in (EAGER, FUSED)}
     for _ in range(sizes.repeats):
-        for way, watch in watches.items():  # in turn, as in training
+        for way, watch in watches.items():  # alternating, as in training
             for kind, drawn in draws.items():
                 with watch(kind):
                     mixed = way.mix(x, drawn)

@@ -15,7 +15,7 @@ PHOTO_NAMES = ("temple", "flower")
 
 @dataclass
 class Digits:
-    """Digits as a network for photographs takes them: three channels, values around zero."""
+    """Digits as input of a network for photographs: three channels, values around zero."""
 
     train_images: Tensor  # [N, 3, size, size] float32
     train_labels: Tensor  # [N] int64
@@ -26,8 +26,8 @@ class Digits:
 def digits(size: int, device: torch.device, samples: int | None = None) -> Digits:
     """The digits (the first ``samples`` of them), enlarged from 8x8 to ``size`` x ``size``.
 
-    The last 30 % are held out. The set is ordered by writer, so a split in order tests on hands
-    that the network has not seen; a shuffled one would be easier and say less.
+    The last 30 % are held out. The set is ordered by writer, so a split in order tests on writers
+    that the network has not seen; a shuffled split would be easier.
     """
     data = load_digits()
     labels = torch.from_numpy(data.target[:samples]).long().to(device)
@@ -39,7 +39,7 @@ def digits(size: int, device: torch.device, samples: int | None = None) -> Digit
 
 
 def one_of_each_digit(which: list[int], size: int) -> tuple[Tensor, Tensor]:
-    """([len(which), 3, size, size] float32 in [0, 1], labels [len(which)]): for the picture."""
+    """([len(which), 3, size, size] float32 in [0, 1], labels [len(which)]), for the picture."""
     data = load_digits()
     rows = [int((data.target == digit).nonzero()[0][7]) for digit in which]
     images = _resize(torch.from_numpy(data.images[rows]).float()[:, None] / 16, size)

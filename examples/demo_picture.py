@@ -19,10 +19,10 @@ from .demo_data import DIGIT_NAMES, PHOTO_NAMES, one_of_each_digit, photo_crops
 from .demo_recipe import EAGER, FUSED, NO_MIXING
 from .demo_train import Run
 
-SIZE = 160  # pixels of a shown image; its plan's boxes are in these
+SIZE = 160  # pixels of a shown image, the unit of its plan's boxes
 SHOWN_DIGITS = [3, 5, 2, 0, 8, 6]  # first and last are partners, and so on inwards
-LAMS = (0.7, 0.55, 0.4)  # of the columns from the outside to the middle, on either side
-# Ours is drawn thin over the broad eager line, as the two lie on each other.
+LAMS = (0.7, 0.55, 0.4)  # one per column, from the outside to the middle
+# Our thin line is drawn over the broad eager line, as the two coincide.
 STYLES = {
     NO_MIXING.name: {"color": "#8a8f98", "lw": 1.8},
     EAGER.name: {"color": "#f3b562", "lw": 5.0},
@@ -43,12 +43,12 @@ def mixed_group(images: Tensor, labels: Tensor, names: tuple[str, ...], seed: in
     """Mix ``images`` with one λ and one box per sample; labels come from the same plans."""
     n, rng = len(images), random.Random(seed)
     lams = [LAMS[min(i, n - 1 - i)] for i in range(n)]
-    # Centres stay in the middle half, so that a box shows something of what is pasted.
+    # Centres stay in the middle half, so that a box shows part of the pasted image.
     centers = [[rng.randrange(SIZE // 4, 3 * SIZE // 4) for _ in range(2)] for _ in range(n)]
-    cuts = [
+    pairs = [
         fused_mixup.cutmix_box((SIZE, SIZE), lam, c) for lam, c in zip(lams, centers, strict=True)
     ]
-    boxes, areas = [box for box, _ in cuts], [lam for _, lam in cuts]
+    boxes, areas = [box for box, _ in pairs], [lam for _, lam in pairs]
     plans = [
         MixPlan.identity(n),
         MixPlan.per_sample(torch.tensor(lams), "flip"),
@@ -63,7 +63,7 @@ def mixed_group(images: Tensor, labels: Tensor, names: tuple[str, ...], seed: in
 
 
 def soft_label(row: Tensor, names: tuple[str, ...]) -> str:
-    """``"0.70 three + 0.30 eight"``, the larger share first; a single name where it has all."""
+    """``"0.70 three + 0.30 eight"``, the larger share first; one name alone if its share is one."""
     shares = [(row[i].item(), names[i]) for i in row.argsort(descending=True) if row[i] > 0]
     if len(shares) == 1:
         return shares[0][1]

@@ -1,8 +1,8 @@
 """Three ways of one training step: no mixing, MixUp/CutMix in eager PyTorch, and fused_mixup.
 
-A way is two functions. ``mix(x, draw)`` changes the batch in place and returns what the labels
-need to know of it; ``loss(logits, labels, mixed)`` is the soft-target cross-entropy. Nothing else
-of the training differs, and the draws are made by the caller, the same for all.
+A way is two functions. ``mix(x, draw)`` changes the batch in place and returns λ or the plan, which
+``loss(logits, labels, mixed)``, the soft-target cross-entropy, takes as ``mixed``. Nothing else of
+the training differs. The caller makes the draws, the same for all ways.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from fused_mixup import MixedTarget, MixPlan
 
 NUM_CLASSES = 10
 LABEL_SMOOTHING = 0.1
-MIXUP_ALPHA, CUTMIX_ALPHA = 0.8, 1.0  # with smoothing 0.1: the usual modern recipe
+MIXUP_ALPHA, CUTMIX_ALPHA = 0.8, 1.0  # the usual modern recipe, with smoothing 0.1
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for one batch: λ, and a box (y0, x0, y1, x1) where it is CutMix."""
+    """The draw for one batch: λ, and for CutMix a box (y0, x0, y1, x1)."""
 
     lam: float
     box: tuple[int, ...] | None
@@ -36,7 +36,7 @@ class Draw:
 
 
 def draw(rng: random.Random, size: int) -> Draw:
-    """MixUp or CutMix, each half of the time; λ ~ Beta(α, α), for CutMix of the pasted area."""
+    """MixUp or CutMix with equal probability; λ ~ Beta(α, α), for CutMix corrected to the box."""
     if rng.random() < 0.5:
         return Draw(rng.betavariate(MIXUP_ALPHA, MIXUP_ALPHA), None)
     lam = rng.betavariate(CUTMIX_ALPHA, CUTMIX_ALPHA)

@@ -1,4 +1,4 @@
-"""Training of the demo's small network, with a stopwatch around mixing and around the loss."""
+"""Trains the demo's small network, and times mixing and the loss."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def network(seed: int, device: torch.device) -> nn.Module:
 def schedule(
     samples: int, batch_size: int, epochs: int, image_size: int, seed: int
 ) -> list[list[Step]]:
-    """Batches and draws of every epoch, made once and used by all runs."""
+    """Batches and draws of every epoch, which all runs share."""
     order, rng = torch.Generator().manual_seed(seed), random.Random(seed)
     return [
         [
@@ -71,7 +71,7 @@ def schedule(
 
 
 class Run:
-    """One training: its network, its optimizer, and what was seen and measured on the way."""
+    """One training: its network, its optimizer, its losses, accuracies and times."""
 
     def __init__(self, way: Way, data: Digits, seed: int, total_steps: int) -> None:
         device = data.train_images.device
@@ -103,7 +103,7 @@ class Run:
         with self.watch(drawn.kind):
             mixed = self.way.mix(x, drawn)
         logits = self.net(x)
-        # Cut at the logits, so that the loss alone can be timed forward and backward.
+        # Detach the logits, so that forward and backward of the loss can be timed alone.
         leaf = logits.detach().requires_grad_()
         with self.watch("loss"):
             loss = self.way.loss(leaf, labels, mixed)
@@ -116,7 +116,7 @@ class Run:
 
     @torch.no_grad()
     def probabilities(self) -> Tensor:
-        """[M, 10]: what the network says of the test images, which are never mixed."""
+        """[M, 10]: probabilities for the test images, which are never mixed."""
         self.net.eval()
         return torch.cat([self.net(x).softmax(1) for x in self.data.test_images.split(256)])
 
@@ -140,7 +140,7 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
 
 @torch.no_grad()
 def agreement(net: nn.Module, data: Digits, steps: list[Step]) -> tuple[bool, float]:
-    """Eager and fused on the same draws: are mixed images bit-equal; largest loss difference.
+    """Runs eager and fused on the same draws: (mixed images bit-equal, largest loss difference).
 
     Both losses see the same logits, those of ``net`` on the mixed batch.
     """

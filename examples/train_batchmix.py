@@ -1,11 +1,11 @@
-"""A training loop with BatchMix: plans drawn on the device, labels sparse, the step compiled.
+"""A training loop with BatchMix: plans drawn on the device, sparse labels, a compiled step.
 
     python -m examples.train_batchmix [--epochs 15] [--off-epoch 12] [--pairing cross_class]
                                       [--resume-after 5] [--compile] [--device cpu]
 
-Trains a small network on scikit-learn's digits with MixUp and CutMix, α falling from epoch to
-epoch, and none of either in the last ones. ``--resume-after`` saves everything after that epoch
-and goes on with new objects that load it: losses stay the same to the last digit. Reads no network.
+Trains a small network on scikit-learn's digits with MixUp and CutMix. α falls from epoch
+to epoch; the last ones have no mixing. ``--resume-after`` saves a checkpoint after that epoch and
+resumes with new objects: losses are equal to the last digit. Needs no network.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ BATCH = 128
 PAIRINGS = ("flip", "shuffle", "derangement", "cross_class")
 
 
-def falling(epoch: int) -> float:
-    """The share of α in an epoch. By name, so that loader processes can be given it, too."""
+def decay_alpha(epoch: int) -> float:
+    """The factor of α in an epoch. A named function can be pickled for loader processes."""
     return max(1.0 - 0.05 * epoch, 0.2)
 
 
 class Trainer:
-    """Network, optimizer and mixing: what a checkpoint holds."""
+    """Network, optimizer and mixing, which a checkpoint holds."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.model = network(args.seed, torch.device(args.device))
@@ -46,7 +46,7 @@ class Trainer:
             per="pair" if args.pairing == "flip" else "sample",
             pairing=args.pairing,
             label_smoothing=0.1,
-            schedule=falling,
+            schedule=decay_alpha,
             off_after_epoch=args.off_epoch,
             seed=args.seed,
         ).to(args.device)
@@ -57,7 +57,7 @@ class Trainer:
         return soft_target_cross_entropy(self.model(mixed), target)
 
     def epoch(self, epoch: int, data: Digits) -> float:
-        """Train for one epoch; its mean loss."""
+        """Trains for one epoch; returns its mean loss."""
         self.mix.set_epoch(epoch)
         self.model.train()
         self.mix.train()
@@ -94,7 +94,7 @@ def _generator(epoch: int) -> torch.Generator:
 
 
 def main(argv: list[str] | None = None, image_size: int = 96) -> list[float]:
-    """Train and print; the mean loss of every epoch."""
+    """Trains and prints; returns the mean loss of every epoch."""
     args = parse(argv)
     data = digits(image_size, torch.device(args.device))
     trainer = Trainer(args)

@@ -1,11 +1,11 @@
-"""A training loop as one writes it with timm. The import line is all that differs.
+"""A training loop in timm's style; with fused_mixup it differs by one import line.
 
     python -m examples.train_timm [--peer] [--epochs 15] [--off-epoch 12] [--mode batch] [--seed 0]
 
 Trains a small network on scikit-learn's digits with MixUp and CutMix, which it switches off for
 the last epochs, and prints accuracy and the time spent in mixing. ``--peer`` runs the same lines
-with the timm that is installed: the same draws, images and targets. What then differs are roundings
-of the loss, which grow as in any training.
+with the installed timm: draws, images and targets are the same. Roundings of the loss differ, and
+grow as in any training.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def mixer_and_loss(peer: bool) -> tuple[type, type]:
 
 
 def main(argv: list[str] | None = None, image_size: int = 96) -> float:
-    """Train, print, and return the accuracy on the test images."""
+    """Trains, prints, and returns the accuracy on the test images."""
     args = parse(argv)
     Mixup, SoftTargetCrossEntropy = mixer_and_loss(args.peer)
     np.random.seed(args.seed)  # noqa: NPY002  (what timm draws from)

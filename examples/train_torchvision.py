@@ -2,8 +2,8 @@
 
     python -m examples.train_torchvision [--peer] [--epochs 12] [--seed 0]
 
-``--peer`` takes torchvision's own CutMix and MixUp instead. Either way the draws, the batches and
-so the losses are the same; what differs is the time spent in mixing. Reads no network.
+``--peer`` uses torchvision's own CutMix and MixUp. Draws, batches and so losses are the same; only
+the time spent in mixing differs. Needs no network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .demo_train import Stopwatch, network
 
 
 def main(argv: list[str] | None = None, samples: int | None = None) -> list[float]:
-    """Train; the mean loss of every epoch."""
+    """Trains; returns the mean loss of every epoch."""
     args = parse(argv)
     if args.peer:
         from torchvision.transforms.v2 import CutMix, MixUp

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # PyTorch 2.13.0: AveragedModel(use_buffers=True) changes integer buffers that no step changes.
 #
-# EMA and SWA average every buffer in float32, integers too, and write the rounded result back: a
-# word above 2**24 that is the same in every step (a version, a seed, a step count) comes out as
-# another one after the first average that is not a copy. One would guess that the average of equal
-# integers is that integer, or that integer buffers are copied.
+# EMA and SWA average every buffer in float32, integers too, and write the rounded result back. An
+# integer above 2**24 that is the same in every step (a version, a seed) therefore changes with the
+# first average that is not a copy. One would guess that the average of equal integers is that
+# integer, or that integer buffers are copied.
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 python3 -m venv "$dir/v"; "$dir/v/bin/pip" install --quiet torch==2.13.0 numpy 2> /dev/null

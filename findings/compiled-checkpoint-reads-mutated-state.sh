@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# PyTorch 2.13.0: torch.compile, torch.utils.checkpoint and an op that moves a counter on.
+# PyTorch 2.13.0: a compiled checkpoint recomputes with the counter that its forward has mutated.
 #
-# A custom op takes a counter, returns a value that hangs on it, and adds one to the counter in
-# place (a random stream of one's own). In a checkpointed region, compiled, the counter moves once,
-# as it should. But the region's recompute in the backward reads the counter as the forward left
-# it: the gradient belongs to another value than the loss. No warning, no error; the schema says
-# Tensor(a!) and opcheck passes. One would guess that an input which the graph mutates is saved
-# before the mutation where a recompute needs it.
+# A custom op returns a value that depends on a counter, and adds one to the counter in place (as a
+# random stream does). In a compiled checkpointed region the counter is incremented once, as it
+# should be. But the recompute in the backward reads the counter after the increment, so that the
+# gradient belongs to another value than the loss. No warning, no error; the schema says Tensor(a!)
+# and opcheck passes. One would guess that an input which the graph mutates is saved before the
+# mutation where a recompute needs it.
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 python3 -m venv "$dir/v"; "$dir/v/bin/pip" install --quiet torch==2.13.0 numpy 2> /dev/null

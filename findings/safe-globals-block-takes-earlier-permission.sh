@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# PyTorch 2.13.0: leaving `with safe_globals([C])` also takes back an add_safe_globals([C]) made before.
+# PyTorch 2.13.0: leaving `with safe_globals([C])` also undoes an earlier add_safe_globals([C]).
 #
 # A library that registers its classes on import, so that torch.load(weights_only=True) reads them,
-# loses them for the rest of the process as soon as anybody names one of them in the context manager:
-# on leaving, what was named is taken out of one global set; what stood there before is not restored.
+# loses one for the rest of the process as soon as anybody names it in the context manager: on exit
+# the manager removes its classes from one global set, and does not restore earlier entries.
 # One would guess that the block leaves the permissions as it found them.
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT

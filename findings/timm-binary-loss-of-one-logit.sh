@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# timm 1.0.31, PyTorch 2.13.0: BinaryCrossEntropy of one logit takes class 0 for a positive.
+# timm 1.0.31, PyTorch 2.13.0: BinaryCrossEntropy of one logit treats label 0 as a positive.
 #
 # A binary classifier with one output [B, 1] and labels 0 / 1: timm scatters the labels as class
-# indices into [B, 1], so label 0 (absent) trains the logit up. A batch of negatives alone has the
-# loss of a batch of positives, silently. One would guess the label to be the target of the logit,
-# as in nn.BCEWithLogitsLoss.
+# indices into [B, 1], so label 0 (absent) trains the logit up. A batch of negatives gets the
+# loss of a batch of positives, without a warning. One would guess the label to be the target of
+# the logit, as in nn.BCEWithLogitsLoss.
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 python3 -m venv "$dir/v"; "$dir/v/bin/pip" install --quiet torch==2.13.0 numpy 2> /dev/null
@@ -13,7 +13,7 @@ cat > "$dir/f.py" <<'P'
 import importlib.util, pathlib, sys, torch
 import torch.nn.functional as F
 
-# The file alone: the rest of timm needs a torchvision.
+# Load this file alone: the rest of timm needs torchvision.
 spec = importlib.util.find_spec("timm")
 path = pathlib.Path(spec.submodule_search_locations[0], "loss", "binary_cross_entropy.py")
 loaded = importlib.util.spec_from_file_location("timm_bce", path)

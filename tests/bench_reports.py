@@ -33,9 +33,9 @@ SWEPT = [
 ]
 CASES = [
     case(FLOOR, "all"),
-    case("mix_", beside=("timm's lines", "copy of N", "Kornia"), goals=("cpu flip",)),
-    case("loss", beside=("timm's lines",), goals=("cpu cross-entropy",)),
-    case("training step", beside=("eager",)),
+    case("mix_", peers=("timm's lines", "copy of N", "Kornia"), goals=("cpu flip",)),
+    case("loss", peers=("timm's lines",), goals=("cpu cross-entropy",)),
+    case("training step", peers=("eager",)),
     *SWEPT,
 ]
 N = 1_000_000

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import installed_peers
 
-if (reason := installed_peers.missing()) is not None:
+if (reason := installed_peers.reason_missing()) is not None:
     pytest.skip(reason, allow_module_level=True)
 timm, torchvision = installed_peers.load()
 from torchvision import tv_tensors  # noqa: E402

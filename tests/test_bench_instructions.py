@@ -81,7 +81,7 @@ ob=(1)
 fn=(3)
 * 900
 """
-    assert callgrind.inside(dump) == 50
+    assert callgrind.module_instructions(dump) == 50
 
 
 def test_kernels_execute_no_more_instructions_than_recorded():

@@ -144,7 +144,7 @@ def test_a_case_that_builds_other_providers_than_it_declares_is_refused():
 
 def test_inputs_exceed_the_cache(monkeypatch):
     monkeypatch.setattr(timing, "last_level_cache", lambda: 2**20)
-    made = timing.rotated(lambda: torch.empty(2**16))
+    made = timing.rotate(lambda: torch.empty(2**16))
     size = sum(x.numel() * x.element_size() for x in made)
     assert size > timing.cache_bytes("cpu") + 2**18
-    assert len(timing.rotated(lambda: torch.empty(1))) == timing.MOST_INPUTS
+    assert len(timing.rotate(lambda: torch.empty(1))) == timing.MOST_INPUTS

@@ -28,7 +28,7 @@ def stage(name, code="print('hello')", limit=30.0, **more):
 
 
 def run(stages, out, seconds=600.0, earlier=()):
-    results = Run(out, {}, dict(earlier)).all(stages, time.monotonic() + seconds)
+    results = Run(out, {}, dict(earlier)).run_all(stages, time.monotonic() + seconds)
     return {name: (found.result, found.detail) for name, found in results.items()}
 
 
@@ -150,7 +150,7 @@ def stage(name, code):
     return Stage(name, [[sys.executable, "-c", code]], 60)
 wait = "import time; open({str(tmp_path / "begun")!r}, 'w').close(); time.sleep(60)"
 stages = [stage("first", ""), stage("second", wait), stage("third", "")]
-Run(Path({str(tmp_path)!r}), {{}}, {{}}).all(stages, time.monotonic() + 60)
+Run(Path({str(tmp_path)!r}), {{}}, {{}}).run_all(stages, time.monotonic() + 60)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     wait_for(tmp_path / "begun")
@@ -220,13 +220,13 @@ def test_a_second_run_keeps_what_the_first_has_left(tmp_path):
     known = {name: {"result": "passed"} for name in ("smoke", "grid")}
     (tmp_path / "summary.json").write_text(json.dumps({"stages": known}))
     again = [s for s in gpu.stages(tmp_path, ROOT, True) if s.name in ("grid", "headlines")]
-    earlier = gpu.earlier(tmp_path, again, second=True)
+    earlier = gpu.keep_earlier(tmp_path, again, second=True)
     assert earlier == {"smoke": known["smoke"]}
     left = {p.name for p in tmp_path.iterdir()}
     assert left == {"benchmarks.json", "stages.log", "summary.json"}
     run([stage("grid")], tmp_path, earlier=earlier)
     assert [*summary(tmp_path)["stages"]] == ["smoke", "grid"]
-    assert gpu.earlier(tmp_path, again, second=False) == {}
+    assert gpu.keep_earlier(tmp_path, again, second=False) == {}
     assert {p.name for p in tmp_path.iterdir()} == {"benchmarks.json"}
 
 
@@ -244,7 +244,7 @@ def test_a_wheel_of_other_sources_is_noticed(tmp_path):
 
 
 def test_a_copy_holds_nothing_that_shadows_the_package(tmp_path):
-    root = gpu.without_sources(tmp_path / "copy")
+    root = gpu.copy_without_sources(tmp_path / "copy")
     assert not (root / "fused_mixup").exists() and not (root / "triton_kernels").exists()
     assert (root / "tests" / "gpu_small.py").exists()
     assert not (root / "benchmarks" / "results").exists()

@@ -88,7 +88,7 @@ def test_wheels_that_fit_this_python(tmp_path):
         path = tmp_path / f"{name}.whl"
         path.touch()
         os.utime(path, (1000 - age, 1000 - age))
-    found, others = setup_env.fitting(tmp_path)
+    found, others = setup_env.find_wheels(tmp_path)
     if os.uname().machine == "x86_64":
         assert sorted(found) == ["fused-mixup", "numpy", "pytest"]
     assert found["pytest"].name.startswith("pytest-9")  # the newer file

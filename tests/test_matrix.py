@@ -19,7 +19,7 @@ import matrix  # noqa: E402
 import matrix_env  # noqa: E402
 
 MINE = ".".join(map(str, sys.version_info[:2]))
-GOOD, BAD = matrix_env.Done(True, 1.0, ""), matrix_env.Done(False, 1.0, "noise\nerror: broken")
+GOOD, BAD = matrix_env.Result(True, 1.0, ""), matrix_env.Result(False, 1.0, "noise\nerror: broken")
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_smoke_test_calls_every_op_that_a_backend_has():
 
 def test_what_went_wrong_is_said_in_a_line():
     output = "smoke native ops: RuntimeError: broken (1 s)\nsmoke native step: ok (1 s)\n"
-    assert matrix_env.Done(False, 1.0, output).last_line().endswith("RuntimeError: broken (1 s)")
+    assert matrix_env.Result(False, 1.0, output).last_line().endswith("RuntimeError: broken (1 s)")
 
 
 def test_the_smoke_test_sees_a_wrong_result(monkeypatch):

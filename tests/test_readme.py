@@ -17,7 +17,7 @@ if not (ROOT / "CHANGELOG.md").exists():
     pytest.skip("needs the source tree", allow_module_level=True)
 sys.path.insert(0, str(ROOT / "tools"))
 
-from long_description import for_an_index, long_description  # noqa: E402
+from long_description import absolute_links, long_description  # noqa: E402
 
 FOLDERS = "fused_mixup csrc triton_kernels tests benchmarks tools docs examples findings".split()
 PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "docs/development.md")}
@@ -146,7 +146,7 @@ x[0](y)
 
 
 def test_links_of_an_index_are_absolute_where_the_repository_is_known():
-    assert for_an_index(LINKED, "https://host/who/it", "1.2") == (
+    assert absolute_links(LINKED, "https://host/who/it", "1.2") == (
         "[a](https://host/who/it/blob/v1.2/docs/a.md), [b](https://b.org/c.md) and [c](#c)\n"
         "![d](https://host/who/it/raw/v1.2/d.png)\n"
         "```python\nx[0](y)\n```\n"
@@ -154,7 +154,7 @@ def test_links_of_an_index_are_absolute_where_the_repository_is_known():
 
 
 def test_links_of_an_index_are_their_text_where_it_is_not():
-    assert for_an_index(LINKED, None, "1.2") == (
+    assert absolute_links(LINKED, None, "1.2") == (
         "a, [b](https://b.org/c.md) and [c](#c)\n\n```python\nx[0](y)\n```\n"
     )
 

@@ -1,7 +1,7 @@
-"""What this machine has: PyTorch, a C++ compiler, a CUDA toolkit, GPUs. Asked by build_support.py.
+"""Finds PyTorch, a C++ compiler, a CUDA toolkit and GPUs for build_support.py.
 
-Only the standard library is used. PyTorch is looked up without being imported; it is imported
-only to ask which GPUs are visible, and that only where no architecture is named.
+This module needs the standard library alone. It finds PyTorch without importing it, and imports
+it only to ask which GPUs are visible, where no architecture is named.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIN_TORCH = (2, 10)
 DEFAULT_ARCHS = ((8, 0), (9, 0), (10, 0))
 DEFAULT_CUDA_HOME = Path("/usr/local/cuda")
 
-# Reads everything an extension needs from the C++ side: C++17 and its standard library.
+# An extension needs C++17 and its standard library.
 _PROBE_SOURCE = "#include <optional>\n#include <cstdint>\nstd::optional<int> probe;\n"
 
 
@@ -34,7 +34,7 @@ class BuildError(Exception):
 class Torch:
     version: str  # "2.11.0+cu130"
     cuda: str | None  # "13.0"
-    isolated: bool = False  # fetched by pip for this build alone: another may be in use
+    isolated: bool = False  # pip fetched it for this build alone; the PyTorch in use may be another
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _run(command: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess
 # ------------------------------------------------------------------ CUDA toolkit
 
 
-def _incomplete(home: Path) -> str | None:
+def _missing_files(home: Path) -> str | None:
     missing = [p for p in ("bin/nvcc", "include/cuda_runtime.h") if not (home / p).exists()]
     return f"{home} has no {' and no '.join(missing)}" if missing else None
 
@@ -124,14 +124,14 @@ def find_toolkit(
 ) -> tuple[Toolkit | None, str | None, list[str]]:
     """The CUDA toolkit, why there is none, and notes on guesses that were wrong.
 
-    CUDA_HOME or CUDA_PATH is taken at its word. ``nvcc`` on the PATH may be a wrapper script that
-    lies far from its toolkit, so a home guessed from it counts only if the headers are there.
+    CUDA_HOME and CUDA_PATH are used as given. ``nvcc`` on the PATH may be a wrapper script outside
+    its toolkit, so a home guessed from it counts only if the headers are there.
     """
     notes: list[str] = []
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if env.get(name):
             home = Path(env[name])
-            wrong = _incomplete(home)
+            wrong = _missing_files(home)
             if wrong:
                 return None, f"{name} does not name a CUDA toolkit: {wrong}", notes
             return _toolkit(home), None, notes
@@ -141,7 +141,7 @@ def find_toolkit(
         guesses.append((Path(nvcc).resolve().parent.parent, f"guessed from {nvcc}"))
     guesses.append((default, "the usual place"))
     for home, origin in guesses:
-        wrong = _incomplete(home)
+        wrong = _missing_files(home)
         if wrong is None:
             return _toolkit(home), None, notes
         if home.exists() and home != default:
@@ -176,21 +176,21 @@ def arch_list(
 ) -> tuple[str, str]:
     """(list in the form of TORCH_CUDA_ARCH_LIST, where it comes from).
 
-    ``visible``: compute capabilities of the GPUs at hand; they are built for and nothing else.
+    ``visible``: compute capabilities of this machine's GPUs; with any, only these are built for.
     """
     if env.get("TORCH_CUDA_ARCH_LIST"):
         return env["TORCH_CUDA_ARCH_LIST"], "TORCH_CUDA_ARCH_LIST"
     known = toolkit.archs or DEFAULT_ARCHS
     if visible:
         if max(visible) > max(known) and toolkit.archs:
-            newest = _dotted(max(known))
+            newest = _arch_text(max(known))
             return f"{newest}+PTX", "the newest that the toolkit knows; the GPU is newer"
-        return ";".join(map(_dotted, sorted(set(visible)))), "visible GPU"
+        return ";".join(map(_arch_text, sorted(set(visible)))), "visible GPU"
     archs = [a for a in DEFAULT_ARCHS if a in known] or [max(known)]
-    return ";".join(map(_dotted, archs)) + "+PTX", "default, no GPU is visible"
+    return ";".join(map(_arch_text, archs)) + "+PTX", "default, no GPU is visible"
 
 
-def _dotted(arch: tuple[int, int]) -> str:
+def _arch_text(arch: tuple[int, int]) -> str:
     return f"{arch[0]}.{arch[1]}"
 
 

@@ -1,7 +1,7 @@
-"""What can be built on this machine, as settings for setup.py, and the summary that it prints.
+"""Finds what this machine can build: settings for setup.py, and the summary that it prints.
 
-Run by itself it prints that summary and builds nothing. With --fingerprint it prints a word that
-changes where a build made now would differ from the one before.
+As a program it prints that summary and builds nothing. With --fingerprint it prints a digest that
+changes where a new build would differ from the last one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MACROS = [
 # Every product and sum is rounded on its own (no contraction), as eager PyTorch does.
 CXX_FLAGS = ["-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-fvisibility=hidden", "-Wall"]
-# Kernels round explicitly (__fmul_rn), so nvcc's default contraction stays on. PyTorch takes the
-# operators of half types away; kernel files are also compiled without it, so give them back.
+# Kernels round explicitly (__fmul_rn), so nvcc's default contraction stays on. PyTorch's
+# flags disable operators of half types; kernel files also compile without it, so enable them.
 NVCC_FLAGS = ["-std=c++17", "-lineinfo", "--compiler-options=-fvisibility=hidden"]
 NVCC_FLAGS += [
     f"-U__CUDA_NO_{what}__"
@@ -99,7 +99,7 @@ def find_settings(env: Mapping[str, str] = os.environ) -> BuildSettings:
     """Probe this machine.
 
     Raises:
-        BuildError: no usable PyTorch, a setting that means nothing, or ``FUSED_MIXUP_CUDA=1``
+        BuildError: no usable PyTorch, a setting with an unknown value, or ``FUSED_MIXUP_CUDA=1``
             where the CUDA module cannot be built.
     """
     cuda = choice(env, "FUSED_MIXUP_CUDA", ("auto", "0", "1"), "auto")
@@ -187,11 +187,11 @@ def summary(settings: BuildSettings) -> str:
     return "\n".join(["fused_mixup build", *(f"  {key + ':':20}{text}" for key, text in rows)])
 
 
-# ------------------------------------------------------------------ what a build was made from
+# ------------------------------------------------------------------ fingerprint of a build
 
 
 def fingerprint(torch: Torch, env: Mapping[str, str] = os.environ) -> str:
-    """Changes when a build made now would differ from one made before."""
+    """A digest that changes when a new build would differ from the last one."""
     state = hashlib.sha256(f"{torch}\n".encode())
     for name in _SETTINGS:
         state.update(f"{name}={env.get(name)}\n".encode())

@@ -1,17 +1,17 @@
 """Prepares docstrings for the documentation site: an extension of griffe, named in mkdocs.yml.
 
-Docstrings are written to be read in an editor and by ``help``. Some of their conventions are not
-griffe's or Markdown's, and are translated before griffe parses sections:
+Docstrings are written for editors and ``help``. Some of their conventions are not griffe's or
+Markdown's. They are translated before griffe parses sections:
 
 - ``Equivalent to::`` and an indented block become a fenced block of Python;
 - roles such as ``:func:`mix_``` become links to the page that documents the name;
 - ``arXiv 1710.09412`` becomes a link to the paper;
 - ``docs/batchmix.md`` becomes a link to the page;
-- a list of arguments may go on in the next line, and a sentence may stand among arguments or
-  errors: it becomes a paragraph behind them;
+- a list of arguments may continue in the next line; a sentence among arguments or errors becomes
+  a paragraph after them;
 - sections of prose (results, shapes, notes) become paragraphs under their name.
 
-What griffe warns of ends the build.
+A warning of griffe fails the build.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WRAPPED_NAMES = re.compile(r"^( {4}(?:\w+, )*\w+,)\n {8}(?=\w)", re.MULTILINE)
 _ITEM = re.compile(r" {4}\w+(?:, \w+)*:")
 
 
-def translated(text: str, names: Mapping[str, str]) -> str:
+def translate(text: str, names: Mapping[str, str]) -> str:
     """``text`` as Markdown, with links to the paths of ``names``. KeyError for another name."""
 
     def link(match: re.Match[str]) -> str:
@@ -45,18 +45,18 @@ def translated(text: str, names: Mapping[str, str]) -> str:
         if first == PACKAGE:
             return f"[`{rest.rpartition('.')[2]}`][{match[1]}]"
         if dot and first not in names:
-            return f"`{match[1]}`"  # of another package
+            return f"`{match[1]}`"  # a name of another package
         return f"[`{match[1]}`][{names[first]}{dot}{rest}]"
 
     text = _ITEMS.sub(_items_alone, text + "\n")
     text = _PROSE.sub(_paragraphs, text)
-    text = _LITERAL.sub(_fenced, text)
+    text = _LITERAL.sub(_fence, text)
     text = _ROLE.sub(link, text)
     text = _PAGE.sub(r"[\1](../\1.md)", text)
     return _PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text).rstrip("\n")
 
 
-def _fenced(match: re.Match[str]) -> str:
+def _fence(match: re.Match[str]) -> str:
     code = textwrap.dedent(match["code"]).strip("\n")
     return f"{match['lead']}:\n\n```python\n{code}\n```\n\n"
 
@@ -69,7 +69,7 @@ def _paragraphs(match: re.Match[str]) -> str:
 
 
 def _items_alone(match: re.Match[str]) -> str:
-    """A section of named items; sentences among them come behind it."""
+    """A section of named items, followed by the sentences that stood among them."""
     items: list[str] = []
     sentences: list[str] = []
     into = items
@@ -104,7 +104,7 @@ class Docstrings(griffe.Extension):
                 names = own | {name: f"{path}.{name}" for name in members}
                 for each in (documented, *members.values()):
                     if each.docstring is not None:
-                        each.docstring.value = translated(each.docstring.value, names)
+                        each.docstring.value = translate(each.docstring.value, names)
 
 
 class _Refuses(logging.Handler):

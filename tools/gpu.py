@@ -2,16 +2,17 @@
 
     python tools/gpu.py [--only STAGE,…] [--limit STAGE=SECONDS,…] [--installed]
 
-Needs no network. Leaves in the folder named by the variable OUT (default: benchmarks/results/ and
-the GPU's name) summary.json, written anew after each stage, stages.log with what they printed,
-headlines.json and benchmarks.json, written case by case, and counters.csv. Ends within 8 minutes
-(--minutes); --since says when the clock started, in seconds since 1970, for a set-up before it.
+Needs no network. Writes into the folder OUT (environment; default: benchmarks/results/ and the
+GPU's name): summary.json, anew after each stage; stages.log, the output of the stages;
+headlines.json and benchmarks.json, case by case; counters.csv. Ends within 8 minutes (--minutes);
+--since is the start in seconds since 1970, so that the time of a set-up counts.
 
---only takes names, or "tests" and "bench" for several, and keeps what an earlier run has left of
-the others. --installed is for a package installed from a wheel: tests and benchmarks run from a
-copy of theirs, without its sources. FUSED_MIXUP_REHEARSAL=1 rehearses it on the CPU, on tiny sizes.
+--only takes names, or "tests" and "bench" for several, and keeps an earlier run's results of the
+other stages. --installed is for a package installed from a wheel: tests and benchmarks then run
+from a copy without the package's sources. FUSED_MIXUP_REHEARSAL=1 rehearses on the CPU, on tiny
+sizes.
 
-Exit status: 0 where no stage failed, 1 where one did, 2 where there is nothing to run on.
+Exit status: 0 where no stage failed, 1 where one did, 2 without a GPU.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from pathlib import Path
 from gpu_run import FAILED, GRACE, LOG, ROOT, SUMMARY, Run, Stage, line
 
 MINUTES = 8.0
-# In order of what they prove: correctness and the headline figures within three minutes.
+# Seconds, in order: correctness and the headline figures come within three minutes.
 LIMITS = {"environment": 30, "smoke": 60, "headlines": 90, "grid": 120, "graphs": 60}
 LIMITS |= {"sanitizers": 60, "more-sanitizers": 60, "counters": 30, "benchmarks": 480}
 TOGETHER = {"tests": ("smoke", "grid", "graphs"), "bench": ("headlines", "benchmarks")}
 ON_REQUEST = ("more-sanitizers",)
 COPIED = ("tests", "benchmarks", "examples", "tools", "csrc", "pyproject.toml")
-# What a program meets on a GPU beyond values: graphs, streams, synchronisation, memory.
+# Tests of graphs, streams, synchronisation and memory.
 GRAPHS = ("test_gpu_streams.py", "test_gpu_costs.py", "test_gpu_large.py")
 MOST_PROCESSES = 12
 
@@ -61,7 +62,7 @@ QUERY += ",power.limit,temperature.gpu,memory.used,memory.total,compute_mode"
 
 def stages(out: Path, root: Path, rehearsal: bool) -> list[Stage]:
     """``root`` holds tests and benchmarks: the checkout, or a copy without the package's sources,
-    so that what is installed is what runs."""
+    so that the installed package runs."""
     device, cores, python = "cpu" if rehearsal else "cuda", os.cpu_count() or 1, sys.executable
     # An installed package is found anyway; one built in the source tree needs the path.
     paths = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
@@ -75,10 +76,10 @@ def stages(out: Path, root: Path, rehearsal: bool) -> list[Stage]:
         command = [python, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
         command += ["--rootdir", str(root), "--continue-on-collection-errors"]
         command += ["-m", f"{marks} and not proof", *words]
-        if importlib.util.find_spec("xdist"):  # what takes long is compiling Triton's kernels
+        if importlib.util.find_spec("xdist"):  # compiling Triton's kernels takes long
             count = str(max(1, min(MOST_PROCESSES, cores - 1)))
             command += ["-n", count, "--dist", "loadgroup"]
-        return stage(name, [command], unsupported=r"^=+ \d+ skipped\b.*")  # none ran
+        return stage(name, [command], unsupported=r"^=+ \d+ skipped\b.*")  # no test ran
 
     def bench(name: str, part: str, **more) -> Stage:
         command = [python, "-m", "benchmarks.run", "--device", device, "--part", part]
@@ -88,8 +89,8 @@ def stages(out: Path, root: Path, rehearsal: bool) -> list[Stage]:
 
     def sanitizers(name: str, *tools: str) -> Stage:
         program = find_tool("compute-sanitizer")
-        # Not API errors: PyTorch and Triton provoke some on purpose, to find out what the driver
-        # can do. Failing launches of our own raise.
+        # API errors are not reported: PyTorch and Triton provoke some to probe the driver. Failed
+        # launches of our own raise.
         options = "--error-exitcode 9 --report-api-errors no --print-limit 20 --launch-timeout 0"
         count = 1 if rehearsal else max(1, min(4, cores // len(tools) - 1))
         commands = [
@@ -98,14 +99,14 @@ def stages(out: Path, root: Path, rehearsal: bool) -> list[Stage]:
             for tool in tools
             for i in range(count)
         ]
-        # Each tensor an allocation of its own, so that one step past its end is seen; only kernels
-        # that are launched need to be instrumented.
+        # Each tensor has its own allocation, so that an access past its end is seen. Lazy loading
+        # instruments launched kernels alone.
         env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "CUDA_MODULE_LOADING": "LAZY"}
         missing = "" if program else "compute-sanitizer is not installed (it comes with CUDA)"
         return stage(name, commands, env=env, missing=missing, unsupported="Device not supported")
 
     def counters() -> Stage:
-        """The headlines' kernels under ncu: bytes moved, occupancy, why warps wait."""
+        """Runs the headlines' kernels under ncu: bytes moved, occupancy, stalls of warps."""
         program, leaf = find_tool("ncu"), "counters.csv"
         options = "--csv --page raw --print-units base --profile-from-start off --clock-control "
         options += "none --section WarpStateStats --section Occupancy --metrics "
@@ -119,7 +120,7 @@ def stages(out: Path, root: Path, rehearsal: bool) -> list[Stage]:
     folder = root / "tests"
     grid = folder / "test_gpu.py" if rehearsal else folder
     apart = [f"--ignore={folder / name}" for name in GRAPHS]
-    # Kept, not judged.
+    # The log keeps this output; ":" makes the command pass.
     query = f"'{python}' -m pip list; nvcc --version; "
     query += f"nvidia-smi --query-gpu={QUERY} --format=csv; :"
     environment = [[python, "-c", ABOUT], ["sh", "-c", query]]
@@ -144,7 +145,7 @@ def find_tool(name: str) -> str:
 
 
 def find_gpu() -> tuple[dict | None, str]:
-    """The GPU, or why there is none. Asked in a process of its own: a crash is an answer too."""
+    """The GPU, or why there is none. A process of its own asks: it may crash."""
     if os.environ.get("FUSED_MIXUP_REHEARSAL") == "1":
         return {"name": "rehearsal on the CPU"}, ""
     command = [sys.executable, "-c", ASK]
@@ -158,8 +159,8 @@ def find_gpu() -> tuple[dict | None, str]:
     return json.loads(asked.stdout.splitlines()[-1]), ""
 
 
-def without_sources(folder: Path) -> Path:
-    """A copy of what tests and times the package, where nothing shadows the one installed."""
+def copy_without_sources(folder: Path) -> Path:
+    """A copy of tests and benchmarks, in which no source shadows the installed package."""
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "results", ".*")
     folder.mkdir()
     for source in (ROOT / name for name in COPIED):
@@ -171,7 +172,7 @@ def without_sources(folder: Path) -> Path:
 
 
 def other_sources(installed: Path) -> list[str]:
-    """The checkout's Python files that the installed package has not got, or has otherwise."""
+    """The checkout's Python files that are missing in the installed package, or differ there."""
     folders = {
         ROOT / "fused_mixup": installed,
         ROOT / "triton_kernels": installed / "triton_kernels",
@@ -181,9 +182,9 @@ def other_sources(installed: Path) -> list[str]:
     return sorted(str(p.relative_to(ROOT)) for p in differ if p.name != "_build_info.py")
 
 
-def earlier(out: Path, chosen: Sequence[Stage], second: bool) -> dict[str, dict]:
-    """Takes away what an earlier run has left of the chosen stages; a run that is no ``second``
-    one, of everything. What is known of the other stages is returned."""
+def keep_earlier(out: Path, chosen: Sequence[Stage], second: bool) -> dict[str, dict]:
+    """Results of an earlier run's other stages, for a ``second`` run. Removes the files of the
+    chosen stages; a first run removes all."""
     summary = out / SUMMARY
     known = json.loads(summary.read_text(encoding="utf-8"))["stages"] if summary.exists() else {}
     files = [stage.leaf for stage in chosen if stage.leaf] + ([] if second else [LOG, SUMMARY])
@@ -224,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     slug = re.sub(r"[^a-z0-9]+", "-", gpu["name"].lower()).strip("-")
     out = Path(os.environ.get("OUT") or ROOT / "benchmarks" / "results" / slug).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    # The last stage has to be stopped and judged within the time, too.
+    # The time includes stopping the last stage and judging it.
     deadline = time.monotonic() + args.minutes * 60 - (time.time() - args.since) - GRACE
     head: dict = {
         "gpu": gpu,
@@ -233,20 +234,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         root = ROOT
         if args.installed:
-            root = without_sources(Path(scratch, "checkout"))
+            root = copy_without_sources(Path(scratch, "checkout"))
             package = importlib.util.find_spec("fused_mixup")
             differ = other_sources(Path(str(package and package.origin)).parent)
             head["other_sources"] = differ
             if differ:
-                print(f"gpu: the wheel is of other sources: {', '.join(differ[:6])}", flush=True)
+                print(f"gpu: the wheel has other sources: {', '.join(differ[:6])}", flush=True)
         wanted = args.only or [name for name in LIMITS if name not in ON_REQUEST]
         rehearsal = os.environ.get("FUSED_MIXUP_REHEARSAL") == "1"
         found = stages(out, root, rehearsal)
         chosen = [
             replace(s, limit=args.limit.get(s.name, s.limit)) for s in found if s.name in wanted
         ]
-        run = Run(out, head, earlier(out, chosen, second=bool(args.only)))
-        results = run.all(chosen, deadline)
+        run = Run(out, head, keep_earlier(out, chosen, second=bool(args.only)))
+        results = run.run_all(chosen, deadline)
     print(f"\n{gpu['name']}, {time.time() - args.since:.0f} s in all; everything is in {out}")
     print("\n".join(line(name, result) for name, result in results.items()))
     return 1 if any(r.result == FAILED for r in results.values()) or run.interrupted else 0

@@ -1,10 +1,9 @@
-"""Each headline's kernels once, between marks that a profiler heeds: `make gpu` runs it under ncu.
+"""Runs each headline's kernels once between profiler marks: `make gpu` runs it under ncu.
 
     ncu --profile-from-start off … python tools/gpu_counters.py [cuda|cpu]
 
-Prints a line "CASE {…}" for each case, in the order in which ncu lists the kernels: those of a case
-follow its mark, a short kernel of PyTorch's own (spin_kernel). On a CPU there is nothing to mark,
-and the calls alone are rehearsed.
+Prints a line "CASE {…}" for each case, in ncu's order of the kernels. A short kernel of PyTorch
+(spin_kernel) marks the start of a case. On a CPU the calls run without marks.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks.registry import FLOOR, OURS, Provider, collect
-from benchmarks.suite import fresh
+from benchmarks.suite import copy_input
 
 
 def main(device: str) -> None:
@@ -30,7 +29,7 @@ def main(device: str) -> None:
         work = case.build(case, device)
         provider = work.providers[OURS]
         assert isinstance(provider, Provider), f"{case.name}: {provider}"
-        x = fresh(work.inputs[0])
+        x = copy_input(work.inputs[0])
         for _ in range(2):  # compiles, loads, fills the allocator
             provider.run(x)
         if cuda:

@@ -1,6 +1,6 @@
-"""Runs stages one after another under a deadline, and leaves a log and a summary in a folder.
+"""Runs stages one after another under a deadline, and writes a log and a summary.
 
-tools/gpu.py says which stages there are.
+tools/gpu.py defines the stages.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GRACE = 10.0  # seconds that a command has to end by itself once it is told to
+GRACE = 10.0  # seconds in which an interrupted command may end by itself
 LEAST = 1.0  # with fewer seconds left a stage is not started
-LEAST_TO_FILL = 20.0  # for a stage that fills the time: below, it would only start up
-LOG, LOG_BYTES = "stages.log", 1_000_000  # of one command the first quarter and the end are kept
+LEAST_TO_FILL = 20.0  # a stage that fills the time needs more than its start-up
+LOG, LOG_BYTES = "stages.log", 1_000_000  # a longer log loses its middle
 SUMMARY = "summary.json"
 PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"
 NO_TIME = 3  # exit status of benchmarks.run where its budget was too small for some cases
@@ -38,10 +38,10 @@ class Stage:
     commands: Sequence[Sequence[str]]
     limit: float  # seconds
     missing: str = ""  # why the stage is skipped
-    unsupported: str = ""  # a pattern: output that makes a skip of the stage
-    leaf: str = ""  # a file that the commands write beside the log
+    unsupported: str = ""  # a pattern: with such output the stage is skipped
+    leaf: str = ""  # a file that the commands write, in the log's folder
     fills: bool = False  # takes the time that is left, and may be stopped
-    shown: bool = False  # what it printed goes to the terminal too
+    shown: bool = False  # its output goes to the terminal too
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path = ROOT
 
@@ -54,7 +54,7 @@ class Result:
 
 
 def stop(processes: Sequence[subprocess.Popen]) -> None:
-    """Interrupts each, which has then time to say what it has found, and ends all its children."""
+    """Interrupts each, gives it time to report, then kills it with all its children."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)  # not to its children: pytest waits for them
@@ -72,14 +72,14 @@ def last_line(text: str) -> str:
 
 
 class Run:
-    """The stages of one run, and what is known of them so far."""
+    """The stages of one run, with their results so far."""
 
     def __init__(self, out: Path, head: dict, earlier: Mapping[str, dict]) -> None:
         self.out, self.head = out, head
-        self.known = dict(earlier)  # by stage; of an earlier run too, where that is continued
+        self.known = dict(earlier)  # results by stage, with those of an earlier run that continues
         self.interrupted = False
 
-    def all(self, stages: Sequence[Stage], deadline: float) -> dict[str, Result]:
+    def run_all(self, stages: Sequence[Stage], deadline: float) -> dict[str, Result]:
         """Runs each stage within its limit and until ``deadline``, a time.monotonic()."""
         results: dict[str, Result] = {}
         signals = (signal.SIGINT, signal.SIGTERM)
@@ -90,7 +90,7 @@ class Run:
                 if self.interrupted:
                     return results
                 seconds = min(stage.limit, deadline - time.monotonic())
-                result = results[stage.name] = self.one(stage, seconds)
+                result = results[stage.name] = self.run_one(stage, seconds)
                 self.known[stage.name] = asdict(result)
                 print(f"gpu: {line(stage.name, result)}", flush=True)
             self.save([])
@@ -100,9 +100,9 @@ class Run:
         return results
 
     def _interrupt(self, *_args: object) -> None:
-        self.interrupted = True  # heeded by the loop that waits: nothing is half started
+        self.interrupted = True  # the waiting loop reads it, so no stage is half started
 
-    def one(self, stage: Stage, seconds: float) -> Result:
+    def run_one(self, stage: Stage, seconds: float) -> Result:
         if stage.missing:
             return Result(SKIPPED, stage.missing)
         if seconds < (LEAST_TO_FILL if stage.fills else LEAST):
@@ -111,12 +111,12 @@ class Run:
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             processes: list[subprocess.Popen] = []
-            # Files, not pipes: what a stopped command had written is not lost.
+            # Files, not pipes, keep the output of a stopped command.
             logs = [Path(folder, str(i)) for i in range(len(stage.commands))]
             try:
                 for command, log in zip(stage.commands, logs, strict=True):
                     processes.append(start(stage, command, seconds, log))
-                while self._running(processes) and time.monotonic() - started < seconds:
+                while self._any_running(processes) and time.monotonic() - started < seconds:
                     time.sleep(0.05)
                 late = [p for p in processes if p.poll() is None]
                 stop(late)
@@ -129,11 +129,11 @@ class Run:
         result, detail = self._judge(stage, statuses, texts, spent)
         return Result(result, detail, spent)
 
-    def _running(self, processes: Sequence[subprocess.Popen]) -> bool:
+    def _any_running(self, processes: Sequence[subprocess.Popen]) -> bool:
         return not self.interrupted and any(p.poll() is None for p in processes)
 
     def _keep(self, stage: Stage, statuses: list[int | None], logs: Sequence[Path]) -> list[str]:
-        """Adds the output to the log, which names no folder of this machine."""
+        """Adds the output to the log, with this machine's folders replaced."""
         folders = (os.path.relpath(self.out, stage.cwd), self.out, stage.cwd, ROOT)
 
         def plain(text: str) -> str:
@@ -146,7 +146,7 @@ class Run:
             for log, status, command in zip(logs, statuses, stage.commands, strict=True):
                 text = plain(log.read_text(encoding="utf-8", errors="replace"))
                 if len(text) > LOG_BYTES:
-                    text = f"{text[: LOG_BYTES // 4]}\n… cut …\n{text[-LOG_BYTES * 3 // 4 :]}"
+                    text = f"{text[: LOG_BYTES // 4]}\n… shortened …\n{text[-LOG_BYTES * 3 // 4 :]}"
                 ended = "stopped" if status is None else f"exit status {status}"
                 words = plain(" ".join(word for word in command if "\n" not in word))
                 file.write(f"===== {stage.name}: {ended}: {words}\n{text.rstrip()}\n\n")
@@ -178,7 +178,7 @@ class Run:
         failed = [name for name, known in self.known.items() if known["result"] == FAILED]
         report = {**self.head, "finished": not not_run, "failed": failed, "stages": self.known}
         report["not_run"] = list(not_run)
-        # Replaced in one step: who looks during a run, or after it broke off, finds a whole file.
+        # The file is replaced in one step, so that a reader never sees half a file.
         part = self.out / f"{SUMMARY}.part"
         part.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         part.replace(self.out / SUMMARY)

@@ -3,9 +3,9 @@
     python tools/gpu_wheel.py [--arch 9.0] [--python 3.12] [--out build/gpu-wheel]
 
 Needs nvcc and no GPU. The folder then holds the package's own wheel, which runs with every PyTorch
-from 2.10 and every Python from 3.10 (stable ABI, limited API), and wheels for one version of Python
-of what its tests and benchmarks use. Built with the PyTorch of this Python where that one is made
-for CUDA, otherwise with one that is downloaded into build/gpu-wheel-env (TORCH says which).
+from 2.10 and every Python from 3.10 (stable ABI, limited API), and the wheels that its tests and
+benchmarks need, for one version of Python. The build uses this Python's PyTorch where that has
+CUDA, otherwise one downloaded into build/gpu-wheel-env (variable TORCH).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "torch==2.11.0"  # its wheel for Linux is made for CUDA 13.0
 BUILDERS = ("setuptools>=70.1", "wheel", "ninja")
-MOST_MIB = 64  # what can be carried to a machine at once
+MOST_MIB = 64  # more may not fit one transfer to a machine
 
-# With all that they need …
+# These come with their dependencies.
 WITH_THEIRS = ("pytest>=8", "pytest-xdist>=3.5", "pytest-benchmark>=4", "hypothesis>=6.100")
 WITH_THEIRS += ("expecttest>=0.2", "numpy>=1.24", "tqdm>=4.60", "pillow>=10")
-# … and alone: they would bring PyTorch along. Peers of benchmarks; what is missing is said there.
+# These come without: they depend on PyTorch. They are peers; benchmarks name missing ones.
 ALONE = ("timm>=1.0.29", "liger-kernel>=0.5")
-GLIBC = (17, 27, 28)  # of manylinux: what systems with CUDA 13 have, oldest first
+GLIBC = (17, 27, 28)  # minor versions of glibc on systems with CUDA 13, oldest first
 
 
 def say(text: str) -> None:
@@ -69,7 +69,7 @@ def builder() -> Path:
 
 
 def build(python: Path, arch: str, out: Path) -> Path:
-    """The package's wheel with both modules. Older ones are removed: two would be one too many."""
+    """The package's wheel with both modules. Removes older ones, so that there is one."""
     for old in out.glob("fused_mixup-*.whl"):
         old.unlink()
     env = {"FUSED_MIXUP_CUDA": "1", "TORCH_CUDA_ARCH_LIST": arch}
@@ -81,7 +81,7 @@ def build(python: Path, arch: str, out: Path) -> Path:
 
 
 def downloads(version: str, out: Path) -> list[list[str]]:
-    """The commands that fetch what travels along, for Python ``version`` on 64-bit Linux."""
+    """The commands that download the other wheels, for Python ``version`` on 64-bit Linux."""
     common = [sys.executable, *"-m pip download --quiet --disable-pip-version-check".split()]
     common += ["--only-binary", ":all:", "--python-version", version, "--implementation", "cp"]
     for minor in reversed(GLIBC):
@@ -91,7 +91,7 @@ def downloads(version: str, out: Path) -> list[list[str]]:
 
 
 def fetch(version: str, out: Path, ours: Path) -> list[str]:
-    """Download what travels along; what could not be had is returned."""
+    """Downloads the other wheels; returns the packages that failed."""
     for old in out.glob("*.whl"):
         if old != ours:
             old.unlink()
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in failed:
         say(f"left out: {name} could not be downloaded (no network?)")
     if total > MOST_MIB:
-        say(f"that is more than {MOST_MIB} MiB, which is what can be carried at once")
+        say(f"that is more than {MOST_MIB} MiB, and may not fit one transfer")
     return 0
 
 

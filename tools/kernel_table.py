@@ -1,8 +1,8 @@
-"""What each CUDA kernel is designed to need: the table that the compiled code is held against.
+"""Limits of each CUDA kernel's compiled code: registers, loads in flight, stores.
 
 tests/test_cuda_build.py fails where a kernel needs more registers than its blocks leave it, where
 it has fewer loads in flight, and where an instantiation has no entry here. `make kernels` lists
-what the compiler made of each.
+the compiled code of each.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Design:
     pattern: str
     threads: int  # of the largest block that is launched
     blocks: int  # that must fit on a multiprocessor at once
-    loads: int  # of 16 bytes, in flight per thread; 0: bandwidth is no aim, or nothing is read
+    loads: int  # of 16 bytes, in flight per thread; 0: no bandwidth goal, or no reads
     params: int  # narrower loads at most: weights, boxes, partners. -1: any, rows have ragged ends
-    stores: int  # of 16 bytes at least; for -1 in params narrower ones may stand beside them
+    stores: int  # of 16 bytes at least; -1 in params allows narrower ones too
     why: str
     tile: bool = False  # holds a tile in dynamic shared memory, and reads it all at once
 
@@ -87,7 +87,7 @@ def design_of(label: str) -> Design:
 def label_of(demangled: str) -> str:
     """``pair bf16x8 box`` for ``void fused_mixup::pair_kernel<__nv_bfloat16, 8, true, false>(…)``.
 
-    A kernel of single elements is called ``single``; Raw<n>, values that are moved only, ``rawn``.
+    ``single`` means one element at a time; Raw<n>, values that are only moved, becomes ``rawn``.
     """
     name = re.search(
         r"(\w+?)_kernel(?:<(.*)>)?\(", demangled.replace("(fused_mixup::TargetKind)", "")
@@ -125,7 +125,7 @@ def _width(dtype: str, v: str) -> str:
 
 
 def tile_bytes(batch: int, shared_limit: int) -> int:
-    """Dynamic shared memory of tile_kernel: the rule of tile_width() in csrc/cuda/mix_tile.cuh."""
+    """Dynamic shared memory of tile_kernel, as tile_width() in csrc/cuda/mix_tile.cuh has it."""
     for width in (512, 256, 128)[batch > 64 :]:
         if batch * width <= shared_limit // 2:
             return batch * width

@@ -1,11 +1,11 @@
-"""Lists what the compiler made of each kernel, in build/kernels.md: `make kernels`, or
+"""Lists the compiled code of each kernel in build/kernels.md: `make kernels`, or
 
     python tools/kernels.py              sm_80, sm_90 and sm_100, as far as nvcc knows them
     python tools/kernels.py 90           one of them
     python tools/kernels.py --out FILE
 
-Needs nvcc and cuobjdump (of the CUDA toolkit, or of Triton's package), and no GPU. What is
-compiled is kept in build/kernels, by a digest of the source and the compiler.
+Needs nvcc and cuobjdump (of the CUDA toolkit, or of Triton's package), and no GPU. build/kernels
+caches compiled code by a digest of source and compiler.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from occupancy import ARCHS, RESERVED, blocks_per_multiprocessor, most_registers
 DRIVERS = ("mix", "loss", "plan")  # the longer to compile first
 
 
-class Missing(Exception):
-    """A tool that is not there; the message says which, and where it comes from."""
+class MissingTool(Exception):
+    """A missing tool; the message names it and its source."""
 
 
 @dataclass(frozen=True)
@@ -56,28 +56,28 @@ class Tools:
 def find_tools(env: Mapping[str, str]) -> Tools:
     toolkit, why, _ = build_probes.find_toolkit(env)
     if toolkit is None:
-        raise Missing(str(why))
+        raise MissingTool(str(why))
     cuobjdump = sass.find_cuobjdump(env, toolkit.home)
     if cuobjdump is None:
-        raise Missing(
+        raise MissingTool(
             "cuobjdump and nvdisasm are missing; they come with a full CUDA toolkit and with Triton"
         )
     for name in (str(toolkit.home / "bin" / "cu++filt"), "c++filt", "llvm-cxxfilt"):
         filt = shutil.which(name, path=env.get("PATH"))
         if filt:
             return Tools(toolkit, cuobjdump, filt)
-    raise Missing("no cu++filt, c++filt or llvm-cxxfilt: names of kernels cannot be read")
+    raise MissingTool("no cu++filt, c++filt or llvm-cxxfilt: names of kernels cannot be read")
 
 
 # ------------------------------------------------------------------ compile
 
 
-# As the package is built (setup.py), without PyTorch, which no kernel knows.
+# The flags of setup.py; no kernel includes PyTorch.
 NVCC_FLAGS = ["-O3", *build_support.NVCC_FLAGS]
 
 
 def _digest(tools: Tools) -> str:
-    """Of everything that the machine code depends on."""
+    """A digest of everything that the machine code depends on."""
     found = hashlib.sha256(" ".join([tools.toolkit.version, *NVCC_FLAGS]).encode())
     sources = [*(ROOT / "csrc/cuda").glob("*.cuh"), *(ROOT / "csrc/common").glob("*.h")]
     sources += (ROOT / "tests/host_cuda").glob("device_*.cu")
@@ -87,7 +87,7 @@ def _digest(tools: Tools) -> str:
 
 
 def compile_all(tools: Tools, archs: Sequence[int]) -> dict[tuple[str, int], Path]:
-    """(driver, architecture) -> cubin; as many compilers side by side as there are cores."""
+    """(driver, architecture) -> cubin; runs one compiler per core."""
     folder = ROOT / "build" / "kernels" / _digest(tools)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(driver, arch) for driver in DRIVERS for arch in archs]
@@ -108,7 +108,7 @@ def compile_all(tools: Tools, archs: Sequence[int]) -> dict[tuple[str, int], Pat
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = dict(zip(jobs, pool.map(one, jobs), strict=True))
-    for old in folder.parent.iterdir():  # of other sources; another process may still fill it
+    for old in folder.parent.iterdir():  # another process may still write one
         if old != folder and old.stat().st_mtime < time.time() - 3600:
             shutil.rmtree(old, ignore_errors=True)
     return found
@@ -129,7 +129,7 @@ class Instance:
 
     @property
     def static_shared(self) -> int:
-        """From sm_90 on the compiler's figure may include what the system reserves."""
+        """Bytes; from sm_90 on the compiler's figure may include the reserved part."""
         given = self.code.usage.shared
         return given - RESERVED if self.arch >= 90 and given >= RESERVED else given
 
@@ -144,7 +144,7 @@ class Instance:
 
 
 def _read(tools: Tools, cubin: Path) -> dict[str, sass.Kernel]:
-    """What the machine code says, kept beside it: the text has millions of lines."""
+    """Kernels of a cubin, cached in its folder: the text has millions of lines."""
     reader = hashlib.sha256((ROOT / "tools" / "sass.py").read_bytes()).hexdigest()[:16]
     kept = cubin.with_suffix(f".{reader}.pickle")
     if not kept.exists():
@@ -180,14 +180,14 @@ def examine(tools: Tools, archs: Sequence[int]) -> list[Instance]:
 
 
 INTRODUCTION = """
-# What the compiler made of each kernel
+# Compiled code of each kernel
 
 `make kernels` wrote this file from machine code of nvcc {nvcc}. `tests/test_cuda_build.py` checks
 the limits, which stand in `tools/kernel_table.py`.
 
 - **limit**: the most registers with which the wanted number of blocks fits on a multiprocessor.
-- **shared**: static shared memory in bytes; a tile takes dynamic shared memory beside it.
-- **blocks**: that fit on a multiprocessor, without dynamic shared memory.
+- **shared**: static shared memory in bytes; a tile needs dynamic shared memory too.
+- **blocks**: number that fits on a multiprocessor, without dynamic shared memory.
 - **in flight**: 16-byte loads of a thread at once, on the best path; samples lie in one run.
 - **box**: samples may have boxes; **transposed**: the backward; **rawN**: values of N bytes that
   `paste_` moves; **single**: one element at a time.
@@ -213,7 +213,7 @@ def report(tools: Tools, instances: Sequence[Instance], archs: Sequence[int]) ->
     for arch in archs:
         rows = [row(at) for at in instances if at.arch == arch]
         text += ["", f"## {ARCHS[arch].name}", "", *table(HEAD, rows)]
-    for name, rows in kernels_triton.compiled(archs):
+    for name, rows in kernels_triton.tables(archs):
         text += ["", f"## {name}", "", *table(kernels_triton.HEAD, rows, texts=2)]
     return "\n".join(text) + "\n"
 
@@ -228,7 +228,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"architectures are {', '.join(map(str, ARCHS))}, not {unknown[0]}")
     try:
         tools = find_tools(os.environ)
-    except Missing as missing:
+    except MissingTool as missing:
         print(f"cannot read the compiled code: {missing}", file=sys.stderr)
         return 1
     archs = [arch for arch in options.archs if tools.knows(arch)]

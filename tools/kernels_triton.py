@@ -1,4 +1,4 @@
-"""The part of ``make kernels`` on Triton: what its compiler makes of each kernel."""
+"""The part of ``make kernels`` on Triton: the compiled code of each of its kernels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = ("case", "kernel", "threads", "registers", "shared", "programs", "in flig
 
 
 def machine_code(target: str) -> list[dict]:
-    """What ``tests/triton_machine_code.py`` finds in each kernel, each kernel once."""
+    """Figures of ``tests/triton_machine_code.py``, once for each kernel."""
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     paths = [str(ROOT), str(ROOT / "tools"), env.get("PYTHONPATH", "")]
     env["PYTHONPATH"] = os.pathsep.join(paths)
@@ -44,8 +44,8 @@ def row(kernel: dict, arch: int) -> tuple[object, ...]:
     return (kernel["case"], name, threads, registers, shared, programs, kernel["ahead"])
 
 
-def compiled(archs: Sequence[int]) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
-    """For each architecture a title, and a row for each kernel."""
+def tables(archs: Sequence[int]) -> Iterator[tuple[str, list[tuple[object, ...]]]]:
+    """A title and the rows of its kernels, for each architecture."""
     if importlib.util.find_spec("triton") is None:
         print("left out: Triton is not installed", file=sys.stderr)
         return

@@ -1,4 +1,4 @@
-"""README as a package index shows it, where a path of the repository leads nowhere by itself.
+"""Prepares README for a package index, where relative paths of the repository do not work.
 
 `Repository` under [project.urls] of pyproject.toml makes links and pictures absolute, at the tag of
 the version. Without it links become their text, and pictures are left out.
@@ -12,7 +12,7 @@ from pathlib import Path
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<path>[^)\s]+)\)")
 
 
-def for_an_index(readme: str, repository: str | None, version: str) -> str:
+def absolute_links(readme: str, repository: str | None, version: str) -> str:
     def absolute(found: re.Match[str]) -> str:
         path, picture = found["path"], bool(found["picture"])
         if re.match(r"\w+:|#", path):
@@ -36,4 +36,4 @@ def long_description(root: Path) -> str:
     pyproject = (root / "pyproject.toml").read_text(encoding="utf-8")
     version = _field(pyproject, "version") or ""
     readme = (root / "README.md").read_text(encoding="utf-8")
-    return for_an_index(readme, _field(pyproject, "Repository"), version)
+    return absolute_links(readme, _field(pyproject, "Repository"), version)

@@ -2,14 +2,14 @@
 
     python tools/matrix.py [--torch 2.10.0 ...] [--python 3.12 ...] [--home DIR] [--clean]
 
-For each PyTorch, in an environment of its own: build from source (for 2.11, whose wheel is a CUDA
-build, both modules, where nvcc is there), install, import, `python -m fused_mixup.env`, and
-tests/smoke.py on every backend that runs there. Then the binary that the newest PyTorch built,
-under the oldest, and the reverse; then under every other Python. A line for each, with seconds.
-What a machine does not have is named and left out; the exit code says whether something failed.
+Each PyTorch gets its own environment and these steps: build from source (for 2.11, whose wheel has
+CUDA, both modules if nvcc is there), install, import, `python -m fused_mixup.env`, and
+tests/smoke.py on every backend that runs. Then the newest PyTorch's binary runs under the oldest
+PyTorch, the oldest's under the newest, and one binary under every other Python. Each prints a line
+with seconds. Missing interpreters and tools are named and skipped; the exit code tells of failures.
 
-Environments lie in build/matrix (--home), and stay while they are intact; --clean, which is the
-default where CI is set, removes each as soon as it is done with.
+Environments lie in build/matrix (--home) and are reused while intact; --clean, the default where
+CI is set, removes each after its last use.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import build_probes
-from matrix_env import NEWEST, ROOT, Done, Environment, Interpreter, interpreters, make, run
+from matrix_env import NEWEST, ROOT, Environment, Interpreter, Result, interpreters, make, run
 
 TORCHES = ("2.10.0", "2.11.0", "2.13.0", NEWEST)
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
-WITH_CUDA = "2.11.0"  # the PyTorch whose CUDA module is built, too: it takes as long as all else
+WITH_CUDA = "2.11.0"  # the PyTorch for which the CUDA module is built too, which is slow
 TORCH_OF_PYTHONS = "2.13.0"
 ARCHITECTURE = "9.0"
 SMOKE = ROOT / "tests" / "smoke.py"
@@ -48,13 +48,13 @@ for device in sys.argv[1:]:
 
 
 class Line:
-    """One cell, printed as it goes; ``failed`` once a step of it has."""
+    """One cell, printed step by step; ``failed`` once a step has failed."""
 
     def __init__(self, name: str) -> None:
         self.failed = False
         print(name, end="", flush=True)
 
-    def add(self, step: str, done: Done) -> bool:
+    def add(self, step: str, done: Result) -> bool:
         self.failed |= not done.ok
         text = "ok" if done.ok else f"FAILED ({done.last_line()})"
         print(f"  {step} {text} {done.seconds:.0f}s", end="", flush=True)
@@ -73,8 +73,8 @@ class Line:
 # ------------------------------------------------------------------ the steps of a cell
 
 
-def build(environment: Environment, cuda: bool, wheels: Path) -> tuple[Done, Path | None]:
-    """A wheel from source, and where it lies."""
+def build(environment: Environment, cuda: bool, wheels: Path) -> tuple[Result, Path | None]:
+    """Builds a wheel from source; returns its path."""
     folder = wheels / environment.folder.name
     shutil.rmtree(folder, ignore_errors=True)
     settings = {"FUSED_MIXUP_CUDA": "1" if cuda else "0", "TORCH_CUDA_ARCH_LIST": ARCHITECTURE}
@@ -87,13 +87,13 @@ def build(environment: Environment, cuda: bool, wheels: Path) -> tuple[Done, Pat
 
 
 def try_wheel(line: Line, environment: Environment, wheel: Path, devices: list[str]) -> None:
-    """Install, import, env and smoke, in a folder that holds no sources."""
+    """Runs install, import, env and smoke in a folder without sources."""
     replace = ("install", "--no-deps", "--no-index", "--force-reinstall")
     if not line.add("install", environment.pip(*replace, wheel, timeout=300)):
         return
     with tempfile.TemporaryDirectory() as elsewhere:
 
-        def python(*arguments: str, timeout: float = 300, **env: str) -> Done:
+        def python(*arguments: str, timeout: float = 300, **env: str) -> Result:
             return run([environment.python, *arguments], timeout, env=env, cwd=Path(elsewhere))
 
         if not line.add("import", python("-c", IMPORT, *devices)):
@@ -161,7 +161,7 @@ class Matrix:
         line = Line(f"python {python.version} torch {environment.torch or TORCH_OF_PYTHONS}")
         wheel = next(iter(reversed(self.wheels.values())), None)
         if python.version.endswith("t") and environment.why_not is None:
-            # No limited API there, so no binary of another Python.
+            # It has no limited API, so another Python's binary does not load.
             done, wheel = build(environment, False, self.home / "wheels")
             line.add("build", done)
         if environment.why_not is not None or wheel is None:
@@ -175,7 +175,7 @@ class Matrix:
     def name(self, key: str) -> str:
         return self.environments[key].torch if key in self.environments else key
 
-    def done_with(self, *environments: Environment) -> None:
+    def release(self, *environments: Environment) -> None:
         for environment in environments if self.clean else ():
             environment.remove()
 
@@ -184,7 +184,7 @@ def run_all(matrix: Matrix, torches: list[str], pythons: list[str]) -> bool:
     found = interpreters(PYTHONS)
     mine = next(i for i in found.values() if i.path == Path(sys.executable))
     others = [found[v] for v in pythons if v in found and v != mine.version]
-    # One environment is made while another is built in: the network and the processor side by side.
+    # One environment downloads while another builds: network and processor work in parallel.
     with ThreadPoolExecutor(1) as pool:
 
         def start(torch: str, python: Interpreter) -> Future[Environment]:
@@ -196,14 +196,14 @@ def run_all(matrix: Matrix, torches: list[str], pythons: list[str]) -> bool:
         for torch, future in made:
             matrix.torch_cell(torch, future.result(), mine)
             if torch not in ends:
-                matrix.done_with(future.result())
+                matrix.release(future.result())
         if ends[0] != ends[1]:
             matrix.binary_cell(ends[1], ends[0])
             matrix.binary_cell(ends[0], ends[1])
-        matrix.done_with(*(future.result() for _, future in made))
+        matrix.release(*(future.result() for _, future in made))
         for python, made_under in under:
             matrix.python_cell(made_under.result(), python)
-            matrix.done_with(made_under.result())
+            matrix.release(made_under.result())
     for version in pythons:
         if version not in found:
             print(f"python {version}  left out (no such interpreter on this machine)")

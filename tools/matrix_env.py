@@ -1,11 +1,10 @@
-"""Environments of the matrix: one for each PyTorch and Python, made once and kept while intact.
+"""Environments of the matrix: one for each PyTorch and Python, reused while intact.
 
-A step that runs a program gives back a :class:`Done`; nothing here raises for what a machine lacks.
+A step that runs a program returns a :class:`Result`. Nothing here raises for what a machine lacks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -18,22 +17,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = "newest"
-BESIDE = ("numpy", "ninja", "setuptools>=77", "wheel")
-# An environment of a CUDA build takes as much, its download and unpacking included.
+PACKAGES = ("numpy", "ninja", "setuptools>=77", "wheel")
+# Bytes that the environment of a CUDA build needs, download and unpacking included.
 ROOM = 14 << 30
 
-# What a constraints file of the machine says of PyTorch is meant for another purpose.
+# A constraints file of the machine may pin another PyTorch.
 UNCONSTRAINED = {"PIP_CONSTRAINT": os.devnull}
 
 
 @dataclass
-class Done:
+class Result:
     ok: bool
     seconds: float
     output: str
 
     def last_line(self) -> str:
-        """What went wrong, in a line: the last that speaks of an error, else the last at all."""
+        """The last line of output with an error, else the last line."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         errors = [line for line in lines if re.search("error", line, re.IGNORECASE)]
         return (errors or lines or ["no output"])[-1][:200]
@@ -44,7 +43,7 @@ def run(
     timeout: float,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-) -> Done:
+) -> Result:
     started = time.monotonic()
     try:
         done = subprocess.run(
@@ -64,7 +63,7 @@ def run(
         ok, output = False, f"{text}\nerror: not done after {timeout:.0f} s"
     except OSError as error:
         ok, output = False, f"error: {error}"
-    return Done(ok, time.monotonic() - started, output)
+    return Result(ok, time.monotonic() - started, output)
 
 
 # ------------------------------------------------------------------ interpreters
@@ -77,7 +76,7 @@ class Interpreter:
 
 
 def interpreters(wanted: Sequence[str]) -> dict[str, Interpreter]:
-    """Those of ``wanted`` that this machine has: this Python, the PATH, pyenv's versions."""
+    """The ``wanted`` interpreters found here: this Python, the PATH, pyenv's versions."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates = [Path(sys.executable)]
     for version in wanted:
@@ -93,7 +92,7 @@ def interpreters(wanted: Sequence[str]) -> dict[str, Interpreter]:
 
 
 def version_of(python: Path) -> str | None:
-    """None for a name that starts nothing (pyenv puts such on the PATH)."""
+    """The version, or None for a program that does not start (pyenv has such on the PATH)."""
     code = (
         "import sys, sysconfig, venv, ensurepip; "
         "t = 't' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''; "
@@ -120,7 +119,7 @@ class Environment:
     def python(self) -> Path:
         return self.folder / "bin" / "python"
 
-    def pip(self, *arguments: str | os.PathLike, timeout: float = 900, **env: str) -> Done:
+    def pip(self, *arguments: str | os.PathLike, timeout: float = 900, **env: str) -> Result:
         quiet = ("--quiet", "--disable-pip-version-check", "--no-input")
         return run([self.python, "-m", "pip", *arguments, *quiet], timeout, env=env)
 
@@ -155,7 +154,7 @@ def make(home: Path, torch: str, python: Interpreter) -> Environment:
 def _fill(environment: Environment, torch: str, python: Interpreter) -> str | None:
     marker = environment.folder / "made"
     if marker.exists():
-        # A newer one may be out. Without a network what is there is the newest to be had.
+        # A newer one may be out. Without a network the installed one stays.
         newer = ("install", "--upgrade", "torch")
         if torch == NEWEST and not environment.pip(*newer, **UNCONSTRAINED).ok:
             environment.notes.append("could not ask for a newer PyTorch")
@@ -168,24 +167,14 @@ def _fill(environment: Environment, torch: str, python: Interpreter) -> str | No
     if not made.ok:
         return f"venv: {made.last_line()}"
     if torch == NEWEST:
-        done = environment.pip("install", "torch", *BESIDE, **UNCONSTRAINED)
+        done = environment.pip("install", "torch", *PACKAGES, **UNCONSTRAINED)
     else:
         exact = f"torch=={torch}"
-        done = environment.pip("install", exact, *BESIDE)
+        done = environment.pip("install", exact, *PACKAGES)
         if not done.ok:
-            done = environment.pip("install", exact, *BESIDE, **UNCONSTRAINED)
+            done = environment.pip("install", exact, *PACKAGES, **UNCONSTRAINED)
     if not done.ok:
         environment.remove()
         return f"pip: {done.last_line()}"
     marker.touch()
     return None
-
-
-@contextlib.contextmanager
-def removed_after(environments: Sequence[Environment], wanted: bool):
-    """Gives the disk back, where that is wanted."""
-    try:
-        yield
-    finally:
-        for environment in environments if wanted else ():
-            environment.remove()

@@ -1,8 +1,8 @@
-"""How many blocks a multiprocessor holds, and how many registers that leaves a thread.
+"""Computes blocks per multiprocessor, and the registers that they leave to a thread.
 
 The rules are those of the CUDA occupancy calculator. Four things limit the blocks: threads, the
-number of blocks, registers, which warps get in units, and shared memory, of which every block costs
-1 KiB more than it asks for.
+number of blocks, registers (warps get them in units), and shared memory (every block costs 1 KiB
+more than it asks for).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ WARP = 32
 REGISTERS = 64 * 1024  # per multiprocessor
 REGISTER_UNIT = 256  # per warp
 SHARED_UNIT = 128
-RESERVED = 1024  # bytes of shared memory that every block costs
+RESERVED = 1024  # bytes of shared memory that the system takes per block
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ ARCHS = {
 }
 
 
-def _up(value: int, unit: int) -> int:
+def _round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
 
 def blocks_per_multiprocessor(arch: Arch, threads: int, registers: int, shared: int) -> int:
-    """``shared``: static and dynamic, in bytes, without what the system reserves."""
+    """``shared``: static and dynamic bytes, without the reserved part."""
     warps = -(-threads // WARP)
     limits = [arch.blocks, arch.warps // warps]
     if registers:
         # Registers lie in four partitions, and a warp takes its share from one of them.
-        per_warp = _up(registers * WARP, REGISTER_UNIT)
+        per_warp = _round_up(registers * WARP, REGISTER_UNIT)
         limits.append(REGISTERS // 4 // per_warp * 4 // warps)
-    limits.append(arch.shared // _up(shared + RESERVED, SHARED_UNIT))
+    limits.append(arch.shared // _round_up(shared + RESERVED, SHARED_UNIT))
     return min(limits)
 
 

@@ -1,7 +1,7 @@
-"""Reads the machine code of NVIDIA GPUs: what a kernel loads and stores, and how far it runs ahead.
+"""Reads the machine code of NVIDIA GPUs: a kernel's loads, stores and loads in flight.
 
-The disassembler is ``cuobjdump``, of the CUDA toolkit or of Triton's package. Its text is taken
-line by line; nothing here knows a kernel by name.
+The disassembler is ``cuobjdump``, of the CUDA toolkit or of Triton's package. Its text is parsed
+line by line; no kernel's name occurs here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FUNCTION = re.compile(r"^\s*Function : (\S+)", re.M)
-# An instruction takes two lines; its second word ends in what it waits for:
+# An instruction has two lines; its second word holds the counters that it waits for:
 #     /*0080*/   @!P0 LDG.E.128 R4, desc[UR6][R2.64] ;    /* 0x0000000602048981 */
 #                                                         /* 0x000ea2000c1e1d00 */
 _LINE = re.compile(
@@ -29,8 +29,8 @@ _USAGE = re.compile(
     r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)",
 )
 _WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
-# Contractions, which round once where a product and a sum round twice. A half-precision one with
-# a factor RZ is how the compiler writes a constant into a register.
+# Contractions, which round once where a product and a sum round twice. With a factor RZ a
+# half-precision one is no product: it writes a constant into a register.
 _FUSED = re.compile(r"[FD]FMA|HFMA2")
 
 
@@ -44,12 +44,12 @@ class Instruction:
 
     @property
     def signals(self) -> int:
-        """The one of the thread's six counters that says when its result is there; 7 for none."""
+        """The counter, of a thread's six, that signals its result; 7 for none."""
         return self.control >> 46 & 7
 
     @property
     def waits(self) -> tuple[int, ...]:
-        """The counters that have to be back at zero before it is issued."""
+        """The counters that must be zero before it issues."""
         return tuple(k for k in range(6) if self.control >> 52 + k & 1)
 
     @property
@@ -78,20 +78,20 @@ class Usage:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the machine code of one kernel says."""
+    """Figures of one kernel's machine code."""
 
     usage: Usage
     loads: Counter[int]  # width in bytes -> instructions; global memory, cp.async left out
     stores: Counter[int]
     copies: Counter[int]  # cp.async: global to shared memory past the registers
-    local: int  # loads and stores of local memory: spills and arrays that are no registers
+    local: int  # loads and stores of local memory: spills and arrays outside registers
     fused: int  # fused multiply-adds
     ahead: int  # loads of 16 bytes, cp.async included, that a thread has in flight at once
     instructions: int
 
 
 def find_cuobjdump(env: Mapping[str, str], toolkit: Path | None) -> Path | None:
-    """``cuobjdump`` with its ``nvdisasm``: of the toolkit, on the PATH, or of Triton's package."""
+    """A folder's ``cuobjdump`` next to ``nvdisasm``: toolkit, PATH, or Triton's package."""
     folders = [toolkit / "bin"] if toolkit else []
     on_path = shutil.which("cuobjdump", path=env.get("PATH"))
     if on_path:
@@ -128,7 +128,7 @@ def parse_usage(text: str) -> dict[str, Usage]:
     return {name: Usage(*map(int, numbers)) for name, *numbers in _USAGE.findall(text)}
 
 
-_PATH_ENDS = ("BRA", "EXIT", "RET", "BRX", "JMP")  # where no condition precedes them
+_PATH_ENDS = ("BRA", "EXIT", "RET", "BRX", "JMP")  # without a condition they end a path
 _COPIES = -1  # cp.async has a counter of its own
 _Pending = tuple[int, ...]  # the counters of the loads in flight
 
@@ -136,13 +136,13 @@ _Pending = tuple[int, ...]  # the counters of the loads in flight
 def loads_ahead(code: Sequence[Instruction], width: int) -> int:
     """The most loads of ``width`` bytes that a thread has in flight at once.
 
-    Exact as to waiting: a load raises a counter, and an instruction that waits for that counter
-    names it in its encoding. Where paths meet, the one with more in flight counts: samples in one
-    run of memory skip the divisions of strided ones. Jumps back are not followed: what a loop
-    keeps in flight from one round to the next is not seen.
+    Waits are exact: a load raises a counter, and an instruction that waits for that counter names
+    it in its encoding. Where paths meet, the one with more in flight counts: contiguous samples
+    skip the divisions of strided ones. Jumps back are not followed, so loads that a loop keeps in
+    flight from one iteration to the next are not counted.
     """
     most = 0
-    arriving: dict[int, _Pending] = {}  # address -> the best of the jumps to it
+    arriving: dict[int, _Pending] = {}  # address -> loads in flight on the best jump to it
     here: _Pending | None = ()
     for at in code:
         ways = [way for way in (here, arriving.pop(at.address, None)) if way is not None]
@@ -180,7 +180,7 @@ def examine(code: Sequence[Instruction], usage: Usage) -> Kernel:
 
 
 def read(cuobjdump: Path, cubin: Path) -> dict[str, Kernel]:
-    """Mangled name -> what its machine code says, of every kernel of a cubin."""
+    """Mangled name -> figures, for every kernel of a cubin."""
     usage = parse_usage(_run(cuobjdump, "-res-usage", cubin))
     code = parse(_run(cuobjdump, "-sass", cubin))
     return {name: examine(code[name], usage[name]) for name in usage}

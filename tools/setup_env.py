@@ -3,13 +3,13 @@
     python tools/setup_env.py GROUP...     groups of pyproject.toml; "build" compiles the package
     python tools/setup_env.py wheel        installs from the folder or file WHEEL, without a network
 
-`make` calls it. What is there already is kept, so a second call does nothing and needs no network.
+`make` calls it. Whatever is installed stays, so a second call does nothing and needs no network.
 
-1. A Python that has a usable PyTorch keeps it: .venv sees the packages of that Python. Otherwise
-   PyTorch is downloaded into .venv (environment variable TORCH: what to ask pip for).
-2. Missing packages are installed one by one. One that cannot be had is left out, and named.
-3. The package is built and installed as editable, where anything it is made from has changed.
-   With "wheel", it and all that is missing come from the folder that `make gpu-wheel` filled.
+1. A usable PyTorch of this Python is reused: .venv sees the packages of that Python. Otherwise
+   PyTorch is downloaded into .venv (environment variable TORCH: the requirement for pip).
+2. Missing packages are installed. One that pip cannot install is left out, and named.
+3. The package is built and installed as editable, where a source or a setting has changed.
+   With "wheel", it and missing packages come from the folder that `make gpu-wheel` has filled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 ORIGIN = VENV / "made-with"  # the Python that .venv was made with
 DEFAULT_TORCH = "torch==2.13.0"
-DEFAULT_TRITON = "triton==3.6.0"  # where there is none; a newer one that came with PyTorch is kept
+DEFAULT_TRITON = "triton==3.6.0"  # if there is none; a newer one that came with PyTorch stays
 MIN_TORCH = (2, 10)
 MUST = ("pytest", "setuptools")
 PROGRAMS = ("ninja", "ruff", "mypy", "clang-format")
@@ -53,7 +53,7 @@ def torch_version() -> str | None:
     return str(runpy.run_path(path)["__version__"]) if os.path.exists(path) else None
 
 
-def usable(version: str | None) -> bool:
+def is_usable(version: str | None) -> bool:
     return version is not None and tuple(map(int, version.split(".")[:2])) >= MIN_TORCH
 
 
@@ -69,7 +69,7 @@ def make_venv() -> None:
         say("making .venv again: it holds no working Python")
         shutil.rmtree(VENV)
     version = torch_version()
-    keep = usable(version)
+    keep = is_usable(version)
     nested = sys.prefix != sys.base_prefix  # this Python lives in a virtual environment itself
     if keep:
         say(f"making .venv on top of {sys.executable}, which has PyTorch {version}")
@@ -77,7 +77,7 @@ def make_venv() -> None:
         why = f"PyTorch {version}, too old" if version else "no PyTorch"
         say(f"making .venv with {sys.executable} ({why})")
     try:
-        # Some systems leave out what puts pip there; theirs is seen, where all their packages are.
+        # Some systems lack ensurepip; .venv then sees their pip among their packages.
         own_pip = importlib.util.find_spec("ensurepip") is not None or not keep
         venv.create(VENV, with_pip=own_pip, symlinks=True, system_site_packages=keep and not nested)
     except (subprocess.CalledProcessError, OSError) as error:
@@ -92,7 +92,7 @@ def make_venv() -> None:
         target = next(VENV.glob("lib*/python*/site-packages"))
         (target / "parent_environment.pth").write_text("".join(lines))
     if keep:
-        # Packages are seen through the path, their programs are not.
+        # The path shows packages of the parent, but not their programs.
         for name in PROGRAMS:
             program = Path(sysconfig.get_path("scripts"), name)
             if program.exists() and not (BIN / name).exists():
@@ -114,8 +114,8 @@ def groups() -> dict[str, list[str]]:
     return {"build": build, **project["project"]["optional-dependencies"]}
 
 
-def missing(requirements: list[str]) -> list[str]:
-    """Those that no installed version satisfies, and that this platform asks for."""
+def find_missing(requirements: list[str]) -> list[str]:
+    """The requirements of this platform that no installed version satisfies."""
     from pip._vendor.packaging.requirements import Requirement
 
     out = []
@@ -141,13 +141,13 @@ def pip(*arguments: str, quiet: bool = True) -> bool:
 
 
 def torchvision_for(torch: str | None) -> str:
-    """The torchvision made for this PyTorch: 0.25 came with 2.10, and both count on together."""
+    """The torchvision for this PyTorch: 0.25 came with 2.10, and minor versions rise together."""
     minor = int(str(torch).split(".")[1])
     return f"torchvision==0.{minor + 15}.*"
 
 
 def install(names: list[str]) -> None:
-    if not usable(torch_version()):
+    if not is_usable(torch_version()):
         wanted = os.environ.get("TORCH") or DEFAULT_TORCH
         say(f"installing {wanted}")
         if not pip(wanted):
@@ -158,22 +158,22 @@ def install(names: list[str]) -> None:
     known = groups()
     wanted = [r for name in names for r in known[name]]
     left_out = []
-    absent = missing(list(dict.fromkeys(wanted)))
+    absent = find_missing(list(dict.fromkeys(wanted)))
     for requirement in [r for r in absent if r.startswith("torchvision")]:
-        # Without its dependencies: pip would change PyTorch for the newest torchvision.
+        # With dependencies pip would replace PyTorch by the one for the newest torchvision.
         absent.remove(requirement)
         fitting = torchvision_for(torch_version())
         say(f"installing {fitting}")
         if not pip("--no-deps", fitting):
             left_out.append(fitting)
-            # timm needs it, and would bring one of its own choice.
+            # timm needs torchvision, and pip would choose another one.
             absent = [r for r in absent if not r.startswith("timm")]
     absent = [DEFAULT_TRITON if r.startswith("triton") else r for r in absent]
     if absent:
         say(f"installing {', '.join(r.split(';')[0] for r in absent)}")
-        # All at once is quicker; one by one finds out which of them cannot be had.
+        # All at once is quicker; one by one tells which of them fail.
         if not pip(*absent, quiet=True):
-            say("not all of them could be had; trying one by one")
+            say("not all of them could be installed; trying one by one")
             left_out += [r for r in absent if not pip(r)]
     for requirement in left_out:
         say(f"left out: {requirement.split(';')[0]} could not be installed (no network?)")
@@ -197,7 +197,7 @@ def build() -> None:
         installed = any(VENV.glob("lib*/python*/site-packages/fused_mixup-*.dist-info"))
         same = built.get("FINGERPRINT") == support.fingerprint(torch)
         # pip cannot install without bdist_wheel; it may be missing where there is no network.
-        in_place = importlib.util.find_spec("wheel") is None and missing(["setuptools>=70.1"])
+        in_place = importlib.util.find_spec("wheel") is None and find_missing(["setuptools>=70.1"])
         if (installed or in_place) and same and all(any(info.parent.glob(m)) for m in modules):
             return
         settings = support.find_settings()
@@ -219,8 +219,8 @@ def build() -> None:
 # ------------------------------------------------------------------ the package, from a wheel
 
 
-def fitting(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The newest wheel of each package that this Python can use, by name; others are named."""
+def find_wheels(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The newest usable wheel of each package by name, and the names of unusable wheels."""
     from pip._vendor.packaging.tags import sys_tags
     from pip._vendor.packaging.utils import parse_wheel_filename
 
@@ -237,21 +237,21 @@ def fitting(folder: Path) -> tuple[dict[str, Path], list[str]]:
 def install_wheel(chosen: str) -> None:
     path = Path(chosen).expanduser().resolve()
     folder = path if path.is_dir() else path.parent
-    wheels, others = fitting(folder)
+    wheels, others = find_wheels(folder)
     if path.is_file():
         wheels["fused-mixup"] = path
     if "fused-mixup" not in wheels:
         sys.exit(f"setup: WHEEL={chosen}: no wheel of fused_mixup for this Python is there")
-    if not usable(torch_version()):
+    if not is_usable(torch_version()):
         sys.exit(
             f"setup: the wheel needs PyTorch {MIN_TORCH[0]}.{MIN_TORCH[1]} or newer, this Python "
             f"has {torch_version() or 'none'}; make PYTHON=… names another"
         )
     ours = wheels.pop("fused-mixup")
     known = groups()
-    wanted = missing([*known["test"], *known["bench"]])
+    wanted = find_missing([*known["test"], *known["bench"]])
     unsatisfied = {requirement_name(text) for text in wanted}
-    # What stands in no group is what those there need.
+    # A package in no group is a dependency of one in a group.
     absent = [
         wheel for name, wheel in wheels.items() if name in unsatisfied or not is_installed(name)
     ]
@@ -265,7 +265,7 @@ def install_wheel(chosen: str) -> None:
         others += [p.name for p in absent if not pip(*offline, str(p))]
     for name in (name for name in others if not is_installed(name.partition("-")[0])):
         say(f"left out: {name} is for another Python or system")
-    for text in missing([*known["test"], *known["bench"]]):
+    for text in find_missing([*known["test"], *known["bench"]]):
         say(f"left out: {text.split(';')[0]} is neither here nor in {folder}")
         package = requirement_name(text)
         if package in MUST and importlib.util.find_spec(package) is None:

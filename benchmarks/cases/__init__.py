@@ -1,1 +1,1 @@
-"""One module for each family of ops; registry.py collects what their ``cases(device)`` yield."""
+"""Cases by family of ops: registry.py collects what each module's ``cases(device)`` yields."""

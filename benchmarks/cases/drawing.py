@@ -1,4 +1,4 @@
-"""Drawing a plan where the batch lives, beside mixing that batch."""
+"""Times draw_plan on the batch's device, against mixing that batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fused_mixup import MixPlan
 
 from ..goals import MIXING
 from ..registry import OURS_TRITON, Case, Provider, Work
-from ..sides import LAM, ours, reference
+from ..sides import LAM, our_providers, reference
 
 
-def drawn(case: Case, device: str) -> Work:
-    """A step on from a state that each call takes a copy of, so that all draw the same."""
+def draw(case: Case, device: str) -> Work:
+    """One draw per call. Each call copies the state first, so that all providers draw the same."""
     batch_size, *_, height, width = case.shape
     per, pairing = case.variant.split(" ")
     states = [fm.plan_state(seed, device=device) for seed in range(4)]
@@ -28,19 +28,19 @@ def drawn(case: Case, device: str) -> Work:
         kinds = {"per": per, "pairing": pairing, "labels": needed}
         return fm.draw_plan(batch_size, size, state=state, settings=settings, **kinds)
 
-    def compared(plan: MixPlan) -> torch.Tensor:
+    def select(plan: MixPlan) -> torch.Tensor:
         return torch.cat((plan.partner[:, None], plan.weight, plan.blend, plan.box), 1)
 
     x = torch.randn(case.shape, device=device)
     plan = MixPlan.uniform(batch_size, "flip", LAM)
-    providers = ours(run, device)
+    providers = our_providers(run, device)
     providers[MIXING] = Provider(lambda _: fm.mix_(x, plan), checked=False)
     expected = reference(run)
-    return Work(states, providers, lambda state: compared(expected(state)), compared=compared)
+    return Work(states, providers, lambda state: select(expected(state)), select=select)
 
 
 def cases(device: str) -> Iterator[Case]:
-    shape, beside = (256, 3, 224, 224), (OURS_TRITON, MIXING)
+    shape, peers = (256, 3, 224, 224), (OURS_TRITON, MIXING)
     for variant in ("sample flip", "sample shuffle", "sample cross_class"):
         goals = (f"{device} draw",)
-        yield Case("draw_plan", variant, shape, torch.float32, drawn, "draw", beside, goals=goals)
+        yield Case("draw_plan", variant, shape, torch.float32, draw, "draw", peers, goals=goals)

@@ -1,4 +1,4 @@
-"""The drop-ins beside the installed timm and torchvision: the same calls with the same draws."""
+"""Times our drop-ins against the installed timm and torchvision, with the same calls and draws."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fused_mixup import torchvision as our_torchvision
 
 from .. import installed_peers
 from ..registry import OURS, Case, Provider, Work
-from ..timing import rotated
+from ..timing import rotate
 
 CLASSES = 1000
 SEEDS = 16
-# torch.manual_seed would ask every device, for longer than a small mix takes.
+# torch.manual_seed seeds every device, which takes longer than a small mix.
 SEED_TORCH = torch.default_generator.manual_seed
 
 BOTH = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
@@ -33,8 +33,8 @@ TIMM = {
 }
 
 
-def seeded(seed: Callable[[int], object], run: Callable) -> Callable:
-    """``run`` from one seed after another, so that all sides of a case draw the same."""
+def reseed(seed: Callable[[int], object], run: Callable) -> Callable:
+    """Seeds before each call of ``run``, so that all providers of a case draw the same."""
     seeds = cycle(range(SEEDS))
 
     def call(x):
@@ -44,46 +44,46 @@ def seeded(seed: Callable[[int], object], run: Callable) -> Callable:
     return call
 
 
-def beside(
+def compare(
     name: str, ours: Callable, peer: Callable | str, seed: Callable[[int], object], inputs: list
 ) -> Work:
-    """Ours is checked against the peer itself: images and targets, bit for bit."""
+    """Compares our images and targets with the peer's, bit for bit."""
     if isinstance(peer, str):
-        return Work(inputs, {OURS: Provider(seeded(seed, ours), checked=False), name: peer}, tuple)
+        return Work(inputs, {OURS: Provider(reseed(seed, ours), checked=False), name: peer}, tuple)
     providers: dict[str, Provider | str] = {
-        OURS: Provider(seeded(seed, ours)),
-        name: Provider(seeded(seed, peer)),
+        OURS: Provider(reseed(seed, ours)),
+        name: Provider(reseed(seed, peer)),
     }
 
     def expected(x):
-        seed(0)  # what each provider begins with
+        seed(0)  # the first seed of each provider
         return peer(x)
 
     return Work(inputs, providers, expected)
 
 
 def images(case: Case, device: str) -> tuple[list[torch.Tensor], torch.Tensor]:
-    xs = rotated(lambda: torch.randn(case.shape, device=device))
+    xs = rotate(lambda: torch.randn(case.shape, device=device))
     return xs, torch.randint(0, CLASSES, (case.shape[0],), device=device)
 
 
 def timm(case: Case, device: str, **options) -> Work:
     xs, y = images(case, device)
-    ours, peer = our_timm.Mixup(**options), installed_peers.missing()
+    ours, peer = our_timm.Mixup(**options), installed_peers.reason_missing()
     if peer is None:
         theirs = installed_peers.load()[0].data.Mixup(**options)
         peer = lambda x: theirs(x, y)  # noqa: E731
-    return beside("timm", lambda x: ours(x, y), peer, np.random.seed, xs)
+    return compare("timm", lambda x: ours(x, y), peer, np.random.seed, xs)
 
 
 def torchvision(case: Case, device: str, mixer: str, inplace: bool) -> Work:
     xs, y = images(case, device)
     ours = getattr(our_torchvision, mixer)(num_classes=CLASSES, inplace=inplace)
-    peer = installed_peers.missing()
+    peer = installed_peers.reason_missing()
     if peer is None:
         theirs = getattr(installed_peers.load()[1].transforms.v2, mixer)(num_classes=CLASSES)
         peer = lambda x: theirs(x, y)  # noqa: E731
-    return beside("torchvision", lambda x: ours(x, y), peer, SEED_TORCH, xs)
+    return compare("torchvision", lambda x: ours(x, y), peer, SEED_TORCH, xs)
 
 
 def cases(device: str) -> Iterator[Case]:

@@ -1,4 +1,4 @@
-"""The copy that every share of the floor refers to."""
+"""Times the copy of a tensor: the floor that every share refers to."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import fused_mixup as fm
 from fused_mixup import MixPlan
 
 from ..registry import FLOOR, OURS, Case, Provider, Work
-from ..timing import cache_bytes, rotated
+from ..timing import cache_bytes, rotate
 
 
 def copy(case: Case, device: str) -> Work:
     """PyTorch's threaded copy on the CPU; our own kernel, 16 bytes a thread, on a GPU."""
-    xs = rotated(lambda: torch.randn(case.shape, device=device))
+    xs = rotate(lambda: torch.randn(case.shape, device=device))
     out = torch.empty_like(xs[0])
-    stay = MixPlan.identity(case.shape[0])
-    run = out.copy_ if device == "cpu" else lambda x: fm.mix(x, stay, out=out)
+    identity = MixPlan.identity(case.shape[0])
+    run = out.copy_ if device == "cpu" else lambda x: fm.mix(x, identity, out=out)
     size = out.numel() * out.element_size()
     return Work(xs, {OURS: Provider(run)}, torch.clone, size, size)
 
 
 def cases(device: str) -> Iterator[Case]:
-    # A GPU's cache would hold much of a target of the cache's size.
+    # On a GPU the cache would hold much of a target of its own size.
     rows = cache_bytes(device) * (1 if device == "cpu" else 4) // 2**20
     shape = (rows, 2**20 // torch.float32.itemsize)
     yield Case(FLOOR, "all of a batch", shape, torch.float32, copy, FLOOR)

@@ -1,4 +1,4 @@
-"""What one call costs the host, on tensors so small that nothing else counts."""
+"""Times the host's part of a call, on tensors so small that nothing else counts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fused_mixup import MixedTarget, MixPlan
 
 from ..goals import BARE
 from ..registry import OURS_TRITON, Case, Provider, Work
-from ..sides import LAM, SMOOTHING, ours, reference
+from ..sides import LAM, SMOOTHING, our_providers, reference
 
 
 def mixing(case: Case, device: str) -> Work:
     x = torch.randn(case.shape, device=device)
     run = partial(fm.mix_, plan=MixPlan.uniform(len(x), "flip", LAM))
-    return Work([x], ours(run, device) | bare(x), reference(run))
+    return Work([x], our_providers(run, device) | launch(x), reference(run))
 
 
 def loss(case: Case, device: str) -> Work:
@@ -28,13 +28,13 @@ def loss(case: Case, device: str) -> Work:
     plan = MixPlan.uniform(rows, "flip", LAM)
     target = MixedTarget.from_labels(labels, plan, num_classes, SMOOTHING)
 
-    def both(z: torch.Tensor) -> torch.Tensor:
+    def gradient(z: torch.Tensor) -> torch.Tensor:
         return torch.autograd.grad(fm.soft_target_cross_entropy(z, target), z)[0]
 
-    return Work([z], ours(both, device, (1e-5, 1e-6)) | bare(z), reference(both))
+    return Work([z], our_providers(gradient, device, (1e-5, 1e-6)) | launch(z), reference(gradient))
 
 
-def bare(like: torch.Tensor) -> dict[str, Provider | str]:
+def launch(like: torch.Tensor) -> dict[str, Provider | str]:
     zeroed = torch.empty_like(like, requires_grad=False)
     return {BARE: Provider(lambda _: zeroed.zero_(), checked=False)}
 
@@ -42,8 +42,8 @@ def bare(like: torch.Tensor) -> dict[str, Provider | str]:
 def cases(device: str) -> Iterator[Case]:
     dtype, small = torch.float32, (8, 3, 8, 8)
     goals = ("cuda host op",) if device == "cuda" else ()
-    beside = (OURS_TRITON, BARE)
-    yield Case("mix_", "flip", small, dtype, mixing, "host", beside, clock="host", goals=goals)
+    peers = (OURS_TRITON, BARE)
+    yield Case("mix_", "flip", small, dtype, mixing, "host", peers, clock="host", goals=goals)
     goals = ("cuda host both",) if device == "cuda" else ()
     op = "soft_target_cross_entropy"
-    yield Case(op, "fwd+bwd", (8, 10), dtype, loss, "host", beside, clock="host", goals=goals)
+    yield Case(op, "fwd+bwd", (8, 10), dtype, loss, "host", peers, clock="host", goals=goals)

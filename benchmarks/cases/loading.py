@@ -1,4 +1,4 @@
-"""FastCollateMixup beside timm's: a call as a worker makes it, and a data loader with workers."""
+"""Times FastCollateMixup against timm's: one call, and a data loader with workers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fused_mixup import timm as our_timm
 
 from .. import installed_peers
 from ..registry import OURS, Case, Provider, Work
-from .drop_ins import CLASSES, CUTMIX, MIXUP, beside
+from .drop_ins import CLASSES, CUTMIX, MIXUP, compare
 
 BATCHES = 8
 WORKERS = 2
-PIXEL = (slice(None), 0, 0, 0)  # of a batch: what makes it be there
+PIXEL = (slice(None), 0, 0, 0)  # a read of these waits for the batch
 
 
 class Images(Dataset):
@@ -27,7 +27,7 @@ class Images(Dataset):
     def __init__(self, kind: str, count: int, shape: tuple[int, ...]) -> None:
         generator = np.random.default_rng(0)
         images = generator.integers(0, 256, (count, *shape), dtype=np.uint8)
-        if kind == "HWC arrays":  # what timm's transforms give: [C, H, W] views of decoded images
+        if kind == "HWC arrays":  # as from timm: [C, H, W] views of HWC images
             images = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         samples = torch.from_numpy(images) if kind == "tensors" else images
         self.items = [(sample, i % CLASSES) for i, sample in enumerate(samples)]
@@ -43,23 +43,23 @@ def collate(case: Case, device: str, kind: str, options: dict) -> Work:
     batch_size, *shape = case.shape
     items = Images(kind, BATCHES * batch_size, tuple(shape)).items
     batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-    peer = installed_peers.missing()
+    peer = installed_peers.reason_missing()
     if peer is None:
         peer = installed_peers.load()[0].data.FastCollateMixup(**options)
-    work = beside("timm", our_timm.FastCollateMixup(**options), peer, np.random.seed, batches)
+    work = compare("timm", our_timm.FastCollateMixup(**options), peer, np.random.seed, batches)
     work.read = work.written = batch_size * int(np.prod(shape))
     work.threads = 1  # as in a worker
     return work
 
 
-def _all_cores(_worker: int) -> None:
-    """The benchmark's threads are pinned; workers inherit that, and would share one core."""
+def _use_all_cores(_worker: int) -> None:
+    """Undoes the pinning that a worker inherits: otherwise all workers would share one core."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
 def loader(case: Case, device: str, options: dict) -> Work:
-    """Images of a whole pass through the loader, from memory: decoding is nobody's here."""
+    """Loads one epoch of images from memory, so that no side has to decode."""
     data = Images("HWC arrays", BATCHES * case.shape[0], tuple(case.shape[1:]))
 
     def provider(collate_fn) -> Provider:
@@ -69,13 +69,13 @@ def loader(case: Case, device: str, options: dict) -> Work:
             num_workers=WORKERS,
             collate_fn=collate_fn,
             persistent_workers=True,
-            worker_init_fn=_all_cores,
+            worker_init_fn=_use_all_cores,
         )
-        # Each worker draws from a seed of its own: the batch itself is checked by `collate`.
+        # Each worker has a seed of its own, so results differ; `collate` checks them.
         return Provider(lambda _: [x[PIXEL].sum() for x, _ in loader], checked=False)
 
     providers: dict[str, Provider | str] = {OURS: provider(our_timm.FastCollateMixup(**options))}
-    why = installed_peers.missing()
+    why = installed_peers.reason_missing()
     if why is None:
         why = provider(installed_peers.load()[0].data.FastCollateMixup(**options))
     providers["timm"] = why
@@ -93,7 +93,7 @@ def cases(device: str) -> Iterator[Case]:
             yield Case(
                 op, f"{name}, {kind}", shape, dtype, build, "collate", ("timm",), goals=goals
             )
-    # Images so small that the host's part of a call shows.
+    # On images this small the host's part of a call shows.
     build = partial(collate, kind="arrays", options=MIXUP)
     yield Case(op, "MixUp, arrays", (64, 3, 32, 32), dtype, build, "collate", ("timm",))
     for name, options in (("MixUp", MIXUP), ("CutMix", CUTMIX)):

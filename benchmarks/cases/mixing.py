@@ -1,4 +1,4 @@
-"""mix_ beside the eager lines of timm and torchvision, with the same λ, box and partners."""
+"""Times mix_ against the eager lines of timm and torchvision, with the same λ, box and partners."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fused_mixup import MixPlan
 
 from .. import installed_peers
 from ..registry import OURS_TRITON, Case, Provider, Work
-from ..sides import LAM, compiled, ours, reference, rounding
-from ..timing import rotated
+from ..sides import LAM, compiler, our_providers, reference, rounding
+from ..timing import rotate
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -24,7 +24,7 @@ def batches(case: Case, device: str) -> list[torch.Tensor]:
         x = torch.randn(case.shape, device=device).to(case.dtype)
         return x.to(memory_format=case.memory_format)
 
-    return rotated(one)
+    return rotate(one)
 
 
 def work(
@@ -34,11 +34,11 @@ def work(
     peers: Callable[[list[torch.Tensor]], dict[str, Provider | str]],
     part: float = 1.0,
 ) -> Work:
-    """mix_ with ``plan``, which touches ``part`` of the batch, beside its ``peers``."""
+    """Work of mix_ and its ``peers``. ``plan`` changes ``part`` of the batch."""
     xs = batches(case, device)
     size = int(xs[0].numel() * xs[0].element_size() * part)
     mixing = partial(fm.mix_, plan=plan)
-    providers = ours(mixing, device) | peers(xs)
+    providers = our_providers(mixing, device) | peers(xs)
     return Work(xs, providers, reference(partial(fm.mix, plan=plan)), size, size)
 
 
@@ -55,14 +55,14 @@ def equation(x: torch.Tensor) -> torch.Tensor:  # in place, for torch.compile
 
 
 def flip(case: Case, device: str) -> Work:
-    close = rounding(case.dtype)
+    tolerance = rounding(case.dtype)
 
     def peers(xs: list[torch.Tensor]) -> dict[str, Provider | str]:
-        found: dict[str, Provider | str] = {"timm's lines": Provider(eager_flip, close)}
+        found: dict[str, Provider | str] = {"timm's lines": Provider(eager_flip, tolerance)}
         if case.sweep is None:
             out = torch.empty_like(xs[0])
             found["copy of N"] = Provider(out.copy_, checked=False)
-            found["torch.compile"] = compiled(equation, device, close)
+            found["torch.compile"] = compiler(equation, device, tolerance)
         return found
 
     return work(case, device, MixPlan.uniform(case.shape[0], "flip", LAM), peers)
@@ -85,7 +85,7 @@ def permutation(case: Case, device: str) -> Work:
 
 
 def quarter(case: Case) -> tuple[tuple[int, ...], float, tuple[slice, ...]]:
-    """A box of a quarter of the image, λ of its area, and the index of what lies in it."""
+    """A box over a quarter of the image, the λ of its area, and the index of its pixels."""
     height, width = case.shape[2:]
     box, lam = fm.cutmix_box((height, width), 0.75, (height // 2, width // 2))
     top, left, bottom, right = box
@@ -120,7 +120,7 @@ def cutmix_roll(case: Case, device: str) -> Work:
 
 
 def per_sample(case: Case, device: str, alike: int = 1) -> Work:
-    """``alike`` neighbours share a λ. The eager side works on one λ after another, as timm does."""
+    """``alike`` neighbours share a λ. The eager side loops over the λ, as timm does."""
     batch_size = case.shape[0]
     lam = torch.rand(batch_size // alike).repeat_interleave(alike)
     weights = lam[::alike].tolist()
@@ -136,19 +136,19 @@ def per_sample(case: Case, device: str, alike: int = 1) -> Work:
                 x[at] = original[at] * own + flipped[at] * (1 - own)
         return x
 
-    close = rounding(case.dtype)
+    tolerance = rounding(case.dtype)
 
     def peers(xs: list[torch.Tensor]) -> dict[str, Provider | str]:
-        found: dict[str, Provider | str] = {"timm's elem lines": Provider(eager, close)}
+        found: dict[str, Provider | str] = {"timm's elem lines": Provider(eager, tolerance)}
         if case.sweep is None:
-            found["Kornia"] = kornia(lam, xs[0], close)
+            found["Kornia"] = kornia(lam, xs[0], tolerance)
         return found
 
     return work(case, device, MixPlan.per_sample(lam, "flip", device=device), peers)
 
 
-def kornia(lam: torch.Tensor, x: torch.Tensor, close: tuple[float, float]) -> Provider | str:
-    """Its blend with our draws. Its λ is the partner's weight."""
+def kornia(lam: torch.Tensor, x: torch.Tensor, tolerance: tuple[float, float]) -> Provider | str:
+    """Kornia's blend with our draws. Kornia's λ is the partner's weight."""
     augmentation = installed_peers.kornia()
     if isinstance(augmentation, str):
         return augmentation
@@ -157,7 +157,7 @@ def kornia(lam: torch.Tensor, x: torch.Tensor, close: tuple[float, float]) -> Pr
         "mixup_lambdas": (1 - lam).to(x.device),
     }
     mixer = augmentation.RandomMixUpV2(p=1.0)
-    return Provider(lambda x: mixer.apply_transform(x, params), close)
+    return Provider(lambda x: mixer.apply_transform(x, params), tolerance)
 
 
 # ------------------------------------------------------------------ the cases
@@ -170,7 +170,7 @@ VARIANTS = {
     "CutMix ¼": cutmix,
     "CutMix ¼ roll": cutmix_roll,
 }
-BESIDE = {
+PEERS = {
     "flip": ("timm's lines", "copy of N", "torch.compile"),
     "permutation": ("eager", "mix_ flip"),
     "per sample": ("timm's elem lines", "Kornia"),
@@ -212,9 +212,9 @@ def cases(device: str) -> Iterator[Case]:
                         continue  # its eager launches alone would take seconds
                     plain = layout is torch.contiguous_format
                     goals = goals_of(name, shape, dtype, device) if plain else ()
-                    beside = (OURS_TRITON, *BESIDE[name])
+                    peers = (OURS_TRITON, *PEERS[name])
                     yield Case(
-                        "mix_", name, shape, dtype, build, group, beside, layout, goals, full=rare
+                        "mix_", name, shape, dtype, build, group, peers, layout, goals, full=rare
                     )
     yield from sweeps(usual, 64 if device == "cpu" else 256)
 
@@ -222,8 +222,8 @@ def cases(device: str) -> Iterator[Case]:
 def sweeps(dtype: torch.dtype, batch_size: int) -> Iterator[Case]:
     def point(name: str, shape: tuple[int, ...], build, axis: str, value: int, rare: bool) -> Case:
         peer = "timm's lines" if build is flip else "timm's elem lines"
-        beside, sweep = (OURS_TRITON, peer), (axis, value)
-        return Case("mix_", name, shape, dtype, build, "sweep", beside, sweep=sweep, full=rare)
+        peers, sweep = (OURS_TRITON, peer), (axis, value)
+        return Case("mix_", name, shape, dtype, build, "sweep", peers, sweep=sweep, full=rare)
 
     for n in (4, 8, 16, 32, 64, 128, 256, 512):
         rare = n not in {8, 32, 128}

@@ -1,4 +1,4 @@
-"""Losses of maps, of binary labels and of the last layer, targets built on either side."""
+"""Times losses of maps, of binary labels and of the last layer; every side builds its target."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
 
 from ..registry import OURS_TRITON, Case, Provider, Work
-from ..sides import LAM, SMOOTHING, ours
-from ..timing import rotated
+from ..sides import LAM, SMOOTHING, our_providers
+from ..timing import rotate
 from .losses import IN_FORWARD, dense_target
 
 Gradients = Callable[[torch.Tensor], torch.Tensor]
-CLOSE = (1e-4, 1e-5)  # of the gradient of a sum
+TOLERANCE = (1e-4, 1e-5)  # rtol, atol of the sum's gradient
 
 
 def _gradient(loss: Gradients) -> Gradients:
@@ -25,11 +25,11 @@ def _gradient(loss: Gradients) -> Gradients:
 
 
 def _work(case: Case, device: str, fused: Gradients, others: dict[str, Gradients]) -> Work:
-    """The mean's gradient is one part in many of the sum's: compared as that of the sum."""
-    zs = rotated(lambda: torch.randn(case.shape, device=device).to(case.dtype).requires_grad_())
+    """Work that compares gradients of the sum: those of the mean are far smaller."""
+    zs = rotate(lambda: torch.randn(case.shape, device=device).to(case.dtype).requires_grad_())
     rows = zs[0].numel() // case.shape[1]
-    providers = ours(_gradient(fused), device, CLOSE)
-    providers |= {name: Provider(_gradient(loss), CLOSE) for name, loss in others.items()}
+    providers = our_providers(_gradient(fused), device, TOLERANCE)
+    providers |= {name: Provider(_gradient(loss), TOLERANCE) for name, loss in others.items()}
     truth = _gradient(next(iter(others.values())))
     size = zs[0].numel() * zs[0].element_size()
     return Work(
@@ -38,12 +38,12 @@ def _work(case: Case, device: str, fused: Gradients, others: dict[str, Gradients
         lambda z: truth(z.detach().double().requires_grad_()).float() * rows,
         size,
         size,
-        compared=lambda gradient: gradient.float() * rows,
+        select=lambda gradient: gradient.float() * rows,
     )
 
 
 def segmentation(case: Case, device: str) -> Work:
-    """Every pixel has a label of its own, and its image's λ."""
+    """Every pixel has its own label and its image's λ."""
     batch_size, num_classes, *size = case.shape
     labels = torch.randint(0, num_classes, (batch_size, *size), device=device)
     plan = MixPlan.uniform(batch_size, "flip", LAM)
@@ -86,7 +86,7 @@ def binary(case: Case, device: str, **mode: bool) -> Work:
 
 
 def linear(case: Case, device: str) -> Work:
-    """The last layer too: no [B, K] is held, where two steps hold several."""
+    """The last layer and the loss in one op, without a [B, K] tensor; two steps hold several."""
     batch_size, features, num_classes = case.shape
     labels = torch.randint(0, num_classes, (batch_size,), device=device)
     plan = MixPlan.uniform(batch_size, "flip", LAM)
@@ -98,18 +98,18 @@ def linear(case: Case, device: str) -> Work:
         loss = fm.linear_soft_target_cross_entropy(x, weight, None, target)
         return torch.autograd.grad(loss, (x, weight))
 
-    def two_steps(x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # with timm's SoftTarget…
+    def two_steps(x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # with timm's lines
         off = F.one_hot(labels, num_classes).float()
         target = off * LAM + off.flip(0) * (1.0 - LAM)
         loss = torch.sum(-target * F.log_softmax(F.linear(x, weight), -1), -1).mean()
         return torch.autograd.grad(loss, (x, weight))
 
-    def kept(gradients: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def first_rows(gradients: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return torch.cat([g[:64].flatten() for g in gradients]) * batch_size
 
-    providers = ours(fused, device, CLOSE)
-    providers["timm's lines"] = Provider(two_steps, CLOSE)
-    return Work(xs, providers, lambda x: kept(two_steps(x)), compared=kept)
+    providers = our_providers(fused, device, TOLERANCE)
+    providers["timm's lines"] = Provider(two_steps, TOLERANCE)
+    return Work(xs, providers, lambda x: first_rows(two_steps(x)), select=first_rows)
 
 
 def cases(device: str) -> Iterator[Case]:
@@ -122,11 +122,11 @@ def cases(device: str) -> Iterator[Case]:
     yield Case(op, f"{fwd_bwd}, maps", shape, dtype, segmentation, "maps", eager, goals=goals)
     goals = ("cpu binary",) if device == "cpu" else ()
     op, shape = "soft_target_binary_cross_entropy", (256, 21843)
-    beside: tuple[str, ...] = OURS_TRITON, "timm"
-    yield Case(op, fwd_bwd, shape, dtype, binary, "binary", beside, goals=goals)
+    peers: tuple[str, ...] = OURS_TRITON, "timm"
+    yield Case(op, fwd_bwd, shape, dtype, binary, "binary", peers, goals=goals)
     build = partial(binary, grad_in_forward=True)
-    yield Case(op, f"{fwd_bwd}, {IN_FORWARD}", shape, dtype, build, "binary", beside, goals=goals)
+    yield Case(op, f"{fwd_bwd}, {IN_FORWARD}", shape, dtype, build, "binary", peers, goals=goals)
     goals = ("cpu linear",) if device == "cpu" else ()
     op, shape = "linear_soft_target_cross_entropy", (512, 1024, 100_000)
-    beside = (OURS_TRITON, "timm's lines")
-    yield Case(op, fwd_bwd, shape, single, linear, "linear", beside, goals=goals)
+    peers = (OURS_TRITON, "timm's lines")
+    yield Case(op, fwd_bwd, shape, single, linear, "linear", peers, goals=goals)

@@ -1,6 +1,6 @@
-"""A training step end to end, at fixed settings: what part of it is augmentation and loss.
+"""Times whole training steps, and what augmentation and loss take of them.
 
-SGD on random images; the network is the same for both sides, and starts from the same weights.
+SGD on random images. Both sides train the same network from the same weights.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def provider(
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
     plan = MixPlan.uniform(len(labels), "flip", LAM)
     parts: dict[str, list[float]] = {name: [] for name in PARTS}
-    # A GPU has to be waited for: otherwise each part would be charged what the host spends alone.
+    # Without a synchronisation each part on a GPU would show the host's time alone.
     wait = torch.cuda.synchronize if labels.is_cuda else lambda: None
     autocast = torch.autocast(labels.device.type, torch.bfloat16, enabled=labels.is_cuda)
 
@@ -87,9 +87,9 @@ def provider(
 def step(case: Case, device: str) -> Work:
     xs = [torch.randn(case.shape, device=device) for _ in range(2)]
     labels = torch.randint(0, CLASSES, (case.shape[0],), device=device)
-    eager = (eager_flip_of, eager_target, eager_loss)
+    eager = (mix_eager, eager_target, eager_loss)
     ours = (fm.mix_, fused_target, fm.soft_target_cross_entropy)
-    why = installed_peers.missing()
+    why = installed_peers.reason_missing()
     if why is not None:  # the networks are timm's
         return Work(xs, {OURS: why, "eager": why}, tuple)
     name, options = NETWORKS[case.variant]
@@ -108,7 +108,7 @@ def step(case: Case, device: str) -> Work:
     return Work(xs, providers, provider(network(), labels, *eager).run)
 
 
-def eager_flip_of(x: torch.Tensor, plan: MixPlan) -> torch.Tensor:
+def mix_eager(x: torch.Tensor, plan: MixPlan) -> torch.Tensor:
     return eager_flip(x)
 
 

@@ -1,13 +1,13 @@
-"""Instructions that the CPU kernels execute: a measure without noise, and a gate on it.
+"""Counts the instructions that the CPU kernels execute, and fails where a count grows.
 
-A timing on a shared machine moves by a third from run to run; the number of instructions that a
-kernel executes on the same input does not move at all. It says nothing of memory or of stalls, but
-a loop that is no longer vectorised, or a check that moved inside, shows at once.
+A timing on a shared machine varies by a third from run to run; the number of instructions that a
+kernel executes on the same input does not vary at all. It says nothing about memory or stalls, but
+it shows at once that a loop is no longer vectorised, or that a check has moved into it.
 
-    calls.py      what is counted: the public ops on small inputs, one thread
-    stepping.py   counts by single steps (ptrace): no tool, no rights, the built module as it is
-    callgrind.py  the same by valgrind's callgrind, where it is installed: minutes, not seconds
+    calls.py      the calls that are counted: public ops on small inputs, one thread
+    stepping.py   counts by single steps (ptrace); needs no tool and no rights
+    callgrind.py  counts with valgrind's callgrind; takes minutes, not seconds
     gate.py       compares with counts.json; ``python -m benchmarks.instructions``
 
-What is counted are the instructions inside the compiled module alone: not Python's, not PyTorch's.
+Only instructions inside the compiled module count: not Python's, not PyTorch's.
 """

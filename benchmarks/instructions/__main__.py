@@ -1,8 +1,9 @@
-"""Counts instructions and compares them with the recorded ones.
+"""Counts instructions and compares the counts with the recorded ones.
 
     python -m benchmarks.instructions [--tool stepping|callgrind] [--capability avx2] [--write]
 
-Exit status: 0 passed or nothing to compare with, 1 more instructions than recorded, 2 cannot count.
+Exit status: 0 passed or no record to compare with, 1 more instructions than recorded, 2 cannot
+count.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main() -> int:
         print(f"recorded in {gate.COUNTS.name}")
         return 0
     passed, said = gate.compare(record, gate.load())
-    print("\n".join(said) or f"all within {gate.TOLERANCE:.0%} of what is recorded")
+    print("\n".join(said) or f"all counts are within {gate.TOLERANCE:.0%} of the record")
     return 0 if passed else 1
 
 

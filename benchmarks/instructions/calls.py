@@ -1,8 +1,8 @@
-"""What is counted. Run as a program, it makes each call between two markers.
+"""The calls that are counted. As a program, it makes each call between two markers.
 
     python -m benchmarks.instructions.calls stepping|callgrind
 
-The inputs are small: a step costs some ten microseconds. Each has a tail that is no whole vector.
+The inputs are small: a step costs some ten microseconds. Each has a tail shorter than a vector.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def calls() -> Iterator[tuple[str, Callable[[], object]]]:
-    """Name and call. A new kernel is one more of them."""
+    """Yields name and call. A new kernel adds one."""
     torch.manual_seed(0)
     plans = {
         "flip": MixPlan.uniform(B, "flip", 0.3),
@@ -51,26 +51,26 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
         target = MixedTarget.from_labels(labels, plans["flip"], K, 0.1)
         dense = target.dense()
         name = str(dtype).removeprefix("torch.")
-        yield f"loss sparse {name}", lambda z=z, t=target: _both(z, t)
-        yield f"loss dense {name}", lambda z=z, t=dense: _both(z, t)
+        yield f"loss sparse {name}", lambda z=z, t=target: _loss_gradient(z, t)
+        yield f"loss dense {name}", lambda z=z, t=dense: _loss_gradient(z, t)
     maps = torch.randn(2, 5, 3, 35).requires_grad_()
     pixels_of = torch.arange(210).view(2, 3, 35) % 5
     mixed = MixedTarget.from_labels(pixels_of, MixPlan.uniform(2, "flip", 0.3), 5, 0.1)
-    yield "loss maps float32", lambda: _both(maps, mixed)
+    yield "loss maps float32", lambda: _loss_gradient(maps, mixed)
     logits = torch.randn(B, K).requires_grad_()
     target = MixedTarget.from_labels(labels, plans["flip"], K, 0.1)
-    yield "binary loss sparse float32", lambda: _both_binary(logits, target)
+    yield "binary loss sparse float32", lambda: _binary_gradient(logits, target)
     yield "ranks float32", lambda: fm.mixed_accuracy(logits, target)
     state = fm.plan_state(0)
     options = {"cutmix_alpha": 1.0, "per": "sample", "pairing": "shuffle"}
     yield "draw_plan", lambda: fm.draw_plan(9, (31, 33), state=state.clone(), **options)
 
 
-def _both(z: torch.Tensor, target: MixedTarget | torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _loss_gradient(z: torch.Tensor, target: MixedTarget | torch.Tensor) -> tuple[torch.Tensor, ...]:
     return torch.autograd.grad(fm.soft_target_cross_entropy(z, target), z)
 
 
-def _both_binary(z: torch.Tensor, target: MixedTarget) -> tuple[torch.Tensor, ...]:
+def _binary_gradient(z: torch.Tensor, target: MixedTarget) -> tuple[torch.Tensor, ...]:
     return torch.autograd.grad(fm.soft_target_binary_cross_entropy(z, target), z)
 
 
@@ -81,7 +81,7 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
     torch.set_num_threads(1)
-    # Callgrind is told by the symbol of a function, steps by a signal.
+    # Callgrind recognises a marker by a function's symbol, stepping by a signal.
     marker = _C.cpu_capability if sys.argv[1] == "callgrind" else marker_for_steps
     if sys.argv[1] == "stepping":
         from .stepping import trace_me

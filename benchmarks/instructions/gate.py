@@ -1,4 +1,4 @@
-"""The gate: instruction counts beside those of counts.json, one record for each compiler."""
+"""Compares instruction counts with counts.json, which has one record for each compiler."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from . import callgrind, stepping
 
 COUNTS = Path(__file__).with_name("counts.json")
-TOLERANCE = 0.03  # of one compiler, across its patch levels and PyTorch's headers
+TOLERANCE = 0.03  # counts vary with patch levels of the compiler and PyTorch's headers
 TOOLS = {"stepping": stepping, "callgrind": callgrind}
 
 
 def compiler(module: Path) -> str:
-    """What the module says that it was compiled with: "GCC: (Debian 12.2.0-14) 12.2.0"."""
+    """The compiler that the module names: "GCC: (Debian 12.2.0-14) 12.2.0"."""
     found = re.search(rb"GCC: \([^)\0]*\) [\d.]+|clang version [^\0]+", module.read_bytes())
     return found[0].decode(errors="replace") if found else "unknown"
 
 
 def measure(tool: str, capability: str = "") -> dict:
-    """One record. ``capability`` holds the kernels to an instruction set."""
+    """One record. ``capability`` limits the kernels to an instruction set."""
     from fused_mixup import _C
 
     environment = {"FUSED_MIXUP_CPU": capability} if capability else {}
@@ -50,10 +50,10 @@ def save(record: dict, path: Path = COUNTS) -> None:
 
 
 def compare(record: dict, committed: list[dict]) -> tuple[bool, list[str]]:
-    """Whether the gate lets it pass, and what there is to say.
+    """Whether the record passes, and lines to print.
 
-    More instructions than recorded do not pass. Fewer do, and ask to be recorded; so does a build
-    of a compiler or for an instruction set that has no record: other code is no regression.
+    More instructions than recorded fail. Fewer pass, with a request to record them. A compiler or
+    an instruction set without a record passes too: other code is no regression.
     """
     old = next((old for old in committed if same_build(old, record)), None)
     if old is None:

@@ -1,8 +1,8 @@
-"""Counts by single steps: inside the module, the process is stopped after each instruction.
+"""Counts by single steps: ptrace stops the process after each instruction of the module.
 
-Linux on x86-64 and AArch64. ptrace needs no rights for a process' own children. Between the markers
-the module's code is overwritten with breakpoints, so that Python and PyTorch run at full speed
-until they enter it; there the code is put back, and steps are counted until they leave it.
+Linux on x86-64 and AArch64. A process may ptrace its own children without rights. Between the
+markers breakpoints overwrite the module's code, so that Python and PyTorch run at full speed until
+they enter it. Then the code is restored, and steps are counted until the process leaves it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MODULE = "_C.abi3.so"
 
 
 class Machine(NamedTuple):
-    """Of the registers: where the program counter stands, and how many there are, in 8-byte words.
+    """Index of the program counter among the registers, and their number, in 8-byte words.
 
-    ``trap``: a breakpoint. ``past``: how far beyond it the program counter stands once it is hit.
+    ``trap`` is a breakpoint; after a hit the program counter is ``past`` bytes behind its start.
     """
 
     counter: int
@@ -56,7 +56,7 @@ def _ptrace(request: int, pid: int, address: int, data: object) -> None:
 
 
 def trace_me() -> None:
-    """The calling process lets its parent stop it."""
+    """Lets the parent of the calling process trace it."""
     _ptrace(TRACEME, 0, 0, None)
 
 
@@ -64,7 +64,7 @@ def why_not() -> str | None:
     """Why this machine cannot count this way, or None."""
     if sys.platform != "linux" or platform.machine() not in MACHINES:
         return f"counting by steps is for Linux on {' and '.join(MACHINES)}"
-    # A process that does nothing but ask for it.
+    # This process asks for permission and ends.
     code = "import signal, os; from benchmarks.instructions.stepping import trace_me; trace_me()"
     asked = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
@@ -75,7 +75,7 @@ def why_not() -> str | None:
 
 
 def module_range(pid: int) -> tuple[int, int]:
-    """Where the code of the module lies in the process."""
+    """The addresses of the module's code in the process."""
     ranges = []
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         if line.endswith(MODULE) and "x" in line.split()[1]:
@@ -86,9 +86,9 @@ def module_range(pid: int) -> tuple[int, int]:
 
 
 def count(environment: dict[str, str]) -> tuple[str, dict[str, int]]:
-    """Instruction set in use, and the module's instructions of each call."""
+    """The instruction set in use, and the module's instructions for each call."""
     command = [sys.executable, "-m", "benchmarks.instructions.calls", "stepping"]
-    # Two cores would pass every step to each other.
+    # On two cores every step would be a switch from one to the other.
     core = {min(os.sched_getaffinity(0))}
     process = subprocess.Popen(
         command,
@@ -114,7 +114,7 @@ def count(environment: dict[str, str]) -> tuple[str, dict[str, int]]:
 
 
 class Process:
-    """A child that is stopped, and its registers and code."""
+    """A stopped child, with its registers and code."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -133,13 +133,13 @@ class Process:
         _ptrace(GETREGSET, self.pid, PRSTATUS, self.vector)
         return self.registers[self.machine.counter]
 
-    def inside(self, position: int) -> bool:
+    def contains(self, position: int) -> bool:
         return self.low <= position < self.high
 
     def resume(self, how: int, number: int = 0) -> int:
-        """Until it stops again; the signal that stopped it, 0 where it ended."""
+        """Runs until the next stop; the signal that stopped it, 0 where it ended."""
         _ptrace(how, self.pid, 0, number)
-        return stopped(self.pid)
+        return wait_for_stop(self.pid)
 
     def arm(self) -> None:
         os.pwrite(self.memory, self.traps, self.low)
@@ -148,9 +148,9 @@ class Process:
         os.pwrite(self.memory, self.code, self.low)
 
     def enter(self) -> bool:
-        """After a trap: whether it was one of ours, and then the code as it was."""
+        """Whether the trap was one of ours; if so, restores the code and the program counter."""
         position = self.position() - self.machine.past
-        if not self.inside(position):
+        if not self.contains(position):
             return False
         self.disarm()
         self.registers[self.machine.counter] = position
@@ -158,13 +158,13 @@ class Process:
         return True
 
 
-def stopped(pid: int) -> int:
+def wait_for_stop(pid: int) -> int:
     _, status = os.waitpid(pid, 0)
     return os.WSTOPSIG(status) if os.WIFSTOPPED(status) else 0
 
 
 def _count_call(process: Process) -> int:
-    """From one marker to the next."""
+    """Counts the module's steps from one marker to the next."""
     steps = 0
     process.arm()
     why = process.resume(CONT)
@@ -172,19 +172,19 @@ def _count_call(process: Process) -> int:
         while why == signal.SIGTRAP:
             why = process.resume(SINGLESTEP)
             steps += 1
-            if not process.inside(process.position()):
+            if not process.contains(process.position()):
                 break
         process.arm()
         why = process.resume(CONT)
     process.disarm()
     if why != signal.SIGSTOP:
-        raise RuntimeError(f"the call was cut off by signal {why}")
+        raise RuntimeError(f"the call was interrupted by signal {why}")
     return steps
 
 
 def _follow(pid: int) -> list[int]:
     counts: list[int] = []
-    if stopped(pid) != signal.SIGSTOP:
+    if wait_for_stop(pid) != signal.SIGSTOP:
         raise RuntimeError("the process ended before its first call")
     process = Process(pid)
     why: int = signal.SIGSTOP

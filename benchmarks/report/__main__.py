@@ -4,10 +4,10 @@
     python -m benchmarks.report BEFORE.json AFTER.json --compare [--anyway] -o report/
     python -m benchmarks.report RESULTS.json… --readme README.md --measured docs/measured.md
 
-The page needs no other file. With --compare it begins with what got slower; the exit status is 1
-where anything did. Runs of different machines, versions or settings are compared with --anyway
-alone, and the page says so. --readme writes six rows with a column for each file, --measured all
-tables, with the plots beside them.
+The page needs no other file. With --compare it begins with the slower cases; the exit status is 1
+where there are any. Runs of different machines, versions or settings need --anyway, and the page
+says so. --readme writes six rows with a column for each file; --measured writes all tables, and
+the plots into the same folder.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .. import results
 from . import compare, page, pictures, readme, tables
 
 
-def of_one(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
-    """The sections of one run; its plots are added to ``plots``."""
+def run_sections(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
+    """The sections of one run. Adds its plots to ``plots``."""
     parts = [f"<h2>{page.inline(name)}</h2>", page.block(tables.machine_line(report))]
     if not report["finished"]:
-        parts.append(page.warning("This run was interrupted: what came later is not measured."))
+        parts.append(page.warning("This run was interrupted: the later cases are not measured."))
     for title, draw in (
         ("speed", pictures.headline),
         ("sweeps", pictures.sweeps),
@@ -40,14 +40,14 @@ def of_one(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
     return parts
 
 
-def of_two(a: dict, b: dict, anyway: bool, plots: dict[str, bytes]) -> tuple[list[str], bool]:
+def comparison(a: dict, b: dict, anyway: bool, plots: dict[str, bytes]) -> tuple[list[str], bool]:
     """The comparison, and whether anything got slower."""
     changes, differ = compare.compare(a, b, anyway)
     line = compare.threshold(a, b)
     parts = ["<h2>Second run against the first</h2>"]
     if differ:
         said = "\n".join(f"- {text}" for text in differ)
-        text = "Compared because it was asked for: these runs differ in more than time.\n" + said
+        text = "Compared because of --anyway: these runs differ in more than time.\n" + said
         parts.append(page.warning(text))
         print(text)
     png = pictures.changes(changes, line)
@@ -56,7 +56,7 @@ def of_two(a: dict, b: dict, anyway: bool, plots: dict[str, bytes]) -> tuple[lis
         parts.append(page.picture(png, "comparison"))
     slower = [change for change in changes if change.verdict == "slower"]
     told = f"{len(slower)} of {len(changes)} cases got slower by more than {line:.0%} and noise."
-    text = "\n".join([told, "", compare.table(changes), "", *compare.only_in_one(a, b)])
+    text = "\n".join([told, "", compare.table(changes), "", *compare.unshared_cases(a, b)])
     print(text)
     return [*parts, page.block(text)], bool(slower)
 
@@ -69,10 +69,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="RESULTS.json")
     parser.add_argument("-o", "--out", type=Path, help="folder for index.html and the plots")
-    parser.add_argument("--compare", action="store_true", help="the second file with the first")
-    parser.add_argument("--anyway", action="store_true", help="though machine or versions differ")
-    parser.add_argument("--readme", type=Path, help="write its table, between its markers")
-    parser.add_argument("--measured", type=Path, help="write this page's tables, likewise")
+    parser.add_argument("--compare", action="store_true", help="compares the two files")
+    parser.add_argument("--anyway", action="store_true", help="even if machine or versions differ")
+    parser.add_argument("--readme", type=Path, help="file whose marked table is written")
+    parser.add_argument("--measured", type=Path, help="page whose marked tables are written")
     args = parser.parse_args(argv)
     if args.compare and len(args.files) != 2:
         parser.error(f"--compare: expected 2 files, got {len(args.files)}")
@@ -87,12 +87,12 @@ def run(args: argparse.Namespace) -> int:
     parts: list[str] = []
     slower = False
     if args.compare:
-        parts, slower = of_two(*reports, args.anyway, plots)
+        parts, slower = comparison(*reports, args.anyway, plots)
     if args.out:
         names = [path.stem for path in args.files]
-        for i, report in enumerate(reports):  # files of one name come from different folders
+        for i, report in enumerate(reports):  # files in different folders may share a name
             alone = names.count(names[i]) == 1
-            parts += of_one(report, names[i] if alone else f"{names[i]}-{i + 1}", plots)
+            parts += run_sections(report, names[i] if alone else f"{names[i]}-{i + 1}", plots)
         args.out.mkdir(parents=True, exist_ok=True)
         for name, png in plots.items():
             (args.out / f"{name}.png").write_bytes(png)

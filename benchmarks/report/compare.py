@@ -1,4 +1,4 @@
-"""Two runs: what got slower, and what is noise."""
+"""Compares two runs and tells slower cases from noise."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..registry import OURS
 from ..results import ResultsError
 from .tables import duration, markdown
 
-LEAST_CHANGE = 0.05  # below that two runs of the same build differ too
+LEAST_CHANGE = 0.05  # two runs of the same build differ by as much
 
 
 @dataclass(frozen=True)
 class Change:
-    """Ours in the second run over ours in the first; ``low`` to ``high``: what it may be."""
+    """Our time in the second run over that in the first, between ``low`` and ``high``."""
 
     case: str
     before_ms: float
@@ -28,11 +28,11 @@ class Change:
 
 
 def differences(a: dict, b: dict) -> list[str]:
-    """What keeps two runs from being comparable: another machine, other versions or settings."""
+    """Differences that make two runs incomparable: machine, versions, settings."""
     found = []
     for part in ("machine", "versions", "settings"):
         for key in sorted(set(a[part]) | set(b[part])):
-            if key in ("seconds", "full"):  # the intervals tell how long was measured
+            if key in ("seconds", "full"):  # the intervals reflect the time of measurement
                 continue
             old, new = a[part].get(key), b[part].get(key)
             if old != new:
@@ -41,9 +41,9 @@ def differences(a: dict, b: dict) -> list[str]:
 
 
 def threshold(a: dict, b: dict) -> float:
-    """The significance line: a change of less than that is the machine's.
+    """The significance line: smaller changes come from the machine.
 
-    The plain copy runs none of our code: what it changed by, everything may have.
+    The plain copy runs none of our code, so any case may change as much as the copy did.
     """
     if not (a["copy_gb_per_s"] and b["copy_gb_per_s"]):
         return LEAST_CHANGE
@@ -52,11 +52,11 @@ def threshold(a: dict, b: dict) -> float:
 
 
 def compare(a: dict, b: dict, anyway: bool = False) -> tuple[list[Change], list[str]]:
-    """Changes from ``a`` to ``b``, and what the runs differ in.
+    """Changes from ``a`` to ``b``, and the differences of the runs.
 
-    Raises ResultsError where they are of different machines, versions or settings, unless it is
-    asked for ``anyway``. A change counts where the 95 % intervals of the two medians leave it
-    beyond the significance line in one direction.
+    Raises ResultsError where machine, versions or settings differ, unless ``anyway``. A change
+    counts where the ratio of the medians is beyond the significance line and their 95 % intervals
+    agree on its direction.
     """
     differ = differences(a, b)
     if differ and not anyway:
@@ -98,7 +98,7 @@ def table(found: list[Change]) -> str:
     return markdown(["case", "first run", "second run", "time, second over first", ""], body)
 
 
-def only_in_one(a: dict, b: dict) -> list[str]:
+def unshared_cases(a: dict, b: dict) -> list[str]:
     first, second = ({row["case"] for row in report["results"]} for report in (a, b))
     lines = [f"only in the first: {case}" for case in sorted(first - second)]
     return lines + [f"only in the second: {case}" for case in sorted(second - first)]

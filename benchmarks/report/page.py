@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing beside it: tables, and plots inside."""
+"""Writes one HTML page that needs no other file: tables and embedded plots."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inline(text: str) -> str:
 
 
 def block(markdown: str) -> str:
-    """HTML of what tables.py writes: tables, lists of two levels, paragraphs."""
+    """The Markdown of tables.py as HTML: tables, lists of two levels, paragraphs."""
     out: list[str] = []
     lines = markdown.splitlines()
     at = 0

@@ -1,4 +1,4 @@
-"""PNG plots of one or several runs."""
+"""Draws PNG plots of runs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from ..goals import AT_MOST, judge
 from ..registry import OURS
-from ..results import moved
+from ..results import bytes_moved
 from .compare import Change
 
 COLOURS = {OURS: "#0b6e4f", "floor": "#888888", "goal": "#c0392b"}
-PEERS = ("#e08e45", "#3d6fb4", "#8e5aa8", "#b9a23c")
+PEER_COLOURS = ("#e08e45", "#3d6fb4", "#8e5aa8", "#b9a23c")
 PART_COLOURS = {"network": "#c9c9c9", "augmentation": "#e08e45", "loss": "#3d6fb4"}
 INK = {"svg.hashsalt": "fused_mixup", "font.size": 9, "axes.spines.top": False}
 INK["axes.spines.right"] = False
-# Otherwise the same plot would be another file each time.
+# Without dates and versions the same plot is the same file.
 SAME_BYTES = {"Software": None, "Creation Time": None}
 
 
@@ -49,7 +49,7 @@ def _log_ticks(axis, values: list) -> None:
 
 
 def headline_bars(report: dict) -> list[tuple[str, float, float]]:
-    """For each goal that names a peer: the case, how many times faster ours is, and the goal."""
+    """(case, times faster, goal) for each goal that names a peer."""
     return [
         (f"{goal['case']}\nagainst {part['against']}", part["got"], part["number"])
         for goal in judge(report)
@@ -82,7 +82,7 @@ def sweep_axes(report: dict) -> list[str]:
 
 
 def sweeps(report: dict) -> bytes | None:
-    """Time over each swept axis, with the least time that the bytes can take as a line."""
+    """Time over each swept axis; a line shows the least time in which the bytes can move."""
     axes_names = sweep_axes(report)
     if not axes_names:
         return None
@@ -91,7 +91,7 @@ def sweeps(report: dict) -> bytes | None:
         rows = [row for row in report["results"] if row["sweep"] and row["sweep"][0] == name]
         rows.sort(key=lambda row: row["sweep"][1])
         providers = dict.fromkeys(p for row in rows for p in row["providers"])
-        others = iter(PEERS)
+        others = iter(PEER_COLOURS)
         for provider in providers:
             points = [
                 (row["sweep"][1], row["providers"][provider])
@@ -112,7 +112,7 @@ def sweeps(report: dict) -> bytes | None:
             axis.lines[-1].set_label(provider)
         if report["copy_gb_per_s"]:
             values = [row["sweep"][1] for row in rows]
-            least = [moved(row) / report["copy_gb_per_s"] / 1e6 for row in rows]
+            least = [bytes_moved(row) / report["copy_gb_per_s"] / 1e6 for row in rows]
             axis.plot(values, least, "--", color=COLOURS["floor"], lw=1, label="copy floor")
         _log_ticks(axis, [row["sweep"][1] for row in rows])
         axis.set_yscale("log")
@@ -147,7 +147,7 @@ def steps(report: dict) -> bytes | None:
 
 
 def changes(found: Sequence[Change], threshold: float) -> bytes | None:
-    """Time of ours in the second run over the first; beyond the dashed lines it counts."""
+    """Our time in the second run over the first; changes count beyond the dashed lines."""
     if not found:
         return None
     figure, ((axis,),) = _figure(8.5, 0.9 + 0.28 * len(found))
@@ -161,5 +161,5 @@ def changes(found: Sequence[Change], threshold: float) -> bytes | None:
         axis.axvline(line, color=COLOURS["floor"], lw=1, ls="--")
     axis.set_yticks(range(len(ordered)), [change.case for change in ordered], fontsize=7)
     axis.set_xscale("log")
-    axis.set_xlabel("time of the second run / time of the first (dashed: where it counts)")
+    axis.set_xlabel("time of the second run / time of the first (dashed: significance)")
     return _png(figure)

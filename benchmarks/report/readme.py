@@ -1,6 +1,6 @@
-"""The tables of README.md and docs/measured.md, between markers: no number there is typed by hand.
+"""Writes the tables of README.md and docs/measured.md between markers, from results files.
 
-README has six rows, with a column for each machine; the page has everything, machine after machine.
+README has six rows, with a column for each machine; the page has all tables of each machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TABLE, EVERYTHING = "six rows", "measured"  # names of the markers
 
 
 def six_rows(runs: Mapping[str, dict]) -> str:
-    """README's table. ``runs``: the results by the link to their file, a column each."""
+    """README's table. ``runs`` maps the link to a file to its results, a column each."""
     head = ["", *(f"[{machine(report)}]({link})" for link, report in runs.items())]
     body = [
         [f"{label} ({peer})", *(_cell(run, op, variant, peer) for run in runs.values())]
@@ -43,13 +43,13 @@ def _cell(report: dict, op: str, variant: str, peer: str) -> str:
     ]
     if not rows:
         return "–"
-    row = max(rows, key=lambda row: bool(row["goals"]))  # of equals the first: the usual dtype
+    row = max(rows, key=lambda row: bool(row["goals"]))  # the first has the usual dtype
     share = tables.share(row["providers"][OURS])
     return f"**{tables.ratio(row, peer):.1f}×**" + (f", {share}" if share else "")
 
 
 def everything(runs: Mapping[str, dict]) -> str:
-    """The page's sections. ``runs``: by paths from the root, no links, as a site lacks them."""
+    """The page's sections. ``runs`` has paths from the root as keys: a site lacks these files."""
     parts = []
     for i, (path, report) in enumerate(runs.items()):
         parts += [f"## {machine(report)}", f"{tables.machine_line(report)}; the run is `{path}`."]
@@ -60,7 +60,7 @@ def everything(runs: Mapping[str, dict]) -> str:
     return "\n\n".join(parts)
 
 
-def _filled(path: Path, name: str, content: str) -> str:
+def _fill(path: Path, name: str, content: str) -> str:
     """The text of a file with ``content`` between the two markers of ``name``."""
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
     before, found, rest = path.read_text(encoding="utf-8").partition(start)
@@ -70,34 +70,34 @@ def _filled(path: Path, name: str, content: str) -> str:
     return f"{before}{start}\n{content}\n{end}{after}"
 
 
-def _links(beside: Path, sources: Sequence[Path], reports: Sequence[dict]) -> dict[str, dict]:
-    folder = beside.resolve().parent
+def _links(page: Path, sources: Sequence[Path], reports: Sequence[dict]) -> dict[str, dict]:
+    folder = page.resolve().parent
     links = (Path(os.path.relpath(path.resolve(), folder)).as_posix() for path in sources)
     return dict(zip(links, reports, strict=True))
 
 
 def plot_name(index: int) -> str:
-    """Of the plot of the run of that index, beside the page."""
+    """File name of the plot of run ``index``, in the page's folder."""
     return f"speed-{index + 1}.png" if index else "speed.png"
 
 
 def texts(
     readme: Path | None, measured: Path | None, sources: Sequence[Path], reports: Sequence[dict]
 ) -> dict[Path, str]:
-    """What the files that are asked for shall hold. Raises where one of them has no markers."""
+    """The new text of each file asked for. Raises where a file has no markers."""
     found: dict[Path, str] = {}
     if readme:
-        found[readme] = _filled(readme, TABLE, six_rows(_links(readme, sources, reports)))
+        found[readme] = _fill(readme, TABLE, six_rows(_links(readme, sources, reports)))
     if measured:
         content = everything(_links(measured.parent, sources, reports))
-        found[measured] = _filled(measured, EVERYTHING, content)
+        found[measured] = _fill(measured, EVERYTHING, content)
     return found
 
 
 def write(
     readme: Path | None, measured: Path | None, sources: Sequence[Path], reports: Sequence[dict]
 ) -> None:
-    """All that is asked for, plots included, or nothing."""
+    """Writes all files asked for and their plots; where one has no markers, writes none."""
     for path, text in texts(readme, measured, sources, reports).items():
         path.write_text(text, encoding="utf-8")
     for i, report in enumerate(reports if measured else ()):

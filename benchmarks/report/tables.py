@@ -1,4 +1,4 @@
-"""Tables in Markdown, for the terminal and the pages. Every number comes from a results file."""
+"""Writes tables in Markdown, for terminal and pages. Every number comes from a results file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def share(figures: dict) -> str:
 
 
 def extra(figures: dict) -> str:
-    """Empty where a run ended before it was counted."""
+    """Extra memory; empty where the run ended before the counts."""
     return f"{figures['extra_mib']:.1f} MiB" if "extra_mib" in figures else ""
 
 
@@ -56,7 +56,7 @@ def host(figures: dict) -> str:
 
 
 def calls(figures: dict) -> str:
-    """Operators, or on a GPU launches and synchronisations, of one call."""
+    """Operators of one call; on a GPU its launches and synchronisations."""
     if "launches" in figures:
         return f"{figures['launches']} / {figures['synchronisations']}"
     return str(figures.get("operators", ""))
@@ -70,7 +70,7 @@ def cases(report: dict) -> str:
     head += ["host time"] if on_gpu else []
     body = []
     for row in report["results"]:
-        if row["sweep"] or "parts_ms" in row["providers"][OURS]:  # a plot, a table of their own
+        if row["sweep"] or "parts_ms" in row["providers"][OURS]:  # shown elsewhere
             continue
         mine = row["providers"][OURS]
         for i, (name, other) in enumerate(peers(row).items() or [("", {})]):
@@ -91,7 +91,7 @@ def cases(report: dict) -> str:
 
 
 def steps(report: dict) -> str:
-    """Of a training step, what is augmentation and loss; empty where none was measured."""
+    """Time of training steps, augmentation and loss; empty where none was measured."""
     body = []
     for row in report["results"]:
         for name, figures in row["providers"].items():
@@ -101,11 +101,11 @@ def steps(report: dict) -> str:
                 spent = parts["augmentation"] + parts["loss"]
                 cells = [duration(ms) for ms in (total, parts["augmentation"], parts["loss"])]
                 body.append([row["case"], name, *cells, f"{spent / total:.2%}"])
-    head = ["step", "", "all of it", "augmentation", "loss", "share of both"]
+    head = ["step", "", "total", "augmentation", "loss", "share of both"]
     return markdown(head, body) if body else ""
 
 
-def got(part: dict) -> str:
+def figure_text(part: dict) -> str:
     value = part["got"]
     if value is None:
         return "not measured"
@@ -120,26 +120,26 @@ def goals(report: dict) -> str:
     body = []
     for goal in judge(report):
         wanted = "<br>".join(part["want"] for part in goal["parts"])
-        found = "<br>".join(got(part) for part in goal["parts"])
+        found = "<br>".join(figure_text(part) for part in goal["parts"])
         body.append([goal["text"], goal["case"] or "no case", wanted, found, goal["verdict"]])
     return markdown(["goal", "case", "wanted", "measured", ""], body)
 
 
 def explanations(report: dict) -> str:
-    """For each goal that was missed, where the time went on either side."""
+    """For each missed goal, the profile of both sides."""
     by_name = {row["case"]: row for row in report["results"]}
     lines = []
     for goal in judge(report):
         if goal["verdict"] != "missed":
             continue
         row = by_name[goal["case"]]
-        parts = (f"{part['want']}: {got(part)}" for part in goal["parts"])
+        parts = (f"{part['want']}: {figure_text(part)}" for part in goal["parts"])
         lines.append(f"- **{goal['text']}** ({goal['case']}): {', '.join(parts)}.")
         wanted = {part["against"] for part in goal["parts"]} | {OURS}
         for name, figures in row["providers"].items():
             if name in wanted:
                 lines.append(f"  - {name}: {profile(figures)}")
-        lines += [f"  - {text}" for text in within_floor(row, goal)]
+        lines += [f"  - {text}" for text in explain_by_floor(row, goal)]
     return "\n".join(lines) or "All goals that were measured are reached."
 
 
@@ -153,12 +153,12 @@ def profile(figures: dict) -> str:
         times = (
             f"{name} {part:.0%}" + (f" ({n} calls)" if n > 1 else "") for name, part, n in most
         )
-        text += "; of it " + ", ".join(times)
+        text += "; profile: " + ", ".join(times)
     return text
 
 
-def within_floor(row: dict, goal: dict) -> list[str]:
-    """What a missed ratio would ask of memory: above 100 % no streaming code can give it."""
+def explain_by_floor(row: dict, goal: dict) -> list[str]:
+    """The memory speed that a missed ratio needs: above 100 % no streaming code reaches it."""
     mine = row["providers"][OURS]
     if "share_of_floor" not in mine:
         return []
@@ -177,7 +177,7 @@ def within_floor(row: dict, goal: dict) -> list[str]:
 
 
 def skipped(report: dict) -> str:
-    """Each provider that took no part, with its reason and the number of cases."""
+    """Each skipped provider, with the reason and the number of cases."""
     reasons: dict[tuple[str, str], int] = {}
     for row in report["results"]:
         for name, why in row["skipped"].items():
@@ -186,13 +186,13 @@ def skipped(report: dict) -> str:
 
 
 def sections(report: dict) -> dict[str, str]:
-    """Titles and texts of all that a run has to say, in order; none is empty."""
+    """Titles and texts of a run's sections, in order; none is empty."""
     found = {
         "Goals": goals(report),
         "Goals not reached, with their profiles": explanations(report),
         "Cases": cases(report),
         "Training steps": steps(report),
-        "Took no part": skipped(report),
+        "Skipped": skipped(report),
         "Not measured": "\n".join(f"- {case}" for case in report["not_measured"]),
         "Failed": "\n".join(f"- {case}: {why}" for case, why in report["failed"].items()),
     }
@@ -200,10 +200,10 @@ def sections(report: dict) -> dict[str, str]:
 
 
 def summary(report: dict) -> str:
-    """What a run ends with."""
+    """The text that a run prints at its end."""
     texts = [machine_line(report), cases(report)]
     texts += [steps(report)] if steps(report) else []
     texts += [goals(report)]
-    texts += [f"left out\n{skipped(report)}"] if skipped(report) else []
+    texts += [f"skipped:\n{skipped(report)}"] if skipped(report) else []
     texts += [f"FAILED {case}: {why}" for case, why in report["failed"].items()]
     return "\n\n".join(texts)
