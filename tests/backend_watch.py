@@ -13,7 +13,7 @@ PLAN = MixPlan.uniform(4, "flip", 0.3)
 DEFAULT = backends.chosen("CPU")
 
 
-def in_thread(function, *args):
+def run_in_thread(function, *args):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function, *args).result(60)
 

@@ -89,22 +89,22 @@ def device(request):
 
 
 @pytest.fixture
-def fused(request):
+def kernel_backend(request):
     """A backend with kernels for CUDA tensors (gpu_places.py), forced for the test."""
     with fm.backend(request.param):
         yield request.param
 
 
 @pytest.fixture
-def served(monkeypatch):
+def reference_calls(monkeypatch):
     """A list of (op, thread) that grows where the reference serves a forced call."""
     calls = []
 
-    def watched(name, real):
+    def record(name, real):
         return lambda *args: calls.append((name, threading.get_ident())) or real(*args)
 
     for name in ops.SCHEMAS:
-        monkeypatch.setattr(reference, name, watched(name, getattr(reference, name)))
+        monkeypatch.setattr(reference, name, record(name, getattr(reference, name)))
     return calls
 
 

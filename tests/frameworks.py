@@ -16,7 +16,7 @@ from benchmarks import installed_peers
 ANYWHERE = "127.0.0.1"
 
 
-def needs(*packages):
+def require(*packages):
     """Skips the test file where a package cannot be had. None is imported, which takes seconds."""
     for package in packages:
         if importlib.util.find_spec(package) is None:

@@ -80,7 +80,7 @@ def work(seed: int, until: float, names: list[str], chosen: list[str], reports) 
                 if time.time() > until:
                     return
                 examples = TURN.get(name, DEFAULT_TURN)
-                with properties.opened(name) as on:
+                with properties.open_backend(name) as on:
                     count, error = turn(on, prop, cases, examples, draw.getrandbits(64))
                 if error is not None:
                     error = f"{prop.__name__} on {name}, --seed {seed} --jobs 1:\n{error}"

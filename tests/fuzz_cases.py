@@ -45,7 +45,7 @@ def generator(seed: int) -> torch.Generator:
 # ------------------------------------------------------------------ tensors
 
 
-def described(value) -> str:
+def describe(value) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
     where = f"strides {value.stride()} offset {value.storage_offset()}"
@@ -57,7 +57,7 @@ class Case:
     """Printed on a few lines: what shapes a case tells more than its values."""
 
     def __repr__(self) -> str:
-        shown = (f"{name}: {described(value)}" for name, value in vars(self).items())
+        shown = (f"{name}: {describe(value)}" for name, value in vars(self).items())
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _repr_pretty_(self, printer, cycle) -> None:  # what hypothesis asks for
@@ -80,7 +80,7 @@ class View(Case):
         return View.of(self.storage.clone(), self.tensor)
 
     def __repr__(self) -> str:
-        return described(self.tensor)
+        return describe(self.tensor)
 
 
 def values(numel: int, dtype: torch.dtype, seed: int, special: bool) -> Tensor:

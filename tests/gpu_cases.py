@@ -17,7 +17,7 @@ from cases import BLENDABLE, FLOATS, random_boxes, values
 from comparing import same_bits
 from gpu_loss_cases import OPS as LOSSES
 from gpu_loss_cases import loss_cases
-from gpu_loss_expected import expected
+from gpu_loss_expected import expect
 
 from fused_mixup import MixPlan, ops, plan_settings, plan_state, reference
 from fused_mixup.arguments import is_host_row
@@ -53,8 +53,7 @@ class Case:
             made = self.make()
         names = [a.name for a in ops.default_op(self.op)._schema.arguments]
         return [
-            a if n == self.on_host else moved(n, a, device)
-            for n, a in zip(names, made, strict=True)
+            a if n == self.on_host else move(n, a, device) for n, a in zip(names, made, strict=True)
         ]
 
     def run(self, args: list) -> tuple[torch.Tensor, ...]:
@@ -86,7 +85,7 @@ class Case:
     def _expected(self, args: list) -> list[tuple[torch.Tensor, torch.dtype, float, float]]:
         """Value, dtype, rtol and atol of each result, worked out in float64."""
         if self.op in LOSSES:
-            return expected(self.op, args)
+            return expect(self.op, args)
         grad, *rest = args
         (value,) = _reference(self.op, [grad.double(), *rest])
         return [(value, grad.dtype, *mix_tolerance(grad))]
@@ -118,7 +117,7 @@ def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
     return torch.finfo(grad.dtype).eps / 2 * 1.01, (1e-15 if double else 1e-6) * size + denormal
 
 
-def moved(name: str, value: object, device: str | torch.device) -> object:
+def move(name: str, value: object, device: str | torch.device) -> object:
     """``value`` on ``device`` with its strides, its offset and what lies around it."""
     if not isinstance(value, torch.Tensor) or torch.device(device).type == "cpu":
         return value
@@ -131,7 +130,7 @@ def moved(name: str, value: object, device: str | torch.device) -> object:
 # ------------------------------------------------------------------ batches and plans
 
 
-def laid_out(size: int, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> torch.Tensor:
+def lay_out(size: int, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> torch.Tensor:
     x = values((size, *shape), dtype)
     if layout == "channels_last":
         return x.contiguous(memory_format=torch.channels_last)
@@ -207,7 +206,7 @@ def mix_args(op: str, batch: Batch) -> tuple:
     size, shape, dtype, layout, pairing, rows = batch
     spatial = shape if len(shape) == 1 else shape[1:]
     plan = plan_of(rows, pairing, size, spatial)
-    x = laid_out(size, shape, dtype, layout)
+    x = lay_out(size, shape, dtype, layout)
     args = (plan.partner_or_none, plan.blend, plan.box, plan.rule)
     if op == "mix_out":
         return x, *args, torch.zeros((*shape, size), dtype=dtype).movedim(-1, 0)

@@ -121,7 +121,7 @@ def argument_names(op: str) -> list[str]:
     return [a.name for a in ops.default_op(op)._schema.arguments]
 
 
-def in_float64(op: str, args: tuple | list) -> list:
+def to_float64(op: str, args: tuple | list) -> list:
     """The arguments in float64, but for weights of samples, which backends take as they are."""
     return [
         a.double() if isinstance(a, Tensor) and a.is_floating_point() and n != "weight" else a
@@ -145,7 +145,7 @@ def loss_args(op: str, s: Spec) -> tuple:
     between: list[Tensor] = []
     shape = s.shape
     if not binary:
-        exact = in_float64(CROSS_ENTROPY, (z, *rest, False))
+        exact = to_float64(CROSS_ENTROPY, (z, *rest, False))
         _, *between, _ = reference.soft_target_cross_entropy(*exact)
         between = [t.to(arithmetic(s.dtype)) for t in between]
     if not binary or s.sum_classes:

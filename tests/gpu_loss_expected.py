@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from gpu_loss_cases import BINARY, argument_names, arithmetic, in_float64
+from gpu_loss_cases import BINARY, argument_names, arithmetic, to_float64
 from torch import Tensor
 
 from fused_mixup import reference
 from fused_mixup.codes import MEAN
 
 
-def expected(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, float]]:
+def expect(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, float]]:
     """Value, dtype, rtol and atol of each result. ``args`` may be written to."""
     if op in ("scale_", "label_ranks"):
         found = getattr(reference, op)(*args)
@@ -30,7 +30,7 @@ def expected(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, floa
     step = size * _step(op, given, args)
     of_grad = dtype, 3 * eps + rounding, 2 * eps * step + denormal
 
-    exact = in_float64(op, args)
+    exact = to_float64(op, args)
     result = getattr(reference, op)(*exact)
     if "_backward" in op:
         return [(exact[1] if result is None else result, *of_grad)]

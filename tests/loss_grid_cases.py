@@ -161,7 +161,7 @@ class Case:
         return f"{self.kind} {z.dtype} {list(z.shape)} {z.stride()} {kind} {self.options}"
 
 
-def laid_out(x: Tensor, rng: random.Random) -> Tensor:
+def lay_out(x: Tensor, rng: random.Random) -> Tensor:
     """The same values in some memory layout."""
     choice = rng.randrange(6)
     if choice == 0:  # classes adjacent
@@ -191,7 +191,7 @@ def _shape(rng: random.Random) -> tuple[int, ...]:
 
 def _logits(shape: tuple[int, ...], rng: random.Random, g: torch.Generator) -> Tensor:
     z = torch.randn(shape, generator=g) * rng.choice((0.1, 1.0, 3.0, 10.0))
-    return laid_out((z + rng.choice((0.0, 0.0, 40.0, -100.0))).to(rng.choice(FLOATS)), rng)
+    return lay_out((z + rng.choice((0.0, 0.0, 40.0, -100.0))).to(rng.choice(FLOATS)), rng)
 
 
 def _labels(shape: tuple[int, ...], k: int, ignored: int | None, rng, g) -> Tensor:
@@ -220,7 +220,7 @@ def _soft(shape, dtype: torch.dtype, rng, g) -> Tensor:
     t = torch.rand(shape, generator=g)
     t[torch.rand(shape, generator=g) < 0.4] = 0
     t = t / t.sum(1, keepdim=True).clamp_min(1e-3)
-    return laid_out(
+    return lay_out(
         t.to(rng.choice((dtype, torch.float32))).to(dtype if dtype == torch.float64 else t.dtype),
         rng,
     )

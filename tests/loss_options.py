@@ -9,7 +9,7 @@ from fused_mixup import MixedTarget
 POSITIONS = ((), (5,), (2, 3))
 
 
-def both(ours, theirs, z, *args, **kw):
+def compare(ours, theirs, z, *args, **kw):
     """Losses and gradients close to each other."""
     results = []
     for loss in (ours, theirs):
@@ -21,7 +21,7 @@ def both(ours, theirs, z, *args, **kw):
         torch.testing.assert_close(a, b, rtol=eps, atol=eps, equal_nan=True)
 
 
-def ignoring(device, ignore_index=-100):
+def ignoring_target(device, ignore_index=-100):
     #            own, partner: kept; own ignored; partner ignored; both; and with weights of 0
     own = torch.tensor([1, ignore_index, 2, ignore_index, ignore_index, 4])
     other = torch.tensor([0, 3, ignore_index, ignore_index, 3, ignore_index])

@@ -32,7 +32,7 @@ def assert_near(got: Tensor, want: Tensor, bound: Tensor, what: str) -> None:
     )
 
 
-def _wide(arguments: tuple) -> tuple:
+def _to_float64(arguments: tuple) -> tuple:
     """The same in float64, but for the weights of a mixed target, which are float32."""
     target, partner_labels, weight, *rest = arguments
     target = target.double() if partner_labels is None else target
@@ -40,7 +40,7 @@ def _wide(arguments: tuple) -> tuple:
     return target, partner_labels, weight, *rest
 
 
-def _rounded(bound: Tensor, want: Tensor, dtype: torch.dtype, on: Any) -> Tensor:
+def _add_rounding(bound: Tensor, want: Tensor, dtype: torch.dtype, on: Any) -> Tensor:
     """``bound`` after one rounding to ``dtype``."""
     bound = bound + _ROUNDING.get(dtype, 0) * 1.01 * want.abs()
     if on.truncates and dtype == torch.bfloat16:
@@ -69,7 +69,7 @@ def _check_reduced(loss: Tensor, rows: Tensor, errors: Tensor, want: Tensor, cou
         assert_near(loss, want, (errors.sum() + eps * rows.abs().sum()) / count, what)
 
 
-def _written_in_place(on: Any, op: str, case: LossCase, before: tuple, after: tuple) -> Tensor:
+def _write_in_place(on: Any, op: str, case: LossCase, before: tuple, after: tuple) -> Tensor:
     """What ``op`` leaves where the logits lay; nothing beside them changes."""
     copy = case.logits.copy()
     getattr(on.ops, op)(*before, copy.tensor, *after)
@@ -85,7 +85,7 @@ def cross_entropy(on: Any, case: LossCase) -> None:
     sparse = case.partner_labels is not None
     op = "soft_target_cross_entropy"
     loss, stats, count, ranks = getattr(on.ops, op)(z, *args, sparse)
-    exact, wide = z.double(), _wide(args)
+    exact, wide = z.double(), _to_float64(args)
     want, want_stats, want_count, want_ranks = reference.soft_target_cross_entropy(
         exact, *wide, sparse
     )
@@ -120,14 +120,14 @@ def cross_entropy(on: Any, case: LossCase) -> None:
     def check(grad: Tensor, want: Tensor, grad_loss: Tensor, what: str) -> None:
         scale = reference_losses.row_scale(grad_loss.double(), want_count, case.reduction)
         assert grad.dtype == z.dtype
-        assert_near(grad, want, _rounded(terms * scale, want, z.dtype, on), what)
+        assert_near(grad, want, _add_rounding(terms * scale, want, z.dtype, on), what)
 
     grad = getattr(on.ops, f"{op}_backward")(*given, *args)
     _check_format(grad, z)
     check(grad, want, upstream, "gradient")
     if not may_overlap(z):
         after = stats, count, *args
-        written = _written_in_place(on, f"{op}_backward_", case, (upstream,), after)
+        written = _write_in_place(on, f"{op}_backward_", case, (upstream,), after)
         check(written, want, upstream, "gradient in place")
     again, grad, again_ranks = getattr(on.ops, f"{op}_grad")(z, *args, sparse)
     counted_rows = counted or 1.0
@@ -179,13 +179,13 @@ def binary_cross_entropy(on: Any, case: LossCase) -> None:
         want = reference.soft_target_binary_cross_entropy_backward(grad_loss.double(), exact, *wide)
         scale = reference_losses.binary_scale(grad_loss.double(), z, *args[-2:])
         assert grad.dtype == z.dtype
-        assert_near(grad, want, _rounded(per_element * scale, want, z.dtype, on), what)
+        assert_near(grad, want, _add_rounding(per_element * scale, want, z.dtype, on), what)
 
     grad = getattr(on.ops, f"{op}_backward")(upstream, z, *args)
     _check_format(grad, z)
     check(grad, upstream, "gradient")
     if not may_overlap(z):
-        written = _written_in_place(on, f"{op}_backward_", case, (upstream,), args)
+        written = _write_in_place(on, f"{op}_backward_", case, (upstream,), args)
         check(written, upstream, "gradient in place")
     again, grad = getattr(on.ops, f"{op}_grad")(z, *args)
     _check_reduced(again, rows, eps * size, want, counted, "loss with its gradient")
@@ -209,5 +209,5 @@ def ranking(on: Any, case: LossCase) -> None:
         if factor == 1.0:
             assert on.same(copy.storage, case.logits.storage), "scale_ by one"
         assert_near(
-            copy.tensor, want, _rounded(0 * want, want, z.dtype, on).nan_to_num(0), "scale_"
+            copy.tensor, want, _add_rounding(0 * want, want, z.dtype, on).nan_to_num(0), "scale_"
         )

@@ -80,7 +80,7 @@ def digest(what: object, files: Iterable[Path]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Iterator[None]:
     """For one thread of one process at a time: each opening of the file has a lock of its own."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -88,17 +88,19 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def made(folder: Path, family: str, key: str, suffix: str, make: Callable[[Path], None]) -> Path:
+def make_once(
+    folder: Path, family: str, key: str, suffix: str, make: Callable[[Path], None]
+) -> Path:
     """The file or folder {family}-{key}{suffix}: made once, and there all at once.
 
     ``make`` is called with the path to write. Older ones of the family, under other keys, are
     removed when nobody has asked for them in STALE_SECONDS.
     """
     out = folder / f"{family}-{key}{suffix}"
-    if not _there(out):
+    if not _exists(out):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{out.name}.lock"):
-            if not _there(out):
+        with _lock(folder / f".{out.name}.lock"):
+            if not _exists(out):
                 with tempfile.TemporaryDirectory(dir=folder, prefix=f".{family}-") as parts:
                     part = Path(parts) / out.name
                     make(part)
@@ -107,7 +109,7 @@ def made(folder: Path, family: str, key: str, suffix: str, make: Callable[[Path]
     return out
 
 
-def _there(out: Path) -> bool:
+def _exists(out: Path) -> bool:
     """Whether it is there; if so it counts as asked for now."""
     try:
         os.utime(out)

@@ -86,7 +86,7 @@ def backend_parameters(but: tuple[str, ...] = ()) -> list:
 
 
 @contextlib.contextmanager
-def opened(name: str) -> Iterator[Backend]:
+def open_backend(name: str) -> Iterator[Backend]:
     """The backend of that name, forced for as long as it is in use."""
     if name == "cuda-on-host":
         from host_cuda import loss_ops, ops
@@ -142,7 +142,7 @@ def _memory(t: Tensor) -> Tensor:
 # ------------------------------------------------------------------ comparing
 
 
-def as_backend_rounds(on: Backend, op: Callable, x: Tensor, *args) -> Tensor:
+def round_as_backend(on: Backend, op: Callable, x: Tensor, *args) -> Tensor:
     """What the reference gives for x; for bfloat16 cut off where the backend cuts."""
     if not (on.truncates and x.dtype == torch.bfloat16):
         return op(x, *args)
@@ -150,7 +150,7 @@ def as_backend_rounds(on: Backend, op: Callable, x: Tensor, *args) -> Tensor:
     return (exact.view(torch.int32) & -65536).view(torch.float32).to(torch.bfloat16)
 
 
-def untouched(on: Backend, storage: Tensor, view: View, values: Tensor) -> bool:
+def wrote_view_alone(on: Backend, storage: Tensor, view: View, values: Tensor) -> bool:
     """Whether ``storage`` is the view's own with nothing changed but the view, to ``values``."""
     want = view.copy()
     want.tensor.copy_(values)
@@ -163,16 +163,16 @@ def untouched(on: Backend, storage: Tensor, view: View, values: Tensor) -> bool:
 def mixing(on: Backend, case: MixCase) -> None:
     """mix, mix_out and mix_ give the rule's values, and write nothing beside their output."""
     x, args = case.x.tensor, case.plan.args
-    want = as_backend_rounds(on, reference.mix, x, *args)
+    want = round_as_backend(on, reference.mix, x, *args)
     got = on.ops.mix(x, *args)
     assert on.same(got, want), "mix"
     assert got.stride() == torch.empty_like(x).stride(), "mix keeps the memory format"
     out = case.out.copy()
     on.ops.mix_out(x, *args, out.tensor)
-    assert untouched(on, out.storage, case.out, want), "mix_out"
+    assert wrote_view_alone(on, out.storage, case.out, want), "mix_out"
     y = case.x.copy()
     on.ops.mix_(y.tensor, *args)
-    assert untouched(on, y.storage, case.x, want), "mix_"
+    assert wrote_view_alone(on, y.storage, case.x, want), "mix_"
 
 
 def pasting(on: Backend, case: MixCase) -> None:
@@ -195,7 +195,7 @@ def transposing(on: Backend, case: MixCase) -> None:
     partner, *rest = case.plan.args
     sources, offsets = (None, None) if partner is None else transpose_pairing(partner)
     args = (partner, sources, offsets, *rest)
-    want = as_backend_rounds(on, reference.mix_backward, grad, *args)
+    want = round_as_backend(on, reference.mix_backward, grad, *args)
     got = on.ops.mix_backward(grad, *args)
     assert on.same(got, want), "mix_backward"
     assert got.stride() == torch.empty_like(grad).stride(), "mix_backward keeps the memory format"

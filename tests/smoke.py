@@ -31,7 +31,7 @@ def schema_of(name: str):
     return getattr(torch.ops.fused_mixup, name).default._schema
 
 
-def written(name: str) -> list[str]:
+def names_written(name: str) -> list[str]:
     """The arguments that an op writes."""
     arguments = schema_of(name).arguments
     return [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
@@ -153,7 +153,7 @@ def loss_inputs(
 
 
 def _add_loss(calls: dict, name: str, arguments: Arguments, saved: tuple[str, ...]) -> None:
-    forward = getattr(reference, name)(*in_order(name, arguments))
+    forward = getattr(reference, name)(*order_arguments(name, arguments))
     loss, *rest = forward if isinstance(forward, tuple) else (forward,)
     calls.setdefault(name, []).append(arguments)
     calls.setdefault(f"{name}_grad", []).append(arguments)
@@ -166,18 +166,18 @@ def _add_loss(calls: dict, name: str, arguments: Arguments, saved: tuple[str, ..
     calls.setdefault(f"{name}_backward_", []).append(backward)
 
 
-def in_order(name: str, arguments: Arguments) -> list:
+def order_arguments(name: str, arguments: Arguments) -> list:
     return [arguments[a.name] for a in schema_of(name).arguments]
 
 
 def call(op: Callable, name: str, arguments: Arguments) -> list:
     """What an op returns and writes, on copies of what it writes."""
     arguments = dict(arguments)
-    for key in written(name):
+    for key in names_written(name):
         arguments[key] = arguments[key].clone()
-    returned = op(*in_order(name, arguments))
+    returned = op(*order_arguments(name, arguments))
     results = list(returned) if isinstance(returned, tuple) else [returned]
-    return [r for r in results if r is not None] + [arguments[key] for key in written(name)]
+    return [r for r in results if r is not None] + [arguments[key] for key in names_written(name)]
 
 
 # ------------------------------------------------------------------ the two parts

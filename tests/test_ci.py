@@ -20,7 +20,9 @@ case " $SLOW " in *" $1 "*) sleep 60 ;; esac
 """
 
 
-@pytest.mark.parametrize("failing", ["", "lint", "proofs test", "lint docs test-matrix proofs test"])
+@pytest.mark.parametrize(
+    "failing", ["", "lint", "proofs test", "lint docs test-matrix proofs test"]
+)
 def test_all_parts_run_and_any_that_fails_fails_ci(tmp_path, failing):
     (tmp_path / "make").write_text(MAKE)
     (tmp_path / "make").chmod(0o755)

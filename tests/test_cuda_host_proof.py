@@ -133,7 +133,7 @@ def test_the_race_detector_misses(file, line):
     expected = r"race|has written|before copies_done\(\)"
     with lib.variant("races"):
         lib.set_order(0)
-        with lib.dropped(file, line), pytest.raises(lib.LaunchError, match=expected):
+        with lib.drop_barrier(file, line), pytest.raises(lib.LaunchError, match=expected):
             run_everything(file)
         run_everything(file)
 
@@ -143,7 +143,7 @@ def test_without_its_first_barrier_a_kernel_leans_on_the_order(file):
     line = next(k for k, code in code_of(CUDA / file) if "__syncthreads(" in code)
     wrong = []
     for order in ORDERS:
-        with lib.variant("plain"), lib.dropped(file, line):
+        with lib.variant("plain"), lib.drop_barrier(file, line):
             lib.set_order(order)
             try:
                 run_everything()

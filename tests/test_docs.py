@@ -13,7 +13,7 @@ from unittest import SkipTest
 
 import pytest
 import torch
-from frameworks import needs
+from frameworks import require
 
 import fused_mixup
 import fused_mixup.timm
@@ -84,7 +84,7 @@ def test_the_blocks_of_the_readme_run():
 
 @pytest.mark.proof
 def test_the_recipes_of_frameworks_run():
-    needs("lightning", "transformers")
+    require("lightning", "transformers")
     left_out = run(FRAMEWORKS, has=importlib.util.find_spec)
     tests = [re.search(r"tests/\w+\.py", reason) for reason in left_out]
     assert all(test is not None and (ROOT / test[0]).exists() for test in tests), left_out

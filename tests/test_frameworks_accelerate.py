@@ -9,14 +9,14 @@ import types
 import numpy as np
 import pytest
 import torch
-from frameworks import needs, run_ranks
+from frameworks import require, run_ranks
 from torch.utils.data import DataLoader, IterableDataset
 
 from fused_mixup import MixedTarget, MixPlan, soft_target_cross_entropy
 from fused_mixup.target import accelerate as adapter
 from fused_mixup.timm import FastCollateMixup
 
-needs("accelerate")
+require("accelerate")
 pytestmark = pytest.mark.proof
 K = 10
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from frameworks import needs
+from frameworks import require
 from torch import nn
 
 from fused_mixup import BatchMix, MixedTarget, soft_target_cross_entropy
 from fused_mixup.timm import FastCollateMixup
 
-needs("transformers", "accelerate")
+require("transformers", "accelerate")
 pytestmark = pytest.mark.proof
 K = 5
 

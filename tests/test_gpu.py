@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from comparing import same_bits
 from conftest import places
 from gpu_cases import CASES, EXACT, QUICK, cases_of
-from gpu_places import interpreted_cases, on_a_gpu
+from gpu_places import interpreted_cases, run_on_gpu
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops
@@ -101,11 +101,11 @@ def test_values(device, case):
 
 
 @pytest.mark.gpu_first
-@on_a_gpu()
+@run_on_gpu()
 @pytest.mark.parametrize("part", ["ops", "step", "compile"])
-def test_smoke(fused, part):
+def test_smoke(kernel_backend, part):
     """Each op by its schema; a training step, eager and compiled."""
-    dict(smoke.parts("cuda", fused))[part]()
+    dict(smoke.parts("cuda", kernel_backend))[part]()
 
 
 def test_only_the_elements_of_a_view_are_written(device):

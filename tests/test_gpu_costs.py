@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from gpu_places import interpreted_cases, on_a_gpu
+from gpu_places import interpreted_cases, run_on_gpu
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,8 +30,8 @@ def kernels_of(run) -> list[str]:
     return [e.name() for e in events if e.device_type() == torch.autograd.DeviceType.CUDA]
 
 
-@on_a_gpu(each_quick_case=True)
-def test_launches_of_our_own_kernels(fused, case):
+@run_on_gpu(each_quick_case=True)
+def test_launches_of_our_own_kernels(kernel_backend, case):
     """No copy of an argument, no fill, and no other backend's kernel.
 
     Triton's wrappers leave the last sums, over what programs have summed, to PyTorch: how many
@@ -43,7 +43,7 @@ def test_launches_of_our_own_kernels(fused, case):
     case.run(case.args("cuda"))
     args = case.args("cuda")
     names = kernels_of(lambda: case.run(args))
-    if fused == "native":
+    if kernel_backend == "native":
         assert 1 <= len(names) <= case.launches, names
         assert all("fused_mixup" in name for name in names), names  # the namespace of csrc/cuda
         return
@@ -102,8 +102,8 @@ def test_launches_of_triton_and_what_they_leave_to_pytorch(case, monkeypatch):
 MIB = 2**20
 
 
-@on_a_gpu()
-def test_extra_memory(fused):
+@run_on_gpu()
+def test_extra_memory(kernel_backend):
     x = torch.randn(64, 3, 224, 224, device="cuda")
     size = x.numel() * 4
     assert extra_bytes(lambda: x.clone(), "cuda") >= size  # what a copy would show
@@ -123,8 +123,8 @@ def test_extra_memory(fused):
             assert extra_bytes(lambda p=plan: fm.paste_(x, p), "cuda") <= MIB
 
 
-@on_a_gpu()
-def test_extra_memory_of_losses(fused):
+@run_on_gpu()
+def test_extra_memory_of_losses(kernel_backend):
     for shape in ((512, 20_000), (4, 150, 112, 112)):
         labels = torch.randint(0, shape[1], (shape[0], *shape[2:]), device="cuda")
         plan = MixPlan.uniform(shape[0], "flip", 0.3)
@@ -150,8 +150,8 @@ def check_extra_memory(loss, z, target):
         assert size <= extra_bytes(run, "cuda") <= size + MIB
 
 
-@on_a_gpu()
-def test_extra_memory_of_the_last_layer(fused):
+@run_on_gpu()
+def test_extra_memory_of_the_last_layer(kernel_backend):
     x, w = (torch.randn(n, 256, device="cuda", requires_grad=True) for n in (512, 20_000))
     labels = torch.randint(0, 20_000, (512,), device="cuda")
     target = MixedTarget.from_labels(labels, MixPlan.uniform(512, "flip", 0.3), 20_000, 0.1)

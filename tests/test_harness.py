@@ -10,7 +10,7 @@ import pytest
 import torch
 from host_cuda import build, lib
 from host_cuda.batches import ORDERS
-from host_cuda.planted import FLOATS, planted
+from host_cuda.planted import FLOATS, run_planted
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)")
 
@@ -69,7 +69,7 @@ SANITIZERS = {
 def run(name, order, start=None):
     lib.set_order(order)
     out = torch.zeros(FLOATS) if start is None else start.clone()
-    planted(name, out)
+    run_planted(name, out)
     return out
 
 

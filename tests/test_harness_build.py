@@ -9,7 +9,7 @@ from pathlib import Path
 
 import native_build
 import pytest
-from native_build import made
+from native_build import make_once
 
 pytestmark = pytest.mark.skipif(native_build.compiler() is None, reason="no host C++ compiler")
 
@@ -54,9 +54,9 @@ def test_a_failed_build_leaves_nothing_and_is_tried_again(tmp_path):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        made(tmp_path, "lib", "1", ".so", fail)
+        make_once(tmp_path, "lib", "1", ".so", fail)
     assert [p.name for p in tmp_path.iterdir()] == [".lib-1.so.lock"]
-    assert made(tmp_path, "lib", "1", ".so", Path.touch).exists()
+    assert make_once(tmp_path, "lib", "1", ".so", Path.touch).exists()
 
 
 def test_a_new_one_replaces_the_stale_ones_of_its_family(tmp_path):
@@ -67,13 +67,13 @@ def test_a_new_one_replaces_the_stale_ones_of_its_family(tmp_path):
     makes = {".so": Path.touch, "": make_folder}
     for suffix, make in makes.items():
         for family, key in (("lib", "stale"), ("lib", "used"), ("lib", "new"), ("lib_too", "old")):
-            made(tmp_path, family, key + suffix[1:], suffix, make)
+            make_once(tmp_path, family, key + suffix[1:], suffix, make)
     for path in tmp_path.iterdir():
         if "new" not in path.name:
             os.utime(path, (0, 0))
     for suffix in makes:
-        made(tmp_path, "lib", "used" + suffix[1:], suffix, pytest.fail)
-    made(tmp_path, "lib", "newest", ".so", Path.touch)
+        make_once(tmp_path, "lib", "used" + suffix[1:], suffix, pytest.fail)
+    make_once(tmp_path, "lib", "newest", ".so", Path.touch)
     left = {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")}
     assert left == {
         "lib-newest.so", "lib-newso.so", "lib-new", "lib-usedso.so", "lib-used",

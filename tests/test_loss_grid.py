@@ -48,7 +48,7 @@ def test_agrees_with_float64_as_well_as_eager_does(seed):
 def test_ops_of_every_backend_agree_with_float64(backend):
     count = int(os.environ.get("FUSED_MIXUP_LOSS_CASES", CASES.get(backend, 1000)))
     errors = Errors()
-    with properties.opened(backend) as on:
+    with properties.open_backend(backend) as on:
         for i, case in enumerate(grid(count, SEEDS[backend])):
             mode = MODES[i % 3]
             loss, grad = _by_ops(on.ops, case, mode)
@@ -107,7 +107,7 @@ def test_binary_loss_of_infinite_logits_is_finite_where_that_of_pytorch_is(backe
     z = torch.tensor([[math.inf, -math.inf, 2.0, -math.inf, math.inf]]).repeat(3, 1)
     t = torch.tensor([[0.0], [0.3], [1.0]]).repeat(1, 5)
     want = F.binary_cross_entropy_with_logits(z, t, reduction="none")
-    with properties.opened(backend) as on:
+    with properties.open_backend(backend) as on:
         options = t, None, None, None, None, 0.0, None, NONE, False
         loss, grad = on.ops.soft_target_binary_cross_entropy_grad(z, *options)
     unknown = want.isnan()
@@ -126,7 +126,7 @@ def test_binary_loss_of_labels_beside_odd_logits(backend, odd, reduction):
     labels, partner_labels = torch.tensor([0, 1, 2, 3]), torch.tensor([9, 8, 7, 6])
     weight = torch.tensor([[0.3, 0.7]]).repeat(4, 1)
     t = (F.one_hot(labels, 700) * 0.3 + F.one_hot(partner_labels, 700) * 0.7).float()
-    with properties.opened(backend) as on:
+    with properties.open_backend(backend) as on:
         sparse = labels, partner_labels, weight, None, None
         loss, grad = on.ops.soft_target_binary_cross_entropy_grad(
             z, *sparse, 0.0, None, reduction, True

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import loss_targets
-from loss_options import POSITIONS, ignoring
+from loss_options import POSITIONS, ignoring_target
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
@@ -44,7 +44,7 @@ def test_accuracy_of_a_mixed_batch(device, positions):
 
 def test_accuracy_counts_what_has_weight(device):
     z = torch.eye(6, 5, device=device)
-    target = ignoring(device)  # rows 3, 4 and 5 are ignored
+    target = ignoring_target(device)  # rows 3, 4 and 5 are ignored
     (got,) = fm.mixed_accuracy(z, target, (1,))
     # Row 0 hits its partner (0.7), row 1 misses, row 2 hits its own, which is all that is kept.
     torch.testing.assert_close(got.cpu(), torch.tensor((0.7 + 0 + 1) / 3))

@@ -26,7 +26,7 @@ def to_device(plan, device):
     return plan if device == "cpu" else plan.to(device)
 
 
-def some(device, every, first, pairs):
+def thin(device, every, first, pairs):
     """``pairs``, but one of ``every`` for Triton on a GPU, which compiles a kernel for nearly each.
 
     A quarter of a second each would make a quarter of an hour. ``first`` moves the choice along, so
@@ -41,7 +41,7 @@ def some(device, every, first, pairs):
 def test_all_plans_shapes_and_batches(device, dtype):
     for turn, (batch_size, shape) in enumerate(GRID):
         x = values((batch_size, *shape), dtype)
-        for name, plan in some(device, 4, turn, plans(batch_size, shape)):
+        for name, plan in thin(device, 4, turn, plans(batch_size, shape)):
             expected = mix_by_hand(x, plan)
             plan = to_device(plan, device)
             got = x.to(device, copy=True)
@@ -58,7 +58,7 @@ def test_memory_layouts(device, dtype, shape):
     for turn, (plan_name, plan) in enumerate(plans(5, shape)):
         expected = mix_by_hand(x, plan)
         plan = to_device(plan, device)
-        for name, view in some(device, 7, turn, layouts(x.to(device))):
+        for name, view in thin(device, 7, turn, layouts(x.to(device))):
             got = fm.mix(view, plan)
             assert torch.equal(got.cpu(), expected), f"mix {plan_name} {name}"
             assert got.stride() == torch.empty_like(view).stride()
@@ -230,7 +230,7 @@ def test_backward_is_the_transpose(device, dtype, batch_size):
         other = x[plan.partner.long()]
         out = torch.where(mask, other, w[:, 0] * x + w[:, 1] * other)
         (expected,) = torch.autograd.grad(out, x, g.double())
-        for layout, grad in some(device, 7, turn, layouts(g.to(device))):
+        for layout, grad in thin(device, 7, turn, layouts(g.to(device))):
             leaf = torch.zeros(g.shape, dtype=dtype, device=device, requires_grad=True)
             y = fm.mix(leaf, to_device(plan, device))
             (got,) = torch.autograd.grad(y, leaf, grad)

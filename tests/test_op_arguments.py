@@ -89,7 +89,7 @@ def test_another_dtype(backend, name, key):
     for arguments in calls_of(name, key):
         for what, changed in other_dtypes(arguments[key]).items():
             with fm.backend(backend):
-                got = tried(name, {**arguments, key: changed})
+                got = try_op(name, {**arguments, key: changed})
             if got is not None:
                 back = changed.to(arguments[key].dtype)
                 want = call(getattr(reference, name), name, {**arguments, key: back})
@@ -107,7 +107,7 @@ def test_another_shape(backend, name, key):
             if changed.shape == arguments[key].shape:
                 continue
             with fm.backend(backend):
-                got = tried(name, {**arguments, key: changed})
+                got = try_op(name, {**arguments, key: changed})
             if got is None:
                 continue
             fewer = (name, key) == ("mix_samples", "out")  # the first of the mixes
@@ -123,13 +123,13 @@ def test_other_strides(backend, name, key):
         want = call(getattr(reference, name), name, arguments)
         for what, changed in other_strides(arguments[key]):
             with fm.backend(backend):
-                got = tried(name, {**arguments, key: changed}, as_it_lies)
+                got = try_op(name, {**arguments, key: changed}, as_it_lies)
             assert got is not None or key in ADJACENT, f"{name}: {key}, {what}, was refused"
             if got is not None:
                 same(got, want)
 
 
-def tried(name, arguments, copy=torch.clone):
+def try_op(name, arguments, copy=torch.clone):
     """What the op gives, or None where it refuses; then what it would have written is untouched."""
     arguments = dict(arguments)
     for key in written(name):
@@ -167,7 +167,7 @@ def test_numbers_that_mean_nothing(backend, name, key):
     for arguments in CALLS[name]:
         for number in NUMBERS[key]:
             with fm.backend(backend):
-                assert tried(name, {**arguments, key: number}) is None, number
+                assert try_op(name, {**arguments, key: number}) is None, number
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -187,7 +187,7 @@ def test_numbers_that_mean_nothing(backend, name, key):
 def test_a_tensor_that_is_missing(backend, name, key):
     for arguments in calls_of(name, key):
         with fm.backend(backend):
-            assert tried(name, {**arguments, key: None}) is None
+            assert try_op(name, {**arguments, key: None}) is None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -197,10 +197,10 @@ def test_samples_that_differ(backend):
         for bad in (samples[0].double(), samples[0][:2], samples[0][0]):
             for wrong in ([*samples[:3], bad], [bad, *samples[1:]]):
                 with fm.backend(backend):
-                    assert tried("mix_samples", {**arguments, "samples": wrong}) is None
+                    assert try_op("mix_samples", {**arguments, "samples": wrong}) is None
         with fm.backend(backend):
-            assert tried("mix_samples", {**arguments, "samples": samples[:2]}) is None
-            assert tried("mix_samples", {**arguments, "samples": []}) is None
+            assert try_op("mix_samples", {**arguments, "samples": samples[:2]}) is None
+            assert try_op("mix_samples", {**arguments, "samples": []}) is None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -211,7 +211,7 @@ def test_memory_written_twice_is_refused(backend, name):
     for arguments in CALLS[name]:
         one = arguments[key][:1].expand(arguments[key].shape)
         with fm.backend(backend):
-            assert tried(name, {**arguments, key: one}, lambda t: t) is None
+            assert try_op(name, {**arguments, key: one}, lambda t: t) is None
 
 
 def test_out_that_is_x_is_refused_or_right():
@@ -231,7 +231,7 @@ def test_lists_of_a_transpose_are_clamped():
     (arguments, _) = CALLS["mix_backward"]
     for key, values in (("sources", [-9, 10**6, 2, 1]), ("offsets", [-5, 2, 10**6, -7, 10**6])):
         wild = torch.tensor(values, dtype=torch.int32)
-        assert tried("mix_backward", {**arguments, key: wild}) is not None
+        assert try_op("mix_backward", {**arguments, key: wild}) is not None
 
 
 @pytest.mark.parametrize("name", ["mix_", "mix", "mix_out", "paste_", "mix_targets"])

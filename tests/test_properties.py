@@ -33,7 +33,7 @@ def runs() -> list:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, of 0 * inf
 @pytest.mark.parametrize(("backend", "prop", "examples"), runs())
 def test_random_cases(backend, prop, examples):
-    with properties.opened(backend) as on:
+    with properties.open_backend(backend) as on:
         # Interpreted Triton would take minutes to make a failing case smaller.
         phases = set(Phase) - ({Phase.shrink, Phase.explain} if backend == SLOW else set())
         count = max(examples // 10, 5) if backend == SLOW else examples

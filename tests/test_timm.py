@@ -67,7 +67,7 @@ def images_for(shape, dtype, generator):
     return torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype)
 
 
-def both(arguments, x, target, seed, enabled=True, theirs=Theirs, **extra):
+def run_both(arguments, x, target, seed, enabled=True, theirs=Theirs, **extra):
     """(images, targets, state) of timm and of ours after two batches of the same draws."""
     results = []
     for make in (theirs, lambda **a: Mixup(**a, **extra)):
@@ -114,7 +114,7 @@ def test_equals_timm(part):
             arguments |= {"mode": "batch", "switch_prob": 1.0, "cutmix_alpha": 1.0}
         x = images_for(shape, dtype, generator)
         target = labels_for(arguments, shape[0], generator)
-        results = both(arguments, x, target, seed, enabled=rng.random() < 0.9)
+        results = run_both(arguments, x, target, seed, enabled=rng.random() < 0.9)
         check_equal(results)
         mixed += not torch.equal(results[1][0][0], x)
     assert mixed > 60  # the draws really mixed something
@@ -128,9 +128,9 @@ def test_half_images_lie_no_further_from_the_truth():
         arguments, shape = configuration(rng)
         x = images_for(shape, rng.choice(HALF), generator)
         target = labels_for(arguments, shape[0], generator)
-        results = both(arguments, x, target, seed)
+        results = run_both(arguments, x, target, seed)
         check_equal(results, images=False)
-        truth, _ = both(arguments, x.double(), target, seed)[0][:2]
+        truth, _ = run_both(arguments, x.double(), target, seed)[0][:2]
         for a, b, exact in zip(results[0][0], results[1][0], truth, strict=True):
             assert b.dtype == x.dtype
             theirs = (a.double() - exact).abs()
@@ -171,9 +171,9 @@ def test_older_boxes(monkeypatch):
         arguments, shape = configuration(rng)
         x = images_for(shape, torch.float32, generator)
         target = labels_for(arguments, shape[0], generator)
-        results = both(arguments, x, target, seed, compat=OLD)
+        results = run_both(arguments, x, target, seed, compat=OLD)
         check_equal(results)
-        todays = both(arguments, x, target, seed)[1]
+        todays = run_both(arguments, x, target, seed)[1]
         differs += any(not same(a, b) for a, b in zip(results[1][0], todays[0], strict=True))
     assert differs > 20  # from today's boxes
 
@@ -215,7 +215,7 @@ def test_default_dtype_float64(mode):
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
             arguments = {"mode": mode, "num_classes": 5, "cutmix_alpha": 1.0}
             x = torch.randn(4, 3, 6, 6).to(dtype)
-            results = both(arguments, x, torch.tensor([0, 3, 3, 1]), 5)
+            results = run_both(arguments, x, torch.tensor([0, 3, 3, 1]), 5)
             check_equal(results, images=dtype != torch.bfloat16)
             assert results[1][1][0].dtype == torch.float64
             # uint8: as float32 images (timm rounds λ to 0).
@@ -232,7 +232,7 @@ def test_default_dtype_float64(mode):
 def test_labels_of_any_dtype_and_column(dtype):
     labels = torch.tensor([0, 3, 3, 1], dtype=dtype)
     for target in (labels, labels[:, None]):
-        check_equal(both({"num_classes": 5}, torch.randn(4, 1, 2, 2), target, 3))
+        check_equal(run_both({"num_classes": 5}, torch.randn(4, 1, 2, 2), target, 3))
 
 
 def test_subclass_and_attributes():
@@ -287,5 +287,5 @@ def test_video(mode):
 def test_degenerate_bounds_that_are_never_drawn_from():
     labels = torch.tensor([0, 3, 3, 1])
     arguments = {"mixup_alpha": 1.0, "cutmix_minmax": (0.3, 0.45), "switch_prob": 0.0}
-    check_equal(both({**arguments, "num_classes": 10}, torch.randn(4, 3, 4, 4), labels, 1))
-    check_equal(both({"mixup_alpha": 0.0, "prob": 0.0}, torch.randn(4, 3, 4, 4), labels, 1))
+    check_equal(run_both({**arguments, "num_classes": 10}, torch.randn(4, 3, 4, 4), labels, 1))
+    check_equal(run_both({"mixup_alpha": 0.0, "prob": 0.0}, torch.randn(4, 3, 4, 4), labels, 1))

@@ -72,7 +72,7 @@ def hidden_labels(sample):
     return sample[2]["target"][0]
 
 
-def both(kind, options, sample, seed):
+def run_both(kind, options, sample, seed):
     """Results and generator states of torchvision and of ours, with the same seed."""
     for module in (v2, ours):
         torch.manual_seed(seed)
@@ -107,7 +107,7 @@ def test_equals_torchvision_bit_for_bit(part):
     for seed in range(part, EXACT, PARTS):
         kind, options, sample, name = configuration(seed, half=False)
         before = [copy.deepcopy(leaf) for leaf in tree_flatten(sample)[0]]
-        (want, want_state), (got, got_state) = both(kind, options, sample, seed)
+        (want, want_state), (got, got_state) = run_both(kind, options, sample, seed)
         assert torch.equal(want_state, got_state), name
         want, want_spec = tree_flatten(want)
         got, got_spec = tree_flatten(got)
@@ -132,7 +132,7 @@ def test_half_types_exact_labels_and_images_nearer_the_truth(part):
             for leaf in tree_flatten(sample)[0]
         ]
         truth = torch.utils._pytree.tree_unflatten(wide, tree_flatten(sample)[1])
-        (want, want_state), (got, got_state) = both(kind, options, sample, seed)
+        (want, want_state), (got, got_state) = run_both(kind, options, sample, seed)
         torch.manual_seed(seed)
         exact = tree_flatten(getattr(v2, kind)(**options)(*relabelled(truth, sample)))[0]
         assert torch.equal(want_state, got_state), name
@@ -171,7 +171,7 @@ def test_small_and_empty_batches(kind, labels, batch):
     x, k = torch.rand(batch, 3, 8, 8), {"inferred": -1}.get(labels, 5)
     y = {"soft": torch.rand(batch, 5), "half": torch.rand(batch, 5).half()}
     y = y.get(labels, torch.arange(batch))
-    (want, state), (got, own_state) = both(kind, {"num_classes": k}, (x, y), 3)
+    (want, state), (got, own_state) = run_both(kind, {"num_classes": k}, (x, y), 3)
     assert torch.equal(state, own_state)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(want, got, strict=True))
 
@@ -193,7 +193,7 @@ def test_default_dtype_of_float64_draws_the_same():
     torch.set_default_dtype(torch.float64)
     try:
         x, y = torch.rand(4, 3, 6, 6), torch.arange(4)
-        (want, state), (got, own_state) = both("CutMix", {"num_classes": 4}, (x, y), 5)
+        (want, state), (got, own_state) = run_both("CutMix", {"num_classes": 4}, (x, y), 5)
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(state, own_state) and torch.equal(want[0], got[0])
@@ -216,7 +216,7 @@ def test_gradients_equal_torchvision(kind):
 def test_complex_images_are_blended_as_torchvision_does():
     x = torch.randn(3, 1, 4, 4, dtype=torch.complex64)
     for kind in KINDS:
-        (want, _), (got, _) = both(kind, {"num_classes": 3}, (x, torch.arange(3)), 1)
+        (want, _), (got, _) = run_both(kind, {"num_classes": 3}, (x, torch.arange(3)), 1)
         assert torch.equal(want[0], got[0]) and not torch.equal(got[0], x)
 
 

@@ -10,7 +10,7 @@ import importlib
 
 import pytest
 import torch
-from triton_mixes import PAIRINGS, arguments, batch, check_all, pairing, plan_of, truncated
+from triton_mixes import PAIRINGS, arguments, batch, check_all, pairing, plan_of, truncate
 from triton_place import DEVICE, HALF, INTERPRETED, quiet
 
 import fused_mixup.triton_kernels as tk
@@ -220,7 +220,7 @@ def test_mix_targets(shape, dtype):
             want = reference.mix_targets(labels, *args, dtype)
             got = tk.mix_targets(labels, *args, dtype)
             if INTERPRETED and dtype == torch.bfloat16:
-                want = truncated(
+                want = truncate(
                     lambda y, *a: reference.mix_targets(y.long(), *a), labels, *args, torch.float32
                 )
             assert torch.equal(got, want) and got.dtype == dtype and got.is_contiguous()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from triton_losses import TARGETS, class_weights, close, exact, logits_of, target_of
+from triton_losses import TARGETS, class_weights, close, logits_of, target_of, to_float64
 from triton_place import DEVICE, HALF, quiet
 
 import fused_mixup.triton_kernels as tk
@@ -20,7 +20,7 @@ def check_loss(z, target, options=(IGNORE, 0.0, 0.0, 2), class_weight=None):
     """All four ops; ``options``: ignore_index, both smoothings, reduction."""
     arguments = (*target, class_weight, *options)
     ranks = target[1] is not None
-    want = reference.soft_target_cross_entropy(z.double(), *exact(arguments), ranks)
+    want = reference.soft_target_cross_entropy(z.double(), *to_float64(arguments), ranks)
     loss, stats, count, found = tk.soft_target_cross_entropy(z, *arguments, ranks)
     rows = z.shape[0] * z[0, 0].numel() if z.numel() else 0
     close(loss, want[0], max(rows, 1) if options[3] == 1 else 1)
@@ -35,14 +35,14 @@ def check_loss(z, target, options=(IGNORE, 0.0, 0.0, 2), class_weight=None):
 
     grad_loss = torch.rand_like(loss) + 0.5
     want_grad = reference.soft_target_cross_entropy_backward(
-        grad_loss.double(), z.double(), *want[1:3], *exact(arguments)
+        grad_loss.double(), z.double(), *want[1:3], *to_float64(arguments)
     )
     grad = tk.soft_target_cross_entropy_backward(grad_loss, z, stats, count, *arguments)
     assert grad.dtype == z.dtype
     assert grad.stride() == torch.empty_like(z).stride()
     close(grad, want_grad)
     both = tk.soft_target_cross_entropy_grad(z, *arguments, ranks)
-    want_both = reference.soft_target_cross_entropy_grad(z.double(), *exact(arguments), ranks)
+    want_both = reference.soft_target_cross_entropy_grad(z.double(), *to_float64(arguments), ranks)
     close(both[0], want_both[0], max(rows, 1) if options[3] == 1 else 1)
     close(both[1], want_both[1])
     assert both[1].stride() == grad.stride()

@@ -50,7 +50,7 @@ def class_weights(k: int, dtype: torch.dtype) -> Tensor:
     return w.to(torch.float64 if dtype == torch.float64 else torch.float32)
 
 
-def exact(values):
+def to_float64(values):
     """The same arguments with every tensor of numbers but the sample weights in float64."""
     target, partner_labels, weight, *rest = values
     double = [v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in rest]

@@ -52,7 +52,7 @@ def set_order(order: int) -> None:
 
 
 @contextmanager
-def dropped(file: str, line: int):
+def drop_barrier(file: str, line: int):
     """Inside it the barrier, warp operation or copies_done() of this line does nothing."""
     lib = library()
     lib.host_drop(file.encode(), ctypes.c_int64(line))

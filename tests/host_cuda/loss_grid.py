@@ -40,11 +40,11 @@ def close_gradient(grad, want, logits):
     close(grad, want, 1.01 * rounding + tolerance(logits), tiny + tolerance(logits))
 
 
-def doubled(*tensors):
+def to_float64(*tensors):
     return [t.double() if t is not None and t.is_floating_point() else t for t in tensors]
 
 
-def in_place(logits, write):
+def run_in_place(logits, write):
     """The result of ``write`` on logits in a larger storage, nothing else of which may change."""
     reach = sum((n - 1) * s for n, s in zip(logits.shape, logits.stride(), strict=True)) + 1
     base = torch.full((reach + 16,), 3.0, dtype=logits.dtype)
@@ -64,7 +64,7 @@ def check_values(
     """Every op of the cross-entropy on one batch."""
     class_weight = class_weight.to(arithmetic(logits.dtype)) if class_weight is not None else None
     sparse = (target, partner, weight, class_weight)
-    wide = doubled(logits, *sparse)
+    wide = to_float64(logits, *sparse)
     rtol = tolerance(logits)
     for reduction in reductions:
         options = (ignore, ts, ls, reduction)
@@ -85,7 +85,7 @@ def check_values(
             grad_loss.double(), wide[0], want_stats, want_count, *wide[1:], *options
         )
         close_gradient(grad, want, logits)
-        over = in_place(
+        over = run_in_place(
             logits,
             lambda view, at=upstream: host.soft_target_cross_entropy_backward_(
                 at[0], view, *at[2:]
@@ -105,7 +105,7 @@ def check_binary(
     """Every op of the binary cross-entropy on one batch; weights: of classes, of positives."""
     weights = [w.to(arithmetic(logits.dtype)) if w is not None else None for w in weights]
     sparse = (target, partner, weight)
-    wide = doubled(logits, *sparse, *weights)
+    wide = to_float64(logits, *sparse, *weights)
     # A threshold compares the target as it is given, with its smoothing and weights in float32.
     rtol = tolerance(logits)
     for reduction in reductions:
@@ -122,7 +122,7 @@ def check_binary(
             grad_loss.double(), *wide[:4], *wide_options
         )
         close_gradient(grad, want, logits)
-        over = in_place(
+        over = run_in_place(
             logits,
             lambda view, at=upstream: host.soft_target_binary_cross_entropy_backward_(
                 at[0], view, *at[2:]

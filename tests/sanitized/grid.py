@@ -36,7 +36,7 @@ LARGE = ((24, [3, 32, 33]), (3, [40_001]), (300, [70]))
 compared: collections.Counter[str] = collections.Counter()
 
 
-def some(items, step):
+def thin(items, step):
     """All of ``items``, or every ``step``-th from a random one on."""
     items = list(items)
     return items if FULL else items[int(torch.randint(step, ())) :: step]
@@ -48,12 +48,12 @@ def all_plans(batch_size, *shape):
     return list(plans(batch_size, list(shape)))
 
 
-def same(op, got, expected, *what):
+def check_bits(op, got, expected, *what):
     compared[op] += 1
     assert same_bits(got, expected), (op, *what, int((got != expected).sum()))
 
 
-def near(op, got, expected, bound, *what):
+def check_near(op, got, expected, bound, *what):
     """Where both are finite, within ``bound``; elsewhere the same infinity, or NaN in both."""
     compared[op] += 1
     got = got.double()
@@ -74,15 +74,15 @@ def check_mix(view, args, *what):
     expected = reference.mix(view, *args)
     got = ops.mix(view, *args)
     assert got.stride() == torch.empty_like(view).stride()
-    same("mix", got, expected, *what)
+    check_bits("mix", got, expected, *what)
     batch_size, *shape = view.shape
     out = torch.zeros((*shape, batch_size), dtype=view.dtype).movedim(-1, 0)
     ops.mix_out(view, *args, out)
-    same("mix_out", out, expected, *what)
+    check_bits("mix_out", out, expected, *what)
     if view.dtype.is_floating_point:
         check_mix_backward(view, args, *what)
     ops.mix_(view, *args)
-    same("mix_", view, expected, *what)
+    check_bits("mix_", view, expected, *what)
 
 
 def check_mix_backward(grad, args, *what):
@@ -97,7 +97,7 @@ def check_mix_backward(grad, args, *what):
     if partner is not None and len(partner):
         count = torch.bincount(partner.clamp(0, len(partner) - 1)).max().item() + 1
     bound = torch.finfo(grad.dtype).eps * truth.abs() + torch.finfo(acc).eps * count * count * most
-    near("mix_backward", got, truth, bound, *what)
+    check_near("mix_backward", got, truth, bound, *what)
 
 
 def check_paste(view, args, *what):
@@ -105,31 +105,31 @@ def check_paste(view, args, *what):
     expected = view.clone()
     reference.paste_(expected, partner, box, rule)
     ops.paste_(view, partner, box, rule)
-    same("paste_", view, expected, *what)
+    check_bits("paste_", view, expected, *what)
 
 
 def mixing():
     for dtype in BLENDABLE:
         for batch_size, shape in GRID:
             x = values((batch_size, *shape), dtype)
-            for name, plan in some(all_plans(batch_size, *shape), 3):
+            for name, plan in thin(all_plans(batch_size, *shape), 3):
                 check_mix(x.clone(), arguments(plan), dtype, batch_size, shape, name)
         shapes = GRID if FULL else [(5, [3, 7, 5]), (5, [3, 20, 33]), (5, [2, 3, 4, 5])]
         for batch_size, shape in shapes:
             x = values((batch_size, *shape), dtype)
-            for name, plan in some(all_plans(batch_size, *shape), 9):
+            for name, plan in thin(all_plans(batch_size, *shape), 9):
                 for layout, view in layouts(x):
                     check_mix(view, arguments(plan), dtype, batch_size, shape, name, layout)
         for batch_size, shape in LARGE:
             x = values((batch_size, *shape), dtype)
-            for name, plan in some(all_plans(batch_size, *shape), 11):
-                for layout, view in some(layouts(x), 4):
+            for name, plan in thin(all_plans(batch_size, *shape), 11):
+                for layout, view in thin(layouts(x), 4):
                     check_mix(view, arguments(plan), dtype, batch_size, shape, name, layout)
     for dtype in (*MOVABLE, *(BLENDABLE if FULL else ())):
         for batch_size, shape in [*GRID, LARGE[0]]:
             x = values((batch_size, *shape), dtype)
-            for name, plan in some(all_plans(batch_size, *shape), 9):
-                for layout, view in some(layouts(x), 3):
+            for name, plan in thin(all_plans(batch_size, *shape), 9):
+                for layout, view in thin(layouts(x), 3):
                     check_paste(view, arguments(plan), dtype, batch_size, shape, name, layout)
 
 
@@ -160,14 +160,14 @@ def batches_for(count, shape, dtype):
 
 
 def check_mix_samples(batch_size, shape, dtype, plan, *what):
-    for name, samples in some(sample_lists(batch_size, shape, dtype), 3):
+    for name, samples in thin(sample_lists(batch_size, shape, dtype), 3):
         for count in {batch_size, (batch_size + 1) // 2, 0}:
-            for into, out in some(batches_for(count, shape, dtype), 2):
+            for into, out in thin(batches_for(count, shape, dtype), 2):
                 expected = out.clone()
                 reference.mix_samples(samples, *arguments(plan), expected)
                 before = [s.clone() for s in samples]
                 ops.mix_samples(samples, *arguments(plan), out)
-                same("mix_samples", out, expected, dtype, shape, *what, name, count, into)
+                check_bits("mix_samples", out, expected, dtype, shape, *what, name, count, into)
                 assert all(map(same_bits, samples, before))
 
 
@@ -178,7 +178,7 @@ def collating():
     for dtype in BLENDABLE:
         for batch_size, shape in [*(g for g in GRID if g[0]), *LARGE]:
             step = 20 if math.prod(shape) * batch_size < 5000 else 41
-            for name, plan in some(all_plans(batch_size, *shape), step):
+            for name, plan in thin(all_plans(batch_size, *shape), step):
                 check_mix_samples(batch_size, shape, dtype, plan, name)
 
 
@@ -189,7 +189,7 @@ def every_half():
     for dtype in (torch.float16, torch.bfloat16):
         for w in (0.5, 1 / 3, 1.7, 1e-3):
             x, blend = bits.view(dtype)[None], torch.tensor([[w, 0.0]], dtype=torch.float64)
-            same(
+            check_bits(
                 "mix", ops.mix(x, None, blend, box, self), reference.mix(x, None, blend, box, self)
             )
 
@@ -218,7 +218,7 @@ def drawing():
         expected = reference.draw_plan(stepped, *options)
         got = ops.draw_plan(state, *options)
         for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
-            same("draw_plan", a, b, part, *options)
+            check_bits("draw_plan", a, b, part, *options)
 
 
 # ------------------------------------------------------------------ labels and loss
@@ -243,7 +243,9 @@ def targets():
                 for smoothing in (0.0, 0.1):
                     args = (plan.partner_or_none, plan.weight, plan.rule, k, smoothing, dtype)
                     got = ops.mix_targets(labels, *args)
-                    same("mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k)
+                    check_bits(
+                        "mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k
+                    )
 
 
 def losses():
