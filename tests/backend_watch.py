@@ -1,4 +1,4 @@
-"""What the tests of forced backends share: the plan, other threads, other processes."""
+"""The tests of forced backends share these: a plan, a call in another thread, another process."""
 
 from __future__ import annotations
 

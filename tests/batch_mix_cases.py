@@ -1,4 +1,4 @@
-"""Batches for the tests of BatchMix, and what it makes of them."""
+"""Batches for the tests of BatchMix, and functions that run and compare its steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tensors_of(target):
 
 
 def run(mix, steps, device="cpu"):
-    """What so many steps give, as a list of tensors."""
+    """Run ``steps`` steps and list the tensors that they return."""
     out = []
     for _ in range(steps):
         x, target = mix(*batch(device))

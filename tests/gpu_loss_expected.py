@@ -1,4 +1,4 @@
-"""What gpu_cases.py expects of the losses: the reference in float64, and tolerances."""
+"""The results that gpu_cases.py expects of the losses: float64 reference and tolerances."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def expect(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, float]
     eps = 1e-12 if acc == torch.float64 else 1e-6
     heaviest = [given[w].max() for w in ("class_weight", "pos_weight") if given.get(w) is not None]
     size = math.prod((1.0, *map(float, heaviest)))
-    # Sums of up to 40000 terms, each to some units in the last place.
+    # Losses sum up to 40000 terms, each accurate to some units in the last place.
     of_loss = acc, 5 * eps, 10 * eps * size
     rounding = 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps / 2 * 1.01
     denormal = 6e-8 if dtype == torch.float16 else 0.0  # half of float16's smallest number
@@ -46,7 +46,7 @@ def expect(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, float]
 
 
 def _step(op: str, given: dict, args: list) -> float:
-    """The largest gradient of a row's loss, or of an element's."""
+    """The largest gradient of the loss of a row, or of an element."""
     upstream = given.get("grad_loss")
     scale = 1.0 if upstream is None or not upstream.numel() else float(upstream.abs().max())
     if given["reduction"] != MEAN:

@@ -1,4 +1,4 @@
-"""Which backends a GPU test runs with; one skipped test stands for all where there is no GPU."""
+"""Chooses the backends of a GPU test; without a GPU one skipped test stands for all cases."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def skipped_case(why: str, name: str, values: int, *marks):
 
 
 def run_on_gpu(each_quick_case: bool = False, gpus: int = 1):
-    """Runs a test with each backend that has kernels of its own, ``fused``, and maybe each case.
+    """Run a test for each ``kernel_backend`` on CUDA, and for each quick case if asked.
 
-    The reference is left out. It is written to be read: it moves rows from the host with ordinary
-    copies, which wait, and makes full-size temporaries.
+    The reference is left out. It is written for readers: it copies rows from the host, which
+    synchronises, and makes full-size temporaries.
     """
     names, gpu = ["kernel_backend", *["case"] * each_quick_case], pytest.mark.gpu
     found = []

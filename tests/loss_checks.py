@@ -1,6 +1,6 @@
-"""What the CPU kernels of the losses are held against: fused_mixup.reference in float64.
+"""Compares the CPU kernels of the losses with fused_mixup.reference in float64.
 
-For test_loss_cpu.py, and for sanitized/grid.py, which runs them in processes of their own.
+test_loss_cpu.py calls these checks; sanitized/grid.py runs them in separate processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fused_mixup.codes import NO_IGNORE, NONE, SUM
 
 REDUCTIONS = range(3)
 IGNORE = 3
-compared: collections.Counter[str] = collections.Counter()  # results of each op
+compared: collections.Counter[str] = collections.Counter()  # number of results of each op
 
 
 def accumulates(dtype):
@@ -25,12 +25,12 @@ def accumulates(dtype):
 
 
 def logits_of(shape, dtype):
-    """Logits in several memory layouts, and with values that take the kernels' rarer paths."""
+    """Logits in several memory layouts, and logits whose values take the kernels' rare paths."""
     z = (values(shape, dtype) * 3).to(dtype)
     yield from (view for _, view in layouts(z))
     if shape[1] > 4:
         rising = z.clone()
-        rising[:, shape[1] // 2 :] += 100  # far above the classes before
+        rising[:, shape[1] // 2 :] += 100  # far above the first half of the classes
         yield rising
         masked = z.clone()
         masked[:, : shape[1] - 2] = -math.inf
@@ -40,7 +40,7 @@ def logits_of(shape, dtype):
 def labels_of(shape, k, ignore=True, outside=False):
     labels = torch.randint(0, k, (2, *shape))
     labels[1][torch.rand(shape) < 0.2] = 0
-    labels[1] = torch.where(torch.rand(shape) < 0.2, labels[0], labels[1])  # equal ones
+    labels[1] = torch.where(torch.rand(shape) < 0.2, labels[0], labels[1])  # equal pairs
     if ignore:
         labels[torch.rand(labels.shape) < 0.3] = IGNORE
     if outside:
@@ -74,7 +74,7 @@ def targets_of(shape, dtype, outside=False):
     dense[dense < 0.3 / k] = 0
     for target_dtype in {dtype, accumulates(dtype)}:
         yield (dense.to(target_dtype), None, None), 0.0
-    # In memory with another layout than the logits.
+    # The target's memory layout differs from that of the logits.
     yield (dense.transpose(0, -1).contiguous().transpose(0, -1).to(dtype), None, None), 0.0
 
 
@@ -91,7 +91,7 @@ def to_float64(arguments):
 
 
 def check_near(op, got, expected, bound):
-    """Where both are finite, within ``bound``; elsewhere the same infinity, or NaN in both."""
+    """Check that finite values lie within ``bound``, and that infinities and NaNs are equal."""
     compared[op] += 1
     assert got.shape == expected.shape, op
     got = got.double()
@@ -102,7 +102,7 @@ def check_near(op, got, expected, bound):
 
 def gradient_bound(dtype, expected, eps, scale):
     bound = torch.finfo(dtype).eps / 2 * expected.abs() + eps * scale
-    # Half a denormal of float16.
+    # 6e-8 is the smallest denormal of float16.
     return (bound + 6e-8 if dtype == torch.float16 else bound) * 1.01
 
 
@@ -118,7 +118,7 @@ def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
     size = (truth[0].abs() + (math.log(z.shape[1]) + 1) * heaviest).nan_to_num(posinf=0)
     check_near("soft_target_cross_entropy", loss, truth[0], eps * 4 * size)
     stats_bound = eps * 4 * (truth[1].abs().nan_to_num() + 1)
-    stats_bound[0, truth[1][0].isnan()] = math.inf  # NaN has no part in the kernels' maximum
+    stats_bound[0, truth[1][0].isnan()] = math.inf  # the kernels' maximum skips NaN
     check_near(
         "soft_target_cross_entropy",
         stats.where(stats_bound < math.inf, truth[1]),
@@ -161,7 +161,7 @@ def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
 
 def check_binary(z, target, weights, ts, threshold, reduction, summed):
     arguments = (*target, *(weights or (None, None)), ts, threshold, reduction, summed)
-    # Thresholds are compared in the arithmetic type: a target that the reference rounds the same.
+    # Thresholds compare in the arithmetic type, to which the reference rounds the target too.
     truth_of = to_float64(arguments)
     if target[1] is not None:
         acc = accumulates(z.dtype)
@@ -267,7 +267,7 @@ def binary_cross_entropies(shape, dtype, step=7):
 
 def all_ranks(shape, dtype):
     b, k, *inner = shape
-    z = values(shape, dtype).mul(2).round()  # with many ties
+    z = values(shape, dtype).mul(2).round()  # rounding makes many ties
     z[torch.rand(shape) < 0.02] = math.nan
     z[torch.rand(shape) < 0.02] = math.inf
     labels = labels_of((b, *inner), k, outside=True)

@@ -1,4 +1,4 @@
-"""What the tests of the losses' options share."""
+"""The tests of the losses' options share these targets and comparisons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ POSITIONS = ((), (5,), (2, 3))
 
 
 def compare(ours, theirs, z, *args, **kw):
-    """Losses and gradients close to each other."""
+    """Check that losses and gradients agree with PyTorch's."""
     results = []
     for loss in (ours, theirs):
         leaf = z.detach().requires_grad_()

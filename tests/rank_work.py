@@ -1,6 +1,6 @@
-"""Two processes of one group, each with a BatchMix; what they draw goes to files in argv[1].
+"""Runs two processes of one group, each with a BatchMix; writes their draws to files in argv[1].
 
-A process of its own, which forks: to import everything twice takes longer than the rest.
+This program forks both, since importing everything twice would take longer than the rest.
 """
 
 from __future__ import annotations

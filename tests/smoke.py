@@ -1,8 +1,8 @@
-"""Every op once on each backend that is named, against the reference; pytest is not needed.
+"""Runs every op once on each named backend against the reference; needs no pytest.
 
     python tests/smoke.py [--device cuda] [native reference triton ...]
 
-For each backend: all ops called by themselves; then a training step through the public functions,
+For each backend it calls all ops; then it runs a training step through the public functions,
 forward and backward, eager and under torch.compile(fullgraph=True). Prints a line for each and
 exits 1 where one failed. Triton runs CPU tensors with TRITON_INTERPRET=1.
 """
@@ -37,11 +37,11 @@ def names_written(name: str) -> list[str]:
     return [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
 
 
-# ------------------------------------------------------------------ what ops are called with
+# ------------------------------------------------------------------ arguments of the ops
 
 
 def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
-    """For each op its calls, an argument by the name that the schema has for it."""
+    """op -> its calls, each a dict from the schema's argument names to arguments."""
     random = torch.Generator().manual_seed(1)
 
     def rand(*sizes: int) -> torch.Tensor:
@@ -171,7 +171,7 @@ def order_arguments(name: str, arguments: Arguments) -> list:
 
 
 def call(op: Callable, name: str, arguments: Arguments) -> list:
-    """What an op returns and writes, on copies of what it writes."""
+    """Call an op on copies of the arguments that it writes; return its results and the copies."""
     arguments = dict(arguments)
     for key in names_written(name):
         arguments[key] = arguments[key].clone()
@@ -184,7 +184,7 @@ def call(op: Callable, name: str, arguments: Arguments) -> list:
 
 
 def check_ops(device: str, backend: str) -> None:
-    """Each op that this backend has, beside the reference called directly."""
+    """Compare each op that this backend has with a direct call of the reference."""
     for name, calls in op_inputs(device).items():
         if reason_unavailable(backend, device.upper(), name) is not None:
             continue
@@ -198,7 +198,7 @@ def check_ops(device: str, backend: str) -> None:
 
 
 def step(x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """What a training step does with the package."""
+    """A training step through the package's public functions."""
     n = x.shape[0]
     mixed = fm.mix(x * weight, fm.MixPlan.uniform(n, "flip", 0.3, [1, 1, 3, 4]))
     plan = fm.MixPlan.uniform(n, "roll", 0.4)
@@ -233,7 +233,7 @@ def parts(device: str, backend: str) -> Iterator[tuple[str, Callable[[], None]]]
 
 
 def run(backends: list[str], device: str = "cpu") -> dict[str, str | None]:
-    """For each backend and part, as "native ops", None or what went wrong."""
+    """Name of a backend and part, as "native ops" -> the error, or None."""
     found: dict[str, str | None] = {}
     for name in backends:
         for part, check in parts(device, name):

@@ -1,8 +1,8 @@
 """Runs kernels that are wrong on purpose (driver_bugs.cpp) where a fault ends the process.
 
-``python -m host_cuda.planted NAME ...`` prints a JSON object: for every name the exit status (0: it
-was not caught) and what was written to stderr. Each runs in a fork of its own, on a tensor, since
-it is from PyTorch's allocator that out-of-bounds accesses of the real kernels must be seen.
+``python -m host_cuda.planted NAME ...`` prints JSON: for every name the exit status (0: the
+sanitizer missed the fault) and the text of stderr. Each kernel runs in its own fork, on a tensor:
+sanitizers must see out-of-bounds accesses in memory of PyTorch's allocator, as real kernels use.
 """
 
 from __future__ import annotations
