@@ -118,7 +118,7 @@ def test_a_generator_that_another_thread_closes():
 
     started = steps()
     next(started)
-    assert forcing.forced() == "reference"  # the generator is inside, and so is its caller
+    assert forcing.forced() == "reference"  # the generator and its caller are both inside
     run_in_thread(started.close)
     assert forcing.forced() == "auto"
 

@@ -1,4 +1,4 @@
-"""BatchMix: batches of all kinds, masks, spatial dims, and what is refused."""
+"""BatchMix: batches of all kinds, masks, spatial dims, refusals."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_spatial_dims_of_audio_and_video(device):
         assert plan.spatial_dims == dims and torch.equal(mixed, fm.mix(x, plan))
 
 
-# ------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------ refusals
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The registry of benchmark cases, its goals, and the check that comes before any clock."""
+"""The registry of benchmark cases, its goals, and the check that precedes every timing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_names_are_unique_and_groups_stand_together(device, full):
     assert cases[0].op == registry.FLOOR
     seen: list[str] = []
     for case in cases:
-        assert case.group not in seen[:-1], f"{case.group} comes twice"
+        assert case.group not in seen[:-1], f"{case.group} appears twice"
         seen += [case.group] if case.group not in seen else []
 
 

@@ -89,7 +89,7 @@ def test_an_accelerate_that_walks_otherwise_is_left_alone(change, operations, mo
     with pytest.warns(UserWarning, match="dispatch_batches=False, or sparse_targets=False"):
         made = target(2)
     assert made.shape == (2,) and vars(module) == before
-    target(2)  # is said once
+    target(2)  # the warning comes once
 
 
 # ------------------------------------------------------------------ two processes
@@ -118,7 +118,7 @@ def dispatched(rank):
     for count, workers, options in RUNS:
         configuration = DataLoaderConfiguration(dispatch_batches=True, **options)
         accelerator = Accelerator(cpu=True, dataloader_config=configuration)
-        # The other rank has no collator, and where workers mix neither has made a target before.
+        # The other rank has no collator; where workers mix, neither rank has made a target before.
         collate = FastCollateMixup(prob=0.0, num_classes=K, sparse_targets=True)
         loader = DataLoader(
             Stream(count), 4, collate_fn=None if rank else collate, num_workers=workers

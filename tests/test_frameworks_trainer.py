@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: mixed while training, and as the data are while evaluating."""
+"""Hugging Face's Trainer: batches are mixed in training and unchanged in evaluation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ K = 5
 
 
 class Classifier(nn.Module):
-    """As Transformers' image classifiers: a loss beside the logits, where labels are given."""
+    """Returns logits, and a loss if labels are given, as Transformers' image classifiers do."""
 
     def __init__(self):
         super().__init__()

@@ -12,7 +12,7 @@ from gpu_places import GPU, run_on_gpu
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
 
-# Cycles that a stream is kept busy for: some 10 ms, far longer than any op here takes.
+# Cycles for which a stream is kept busy: some 10 ms, far longer than any op here.
 BUSY = 20_000_000
 
 
@@ -21,16 +21,16 @@ BUSY = 20_000_000
 
 @run_on_gpu(each_quick_case=True)
 def test_runs_on_the_current_stream(kernel_backend, case):
-    case.run(case.args("cuda"))  # compiles, loads
+    case.run(case.args("cuda"))  # this call compiles and loads
     staged, args = case.args("cuda"), case.args("cuda")
     for a in args:
         if isinstance(a, torch.Tensor) and a.is_cuda:
             a.zero_()
     side = torch.cuda.Stream()
     torch.cuda.synchronize()
-    torch.cuda._sleep(4 * BUSY)  # work on this stream would come too late for the copy below
+    torch.cuda._sleep(4 * BUSY)  # an op on this stream would run too late for the copy below
     with torch.cuda.stream(side):
-        torch.cuda._sleep(BUSY)  # and work that does not wait would read zeros
+        torch.cuda._sleep(BUSY)  # and an op that does not wait would read zeros
         for a, right in zip(args, staged, strict=True):
             if isinstance(a, torch.Tensor) and a.is_cuda:
                 a.copy_(right)
@@ -84,7 +84,7 @@ def test_graph_replays_see_new_values(kernel_backend, case):
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        case.run(args)  # compiles and loads, which a capture may not
+        case.run(args)  # this call compiles and loads, which a capture must not
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -101,7 +101,7 @@ def of_logits(loss, **mode):
     return lambda x, head, target: loss(x @ head, target, **mode)
 
 
-# What a step may end with, of the last layer's inputs and weight.
+# The losses of a step, as functions of the last layer's inputs and weight.
 LOSSES = {
     "separate": of_logits(fm.soft_target_cross_entropy),
     "grad_in_forward": of_logits(fm.soft_target_cross_entropy, grad_in_forward=True),
@@ -220,7 +220,7 @@ def test_ops_do_not_synchronise(kernel_backend, case):
 
 @run_on_gpu()
 def test_a_step_does_not_synchronise(kernel_backend):
-    """From a plan drawn here or there, with its copy to the device, to the gradient."""
+    """A step with a plan drawn on the host or the device, from its copy to the gradient."""
     _, x, labels, head = step_inputs("cuda")
     state = fm.plan_state(1, device="cuda")
     mask = torch.randint(0, 9, (6, 4, 5), device="cuda")

@@ -1,4 +1,4 @@
-"""tests/native_build.py: its cache under several processes, and the sanitizers of odd systems."""
+"""tests/native_build.py: its cache under several processes, and sanitizers on odd systems."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def python(code, *arguments, **env):
 
 def test_threads_and_processes_make_a_file_once(tmp_path):
     running = [python(MAKES_SLOWLY, tmp_path) for _ in range(4)]
-    # Three threads of each; their lines may run into one another.
+    # Each process has three threads, whose output lines may interleave.
     assert [p.communicate()[0].count("ok") for p in running] == [3] * 4
     assert (tmp_path / "log").read_text() == "x"
 
@@ -107,7 +107,7 @@ def test_errors_of_the_compiler_are_raised(tmp_path):
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """What the compiler takes for libodd.so."""
+    """The file that the compiler finds as libodd.so."""
     path = tmp_path / "libodd.so"
     command = tmp_path / "c++"
     command.write_text(f"#!/bin/sh\necho {path}\n")
@@ -126,7 +126,7 @@ def test_a_runtime_behind_a_linker_script(library, tmp_path):
     for script in (f"INPUT ( {real} )", f"/* GNU ld script */\nINPUT({real})\n"):
         library.write_text(script)
         assert native_build.runtime("libodd.so") == real
-    # Python starts without a library that the loader cannot take, and says so.
+    # Python starts without a library that the loader rejects, and reports it.
     assert "cannot be preloaded" in native_build.launch(("libodd.so",)).why_not
     library.write_text("INPUT ( /nowhere/libodd.so )")
     native_build.launch.cache_clear()

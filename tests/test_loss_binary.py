@@ -52,7 +52,7 @@ def test_binary_loss_of_a_mixed_target(device, positions):
 
 
 def test_labels_unseen_by_the_checks_poison_their_row_only(device):
-    # As on a GPU, where no check reads them; a threshold turns no NaN into a target of 0.
+    # On a GPU no check reads labels either; a threshold must not turn NaN into a target of 0.
     z = torch.randn(4, 6, device=device)
     own = torch.tensor([1, 6, 2, -100], device=device)
     other = torch.tensor([0, 1, 2**40, 2], device=device)

@@ -156,7 +156,7 @@ def sparse(z, device):
 )
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_gradients_in_float64(device, loss, reduction):
-    """First and second order, of logits and dense targets, with weights of classes."""
+    """Check first and second gradients of logits and dense targets, with class weights."""
     binary = loss is fm.soft_target_binary_cross_entropy
     for positions in ((), (2,)):
         z = torch.randn(3, 5, *positions, dtype=torch.float64, device=device, requires_grad=True)

@@ -1,4 +1,4 @@
-"""What timm's classes take here: gradients, float labels, data in memory; and what refusals say."""
+"""Inputs of timm's classes: gradients, float labels, data in memory; and the texts of refusals."""
 
 # ruff: noqa: NPY002 (timm draws from NumPy's global generator)
 from __future__ import annotations
@@ -125,10 +125,10 @@ def test_uint8_cutmix_has_the_targets_of_float_images(mode):
         theirs = timm.data.Mixup(0.0, 1.0, mode=mode, num_classes=K)(x.clone(), labels)
         assert torch.equal(theirs[0], results[0][0])
         differs |= not torch.equal(theirs[1], results[0][1])
-    assert differs  # docs/switching.md says so
+    assert differs  # docs/switching.md documents this
 
 
-# ------------------------------------------------------------------ what refusals say
+# ------------------------------------------------------------------ texts of refusals
 
 IMAGE = np.arange(192, dtype=np.uint8).reshape(3, 8, 8)
 

@@ -1,4 +1,4 @@
-"""Our MixUp and CutMix beside torchvision's: same draws, images, targets and generator state."""
+"""Our MixUp and CutMix have torchvision's draws, images, targets and generator state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("MixUp", "CutMix")
 HALVES = (torch.float16, torch.bfloat16)
 STRUCTURES = ("pair", "list", "dict", "nested", "image", "video", "two images", "extras")
 EXACT = 2400  # random configurations that must agree bit for bit
-HALF = 300  # and those in half precision, where images may only be nearer to the truth
+HALF = 300  # half-precision configurations, whose images must be at least as near to the truth
 PARTS = 8
 
 
@@ -83,7 +83,7 @@ def run_both(kind, options, sample, seed):
 
 
 def configuration(seed, half):
-    """One random configuration: what the transform is, and what it gets."""
+    """One random configuration: the transform, its options and its input."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     kind = rng.choice(KINDS)
@@ -150,7 +150,7 @@ def test_half_types_exact_labels_and_images_nearer_the_truth(part):
 
 
 def relabelled(truth, sample):
-    """tv_tensors lose their class in .double(): give it back."""
+    """Restore the class of tv_tensors, which .double() drops."""
     leaves, spec = tree_flatten(truth)
     kinds = [type(leaf) for leaf in tree_flatten(sample)[0]]
     leaves = [
@@ -167,7 +167,7 @@ def relabelled(truth, sample):
 @pytest.mark.parametrize("labels", ["index", "soft", "half", "inferred"])
 @pytest.mark.parametrize("batch", [0, 1, 2])
 def test_small_and_empty_batches(kind, labels, batch):
-    batch += labels == "inferred"  # from no labels torchvision can infer no K
+    batch += labels == "inferred"  # torchvision cannot infer K from no labels
     x, k = torch.rand(batch, 3, 8, 8), {"inferred": -1}.get(labels, 5)
     y = {"soft": torch.rand(batch, 5), "half": torch.rand(batch, 5).half()}
     y = y.get(labels, torch.arange(batch))
@@ -186,7 +186,7 @@ def test_several_calls_share_one_generator(kind):
     got = [own(x, y) for _ in range(20)]
     pairs = [(a, b) for w, g in zip(want, got, strict=True) for a, b in zip(w, g, strict=True)]
     assert all(torch.equal(a, b) for a, b in pairs)
-    assert len({float(g[1].max()) for g in got}) > 5  # a λ of its own for each call
+    assert len({float(g[1].max()) for g in got}) > 5  # each call draws another λ
 
 
 def test_default_dtype_of_float64_draws_the_same():

@@ -1,4 +1,4 @@
-"""Batches, plans and what is expected, for the tests of the Triton kernels that mix."""
+"""Batches, plans and expected results for the tests of the Triton kernels that mix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def batch(size: int, shape=(3, 5, 7), dtype=torch.float32, layout="contiguous") 
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
         x = x.contiguous(memory_format=formats[x.ndim])
     elif layout == "offset":
-        x = x[1:]  # for odd samples its rows are off any 16-byte boundary
+        x = x[1:]  # rows of odd length lie off 16-byte boundaries
     elif layout == "strided":
         x = x[..., 1::2]
     elif layout == "transposed":
@@ -78,7 +78,7 @@ def arguments(plan: MixPlan) -> tuple:
 
 
 def truncate(op, x: torch.Tensor, *args) -> torch.Tensor:
-    """What ``op`` of the reference gives for bfloat16 where low bits are cut off, not rounded."""
+    """Run ``op`` of the reference for bfloat16, truncating its result instead of rounding."""
     exact = op(x.float(), *args)
     return (exact.view(torch.int32) & -65536).view(torch.float32).to(torch.bfloat16)
 
@@ -90,7 +90,7 @@ def expect(op, x: torch.Tensor, *args) -> torch.Tensor:
 
 
 def check_all(x: torch.Tensor, plan: MixPlan) -> None:
-    """mix, mix_ and mix_backward of one batch."""
+    """Check mix, mix_ and mix_backward on one batch."""
     args = arguments(plan)
     want = expect(reference.mix, x, *args)
     got = tk.mix(x, *args)
@@ -100,7 +100,7 @@ def check_all(x: torch.Tensor, plan: MixPlan) -> None:
             transpose_pairing(plan.partner.to(DEVICE)) if plan.rule == 0 else (None,) * 2
         )
         back = args[0], sources, offsets, *args[1:]
-        # The reference on the CPU: on a GPU its index_add_ sums in any order.
+        # The reference runs on the CPU: on a GPU its index_add_ sums in any order.
         host = [a.cpu() if isinstance(a, torch.Tensor) else a for a in back]
         want_grad = expect(reference.mix_backward, x.cpu(), *host).to(DEVICE)
         assert torch.equal(tk.mix_backward(x, *back), want_grad)
