@@ -1,4 +1,4 @@
-"""What the tests of forced backends share: the plan, other threads, other processes."""
+"""The tests of forced backends share these: a plan, a call in another thread, another process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAN = MixPlan.uniform(4, "flip", 0.3)
 DEFAULT = backends.chosen("CPU")
 
 
-def in_thread(function, *args):
+def run_in_thread(function, *args):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function, *args).result(60)
 

@@ -1,4 +1,4 @@
-"""Batches for the tests of BatchMix, and what it makes of them."""
+"""Batches for the tests of BatchMix, and functions that run and compare its steps."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def batch(device="cpu", n=6, size=8):
     return x, (torch.arange(n, device=device) * 7) % K
 
 
-def parts(target):
+def tensors_of(target):
     return target.labels, target.partner_labels, target.weight
 
 
 def run(mix, steps, device="cpu"):
-    """What so many steps give, as a list of tensors."""
+    """Run ``steps`` steps and list the tensors that they return."""
     out = []
     for _ in range(steps):
         x, target = mix(*batch(device))
-        out += [x, *parts(target)]
+        out += [x, *tensors_of(target)]
     return out
 
 

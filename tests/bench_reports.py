@@ -1,4 +1,4 @@
-"""Results files that no benchmark has made, for the tests of what reads them."""
+"""Made-up results files for the tests of the code that reads results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ HEAD = {
 }  # fmt: skip
 
 
-def never(case, device):
-    raise AssertionError("only its name is asked for")
+def fail(case, device):
+    raise AssertionError("the tests read a case's name and never build it")
 
 
 def case(op: str, variant: str = "flip", **rest) -> Case:
-    return Case(op, variant, (64, 10), torch.float32, never, op, **rest)
+    return Case(op, variant, (64, 10), torch.float32, fail, op, **rest)
 
 
 SWEPT = [
-    Case("mix_", "flip", (n, 10), torch.float32, never, "sweep", ("peer",), sweep=("batch size", n))
+    Case("mix_", "flip", (n, 10), torch.float32, fail, "sweep", ("peer",), sweep=("batch size", n))
     for n in (8, 32)
 ]
 CASES = [
@@ -42,7 +42,7 @@ N = 1_000_000
 
 
 def line(case: Case, provider: str, ms: float, **rest) -> dict:
-    """Of one turn: seconds that scatter by a percent."""
+    """The line of one turn, whose seconds scatter by one percent."""
     seconds = [ms / 1e3 * (1 + (i % 5 - 2) / 200) for i in range(20)]
     counts = {"extra_mib": 0.0, "operators": 1, "profile": [["fused_mixup::mix_", 0.9, 1]]}
     sizes = {"read": N, "written": N, "threads": None}
@@ -70,7 +70,7 @@ def lines() -> list[dict]:
 
 
 def report(slower: float = 1.0, finished: bool = True) -> dict:
-    """A run; ``slower`` stretches our time in the loss."""
+    """The report of a run; ``slower`` multiplies our time in the loss."""
     changed = lines()
     for one in changed:
         if one["case"] == CASES[2].name and one["provider"] == OURS:

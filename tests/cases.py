@@ -1,4 +1,4 @@
-"""Inputs that the tests share, and the rule of mixing once more, sample by sample."""
+"""Inputs that the tests share, and the mixing rule written out sample by sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRID = [(3, shape) for shape in SHAPES] + [(b, [3, 7, 5]) for b in (0, 1, 2, 8)]
 
 
 def values(shape, dtype, device="cpu"):
-    """Random values that are no zeros, so that nothing unwritten goes unseen."""
+    """Random values without zeros, so that a test sees an element that was not written."""
     if dtype.is_floating_point:
         return (torch.randn(shape, dtype=torch.float64) + 0.5).to(dtype).to(device)
     if dtype == torch.bool:
@@ -47,7 +47,7 @@ def pairings(batch_size):
     yield "roll", "roll"
     yield "self", "self"
     yield "permutation", torch.randperm(batch_size)
-    # Several samples may share a partner, and some have none that wants them.
+    # Several samples may share a partner, and some samples are nobody's partner.
     yield "any", torch.randint(0, max(batch_size, 1), (batch_size,))
     yield "one for all", torch.zeros(batch_size, dtype=torch.int64)
 
@@ -75,8 +75,8 @@ def plans(batch_size, shape):
         yield f"{name} per-sample mixup", MixPlan.per_sample(lam, partner)
         yield f"{name} per-sample cutmix", MixPlan.per_sample(lam, partner, boxes)
         cut = torch.arange(batch_size) % 3 == 0
-        lam[1::3] = 1.0  # rows that stay as they are
-        lam[2::5] = 0.0  # and rows that become their partner
+        lam[1::3] = 1.0  # these rows keep their sample
+        lam[2::5] = 0.0  # these rows become their partner
         yield f"{name} both", MixPlan.per_sample(lam, partner, boxes, cut)
     yield "identity", MixPlan.identity(batch_size)
     yield "whole box", MixPlan.uniform(batch_size, "roll", 0.0, whole)
@@ -84,7 +84,7 @@ def plans(batch_size, shape):
 
 
 def mix_by_hand(x, plan):
-    """The rule, one sample at a time, in the arithmetic that the package promises."""
+    """Apply the rule to one sample at a time, in the arithmetic that the package promises."""
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32
     source = x.clone()
     out = x.clone()

@@ -1,17 +1,17 @@
-"""Where the tests run: every device that is there, with every backend that can serve it."""
+"""Tests run on every device present, with every backend that can serve it."""
 
 from __future__ import annotations
 
 import os
 import threading
 
-# Tests run beside each other: threads that wait must not keep a core from others.
+# Tests run in parallel: waiting threads must not keep a core from others.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
 if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # set before anything imports Triton
 
 import pytest
 
@@ -24,7 +24,7 @@ try:
 except ModuleNotFoundError:  # a GPU machine without a network may lack it; its tests are skipped
     pass
 else:
-    # Machines that run tests are shared; a slow moment is no failure.
+    # Machines that run tests are shared, so a slow moment is not a failure.
     settings.register_profile("fused_mixup", deadline=None)
     settings.load_profile("fused_mixup")
 
@@ -55,13 +55,13 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config, items) -> None:
-    """On a GPU compiling Triton's kernels takes the most time, so other tests prove more first."""
+    """Compiling Triton's kernels takes the most time on a GPU, so other tests run first."""
     if "gpu" in config.option.markexpr:
         items.sort(key=lambda item: "triton" in item.nodeid)
 
 
-SLOWEST = 12  # files that are named at the end
-_seconds: dict[str, float] = {}  # of each file; where tests run side by side, of all processes
+SLOWEST = 12  # the summary names these files
+_seconds: dict[str, float] = {}  # seconds of each file, summed over all test processes
 
 
 def pytest_runtest_logreport(report) -> None:
@@ -71,7 +71,7 @@ def pytest_runtest_logreport(report) -> None:
 
 def pytest_terminal_summary(terminalreporter) -> None:
     slow = sorted(_seconds.items(), key=lambda item: -item[1])[:SLOWEST]
-    if not slow or slow[0][1] < 10:  # a few chosen tests
+    if not slow or slow[0][1] < 10:  # a run of a few chosen tests needs no summary
         return
     terminalreporter.section("slowest files")
     total = sum(_seconds.values())
@@ -89,22 +89,22 @@ def device(request):
 
 
 @pytest.fixture
-def fused(request):
+def kernel_backend(request):
     """A backend with kernels for CUDA tensors (gpu_places.py), forced for the test."""
     with fm.backend(request.param):
         yield request.param
 
 
 @pytest.fixture
-def served(monkeypatch):
-    """A list of (op, thread) that grows where the reference serves a forced call."""
+def reference_calls(monkeypatch):
+    """A list of (op, thread), one entry for each call that the reference serves."""
     calls = []
 
-    def watched(name, real):
+    def record(name, real):
         return lambda *args: calls.append((name, threading.get_ident())) or real(*args)
 
     for name in ops.SCHEMAS:
-        monkeypatch.setattr(reference, name, watched(name, getattr(reference, name)))
+        monkeypatch.setattr(reference, name, record(name, getattr(reference, name)))
     return calls
 
 
@@ -115,14 +115,14 @@ def _seed():
 
 @pytest.fixture
 def extra_memory():
-    """A function that runs another and gives the most memory it held beyond the start, in bytes."""
+    """A function that runs another and returns its peak memory above the start, in bytes."""
 
     return lambda run: extra_bytes(run, "cpu")
 
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """For tests on small tensors: PyTorch's threads would cost more than they bring."""
+    """PyTorch runs in one thread: on small tensors more threads cost more than they save."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

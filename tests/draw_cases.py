@@ -22,7 +22,7 @@ from fused_mixup.codes import (
 ALPHAS = (0.0, 0.01, 0.2, 0.8, 1.0, 2.5, 100.0)
 PAIRINGS = (TENSOR, FLIP, ROLL, SHUFFLE, DERANGEMENT, CROSS_CLASS)
 PAIRING_NAMES = ("flip", "roll", "shuffle", "derangement", "cross_class")
-# Warps, blocks and powers of two with their neighbours; most batches are small, as cases are many.
+# Sizes around warps, blocks and powers of two; most batches are small, as there are many cases.
 BATCHES = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 LARGE = (127, 128, 129, 255, 256, 257, 1000, 1023, 1024, 1025, 2049)
 LARGEST = (4096, 32769, 65535, 65536)
@@ -35,7 +35,7 @@ def draw(batch_size, spatial=(), *, state=None, device="cpu", **options):
 
 
 def draw_cases(count, seed=0, large=0.05):
-    """``count`` tuples of arguments, the state first; a share ``large`` of batches is large."""
+    """``count`` tuples of arguments, the state first; ``large`` is the share of large batches."""
     rng = random.Random(seed)
     for _ in range(count):
         yield draw_case(rng, rng.choice(LARGE if rng.random() < large else BATCHES))
@@ -78,7 +78,7 @@ def draw_case(rng, batch_size, pairing=None, per=None):
 
 
 def _labels(rng, batch_size):
-    """Few classes or many, labels of any 64 bits, one class perhaps in more than half of them."""
+    """Labels of few or many classes, or any 64 bits; one class may hold more than half of them."""
     names = [rng.getrandbits(64) - 2**63 for _ in range(rng.choice((1, 2, 3, 10, 1000)))]
     names[: len(names) // 2] = range(-1, len(names) // 2 - 1)
     crowd = rng.choice((0.0, 0.0, 0.5, 0.9))
@@ -87,7 +87,7 @@ def _labels(rng, batch_size):
 
 
 def assert_same_plan(got, expected):
-    """Every bit of partner, weight, blend and box; nothing is NaN in these cases."""
+    """Compare every bit of partner, weight, blend and box; these cases hold no NaN."""
     for name, a, b in zip(("partner", "weight", "blend", "box"), got, expected, strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape, (name, a.shape, b.shape)
         assert torch.equal(a.cpu(), b.cpu()), (name, (a.cpu() != b.cpu()).nonzero()[:4].tolist())

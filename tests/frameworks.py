@@ -1,4 +1,4 @@
-"""The real frameworks, where they are installed, and functions that run in several processes."""
+"""Skips tests whose framework is not installed; runs functions in several processes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from benchmarks import installed_peers
 ANYWHERE = "127.0.0.1"
 
 
-def needs(*packages):
-    """Skips the test file where a package cannot be had. None is imported, which takes seconds."""
+def require(*packages):
+    """Skip the test file where a package is missing. Importing one takes seconds, so none is."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             pytest.skip(
                 f"{package} is not installed; pip install 'fused-mixup[frameworks]'",
                 allow_module_level=True,
             )
-    installed_peers.fit_torchvision()  # which they import where it is there
+    installed_peers.fit_torchvision()  # the frameworks import torchvision where it is installed
 
 
 def run_ranks(function, *arguments, world=2, seconds=150):
-    """What ``function(rank, *arguments)`` returns in each of ``world`` fresh processes, in order.
+    """Run ``function(rank, *arguments)`` in ``world`` fresh processes; list what each returns.
 
-    Numbers, strings and lists of them alone: a tensor's memory would end with its process.
+    It may return numbers, strings and lists of them: a tensor's memory ends with its process.
     """
     with socket.socket() as free:
         free.bind((ANYWHERE, 0))

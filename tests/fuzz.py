@@ -20,29 +20,29 @@ import traceback
 import warnings
 from collections import Counter
 
-# Threads that wait must not keep the core from another process.
+# Waiting threads must not keep the core from another process.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
 if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # set before anything imports Triton
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-# So many cases of one property before the next one's turn; interpreted Triton is slow.
+# Cases of one property in a turn; interpreted Triton is slow.
 TURN = {"cpu-triton": 20}
 DEFAULT_TURN = 200
 
 
 def turn(on, prop, cases, examples: int, seed: int) -> tuple[int, str | None]:
-    """How many random cases of one property were run, and the failure if there was one."""
+    """Run random cases of one property; return their number and the failure, if any."""
     import hypothesis
 
     count = 0
 
-    # No database: what is found is printed, and every turn is drawn anew.
+    # No database: the failure is printed, and every turn draws new cases.
     @hypothesis.settings(
         max_examples=examples,
         database=None,
@@ -60,17 +60,17 @@ def turn(on, prop, cases, examples: int, seed: int) -> tuple[int, str | None]:
         run()
     except KeyboardInterrupt:
         raise
-    except BaseException:  # whatever it is, it is printed and ends the run
+    except BaseException:  # any failure is printed and ends the run
         return count, traceback.format_exc()
     return count, None
 
 
 def work(seed: int, until: float, names: list[str], chosen: list[str], reports) -> None:
-    """Property after property, backend after backend; reports (backend, property, cases, error)."""
+    """Run each property on each backend in turn; report (backend, property, cases, error)."""
     import properties
 
     warnings.simplefilter("ignore")
-    torch.set_num_threads(2)  # more than one, so that kernels split their work
+    torch.set_num_threads(2)  # two threads, so that kernels split their work
     draw = random.Random(seed)
     while True:
         for name in names:
@@ -80,7 +80,7 @@ def work(seed: int, until: float, names: list[str], chosen: list[str], reports) 
                 if time.time() > until:
                     return
                 examples = TURN.get(name, DEFAULT_TURN)
-                with properties.opened(name) as on:
+                with properties.open_backend(name) as on:
                     count, error = turn(on, prop, cases, examples, draw.getrandbits(64))
                 if error is not None:
                     error = f"{prop.__name__} on {name}, --seed {seed} --jobs 1:\n{error}"
@@ -120,11 +120,11 @@ def main() -> int:
     if "cuda-on-host" in names:
         from host_cuda import build
 
-        build.build()  # once, before every process asks for it
+        build.build()  # built once, before every process needs it
     seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
     start = time.time()
     until = start + 60 * options.minutes
-    context = multiprocessing.get_context("spawn")  # a fork would inherit threads and CUDA
+    context = multiprocessing.get_context("spawn")  # a fork inherits threads and CUDA
     reports = context.Queue()
     workers = [
         context.Process(target=work, args=(seed + i, until, names, chosen, reports), daemon=True)
@@ -136,7 +136,7 @@ def main() -> int:
     failures, minute = [], 0.0
     while any(worker.is_alive() for worker in workers) or not reports.empty():
         if any(worker.exitcode for worker in workers):
-            break  # one has crashed
+            break  # a process has crashed
         try:
             name, prop, count, error = reports.get(timeout=1)
         except queue.Empty:
@@ -149,7 +149,7 @@ def main() -> int:
         line = f"{spent / 60:5.1f} of {options.minutes:g} min, {counts.total()} cases, no failure"
         if sys.stdout.isatty():
             print(f"\r{line}, last: {prop} on {name}".ljust(100), end="", flush=True)
-        elif spent // 60 > minute:  # a log needs no more
+        elif spent // 60 > minute:  # a log needs no more lines
             minute = spent // 60
             print(line, flush=True)
     if sys.stdout.isatty():

@@ -1,7 +1,7 @@
-"""Random inputs for every op: hypothesis strategies. What must hold for them: ``properties.py``.
+"""Hypothesis strategies of random inputs for every op; ``properties.py`` checks the ops on them.
 
-Hypothesis draws what shapes a case (sizes, strides, pairing, kinds of rows), so that a failure
-shrinks to a small one; values come from a seeded generator, sprinkled with those that go wrong.
+Hypothesis draws the structure of a case (sizes, strides, pairing, kinds of rows), so that a failure
+shrinks to a small one; values come from a seeded generator, with special values among them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BLENDABLE = (*FLOATS, torch.uint8)
 MOVABLE = (*BLENDABLE, torch.bool, torch.int16, torch.int32, torch.int64, torch.complex128)
 TENSOR = PAIRINGS["tensor"]
-# λ of 0, ½ and 1, thirds that no float holds, and weights that no λ gives.
+# λ = 0, ½ and 1, thirds that no float represents, and weights that do not sum to one.
 _WEIGHTS = (0.0, 0.5, 1.0, 0.3, 0.7, 1 / 3, 1e-12, 1e-60, -0.75, 1.5)
 _SPECIAL = (-0.0, math.inf, -math.inf, math.nan, 1e-40, 65504.0, -3e38)
-# Made once: a strategy costs more to make than to draw from.
+# Strategies are made once: making one costs more than drawing from it.
 seeds = st.integers(0, 2**32 - 1)
 EITHER = st.booleans()
 _STEPS = st.sampled_from([(1, 0), (1, 3), (2, 1), (3, 0)])
 _OFFSETS = st.sampled_from([0, 0, 1, 3, 8])
 _BATCHES = st.one_of(st.sampled_from([0, 1, 2, 3, 33, 257]), st.integers(0, 40))
-# Multiples of 16 reach the vector paths, others their ends.
+# Multiples of 16 take the vector paths, other sizes their remainders too.
 _SIZES = st.one_of(st.integers(0, 40), st.sampled_from([1, 4, 8, 16, 32, 64]))
 _DIMS = st.integers(0, 5)
 _PAIRINGS = st.sampled_from(list(PAIRINGS.values()))
@@ -45,7 +45,7 @@ def generator(seed: int) -> torch.Generator:
 # ------------------------------------------------------------------ tensors
 
 
-def described(value) -> str:
+def describe(value) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
     where = f"strides {value.stride()} offset {value.storage_offset()}"
@@ -54,19 +54,19 @@ def described(value) -> str:
 
 
 class Case:
-    """Printed on a few lines: what shapes a case tells more than its values."""
+    """A case prints its structure on a few lines: that tells more than its values."""
 
     def __repr__(self) -> str:
-        shown = (f"{name}: {described(value)}" for name, value in vars(self).items())
+        shown = (f"{name}: {describe(value)}" for name, value in vars(self).items())
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    def _repr_pretty_(self, printer, cycle) -> None:  # what hypothesis asks for
+    def _repr_pretty_(self, printer, cycle) -> None:  # hypothesis calls this
         printer.text(repr(self))
 
 
 @dataclass(repr=False)
 class View(Case):
-    """A tensor inside a larger storage, so that a test sees what is written beside it."""
+    """A tensor inside a larger storage, so that a test sees writes outside the tensor."""
 
     storage: Tensor
     tensor: Tensor
@@ -80,7 +80,7 @@ class View(Case):
         return View.of(self.storage.clone(), self.tensor)
 
     def __repr__(self) -> str:
-        return described(self.tensor)
+        return describe(self.tensor)
 
 
 def values(numel: int, dtype: torch.dtype, seed: int, special: bool) -> Tensor:
@@ -162,7 +162,7 @@ def partners(draw, batch: int) -> Tensor | None:
 
 @st.composite
 def boxes(draw, batch: int, shape: list[int]) -> Tensor:
-    """int32 [B, 2·D]: inside, empty, reversed, across the borders and beyond."""
+    """int32 [B, 2·D]: boxes inside, empty, reversed, across the borders and beyond them."""
     d = draw(st.integers(0, min(3, len(shape))))
     if d == 0:
         return torch.empty((batch, 0), dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""Random inputs for the losses: the part of fuzz_cases.py on logits and their targets."""
+"""Hypothesis strategies for the losses: logits and their targets."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def loss_cases(draw) -> LossCase:
     target_smoothing = 0.0
     if draw(EITHER):
         partner_labels = labels_of(shape, k, draw(seeds), wild)
-        # Weights of two signs on a logit of -inf would give infinities that no order of adding them
-        # agrees on.
+        # Weights of two signs on a logit of -inf would give infinities of both signs, whose sum
+        # depends on the order.
         weight = draw(two_weights(batch, torch.float32))
         weight = weight[:1].abs().expand(batch, 2) if is_host_row(weight) else weight.abs()
         target_smoothing = draw(SMOOTHING)

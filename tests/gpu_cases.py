@@ -1,8 +1,8 @@
-"""Every op with arguments for the tests on a GPU. The same table runs on the CPU and so proves it.
+"""A table of every op with arguments for the tests on a GPU; the CPU runs it too, as its proof.
 
 A case makes the arguments of an op in ``fused_mixup.ops`` on the CPU, from a seed; rows that
-kernels take as plain arguments stay there, everything else moves to the device under test. What
-is expected is worked out by ``fused_mixup.reference`` on the CPU, in float64 where bits are not
+kernels take as plain arguments stay there, everything else moves to the device under test. The
+expected results come from ``fused_mixup.reference`` on the CPU, in float64 where bits are not
 promised.
 """
 
@@ -17,13 +17,13 @@ from cases import BLENDABLE, FLOATS, random_boxes, values
 from comparing import same_bits
 from gpu_loss_cases import OPS as LOSSES
 from gpu_loss_cases import loss_cases
-from gpu_loss_expected import expected
+from gpu_loss_expected import expect
 
 from fused_mixup import MixPlan, ops, plan_settings, plan_state, reference
 from fused_mixup.arguments import is_host_row
 from fused_mixup.codes import BATCH, CROSS_CLASS, DERANGEMENT, FLIP, PAIR, SAMPLE, SHUFFLE, TENSOR
 
-# Ops whose results all backends share bit for bit; the others sum, in an order of their own.
+# All backends give the same bits for these ops; other ops sum, each backend in its own order.
 EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "draw_plan")
 
 
@@ -31,8 +31,8 @@ EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "draw_plan")
 class Case:
     """One call of ``op``. ``make`` draws its arguments on the CPU, tensors and plain values.
 
-    ``quick`` marks the few that stand for the rest where a run is slow: under a sanitizer, in
-    Triton's interpreter, in a CUDA graph. ``launches``: kernels that a call takes at most;
+    ``quick`` marks the few cases that run where a run is slow: under a sanitizer, in
+    Triton's interpreter, in a CUDA graph. ``launches``: the most kernels that a call may launch;
     ``triton_launches``: those of Triton's, and PyTorch's own that its wrapper adds on partial sums.
     """
 
@@ -42,7 +42,7 @@ class Case:
     quick: bool = False
     launches: int = 1
     triton_launches: tuple[int, int] = (1, 0)
-    on_host: str = ""  # an argument that stays there, and is the same for each seed
+    on_host: str = ""  # an argument that stays on the host and is the same for each seed
 
     def __str__(self) -> str:
         return f"{self.op} {self.name}".replace("torch.", "")
@@ -53,12 +53,11 @@ class Case:
             made = self.make()
         names = [a.name for a in ops.default_op(self.op)._schema.arguments]
         return [
-            a if n == self.on_host else moved(n, a, device)
-            for n, a in zip(names, made, strict=True)
+            a if n == self.on_host else move(n, a, device) for n, a in zip(names, made, strict=True)
         ]
 
     def run(self, args: list) -> tuple[torch.Tensor, ...]:
-        """The op's results, and what it writes in place."""
+        """Call the op; return its results and the tensors that it writes."""
         op = getattr(ops, self.op)
         result = op(*args)
         written = [
@@ -84,9 +83,9 @@ class Case:
             )
 
     def _expected(self, args: list) -> list[tuple[torch.Tensor, torch.dtype, float, float]]:
-        """Value, dtype, rtol and atol of each result, worked out in float64."""
+        """Value, dtype, rtol and atol of each result, computed in float64."""
         if self.op in LOSSES:
-            return expected(self.op, args)
+            return expect(self.op, args)
         grad, *rest = args
         (value,) = _reference(self.op, [grad.double(), *rest])
         return [(value, grad.dtype, *mix_tolerance(grad))]
@@ -104,7 +103,7 @@ def _results(result: object) -> tuple[torch.Tensor, ...]:
 def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
     results = _results(getattr(reference, op)(*args))
     if op == "draw_plan":
-        return (*results, args[0])  # the state, a step further
+        return (*results, args[0])  # the state after the step
     # In place: x is the first argument, out the last.
     return results or (args[-1] if op == "mix_out" else args[0],)
 
@@ -118,12 +117,12 @@ def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
     return torch.finfo(grad.dtype).eps / 2 * 1.01, (1e-15 if double else 1e-6) * size + denormal
 
 
-def moved(name: str, value: object, device: str | torch.device) -> object:
-    """``value`` on ``device`` with its strides, its offset and what lies around it."""
+def move(name: str, value: object, device: str | torch.device) -> object:
+    """Move ``value`` to ``device`` with its strides, its offset and the rest of its storage."""
     if not isinstance(value, torch.Tensor) or torch.device(device).type == "cpu":
         return value
     if name in ("blend", "box", "weight") and is_host_row(value) and value.shape[0]:
-        return value  # travels as plain arguments
+        return value  # kernels take it as plain arguments
     whole = torch.empty(0, dtype=value.dtype).set_(value.untyped_storage()).to(device)
     return whole.as_strided(value.shape, value.stride(), value.storage_offset())
 
@@ -131,14 +130,14 @@ def moved(name: str, value: object, device: str | torch.device) -> object:
 # ------------------------------------------------------------------ batches and plans
 
 
-def laid_out(size: int, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> torch.Tensor:
+def lay_out(size: int, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> torch.Tensor:
     x = values((size, *shape), dtype)
     if layout == "channels_last":
         return x.contiguous(memory_format=torch.channels_last)
     if layout == "offset":  # no row starts on a 16-byte boundary
         flat = torch.zeros(x.numel() + 3, dtype=dtype)
         return flat[3:].view(x.shape).copy_(x)
-    if layout == "infinite":  # and at the edge, where a kernel must not saturate
+    if layout == "infinite":  # and the largest numbers, where a kernel must not saturate
         ends = [torch.inf, -torch.inf, torch.nan, torch.finfo(dtype).max, torch.finfo(dtype).min]
         x.flatten()[: 5 * (x.numel() // 5)].view(-1, 5)[::3] = torch.tensor(ends, dtype=dtype)
         return x
@@ -153,7 +152,7 @@ def laid_out(size: int, shape: tuple[int, ...], dtype: torch.dtype, layout: str)
 def partner_of(pairing: str, size: int) -> str | torch.Tensor:
     if pairing == "permutation":
         return torch.randperm(size)
-    # Two samples share a partner, and half of them are nobody's.
+    # Two samples share a partner, and half of the samples are nobody's partner.
     return torch.arange(size) // 2 if pairing == "many" else pairing
 
 
@@ -190,7 +189,7 @@ def batches(op: str, dtypes: tuple[torch.dtype, ...]) -> Iterator[tuple[Batch, b
         yield (33, aligned, dtype, "contiguous", "flip", "lam"), False
         yield (33, aligned, dtype, "contiguous", "many", "both"), False
     for size in (0, 1, 2, 3, 33, 257):
-        for pairing in ("roll", "many", "self") if size == 3 else PAIRINGS:  # the others: above
+        for pairing in ("roll", "many", "self") if size == 3 else PAIRINGS:  # others: above
             yield (size, image, f32, "contiguous", pairing, "both"), False
     for layout in ("channels_last", "offset", "strided", "transposed"):
         for pairing, rows in (("flip", "cutmix"), ("permutation", "both")):
@@ -207,7 +206,7 @@ def mix_args(op: str, batch: Batch) -> tuple:
     size, shape, dtype, layout, pairing, rows = batch
     spatial = shape if len(shape) == 1 else shape[1:]
     plan = plan_of(rows, pairing, size, spatial)
-    x = laid_out(size, shape, dtype, layout)
+    x = lay_out(size, shape, dtype, layout)
     args = (plan.partner_or_none, plan.blend, plan.box, plan.rule)
     if op == "mix_out":
         return x, *args, torch.zeros((*shape, size), dtype=dtype).movedim(-1, 0)
@@ -269,7 +268,7 @@ def draw_plan_cases() -> Iterator[Case]:
 
 def labels_of(size: int, inner: tuple[int, ...], classes: int, wrong: bool) -> torch.Tensor:
     labels = torch.randint(0, classes, (size, *inner))
-    if wrong and size > 2:  # the checks cannot see them on a GPU: their rows become NaN
+    if wrong and size > 2:  # checks cannot read labels on a GPU: the rows of wrong ones become NaN
         labels[1], labels[2] = classes, -(2**40)
     return labels
 
@@ -298,5 +297,5 @@ QUICK = [case for case in CASES if case.quick]
 
 
 def cases_of(op: str) -> list[Case]:
-    """The quick cases of an op: rows on the host, and a row for each sample."""
+    """Two quick cases of an op: with rows on the host, and with a row for each sample."""
     return [case for case in QUICK if case.op == op]

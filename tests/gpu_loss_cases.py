@@ -1,4 +1,4 @@
-"""The losses' part of gpu_cases.py: arguments of their ops, what is expected, how many launches.
+"""The losses' part of gpu_cases.py: the arguments of their ops and their numbers of launches.
 
 Logits are rows [B, K] and maps [B, K, d1…] in every layout that kernels tell apart; targets are
 labels with the weights of samples, some of them ignored or wrong, or dense.
@@ -36,8 +36,8 @@ class Spec:
     layout: str = "contiguous"
     smoothing: float = 0.1
     weighted: bool = False
-    ranks: bool = False  # of the cross-entropy
-    sum_classes: bool = False  # of the binary one, as is the threshold
+    ranks: bool = False  # an option of the cross-entropy
+    sum_classes: bool = False  # an option of the binary loss, as is the threshold
     threshold: float | None = None
 
     @property
@@ -45,7 +45,7 @@ class Spec:
         return self.kind.startswith("dense")
 
     def of(self, op: str) -> Spec:
-        """Without what is nothing to ``op``."""
+        """The same loss without the options that ``op`` does not have."""
         if op.startswith(BINARY):
             return replace(self, ranks=False)
         return replace(self, sum_classes=False, threshold=None)
@@ -64,13 +64,13 @@ class Spec:
 
 def logits_of(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tensor:
     """[B, K, d1…]"""
-    if layout == "wide":  # rows that start anywhere
+    if layout == "wide":  # rows that start at any address
         z = torch.randn(shape[0], shape[1] + 3, *shape[2:]) * 4
         return z.to(dtype)[:, 1 : shape[1] + 1]
     if layout == "strided":  # every second element
         return (torch.randn(*shape, 2) * 4).to(dtype)[..., 1]
     z = (torch.randn(shape) * 4).to(dtype)
-    if layout == "masked":  # classes, and a whole row, that a model rules out
+    if layout == "masked":  # -inf: classes that a model excludes, and a whole row
         z[:, shape[1] // 2 :] = -torch.inf
         z[:1] = -torch.inf
     if layout == "channels_last":
@@ -91,7 +91,7 @@ def target_of(s: Spec) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
         wide = s.kind == "dense32" and s.dtype != torch.float64
         return t.to(torch.float32 if wide else s.dtype), None, None, NO_IGNORE
     y = torch.randint(0, classes, (batch, *positions))
-    if s.kind == "wrong":  # the checks cannot see them on a GPU: their rows become NaN
+    if s.kind == "wrong":  # checks cannot read labels on a GPU: the rows of wrong ones become NaN
         y[1], y[2] = classes, -(2**40)
     other = y.flip(0)
     if s.kind == "ignored":
@@ -100,7 +100,7 @@ def target_of(s: Spec) -> tuple[Tensor, Tensor | None, Tensor | None, int]:
     if s.kind == "host":
         return y, other, torch.tensor([[0.3, 0.7]]).expand(batch, 2), NO_IGNORE
     own = torch.rand(batch)
-    own[1::3], own[2::5] = 1.0, 0.0  # a label of weight 0 does not keep its row from being ignored
+    own[1::3], own[2::5] = 1.0, 0.0  # a row whose kept label has weight 0 is ignored all the same
     ignored = 0 if s.kind == "class 0" else IGNORE_INDEX
     return y, other, torch.stack((own, 1 - own), 1), ignored
 
@@ -121,8 +121,8 @@ def argument_names(op: str) -> list[str]:
     return [a.name for a in ops.default_op(op)._schema.arguments]
 
 
-def in_float64(op: str, args: tuple | list) -> list:
-    """The arguments in float64, but for weights of samples, which backends take as they are."""
+def to_float64(op: str, args: tuple | list) -> list:
+    """Convert arguments to float64, except weights of samples, which backends take as they are."""
     return [
         a.double() if isinstance(a, Tensor) and a.is_floating_point() and n != "weight" else a
         for n, a in zip(argument_names(op), args, strict=True)
@@ -130,7 +130,7 @@ def in_float64(op: str, args: tuple | list) -> list:
 
 
 def loss_args(op: str, s: Spec) -> tuple:
-    """What ``op`` takes: CROSS_ENTROPY or BINARY in one of its FORMS."""
+    """The arguments of ``op``: CROSS_ENTROPY or BINARY in one of its FORMS."""
     binary = op.startswith(BINARY)
     z = logits_of(s.shape, s.dtype, s.layout)
     *target, ignore_index = target_of(s)
@@ -145,25 +145,25 @@ def loss_args(op: str, s: Spec) -> tuple:
     between: list[Tensor] = []
     shape = s.shape
     if not binary:
-        exact = in_float64(CROSS_ENTROPY, (z, *rest, False))
+        exact = to_float64(CROSS_ENTROPY, (z, *rest, False))
         _, *between, _ = reference.soft_target_cross_entropy(*exact)
         between = [t.to(arithmetic(s.dtype)) for t in between]
     if not binary or s.sum_classes:
         shape = (s.shape[0], *s.shape[2:])
     upstream = torch.rand(shape if s.reduction == NONE else ()).to(arithmetic(s.dtype)) + 0.5
-    if s.layout == "strided" and s.reduction == NONE:  # as the backward of sum() hands it
+    if s.layout == "strided" and s.reduction == NONE:  # sum() gives this in its backward
         upstream = upstream.flatten()[0].expand(shape)
     return upstream, z, *between, *rest
 
 
 def scale_args(shape: tuple[int, ...], dtype: torch.dtype, layout: str, factor: float) -> tuple:
-    if layout == "contiguous":  # of any dims
+    if layout == "contiguous":  # scale_ takes any number of dims
         return values(shape, dtype), torch.tensor(factor, dtype=arithmetic(dtype))
     return logits_of(shape, dtype, layout), torch.tensor(factor, dtype=arithmetic(dtype))
 
 
 def rank_args(shape: tuple[int, ...], dtype: torch.dtype, layout: str, labels: str) -> tuple:
-    z = logits_of(shape, dtype, layout).round_()  # many of them equal
+    z = logits_of(shape, dtype, layout).round_()  # rounding makes many logits equal
     z[torch.rand(shape) < 0.02] = torch.nan
     z[torch.rand(shape) < 0.02] = torch.inf
     rows = (shape[0], *shape[2:])
@@ -177,7 +177,7 @@ def rank_args(shape: tuple[int, ...], dtype: torch.dtype, layout: str, labels: s
 
 
 def specs() -> tuple[list[Spec], list[Spec]]:
-    """Those of both losses and of all forms: the quick ones, and the rest."""
+    """The specs that both losses have in all forms: the quick ones, and the rest."""
     quick = [
         Spec("host", NONE, (3, 33), smoothing=0.0),
         Spec("rows", MEAN, (5, 40), weighted=True, ranks=True, sum_classes=True),
@@ -211,12 +211,12 @@ def specs() -> tuple[list[Spec], list[Spec]]:
 
 
 def cross_entropy_specs() -> tuple[list[Spec], list[Spec]]:
-    """Those that are nothing to the binary loss: ignored labels, and classes ruled out."""
+    """Specs of the cross-entropy alone: ignored labels, and classes whose logit is -inf."""
     quick = [Spec("ignored", MEAN, (5, 33), weighted=True)]
     rest = [Spec("ignored", r, (7, 12, *p)) for r in (MEAN, SUM, NONE) for p in ((), (4,), (3, 5))]
     rest += [Spec("ignored", MEAN, (2, 21, 12, 8), d, ranks=True) for d in FLOATS]
     rest += [Spec("ignored", MEAN, (3, 8, 4, 5), layout="channels_last", ranks=True)]
-    rest += [Spec("ignored", MEAN, (2, 3, 70, 65), weighted=True)]  # sums of many blocks
+    rest += [Spec("ignored", MEAN, (2, 3, 70, 65), weighted=True)]  # the kernel sums many blocks
     rest += [Spec("class 0", MEAN, (9, 4, *p), weighted=True, ranks=True) for p in ((), (4,))]
     for kind in ("rows", "dense"):
         rest += [Spec(kind, NONE, (4, 9, *p), layout="masked", smoothing=0) for p in ((), (4,))]
@@ -224,7 +224,7 @@ def cross_entropy_specs() -> tuple[list[Spec], list[Spec]]:
 
 
 def launches(op: str, s: Spec) -> tuple[int, tuple[int, int]]:
-    """Kernels of a call at most: native; of Triton's, and of PyTorch's on partial sums.
+    """The most kernels of a call: native; of Triton's, and of PyTorch's on partial sums.
 
     A backward is one sweep. A forward sums its blocks' sums in a kernel of its own, and the rows
     that are not ignored, by which a gradient made with its loss is divided, in one before.
@@ -233,9 +233,9 @@ def launches(op: str, s: Spec) -> tuple[int, tuple[int, int]]:
         return 1, (1, 0)
     mean, none = s.reduction == MEAN, s.reduction == NONE
     if op.startswith(BINARY):
-        sums = s.sum_classes if none else 1 + mean  # a sum; a quotient
+        sums = s.sum_classes if none else 1 + mean  # PyTorch launches a sum and a quotient
         return 2 - none, (1, int(sums))
-    # The sum of both rows of partial sums, loss and count out of it.
+    # PyTorch sums both rows of partial sums, then takes the loss and the count from them.
     native, own, torchs = 2, 1, 3 - none
     if op == CROSS_ENTROPY + "_grad" and mean:
         native, own, torchs = native + (not s.dense), own + (not s.dense), torchs + 1

@@ -1,18 +1,18 @@
-"""What gpu_cases.py expects of the losses: the reference in float64, and tolerances."""
+"""The results that gpu_cases.py expects of the losses: float64 reference and tolerances."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from gpu_loss_cases import BINARY, argument_names, arithmetic, in_float64
+from gpu_loss_cases import BINARY, argument_names, arithmetic, to_float64
 from torch import Tensor
 
 from fused_mixup import reference
 from fused_mixup.codes import MEAN
 
 
-def expected(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, float]]:
+def expect(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, float]]:
     """Value, dtype, rtol and atol of each result. ``args`` may be written to."""
     if op in ("scale_", "label_ranks"):
         found = getattr(reference, op)(*args)
@@ -23,14 +23,14 @@ def expected(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, floa
     eps = 1e-12 if acc == torch.float64 else 1e-6
     heaviest = [given[w].max() for w in ("class_weight", "pos_weight") if given.get(w) is not None]
     size = math.prod((1.0, *map(float, heaviest)))
-    # Sums of up to 40000 terms, each to some units in the last place.
+    # Losses sum up to 40000 terms, each accurate to some units in the last place.
     of_loss = acc, 5 * eps, 10 * eps * size
     rounding = 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps / 2 * 1.01
     denormal = 6e-8 if dtype == torch.float16 else 0.0  # half of float16's smallest number
     step = size * _step(op, given, args)
     of_grad = dtype, 3 * eps + rounding, 2 * eps * step + denormal
 
-    exact = in_float64(op, args)
+    exact = to_float64(op, args)
     result = getattr(reference, op)(*exact)
     if "_backward" in op:
         return [(exact[1] if result is None else result, *of_grad)]
@@ -46,7 +46,7 @@ def expected(op: str, args: list) -> list[tuple[Tensor, torch.dtype, float, floa
 
 
 def _step(op: str, given: dict, args: list) -> float:
-    """The largest gradient of a row's loss, or of an element's."""
+    """The largest gradient of the loss of a row, or of an element."""
     upstream = given.get("grad_loss")
     scale = 1.0 if upstream is None or not upstream.numel() else float(upstream.abs().max())
     if given["reduction"] != MEAN:

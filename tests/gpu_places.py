@@ -1,4 +1,4 @@
-"""Which backends a GPU test runs with; one skipped test stands for all where there is no GPU."""
+"""Chooses the backends of a GPU test; without a GPU one skipped test stands for all cases."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from fused_mixup import backends
 GPU = torch.cuda.is_available()
 
 
-def left_out(why: str, name: str, values: int, *marks):
+def skipped_case(why: str, name: str, values: int, *marks):
     """The one skipped test that stands for all cases that cannot run."""
     return pytest.param(*[None] * values, marks=[pytest.mark.skip(reason=why), *marks], id=name)
 
 
-def on_a_gpu(each_quick_case: bool = False, gpus: int = 1):
-    """Runs a test with each backend that has kernels of its own, ``fused``, and maybe each case.
+def run_on_gpu(each_quick_case: bool = False, gpus: int = 1):
+    """Run a test for each ``kernel_backend`` on CUDA, and for each quick case if asked.
 
-    The reference is left out. It is written to be read: it moves rows from the host with ordinary
-    copies, which wait, and makes full-size temporaries.
+    The reference is left out. It is written for readers: it copies rows from the host, which
+    synchronises, and makes full-size temporaries.
     """
-    names, gpu = ("fused", "case") if each_quick_case else ("fused",), pytest.mark.gpu
+    names, gpu = ["kernel_backend", *["case"] * each_quick_case], pytest.mark.gpu
     found = []
     if torch.cuda.device_count() < gpus or not GPU:
         why = "needs a second GPU" if GPU else "PyTorch sees no GPU"
-        found.append(left_out(why, "none", len(names), gpu))
+        found.append(skipped_case(why, "none", len(names), gpu))
     else:
         for name in ("native", "triton"):
             why = backends.reason_unavailable(name, "CUDA")
             if why is not None:
                 why = f"{name} on cuda: {why}"
-                found.append(left_out(why, f"cuda-{name}", len(names), gpu))
+                found.append(skipped_case(why, f"cuda-{name}", len(names), gpu))
             elif each_quick_case:
                 found += [pytest.param(name, c, id=f"cuda-{name}-{c}", marks=gpu) for c in QUICK]
             else:
                 found.append(pytest.param(name, id=f"cuda-{name}", marks=gpu))
-    return pytest.mark.parametrize(names, found, indirect=["fused"])
+    return pytest.mark.parametrize(names, found, indirect=["kernel_backend"])
 
 
 def interpreted_cases() -> list:
     if os.environ.get("TRITON_INTERPRET") != "1":
-        return [left_out("Triton runs on the GPU, not interpreted", "none", 1)]
+        return [skipped_case("Triton runs on the GPU, not interpreted", "none", 1)]
     if importlib.util.find_spec("triton") is None:
-        return [left_out("Triton is not installed", "none", 1)]
+        return [skipped_case("Triton is not installed", "none", 1)]
     return [pytest.param(case, id=str(case)) for case in QUICK]

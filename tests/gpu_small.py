@@ -1,4 +1,4 @@
-"""Every op once or twice with each backend, on small inputs: what a sanitizer is run on.
+"""Runs every op once or twice with each backend on small inputs; sanitizers run this program.
 
     python tests/gpu_small.py [--device cuda] [--backends native,triton] [--share 0/4]
 
@@ -19,7 +19,7 @@ from gpu_cases import CASES, QUICK, Case, mix_args
 import fused_mixup as fm
 from fused_mixup import backends
 
-# Rows of bytes, rows that start anywhere, and maps of half logits, by vectors across positions.
+# Rows of bytes, rows that start at any address, and maps of half logits, read as vectors.
 BY_VECTOR = [
     case
     for case in CASES
@@ -28,7 +28,7 @@ BY_VECTOR = [
 
 
 def beyond_shared_memory() -> list[Case]:
-    """More rows than a block of shared memory holds: the native walk, Triton's scratch."""
+    """Mix more rows than shared memory holds: native walks pairs, Triton takes a scratch copy."""
     batch = (15000, (3,), torch.float32, "contiguous")
     return [
         Case("mix_", f"15000x3 {pairing}", partial(mix_args, "mix_", (*batch, pairing, "lam")))
@@ -55,7 +55,7 @@ def main() -> None:
                 ran, said = ran + 1, "ok"
                 try:
                     case.check(case.run(case.args(chosen.device)))
-                except Exception as error:  # a kernel that cannot be compiled: the others still run
+                except Exception as error:  # one kernel failed to compile: the others still run
                     failed, said = failed + 1, f"WRONG: {type(error).__name__}: {error}"
                 print(f"{case} with {backend}: {said}", flush=True)
     print(f"{ran} calls, {failed} wrong")

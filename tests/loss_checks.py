@@ -1,6 +1,6 @@
-"""What the CPU kernels of the losses are held against: fused_mixup.reference in float64.
+"""Compares the CPU kernels of the losses with fused_mixup.reference in float64.
 
-For test_loss_cpu.py, and for sanitized/grid.py, which runs them in processes of their own.
+test_loss_cpu.py calls these checks; sanitized/grid.py runs them in separate processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fused_mixup.codes import NO_IGNORE, NONE, SUM
 
 REDUCTIONS = range(3)
 IGNORE = 3
-compared: collections.Counter[str] = collections.Counter()  # results of each op
+compared: collections.Counter[str] = collections.Counter()  # number of results of each op
 
 
 def accumulates(dtype):
@@ -25,12 +25,12 @@ def accumulates(dtype):
 
 
 def logits_of(shape, dtype):
-    """Logits in several memory layouts, and with values that take the kernels' rarer paths."""
+    """Logits in several memory layouts, and logits whose values take the kernels' rare paths."""
     z = (values(shape, dtype) * 3).to(dtype)
     yield from (view for _, view in layouts(z))
     if shape[1] > 4:
         rising = z.clone()
-        rising[:, shape[1] // 2 :] += 100  # far above the classes before
+        rising[:, shape[1] // 2 :] += 100  # far above the first half of the classes
         yield rising
         masked = z.clone()
         masked[:, : shape[1] - 2] = -math.inf
@@ -40,7 +40,7 @@ def logits_of(shape, dtype):
 def labels_of(shape, k, ignore=True, outside=False):
     labels = torch.randint(0, k, (2, *shape))
     labels[1][torch.rand(shape) < 0.2] = 0
-    labels[1] = torch.where(torch.rand(shape) < 0.2, labels[0], labels[1])  # equal ones
+    labels[1] = torch.where(torch.rand(shape) < 0.2, labels[0], labels[1])  # equal pairs
     if ignore:
         labels[torch.rand(labels.shape) < 0.3] = IGNORE
     if outside:
@@ -74,24 +74,24 @@ def targets_of(shape, dtype, outside=False):
     dense[dense < 0.3 / k] = 0
     for target_dtype in {dtype, accumulates(dtype)}:
         yield (dense.to(target_dtype), None, None), 0.0
-    # In memory with another layout than the logits.
+    # The target's memory layout differs from that of the logits.
     yield (dense.transpose(0, -1).contiguous().transpose(0, -1).to(dtype), None, None), 0.0
 
 
-def some(items, step):
+def thin(items, step):
     items = list(items)
     return items[int(torch.randint(step, ())) :: step]
 
 
-def double(arguments):
+def to_float64(arguments):
     return tuple(
         a.double() if isinstance(a, torch.Tensor) and a.dtype.is_floating_point else a
         for a in arguments
     )
 
 
-def near(op, got, expected, bound):
-    """Where both are finite, within ``bound``; elsewhere the same infinity, or NaN in both."""
+def check_near(op, got, expected, bound):
+    """Check that finite values lie within ``bound``, and that infinities and NaNs are equal."""
     compared[op] += 1
     assert got.shape == expected.shape, op
     got = got.double()
@@ -102,24 +102,24 @@ def near(op, got, expected, bound):
 
 def gradient_bound(dtype, expected, eps, scale):
     bound = torch.finfo(dtype).eps / 2 * expected.abs() + eps * scale
-    # Half a denormal of float16.
+    # 6e-8 is the smallest denormal of float16.
     return (bound + 6e-8 if dtype == torch.float16 else bound) * 1.01
 
 
 def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
     arguments = (*target, class_weight, ignore, ts, ls, reduction)
     sparse = target[1] is not None
-    truth = reference.soft_target_cross_entropy(z.double(), *double(arguments), sparse)
+    truth = reference.soft_target_cross_entropy(z.double(), *to_float64(arguments), sparse)
     loss, stats, count, ranks = ops.soft_target_cross_entropy(z, *arguments, sparse)
     acc = accumulates(z.dtype)
     assert loss.dtype == stats.dtype == count.dtype == acc and ranks.dtype == torch.int32
     eps = 1e-13 if z.dtype == torch.float64 else 6e-7
     heaviest = 1.0 if class_weight is None else 1.5
     size = (truth[0].abs() + (math.log(z.shape[1]) + 1) * heaviest).nan_to_num(posinf=0)
-    near("soft_target_cross_entropy", loss, truth[0], eps * 4 * size)
+    check_near("soft_target_cross_entropy", loss, truth[0], eps * 4 * size)
     stats_bound = eps * 4 * (truth[1].abs().nan_to_num() + 1)
-    stats_bound[0, truth[1][0].isnan()] = math.inf  # NaN has no part in the kernels' maximum
-    near(
+    stats_bound[0, truth[1][0].isnan()] = math.inf  # the kernels' maximum skips NaN
+    check_near(
         "soft_target_cross_entropy",
         stats.where(stats_bound < math.inf, truth[1]),
         truth[1],
@@ -131,26 +131,26 @@ def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
     if reduction == NONE and loss.ndim > 1:
         upstream = torch.randn(loss.shape[::-1], dtype=acc).permute(*reversed(range(loss.ndim)))
     expected = reference.soft_target_cross_entropy_backward(
-        upstream.double(), z.double(), *truth[1:3], *double(arguments)
+        upstream.double(), z.double(), *truth[1:3], *to_float64(arguments)
     )
     scale = heaviest * (upstream.abs().max() if upstream.numel() else 0)
     bound = gradient_bound(z.dtype, expected, eps * 2, scale)
     grad = ops.soft_target_cross_entropy_backward(upstream, z, stats, count, *arguments)
     assert grad.dtype == z.dtype and grad.stride() == torch.empty_like(z).stride()
-    near("soft_target_cross_entropy_backward", grad, expected, bound)
+    check_near("soft_target_cross_entropy_backward", grad, expected, bound)
     kept = z.clone()
     ops.soft_target_cross_entropy_backward_(upstream, z, stats, count, *arguments)
-    near("soft_target_cross_entropy_backward_", z, expected, bound)
+    check_near("soft_target_cross_entropy_backward_", z, expected, bound)
     z.copy_(kept)
 
     got = ops.soft_target_cross_entropy_grad(z, *arguments, sparse)
     one = torch.ones_like(truth[0])
     expected = reference.soft_target_cross_entropy_backward(
-        one, z.double(), *truth[1:3], *double(arguments)
+        one, z.double(), *truth[1:3], *to_float64(arguments)
     )
-    near("soft_target_cross_entropy_grad", got[0], truth[0], eps * 4 * size)
+    check_near("soft_target_cross_entropy_grad", got[0], truth[0], eps * 4 * size)
     assert got[1].stride() == grad.stride()
-    near(
+    check_near(
         "soft_target_cross_entropy_grad",
         got[1],
         expected,
@@ -161,8 +161,8 @@ def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
 
 def check_binary(z, target, weights, ts, threshold, reduction, summed):
     arguments = (*target, *(weights or (None, None)), ts, threshold, reduction, summed)
-    # Thresholds are compared in the arithmetic type: a target that the reference rounds the same.
-    truth_of = double(arguments)
+    # Thresholds compare in the arithmetic type, to which the reference rounds the target too.
+    truth_of = to_float64(arguments)
     if target[1] is not None:
         acc = accumulates(z.dtype)
         sparse = reference.dense_target(*target, z.shape[1], ts, acc).double()
@@ -183,7 +183,7 @@ def check_binary(z, target, weights, ts, threshold, reduction, summed):
     count = z.shape[1] if summed or reduction == SUM else 1
     rows = z.numel() // z.shape[1] if reduction == SUM else 1
     bound = eps * heaviest * (1 + largest) * count * rows
-    near("soft_target_binary_cross_entropy", loss, truth, bound)
+    check_near("soft_target_binary_cross_entropy", loss, truth, bound)
 
     upstream = torch.randn(loss.shape, dtype=loss.dtype)
     expected = reference.soft_target_binary_cross_entropy_backward(
@@ -193,18 +193,18 @@ def check_binary(z, target, weights, ts, threshold, reduction, summed):
     bound_of = gradient_bound(z.dtype, expected, eps, scale)
     grad = ops.soft_target_binary_cross_entropy_backward(upstream, z, *arguments)
     assert grad.dtype == z.dtype and grad.stride() == torch.empty_like(z).stride()
-    near("soft_target_binary_cross_entropy_backward", grad, expected, bound_of)
+    check_near("soft_target_binary_cross_entropy_backward", grad, expected, bound_of)
     kept = z.clone()
     ops.soft_target_binary_cross_entropy_backward_(upstream, z, *arguments)
-    near("soft_target_binary_cross_entropy_backward_", z, expected, bound_of)
+    check_near("soft_target_binary_cross_entropy_backward_", z, expected, bound_of)
     z.copy_(kept)
 
     both = ops.soft_target_binary_cross_entropy_grad(z, *arguments)
     expected = reference.soft_target_binary_cross_entropy_backward(
         torch.ones_like(truth), z.double(), *truth_of
     )
-    near("soft_target_binary_cross_entropy_grad", both[0], truth, bound)
-    near(
+    check_near("soft_target_binary_cross_entropy_grad", both[0], truth, bound)
+    check_near(
         "soft_target_binary_cross_entropy_grad",
         both[1],
         expected,
@@ -238,7 +238,7 @@ def cross_entropies(shape, dtype, step=6):
     options = list(itertools.product((False, True), (IGNORE, NO_IGNORE), (0.0, 0.1), REDUCTIONS))
     targets = list(targets_of(shape, dtype))
     for z in logits_of(shape, dtype):
-        for (target, ts), option in zip(some(targets, 2), some(options, step), strict=False):
+        for (target, ts), option in zip(thin(targets, 2), thin(options, step), strict=False):
             weighted, ignore, ls, reduction = option
             w = class_weights(shape[1], dtype) if weighted else None
             if shape[1] <= IGNORE and target[1] is not None:  # out of range, unless ignored
@@ -259,7 +259,7 @@ def binary_cross_entropies(shape, dtype, step=7):
     ]
     options = list(itertools.product((False, True), (None, 0.25), REDUCTIONS, (False, True)))
     for _, z in layouts((values(shape, dtype) * 3).to(dtype)):
-        for (target, ts), option in zip(some(targets, 3), some(options, step), strict=False):
+        for (target, ts), option in zip(thin(targets, 3), thin(options, step), strict=False):
             weighted, threshold, reduction, summed = option
             weights = (class_weights(k, dtype), class_weights(k, dtype) + 1) if weighted else None
             check_binary(z, target, weights, ts, threshold, reduction, summed)
@@ -267,7 +267,7 @@ def binary_cross_entropies(shape, dtype, step=7):
 
 def all_ranks(shape, dtype):
     b, k, *inner = shape
-    z = values(shape, dtype).mul(2).round()  # with many ties
+    z = values(shape, dtype).mul(2).round()  # rounding makes many ties
     z[torch.rand(shape) < 0.02] = math.nan
     z[torch.rand(shape) < 0.02] = math.inf
     labels = labels_of((b, *inner), k, outside=True)

@@ -1,6 +1,6 @@
-"""Seeded random losses: logits, targets and options of every kind, their truth and eager's result.
+"""Seeded random losses of every kind, with their float64 truth and eager PyTorch's result.
 
-Every backend is held to the same cases. A case gives the public function's arguments
+Every backend runs the same cases. A case gives the public function's arguments
 (:attr:`Case.target`, :attr:`Case.options`) and the op's (:meth:`Case.arguments`).
 """
 
@@ -42,8 +42,8 @@ class Case:
         return torch.float64 if self.logits.dtype == torch.float64 else torch.float32
 
     def arguments(self) -> tuple[tuple, Tensor | None]:
-        """What the op takes after the logits (before ``ranks``), and what its sum is divided by
-        where that is the labels' weights, which no op takes."""
+        """The op's arguments after the logits (before ``ranks``), and the divisor of its sum where
+        labels' weights make it, which no op takes."""
         o = self.options
         reduction = REDUCTIONS[o["reduction"]]
         if self.kind == "cross_entropy":
@@ -59,11 +59,11 @@ class Case:
         return (*sparse, *weights, *options), None
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        """The target as F's losses take it."""
+        """The target in the form that the losses of torch.nn.functional take."""
         if not isinstance(self.target, MixedTarget) and self.target.is_floating_point():
             return self.target.to(dtype)
         k = self.logits.shape[1]
-        if self.kind == "binary_cross_entropy" and k == 1:  # says how likely class 1 of two is
+        if self.kind == "binary_cross_entropy" and k == 1:  # the probability of class 1 of two
             return self._dense(2, dtype)[:, 1:]
         return self._dense(k, dtype)
 
@@ -87,20 +87,20 @@ class Case:
 
     def by_functional(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(loss, gradient of its sum) by PyTorch's functions in ``dtype``, of the same logits."""
-        # A truth in float64 is rounded to no half type on its way back.
+        # The float64 truth must not be rounded to a half type in the backward.
         z = self.logits.detach()
         leaf = (z.double() if dtype == torch.float64 else z.clone()).requires_grad_()
         binary = self.kind == "binary_cross_entropy"
         loss = (self._binary if binary else self._cross_entropy)(leaf.to(dtype), dtype)
         (grad,) = torch.autograd.grad(loss.sum(), leaf)
         if self.options["reduction"] == "mean" and not self.count():
-            grad = torch.zeros_like(grad)  # 0 / 0 in PyTorch where labels have no weight
+            grad = torch.zeros_like(grad)  # PyTorch computes 0 / 0 where labels have no weight
         return loss.detach(), grad
 
     def _cross_entropy(self, z: Tensor, dtype: torch.dtype) -> Tensor:
         o = self.options
         weight = None if o["weight"] is None else o["weight"].to(dtype)
-        # Rows of zeros would still be smoothed.
+        # Smoothing would change rows of zeros.
         kept = ~self.ignored()
         rows = F.cross_entropy(
             z, self.dense(dtype), weight, reduction="none", label_smoothing=o["label_smoothing"]
@@ -110,11 +110,11 @@ class Case:
             return rows
         if o["reduction"] == "sum":
             return rows.sum()
-        count = self.count().to(dtype)  # of class indices without weight PyTorch has 0 / 0
+        count = self.count().to(dtype)  # PyTorch computes 0 / 0 for class indices without weight
         return rows.sum() / torch.where(count == 0, torch.nan, count)
 
     def count(self) -> Tensor:
-        """What the mean divides by."""
+        """The divisor of the mean."""
         if self.kind == "binary_cross_entropy":
             each = self.logits[:, 0] if self.options["sum_classes"] else self.logits
             return torch.tensor(float(each.numel()))
@@ -140,7 +140,7 @@ class Case:
         return reductions[o["reduction"]]()
 
     def size(self) -> float:
-        """About the largest term that a loss sums, or their sum where it is one over classes."""
+        """About the largest term that a loss sums, or the sum of terms where classes are summed."""
         z = self.logits.double()
         if z.numel() == 0:
             return 1.0
@@ -161,10 +161,10 @@ class Case:
         return f"{self.kind} {z.dtype} {list(z.shape)} {z.stride()} {kind} {self.options}"
 
 
-def laid_out(x: Tensor, rng: random.Random) -> Tensor:
-    """The same values in some memory layout."""
+def lay_out(x: Tensor, rng: random.Random) -> Tensor:
+    """Copy the values to a random memory layout."""
     choice = rng.randrange(6)
-    if choice == 0:  # classes adjacent
+    if choice == 0:  # adjacent classes
         return x.movedim(1, -1).contiguous().movedim(-1, 1)
     if choice == 1:
         return x.transpose(0, 1).contiguous().transpose(0, 1)
@@ -191,7 +191,7 @@ def _shape(rng: random.Random) -> tuple[int, ...]:
 
 def _logits(shape: tuple[int, ...], rng: random.Random, g: torch.Generator) -> Tensor:
     z = torch.randn(shape, generator=g) * rng.choice((0.1, 1.0, 3.0, 10.0))
-    return laid_out((z + rng.choice((0.0, 0.0, 40.0, -100.0))).to(rng.choice(FLOATS)), rng)
+    return lay_out((z + rng.choice((0.0, 0.0, 40.0, -100.0))).to(rng.choice(FLOATS)), rng)
 
 
 def _labels(shape: tuple[int, ...], k: int, ignored: int | None, rng, g) -> Tensor:
@@ -210,7 +210,7 @@ def _mixed(rows, k: int, ignored: int | None, rng, g) -> MixedTarget:
     weight = torch.rand(rows[0], 1, generator=g)
     weight[torch.rand(rows[0], generator=g) < 0.2] = rng.choice((0.0, 1.0))
     weight = torch.cat((weight, 1 - weight), 1)
-    if rng.randrange(3) == 0:  # one row for all
+    if rng.randrange(3) == 0:  # one row for all samples
         weight = weight[:1].expand(rows[0], 2)
     smoothing = rng.choice((0.0, 0.0, 0.1))
     return MixedTarget(own, other, weight, k, smoothing, -100 if ignored is None else ignored)
@@ -220,7 +220,7 @@ def _soft(shape, dtype: torch.dtype, rng, g) -> Tensor:
     t = torch.rand(shape, generator=g)
     t[torch.rand(shape, generator=g) < 0.4] = 0
     t = t / t.sum(1, keepdim=True).clamp_min(1e-3)
-    return laid_out(
+    return lay_out(
         t.to(rng.choice((dtype, torch.float32))).to(dtype if dtype == torch.float64 else t.dtype),
         rng,
     )

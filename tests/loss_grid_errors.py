@@ -6,18 +6,18 @@ import torch
 from loss_grid_cases import Case
 from torch import Tensor
 
-# Errors are measured in units of this: of the arithmetic, relative to the terms that a row sums.
+# The unit of errors: the arithmetic type's epsilon, relative to the terms that a row sums.
 ACCURACY = {torch.float64: 2.0**-52, torch.float32: 2.0**-23}
 
 
 class Errors:
-    """Errors of ours and of eager PyTorch's, of all cases together, in units of what is allowed."""
+    """Our errors and eager PyTorch's, over all cases, in units of the allowed error."""
 
     def __init__(self) -> None:
         self.ours = self.eager = 0.0
 
     def check(self, case: Case, loss: Tensor, grad: Tensor, roundings: int = 1) -> None:
-        """Against float64: no worse than eager, but for a stated margin; and NaN where it is NaN.
+        """Compare with float64: NaN in the same places, and errors within eager's and a margin.
 
         Margin: 8 units in the last place of the largest term, for each term where they are summed
         (a row's loss, or an element's); and ``roundings`` of the gradient to its type.
@@ -29,13 +29,13 @@ class Errors:
         assert loss.dtype == case.acc and loss.shape == true_loss.shape, case
         assert grad.dtype == case.logits.dtype and grad.shape == case.logits.shape, case
         unit = ACCURACY[case.acc] * case.size()
-        terms = 1  # of that size, summed
+        terms = 1  # terms of that size are summed
         if case.options["reduction"] == "sum":
             terms = true_grad.numel() or 1
             if case.kind == "cross_entropy" or case.options["sum_classes"]:
                 terms //= case.logits.shape[1]
         self._compare(case, "loss", loss, eager_loss, true_loss, 8 * unit * max(terms, 1), 1)
-        # Differences are of terms of the size of the weights; eager's float64 has errors too.
+        # The gradient subtracts terms as large as the weights; eager's float64 has errors too.
         count = float(case.count()) if case.options["reduction"] == "mean" else 1.0
         scale = 1 / count if count else 1.0
         largest = case.largest_weight()

@@ -1,4 +1,4 @@
-"""What the tests of the losses' options share."""
+"""The tests of the losses' options share these targets and comparisons."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fused_mixup import MixedTarget
 POSITIONS = ((), (5,), (2, 3))
 
 
-def both(ours, theirs, z, *args, **kw):
-    """Losses and gradients close to each other."""
+def compare(ours, theirs, z, *args, **kw):
+    """Check that losses and gradients agree with PyTorch's."""
     results = []
     for loss in (ours, theirs):
         leaf = z.detach().requires_grad_()
@@ -21,7 +21,7 @@ def both(ours, theirs, z, *args, **kw):
         torch.testing.assert_close(a, b, rtol=eps, atol=eps, equal_nan=True)
 
 
-def ignoring(device, ignore_index=-100):
+def ignoring_target(device, ignore_index=-100):
     #            own, partner: kept; own ignored; partner ignored; both; and with weights of 0
     own = torch.tensor([1, ignore_index, 2, ignore_index, ignore_index, 4])
     other = torch.tensor([0, 3, ignore_index, ignore_index, 3, ignore_index])

@@ -10,7 +10,7 @@ from fused_mixup import MixedTarget
 
 
 def truth(logits, target, **kw):
-    """F.cross_entropy in float64 on the same, rounded inputs, and its gradient."""
+    """F.cross_entropy and its gradient in float64, from the same rounded inputs."""
     z = logits.detach().cpu().double().requires_grad_()
     dense = target.dense(torch.float64) if isinstance(target, MixedTarget) else target
     loss = F.cross_entropy(z, dense.detach().cpu().double(), **kw)

@@ -1,4 +1,4 @@
-"""What the native builds of the tests share: the compiler, sanitizers, a cache of what is built.
+"""The native builds of the tests share this module: compiler, sanitizers, a cache of builds.
 
 tests/sanitized/build.py makes the CPU module under sanitizers, tests/host_cuda/build.py the CUDA
 kernels for the host. Tests run in several processes side by side, which may want the same file.
@@ -27,8 +27,8 @@ sys.path.append(str(ROOT / "tools"))
 
 import build_probes  # noqa: E402
 
-# What was not asked for in this time goes when its successor is made; until then a test of another
-# process may be running with it.
+# A new build removes older ones unused for this long; a test in another process may still use
+# a younger one.
 STALE_SECONDS = 2 * 3600
 
 
@@ -51,7 +51,7 @@ def why_no_compiler() -> str | None:
 
 
 def compile_with(*arguments: str | os.PathLike) -> None:
-    """Runs the compiler. Its warnings go to stderr, its errors into the exception."""
+    """Run the compiler; print its warnings to stderr and put its errors into the exception."""
     if compiler() is None:
         raise RuntimeError(why_no_compiler())
     command = [*compiler(), *map(str, arguments)]
@@ -67,7 +67,7 @@ def _version() -> bytes:
 
 
 def digest(what: object, files: Iterable[Path]) -> str:
-    """A name for what this compiler makes of these files under the options in ``what``."""
+    """A name for the result of this compiler, these files and the options in ``what``."""
     state = hashlib.sha256(f"{compiler()} {what}".encode())
     state.update(_version())
     for path in files:
@@ -80,25 +80,27 @@ def digest(what: object, files: Iterable[Path]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """For one thread of one process at a time: each opening of the file has a lock of its own."""
+def _lock(path: Path) -> Iterator[None]:
+    """Admit one thread of one process at a time: each open file has its own lock."""
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         os.utime(path)  # in use: not stale
         yield
 
 
-def made(folder: Path, family: str, key: str, suffix: str, make: Callable[[Path], None]) -> Path:
-    """The file or folder {family}-{key}{suffix}: made once, and there all at once.
+def make_once(
+    folder: Path, family: str, key: str, suffix: str, make: Callable[[Path], None]
+) -> Path:
+    """The file or folder {family}-{key}{suffix}, made once and renamed into place when complete.
 
     ``make`` is called with the path to write. Older ones of the family, under other keys, are
-    removed when nobody has asked for them in STALE_SECONDS.
+    removed if unused for STALE_SECONDS.
     """
     out = folder / f"{family}-{key}{suffix}"
-    if not _there(out):
+    if not _exists(out):
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f".{out.name}.lock"):
-            if not _there(out):
+        with _lock(folder / f".{out.name}.lock"):
+            if not _exists(out):
                 with tempfile.TemporaryDirectory(dir=folder, prefix=f".{family}-") as parts:
                     part = Path(parts) / out.name
                     make(part)
@@ -107,8 +109,8 @@ def made(folder: Path, family: str, key: str, suffix: str, make: Callable[[Path]
     return out
 
 
-def _there(out: Path) -> bool:
-    """Whether it is there; if so it counts as asked for now."""
+def _exists(out: Path) -> bool:
+    """Whether the file exists; if so this counts as a use of it."""
     try:
         os.utime(out)
     except FileNotFoundError:
@@ -117,7 +119,7 @@ def _there(out: Path) -> bool:
 
 
 def _prune(folder: Path, family: str) -> None:
-    for pattern in (f"{family}-*", f".{family}-*"):  # results; locks, and parts left by a kill
+    for pattern in (f"{family}-*", f".{family}-*"):  # builds; locks and partial builds
         for path in folder.glob(pattern):
             try:
                 if path.lstat().st_mtime > time.time() - STALE_SECONDS:
@@ -126,7 +128,7 @@ def _prune(folder: Path, family: str) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-            except OSError:  # another process removes it, too
+            except OSError:  # another process is removing it
                 pass
 
 
@@ -158,7 +160,7 @@ class Launch:
     def run(
         self, arguments: Iterable[str], env: dict[str, str], cwd: Path
     ) -> subprocess.CompletedProcess[str]:
-        """Python with ``arguments``, and ``env`` beside this process' environment."""
+        """Run Python with ``arguments``, and with ``env`` added to this process' environment."""
         return subprocess.run(
             [*self.prefix, sys.executable, *arguments],
             env={
@@ -175,7 +177,7 @@ class Launch:
 
 
 def _trial(how: Launch) -> str:
-    """What goes wrong with a Python under a sanitizer's library; "" if nothing does."""
+    """The error of a Python under a sanitizer's library; "" if there is none."""
     code = "import threading; threading.Thread(target=print).start()"
     try:
         done = how.run(["-c", code], {"ASAN_OPTIONS": "detect_leaks=0"}, ROOT)
@@ -188,7 +190,7 @@ def _trial(how: Launch) -> str:
 
 @functools.cache
 def launch(runtimes: tuple[str, ...]) -> Launch:
-    """With these libraries in the process before any other: ("libasan.so", ...)."""
+    """A Python that loads these libraries before any other: ("libasan.so", ...)."""
     if sys.platform != "linux":
         return Launch(why_not="sanitizers are preloaded as on Linux only")
     if compiler() is None:
@@ -198,7 +200,7 @@ def launch(runtimes: tuple[str, ...]) -> Launch:
     if missing:
         return Launch(why_not=f"{shlex.join(compiler())} comes without {' and '.join(missing)}")
     preload = " ".join(map(str, paths.values()))
-    # ThreadSanitizer of older compilers has no place for the addresses that newer kernels draw.
+    # Older ThreadSanitizers cannot handle the address ranges that newer kernels randomise over.
     still = ("setarch", os.uname().machine, "-R")
     trials = []
     for prefix in ((), still):

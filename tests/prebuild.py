@@ -1,9 +1,9 @@
 """Builds what tests load, so that they find it: ``python tests/prebuild.py [tests|proofs]``.
 
-For `make test` the CUDA kernels for the host; for `make proofs` those under the race detector and
-the sanitizers too, the CPU module under sanitizers, and where there is nvcc every CUDA kernel for
-every architecture. All of it is kept under build/, and made again only when a source changes; a
-test that does not find it there builds it itself.
+`make test` needs the CUDA kernels for the host. `make proofs` also needs them under the race
+detector and the sanitizers, the CPU module under sanitizers, and with nvcc every CUDA kernel for
+every architecture. All builds are kept under build/ and repeated only when a source changes; a test
+that does not find its build makes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOR_TESTS = ("plain",)  # variants of the CUDA kernels on the host
 
 
 def builds(proofs: bool, pool: Executor) -> Iterator[tuple[str, str | None, Callable[[], object]]]:
-    """What is built, why it cannot be, and the function that builds it."""
+    """(name, why it cannot be built or None, the function that builds it) of each build."""
     for variant in host_cuda.VARIANTS if proofs else FOR_TESTS:
         why_not = host_cuda.why_not(variant)
         yield f"CUDA kernels on the host, {variant}", why_not, lambda v=variant: host_cuda.build(v)
@@ -46,7 +46,7 @@ def builds(proofs: bool, pool: Executor) -> Iterator[tuple[str, str | None, Call
 
 
 def main(chosen: str = "proofs") -> None:
-    """Builds side by side. What fails is said, and fails again in the tests that need it."""
+    """Build in parallel. A failure is printed, and repeats in the tests that need the build."""
 
     def build(name: str, make: Callable[[], object]) -> None:
         started = time.monotonic()
@@ -58,7 +58,7 @@ def main(chosen: str = "proofs") -> None:
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
 
     cores = os.cpu_count() or 1
-    # A build waits for its objects, which take a pool of their own.
+    # A build waits for its objects, which are compiled in another pool.
     with ThreadPoolExecutor(cores) as objects, ThreadPoolExecutor(cores) as pool:
         for name, why_not, make in builds(chosen == "proofs", objects):
             if why_not is None:

@@ -1,4 +1,4 @@
-"""What holds for every op on every backend, whatever the input: checked on one random case each.
+"""Properties of every op on every backend for any input; each call checks one random case.
 
 The cases come from ``fuzz_cases.py`` and ``fuzz_loss_cases.py``. Small runs are in
 ``test_properties.py``; ``make fuzz`` (``tests/fuzz.py``) runs the same properties for as long as it
@@ -48,8 +48,8 @@ class Backend:
 
     name: str
     ops: Any
-    # Triton's interpreter cuts the low bits of a bfloat16 off where GPUs round to nearest, and
-    # makes subnormal ones zero.
+    # Triton's interpreter truncates to bfloat16 where GPUs round to nearest, and flushes
+    # subnormal values to zero.
     truncates: bool = False
 
     def same(self, a: Tensor, b: Tensor) -> bool:
@@ -60,7 +60,7 @@ class Backend:
 
 
 def reasons() -> dict[str, str | None]:
-    """Every backend that a property may run on, with why it cannot run here, or None."""
+    """Every backend that a property may run on -> why it cannot run here, or None."""
     found: dict[str, str | None] = {}
     for device in ("cpu", "cuda"):
         gpu = None if torch.cuda.is_available() else "no GPU"
@@ -74,7 +74,7 @@ def reasons() -> dict[str, str | None]:
 
 
 def backend_parameters(but: tuple[str, ...] = ()) -> list:
-    """For ``pytest.mark.parametrize``: every backend, those that cannot run here skipped."""
+    """Parameters for ``pytest.mark.parametrize``; backends that cannot run here are skipped."""
     found = []
     for name, why in reasons().items():
         if name not in but:
@@ -86,8 +86,8 @@ def backend_parameters(but: tuple[str, ...] = ()) -> list:
 
 
 @contextlib.contextmanager
-def opened(name: str) -> Iterator[Backend]:
-    """The backend of that name, forced for as long as it is in use."""
+def open_backend(name: str) -> Iterator[Backend]:
+    """Force the backend of that name inside the context."""
     if name == "cuda-on-host":
         from host_cuda import loss_ops, ops
 
@@ -103,7 +103,7 @@ def opened(name: str) -> Iterator[Backend]:
 
 
 class _Elsewhere:
-    """The ops on another device: arguments go there with the memory around them, and come back."""
+    """The ops on another device: whole storages of arguments move there and back."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -117,7 +117,7 @@ class _Elsewhere:
             result = op(*there)
             for a, b in zip(args, there, strict=True):
                 if isinstance(b, Tensor) and b.device.type == self.device:
-                    _memory(a).copy_(_memory(b))  # what was written in place, and beside it
+                    _memory(a).copy_(_memory(b))  # with writes outside the view
             for t in result if isinstance(result, tuple) else (result,):
                 assert t is None or t.device.type == self.device
             return torch.utils._pytree.tree_map_only(Tensor, Tensor.cpu, result)
@@ -125,7 +125,7 @@ class _Elsewhere:
         return call
 
     def _moved(self, name: str, a: Any) -> Any:
-        # One row for all samples stays on the host, as in a plan of one row.
+        # One row for all samples stays on the host, as a plan keeps it.
         if not isinstance(a, Tensor):
             return a
         if name in ("blend", "box", "weight") and is_host_row(a):
@@ -142,16 +142,16 @@ def _memory(t: Tensor) -> Tensor:
 # ------------------------------------------------------------------ comparing
 
 
-def as_backend_rounds(on: Backend, op: Callable, x: Tensor, *args) -> Tensor:
-    """What the reference gives for x; for bfloat16 cut off where the backend cuts."""
+def round_as_backend(on: Backend, op: Callable, x: Tensor, *args) -> Tensor:
+    """The reference's result for x; bfloat16 is truncated where the backend truncates."""
     if not (on.truncates and x.dtype == torch.bfloat16):
         return op(x, *args)
     exact = op(x.float(), *args).contiguous()
     return (exact.view(torch.int32) & -65536).view(torch.float32).to(torch.bfloat16)
 
 
-def untouched(on: Backend, storage: Tensor, view: View, values: Tensor) -> bool:
-    """Whether ``storage`` is the view's own with nothing changed but the view, to ``values``."""
+def wrote_view_alone(on: Backend, storage: Tensor, view: View, values: Tensor) -> bool:
+    """Whether ``storage`` is that of the view with only the view changed, to ``values``."""
     want = view.copy()
     want.tensor.copy_(values)
     return on.same(storage, want.storage)
@@ -161,18 +161,18 @@ def untouched(on: Backend, storage: Tensor, view: View, values: Tensor) -> bool:
 
 
 def mixing(on: Backend, case: MixCase) -> None:
-    """mix, mix_out and mix_ give the rule's values, and write nothing beside their output."""
+    """mix, mix_out and mix_ give the rule's values, and write nothing outside their output."""
     x, args = case.x.tensor, case.plan.args
-    want = as_backend_rounds(on, reference.mix, x, *args)
+    want = round_as_backend(on, reference.mix, x, *args)
     got = on.ops.mix(x, *args)
     assert on.same(got, want), "mix"
     assert got.stride() == torch.empty_like(x).stride(), "mix keeps the memory format"
     out = case.out.copy()
     on.ops.mix_out(x, *args, out.tensor)
-    assert untouched(on, out.storage, case.out, want), "mix_out"
+    assert wrote_view_alone(on, out.storage, case.out, want), "mix_out"
     y = case.x.copy()
     on.ops.mix_(y.tensor, *args)
-    assert untouched(on, y.storage, case.x, want), "mix_"
+    assert wrote_view_alone(on, y.storage, case.x, want), "mix_"
 
 
 def pasting(on: Backend, case: MixCase) -> None:
@@ -195,11 +195,11 @@ def transposing(on: Backend, case: MixCase) -> None:
     partner, *rest = case.plan.args
     sources, offsets = (None, None) if partner is None else transpose_pairing(partner)
     args = (partner, sources, offsets, *rest)
-    want = as_backend_rounds(on, reference.mix_backward, grad, *args)
+    want = round_as_backend(on, reference.mix_backward, grad, *args)
     got = on.ops.mix_backward(grad, *args)
     assert on.same(got, want), "mix_backward"
     assert got.stride() == torch.empty_like(grad).stride(), "mix_backward keeps the memory format"
-    # <mix(x), g> = <x, transposed(g)> in float64, where sums leave room to compare them.
+    # <mix(x), g> = <x, transposed(g)>, compared in float64, where sums are accurate enough.
     x = torch.randn(grad.shape, dtype=torch.float64, generator=generator(grad.numel()))
     g = grad.double()
     if bool(g.isfinite().all()) and bool((g.abs() < 1e6).all()):
@@ -222,7 +222,7 @@ def targets(on: Backend, case: TargetCase) -> None:
     assert on.same(got, want), "mix_targets"
 
 
-# Each property, and the cases it takes.
+# property -> the strategy of its cases
 ALL: dict[Callable[[Backend, Any], None], SearchStrategy] = {
     mixing: mix_cases(),
     pasting: mix_cases(MOVABLE),

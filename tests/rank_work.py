@@ -1,6 +1,6 @@
-"""Two processes of one group, each with a BatchMix; what they draw goes to files in argv[1].
+"""Runs two processes of one group, each with a BatchMix; writes their draws to files in argv[1].
 
-A process of its own, which forks: to import everything twice takes longer than the rest.
+This program forks both, since importing everything twice would take longer than the rest.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Data:
         return torch.zeros(3), i % 2
 
 
-def collated(context):
+def collate_in(context):
     mix = BatchMix(2, **OPTIONS)
     mix.set_epoch(0)
     loader = DataLoader(
@@ -67,7 +67,7 @@ def work(rank, place):
     said["wrapped"] = model.seen
     said["saved"] = int(early.state_dict()["_extra_state"][STREAM_WORD])
     said["given"] = BatchMix(2, rank=7).rank
-    said["worker"] = collated("spawn")
+    said["worker"] = collate_in("spawn")
     (place / str(rank)).write_text(json.dumps(said))
     dist.barrier()
     dist.destroy_process_group()

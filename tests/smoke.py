@@ -1,8 +1,8 @@
-"""Every op once on each backend that is named, against the reference; pytest is not needed.
+"""Runs every op once on each named backend against the reference; needs no pytest.
 
     python tests/smoke.py [--device cuda] [native reference triton ...]
 
-For each backend: all ops called by themselves; then a training step through the public functions,
+For each backend it calls all ops; then it runs a training step through the public functions,
 forward and backward, eager and under torch.compile(fullgraph=True). Prints a line for each and
 exits 1 where one failed. Triton runs CPU tensors with TRITON_INTERPRET=1.
 """
@@ -31,17 +31,17 @@ def schema_of(name: str):
     return getattr(torch.ops.fused_mixup, name).default._schema
 
 
-def written(name: str) -> list[str]:
+def names_written(name: str) -> list[str]:
     """The arguments that an op writes."""
     arguments = schema_of(name).arguments
     return [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
 
 
-# ------------------------------------------------------------------ what ops are called with
+# ------------------------------------------------------------------ arguments of the ops
 
 
 def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
-    """For each op its calls, an argument by the name that the schema has for it."""
+    """op -> its calls, each a dict from the schema's argument names to arguments."""
     random = torch.Generator().manual_seed(1)
 
     def rand(*sizes: int) -> torch.Tensor:
@@ -153,7 +153,7 @@ def loss_inputs(
 
 
 def _add_loss(calls: dict, name: str, arguments: Arguments, saved: tuple[str, ...]) -> None:
-    forward = getattr(reference, name)(*in_order(name, arguments))
+    forward = getattr(reference, name)(*order_arguments(name, arguments))
     loss, *rest = forward if isinstance(forward, tuple) else (forward,)
     calls.setdefault(name, []).append(arguments)
     calls.setdefault(f"{name}_grad", []).append(arguments)
@@ -166,25 +166,25 @@ def _add_loss(calls: dict, name: str, arguments: Arguments, saved: tuple[str, ..
     calls.setdefault(f"{name}_backward_", []).append(backward)
 
 
-def in_order(name: str, arguments: Arguments) -> list:
+def order_arguments(name: str, arguments: Arguments) -> list:
     return [arguments[a.name] for a in schema_of(name).arguments]
 
 
 def call(op: Callable, name: str, arguments: Arguments) -> list:
-    """What an op returns and writes, on copies of what it writes."""
+    """Call an op on copies of the arguments that it writes; return its results and the copies."""
     arguments = dict(arguments)
-    for key in written(name):
+    for key in names_written(name):
         arguments[key] = arguments[key].clone()
-    returned = op(*in_order(name, arguments))
+    returned = op(*order_arguments(name, arguments))
     results = list(returned) if isinstance(returned, tuple) else [returned]
-    return [r for r in results if r is not None] + [arguments[key] for key in written(name)]
+    return [r for r in results if r is not None] + [arguments[key] for key in names_written(name)]
 
 
 # ------------------------------------------------------------------ the two parts
 
 
 def check_ops(device: str, backend: str) -> None:
-    """Each op that this backend has, beside the reference called directly."""
+    """Compare each op that this backend has with a direct call of the reference."""
     for name, calls in op_inputs(device).items():
         if reason_unavailable(backend, device.upper(), name) is not None:
             continue
@@ -198,7 +198,7 @@ def check_ops(device: str, backend: str) -> None:
 
 
 def step(x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """What a training step does with the package."""
+    """A training step through the package's public functions."""
     n = x.shape[0]
     mixed = fm.mix(x * weight, fm.MixPlan.uniform(n, "flip", 0.3, [1, 1, 3, 4]))
     plan = fm.MixPlan.uniform(n, "roll", 0.4)
@@ -233,7 +233,7 @@ def parts(device: str, backend: str) -> Iterator[tuple[str, Callable[[], None]]]
 
 
 def run(backends: list[str], device: str = "cpu") -> dict[str, str | None]:
-    """For each backend and part, as "native ops", None or what went wrong."""
+    """Name of a backend and part, as "native ops" -> the error, or None."""
     found: dict[str, str | None] = {}
     for name in backends:
         for part, check in parts(device, name):

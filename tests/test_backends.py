@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from backend_watch import DEFAULT, PLAN, in_thread, run_python
+from backend_watch import DEFAULT, PLAN, run_in_thread, run_python
 
 import fused_mixup as fm
 from fused_mixup import MixPlan, backends, forcing, ops
@@ -17,7 +17,7 @@ from fused_mixup import MixPlan, backends, forcing, ops
 # ------------------------------------------------------------------ one thread
 
 
-def test_forcing_a_backend_and_back(served):
+def test_forcing_a_backend_and_back(reference_calls):
     x = torch.randn(4, 8)
     expected = fm.mix(x, PLAN)
     with fm.backend("reference"):
@@ -26,10 +26,10 @@ def test_forcing_a_backend_and_back(served):
         with fm.backend("auto"):
             assert backends.chosen("CPU") == DEFAULT
             fm.mix(x, PLAN)
-        assert len(served) == 1 and backends.chosen("CPU") == "reference"
+        assert len(reference_calls) == 1 and backends.chosen("CPU") == "reference"
     assert backends.chosen("CPU") == DEFAULT
     fm.mix(x, PLAN)
-    assert len(served) == 1
+    assert len(reference_calls) == 1
 
 
 def test_an_error_inside_leaves_the_choice_as_it_was():
@@ -55,7 +55,7 @@ def test_one_context_entered_twice_and_by_two_threads():
     reference = fm.backend("reference")
     with reference, reference:
         with fm.backend("auto"):
-            assert in_thread(forcing.forced) == "auto"
+            assert run_in_thread(forcing.forced) == "auto"
         with ThreadPoolExecutor(1) as pool:
             pool.submit(reference.__enter__).result()
             reference.__exit__(None, None, None)
@@ -118,15 +118,15 @@ def test_a_generator_that_another_thread_closes():
 
     started = steps()
     next(started)
-    assert forcing.forced() == "reference"  # the generator is inside, and so is its caller
-    in_thread(started.close)
+    assert forcing.forced() == "reference"  # the generator and its caller are both inside
+    run_in_thread(started.close)
     assert forcing.forced() == "auto"
 
 
 # ------------------------------------------------------------------ threads, tasks, processes
 
 
-def test_two_threads_have_their_own(served):
+def test_two_threads_have_their_own(reference_calls):
     x = torch.randn(4, 8)
     together = threading.Barrier(2)
 
@@ -141,12 +141,12 @@ def test_two_threads_have_their_own(served):
     with ThreadPoolExecutor(2) as pool:
         by_reference = pool.submit(forced_to, "reference")
         pool.submit(forced_to, "auto").result(60)
-    assert served == [("mix", by_reference.result())] * 20
+    assert reference_calls == [("mix", by_reference.result())] * 20
 
 
 def test_a_new_thread_starts_with_the_default_and_a_task_inherits():
     with fm.backend("reference"):
-        assert in_thread(forcing.forced) == "auto"
+        assert run_in_thread(forcing.forced) == "auto"
 
     async def tasks():
         async def named(name):

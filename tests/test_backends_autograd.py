@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from backend_watch import DEFAULT, PLAN, in_thread, run_python
+from backend_watch import DEFAULT, PLAN, run_in_thread, run_python
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, forcing, ops
@@ -38,7 +38,7 @@ BACKWARDS = {
 @needs_native
 @pytest.mark.parametrize("where", ["same thread", "another thread"])
 @pytest.mark.parametrize("loss", BACKWARDS.values(), ids=BACKWARDS)
-def test_a_backward_uses_what_its_forward_used(loss, where, served):
+def test_a_backward_uses_what_its_forward_used(loss, where, reference_calls):
     target = MixedTarget.from_labels(torch.arange(4), PLAN, 8)
 
     def forward(name):
@@ -47,12 +47,12 @@ def test_a_backward_uses_what_its_forward_used(loss, where, served):
             return loss(z, target).sum()
 
     def backward(out):
-        served.clear()
+        reference_calls.clear()
         if where == "same thread":
             out.backward()
         else:
-            in_thread(out.backward)
-        return bool(served)
+            run_in_thread(out.backward)
+        return bool(reference_calls)
 
     assert backward(forward("reference"))
     with fm.backend("reference"):
@@ -61,16 +61,16 @@ def test_a_backward_uses_what_its_forward_used(loss, where, served):
 
 @needs_native
 @pytest.mark.parametrize("loss", ["mix", "cross-entropy", "binary"])
-def test_a_double_backward_uses_it_too(loss, served):
+def test_a_double_backward_uses_it_too(loss, reference_calls):
     target = MixedTarget.from_labels(torch.arange(4), PLAN, 8)
     z = torch.randn(4, 8).requires_grad_()
     with fm.backend("reference"):
         out = BACKWARDS[loss](z, target).square().sum()
-    served.clear()
+    reference_calls.clear()
     (grad,) = torch.autograd.grad(out, z, create_graph=True)
-    first = len(served)
+    first = len(reference_calls)
     grad.square().sum().backward()
-    assert first and (loss != "mix" or len(served) > first)
+    assert first and (loss != "mix" or len(reference_calls) > first)
 
 
 # ------------------------------------------------------------------ compiled code
@@ -124,7 +124,7 @@ def test_compiled_code_is_compiled_once_more_and_follows_from_then_on():
     assert done.stdout.splitlines() == graphs
 
 
-def test_compiled_code_follows_the_thread_that_runs_it(served):
+def test_compiled_code_follows_the_thread_that_runs_it(reference_calls):
     plan, x = PLAN, torch.randn(4, 8)
     compiled = torch.compile(
         lambda x, blend, box: ops.mix(x, None, blend, box, plan.rule),
@@ -133,17 +133,17 @@ def test_compiled_code_follows_the_thread_that_runs_it(served):
     )
     with fm.backend("reference"):
         compiled(x, plan.blend, plan.box)
-        assert len(served) == 1
+        assert len(reference_calls) == 1
         if DEFAULT != "reference":
-            in_thread(compiled, x, plan.blend, plan.box)
-            assert len(served) == 1
+            run_in_thread(compiled, x, plan.blend, plan.box)
+            assert len(reference_calls) == 1
 
 
-def test_a_context_inside_compiled_code(served):
+def test_a_context_inside_compiled_code(reference_calls):
     def inside(x):
         with fm.backend("reference"):
             return fm.mix(x, PLAN)
 
     x = torch.randn(4, 8)
     assert torch.equal(torch.compile(inside, backend="eager")(x), fm.mix(x, PLAN))
-    assert [name for name, _ in served] == ["mix"] and forcing.forced() == "auto"
+    assert [name for name, _ in reference_calls] == ["mix"] and forcing.forced() == "auto"

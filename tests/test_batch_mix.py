@@ -1,4 +1,4 @@
-"""BatchMix: a step is that of the functions it stands for; resuming, schedules, compiling."""
+"""BatchMix: a step equals the functions that it calls; resuming, schedules, compiling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 import torch._dynamo.testing
-from batch_mix_cases import BOTH, K, batch, equal, parts, run
+from batch_mix_cases import BOTH, K, batch, equal, run, tensors_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_mixup as fm
@@ -35,7 +35,7 @@ def test_a_step_is_that_of_the_functions(device, per, pairing):
         mixed, target = mix(x, labels)
         assert mixed is x and torch.equal(mixed, expected)
         same = MixedTarget.from_labels(labels, plan, K, 0.1)
-        assert equal(parts(target), parts(same))
+        assert equal(tensors_of(target), tensors_of(same))
         assert (target.num_classes, target.label_smoothing) == (K, 0.1)
     assert torch.equal(mix.state, state)
 
@@ -67,7 +67,7 @@ class Launches(TorchDispatchMode):
 def test_one_launch_draws_one_mixes_and_nothing_is_read(pairing, monkeypatch):
     mix = BatchMix(K, **BOTH, per="sample", pairing=pairing)
     x, labels = batch()
-    # Values of labels are checked on the CPU alone; here they stand for those of a device.
+    # Only CPU labels have their values checked; these stand for labels on a device.
     monkeypatch.setattr("fused_mixup.batch_mix.labels.check_labels", lambda *_: None)
     monkeypatch.setattr("fused_mixup.target.mixed_target.check_labels", lambda *_: None)
     with Launches() as launches:
@@ -75,7 +75,7 @@ def test_one_launch_draws_one_mixes_and_nothing_is_read(pairing, monkeypatch):
     ours = {name: n for name, n in launches.seen.items() if name.startswith("fused_mixup")}
     assert ours == {"fused_mixup::draw_plan": 1, "fused_mixup::mix_": 1}
     assert "aten::_local_scalar_dense" not in launches.seen
-    # The partners' labels, by a flip or by a gather of clamped indices.
+    # A flip, or a gather by clamped indices, gives the partners' labels.
     moving = {"aten::flip"} if pairing == "flip" else {"aten::clamp", "aten::index_select"}
     assert launches.seen.keys() - ours.keys() <= moving | {"aten::detach"}
 
@@ -166,7 +166,7 @@ def test_settings_of_other_modes_are_not_loaded(options, says):
 def test_settings_loaded_count_until_an_epoch_is_set():
     mix, off = (BatchMix(K, schedule=lambda epoch: 0.5 * epoch) for _ in range(2))
     mix.set_epoch(3)
-    mix.load_state_dict(off.state_dict())  # of an epoch that is not mixed
+    mix.load_state_dict(off.state_dict())  # settings of an epoch without mixing
     assert mix.settings.tolist()[0] == mix._workers._shared[0] == 0.0
     mix.set_epoch(2)
     assert mix.settings.tolist()[0] == mix._workers._shared[0] == 1.0
@@ -180,7 +180,7 @@ def test_the_default_device_is_that_of_the_buffers_alone():
         mixed, target = mix(x, labels)
         mix.set_epoch(1)
         unmixed = mix.eval()(x, labels)[1]
-    assert equal([mixed, *parts(target)], expected)
+    assert equal([mixed, *tensors_of(target)], expected)
     assert unmixed.weight.tolist() == [[1.0, 0.0]] * 6
 
 
@@ -210,7 +210,7 @@ def test_casting_a_model_does_not_cast_the_settings():
 
 def test_a_schedule_of_one_alpha_reaches_the_modes_that_are_on():
     mix = BatchMix(K, mixup_alpha=0.5, schedule=lambda epoch: 0.1 * (epoch + 1))
-    assert mix.settings[:2].tolist() == [0.1, 0.0]  # that of epoch 0
+    assert mix.settings[:2].tolist() == [0.1, 0.0]  # alpha of epoch 0
     mix.set_epoch(4)
     assert mix.settings[:2].tolist() == [0.5, 0.0]
     both = BatchMix(K, **BOTH, schedule=lambda epoch: 2.0)

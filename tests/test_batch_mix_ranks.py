@@ -1,4 +1,4 @@
-"""BatchMix in several processes: each rank its own stream, whenever the group is made."""
+"""BatchMix in several processes: each rank draws its own stream, whenever the group is made."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def weights(plan):
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What two processes of a group saw; they are forked in a process that runs nothing else."""
+    """The reports of two processes of a group, forked from a process that runs nothing else."""
     place = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("rank_work.py"))]
     sources = str(Path(fm.__file__).parents[1])
@@ -106,7 +106,7 @@ def test_a_compiled_step_compiles_once_more_for_a_group(monkeypatch):
     finally:
         dist.destroy_process_group()
     assert drawn == documented(5, 5)[2:] and counter.frame_count == 2
-    monkeypatch.setattr(fm.tracing, "_world", None)  # then the step breaks where it asks
+    monkeypatch.setattr(fm.tracing, "_world", None)  # then asking breaks the graph
     torch._dynamo.reset()
     mix = BatchMix(2, **OPTIONS)
     step = torch.compile(lambda: mix.draw(4).weight[:, 0], backend="eager")

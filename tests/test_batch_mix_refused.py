@@ -15,7 +15,7 @@ from fused_mixup import BatchMix
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# ------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------ refusals
 
 
 X, Y = torch.zeros(4, 3, 8, 8), torch.arange(4)

@@ -1,4 +1,4 @@
-"""Labels that a BatchMix must not leave as they are, or round, without a word."""
+"""BatchMix neither leaves labels unmixed nor rounds them without an error or a warning."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""What a BatchMix draws from: averaged, moved, emptied, copied and saved, it stays what it was."""
+"""The state of a BatchMix survives averaging, moving, emptying, copying and saving unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fused_mixup.codes import STEP_WORD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SEED = 2**40 + 7  # not a number of float32
+SEED = 2**40 + 7  # float32 cannot represent this number
 
 
 class Model(nn.Module):
@@ -40,7 +40,7 @@ def words(mix):
 
 
 def use(model):
-    """The next plan is that of the stream, whatever became of the module before."""
+    """Check that the next plan is the stream's, whatever happened to the module before."""
     expected = fm.plan_state(SEED)
     expected[STEP_WORD] = model.mix.state[STEP_WORD]
     options = {**BOTH, "per": "sample"}
@@ -139,7 +139,7 @@ def test_settings_stay_on_the_host_where_a_device_has_no_float64(monkeypatch):
     with NoFloat64():
         mix = BatchMix(K, seed=SEED).to("meta")
     assert mix.state.is_meta and mix.settings.device.type == "cpu"
-    # Drawing there: the CPU takes the part of the device.
+    # The CPU stands in for the device that draws.
     expected = BatchMix(K, **BOTH, seed=SEED)
     monkeypatch.setattr("fused_mixup.plan.draw.has_float64", lambda device: False)
     mix = BatchMix(K, **BOTH, seed=SEED)
@@ -182,7 +182,7 @@ def test_a_checkpoint_is_one_tensor_of_its_moment():
     assert extra.dtype == torch.int64 and extra.shape == (10,)
     before = words(model.mix)
     model.mix.draw(4, (8, 8))
-    extra.add_(1)  # an average in place
+    extra.add_(1)  # a moving average writes in place
     assert words(model.mix)[0][STEP_WORD] == before[0][STEP_WORD] + 1
     file = io.BytesIO()
     torch.save(drawn().state_dict(), file)

@@ -1,4 +1,4 @@
-"""BatchMix as the collating end of a data loader: streams of workers, epochs, what reaches them."""
+"""BatchMix as a data loader's collate function: streams of workers, epochs, settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCHES = 6
 
 
 class Collate:
-    """Draws and says so: λ of every sample, and the worker's own labels."""
+    """Mix a batch; return λ of every sample, and the worker's labels."""
 
     def __init__(self, **options):
         self.mix = BatchMix(K, per="sample", **options)
@@ -75,7 +75,7 @@ def test_workers_and_epochs_draw_apart_however_long_workers_live():
     # Batches go to the workers in turn.
     expected = [documented(3, 1, i % 2, e, i // 2) for e in range(2) for i in range(BATCHES)]
     assert same(drawn, expected)
-    assert torch.equal(passing.mix.state, start)  # that of the training process
+    assert torch.equal(passing.mix.state, start)  # the state of the training process
 
 
 def test_a_spawned_worker_sees_the_epoch_and_leaves_the_state():

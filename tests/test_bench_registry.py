@@ -1,4 +1,4 @@
-"""The registry of benchmark cases, its goals, and the check that comes before any clock."""
+"""The registry of benchmark cases, its goals, and the check that precedes every timing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_names_are_unique_and_groups_stand_together(device, full):
     assert cases[0].op == registry.FLOOR
     seen: list[str] = []
     for case in cases:
-        assert case.group not in seen[:-1], f"{case.group} comes twice"
+        assert case.group not in seen[:-1], f"{case.group} appears twice"
         seen += [case.group] if case.group not in seen else []
 
 
@@ -88,7 +88,7 @@ def test_verdicts_of_limits():
 # ------------------------------------------------------------------ checking
 
 
-def built(**providers: Provider | str) -> suite.Stage:
+def build_stage(**providers: Provider | str) -> suite.Stage:
     """A stage whose case doubles a tensor."""
 
     def build(case: Case, device: str) -> Work:
@@ -105,7 +105,7 @@ def built(**providers: Provider | str) -> suite.Stage:
 
 def test_a_wrong_result_is_not_timed():
     wrong = Provider(lambda x: x * 2 + 1e-6)
-    stage = built(peer=wrong)
+    stage = build_stage(peer=wrong)
     with pytest.raises(AssertionError, match="peer differs from what is expected"):
         stage.check("peer", wrong)
     assert "peer" not in stage.runs and "peer" in stage.out
@@ -118,7 +118,7 @@ def test_a_peer_that_cannot_run_is_left_out_and_ours_is_not():
     def broken(x):
         raise RuntimeError("no compiler\nand more")
 
-    stage = built(peer=Provider(broken))
+    stage = build_stage(peer=Provider(broken))
     stage.check("peer", Provider(broken))
     assert stage.out == {"peer": "no compiler"}
     with pytest.raises(RuntimeError, match="no compiler"):
@@ -129,7 +129,7 @@ def test_the_first_input_survives_its_check():
     def in_place(x):
         return x.mul_(2)
 
-    stage = built()
+    stage = build_stage()
     stage.check(OURS, Provider(in_place))
     assert torch.equal(stage.work.inputs[0], torch.arange(6.0))
 

@@ -1,4 +1,4 @@
-"""What is made of results files: page, comparison, the tables of README and docs/measured.md."""
+"""The report made from results files: page, comparison, tables of README and docs/measured.md."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def marked(path: Path, name: str) -> Path:
 
 @pytest.fixture
 def pages(tmp_path):
-    """Empty ones, and the arguments that fill them."""
+    """Empty pages, and the arguments that fill them."""
     front = marked(tmp_path / "README.md", readme.TABLE)
     measured = marked(tmp_path / "docs" / "measured.md", readme.EVERYTHING)
     return front, measured, ["--readme", str(front), "--measured", str(measured)]
@@ -172,7 +172,7 @@ def test_tables_stand_between_markers(run, pages):
         assert text.startswith("words\n") and text.endswith("the end\n") and "old" not in text
     assert "|  | [a CPU, 2 threads](run.json) |" in texts[0]
     assert "| MixUp, flipped batch (timm's lines) | **20.0×**, 200% |" in texts[0]
-    assert "| BCE and gradient (timm) | – |" in texts[0]  # not among the cases of that run
+    assert "| BCE and gradient (timm) | – |" in texts[0]  # that run has no such case
     assert texts[0].count("\n|") == 2 + len(goals.README_ROWS)
     assert "## a CPU, 2 threads" in texts[1] and "`run.json`" in texts[1]
     assert "![times faster than each baseline](speed.png)" in texts[1]
@@ -225,7 +225,7 @@ def test_without_markers_neither_page_changes(run, pages, capsys, broken):
 
 
 def test_the_pages_are_what_the_committed_runs_say():
-    """No number in these tables was typed: they are what the committed runs give."""
+    """The committed runs give every number in these tables; none was typed."""
     front, measured = ROOT / "README.md", ROOT / "docs" / "measured.md"
     head = re.search(r"^\|  (\| \[.*\)) \|$", front.read_text(encoding="utf-8"), re.M)[1]
     sources = [ROOT / link for link in re.findall(r"\]\(([^)]+)\)", head)]

@@ -87,12 +87,12 @@ def test_bad_files(tmp_path, content, says):
 
 
 def test_an_interrupted_run_leaves_its_figures(tmp_path):
-    """The real command, on real cases: interrupted as soon as its file is there."""
+    """Run the real command on real cases and interrupt it as soon as its file exists."""
     out = tmp_path / "run.json"
     command = [sys.executable, "-m", "benchmarks.run", "--device", "cpu", "--seconds", "0.02"]
-    # A small batch is measured first; large ones and calls come after it is caught.
+    # A small batch is measured first; the interrupt comes before large ones and calls.
     command += ["--only", "8×", "--json", str(out)]
-    # Others run on these cores, too: threads that wait must not spin.
+    # Other processes run on these cores, too: waiting threads must not spin.
     env = {**os.environ, "OMP_PROC_BIND": "false", "OMP_WAIT_POLICY": "passive"}
     run = subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

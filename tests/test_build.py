@@ -1,4 +1,4 @@
-"""What setup.py decides to build, on machines that are only pretended."""
+"""What setup.py decides to build, on simulated machines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CUDA_TORCH = probes.Torch("2.11.0+cu130", "13.0")
 
 
 def make_toolkit(home: Path, release: str = "13.0", archs: str = "80 90 100 120") -> Path:
-    """A CUDA home whose nvcc answers the two questions that are asked of it."""
+    """A CUDA home whose nvcc answers the two queries of the build: version and architectures."""
     (home / "bin").mkdir(parents=True)
     (home / "include").mkdir()
     (home / "include" / "cuda_runtime.h").touch()
@@ -44,7 +44,7 @@ def write_program(path: Path, text: str) -> Path:
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """A machine with a C++ compiler, a CUDA PyTorch, sources, no GPU. Its settings, as a dict."""
+    """The settings, a dict, of a machine with a C++ compiler, a CUDA PyTorch, sources, no GPU."""
     monkeypatch.setattr(support, "find_torch", lambda: CUDA_TORCH)
     monkeypatch.setattr(support, "find_compiler", lambda env: ("c++", "c++ 12.2"))
     monkeypatch.setattr(support, "visible_gpus", list)
@@ -227,7 +227,7 @@ def test_fingerprint_follows_what_matters():
     [(0, {"TORCH_TARGET_VERSION", "Py_LIMITED_API"}), (1, {"TORCH_TARGET_VERSION"})],
 )
 def test_a_free_threaded_python_is_built_for_alone(machine, monkeypatch, free_threaded, macros):
-    """Its headers have an #error where the limited API is asked for."""
+    """Headers of a free-threaded Python have an #error where the limited API is requested."""
     ask = sysconfig.get_config_var
     variables = {"Py_GIL_DISABLED": free_threaded}
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: variables.get(name, ask(name)))

@@ -1,4 +1,4 @@
-"""What CI runs, what it says of failures, and which tests are left to `make proofs`."""
+"""What CI runs, how it reports failures, and which tests only `make proofs` runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_all_parts_run_and_any_that_fails_fails_ci(tmp_path, failing):
     ran = subprocess.run([ROOT / ".ci" / "run"], env=env, capture_output=True, text=True)
     assert re.findall(r"^made (\S+)$", ran.stdout, re.M) == PARTS
     assert ran.returncode == (1 if failing else 0)
-    assert ran.stdout.endswith("made test\n")  # so that pytest's summary closes the output
+    assert ran.stdout.endswith("made test\n")  # pytest's summary then ends the output
     for part in PARTS[:-1]:
         how = "FAILED" if part in failing.split() else "passed"
         assert re.search(rf"^{part} +{how} after \d+ s$", ran.stdout, re.M)

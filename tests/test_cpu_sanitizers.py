@@ -1,4 +1,4 @@
-"""The CPU kernels under sanitizers, on each instruction set, in processes of their own.
+"""The CPU kernels under sanitizers, on each instruction set, in separate processes.
 
 tests/sanitized/build.py builds the module, tests/sanitized/grid.py runs every op against the
 reference. FUSED_MIXUP_GRID=full takes the whole grid, and ThreadSanitizer for the baseline too.
@@ -33,7 +33,7 @@ RUNS = [("address", "avx512"), ("address", "avx2"), ("address", "baseline"), ("t
 RUNS += [("avx512", "avx512")]
 RUNS += [("thread", "baseline")] if FULL else []
 
-# What is called in the process, given an array p of 64 floats; what the report says.
+# The call in the process, given an array p of 64 floats; the text of the report.
 PLANTED = {
     ("address", "read past a tensor"): ("c.planted_read(p, i64(64))", "heap-buffer-overflow"),
     ("address", "write before a tensor"): ("c.planted_write(p, i64(-1))", "heap-buffer-overflow"),
@@ -50,7 +50,7 @@ PLANTED = {
     ("thread", "race"): ("c.planted_race(p)", "ThreadSanitizer: data race"),
 }
 NOTHING = "c.planted_no_race(p); c.planted_read(p, i64(63)); c.planted_signed_overflow(1, 2)"
-# Each call in a fork, so that PyTorch is loaded once; the report follows its line on stderr.
+# Each call runs in a fork, so that PyTorch loads once; the report follows its line on stderr.
 CALLS = """
 import ctypes, os, sys, torch
 from fused_mixup import _C
@@ -78,11 +78,11 @@ def why_not(kind: str, instruction_set: str = "") -> str | None:
 
 
 class Jobs:
-    """Builds and runs side by side, each run from when its build is ready."""
+    """Builds and runs in parallel; each run starts when its build is ready."""
 
     def __init__(self, size: int) -> None:
         self.pool = ThreadPoolExecutor(size)
-        # A build waits for its objects, which take the pool: its own wait must not.
+        # A build waits for its objects, which use the pool, so the wait must not occupy it.
         self.waiting = ThreadPoolExecutor(len(build.KINDS))
         kinds = [k for k in dict.fromkeys(kind for kind, _ in RUNS) if why_not(k) is None]
         self.started = {kind: self.waiting.submit(self._start, kind) for kind in kinds}
@@ -179,7 +179,7 @@ def no_work(monkeypatch):
 
 
 def test_each_run_can_be_asked_for_as_soon_as_its_build_is_ready(no_work):
-    for _ in range(200):  # threads: what goes wrong does not always
+    for _ in range(200):  # threads: a race does not fail every time
         made = Jobs(2)
         for kind, instruction_set in RUNS:
             assert made.folder(kind) == Path(kind)
@@ -205,12 +205,12 @@ def test_what_goes_wrong_in_a_build_or_run_reaches_the_test(no_work, monkeypatch
 @pytest.fixture(scope="module")
 def instructions():
     if not X86 or compiler() is None:
-        pytest.skip("the CPU's own instructions are compared with on x86-64, by a C++ compiler")
+        pytest.skip("comparing with the CPU's instructions needs x86-64 and a C++ compiler")
     return ctypes.CDLL(str(build.stand_ins()))
 
 
 def call(function, *inputs):
-    """f(a, b, c, out) on arrays of 64-byte vectors; the vectors that it writes."""
+    """Call f(a, b, c, out) on arrays of 64-byte vectors; return the vectors that it writes."""
     inputs = [np.ascontiguousarray(a).view(np.uint8).reshape(-1, 64) for a in inputs]
     inputs += [inputs[0]] * (3 - len(inputs))
     out = np.zeros_like(inputs[0])
@@ -231,7 +231,7 @@ def random_bits(dtype, count=3):
     pairs = np.array([(a, b, c) for a in special for b in special for c in special[:9]])
     lanes = 64 // np.dtype(dtype).itemsize
     random = rng.integers(0, 256, (count, 3000, 64), np.uint8).view(dtype)
-    # Of similar size, so that sums cancel and fused products differ from rounded ones.
+    # Operands of similar size, so that sums cancel and fused products differ from rounded ones.
     usual = rng.standard_normal((count, 3000, lanes)).astype(dtype)
     pairs = np.resize(pairs.T, (3, -(-pairs.shape[0] // lanes) * lanes)).reshape(3, -1, lanes)
     return [np.concatenate(parts) for parts in zip(random, usual, pairs, strict=True)]
@@ -264,7 +264,7 @@ def test_a_stand_in_equals_the_instruction(instructions, name):
         inputs = [np.arange(2**16, dtype=np.uint16).reshape(-1, 16).repeat(2, 0).reshape(-1, 32)]
     got = call(getattr(instructions, f"stand_in_{name}"), *inputs)
     expected = call(getattr(instructions, f"real_{name}"), *inputs)
-    if name.startswith("fmadd"):  # which NaN comes out of three is no one's promise
+    if name.startswith("fmadd"):  # no rule says which of three NaNs the result is
         got, expected = (
             np.where(np.isnan(a), 0, a) for a in (got.view(dtype), expected.view(dtype))
         )

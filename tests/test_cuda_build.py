@@ -1,8 +1,8 @@
 """Compiles every CUDA kernel, without PyTorch and without a GPU, and reads the machine code.
 
-tools/kernel_table.py holds what each kernel must meet, and why; `make kernels` lists what the
-compiler made of it. Limits are tested, not register numbers: those differ from compiler to
-compiler. (PTX would not do: whether 16 bytes move at once is decided after it.)
+tools/kernel_table.py holds each kernel's requirements and their reasons; `make kernels` lists the
+compiler's results. Limits are tested, not register numbers, which differ between compilers. (PTX
+is not enough: the assembler decides whether 16 bytes move at once.)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def instances(everything, request) -> list[kernels.Instance]:
 
 
 def _vectors(found):
-    """Instantiations whose samples are aligned: V elements are 16 bytes."""
+    """Instantiations for aligned samples, where V elements are 16 bytes."""
     return [i for i in found if re.search(r"x\d+\b", i.label)]
 
 
@@ -55,7 +55,7 @@ def test_every_kernel_is_instantiated_once(instances, driver, count):
 
 @pytest.mark.proof
 def test_every_line_of_the_table_is_a_kernel(instances):
-    """A line that no kernel matches, or that an earlier one hides, demands nothing."""
+    """A line that matches no kernel, or that an earlier line hides, would require nothing."""
     assert {i.design for i in instances} == set(DESIGNS)
 
 
@@ -74,7 +74,7 @@ def test_registers_leave_room_for_the_blocks(instances):
 
 @pytest.mark.proof
 def test_tiles_share_a_multiprocessor(instances):
-    """Up to the batch where two tiles of 128 bytes per sample fit; beyond, one is alone."""
+    """Two tiles of 128 bytes per sample fit at these batch sizes; at larger ones one runs alone."""
     for i in instances:
         if i.design.tile and "single" not in i.label:
             for batch in (64, 256):
@@ -112,9 +112,9 @@ def test_tiles_are_staged_past_the_registers(instances):
 
 @pytest.mark.proof
 def test_rows_of_logits_move_16_bytes_at_a_time(instances):
-    """Heads, tails and unaligned targets go element by element beside it.
+    """Heads, tails and unaligned targets also move, element by element.
 
-    A kernel of two sweeps has both of them here: each reads as many vectors.
+    The code of a kernel with two sweeps holds both, which read equally many vectors.
     """
     checked = [i for i in instances if i.design.params < 0 and i.design.loads]
     checked += [i for i in instances if i.label.startswith("targets")]
@@ -134,12 +134,12 @@ def test_no_fused_multiply_add_in_a_blend(instances):
     """
     checked = [i for i in instances if i.driver == "mix"]
     assert {i.label: i.code.fused for i in checked if i.code.fused} == {}
-    # The loss has them, which shows that they would be seen.
+    # The loss has fused multiply-adds, so the test would see them.
     assert all(i.code.fused for i in instances if i.label.startswith(("row", "column", "binary")))
 
 
 def test_draws_round_every_operation_on_its_own(tmp_path):
-    """What the plan's bits hang on. PTX tells quotients and roots, whose code has multiply-adds."""
+    """A plan's bits depend on it. PTX shows quotients and roots, whose code has multiply-adds."""
     try:
         tools = kernels.find_tools(os.environ)
     except kernels.Missing as missing:

@@ -1,7 +1,7 @@
 """A launch of more blocks than a grid can have: an error, not a count cut to 32 bits.
 
-Tensors of stride 0 are as long as it takes on memory of one element. Cut to 32 bits each count here
-is that of one block, which would run, and leave all else undone.
+Tensors of stride 0 reach any length on memory of one element. Truncated to 32 bits each count here
+would be one block, which would run and leave the other elements unwritten.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def binary(rows: int, positions: int) -> None:
 
 
 def wide(rows: int, positions: int) -> torch.Tensor:
-    """[B, 1, S] with adjacent positions, which columns of a kernel take."""
+    """[B, 1, S] with adjacent positions, for which the column kernels run."""
     return torch.zeros(1, 1, positions).expand(rows, 1, positions)
 
 
@@ -90,7 +90,7 @@ def test_more_blocks_than_a_grid_takes(call):
 
 
 def test_counts_of_blocks_are_cut_in_one_place():
-    """Whoever makes a grid of its own would get around the check."""
+    """Code that made its own grid would bypass the check."""
     for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu*")):
         code = re.sub(r"//.*", "", path.read_text())
         if path.name != "launch.cuh":

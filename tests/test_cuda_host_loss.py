@@ -29,7 +29,7 @@ def test_rows(dtype, classes):
         loss_grid.check_bce(dtype, classes, case, generator)
 
 
-# 1030: few positions of many classes, which blocks of rows take class by class.
+# 1030 classes at few positions: blocks of rows go through them class by class.
 @pytest.mark.parametrize("classes", [1, 3, 19, 150, 1030])
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_columns(dtype, classes):
@@ -43,7 +43,7 @@ def test_columns(dtype, classes):
 @pytest.mark.parametrize("classes", [5, 1000])
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_hard_logits(dtype, classes, shape):
-    """−inf where no label stands, whole stretches of it, and logits far from zero."""
+    """Logits far from zero, and −inf at classes without a label, also in long runs."""
     generator = torch.Generator().manual_seed(4)
     logits = (torch.randn(6, classes, *shape, generator=generator) * 3).to(dtype)
     labels = torch.randint(0, 2, (6, *shape), generator=generator)
@@ -58,7 +58,7 @@ def test_hard_logits(dtype, classes, shape):
     masked[::2, -1] = -torch.inf
     check_values(masked, labels, partner, weight, 0.0, 0.0, generator, ranks=True)
     check_values(masked, target, None, None, 0.0, 0.0, generator)
-    if dtype != torch.float16:  # 1e4 leaves float16 nothing to tell logits apart by
+    if dtype != torch.float16:  # near 1e4 float16 cannot tell these logits apart
         shifted = (logits.double() + 1e4).to(dtype)
         for ts in (0.0, 0.1):
             check_values(shifted, labels, partner, weight, ts, 0.0, generator)
@@ -68,7 +68,7 @@ def test_hard_logits(dtype, classes, shape):
 @pytest.mark.parametrize("shape", [(), (4,)], ids=["rows", "columns"])
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_binary_far_from_zero(dtype, shape):
-    """Where a loss is exp(-|x|), and where the logit is all of it."""
+    """At these logits a loss is exp(-|x|), or the logit alone."""
     generator = torch.Generator().manual_seed(4)
     steps = torch.tensor([-300.0, -90.0, -30.0, -10.0, -1e-3, 0.0, 1e-3, 10.0, 30.0, 90.0, 300.0])
     logits = steps.view(1, -1, *[1] * len(shape)).expand(3, -1, *shape).contiguous().to(dtype)
@@ -76,11 +76,11 @@ def test_binary_far_from_zero(dtype, shape):
     weight = torch.tensor([[1.0, 0.0], [0.25, 0.75], [0.0, 1.0]])
     args = (labels, labels.flip(0), weight, 0.0, None, False, generator, (None, None))
     check_binary(logits, *args)
-    # One by one, the smallest losses too: relative to each.
+    # Each loss has a relative bound, the smallest ones too.
     one = (torch.zeros_like(logits), None, None, None, None, 0.0, None, 2, False)
     loss = host.soft_target_binary_cross_entropy(logits, *one)
     want = torch.nn.functional.softplus(logits.double())
-    seen = want > 1e-30  # below, exp of float32 flushes to zero
+    seen = want > 1e-30  # exp of float32 flushes smaller results to zero
     torch.testing.assert_close(loss.double()[seen], want[seen], rtol=4e-6, atol=0)
 
 
@@ -135,7 +135,7 @@ def test_ignored_rows_have_gradient_zero_whatever_their_logits():
 
 
 def test_a_label_that_is_ignored_may_be_a_class():
-    """ignore_index 0: its logit is no label's, in loss, gradient or ranks."""
+    """With ignore_index 0 class 0 is no label in loss, gradient or ranks."""
     generator = torch.Generator().manual_seed(1)
     labels = torch.tensor([[0, 1, 2, 0], [1, 0, 0, 0]])
     weight = torch.tensor([[0.25, 0.75]]).expand(4, 2)
@@ -169,7 +169,7 @@ def test_ranks_of_ties_and_of_what_is_no_number(dtype):
 
 
 def test_gradients_of_expanded_and_strided_losses():
-    """What sum() and a slice hand to the backward."""
+    """Upstream gradients as the backward of sum() and of a slice gives them."""
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(3, 5, 4, generator=generator)
     labels = torch.randint(0, 5, (3, 4), generator=generator)

@@ -134,7 +134,7 @@ def test_partner_out_of_range_is_clamped():
 @pytest.mark.parametrize("layout", ["contiguous", "misaligned", "strided"])
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_samples_beyond_32_bits_are_cut(pairing, layout):
-    """Samples of 2^31 vectors fit nowhere: the limit is lowered to where small ones exceed it."""
+    """No machine holds samples of 2^31 vectors: a lower limit makes small samples exceed it."""
     generator = torch.Generator().manual_seed(6)
     rule, shape = PAIRINGS[pairing], [3, 70, 8, 8]
     for count, box_kind, blend_kind in itertools.product(
@@ -142,7 +142,7 @@ def test_samples_beyond_32_bits_are_cut(pairing, layout):
     ):
         partner = make_partner(pairing, 5, generator)
         blend = make_blend(blend_kind, 5, generator)
-        # Two axes of the box: two dims are left along which a sample can be cut.
+        # The box takes two axes: a sample can be split along the other two dims.
         box = make_box(box_kind, 5, [1, 8, 8], generator)
         x, base = make_batch(5, shape, torch.float32, layout, generator)
         args = (partner, blend, box, rule)

@@ -1,7 +1,7 @@
 """The kernel of draw_plan in csrc/cuda, run on the host (tests/host_cuda), against the reference.
 
-Every bit has to agree, and the state has to step. FUSED_MIXUP_DRAW_CASES=10000 asks for more cases
-than ``make test``.
+Every bit must agree, and the state must step. FUSED_MIXUP_DRAW_CASES=10000 runs more cases than
+``make test``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def test_every_bit_of_the_reference():
 @pytest.mark.parametrize("per", [BATCH, PAIR, SAMPLE])
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_the_first_and_the_last_of_a_block(pairing, per):
-    """Around a warp, a block, and two samples for each of its threads."""
+    """Batch sizes around a warp, a block, and two samples for each thread of a block."""
     rng = random.Random(per)
     for batch in (0, 1, 2, 32, 33, 512, 513, 1024):
         plan_grid.check(draw_case(rng, batch, pairing, per), rng.choice(ORDERS))
@@ -60,7 +60,7 @@ def test_the_largest_batch():
 
 @pytest.mark.parametrize("batch", [300, 1500])
 def test_classes_that_meet_in_one_slot_of_the_hash_table(batch):
-    """Labels that the kernel's multiplication sends to the same place, and around its end."""
+    """Labels that the kernel's hash sends to one slot, and to the slots where the table wraps."""
     inverse = pow(0x9E3779B97F4A7C15, -1, 2**64)
     rng = random.Random(4)
     for place in (0, 2**63, 2**64 - 2**32):

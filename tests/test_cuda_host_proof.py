@@ -20,7 +20,7 @@ needs_asan = pytest.mark.skipif(bool(build.why_not("asan")), reason=str(build.wh
 
 CUDA = build.ROOT / "csrc" / "cuda"
 SOURCES = sorted(p for p in CUDA.iterdir() if p.suffix in (".cuh", ".cu", ".h", ".cpp"))
-# What a host compiler does not understand, or runs otherwise than a GPU.
+# Constructs that a host compiler rejects, or runs differently from a GPU.
 DEVICE_ONLY = re.compile(
     r"\basm\b|<<<|>>>|cudaLaunch|__CUDA_ARCH__|__CUDACC__|__shared__|FUSED_MIXUP_HOST\b"
     r"|cudaFuncSetAttribute|__cvta|__nanosleep|__builtin_"
@@ -36,7 +36,7 @@ def code_of(path):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tensors here are small: PyTorch's threads would cost more than they bring."""
+    """PyTorch runs in one thread: on small tensors more threads cost more than they save."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,7 +46,7 @@ def one_thread():
 @pytest.mark.proof
 @needs_races
 def test_no_kernel_races():
-    """Also: every instantiation of every kernel has run (grid.run)."""
+    """grid.run also checks that every instantiation of every kernel has run."""
     with lib.variant("races"):
         assert grid.run() > 500
 
@@ -54,7 +54,7 @@ def test_no_kernel_races():
 @pytest.mark.proof
 @needs_asan
 def test_no_kernel_leaves_its_memory():
-    """In a process of its own, as the address sanitizer must be there from the start."""
+    """The test runs in a separate process: the address sanitizer must load first."""
     done = build.run_sanitized("host_cuda.grid")
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.split()[0]) > 500
@@ -64,9 +64,9 @@ def test_no_kernel_leaves_its_memory():
 
 
 def run_everything(file=""):
-    """A call of each kernel that has a barrier, with enough work that it is needed.
+    """Call each kernel that has a barrier, with enough work that the barrier is needed.
 
-    Of ``file``: those that its barriers are for. Draws, of many samples, take the most time.
+    ``file`` selects the kernels that use its barriers: draws of many samples take the most time.
     """
     if file.startswith("plan"):
         for args in plan_grid.barrier_cases():
@@ -85,7 +85,7 @@ def run_everything(file=""):
         host.mix_(y, partner, blend, box, rule, shared_limit=limit)
         assert torch.equal(y, reference.mix(x, partner, blend, box, rule))
     labels = torch.arange(batch)
-    for shape in ((2000,), (60, 16)):  # rows, columns; a row's positions share its label
+    for shape in ((2000,), (60, 16)):  # rows and columns; the positions of a row share its label
         logits = torch.randn(batch, *shape, generator=generator)
         rest = [1] * (logits.ndim - 2)
         own = labels.view(-1, *rest).expand(batch, *shape[1:]).contiguous()
@@ -95,7 +95,7 @@ def run_everything(file=""):
         want = reference.soft_target_cross_entropy_grad(logits, *cross_entropy)
         torch.testing.assert_close((loss, grad), want[:2])
         assert torch.equal(ranks, want[2])
-        # A backward alone has no sum, and with it no barrier, between labels and gradient.
+        # A separate backward has no sum, and so no barrier, between labels and gradient.
         _, stats, count, _ = losses.soft_target_cross_entropy(logits, *cross_entropy)
         upstream = (torch.ones(()), logits, stats, count, *cross_entropy[:-1])
         grad = losses.soft_target_cross_entropy_backward(*upstream)
@@ -129,11 +129,11 @@ def test_nothing_is_accused_with_all_barriers_in_place():
 @needs_races
 @pytest.mark.parametrize(("file", "line"), orderings())
 def test_the_race_detector_misses(file, line):
-    """The barrier, warp barrier or wait of this line: without it there is a race."""
+    """The race detector misses a race without the barrier, warp barrier or wait of this line."""
     expected = r"race|has written|before copies_done\(\)"
     with lib.variant("races"):
         lib.set_order(0)
-        with lib.dropped(file, line), pytest.raises(lib.LaunchError, match=expected):
+        with lib.drop_barrier(file, line), pytest.raises(lib.LaunchError, match=expected):
             run_everything(file)
         run_everything(file)
 
@@ -143,7 +143,7 @@ def test_without_its_first_barrier_a_kernel_leans_on_the_order(file):
     line = next(k for k, code in code_of(CUDA / file) if "__syncthreads(" in code)
     wrong = []
     for order in ORDERS:
-        with lib.variant("plain"), lib.dropped(file, line):
+        with lib.variant("plain"), lib.drop_barrier(file, line):
             lib.set_order(order)
             try:
                 run_everything()
@@ -152,7 +152,7 @@ def test_without_its_first_barrier_a_kernel_leans_on_the_order(file):
     assert wrong
 
 
-# ------------------------------------------------------------------ what the host cannot run
+# ------------------------------------------------------------------ limits of the host
 
 
 def test_what_the_host_cannot_run_stands_in_one_place():
@@ -181,7 +181,7 @@ def test_launch_names_everything_the_host_replaces():
 @pytest.mark.proof
 @needs_races
 def test_the_drivers_know_every_kernel():
-    """And test_no_kernel_races runs every instantiation of those."""
+    """test_no_kernel_races runs every instantiation that the drivers have."""
     text = re.sub(r"//.*", "", "\n".join(path.read_text() for path in SOURCES))
     names = set(
         re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^{;]*?\)\s+)?(\w+)\(", text)

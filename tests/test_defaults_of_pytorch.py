@@ -76,7 +76,7 @@ def test_mixed_as_timm_in_any_default_dtype(default_dtype, mode, dtype):
         theirs, target = timm.data.Mixup(**kw)(x.clone(), labels)
         np.random.seed(seed)
         ours, our_target = Mixup(**kw)(x.clone(), labels)
-        if dtype == torch.bfloat16:  # rounded once, theirs three times
+        if dtype == torch.bfloat16:  # ours round once, theirs three times
             torch.testing.assert_close(ours, theirs, atol=2**-7, rtol=0)
         else:
             assert torch.equal(ours, theirs)

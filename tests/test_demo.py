@@ -1,4 +1,4 @@
-"""The demo: a tiny run of all of it, and the parts whose result can be worked out by hand."""
+"""The demo: a tiny run of the whole, and the parts whose result can be computed by hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_writes_a_picture(tiny):
     _, out = tiny
     image = imread(out)
     assert image.ndim == 3 and min(image.shape[:2]) > 500
-    assert image.std() > 0.05  # something is drawn
+    assert image.std() > 0.05  # the picture is not blank
 
 
 def test_prints_every_run_and_every_part(tiny):
@@ -89,7 +89,7 @@ def test_same_seed_same_draws_and_weights():
 
 
 def rows(*confidences):
-    """Two-class rows whose largest probability is as given, for class 0."""
+    """Two-class rows that give class 0 these probabilities."""
     return torch.tensor([[c, 1 - c] for c in confidences], dtype=torch.float64)
 
 
@@ -98,11 +98,11 @@ def rows(*confidences):
     [
         (rows(1.0, 1.0), [0, 0], 0.0),  # sure and right
         (rows(1.0, 1.0), [1, 1], 1.0),  # sure and wrong
-        (rows(0.75, 0.75, 0.75, 0.75), [0, 0, 0, 1], 0.0),  # right as often as it says
+        (rows(0.75, 0.75, 0.75, 0.75), [0, 0, 0, 1], 0.0),  # accuracy equals confidence
         (rows(0.8, 0.8), [0, 1], 0.3),  # |1/2 - 0.8|
         # Two bins: 3/4 · |2/3 - 0.95| + 1/4 · |1 - 0.55|; one bin for all would give 0.1.
         (rows(0.95, 0.95, 0.95, 0.55), [0, 0, 1, 0], 0.2125 + 0.1125),
-        # In one bin, over- and under-confidence cancel: |1/2 - (0.61 + 0.65) / 2|.
+        # Over- and under-confidence cancel in one bin: |1/2 - (0.61 + 0.65) / 2|.
         (rows(0.61, 0.65), [0, 1], 0.13),
         # 0.6 = 9/15 closes its bin (8/15, 9/15] and is not with 0.61.
         (rows(0.6, 0.61), [0, 1], (0.4 + 0.61) / 2),
@@ -129,6 +129,6 @@ def test_the_loop_of_timm_learns(capsys):
     from examples import train_timm
 
     accuracy = train_timm.main(["--epochs", "4", "--off-epoch", "3", "--device", "cpu"], 24)
-    assert accuracy > 0.3  # of ten classes
+    assert accuracy > 0.3  # chance is 10 % with ten classes
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(" mixing") and "no mixing" in lines[3] and "ms per step" in lines[4]

@@ -13,7 +13,7 @@ from unittest import SkipTest
 
 import pytest
 import torch
-from frameworks import needs
+from frameworks import require
 
 import fused_mixup
 import fused_mixup.timm
@@ -36,7 +36,7 @@ FLAGS = ELLIPSIS | NORMALIZE_WHITESPACE  # messages are wrapped on the pages
 
 
 def sessions(document: Document) -> Iterator[Region]:
-    """Blocks of ``pycon``: what is printed or raised is compared."""
+    """The ``pycon`` blocks of a page; the output and errors of each are compared."""
     prompts = DocTestStringParser(DocTestEvaluator(FLAGS))
     for block in CodeBlockParser("pycon", lambda _: None)(document):
         for region in prompts(block.parsed, document.path):
@@ -45,7 +45,7 @@ def sessions(document: Document) -> Iterator[Region]:
 
 
 def run(path: Path, **names: object) -> list[str]:
-    """Run the blocks of a page in order, in one namespace; why some of them were left out."""
+    """Run the blocks of a page in order, in one namespace; return why some were left out."""
     blocks = CodeBlockParser("python", PythonEvaluator())
     document = Document.parse(str(path), blocks, sessions, SkipParser())
     document.namespace.update(__name__=path.stem, **names)
@@ -60,10 +60,10 @@ def run(path: Path, **names: object) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _as_on_one_machine(one_thread, monkeypatch):
-    # Inductor takes many seconds; that steps are one graph shows without it.
+    # Inductor takes many seconds, and one graph for each step needs no Inductor to show.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     yield
-    if torch.distributed.is_initialized():  # a page that failed half-way
+    if torch.distributed.is_initialized():  # a page failed half-way
         torch.distributed.destroy_process_group()
 
 
@@ -75,7 +75,7 @@ def test_the_blocks_of_a_page_run(page):
 
 
 def test_the_blocks_of_the_readme_run():
-    # It shows lines of a training step, and leaves the set-up of one out.
+    # The README shows lines of a training step without its set-up.
     names = {name: getattr(fused_mixup, name) for name in fused_mixup.__all__}
     names |= {"random": random, "x": torch.rand(8, 3, 16, 16), "labels": torch.randint(1000, (8,))}
     names["model"] = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 1000))
@@ -84,7 +84,7 @@ def test_the_blocks_of_the_readme_run():
 
 @pytest.mark.proof
 def test_the_recipes_of_frameworks_run():
-    needs("lightning", "transformers")
+    require("lightning", "transformers")
     left_out = run(FRAMEWORKS, has=importlib.util.find_spec)
     tests = [re.search(r"tests/\w+\.py", reason) for reason in left_out]
     assert all(test is not None and (ROOT / test[0]).exists() for test in tests), left_out

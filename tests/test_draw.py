@@ -55,7 +55,7 @@ def test_every_backend_gives_the_bits_of_the_reference(device):
 
 
 def test_square_roots_of_the_reference_are_rounded_to_nearest():
-    # MKL's are not, so nor are PyTorch's on most CPUs.
+    # MKL does not round its roots to nearest, so PyTorch does not on most CPUs.
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(20_000, generator=generator, dtype=torch.float64) * 4
     powers = torch.tensor([2.0**-60, 0.25, 0.5, 1.0, 2.0, 4.0, 9e6], dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_square_roots_of_the_reference_are_rounded_to_nearest():
 @pytest.mark.parametrize("pairing", PAIRING_NAMES)
 def test_partners_are_a_permutation(device, pairing, per):
     if (per, pairing) == ("pair", "roll"):
-        pytest.skip("a circle has no pairs")
+        pytest.skip("pairing around a circle makes no pairs")
     state = fm.plan_state(3, device=device)
     for n in (0, 1, 2, 3, 8, 33):
         labels = torch.arange(n, device=device) % 5
@@ -117,7 +117,7 @@ def test_cross_class_meets_its_own_label_as_seldom_as_documented(device, per):
                 largest = int(labels.unique(return_counts=True)[1].max())
                 same = int((labels[partner] == labels).sum())
                 at_most = max(2 * largest - n, 0)
-                if per == "pair":  # the odd sample is its own partner, of its own label
+                if per == "pair":  # the odd sample is its own partner and has its own label
                     at_most = 2 * max(largest - n // 2, 0) + n % 2
                 assert same <= at_most
                 assert torch.equal(partner.sort().values, torch.arange(n, device=device))
@@ -130,7 +130,7 @@ def test_partners_of_the_caller(device, per):
     assert plan.partner.tolist() == partner.tolist()
     assert plan.is_permutation is (False if device == "cpu" else None)
     mixed = plan.blend[:, 1] > 0
-    assert mixed.tolist() == [True, True, False, True, False]  # 2 and 4 are their own
+    assert mixed.tolist() == [True, True, False, True, False]  # 2 and 4 are their own partners
     partner.zero_()
     assert plan.partner.tolist() == [2, 2, 2, 0, 4]
 
@@ -185,7 +185,7 @@ def test_a_row_is_one_of_three_kinds(device):
 def test_boxes_are_those_of_cutmix_box(device, spatial):
     options = {"per": "sample", "pairing": "roll", "device": device}
     n = 200
-    share = draw(n, mixup_alpha=0.7, **options).blend[:, 1].tolist()  # the same draws, blended
+    share = draw(n, mixup_alpha=0.7, **options).blend[:, 1].tolist()  # the same draws, but blended
     plan = draw(n, spatial, mixup_alpha=0.0, cutmix_alpha=0.7, **options)
     words = Stream(fm.plan_state(7)).words(torch.arange(n), DRAW_PLACE)
     for i in range(n):

@@ -32,7 +32,7 @@ def plain(call, *args, **options):
 
 
 class Step:
-    """A loss whose blocks draw; ``within`` is checkpoint, or calls them as they are."""
+    """A loss whose blocks draw; ``within`` is checkpoint, or a plain call of the block."""
 
     def __init__(self, within, kind):
         self.mix = BatchMix(10, per="sample", pairing="derangement", seed=3)
@@ -268,10 +268,10 @@ def test_images_that_a_region_writes(op):
         return BatchMix(per="sample", seed=2) if op == "BatchMix" else lambda x: fm.mix_(x, plan)
 
     expected = in_place(plain, False, applied())
-    # As autograd refuses wherever a tensor that it saved is written.
+    # Autograd refuses a backward when a tensor that it saved was written.
     refused = pytest.raises(RuntimeError, match="modified by an inplace operation")
     with refused:
         in_place(region, False, applied())
-    graphs = torch.__version__ >= "2.13"  # before, the step is run as it stands where it draws
+    graphs = torch.__version__ >= "2.13"  # older ones run the step uncompiled where it draws
     with contextlib.nullcontext() if op == "mix_" or graphs else refused:
         torch.testing.assert_close(in_place(region, True, applied()), expected)

@@ -114,7 +114,7 @@ def test_what_is_legal_at_the_edges():
     assert fm.draw_plan(0, (8, 8), state=state, cutmix_alpha=1.0).batch_size == 0
     plan = fm.draw_plan(4, (0, 8), state=state, cutmix_alpha=1.0, mixup_alpha=0.0)
     assert torch.equal(plan.weight, torch.tensor([[1.0, 0.0]] * 4))
-    # Nothing is ever mixed, so no mode need be on.
+    # These settings never mix, so every mode may be off.
     assert fm.draw_plan(4, state=state, mixup_alpha=0.0, prob=0.0) == fm.draw_plan(
         4, state=state, prob=0.0
     )

@@ -43,7 +43,7 @@ def test_random_settings():
 
 
 def test_the_largest_batches():
-    # One pairing for each size, or all of them in a long run.
+    # Each size runs with one pairing, or with all of them in a long run.
     for args in itertools.islice(largest_cases(), 0, None, 1 if CASES > 1000 else 5):
         assert_same_draw(*args)
 

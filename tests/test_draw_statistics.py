@@ -1,4 +1,4 @@
-"""What draw_plan draws is distributed as it says; p-values and counts are in the report (-rP).
+"""draw_plan has the documented distributions; p-values and counts are in the report (-rP).
 
 Backends agree to the bit (test_draw.py and those of each backend), so one is tested: the fastest.
 Seeds are fixed, so a p-value never changes by itself: below LEAST_P something is wrong.
@@ -44,7 +44,7 @@ def kolmogorov_p(sample, cdf):
 
 
 def chi_square_p(counts, probabilities):
-    """p-value of counts over all cells, those of an expected count below 5 taken together."""
+    """p-value of counts; cells with an expected count below 5 are merged."""
     n = sum(counts.values())
     assert counts.keys() <= probabilities.keys()
     cells = [(counts.get(cell, 0), n * p) for cell, p in probabilities.items()]
@@ -59,7 +59,7 @@ def chi_square_p(counts, probabilities):
 
 def logit_cdf(alpha):
     """The distribution of log(λ/(1-λ)), density ∝ (2 cosh(t/2))^-2α, by the trapezoid rule."""
-    edge, step = 40.0, 1e-4  # beyond the edge the density is exp(-α|t|) in double precision
+    edge, step = 40.0, 1e-4  # beyond the edge the density equals exp(-α|t|) in double precision
     t = torch.arange(-edge, edge + step / 2, step, dtype=torch.float64)
     density = torch.exp(-alpha * (t.abs() + 2 * torch.log1p(torch.exp(-t.abs()))))
     tail = math.exp(-alpha * edge) / alpha
@@ -85,13 +85,13 @@ ALPHAS = (0.01, 0.1, 0.4, 1.0, 3.0, 100.0)
     "alpha", [a if a == 0.4 else pytest.param(a, marks=pytest.mark.proof) for a in ALPHAS]
 )
 def test_lam_is_beta_by_its_logit(alpha, report):
-    # A seed of its own: equal words would make the p-values of all α small or large together.
+    # Each α has its own seed: equal words would make all p-values small or large together.
     state = fm.plan_state(ALPHAS.index(alpha))
     options = {"state": state, "mixup_alpha": alpha, "per": "sample", "pairing": "roll"}
     blend = torch.cat([fm.draw_plan(LARGEST, **options).blend for _ in range(DRAWS // LARGEST)])
     logit = blend[:, 0].log() - blend[:, 1].log()
     report(f"λ, α = {alpha}: Kolmogorov–Smirnov", kolmogorov_p(logit, logit_cdf(alpha)), len(logit))
-    # Where λ rounds to 1, its complement is there all the same.
+    # Where λ rounds to 1, its complement is still positive.
     if alpha <= 0.1:
         lost = blend[:, 0] == 1.0
         assert lost.float().mean() > 0.01 and (blend[lost, 1] > 0).float().mean() > 0.9
@@ -115,7 +115,7 @@ def test_rates_of_mixing_and_switching(prob, switch_prob, report):
         switch_prob=switch_prob,
         per="sample",
         pairing="roll",
-        cutmix_minmax=(0.2, 0.8),  # so that no box is empty
+        cutmix_minmax=(0.2, 0.8),  # large enough that no box is empty
     )
     cut = (plan.box != 0).any(1)
     blended = plan.blend[:, 1] > 0

@@ -1,4 +1,4 @@
-"""draw_plan: how a stream resumes, what reads no value on the host, what compiles once."""
+"""draw_plan: streams resume, no value is read on the host, and a step compiles once."""
 
 from __future__ import annotations
 

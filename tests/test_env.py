@@ -1,4 +1,4 @@
-"""The environment report: what it must tell, and that it tells the truth about forced backends."""
+"""The environment report: its contents, and its truth about forced backends."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_forced_backend_is_reported():
 
 
 def test_forced_backend_that_cannot_run_is_no_fallback():
-    # In a process of its own: the tests' own has Triton's interpreter, which serves the CPU.
+    # A separate process: that of the tests has Triton's interpreter, which serves the CPU.
     text = run_env(FUSED_MIXUP_BACKEND="triton", TRITON_INTERPRET="0").stdout
     _, *rows = section(text, "chosen (backend: triton")
     assert [row[:3] for row in rows] == [[op, "triton:", "error"] for op in SCHEMAS]

@@ -9,14 +9,14 @@ import types
 import numpy as np
 import pytest
 import torch
-from frameworks import needs, run_ranks
+from frameworks import require, run_ranks
 from torch.utils.data import DataLoader, IterableDataset
 
 from fused_mixup import MixedTarget, MixPlan, soft_target_cross_entropy
 from fused_mixup.target import accelerate as adapter
 from fused_mixup.timm import FastCollateMixup
 
-needs("accelerate")
+require("accelerate")
 pytestmark = pytest.mark.proof
 K = 10
 
@@ -89,7 +89,7 @@ def test_an_accelerate_that_walks_otherwise_is_left_alone(change, operations, mo
     with pytest.warns(UserWarning, match="dispatch_batches=False, or sparse_targets=False"):
         made = target(2)
     assert made.shape == (2,) and vars(module) == before
-    target(2)  # is said once
+    target(2)  # the warning comes once
 
 
 # ------------------------------------------------------------------ two processes
@@ -118,7 +118,7 @@ def dispatched(rank):
     for count, workers, options in RUNS:
         configuration = DataLoaderConfiguration(dispatch_batches=True, **options)
         accelerator = Accelerator(cpu=True, dataloader_config=configuration)
-        # The other rank has no collator, and where workers mix neither has made a target before.
+        # The other rank has no collator; where workers mix, neither rank has made a target before.
         collate = FastCollateMixup(prob=0.0, num_classes=K, sparse_targets=True)
         loader = DataLoader(
             Stream(count), 4, collate_fn=None if rank else collate, num_workers=workers

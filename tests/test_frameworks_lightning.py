@@ -8,13 +8,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from frameworks import needs, run_ranks
+from frameworks import require, run_ranks
 from torch.utils.data import DataLoader
 
 from fused_mixup import MixPlan, soft_target_cross_entropy
 from fused_mixup.timm import FastCollateMixup
 
-needs("lightning")
+require("lightning")
 pytestmark = pytest.mark.proof
 K = 10
 

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: mixed while training, and as the data are while evaluating."""
+"""Hugging Face's Trainer: batches are mixed in training and unchanged in evaluation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from frameworks import needs
+from frameworks import require
 from torch import nn
 
 from fused_mixup import BatchMix, MixedTarget, soft_target_cross_entropy
 from fused_mixup.timm import FastCollateMixup
 
-needs("transformers", "accelerate")
+require("transformers", "accelerate")
 pytestmark = pytest.mark.proof
 K = 5
 
 
 class Classifier(nn.Module):
-    """As Transformers' image classifiers: a loss beside the logits, where labels are given."""
+    """Returns logits, and a loss if labels are given, as Transformers' image classifiers do."""
 
     def __init__(self):
         super().__init__()

@@ -1,7 +1,7 @@
 """The values of every op on every device and backend, by the cases of gpu_cases.py.
 
-They run on the CPU too, which proves the table itself. What else a program meets on a GPU is in
-test_gpu_streams.py and test_gpu_costs.py, large batches in test_gpu_large.py.
+The cases run on the CPU too, which proves the table. test_gpu_streams.py and test_gpu_costs.py hold
+the other tests of a GPU, test_gpu_large.py those of large batches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from comparing import same_bits
 from conftest import places
 from gpu_cases import CASES, EXACT, QUICK, cases_of
-from gpu_places import interpreted_cases, on_a_gpu
+from gpu_places import interpreted_cases, run_on_gpu
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops
@@ -23,14 +23,14 @@ from fused_mixup.schemas import CPU_ONLY
 
 
 def devices_and_cases() -> list:
-    """Every case for every place that the fixture ``device`` knows."""
+    """Every case for every (device, backend) of the fixture ``device``."""
     found = []
     for place in places():
         if any(mark.name == "skip" for mark in place.marks):
             found.append(pytest.param(*place.values, None, marks=place.marks, id=place.id))
             continue
         first = [pytest.mark.gpu_first] if pytest.mark.gpu in place.marks else []
-        # The reference on the CPU is what results are compared with: a few cases prove the table.
+        # The CPU's reference gives the expected results, so it needs only the quick cases.
         cases = QUICK if place.values[0] == ("cpu", "reference") else CASES
         for case in cases:
             marks = [*place.marks, *(first if case.quick else [])]
@@ -48,9 +48,9 @@ def test_every_op_has_cases(op):
     args = [case.args("meta") for case in quick]
     tensors = [[a for a in some if isinstance(a, torch.Tensor)] for some in args]
     devices = [{t.device.type for t in some} for some in tensors]
-    assert {"meta"} in devices, "none has a row for each sample, on the device"
+    assert {"meta"} in devices, "no case has a row for each sample, on the device"
     if {"blend", "box", "weight"} & {a.name for a in ops.default_op(op)._schema.arguments}:
-        assert {"meta", "cpu"} in devices, "none has its rows on the host"
+        assert {"meta", "cpu"} in devices, "no case has its rows on the host"
 
 
 def test_the_cases_notice_a_wrong_result():
@@ -58,7 +58,7 @@ def test_the_cases_notice_a_wrong_result():
     for case in QUICK:
         got = case.run(case.args())
         for i, right in enumerate(got):
-            if right.numel() == 0:  # ranks that nobody asked for
+            if right.numel() == 0:  # ranks are off in this case
                 continue
             wrong, last = right.clone(), (-1,) * right.ndim
             wrong[last] = wrong[last].nan_to_num() * 1.1 + 1  # partners and ranks are integers
@@ -101,11 +101,11 @@ def test_values(device, case):
 
 
 @pytest.mark.gpu_first
-@on_a_gpu()
+@run_on_gpu()
 @pytest.mark.parametrize("part", ["ops", "step", "compile"])
-def test_smoke(fused, part):
+def test_smoke(kernel_backend, part):
     """Each op by its schema; a training step, eager and compiled."""
-    dict(smoke.parts("cuda", fused))[part]()
+    dict(smoke.parts("cuda", kernel_backend))[part]()
 
 
 def test_only_the_elements_of_a_view_are_written(device):
@@ -118,7 +118,7 @@ def test_only_the_elements_of_a_view_are_written(device):
         whole = torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage())
         before = whole.clone()
         case.run(args)
-        for t in (whole, before):  # all else stays as it was
+        for t in (whole, before):  # everything outside the view stays
             t.as_strided(x.shape, x.stride(), x.storage_offset()).zero_()
         assert same_bits(whole, before), str(case)
 
@@ -150,7 +150,7 @@ def test_mixed_precision(device):
         assert value.dtype == torch.float32
         value.backward()
         grads.append(model.weight.grad.clone())
-    # Both round the gradient of the logits to bfloat16 once, each from sums of its own: entries of
-    # up to 1/8 may differ by a unit in the last place, and eight of them are summed.
+    # Both round the gradient of the logits to bfloat16 once, from sums in different orders: entries
+    # of up to 1/8 may differ by a unit in the last place, and eight of them are summed.
     for grad in grads[1:]:
         torch.testing.assert_close(grad, grads[0], rtol=2**-7, atol=2**-10)

@@ -1,6 +1,6 @@
-"""What calls start and take on a GPU: the kernels that they launch, and memory beyond the results.
+"""Kernels that calls launch on a GPU, and the memory that they take beyond their results.
 
-Which kernels Triton's wrappers launch, their own and PyTorch's, is counted on the CPU too.
+The CPU too counts the kernels that Triton's wrappers launch, their own and PyTorch's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from gpu_places import interpreted_cases, on_a_gpu
+from gpu_places import interpreted_cases, run_on_gpu
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -22,7 +22,7 @@ from fused_mixup import MixedTarget, MixPlan
 
 
 def kernels_of(run) -> list[str]:
-    """The names of what ``run`` starts on the device: kernels, copies, fills."""
+    """The names of the kernels, copies and fills that ``run`` starts on the device."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         run()
         torch.cuda.synchronize()
@@ -30,20 +30,20 @@ def kernels_of(run) -> list[str]:
     return [e.name() for e in events if e.device_type() == torch.autograd.DeviceType.CUDA]
 
 
-@on_a_gpu(each_quick_case=True)
-def test_launches_of_our_own_kernels(fused, case):
+@run_on_gpu(each_quick_case=True)
+def test_launches_of_our_own_kernels(kernel_backend, case):
     """No copy of an argument, no fill, and no other backend's kernel.
 
     Triton's wrappers leave the last sums, over what programs have summed, to PyTorch: how many
     kernels that takes is part of the case, and of what size they are is counted below.
     """
-    # Asked twice: the first session of a process may start too late to see what it should.
+    # Two sessions: the first one of a process may start too late to record kernels.
     if all(len(kernels_of(lambda: torch.ones(1, device="cuda"))) != 1 for _ in range(2)):
         pytest.skip("PyTorch's profiler sees no kernels here (CUPTI)")
     case.run(case.args("cuda"))
     args = case.args("cuda")
     names = kernels_of(lambda: case.run(args))
-    if fused == "native":
+    if kernel_backend == "native":
         assert 1 <= len(names) <= case.launches, names
         assert all("fused_mixup" in name for name in names), names  # the namespace of csrc/cuda
         return
@@ -64,16 +64,16 @@ TRITON_KERNELS = (
 
 
 class KernelsOfPyTorch(TorchDispatchMode):
-    """Notes what starts a kernel on a device, which views and empty tensors do not."""
+    """Records operators that start a kernel on a device, which views and empty tensors do not."""
 
     def __init__(self):
         super().__init__()
-        self.sizes: list[int] = []  # of the largest tensor that each reads or writes
+        self.sizes: list[int] = []  # size of the largest tensor that each operator reads or writes
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         result = op(*args, **(kwargs or {}))
         if not op.is_view and "empty" not in op.name():
-            made = op.name().startswith("aten::new_")  # takes dtype and device of its argument
+            made = op.name().startswith("aten::new_")  # this takes dtype and device of its argument
             leaves = tree_leaves(result if made else (args, result))
             self.sizes.append(max(t.numel() for t in leaves if isinstance(t, torch.Tensor)))
         return result
@@ -102,11 +102,11 @@ def test_launches_of_triton_and_what_they_leave_to_pytorch(case, monkeypatch):
 MIB = 2**20
 
 
-@on_a_gpu()
-def test_extra_memory(fused):
+@run_on_gpu()
+def test_extra_memory(kernel_backend):
     x = torch.randn(64, 3, 224, 224, device="cuda")
     size = x.numel() * 4
-    assert extra_bytes(lambda: x.clone(), "cuda") >= size  # what a copy would show
+    assert extra_bytes(lambda: x.clone(), "cuda") >= size  # a copy would need this much
     corners = [50, 50, 200, 200]
     plans = [
         MixPlan.uniform(64, "flip", 0.3),
@@ -123,8 +123,8 @@ def test_extra_memory(fused):
             assert extra_bytes(lambda p=plan: fm.paste_(x, p), "cuda") <= MIB
 
 
-@on_a_gpu()
-def test_extra_memory_of_losses(fused):
+@run_on_gpu()
+def test_extra_memory_of_losses(kernel_backend):
     for shape in ((512, 20_000), (4, 150, 112, 112)):
         labels = torch.randint(0, shape[1], (shape[0], *shape[2:]), device="cuda")
         plan = MixPlan.uniform(shape[0], "flip", 0.3)
@@ -142,7 +142,7 @@ def check_extra_memory(loss, z, target):
         return torch.autograd.grad(loss(z, target, **mode), z)
 
     def in_place():
-        logits = z * 2  # and nothing else
+        logits = z * 2  # the only new memory
         return torch.autograd.grad(loss(logits, target, inplace_backward=True), logits)
 
     assert extra_bytes(lambda: loss(z.detach(), target), "cuda") <= MIB
@@ -150,8 +150,8 @@ def check_extra_memory(loss, z, target):
         assert size <= extra_bytes(run, "cuda") <= size + MIB
 
 
-@on_a_gpu()
-def test_extra_memory_of_the_last_layer(fused):
+@run_on_gpu()
+def test_extra_memory_of_the_last_layer(kernel_backend):
     x, w = (torch.randn(n, 256, device="cuda", requires_grad=True) for n in (512, 20_000))
     labels = torch.randint(0, 20_000, (512,), device="cuda")
     target = MixedTarget.from_labels(labels, MixPlan.uniform(512, "flip", 0.3), 20_000, 0.1)

@@ -1,7 +1,7 @@
-"""Sizes where an index of 32 bits, or a block's shared memory, no longer reaches.
+"""Sizes beyond 32-bit indices, or beyond a block's shared memory.
 
-On the CPU the same tests run on small sizes, which proves the tests. `make gpu` runs them in one
-process, one after another: two at once would see the same memory free.
+The CPU runs the same tests on small sizes, which proves the tests. `make gpu` runs them in one
+process, in sequence: two at once would count the same free memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("large")
 
 @pytest.fixture
 def large(device):
-    """Whether large sizes are due; the reference would make many temporaries of them."""
+    """Whether the test uses large sizes; the reference would make temporaries of that size."""
     if device == "cuda" and backends.chosen("CUDA") == "reference":
         pytest.skip("the reference takes many times the memory of the batch")
     return device == "cuda"
@@ -28,7 +28,7 @@ def large(device):
 def need(device, large, gib):
     """Skip where the GPU has less free memory than a test takes."""
     if large:
-        torch.cuda.empty_cache()  # what the test before has left to PyTorch is free too
+        torch.cuda.empty_cache()  # PyTorch's cache of the previous test counts as free
         free, _ = torch.cuda.mem_get_info(device)
         if free < gib * GIB:
             pytest.skip(f"needs {gib} GiB of free GPU memory, there are {free / GIB:.1f}")
@@ -41,7 +41,7 @@ def rows_of_shared_memory():
 
 
 def check_against_reference(x, plan):
-    """In place and out of place, compared by pieces of a sample: pairings do not mix elements."""
+    """Compare mix_ and mix with the reference piece by piece: elements mix independently."""
     step = max((GIB // 16) // x.shape[0], 1)
     original = x.clone()
     out = fm.mix(x, plan)
@@ -94,7 +94,7 @@ def test_sample_of_more_than_32_bits(device, large, pairing):
     shape = (3, 3, 2**30 - 8) if large else (3, 3, 2**10)
     x = torch.empty(shape, dtype=torch.uint8, device=device).random_()
     check_against_reference(x, MixPlan.uniform(3, pairing, 0.3))
-    # A box at the far end, in every channel.
+    # The box lies at the far end, in every channel.
     before, n = x[:, :, -64:].clone(), shape[-1]
     fm.paste_(x, MixPlan.uniform(3, pairing, 0.5, [n - 32, n - 8]))
     other = before.flip(0) if pairing == "flip" else before.roll(1, 0)
@@ -138,7 +138,7 @@ def test_maps_of_more_than_32_bits(device, large, channels_last):
     leaf = z.clone().requires_grad_()
     loss = fm.soft_target_cross_entropy(leaf, target, grad_in_forward=True)
     (grad,) = torch.autograd.grad(loss, leaf)
-    some = -1, slice(None), slice(-2, None)  # rows at the far end
+    some = -1, slice(None), slice(-2, None)  # the last rows
     count = (side - 1) * side * size
     ends = z[some].unsqueeze(0).double().requires_grad_()
     t = MixedTarget(labels[-1:, -2:], labels[:1, -2:], weight[:1], classes, 0.1)

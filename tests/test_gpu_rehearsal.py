@@ -1,7 +1,7 @@
-"""`make gpu WHEEL=…` from the first word to the last, on a machine without a GPU or a network.
+"""A whole run of `make gpu WHEEL=…`, on a machine without a GPU or a network.
 
-A copy of the checkout, a folder with a wheel, a fresh environment; the CPU stands in for the GPU,
-on tiny sizes, and small programs for nvidia-smi, compute-sanitizer and ncu.
+It has a copy of the checkout, a folder with a wheel, a fresh environment. The CPU replaces the GPU,
+on tiny sizes, and small programs replace nvidia-smi, compute-sanitizer and ncu.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 NVIDIA_SMI = "print('name, driver_version, pstate'); print('NVIDIA Test, 580.1, P0')"
-# What a tool watches is the command that follows its own options.
+# A tool runs the command that follows its own options.
 SANITIZER = """
 tool = words[words.index("--tool") + 1]
 status = subprocess.run(watched).returncode
@@ -51,7 +51,7 @@ words, watched = words[:start], words[start:]
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """A copy without what was built, as another machine has it."""
+    """A copy without build results, as another machine has it."""
     folder = tmp_path_factory.mktemp("gpu") / "checkout"
     ignored = ("build", "dist", "results", "*.so", "_build_info.py", "__pycache__", ".*", "*.egg*")
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*ignored))
@@ -60,7 +60,7 @@ def checkout(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> Path:
-    """The package as it is built here, without compiling it again, in a wheel."""
+    """A wheel of the package as it is built here, without compiling it again."""
     folder = tmp_path_factory.mktemp("wheels")
     name = "fused_mixup-0.1.0"
     tag = "cp310-abi3-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
@@ -112,7 +112,7 @@ def summary(out) -> dict:
 
 def test_the_whole_run(checkout, wheels, stand_ins, tmp_path):
     out = tmp_path / "out"
-    limits = ",".join(f"{name}=300" for name in gpu.LIMITS)  # that do not bind on a busy machine
+    limits = ",".join(f"{name}=300" for name in gpu.LIMITS)  # a busy machine stays within
     ran = make_gpu(checkout, wheels, stand_ins, out, f"--minutes 24 --limit {limits}")
     said = ran.stdout + ran.stderr
     assert "setup: installing fused_mixup" in said and "nothing is compiled" in said
@@ -124,11 +124,11 @@ def test_the_whole_run(checkout, wheels, stand_ins, tmp_path):
     assert [*results] == names, said
     bad = {name for name, found in results.items() if found["result"] != "passed"}
     assert bad == {"sanitizers"} == set(left["failed"]), said
-    assert ran.returncode == 2, said  # make's own, for an exit status of 1
+    assert ran.returncode == 2, said  # make prints this for an exit status of 1
     assert results["sanitizers"]["detail"].startswith("exit status 9")
     assert left["finished"] and left["not_run"] == []
 
-    # What ran is what the wheel installed, from the same sources.
+    # The installed wheel ran, built from the same sources.
     assert left["other_sources"] == []
     (package,) = (line for line in log.splitlines() if line.startswith("CUDA tensors: "))
     assert "./.venv/" in package and "site-packages" in package  # the log names no folder
@@ -138,13 +138,13 @@ def test_the_whole_run(checkout, wheels, stand_ins, tmp_path):
     assert re.search(r"^=+ memcheck: 0 errors$", log, re.M) and "calls, 0 wrong" in log
     headlines = json.loads((out / "headlines.json").read_text())
     assert len(headlines["results"]) >= 6 and headlines["copy_gb_per_s"] > 0
-    assert all(len(r["providers"]) > 1 for r in headlines["results"])  # peers beside ours
+    assert all(len(r["providers"]) > 1 for r in headlines["results"])  # peers and ours
     cases = {r["case"] for r in headlines["results"]}
     assert {json.loads(text)["case"] for text in re.findall("^CASE (.*)", log, re.M)} == cases
     rest = json.loads((out / "benchmarks.json").read_text())["results"]
     assert rest and not cases & {r["case"] for r in rest}
 
-    # While it ran, all that had been found until then stood there.
+    # During the run the folder held all results so far.
     seen = json.loads((stand_ins / "ncu.seen").read_text())
     assert [*seen["stages"]] == names[: names.index("counters")] and not seen["finished"]
 

@@ -1,4 +1,4 @@
-"""`make gpu` without a GPU: how its stages end, and what a run leaves."""
+"""`make gpu` without a GPU: how its stages end, and which files a run leaves."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def summary(out):
 
 
 def wait_for(path):
-    """Until ``path`` is there. The limit is far beyond what a busy machine needs."""
+    """Wait until ``path`` exists. The limit far exceeds what a busy machine needs."""
     give_up = time.monotonic() + 120
     while not path.exists():
-        assert time.monotonic() < give_up, f"{path.name} did not come"
+        assert time.monotonic() < give_up, f"{path.name} did not appear"
         time.sleep(0.02)
 
 
@@ -105,7 +105,7 @@ def test_stages_end_with_the_time(tmp_path, monkeypatch):
 
 
 def test_commands_of_a_stage_run_side_by_side(tmp_path):
-    def meets(own, other):  # ends well only where the other one has begun
+    def meets(own, other):  # each command succeeds only if the other one has begun
         return [sys.executable, "-c", f"""
 import os, sys, time
 open({str(tmp_path / own)!r}, "w").close()
@@ -119,7 +119,7 @@ sys.exit("alone")
     assert run([both], tmp_path) == {"both": ("passed", "a; b")}
 
 
-@pytest.mark.parametrize("how", ["SIG_DFL", "SIG_IGN"])  # what a child does about SIGINT
+@pytest.mark.parametrize("how", ["SIG_DFL", "SIG_IGN"])  # the child's reaction to SIGINT
 def test_a_stopped_stage_leaves_no_process(tmp_path, how):
     begun, alive, lock = (tmp_path / name for name in ("begun", "alive", "lock"))
     child = f"""
@@ -135,7 +135,7 @@ open({str(alive)!r}, "w").close()
     limit = 8  # seconds that the child has to begin
     assert run([stage("parent", code, limit)], tmp_path)["parent"][0] == "FAILED"
     assert begun.exists()
-    with lock.open("w") as file:  # the child holds it for as long as it lives
+    with lock.open("w") as file:  # the child holds the lock as long as it lives
         fcntl.flock(file, fcntl.LOCK_EX)
     assert not alive.exists()
 
@@ -154,7 +154,7 @@ Run(Path({str(tmp_path)!r}), {{}}, {{}}).run_all(stages, time.monotonic() + 60)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     wait_for(tmp_path / "begun")
-    partial = summary(tmp_path)  # written anew before each stage
+    partial = summary(tmp_path)  # each stage rewrites the summary
     assert [*partial["stages"]] == ["first"] and partial["not_run"] == ["second", "third"]
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
@@ -172,7 +172,7 @@ Run(Path({str(tmp_path)!r}), {{}}, {{}}).run_all(stages, time.monotonic() + 60)
 def test_stages_of_a_gpu(tmp_path):
     found = {s.name: s for s in gpu.stages(tmp_path, ROOT, rehearsal=False)}
     assert [*found] == [*gpu.LIMITS]
-    # All but what fills the time fit into it, and what proves the most into three minutes.
+    # All stages but the open-ended ones fit into the time, the first three into three minutes.
     sure = [s.limit for s in found.values() if not s.fills and s.name not in gpu.ON_REQUEST]
     assert sum(sure) < gpu.MINUTES * 60 - 15 and sum(sure[:3]) <= 180
     assert [name for name, s in found.items() if s.fills] == ["benchmarks"]
@@ -183,7 +183,7 @@ def test_stages_of_a_gpu(tmp_path):
 
 
 def test_what_needs_a_gpu_is_marked():
-    """`make gpu` would leave it out otherwise."""
+    """`make gpu` leaves out a test without the mark."""
     needs = re.compile(r"@pytest\.mark\.skipif\(not (?:GPU|torch\.cuda\.is_available\(\)),")
     found = 0
     for path in sorted((ROOT / "tests").glob("test_*.py")):

@@ -7,30 +7,30 @@ import itertools
 
 import pytest
 import torch
-from gpu_places import GPU, on_a_gpu
+from gpu_places import GPU, run_on_gpu
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
 
-# Cycles that a stream is kept busy for: some 10 ms, far longer than any op here takes.
+# Cycles for which a stream is kept busy: some 10 ms, far longer than any op here.
 BUSY = 20_000_000
 
 
 # ------------------------------------------------------------------ streams and devices
 
 
-@on_a_gpu(each_quick_case=True)
-def test_runs_on_the_current_stream(fused, case):
-    case.run(case.args("cuda"))  # compiles, loads
+@run_on_gpu(each_quick_case=True)
+def test_runs_on_the_current_stream(kernel_backend, case):
+    case.run(case.args("cuda"))  # this call compiles and loads
     staged, args = case.args("cuda"), case.args("cuda")
     for a in args:
         if isinstance(a, torch.Tensor) and a.is_cuda:
             a.zero_()
     side = torch.cuda.Stream()
     torch.cuda.synchronize()
-    torch.cuda._sleep(4 * BUSY)  # work on this stream would come too late for the copy below
+    torch.cuda._sleep(4 * BUSY)  # an op on this stream would run too late for the copy below
     with torch.cuda.stream(side):
-        torch.cuda._sleep(BUSY)  # and work that does not wait would read zeros
+        torch.cuda._sleep(BUSY)  # and an op that does not wait would read zeros
         for a, right in zip(args, staged, strict=True):
             if isinstance(a, torch.Tensor) and a.is_cuda:
                 a.copy_(right)
@@ -39,8 +39,8 @@ def test_runs_on_the_current_stream(fused, case):
     torch.cuda.synchronize()
 
 
-@on_a_gpu(each_quick_case=True, gpus=2)
-def test_second_device(fused, case):
+@run_on_gpu(each_quick_case=True, gpus=2)
+def test_second_device(kernel_backend, case):
     assert torch.cuda.current_device() == 0
     got = case.run(case.args("cuda:1"))
     assert all(t.device == torch.device("cuda:1") for t in got)
@@ -48,8 +48,8 @@ def test_second_device(fused, case):
     case.check(got)
 
 
-@on_a_gpu()
-def test_tensors_of_two_devices_are_refused(fused):
+@run_on_gpu()
+def test_tensors_of_two_devices_are_refused(kernel_backend):
     x = torch.randn(4, 3, 8, 8, device="cuda")
     labels = torch.arange(4, device="cuda")
     elsewhere = ["cpu", *(f"cuda:{i}" for i in range(1, torch.cuda.device_count()))]
@@ -77,14 +77,14 @@ def test_tensors_of_two_devices_are_refused(fused):
 # ------------------------------------------------------------------ CUDA graphs
 
 
-@on_a_gpu(each_quick_case=True)
-def test_graph_replays_see_new_values(fused, case):
+@run_on_gpu(each_quick_case=True)
+def test_graph_replays_see_new_values(kernel_backend, case):
     """Each replay reads tensors anew; rows on the host are baked in, as Python numbers are."""
     args = case.args("cuda")
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        case.run(args)  # compiles and loads, which a capture may not
+        case.run(args)  # this call compiles and loads, which a capture must not
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -101,7 +101,7 @@ def of_logits(loss, **mode):
     return lambda x, head, target: loss(x @ head, target, **mode)
 
 
-# What a step may end with, of the last layer's inputs and weight.
+# The losses of a step, as functions of the last layer's inputs and weight.
 LOSSES = {
     "separate": of_logits(fm.soft_target_cross_entropy),
     "grad_in_forward": of_logits(fm.soft_target_cross_entropy, grad_in_forward=True),
@@ -132,8 +132,8 @@ def step_inputs(device):
     return plans, x, labels, head
 
 
-@on_a_gpu()
-def test_whole_step_in_a_graph(fused):
+@run_on_gpu()
+def test_whole_step_in_a_graph(kernel_backend):
     """Forward and backward, through the public functions."""
     plans, first, labels, head = step_inputs("cuda")
     for plan, loss in itertools.product(plans, LOSSES):
@@ -157,8 +157,8 @@ def test_whole_step_in_a_graph(fused):
             torch.testing.assert_close(grad, expected, rtol=1e-5, atol=1e-5)
 
 
-@on_a_gpu()
-def test_each_replay_draws_anew(fused):
+@run_on_gpu()
+def test_each_replay_draws_anew(kernel_backend):
     """A step captured with its draw: the state moves on in the graph, and settings are read."""
     _, x, labels, head = step_inputs("cuda")
     settings = fm.plan_settings(cutmix_alpha=1.0, device="cuda")
@@ -209,8 +209,8 @@ def test_a_synchronisation_is_noticed():
         x.item()
 
 
-@on_a_gpu(each_quick_case=True)
-def test_ops_do_not_synchronise(fused, case):
+@run_on_gpu(each_quick_case=True)
+def test_ops_do_not_synchronise(kernel_backend, case):
     case.run(case.args("cuda"))
     args = case.args("cuda")
     with no_synchronisation():
@@ -218,9 +218,9 @@ def test_ops_do_not_synchronise(fused, case):
     case.check(got)
 
 
-@on_a_gpu()
-def test_a_step_does_not_synchronise(fused):
-    """From a plan drawn here or there, with its copy to the device, to the gradient."""
+@run_on_gpu()
+def test_a_step_does_not_synchronise(kernel_backend):
+    """A step with a plan drawn on the host or the device, from its copy to the gradient."""
     _, x, labels, head = step_inputs("cuda")
     state = fm.plan_state(1, device="cuda")
     mask = torch.randint(0, 9, (6, 4, 5), device="cuda")

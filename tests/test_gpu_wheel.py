@@ -1,4 +1,4 @@
-"""What `make gpu-wheel` packs, and which wheels of a folder `make gpu WHEEL=…` takes."""
+"""Which wheels `make gpu-wheel` packs, and which of a folder `make gpu WHEEL=…` installs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_what_travels_is_asked_for_one_version_of_python(tmp_path):
         assert command[command.index("--only-binary") + 1] == ":all:"
         assert command[command.index("--dest") + 1] == str(tmp_path)
     alone = [command[-1] for command in commands if "--no-deps" in command]
-    assert alone == [*gpu_wheel.ALONE]  # which would bring PyTorch along
+    assert alone == [*gpu_wheel.ALONE]  # that would install PyTorch as well
     (together,) = (command for command in commands if "--no-deps" not in command)
     assert together[-len(gpu_wheel.WITH_THEIRS) :] == [*gpu_wheel.WITH_THEIRS]
 
 
 def test_versions_are_those_of_the_project():
-    """A package that another version is asked for would be left out on the GPU's machine."""
+    """The GPU's machine would leave out a package of another version than the project's."""
     groups = setup_env.groups()
     known = {re.split(r"[;\s]", text)[0] for text in (*groups["test"], *groups["bench"])}
     assert {*gpu_wheel.WITH_THEIRS, *gpu_wheel.ALONE} <= known
@@ -107,7 +107,7 @@ def test_what_cannot_be_installed_says_why(tmp_path, monkeypatch, files, torch, 
     for name in files:
         (tmp_path / f"{name}.whl").touch()
     monkeypatch.setattr(setup_env, "torch_version", lambda: torch)
-    monkeypatch.setattr(setup_env, "pip", lambda *_: pytest.fail("nothing is to be installed"))
+    monkeypatch.setattr(setup_env, "pip", lambda *_: pytest.fail("nothing must be installed"))
     with pytest.raises(SystemExit, match=says):
         setup_env.install_wheel(str(tmp_path))
 
@@ -118,7 +118,7 @@ def test_only_what_is_missing_is_installed(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(setup_env, "torch_version", lambda: "2.11.0")
     monkeypatch.setattr(setup_env, "pip", lambda *words: calls.append(words) or True)
-    # hypothesis is there and too old; what it needs is not there; pytest is as asked for.
+    # hypothesis is too old; its dependency is missing; pytest has the required version.
     monkeypatch.setattr(setup_env, "missing", lambda wanted: ["hypothesis>=6.100"])
     monkeypatch.setattr(setup_env, "is_installed", lambda name: name != "sortedcontainers")
     setup_env.install_wheel(str(tmp_path))

@@ -1,4 +1,4 @@
-"""The host harness finds what is wrong with a kernel, and nothing in kernels that are right."""
+"""The host harness finds the faults of wrong kernels, and none in right kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from host_cuda import build, lib
 from host_cuda.batches import ORDERS
-from host_cuda.planted import FLOATS, planted
+from host_cuda.planted import FLOATS, run_planted
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)")
 
@@ -19,7 +19,7 @@ needs_asan = pytest.mark.skipif(bool(build.why_not("asan")), reason=str(build.wh
 BUILT = ("plain", pytest.param("ucontext", marks=pytest.mark.proof))
 VARIANTS = (*BUILT, pytest.param("races", marks=[needs_races, pytest.mark.proof]))
 
-# Two blocks of 64 threads: what each leaves in the first floats of a tensor of zeros.
+# The first floats that two blocks of 64 threads leave in a tensor of zeros.
 RIGHT = {
     "tree_reduction": [64.0] * 2,
     "shuffle_reduction": [64.0] * 2,
@@ -69,7 +69,7 @@ SANITIZERS = {
 def run(name, order, start=None):
     lib.set_order(order)
     out = torch.zeros(FLOATS) if start is None else start.clone()
-    planted(name, out)
+    run_planted(name, out)
     return out
 
 
@@ -88,7 +88,7 @@ def test_right_kernels_are_not_accused(variant, name, order):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", RACE)
 def test_the_race_detector_finds(name, order):
-    """In every order: what it finds does not hang on how the threads happen to run."""
+    """The detector finds races in every order: they do not depend on how threads happen to run."""
     with lib.variant("races"), pytest.raises(lib.LaunchError, match=RACE[name]):
         run(name, order)
     with lib.variant("races"):  # the next launch starts afresh
@@ -118,7 +118,7 @@ def test_orders_disagree_over_races(variant, name):
 def test_shared_memory_starts_as_nan(variant):
     with lib.variant(variant):
         assert run("unwritten_dynamic", 0)[:128].isnan().all()
-        # The second block sees nothing of what the first has left.
+        # The second block does not see values of the first.
         assert run("unwritten_static", 0)[:128].isnan().tolist() == [False] * 64 + [True] * 64
         assert run("not_waited_for", 0)[:64:4].isnan().all()
 

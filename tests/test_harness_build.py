@@ -1,4 +1,4 @@
-"""tests/native_build.py: its cache under several processes, and the sanitizers of odd systems."""
+"""tests/native_build.py: its cache under several processes, and sanitizers on odd systems."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import native_build
 import pytest
-from native_build import made
+from native_build import make_once
 
 pytestmark = pytest.mark.skipif(native_build.compiler() is None, reason="no host C++ compiler")
 
@@ -43,7 +43,7 @@ def python(code, *arguments, **env):
 
 def test_threads_and_processes_make_a_file_once(tmp_path):
     running = [python(MAKES_SLOWLY, tmp_path) for _ in range(4)]
-    # Three threads of each; their lines may run into one another.
+    # Each process has three threads, whose output lines may interleave.
     assert [p.communicate()[0].count("ok") for p in running] == [3] * 4
     assert (tmp_path / "log").read_text() == "x"
 
@@ -54,9 +54,9 @@ def test_a_failed_build_leaves_nothing_and_is_tried_again(tmp_path):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        made(tmp_path, "lib", "1", ".so", fail)
+        make_once(tmp_path, "lib", "1", ".so", fail)
     assert [p.name for p in tmp_path.iterdir()] == [".lib-1.so.lock"]
-    assert made(tmp_path, "lib", "1", ".so", Path.touch).exists()
+    assert make_once(tmp_path, "lib", "1", ".so", Path.touch).exists()
 
 
 def test_a_new_one_replaces_the_stale_ones_of_its_family(tmp_path):
@@ -67,13 +67,13 @@ def test_a_new_one_replaces_the_stale_ones_of_its_family(tmp_path):
     makes = {".so": Path.touch, "": make_folder}
     for suffix, make in makes.items():
         for family, key in (("lib", "stale"), ("lib", "used"), ("lib", "new"), ("lib_too", "old")):
-            made(tmp_path, family, key + suffix[1:], suffix, make)
+            make_once(tmp_path, family, key + suffix[1:], suffix, make)
     for path in tmp_path.iterdir():
         if "new" not in path.name:
             os.utime(path, (0, 0))
     for suffix in makes:
-        made(tmp_path, "lib", "used" + suffix[1:], suffix, pytest.fail)
-    made(tmp_path, "lib", "newest", ".so", Path.touch)
+        make_once(tmp_path, "lib", "used" + suffix[1:], suffix, pytest.fail)
+    make_once(tmp_path, "lib", "newest", ".so", Path.touch)
     left = {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")}
     assert left == {
         "lib-newest.so", "lib-newso.so", "lib-new", "lib-usedso.so", "lib-used",
@@ -107,7 +107,7 @@ def test_errors_of_the_compiler_are_raised(tmp_path):
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """What the compiler takes for libodd.so."""
+    """The file that the compiler finds as libodd.so."""
     path = tmp_path / "libodd.so"
     command = tmp_path / "c++"
     command.write_text(f"#!/bin/sh\necho {path}\n")
@@ -126,7 +126,7 @@ def test_a_runtime_behind_a_linker_script(library, tmp_path):
     for script in (f"INPUT ( {real} )", f"/* GNU ld script */\nINPUT({real})\n"):
         library.write_text(script)
         assert native_build.runtime("libodd.so") == real
-    # Python starts without a library that the loader cannot take, and says so.
+    # Python starts without a library that the loader rejects, and reports it.
     assert "cannot be preloaded" in native_build.launch(("libodd.so",)).why_not
     library.write_text("INPUT ( /nowhere/libodd.so )")
     native_build.launch.cache_clear()

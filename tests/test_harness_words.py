@@ -1,4 +1,4 @@
-"""The host harness' words of CUDA, each run in a kernel, against the same computed plainly."""
+"""The host harness' CUDA functions, each run in a kernel, against plain computations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no host C++ co
 
 @pytest.fixture(params=["plain", pytest.param("ucontext", marks=pytest.mark.proof)])
 def call(request):
-    """Calls an entry point of driver_words.cpp with tensors and integers."""
+    """Call an entry point of driver_words.cpp with tensors and integers."""
     with lib.variant(request.param) as library:
 
         def call(name, *args):
@@ -35,7 +35,7 @@ def shuffled(kind, lane, by, width):
         return lane - by if lane - by >= first else lane
     if kind == "down":
         return lane + by if lane + by < first + width else lane
-    if kind == "xor":  # into earlier segments, never into later ones
+    if kind == "xor":  # lanes may read earlier segments, never later ones
         return lane ^ by if (lane ^ by) < first + width else lane
     return first + by % width
 

@@ -40,7 +40,7 @@ def imported(module: str) -> set[str]:
 
 
 def executed(module: str) -> set[str]:
-    """What importing ``module`` runs: a.b too for a.b.c, unless that is what imports a.b.c."""
+    """The modules that importing ``module`` runs: a.b too for a.b.c, unless a.b imports a.b.c."""
     found = imported(module)
     packages = {".".join(name.split(".")[:2]) for name in found} & FILES.keys()
     return (found | packages) - {module, module.rpartition(".")[0], "fused_mixup"}

@@ -31,7 +31,7 @@ from occupancy import ARCHS, blocks_per_multiprocessor, most_registers  # noqa: 
         (80, 256, 65, 0, 3),  # 72 after rounding: 2304 registers a warp, 7 in each partition
         (80, 1024, 64, 0, 1),
         (90, 128, 168, 0, 3),  # 5376 registers a warp, 3 in each of four partitions
-        (90, 32, 16, 0, 32),  # no more blocks, although warps are left
+        (90, 32, 16, 0, 32),  # the number of blocks limits, although warps are left
         (80, 128, 32, 48 * 1024, 3),  # 49 KiB each of 164
         (90, 128, 32, 48 * 1024, 4),  # ... of 228
         (80, 256, 32, 163 * 1024, 1),
@@ -107,7 +107,7 @@ def _load(to: int, counter: int = 0, waits: tuple[int, ...] = (), predicate: str
     return (f"{predicate} LDG.E.128 R{to}, desc[UR4][R2.64]", counter, waits)
 
 
-FREE = 7  # no counter
+FREE = 7  # the load has no counter
 
 
 def test_instructions_are_read():
@@ -121,16 +121,16 @@ def test_loads_are_counted_until_one_is_waited_for():
     assert sass.loads_ahead(_code(_load(4), _load(8), ("FADD R0, R4, R8", FREE, (0,))), 16) == 2
     waited = _code(_load(4), ("FADD R0, R4, R4", FREE, (0,)), _load(8))
     assert sass.loads_ahead(waited, 16) == 1
-    # Another counter: the load stays in flight. Narrower loads do not count.
+    # A wait for another counter leaves the load in flight. Narrower loads do not count.
     apart = _code(_load(4), ("LDG.E R1, [R2.64]", 1, ()), ("FADD R0, R1, R1", FREE, (1,)), _load(8))
     assert sass.loads_ahead(apart, 16) == 2
 
 
 def test_loads_are_counted_along_paths():
-    # A jump around a wait: the path that skips it has both in flight.
+    # A jump skips a wait: that path has both loads in flight.
     around = _code(_load(4), ("@P0 BRA 0x30", FREE, ()), ("FADD R0, R4, R4", FREE, (0,)), _load(8))
     assert sass.loads_ahead(around, 16) == 2
-    # Either this path or that one, never both.
+    # Only one of two paths runs, never both.
     either = _code(_load(4, predicate="@P0"), ("EXIT", FREE, ()), _load(8), ("EXIT", FREE, ()))
     assert sass.loads_ahead(either, 16) == 1
     copies = _code(*[("LDGSTS.E.BYPASS.128 [R0], [R2.64]", 0, ())] * 3, ("DEPBAR", FREE, ()))
@@ -142,7 +142,7 @@ def test_what_counts_as_a_fused_multiply_add():
         ("FFMA R0, R1, R2, R3", FREE, ()),
         ("DFMA R0, R2, R4, R6", FREE, ()),
         ("HFMA2.BF16 R0, R1, R2, R3", FREE, ()),
-        ("HFMA2.MMA R0, -RZ, RZ, 0, 0", FREE, ()),  # puts a constant into a register
+        ("HFMA2.MMA R0, -RZ, RZ, 0, 0", FREE, ()),  # this puts a constant into a register
         ("IMAD R0, R1, R2, R3", FREE, ()),
         ("FMUL R0, R1, R2", FREE, ()),
     )
@@ -151,7 +151,7 @@ def test_what_counts_as_a_fused_multiply_add():
 
 @pytest.mark.parametrize("shared_limit", [163 * 1024, 227 * 1024])
 def test_tiles_of_the_table_are_those_of_the_source(shared_limit):
-    """The rule stands in C++ and, for test_cuda_build.py, in Python: the constants must agree."""
+    """C++ and, for test_cuda_build.py, Python state the rule: their constants must agree."""
     source = (ROOT / "csrc" / "cuda" / "mix_tile.cuh").read_text()
     body = re.search(r"inline int tile_width.*?\n}\n", source, re.S)
     assert body is not None

@@ -1,4 +1,4 @@
-"""Labels follow a plan: maps where pixels go, float labels by weight, targets cut as batches."""
+"""Labels follow a plan: maps with the pixels, float labels by weight, targets sliced as batches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def partners(plan):
 
 
 def as_images(maps, plan):
-    """The one-hot planes of maps, mixed as an image is: what a target of maps must stand for."""
+    """Mix the one-hot planes of maps as an image: a target of maps must equal them."""
     planes = F.one_hot(maps, K).movedim(-1, 1).float().contiguous()
     return fm.mix(planes, plan)
 
@@ -76,7 +76,7 @@ def test_labels_of_samples_follow_by_weight_whatever_the_boxes():
     plan, labels = PLANS["CutMix"], torch.arange(4)
     target = MixedTarget.from_labels(labels, plan, K)
     assert torch.equal(target.weight, plan.weight)
-    # Several labels of a sample are no line of pixels, if one says so.
+    # Several labels of a sample are not a row of pixels if the caller says so.
     sound = MixPlan.uniform(4, "flip", 0.75, (0, 3))
     several = torch.randint(K, (4, 6))
     assert torch.equal(

@@ -1,4 +1,4 @@
-"""linear_soft_target_cross_entropy: the two steps' numbers, in a fraction of their memory."""
+"""linear_soft_target_cross_entropy: the results of two steps, in a fraction of their memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def targets(rows, classes):
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_gives_what_the_two_steps_give(device, dtype, reduction):
-    # 11 rows: three whole chunks and a part of one; 64: one chunk.
+    # 11 rows make three whole chunks and a part of one, 64 rows one chunk.
     for rows, chunk in ((11, 3), (11, None), (64, 64), (1, 1)):
         leaves = layer(rows, 5, 9, dtype, bias=rows != 64)
         weight = torch.rand(9)
@@ -53,7 +53,7 @@ def test_gives_what_the_two_steps_give(device, dtype, reduction):
             got = results(fm.linear_soft_target_cross_entropy, leaves, target, **options)
             assert [t.dtype for t in got] == [t.dtype for t in expected]
             for a, b in zip(got, expected, strict=True):
-                # The same products in the same type; half gradients round in another order.
+                # Products and their type are equal; half gradients round in another order.
                 size = float(b.abs().nan_to_num().max())
                 eps = 4 * torch.finfo(a.dtype).eps
                 torch.testing.assert_close(a, b, rtol=eps, atol=eps * size, equal_nan=True)
@@ -154,7 +154,7 @@ def test_compiled_and_transformed():
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)
     by_function = torch.func.grad(loss, argnums=(0, 1, 2))(*(t.detach() for t in leaves))
-    upstream = 0.5  # of results(), for a scalar
+    upstream = 0.5  # results() takes the gradient of a scalar
     for a, b in zip(by_function, expected[1:], strict=True):
         torch.testing.assert_close(a * upstream, b)
 
@@ -185,8 +185,8 @@ def test_a_tenth_of_the_memory_of_two_steps(extra_memory):
     def two_steps():
         return torch.autograd.grad(F.cross_entropy(F.linear(x, w, b), target.labels), (x, w, b))
 
-    # The weight is small beside the logits here, so that the two steps' peak is that of logits,
-    # log-softmax and gradient together.
+    # The weight is small compared with the logits, so that the two steps' peak holds the logits,
+    # their log-softmax and the gradient.
     extra = extra_memory(two_steps) - gradients
     assert extra_memory(ours) - gradients <= 0.1 * extra
 

@@ -21,7 +21,7 @@ DEBUG, MODULES, LEFT_OUT, FINGERPRINT = False, ["_C_cuda"], {{}}, ""
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of the sources without what was compiled, as in a fresh checkout."""
+    """A copy of the sources without compiled files, as in a fresh checkout."""
     left_out = shutil.ignore_patterns("*.so", "*.pyd", "_build_info.py", "__pycache__")
     shutil.copytree(HERE, tmp_path / "tree" / "fused_mixup", ignore=left_out)
     triton = next(p for p in (HERE, HERE.parent) if (p / "triton_kernels").is_dir())
@@ -32,7 +32,7 @@ def tree(tmp_path):
     return tmp_path / "tree"
 
 
-# Runs each of its input's programs in a fork of a process that has imported PyTorch alone.
+# Runs each program of its input in a fork of a process that has imported only PyTorch.
 SERVER = """
 import contextlib, io, json, os, sys, traceback
 import numpy, torch, torch.distributed
@@ -63,7 +63,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def run():
-    """A function that runs a program in a folder, with more on the path, as ``python -c`` does."""
+    """A function that runs a program in a folder as ``python -c`` does, with a longer path."""
     with subprocess.Popen(
         [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
@@ -116,7 +116,7 @@ def test_a_module_that_fails_says_why(fault, tree, run):
     out, err = run(tree, "from fused_mixup import env; print(env.report())")
     error = {"r": "OSError: libcudart", "i": "ModuleNotFoundError: No", "1": "ZeroDivisionError"}
     why = f"fused_mixup._C does not load: {error[fault[0]]}"
-    assert out.count(why) == 2, out  # what is built; why native is not chosen
+    assert out.count(why) == 2, out  # in the builds; why native is not chosen
     assert "build it again for this PyTorch" in out
 
 
@@ -187,7 +187,7 @@ def test_nothing_is_said_where_nothing_is_hidden(tree, installed, tmp_path, run)
     (installed / "fused_mixup" / "_C.abi3.so").unlink()  # installed without compiled modules
     (installed / "fused_mixup" / "_C_cuda.abi3.so").unlink()
     assert not run(tree, IMPORT, [installed])[1]
-    for name in ("_C", "_C_cuda"):  # what is hidden is there as well
+    for name in ("_C", "_C_cuda"):  # the hiding tree has these modules too
         (tree / "fused_mixup" / f"{name}.py").touch()
         (installed / "fused_mixup" / f"{name}.abi3.so").touch()
     assert not run(tree, IMPORT, [installed])[1]

@@ -1,4 +1,4 @@
-"""soft_target_cross_entropy: values, gradients, memory and what is refused."""
+"""soft_target_cross_entropy: values, gradients, memory and refusals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check(logits, target, **kw):
     assert loss.dtype == (torch.float64 if wide else torch.float32)
     assert grad.dtype == dtype and grad.shape == logits.shape
     k = logits.shape[1]
-    # Sums over K terms of float32 in several accumulators; float64 targets carry float32 weights.
+    # Several accumulators sum K float32 terms; float64 targets have float32 weights.
     eps = 1e-13 if dtype == torch.float64 else 6e-7
     size = expected.abs() + math.log(k) + 1
     assert ((loss.cpu().double() - expected).abs() <= eps * 4 * size).all()
@@ -71,7 +71,7 @@ def test_batch_sizes(device, batch_size):
         if batch_size:
             check(logits, target)
         else:
-            assert fm.soft_target_cross_entropy(logits, target).isnan()  # as PyTorch's mean of none
+            assert fm.soft_target_cross_entropy(logits, target).isnan()  # as PyTorch's empty mean
 
 
 def test_views_of_logits(device):

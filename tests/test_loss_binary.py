@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import loss_targets
-from loss_options import POSITIONS, both
+from loss_options import POSITIONS, compare
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops
@@ -28,7 +28,7 @@ def test_weights_of_the_binary_loss_broadcast(device, reduction):
     pos = torch.rand(5, 1, device=device)
     for shape in ((5, 1), (1, 5, 1), (), (1,), (4,), (3, 1, 1), (3, 5, 4), (5, 4)):
         kw = {"weight": torch.rand(shape, device=device), "pos_weight": pos, "reduction": reduction}
-        both(fm.soft_target_binary_cross_entropy, F.binary_cross_entropy_with_logits, z, t, **kw)
+        compare(fm.soft_target_binary_cross_entropy, F.binary_cross_entropy_with_logits, z, t, **kw)
     weight = torch.rand(3, 1, 1, device=device)
     got = fm.soft_target_binary_cross_entropy(z, t, weight=weight, sum_classes=True)
     double = {"weight": weight.double(), "sum_classes": True}
@@ -52,7 +52,7 @@ def test_binary_loss_of_a_mixed_target(device, positions):
 
 
 def test_labels_unseen_by_the_checks_poison_their_row_only(device):
-    # As on a GPU, where no check reads them; a threshold turns no NaN into a target of 0.
+    # On a GPU no check reads labels either; a threshold must not turn NaN into a target of 0.
     z = torch.randn(4, 6, device=device)
     own = torch.tensor([1, 6, 2, -100], device=device)
     other = torch.tensor([0, 1, 2**40, 2], device=device)

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(
     reason=str(backends.reason_unavailable("native", "CPU")),
 )
 
-# Rows of one class, of part of a vector, of several chunks; columns of part of a vector, of several
-# tiles, and of more classes than a buffer holds.
+# Rows have one class, part of a vector, or several chunks; columns have part of a vector, several
+# tiles, or more classes than a buffer holds.
 SHAPES = [(5, 1), (33, 10), (6, 2049), (2, 5000), (4, 21, 7, 5), (3, 1, 9), (2, 150, 70)]
 SHAPES += [(1, 5, 2500), (2, 600, 3)]
 
@@ -106,8 +106,8 @@ def test_binary_cross_entropy_of_large_and_strange_logits():
         check_binary(
             x[:, None].clone(), (torch.full((13, 1), t), None, None), None, 0.0, None, 2, 0
         )
-    # Small losses and gradients keep their digits: nothing is subtracted from one. Without fused
-    # products exp(-80) is off by some 4e-6.
+    # Small losses and gradients keep their digits, as kernels subtract nothing from one. Without
+    # fused products exp(-80) is off by some 4e-6.
     x = torch.linspace(-80, -5, 1000)[None]
     none = torch.zeros_like(x), None, None, None, None, 0.0, None
     loss, grad = ops.soft_target_binary_cross_entropy_grad(x, *none, NONE, False)
@@ -117,22 +117,22 @@ def test_binary_cross_entropy_of_large_and_strange_logits():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_binary_cross_entropy_sums_small_terms_to_the_last_digits(dtype):
-    """One product stands for many log(1 + e^-|x|): 1 + e^-|x| alone would have lost the small."""
+    """One product replaces many log(1 + e^-|x|); 1 + e^-|x| alone would lose small terms."""
     k, eps = 5003, torch.finfo(dtype).eps
     labels = torch.zeros(2, dtype=torch.int64)
     target = labels, labels, torch.tensor([[1.0, 0.0]]).expand(2, 2)
-    # Around -17 and -37 e^-|x| is half a unit in the last place of 1, of float and of double.
+    # e^-|x| is half a unit in the last place of 1 near -17 in float and near -37 in double.
     for x in (-80, -40, -36.8, -20, -17.2, -16.7, -15, -9.7, -4, -1, -1e-3, 0, 0.3, 5, 40):
         z = torch.full((2, k), x, dtype=dtype)
         z[1] += torch.linspace(-0.5, 0.5, k, dtype=dtype)
-        # Nothing is above 2: all targets are 0, so that nothing hides the small terms.
+        # No target exceeds the threshold 2: all become 0, and no large term hides the small ones.
         options = None, None, 0.0, 2.0, NONE, True
         got = ops.soft_target_binary_cross_entropy(z, *target, *options)
         exact = [
             math.fsum(max(v, 0) + math.log1p(math.exp(-abs(v))) for v in row) for row in z.tolist()
         ]
         want = torch.tensor(exact, dtype=torch.float64)
-        # exp is off by |x| / 2 units in the last place without FMA, and by less with it.
+        # exp errs by |x| / 2 units in the last place without FMA, and by less with it.
         plain = "DEFAULT", "baseline"
         fused = torch.backends.cpu.get_cpu_capability() not in plain
         fused = fused and os.environ.get("FUSED_MIXUP_CPU") not in plain

@@ -33,28 +33,28 @@ def test_agrees_with_float64_as_well_as_eager_does(seed):
         leaf = case.logits.detach().requires_grad_()
         logits = leaf
         mode = MODES[i % 3]
-        if "inplace_backward" in mode:  # written over, so no leaf; in the layout of the case
+        if "inplace_backward" in mode:  # no leaf, as it is overwritten; in the case's layout
             logits = _Through.apply(leaf, case.logits)
         loss = getattr(fm, case.op)(logits, case.target, **case.options, **mode)
         (grad,) = torch.autograd.grad(loss.sum(), leaf)
-        # What the forward rounded is scaled where class indices are weighted, and rounded again.
+        # With weighted class indices the forward's rounded gradient is scaled and rounded again.
         errors.check(case, loss.detach(), grad, roundings=2 if "grad_in_forward" in mode else 1)
     assert errors.ours <= errors.eager * 1.05
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, of 0 * inf
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's NumPy warns of 0 * inf
 @pytest.mark.parametrize("backend", properties.backend_parameters(but=("cpu-native",)))
 def test_ops_of_every_backend_agree_with_float64(backend):
     count = int(os.environ.get("FUSED_MIXUP_LOSS_CASES", CASES.get(backend, 1000)))
     errors = Errors()
-    with properties.opened(backend) as on:
+    with properties.open_backend(backend) as on:
         for i, case in enumerate(grid(count, SEEDS[backend])):
             mode = MODES[i % 3]
             loss, grad = _by_ops(on.ops, case, mode)
             roundings = 2 if "grad_in_forward" in mode else 1
             if on.truncates and grad.dtype == torch.bfloat16:
-                roundings *= 2  # cut off, not rounded to nearest: a whole unit, not half of one
+                roundings *= 2  # truncation errs by a whole unit, rounding by half of one
             errors.check(case, loss, grad, roundings)
     assert errors.ours <= errors.eager * 1.05
 
@@ -83,7 +83,7 @@ def _by_ops(ops, case, mode):
 
 
 def _copy(like):
-    """In memory of its own, laid out alike."""
+    """A copy in separate memory with the same layout."""
     whole = torch.empty(0, dtype=like.dtype).set_(like.untyped_storage())
     return whole.clone().as_strided(like.shape, like.stride(), like.storage_offset())
 
@@ -103,11 +103,11 @@ class _Through(torch.autograd.Function):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("backend", properties.backend_parameters())
 def test_binary_loss_of_infinite_logits_is_finite_where_that_of_pytorch_is(backend):
-    """Where that is no number (inf - inf), a kernel may know that the loss is infinite."""
+    """Where PyTorch's is NaN (inf - inf), a kernel may know that the loss is infinite."""
     z = torch.tensor([[math.inf, -math.inf, 2.0, -math.inf, math.inf]]).repeat(3, 1)
     t = torch.tensor([[0.0], [0.3], [1.0]]).repeat(1, 5)
     want = F.binary_cross_entropy_with_logits(z, t, reduction="none")
-    with properties.opened(backend) as on:
+    with properties.open_backend(backend) as on:
         options = t, None, None, None, None, 0.0, None, NONE, False
         loss, grad = on.ops.soft_target_binary_cross_entropy_grad(z, *options)
     unknown = want.isnan()
@@ -126,7 +126,7 @@ def test_binary_loss_of_labels_beside_odd_logits(backend, odd, reduction):
     labels, partner_labels = torch.tensor([0, 1, 2, 3]), torch.tensor([9, 8, 7, 6])
     weight = torch.tensor([[0.3, 0.7]]).repeat(4, 1)
     t = (F.one_hot(labels, 700) * 0.3 + F.one_hot(partner_labels, 700) * 0.7).float()
-    with properties.opened(backend) as on:
+    with properties.open_backend(backend) as on:
         sparse = labels, partner_labels, weight, None, None
         loss, grad = on.ops.soft_target_binary_cross_entropy_grad(
             z, *sparse, 0.0, None, reduction, True

@@ -1,4 +1,4 @@
-"""Inputs that PyTorch's losses take and ours must take alike, or refuse with the remedy."""
+"""Ours take the inputs that PyTorch's losses take, or refuse them and name the remedy."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_one_logit_with_other_options():
 @pytest.mark.parametrize(
     ("logits", "target", "error", "says"),
     [
-        # Class 0 of one class would be "present" in every row.
+        # With one class, class 0 would be "present" in every row.
         ((6, 1), mixed(1, LABELS * 0), ValueError, "expected num_classes 2 for one logit"),
         ((6, 1), mixed(3), ValueError, "expected num_classes 2 for one logit"),
         ((6, 1), LABELS + 1, IndexError, r"\[0, 2\), got 2"),
@@ -143,7 +143,7 @@ def test_the_remedy_fits_the_mistake(name, target, must, never):
 def test_no_message_prints_data():
     many = torch.rand(300)
     for call in (
-        lambda: fm.SoftTargetBinaryCrossEntropy(many[:5], many),  # PyTorch's own old argument
+        lambda: fm.SoftTargetBinaryCrossEntropy(many[:5], many),  # PyTorch's deprecated argument
         lambda: fm.soft_target_cross_entropy(Z, Y, reduction=many),
         lambda: fm.soft_target_cross_entropy(Z, Y, label_smoothing=many),
         lambda: fm.soft_target_cross_entropy(Z, Y, ignore_index=many),
@@ -186,7 +186,7 @@ def test_a_float64_target_makes_a_float64_loss(dtype):
 
 
 def test_a_class_that_is_masked_out():
-    """A logit of -inf whose target is 0: NaN in F.cross_entropy, and in timm's loss."""
+    """F.cross_entropy and timm's loss give NaN for a logit of -inf whose target is 0."""
     z = torch.tensor([[-math.inf, 1.0, 2.0]], requires_grad=True)
     t = torch.tensor([[0.0, 0.5, 0.5]])
     assert F.cross_entropy(z, t).isnan()
@@ -237,7 +237,7 @@ def test_other_default_dtypes(dtype):
 
 
 def test_another_default_device():
-    """What is made inside lands where the logits are: with meta, it would have no values."""
+    """New tensors go to the logits' device: on the default device meta they would lack values."""
     expected = list(everything())
     with torch.device("meta"):
         got = list(everything())
@@ -247,7 +247,7 @@ def test_another_default_device():
 
 
 class NoFloat64(TorchDispatchMode):
-    """As a device that has no float64 (MPS): whoever makes such a tensor gets an error."""
+    """Imitates a device without float64 (MPS): making such a tensor is an error."""
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         result = op(*args, **(kwargs or {}))
@@ -270,7 +270,7 @@ def test_nothing_is_float64_for_float32_logits():
 
 
 def test_labels_of_a_target_that_changed():
-    """A label that is valid counts; one that is not is noticed."""
+    """A new valid label counts; a new invalid one is an error."""
     for change, error in ((4, None), (77, IndexError), (-1, IndexError)):
         labels = Y.clone()
         target = MixedTarget(labels, Y.flip(0), torch.rand(4, 2), 5)

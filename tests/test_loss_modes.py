@@ -1,4 +1,4 @@
-"""The losses' modes of memory: same numbers, less memory, and clear errors where a mode ends."""
+"""The losses' memory modes: same numbers, less memory, and clear errors where a mode fails."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_only_the_elements_of_a_view_are_written(loss):
 def test_who_saved_the_logits_gets_an_error():
     (_, target), *_ = loss_targets(6, 11)
     leaf = torch.randn(6, 11, requires_grad=True)
-    z = leaf.sigmoid()  # whose backward wants its result
+    z = leaf.sigmoid()  # the backward of exp needs its result
     value = fm.soft_target_cross_entropy(z, target, inplace_backward=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
@@ -295,8 +295,8 @@ def test_distributed_training(tmp_path):
     """In a wrapped model each mode's gradients are averaged over processes (here one)."""
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    # Held until the model is gone: who lets go of the group last waits for its thread, which may
-    # want the interpreter's lock. This reference gives that away meanwhile, the model's does not.
+    # The last reference to the group waits for its thread, which may need the interpreter's lock.
+    # Dropping this reference releases the lock meanwhile; dropping the model's would not.
     group = torch.distributed.group.WORLD
     try:
         distributed_steps()

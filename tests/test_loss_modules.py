@@ -1,4 +1,4 @@
-"""SoftTargetCrossEntropy and SoftTargetBinaryCrossEntropy in the places of PyTorch's modules."""
+"""SoftTargetCrossEntropy and SoftTargetBinaryCrossEntropy replace PyTorch's modules."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from fused_mixup import MixedTarget, MixPlan
 
 
 def plain(labels, num_classes, device):
-    """One-hot: λ = 1, no smoothing."""
+    """The one-hot target: λ = 1, no smoothing."""
     plan = MixPlan.identity(len(labels))
     return MixedTarget.from_labels(torch.tensor(labels), plan, num_classes).to(device)
 
@@ -28,7 +28,7 @@ def test_no_mixing_is_the_hard_cross_entropy(device):
 
 
 def test_gradient_of_the_true_class_in_bfloat16(device):
-    # p = 0.999: the entry is p - 1, which a rounded p would lose entirely.
+    # With p = 0.999 the entry is p - 1, which vanishes if p is rounded first.
     k = 1000
     logits = torch.zeros(1, k, dtype=torch.bfloat16)
     logits[0, 3] = math.log(0.999 / 0.001 * (k - 1))
@@ -54,7 +54,7 @@ def test_logits_far_from_zero(device, shift):
 
 
 def test_masked_classes(device):
-    # A logit of -inf where the target is 0: finite, and the gradient there is 0.
+    # A logit of -inf with target 0 has a finite loss and a gradient of 0.
     for k in (10, 5000):
         logits = torch.randn(4, k, device=device)
         logits[:, k // 2 :] = -math.inf
@@ -87,10 +87,10 @@ def test_nan_and_infinity_reach_the_loss(device, bad):
 
 
 def test_labels_unseen_by_the_checks_poison_their_row_only(device):
-    # As on a GPU, where no check reads them: NaN for the row, nothing read out of bounds.
+    # On a GPU no check reads labels either: the row becomes NaN, and no read is out of bounds.
     logits = torch.randn(3, 12, device=device)
     target = plain([1, 2, 3], 12, device)
-    target.labels.data.copy_(torch.tensor([1, 12, 2**40]))  # a write that PyTorch does not count
+    target.labels.data.copy_(torch.tensor([1, 12, 2**40]))  # PyTorch does not count this write
     loss, grad = ours(logits, target, reduction="none")
     assert loss.isnan().tolist() == [False, True, True]
     assert grad.isnan().all(1).tolist() == [False, True, True]
@@ -107,7 +107,7 @@ def test_error_is_no_larger_than_eager(device, dtype):
     eager = torch.sum(-target.dense() * F.log_softmax(z.float(), -1), -1).mean()
     (eager_grad,) = torch.autograd.grad(eager, z)
     loss, grad = ours(logits, target)
-    # Margin: one unit in the last place of the float32 loss.
+    # The margin is one unit in the last place of the float32 loss.
     assert abs(loss.item() - expected.item()) <= abs(eager.item() - expected.item()) + 1e-6
     error = (grad.cpu().double() - expected_grad).abs().mean()
     eager_error = (eager_grad.cpu().double() - expected_grad).abs().mean()

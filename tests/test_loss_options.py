@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import FLOATS
-from loss_options import POSITIONS, both, ignoring
+from loss_options import POSITIONS, compare, ignoring_target
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
@@ -27,11 +27,11 @@ def test_class_indices_are_those_of_pytorch(device, reduction, positions):
             for smoothing in (0.0, 0.1):
                 kw = {"ignore_index": ignored, "reduction": reduction, "weight": weight}
                 kw["label_smoothing"] = smoothing
-                both(fm.soft_target_cross_entropy, F.cross_entropy, z, y, **kw)
+                compare(fm.soft_target_cross_entropy, F.cross_entropy, z, y, **kw)
     everything = torch.full_like(labels, -100)
     for weight in (None, torch.rand(7, device=device)):
         kw = {"weight": weight, "reduction": reduction}
-        both(fm.soft_target_cross_entropy, F.cross_entropy, z, everything, **kw)
+        compare(fm.soft_target_cross_entropy, F.cross_entropy, z, everything, **kw)
 
 
 # ------------------------------------------------------------------ ignored labels
@@ -42,7 +42,7 @@ def test_class_indices_are_those_of_pytorch(device, reduction, positions):
 def test_an_ignored_label_drops_its_term(device, ignore_index, smoothing):
     own = torch.tensor([1, ignore_index, 2, ignore_index, ignore_index, 4])
     z = torch.randn(6, 5, device=device, requires_grad=True)
-    target = ignoring(device, ignore_index)
+    target = ignoring_target(device, ignore_index)
     rows = fm.soft_target_cross_entropy(z, target, reduction="none", label_smoothing=smoothing)
     kept = torch.zeros(6, 5)
     for i, (a, b) in enumerate(zip(own, target.partner_labels.cpu(), strict=True)):
@@ -156,7 +156,7 @@ def sparse(z, device):
 )
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_gradients_in_float64(device, loss, reduction):
-    """First and second order, of logits and dense targets, with weights of classes."""
+    """Check first and second gradients of logits and dense targets, with class weights."""
     binary = loss is fm.soft_target_binary_cross_entropy
     for positions in ((), (2,)):
         z = torch.randn(3, 5, *positions, dtype=torch.float64, device=device, requires_grad=True)

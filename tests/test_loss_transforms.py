@@ -1,4 +1,4 @@
-"""The losses under torch.func and torch.compile: what PyTorch's own losses give there."""
+"""The losses under torch.func and torch.compile give what PyTorch's losses give."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def targets():
 
 def logits():
     z = torch.randn(B, K)
-    z[0, 0] = 0.0  # where |x| has no derivative
+    z[0, 0] = 0.0  # |x| has no derivative at this logit
     return z
 
 
@@ -117,7 +117,7 @@ PARTNERS, WEIGHTS = Y.flip(0), torch.tensor([[0.3, 0.7]]).expand(B, 2).contiguou
 
 
 def per_sample(loss):
-    """Losses and gradients of a sample at a time, as DP-SGD and influence functions ask."""
+    """Losses and gradients for each sample, which DP-SGD and influence functions need."""
     yield lambda z, *of: func.vmap(loss)(z, *of)
     yield lambda z, *of: func.vmap(func.grad(loss))(z, *of)
     yield lambda z, *of: func.vmap(loss, chunk_size=3)(z, *of)
@@ -160,11 +160,11 @@ def test_ignored_rows_have_no_gradient_whatever_their_logits():
     expected = func.vmap(func.grad(lambda z, y: F.cross_entropy(z[None], y[None])))(z[::2], y[::2])
     assert (got[1::2] == 0).all()
     torch.testing.assert_close(got[::2], expected)
-    assert func.vmap(loss)(z, y).isnan().tolist() == [False, True, False, True]  # a mean of none
+    assert func.vmap(loss)(z, y).isnan().tolist() == [False, True, False, True]  # an empty mean
 
 
 def test_labels_that_are_none_give_nan():
-    """Where vmap hides the values no IndexError can come: as on a GPU."""
+    """vmap hides the values, as a GPU does, so no check can raise IndexError."""
     got = func.vmap(lambda z, y: fm.soft_target_cross_entropy(z[None], y[None]))(logits(), Y + 1)
     assert got.isnan().tolist() == [False, True, False, False]
 
@@ -301,7 +301,7 @@ def test_compiled_transforms(loss, transform):
 
 
 def test_compiled_inside_a_transform_and_outside():
-    """One function: each time the way that suits."""
+    """One function works under both, in either order."""
     torch._dynamo.reset()
     z = logits()
     compiled = torch.compile(compiled_linear, backend="aot_eager")

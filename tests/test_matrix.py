@@ -1,4 +1,4 @@
-"""What `make test-matrix` makes of cells that work, fail, or cannot be had; and its smoke test."""
+"""How `make test-matrix` reports cells that pass, fail, or are unavailable; its smoke test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOOD, BAD = matrix_env.Result(True, 1.0, ""), matrix_env.Result(False, 1.0, "noi
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """Every PyTorch can be had, nothing fails; what was tried where. Tests change a part of it."""
+    """A machine where every PyTorch is available and nothing fails; tests change a part of it."""
     tried: list[tuple[str, str]] = []
     missing: dict[str, str] = {}
     broken: set[tuple[str, str]] = set()
@@ -68,7 +68,7 @@ def test_each_wheel_is_tried_where_it_was_built_and_at_the_other_end(machine, ca
         ("newest", "torch-2.13.0-9.9"),
     ]
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7  # a line for each cell, and for the Python that is not there
+    assert len(lines) == 7  # a line for each cell, and for the missing Python
     assert lines[-1] == "python 9.8  left out (no such interpreter on this machine)"
     assert "CUDA module left out (no nvcc)" in lines[1]
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_had_is_named_and_fails_nothing(machine, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "left out (pip: no network)" in lines[2]
     assert all("left out (one of the two is not there)" in line for line in lines[3:5])
-    # Pythons are then tried with the newest binary that there is.
+    # The matrix then tries Pythons with the newest available binary.
     assert machine.tried[-1] == ("2.11.0", "torch-2.13.0-9.9")
 
 

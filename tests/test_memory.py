@@ -1,4 +1,4 @@
-"""Memory of results: used again where nobody looks at it any more, and nowhere else."""
+"""Memory of results: reused once no tensor refers to it, and never before."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ needs_native = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _nothing_kept(monkeypatch):
     memory.empty_cache()
-    monkeypatch.setattr(memory, "_LEAST", 0)  # csrc/cpu has a bound of its own
+    monkeypatch.setattr(memory, "_LEAST", 0)  # csrc/cpu has a separate bound
     yield
     memory.empty_cache()
 
 
 @pytest.fixture
 def made(monkeypatch):
-    """The sizes of the fresh memory that was asked for."""
+    """The sizes of new allocations."""
     sizes, real = [], memory._fresh_storage
 
     def fresh(size):
@@ -79,10 +79,10 @@ def test_memory_of_four_results_is_kept(made):
     held = [memory.recycled_tensor(torch.Size((4,))) for _ in range(10)]
     assert len(made) == 16
     del held
-    memory.recycled_tensor(torch.Size((5,)))  # of another size: not used, and the next to be let go
+    memory.recycled_tensor(torch.Size((5,)))  # another size: allocates, and evicts one block
     assert len(made) == 17 and len(memory._kept) == 4
     memory.recycled_tensor(torch.Size((4,)))
-    memory.recycled_tensor(torch.Size((5,)))  # in turns each has its own
+    memory.recycled_tensor(torch.Size((5,)))  # both sizes now have a kept block
     assert len(made) == 17
     memory.empty_cache()
     memory.recycled_tensor(torch.Size((4,)))
@@ -114,7 +114,7 @@ def test_shared_or_resized_memory_is_not_used_again(made):
     x = memory.recycled_tensor(SIZE).share_memory_()
     assert x.is_shared()
     del x
-    x = memory.recycled_tensor(SIZE)  # another process may look at the first
+    x = memory.recycled_tensor(SIZE)  # another process may read the first result
     assert made == [6, 6]
     x.untyped_storage().resize_(60)
     del x
@@ -208,7 +208,7 @@ def test_results_of_any_kind_of_tensor_are_kept(prepare, made):
             assert torch.allclose(x.grad, 2 * back)
             assert x.grad.data_ptr() in {kept.data_ptr() for kept in memory._kept}
         del result
-    # The batch, and the gradient where there is one: it is held while the next batch is made.
+    # One allocation for the batch; one for the gradient, which is held while the next is mixed.
     assert len(made) == (2 if x.requires_grad else 1) and len(addresses) <= 2
 
 
@@ -269,7 +269,7 @@ def test_gradients_of_losses_lie_in_memory_of_gradients_that_are_gone(loss, mode
         grads.append(logits.grad.clone())
     assert made == [logits.nbytes]
     address = logits.grad.data_ptr()
-    loss(logits, target, **mode).backward()  # adds to the gradient that is held
+    loss(logits, target, **mode).backward()  # this adds to the gradient that x holds
     assert len(made) == 2 and logits.grad.data_ptr() == address
     assert torch.equal(grads[0], grads[1]) and torch.equal(grads[0], grads[2])
     assert torch.equal(logits.grad, grads[0] * 2)

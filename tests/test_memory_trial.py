@@ -1,4 +1,4 @@
-"""Memory of results: Ctrl-C inside it, and ways to count references that it does not know."""
+"""Memory of results: Ctrl-C inside its code, and Pythons that count references otherwise."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_no_interrupt_is_lost_and_none_becomes_another_error():
     assert done.stdout.strip() == "300", (done.returncode, done.stderr[-2000:])
 
 
-# ------------------------------------------------------------------ other ways to count
+# ------------------------------------------------------------------ other reference counts
 
 
 def try_again(monkeypatch):
@@ -119,9 +119,9 @@ def addresses_of_results():
 
 @pytest.mark.parametrize("shift", [-1, 0, 1, 3])
 def test_another_count_of_references_is_found_by_trial(shift, monkeypatch):
-    # Python 3.14 counts one less where it borrows a local.
+    # Python 3.14 borrows locals and then counts one less.
     real = sys.getrefcount
-    monkeypatch.setattr(sys, "getrefcount", lambda x: real(x) - 1 + shift)  # of this function: 1
+    monkeypatch.setattr(sys, "getrefcount", lambda x: real(x) - 1 + shift)  # this function adds 1
     try_again(monkeypatch)
     assert memory.reason_off is None and len(addresses_of_results()) == 1
 

@@ -1,4 +1,4 @@
-"""mixed_accuracy, and the accuracy that a loss gives along."""
+"""mixed_accuracy, and the accuracy that a loss returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import loss_targets
-from loss_options import POSITIONS, ignoring
+from loss_options import POSITIONS, ignoring_target
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
@@ -44,9 +44,9 @@ def test_accuracy_of_a_mixed_batch(device, positions):
 
 def test_accuracy_counts_what_has_weight(device):
     z = torch.eye(6, 5, device=device)
-    target = ignoring(device)  # rows 3, 4 and 5 are ignored
+    target = ignoring_target(device)  # rows 3, 4 and 5 are ignored
     (got,) = fm.mixed_accuracy(z, target, (1,))
-    # Row 0 hits its partner (0.7), row 1 misses, row 2 hits its own, which is all that is kept.
+    # Row 0 hits its partner (0.7), row 1 misses, row 2 hits its own label, the only kept one.
     torch.testing.assert_close(got.cpu(), torch.tensor((0.7 + 0 + 1) / 3))
     _, same = fm.soft_target_cross_entropy(z, target, return_accuracy=True)
     assert torch.equal(got, same)
@@ -58,7 +58,7 @@ def test_ties_and_nan(device):
     z = torch.zeros(3, 4, device=device)
     z[2, 3] = math.nan
     labels = torch.tensor([0, 2, 0], device=device)
-    for k, hits in ((1, 1), (2, 2), (3, 3)):  # row 2: after the NaN alone
+    for k, hits in ((1, 1), (2, 2), (3, 3)):  # row 2: only the NaN ranks higher
         torch.testing.assert_close(
             fm.mixed_accuracy(z, labels, (k,))[0].cpu(), torch.tensor(hits / 3)
         )

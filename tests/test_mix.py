@@ -1,4 +1,4 @@
-"""mix_, mix, paste_: values against the rule worked out sample by sample, and what they promise."""
+"""mix_, mix, paste_: values against the rule sample by sample, layouts, gradients, memory."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def to_device(plan, device):
     return plan if device == "cpu" else plan.to(device)
 
 
-def some(device, every, first, pairs):
-    """``pairs``, but one of ``every`` for Triton on a GPU, which compiles a kernel for nearly each.
+def thin(device, every, first, pairs):
+    """Take one of ``every`` ``pairs`` for Triton on a GPU, which compiles a kernel for nearly each.
 
     A quarter of a second each would make a quarter of an hour. ``first`` moves the choice along, so
     that over a test each plan is taken, and each layout.
@@ -41,7 +41,7 @@ def some(device, every, first, pairs):
 def test_all_plans_shapes_and_batches(device, dtype):
     for turn, (batch_size, shape) in enumerate(GRID):
         x = values((batch_size, *shape), dtype)
-        for name, plan in some(device, 4, turn, plans(batch_size, shape)):
+        for name, plan in thin(device, 4, turn, plans(batch_size, shape)):
             expected = mix_by_hand(x, plan)
             plan = to_device(plan, device)
             got = x.to(device, copy=True)
@@ -58,7 +58,7 @@ def test_memory_layouts(device, dtype, shape):
     for turn, (plan_name, plan) in enumerate(plans(5, shape)):
         expected = mix_by_hand(x, plan)
         plan = to_device(plan, device)
-        for name, view in some(device, 7, turn, layouts(x.to(device))):
+        for name, view in thin(device, 7, turn, layouts(x.to(device))):
             got = fm.mix(view, plan)
             assert torch.equal(got.cpu(), expected), f"mix {plan_name} {name}"
             assert got.stride() == torch.empty_like(view).stride()
@@ -98,7 +98,7 @@ def test_half_types_are_nearer_the_truth_than_eager(device, dtype):
     error, eager_error = ((t.double() - truth).abs() for t in (got, eager))
     assert error.max() <= eager_error.max() and error.mean() < eager_error.mean()
     ulp = truth.abs() * torch.finfo(dtype).eps / 2
-    assert (error <= ulp * 1.001 + 1e-7).all()  # rounded once: half a unit in the last place
+    assert (error <= ulp * 1.001 + 1e-7).all()  # one rounding errs by half a unit in the last place
 
 
 def test_uint8_rounds_half_to_even(device):
@@ -230,12 +230,12 @@ def test_backward_is_the_transpose(device, dtype, batch_size):
         other = x[plan.partner.long()]
         out = torch.where(mask, other, w[:, 0] * x + w[:, 1] * other)
         (expected,) = torch.autograd.grad(out, x, g.double())
-        for layout, grad in some(device, 7, turn, layouts(g.to(device))):
+        for layout, grad in thin(device, 7, turn, layouts(g.to(device))):
             leaf = torch.zeros(g.shape, dtype=dtype, device=device, requires_grad=True)
             y = fm.mix(leaf, to_device(plan, device))
             (got,) = torch.autograd.grad(y, leaf, grad)
-            # Products rounded one by one in the arithmetic type, a sum over up to B of them, and
-            # one rounding to the dtype.
+            # Each product is rounded in the arithmetic type, up to B are summed, and the sum is
+            # rounded to the dtype.
             error = (got.cpu().double() - expected).abs()
             count = torch.bincount(plan.partner.long(), minlength=batch_size).max().item() + 1
             bound = torch.finfo(dtype).eps * expected.abs()
@@ -255,7 +255,7 @@ def test_unused_infinite_gradient_does_not_leak(device):
 
 def test_mix_in_place_takes_no_copy_of_the_batch(extra_memory):
     x = torch.randn(64, 3, 96, 96)
-    assert extra_memory(lambda: x.clone()) == 6.75 * 2**20  # what a copy would show
+    assert extra_memory(lambda: x.clone()) == 6.75 * 2**20  # a copy would need this much
     permutation = MixPlan.uniform(64, torch.randperm(64), 0.3)
     anything = MixPlan.per_sample(torch.rand(64), torch.randint(0, 64, (64,)))
     box = MixPlan.uniform(64, "roll", 0.5, [10, 10, 90, 90])

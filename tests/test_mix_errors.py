@@ -1,4 +1,4 @@
-"""mix_, mix, paste_: what they refuse, and forward mode, which they do not."""
+"""mix_, mix, paste_: inputs that they refuse, and forward mode, which they support."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_in_place_refuses_what_it_would_break():
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_a_graph_that_saved_the_batch_refuses_to_run_after_mixing(device, compiled):
-    # Silently wrong gradients otherwise: autograd does not see what a custom kernel writes.
+    # Gradients would be silently wrong: autograd does not see the writes of a custom kernel.
     cut = MixPlan.uniform(B, "flip", 0.5, [0, 0, 3, 3])
     writes = {
         "mix_": lambda x: fm.mix_(x, FLIP),

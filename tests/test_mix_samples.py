@@ -26,7 +26,7 @@ def backend(request):
 
 
 def last_first(s):
-    """The same values with the first dim innermost in memory, as a decoder gives channels."""
+    """Copy with the first dim innermost in memory, as decoders lay out channels."""
     return s.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
@@ -39,7 +39,7 @@ def sample_layouts(x):
     yield "every second element", [torch.stack((s, s + 1), -1)[..., 0] for s in x]
     yield "transposed", [s.transpose(0, -1).contiguous().transpose(0, -1) for s in x]
     flat = [torch.zeros(s.numel() + 5, dtype=s.dtype) for s in x]
-    # Offsets of their own, so that vectors of own and partner are never both aligned.
+    # Each sample has another offset, so that vectors of own and partner are never both aligned.
     yield (
         "odd offsets",
         [
@@ -92,7 +92,7 @@ def test_layouts_of_samples_and_out(backend, dtype, shape):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8], ids=str)
 @pytest.mark.parametrize("own", [0.3, 0.0, 1.0])
 def test_long_stretches_of_pairs_and_of_single_rows(backend, dtype, own):
-    # Stretches longer than what goes through a copy at once; rows 0 and 4, 1 and 2 are partners.
+    # Runs longer than one copy of the kernel; rows 0 and 4, 1 and 2 are partners.
     shape = [3, 61, 67]
     x = values((6, *shape), dtype)
     partner = torch.tensor([4, 2, 1, 0, 0, 5], dtype=torch.int32)
@@ -195,7 +195,7 @@ def images(**kw):
     return [torch.ones(3, 8, 8, **kw) for _ in range(B)]
 
 
-class Picture:  # stands for PIL's, which calls itself an array too
+class Picture:  # imitates PIL's class, which has an array interface too
     __array_interface__ = np.ones((8, 8, 3), np.uint8).__array_interface__
 
 

@@ -1,4 +1,4 @@
-"""How the CPU walks a batch in place: chains of rows, pairs with boxes, runs that are joined."""
+"""How the CPU walks a batch in place: chains of rows, pairs with boxes, joined runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fused_mixup import MixPlan, reference
 
 
 def cycles(*lengths: int) -> torch.Tensor:
-    """A permutation of cycles of these lengths, its rows in a random order."""
+    """A permutation with cycles of these lengths, its rows in a random order."""
     names = torch.randperm(sum(lengths)).split(lengths)
     partner = torch.empty(sum(lengths), dtype=torch.int64)
     for cycle in names:
@@ -37,7 +37,7 @@ def test_cycles_of_every_length(dtype, shape):
 
 @pytest.mark.parametrize("tail", [1, 2, 3, 4])
 def test_rows_that_lead_into_a_cycle(tail):
-    # Rows that nobody waits for are written first, and the last of them reads a row of the cycle.
+    # Rows that no row reads are written first, and the last of them reads a row of the cycle.
     for length in (3, 4, 6):
         for entry in range(length):
             cycle = torch.arange(length).roll(-1)

@@ -1,8 +1,8 @@
-"""A name of the package has one definition in a module: what differs must differ in name.
+"""A name of the package has one definition in a module: different types need different names.
 
 The CPU module is compiled and linked with link-time optimisation, where the compiler compares the
-types of all files (-Wodr). Two types of one name are luck: of two std::vector of them the linker
-keeps the functions of one.
+types of all files (-Wodr). Two types of one name are an error: the linker keeps one's functions
+for the std::vector of both.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def test_each_type_of_the_cpu_module_is_defined_once(objects, tmp_path):
 
 @pytest.mark.parametrize("same", [True, False], ids=["alike", "different"])
 def test_two_types_of_one_name_are_found(tmp_path, same):
-    """What the test above asks of the module's files can fail."""
+    """The check of the test above can fail."""
     if why_not() is not None:
         pytest.skip(why_not())
     members = {"a": "double own; int partner;", "b": "double own; int partner;"}

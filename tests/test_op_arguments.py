@@ -1,14 +1,14 @@
-"""Ops called by themselves with what they do not expect: they raise, or give the right result.
+"""Direct calls of ops with unexpected arguments raise, or give the right result.
 
-Every tensor argument of every op, in another dtype, in other shapes and in other strides, through
-torch.ops as an exported graph calls them. What is right is what the reference makes of the values.
+Every tensor argument of every op takes another dtype, other shapes and other strides, through
+torch.ops as an exported graph calls them. The reference gives the right result from the values.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
-from smoke import call, op_inputs, schema_of, written
+from smoke import call, names_written, op_inputs, schema_of
 
 import fused_mixup as fm
 from fused_mixup import backends, ops, reference
@@ -17,9 +17,9 @@ from fused_mixup.plan import draw_replay
 FLOATS = (torch.float16, torch.float32, torch.float64)
 INTS = (torch.int16, torch.int32, torch.int64)
 REFUSED = (RuntimeError, TypeError, ValueError, IndexError)
-# Written or read as words: their strides are refused. All others are read by their strides.
+# Ops refuse other strides of these, which kernels read or write as words.
 ADJACENT = {"state", "settings"}
-# The tensor that an op is about: it may have any shape, as long as the others fit.
+# The op's main tensor may have any shape that the others fit.
 FREE = {"x", "grad", "logits", "labels", "samples", "state"}
 
 CALLS = op_inputs()
@@ -35,7 +35,7 @@ BACKENDS = [
         name,
         marks=[
             pytest.mark.skipif(why is not None, reason=str(why)),
-            *([pytest.mark.proof] if name == "triton" else []),  # interpreted: takes minutes
+            *([pytest.mark.proof] if name == "triton" else []),  # it takes minutes
         ],
     )
     for name, why in WHY_NOT.items()
@@ -65,7 +65,7 @@ def other_shapes(t):
 
 
 def other_strides(t):
-    """The same values. What lies between them would be seen: NaN, and no index."""
+    """Strided copies of the values; a wrong read between them gives NaN, or no valid index."""
     between = torch.full_like(t, float("nan") if t.is_floating_point() else -1)
     yield "every other", torch.stack((t, between), -1)[..., 0]
     if t.ndim > 1:
@@ -89,7 +89,7 @@ def test_another_dtype(backend, name, key):
     for arguments in calls_of(name, key):
         for what, changed in other_dtypes(arguments[key]).items():
             with fm.backend(backend):
-                got = tried(name, {**arguments, key: changed})
+                got = try_op(name, {**arguments, key: changed})
             if got is not None:
                 back = changed.to(arguments[key].dtype)
                 want = call(getattr(reference, name), name, {**arguments, key: back})
@@ -107,10 +107,10 @@ def test_another_shape(backend, name, key):
             if changed.shape == arguments[key].shape:
                 continue
             with fm.backend(backend):
-                got = tried(name, {**arguments, key: changed})
+                got = try_op(name, {**arguments, key: changed})
             if got is None:
                 continue
-            fewer = (name, key) == ("mix_samples", "out")  # the first of the mixes
+            fewer = (name, key) == ("mix_samples", "out")  # the first argument of the mixing ops
             assert key in FREE or fewer, f"{name}: {key} with {what} was taken"
             want = call(getattr(reference, name), name, {**arguments, key: changed})
             same(got, want)
@@ -123,18 +123,18 @@ def test_other_strides(backend, name, key):
         want = call(getattr(reference, name), name, arguments)
         for what, changed in other_strides(arguments[key]):
             with fm.backend(backend):
-                got = tried(name, {**arguments, key: changed}, as_it_lies)
+                got = try_op(name, {**arguments, key: changed}, as_it_lies)
             assert got is not None or key in ADJACENT, f"{name}: {key}, {what}, was refused"
             if got is not None:
                 same(got, want)
 
 
-def tried(name, arguments, copy=torch.clone):
-    """What the op gives, or None where it refuses; then what it would have written is untouched."""
+def try_op(name, arguments, copy=torch.clone):
+    """The op's results, or None if it refuses; then its outputs must be unchanged."""
     arguments = dict(arguments)
-    for key in written(name):
+    for key in names_written(name):
         arguments[key] = copy(arguments[key])
-    before = {key: arguments[key].clone() for key in written(name)}
+    before = {key: arguments[key].clone() for key in names_written(name)}
     order = [arguments[a.name] for a in schema_of(name).arguments]
     try:
         returned = getattr(torch.ops.fused_mixup, name)(*order)
@@ -143,17 +143,17 @@ def tried(name, arguments, copy=torch.clone):
             assert torch.equal(arguments[key], value), f"{name} wrote {key} before it refused"
         return None
     results = list(returned) if isinstance(returned, tuple) else [returned]
-    return [r for r in results if r is not None] + [arguments[key] for key in written(name)]
+    return [r for r in results if r is not None] + [arguments[key] for key in names_written(name)]
 
 
 def as_it_lies(t):
-    """A copy of the same strides."""
+    """A copy with the same strides."""
     room = torch.empty(sum(s * (n - 1) for s, n in zip(t.stride(), t.shape, strict=True)) + 1)
     copy = room.to(t.dtype).as_strided(t.shape, t.stride())
     return copy.copy_(t)
 
 
-# ------------------------------------------------------------------ what is no tensor's own matter
+# ------------------------------------------------------------------ numbers, and several tensors
 
 NUMBERS = {"pairing": (-1, 7), "reduction": (-1, 3), "per": (-1, 3), "batch_size": (-1, 2**17)}
 NUMBERS |= {"num_classes": (-1,), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
@@ -167,7 +167,7 @@ def test_numbers_that_mean_nothing(backend, name, key):
     for arguments in CALLS[name]:
         for number in NUMBERS[key]:
             with fm.backend(backend):
-                assert tried(name, {**arguments, key: number}) is None, number
+                assert try_op(name, {**arguments, key: number}) is None, number
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -187,7 +187,7 @@ def test_numbers_that_mean_nothing(backend, name, key):
 def test_a_tensor_that_is_missing(backend, name, key):
     for arguments in calls_of(name, key):
         with fm.backend(backend):
-            assert tried(name, {**arguments, key: None}) is None
+            assert try_op(name, {**arguments, key: None}) is None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -197,21 +197,21 @@ def test_samples_that_differ(backend):
         for bad in (samples[0].double(), samples[0][:2], samples[0][0]):
             for wrong in ([*samples[:3], bad], [bad, *samples[1:]]):
                 with fm.backend(backend):
-                    assert tried("mix_samples", {**arguments, "samples": wrong}) is None
+                    assert try_op("mix_samples", {**arguments, "samples": wrong}) is None
         with fm.backend(backend):
-            assert tried("mix_samples", {**arguments, "samples": samples[:2]}) is None
-            assert tried("mix_samples", {**arguments, "samples": []}) is None
+            assert try_op("mix_samples", {**arguments, "samples": samples[:2]}) is None
+            assert try_op("mix_samples", {**arguments, "samples": []}) is None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", [n for n in CALLS if written(n) and n != "draw_plan"])
+@pytest.mark.parametrize("name", [n for n in CALLS if names_written(n) and n != "draw_plan"])
 def test_memory_written_twice_is_refused(backend, name):
-    """A tensor that is written has each element in memory of its own."""
-    (key,) = written(name)
+    """Ops refuse to write a tensor whose elements share memory."""
+    (key,) = names_written(name)
     for arguments in CALLS[name]:
         one = arguments[key][:1].expand(arguments[key].shape)
         with fm.backend(backend):
-            assert tried(name, {**arguments, key: one}, lambda t: t) is None
+            assert try_op(name, {**arguments, key: one}, lambda t: t) is None
 
 
 def test_out_that_is_x_is_refused_or_right():
@@ -227,16 +227,16 @@ def test_out_that_is_x_is_refused_or_right():
 
 
 def test_lists_of_a_transpose_are_clamped():
-    """Values that no partner tensor gives lead nowhere outside the batch."""
+    """Values that no partner tensor gives do not read outside the batch."""
     (arguments, _) = CALLS["mix_backward"]
     for key, values in (("sources", [-9, 10**6, 2, 1]), ("offsets", [-5, 2, 10**6, -7, 10**6])):
         wild = torch.tensor(values, dtype=torch.int32)
-        assert tried("mix_backward", {**arguments, key: wild}) is not None
+        assert try_op("mix_backward", {**arguments, key: wild}) is not None
 
 
 @pytest.mark.parametrize("name", ["mix_", "mix", "mix_out", "paste_", "mix_targets"])
 def test_meta_beside_real_tensors_is_refused(name):
-    """PyTorch then calls the fake, which would give memory that nobody has set."""
+    """PyTorch then calls the fake implementation, which would return uninitialised memory."""
     for arguments in CALLS[name]:
         first, *others = (k for k, v in arguments.items() if isinstance(v, torch.Tensor))
         for key in others:
@@ -245,7 +245,7 @@ def test_meta_beside_real_tensors_is_refused(name):
 
 
 def test_a_trace_of_a_draw_runs_no_draw(monkeypatch):
-    """Or it would count as a draw of the checkpoint region around the compiled block."""
+    """A draw would count as one of the checkpoint region around the compiled block."""
 
     def looks_for_regions():
         raise AssertionError("the fake runs the draw itself")

@@ -22,7 +22,7 @@ from fused_mixup.schemas import (
 
 
 def sample_inputs(device):
-    """op name -> list of argument tuples; feeds opcheck over every op."""
+    """op name -> list of argument tuples, for opcheck of every op."""
     x = torch.randn(4, 3, 6, 8, device=device)
     samples = {name: [] for name in ops.SCHEMAS}
     box = [1, 2, 4, 7]
@@ -118,7 +118,7 @@ def test_each_op_is_in_every_backend():
 
 
 def step(x, weight, plan, labels, mask):
-    """What a training step does with the package, every public op at once."""
+    """A training step that uses every public op of the package."""
     fm.mix_(x, plan)
     again = fm.mix(x * weight, plan)
     fm.paste_(mask, plan) if not plan.blends else mask
@@ -152,7 +152,7 @@ def test_compile_gives_the_same_numbers(device, dynamic):
             loss.backward()
             results.append((loss.detach(), weight.grad, mixed, pasted))
         for eager, compiled in zip(*results, strict=True):
-            # On a GPU the compiler's own sums (of the gradient) are taken in another order.
+            # On a GPU compiled code sums the gradient in another order.
             margin = 1e-6 if device == "cpu" else 1e-5
             torch.testing.assert_close(compiled, eager, rtol=margin, atol=margin)
 

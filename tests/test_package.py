@@ -1,4 +1,4 @@
-"""What a wheel and a source package hold."""
+"""The contents of a wheel and of a source package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if not (ROOT / "tools" / "build_support.py").exists():
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A copy of the tree, with what an earlier build left behind: that must not be packed."""
+    """A copy of the tree with files of an earlier build, which must not be packed."""
     setuptools = pytest.importorskip("setuptools")
     version = tuple(map(int, setuptools.__version__.split(".")[:2]))
     if version < (70, 1) and importlib.util.find_spec("wheel") is None:
@@ -37,7 +37,7 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(sources):
-    """Built with no compiler and no network."""
+    """A wheel built without a compiler and without a network."""
     pytest.importorskip("pip")
     work = sources.parent
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]

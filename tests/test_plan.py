@@ -15,7 +15,7 @@ from fused_mixup.arguments import is_host_row
 
 
 def test_cutmix_box_is_inside_and_its_lam_is_the_area():
-    hypothesis = pytest.importorskip("hypothesis")  # this test alone has need of it
+    hypothesis = pytest.importorskip("hypothesis")  # only this test needs it
     st = hypothesis.strategies
     given = hypothesis.given(
         st.lists(st.integers(1, 60), min_size=1, max_size=3), st.floats(0, 1), st.data()
@@ -33,7 +33,7 @@ def check_cutmix_box(spatial, lam, data):
     covered[tuple(slice(a, b) for a, b in zip(box[:d], box[d:], strict=True))] = True
     assert all(0 <= a <= b <= n for a, b, n in zip(box[:d], box[d:], spatial, strict=True))
     assert area_lam == 1 - int(covered.sum()) / math.prod(spatial)
-    for k in range(d):  # no wider than asked, and clipping is the only reason to be narrower
+    for k in range(d):  # no wider than requested, and narrower only where it is clipped
         side = int(spatial[k] * (1 - lam) ** (1 / d))
         assert box[d + k] - box[k] <= max(side, int(spatial[k] * (1 - lam) ** (1 / d) + 1e-9))
         inside = side <= center[k] <= spatial[k] - side

@@ -1,4 +1,4 @@
-"""What a plan knows of its values: given, written to, compiled, fake; nobody changes it."""
+"""A plan checks the values of given, overwritten, compiled and fake tensors; it is immutable."""
 
 from __future__ import annotations
 

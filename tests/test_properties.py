@@ -1,7 +1,7 @@
 """Random shapes, strides, dtypes, plans and targets, for every op on every backend that runs here.
 
-A small run of ``properties.py``, of the same cases each time, and a longer one in `make proofs`;
-``make fuzz`` is the large one, each time of others.
+This is a small run of ``properties.py`` with the same cases each time, and a longer one in `make
+proofs`; ``make fuzz`` is the large run, with new cases each time.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import properties
 from hypothesis import Phase, given, settings
 
 FEW, MANY = 25, 200
-SLOW = "cpu-triton"  # interpreted: some 20 ms a launch, so a tenth of the cases
-SLOWEST = ("cross_entropy", "binary_cross_entropy")  # there: 10 s a case
+SLOW = "cpu-triton"  # the interpreter takes some 20 ms a launch: a tenth of the cases
+SLOWEST = ("cross_entropy", "binary_cross_entropy")  # the interpreter takes 10 s a case
 
 
 def runs() -> list:
-    """Each property on each backend, of few cases; for `make proofs` of many."""
+    """Each property on each backend with few cases; in `make proofs` with many."""
     found = []
     for backend in properties.backend_parameters():
         for name, prop in ((prop.__name__, prop) for prop in properties.ALL):
@@ -30,10 +30,10 @@ def runs() -> list:
     return found
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy, of 0 * inf
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's NumPy warns of 0 * inf
 @pytest.mark.parametrize(("backend", "prop", "examples"), runs())
 def test_random_cases(backend, prop, examples):
-    with properties.opened(backend) as on:
+    with properties.open_backend(backend) as on:
         # Interpreted Triton would take minutes to make a failing case smaller.
         phases = set(Phase) - ({Phase.shrink, Phase.explain} if backend == SLOW else set())
         count = max(examples // 10, 5) if backend == SLOW else examples

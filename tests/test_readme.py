@@ -1,4 +1,4 @@
-"""README and docs/development.md: short, in order, and true of the tree; what an index shows."""
+"""README and docs/development.md are short, in order, and true of the tree and on an index."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ FOLDERS = "fused_mixup csrc triton_kernels tests benchmarks tools docs examples 
 PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "docs/development.md")}
 README = PAGES["README.md"]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-# Names of files, and of folders with their slash; neither begins in the middle of a word or an
-# address, nor holds a placeholder.
+# Names of files, and of folders with their slash; neither starts inside a word or an address, nor
+# holds a placeholder.
 START, ENDINGS = r"(?<![\w/.<>*:])", "py|cpp|cuh?|inl|h|md|json|toml|cff|png"
 FILE = re.compile(rf"{START}((?:[\w.-]+/)*[\w-]+\.(?:{ENDINGS}))\b")
 FOLDER = re.compile(rf"{START}((?:[a-z_]+/)+)(?=[\s`,;|)]|$)", re.M)
-MADE = ("build/", "before.json", "after.json")  # by the commands of the page
+MADE = ("build/", "before.json", "after.json")  # the page's commands make these
 
 
 def tree() -> set[str]:
-    """Paths of the sources, files and folders with their slash."""
+    """Paths of the sources: files, and folders with their slash."""
     found = {path.name for path in ROOT.iterdir() if path.is_file()}
     for folder in FOLDERS:
         for path in [ROOT / folder, *(ROOT / folder).rglob("*")]:
@@ -42,7 +42,7 @@ def tree() -> set[str]:
 
 
 def unknown(text: str, paths: set[str]) -> list[str]:
-    """Names in a page that neither are a path nor end one."""
+    """Names on a page that neither equal a path nor end one."""
     names = {name for pattern in (FILE, FOLDER) for name in pattern.findall(text)}
     return sorted(
         name
@@ -91,7 +91,7 @@ def test_the_first_screen_is_in_order():
 
 
 def test_the_code_runs():
-    """As it stands there, one block after the other."""
+    """Run the blocks unchanged, in order."""
     names = {
         "random": random,
         "model": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 1000)),

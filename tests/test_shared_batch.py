@@ -1,4 +1,4 @@
-"""Batches of a loader's workers: in shared memory, private, or as bytes where there is none."""
+"""Batches of a loader's workers: in shared memory, private, or as bytes without shared memory."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def images(count):
 
 
 class RoomFor:
-    """Collates; after some batches there is no shared memory to be had."""
+    """Collates; after some batches shared memory is exhausted."""
 
     def __init__(self, batches):
         self.left = batches

@@ -18,7 +18,7 @@ from fused_mixup.arguments import is_host_row
 
 
 def eager(labels, plan, num_classes, smoothing):
-    """The same in float64, from one-hot labels."""
+    """The target in float64, from one-hot labels."""
     dense = F.one_hot(labels, num_classes).double().movedim(-1, 1)
     dense = dense * (1 - smoothing) + smoothing / num_classes
     w = plan.weight.double().view(-1, 2, *[1] * (dense.ndim - 1))
@@ -100,7 +100,7 @@ def test_small_labels_are_sent_as_numbers(large):
     assert torch.equal(same.dense(), target.dense()) and repr(same) == repr(target)
     assert is_host_row(same.weight) and same.labels_in_range
     assert target.labels.is_shared() == large and not target.weight.is_shared()
-    if not large:  # memory of its own, and writable
+    if not large:  # separate, writable memory
         same.labels.fill_(1)
         assert not (target.labels == 1).all()
 
@@ -162,7 +162,7 @@ def test_passes_through_the_pinning_of_a_loader(monkeypatch):
 
     target = MixedTarget.from_labels(torch.arange(4), MixPlan.uniform(4, "flip", 0.3), 5, 0.1)
     pinned = []
-    if not torch.cuda.is_available():  # stand in for what needs a GPU
+    if not torch.cuda.is_available():  # these replace functions that need a GPU
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t) or t.clone())
     passed = pin_memory({"target": target})["target"]
     assert torch.equal(passed.dense(), target.dense())

@@ -1,6 +1,6 @@
 """``fused_mixup.timm.Mixup`` against the timm that is installed: draws, images, targets, state."""
 
-# ruff: noqa: NPY002  (the legacy generator is the one that timm draws from)
+# ruff: noqa: NPY002  (timm draws from the legacy generator)
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def images_for(shape, dtype, generator):
     return torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype)
 
 
-def both(arguments, x, target, seed, enabled=True, theirs=Theirs, **extra):
+def run_both(arguments, x, target, seed, enabled=True, theirs=Theirs, **extra):
     """(images, targets, state) of timm and of ours after two batches of the same draws."""
     results = []
     for make in (theirs, lambda **a: Mixup(**a, **extra)):
@@ -95,7 +95,7 @@ def check_equal(results, images=True):
 
 
 def cuts_batches_only(arguments):
-    """What timm does to uint8 rightly: CutMix with one λ for the batch."""
+    """Whether timm mixes uint8 correctly: CutMix with one λ for the batch."""
     cuts = arguments["cutmix_alpha"] > 0 or arguments["cutmix_minmax"] is not None
     never_blends = cuts and (arguments["mixup_alpha"] == 0 or arguments["switch_prob"] == 1.0)
     return never_blends and arguments["mode"] not in ("pair", "elem")
@@ -114,10 +114,10 @@ def test_equals_timm(part):
             arguments |= {"mode": "batch", "switch_prob": 1.0, "cutmix_alpha": 1.0}
         x = images_for(shape, dtype, generator)
         target = labels_for(arguments, shape[0], generator)
-        results = both(arguments, x, target, seed, enabled=rng.random() < 0.9)
+        results = run_both(arguments, x, target, seed, enabled=rng.random() < 0.9)
         check_equal(results)
         mixed += not torch.equal(results[1][0][0], x)
-    assert mixed > 60  # the draws really mixed something
+    assert mixed > 60  # the draws mixed some images
 
 
 def test_half_images_lie_no_further_from_the_truth():
@@ -128,9 +128,9 @@ def test_half_images_lie_no_further_from_the_truth():
         arguments, shape = configuration(rng)
         x = images_for(shape, rng.choice(HALF), generator)
         target = labels_for(arguments, shape[0], generator)
-        results = both(arguments, x, target, seed)
+        results = run_both(arguments, x, target, seed)
         check_equal(results, images=False)
-        truth, _ = both(arguments, x.double(), target, seed)[0][:2]
+        truth, _ = run_both(arguments, x.double(), target, seed)[0][:2]
         for a, b, exact in zip(results[0][0], results[1][0], truth, strict=True):
             assert b.dtype == x.dtype
             theirs = (a.double() - exact).abs()
@@ -141,7 +141,7 @@ def test_half_images_lie_no_further_from_the_truth():
 
 
 def older_boxes(monkeypatch):
-    """timm's two box functions as they were up to 1.0.28."""
+    """timm's two box functions up to version 1.0.28."""
 
     def centred(img_shape, lam, margin=0.0, count=None):
         h, w = img_shape[-2:]
@@ -171,16 +171,16 @@ def test_older_boxes(monkeypatch):
         arguments, shape = configuration(rng)
         x = images_for(shape, torch.float32, generator)
         target = labels_for(arguments, shape[0], generator)
-        results = both(arguments, x, target, seed, compat=OLD)
+        results = run_both(arguments, x, target, seed, compat=OLD)
         check_equal(results)
-        todays = both(arguments, x, target, seed)[1]
+        todays = run_both(arguments, x, target, seed)[1]
         differs += any(not same(a, b) for a, b in zip(results[1][0], todays[0], strict=True))
-    assert differs > 20  # from today's boxes
+    assert differs > 20  # differs from today's boxes
 
 
 @pytest.mark.parametrize("size", [(16, 16), (7, 31), (1, 5), (300, 2)])
 def test_one_call_draws_what_scalar_calls_draw(size):
-    """The generator gives the same numbers and state for one call with n pairs of bounds."""
+    """One call with n pairs of bounds gives the numbers and state of n calls."""
     for n in (1, 2, 65):
         np.random.seed(n)
         scalars = [[np.random.randint(0, bound) for bound in size] for _ in range(n)]
@@ -215,7 +215,7 @@ def test_default_dtype_float64(mode):
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
             arguments = {"mode": mode, "num_classes": 5, "cutmix_alpha": 1.0}
             x = torch.randn(4, 3, 6, 6).to(dtype)
-            results = both(arguments, x, torch.tensor([0, 3, 3, 1]), 5)
+            results = run_both(arguments, x, torch.tensor([0, 3, 3, 1]), 5)
             check_equal(results, images=dtype != torch.bfloat16)
             assert results[1][1][0].dtype == torch.float64
             # uint8: as float32 images (timm rounds λ to 0).
@@ -232,11 +232,11 @@ def test_default_dtype_float64(mode):
 def test_labels_of_any_dtype_and_column(dtype):
     labels = torch.tensor([0, 3, 3, 1], dtype=dtype)
     for target in (labels, labels[:, None]):
-        check_equal(both({"num_classes": 5}, torch.randn(4, 1, 2, 2), target, 3))
+        check_equal(run_both({"num_classes": 5}, torch.randn(4, 1, 2, 2), target, 3))
 
 
 def test_subclass_and_attributes():
-    """The attributes are timm's, and read at each call."""
+    """Attributes have timm's names and are read at each call."""
     arguments = {"cutmix_minmax": (0.2, 0.8), "prob": 0.7, "num_classes": 10, "mode": "pair"}
     theirs, ours = Theirs(**arguments), Mixup(**arguments)
     for name, value in vars(theirs).items():
@@ -251,7 +251,7 @@ def test_subclass_and_attributes():
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 def test_odd_batch(mode):
-    """The others as ever; the middle one is mixed with itself, or in pair mode not at all."""
+    """The middle sample is mixed with itself, or in pair mode not at all; others as ever."""
     x, labels = torch.randn(7, 2, 6, 6, dtype=torch.float64), torch.arange(7)
     for seed in range(20):
         np.random.seed(seed)
@@ -272,7 +272,7 @@ def test_odd_batch(mode):
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 def test_video(mode):
-    """[B, C, T, H, W]: every frame as an image of C·T channels, the box in H and W."""
+    """Video [B, C, T, H, W] is mixed as images of C·T channels, with the box in H and W."""
     x, labels = torch.randn(4, 2, 3, 8, 5), torch.arange(4)
     for seed in range(10):
         np.random.seed(seed)
@@ -287,5 +287,5 @@ def test_video(mode):
 def test_degenerate_bounds_that_are_never_drawn_from():
     labels = torch.tensor([0, 3, 3, 1])
     arguments = {"mixup_alpha": 1.0, "cutmix_minmax": (0.3, 0.45), "switch_prob": 0.0}
-    check_equal(both({**arguments, "num_classes": 10}, torch.randn(4, 3, 4, 4), labels, 1))
-    check_equal(both({"mixup_alpha": 0.0, "prob": 0.0}, torch.randn(4, 3, 4, 4), labels, 1))
+    check_equal(run_both({**arguments, "num_classes": 10}, torch.randn(4, 3, 4, 4), labels, 1))
+    check_equal(run_both({"mixup_alpha": 0.0, "prob": 0.0}, torch.randn(4, 3, 4, 4), labels, 1))

@@ -1,4 +1,4 @@
-"""FastCollateMixup against timm's own: images, targets and draws bit for bit, in loaders too."""
+"""FastCollateMixup against timm's class: images, targets and draws bit for bit, in loaders too."""
 
 # ruff: noqa: NPY002 (timm draws from NumPy's global generator)
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_equal_to_timm_over_random_configurations(mode):
         what = (seed, kind, count, shape, enabled, kw)
         assert got[0].is_contiguous() and len(got[0]) == len(got[1]), what
         assert_equal(got, expected, what)
-        # In place of the caller's samples nothing is written (timm's pair mode does).
+        # The caller's samples are not overwritten (timm's pair mode overwrites them).
         for (sample, _), (before, _) in zip(batch, kept, strict=True):
             assert np.array_equal(np.asarray(sample), np.asarray(before)), what
 
@@ -180,14 +180,14 @@ def test_a_picture_is_refused_with_the_remedy():
 
 
 def pairs(count=24, shape=(3, 16, 20)):
-    """A data set in memory, of nothing that a spawned worker would have to import."""
+    """A data set in memory, of objects that a spawned worker need not import."""
     return [
         (s, i % K) for i, s in enumerate(images(np.random.default_rng(0), count, shape, "array"))
     ]
 
 
 def loader(data, batch_size, collate, workers=2, seed=0, **kw):
-    """Its workers' NumPy generators follow from the seed, however they are started."""
+    """A loader that seeds its workers' NumPy generators, however workers start."""
     generator = torch.Generator().manual_seed(seed)
     kw = {"collate_fn": collate, "num_workers": workers, "generator": generator, **kw}
     return DataLoader(data, batch_size, persistent_workers=workers > 0, **kw)
@@ -206,7 +206,7 @@ def test_in_workers(start, workers):
             assert type(x) is torch.Tensor and torch.equal(x, their_x)
             assert torch.equal(target, their_target)
             kept.append((x, their_x))
-    # Memory is used again only where nothing holds a batch any more.
+    # Memory is reused only after the last reference to a batch is gone.
     for x, their_x in kept:
         assert torch.equal(x, their_x)
     collate.mixup_enabled = False
@@ -264,7 +264,7 @@ def test_an_instance_of_timms_class_is_still_ours():
 
 
 class Mine(FastCollateMixup):
-    """As a user may extend it."""
+    """A user's subclass."""
 
 
 def test_pinning_is_asked_for_only_where_there_is_cuda(monkeypatch):

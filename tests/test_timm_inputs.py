@@ -1,4 +1,4 @@
-"""What timm's classes take here: gradients, float labels, data in memory; and what refusals say."""
+"""Inputs of timm's classes: gradients, float labels, data in memory; and the texts of refusals."""
 
 # ruff: noqa: NPY002 (timm draws from NumPy's global generator)
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fused_mixup.timm import BinaryCrossEntropy, FastCollateMixup, Mixup
 K = 10
 
 
-def both(seed, **kw):
+def run_both(seed, **kw):
     for cls in (timm.data.Mixup, Mixup):
         np.random.seed(seed)
         yield cls(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=K, **kw)
@@ -32,7 +32,7 @@ def test_gradients_flow_through_images_that_a_layer_made(mode, dtype):
     upstream = torch.rand_like(raw)
     for seed in range(8):
         results = []
-        for mix in both(seed, mode=mode):
+        for mix in run_both(seed, mode=mode):
             leaf = raw.clone().requires_grad_()
             x = leaf * 2
             mixed, target = mix(x, labels)
@@ -47,7 +47,7 @@ def test_gradients_flow_through_images_that_a_layer_made(mode, dtype):
 def test_a_leaf_is_mixed_without_gradients_alone():
     x, labels = torch.rand(4, 3, 8, 8).requires_grad_(), torch.arange(4)
     before = np.random.get_state()[2]
-    for mix, error in zip(both(0), (RuntimeError, ValueError), strict=True):
+    for mix, error in zip(run_both(0), (RuntimeError, ValueError), strict=True):
         before = np.random.get_state()[2]
         with pytest.raises(error, match="leaf"):
             mix(x, labels)
@@ -55,7 +55,7 @@ def test_a_leaf_is_mixed_without_gradients_alone():
         Mixup(num_classes=K)(x.view(4, 3, 64, 1), labels)
     assert np.random.get_state()[2] == before  # nothing was drawn
     results = []
-    for mix in both(0):
+    for mix in run_both(0):
         y = x.detach().clone().requires_grad_()
         with torch.no_grad():
             results.append(mix(y, labels))
@@ -65,7 +65,7 @@ def test_a_leaf_is_mixed_without_gradients_alone():
 def test_a_slice_of_data_in_memory_is_mixed_there_as_by_timm():
     data, labels = torch.rand(8, 3, 6, 6), torch.arange(4)
     theirs, ours = data.clone(), data.clone()
-    for mix, held in zip(both(1), (theirs, ours), strict=True):
+    for mix, held in zip(run_both(1), (theirs, ours), strict=True):
         mix(held[:4], labels)
     assert torch.equal(theirs, ours) and not torch.equal(ours[:4], data[:4])
     assert torch.equal(ours[4:], data[4:])
@@ -78,7 +78,7 @@ def test_a_slice_of_data_in_memory_is_mixed_there_as_by_timm():
 def test_whole_numbers_are_class_indices(dtype):
     x, labels = torch.rand(4, 3, 8, 8), torch.tensor([3, 0, 9, 3])
     kinds = labels, labels.to(dtype)
-    expected, got = (mix(x.clone(), y) for mix, y in zip(both(0), kinds, strict=True))
+    expected, got = (mix(x.clone(), y) for mix, y in zip(run_both(0), kinds, strict=True))
     assert torch.equal(got[1], expected[1])
     logits = torch.randn(4, K)
     loss = BinaryCrossEntropy()
@@ -125,10 +125,10 @@ def test_uint8_cutmix_has_the_targets_of_float_images(mode):
         theirs = timm.data.Mixup(0.0, 1.0, mode=mode, num_classes=K)(x.clone(), labels)
         assert torch.equal(theirs[0], results[0][0])
         differs |= not torch.equal(theirs[1], results[0][1])
-    assert differs  # docs/switching.md says so
+    assert differs  # docs/switching.md documents this
 
 
-# ------------------------------------------------------------------ what refusals say
+# ------------------------------------------------------------------ texts of refusals
 
 IMAGE = np.arange(192, dtype=np.uint8).reshape(3, 8, 8)
 

@@ -27,7 +27,7 @@ def loss_and_gradient(loss, x, *target):
 
 
 def check_close(their_loss, our_loss, x, target):
-    """The same dtype; to rounding in float32 and float64; in half types no further from the truth.
+    """Check dtype and values: floats to rounding, half types no further from the truth.
 
     The truth is timm's result in float64.
     """
@@ -37,7 +37,7 @@ def check_close(their_loss, our_loss, x, target):
     assert grad.dtype == x.dtype
     wide = target.double() if target.is_floating_point() else target
     exact, exact_grad = loss_and_gradient(their_loss, x.double(), wide)
-    # One rounding of the result, or float32's on the way.
+    # The bound is one rounding of the result, or float32's rounding of the steps.
     eps = max(torch.finfo(value.dtype).eps, 2e-6 if x.dtype != torch.float64 else 1e-12)
     torch.testing.assert_close(value.double(), exact, rtol=2 * eps, atol=2 * eps)
     grad_eps = max(torch.finfo(x.dtype).eps, eps)
@@ -104,7 +104,7 @@ def test_mixed_targets_are_their_dense_ones(positions, smoothing, mode):
 
 
 def test_half_logits_with_a_mixed_target_give_float32():
-    """As with timm's, whose dense targets are float32."""
+    """timm's loss gives float32 too, as its dense targets are float32."""
     target = Mixup(num_classes=7, sparse_targets=True)(torch.randn(4, 3), torch.arange(4))[1]
     for dtype in HALF:
         assert SoftTargetCrossEntropy()(torch.randn(4, 7).to(dtype), target).dtype == torch.float32
@@ -127,7 +127,7 @@ def test_label_smoothing(dtype, smoothing, label_dtype):
 
 
 def test_label_smoothing_of_many_positions():
-    """Where timm's is wrong: the mean over all rows, each as in a batch of its own."""
+    """timm's loss is wrong here; ours is the mean over all rows, each as in a separate batch."""
     x, labels = torch.randn(4, 5, 7), torch.randint(0, 7, (4, 5))
     flat = theirs.LabelSmoothingCrossEntropy()(x.view(20, 7), labels.view(20))
     torch.testing.assert_close(LabelSmoothingCrossEntropy()(x, labels), flat)
@@ -150,7 +150,7 @@ BCE = [
 @pytest.mark.parametrize("arguments", BCE)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_binary_cross_entropy(dtype, arguments):
-    """Bit for bit, gradients too; the same attributes and buffers."""
+    """Values, gradients, attributes and buffers equal timm's bit for bit."""
     loss, ours = theirs.BinaryCrossEntropy(**arguments), BinaryCrossEntropy(**arguments)
     x = torch.randn(4, 7).to(dtype)
     for target in (torch.randint(0, 7, (4,)), soft(4, 7), soft(4, 7).to(dtype)):
@@ -175,7 +175,7 @@ def test_binary_cross_entropy_of_many_positions():
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["SoftTargetCrossEntropy", "LabelSmoothingCrossEntropy"])
 def test_autocast(name):
-    """The CPU's autocast leaves log_softmax in bfloat16, that of a GPU makes it float32."""
+    """The CPU's autocast runs log_softmax in bfloat16, a GPU's in float32."""
     x = torch.randn(4, 7, dtype=torch.bfloat16)
     target = soft(4, 7).bfloat16() if name.startswith("Soft") else torch.arange(4)
     expected, ours = getattr(theirs, name)(), globals()[name]()

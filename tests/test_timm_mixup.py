@@ -1,6 +1,6 @@
-"""``fused_mixup.timm.Mixup`` by itself: what timm has not, and what it gets wrong."""
+"""``fused_mixup.timm.Mixup`` beyond timm: extra features, and cases where timm is wrong."""
 
-# ruff: noqa: NPY002  (the legacy generator is the one that timm draws from)
+# ruff: noqa: NPY002  (timm draws from the legacy generator)
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def images_for(shape, dtype):
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
 def test_sparse_targets(mode, dtype):
-    """The same draws; ``dense()`` is the dense target, where that keeps λ in float32 exactly."""
+    """Draws are equal; ``dense()`` equals the dense target if that holds λ exactly in float32."""
     for seed in range(20):
         x = images_for((6, 3, 9, 8), dtype)
         labels = torch.randint(0, 7, (6,))
@@ -56,7 +56,7 @@ def test_sparse_targets(mode, dtype):
         assert target.weight.dtype == torch.float32
         if dtype == torch.float32 or dtype == torch.uint8 or mode == "batch":
             assert same(target.dense(), dense)
-        else:  # λ of single samples: float64, or rounded to bfloat16
+        else:  # λ per sample is float64, or rounded to bfloat16
             margin = 2**-23 if dtype == torch.float64 else 2**-8
             torch.testing.assert_close(target.dense().to(dense.dtype), dense, rtol=0, atol=margin)
         logits = torch.randn(6, 7)
@@ -71,7 +71,7 @@ def test_sparse_targets(mode, dtype):
 
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 def test_uint8(mode):
-    """Images are the float32 result rounded half to even; targets those of float32 images."""
+    """Images equal the float32 result rounded half to even; targets are those of float32 images."""
     x = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
     labels = torch.arange(6)
     for seed in range(20):
@@ -150,7 +150,7 @@ def test_bad_calls_touch_nothing(arguments, x, target, error, message, mode):
 
 
 class Collate:
-    """As a data loader's collate function: mixes ones with zeros."""
+    """A data loader's collate function that mixes ones with zeros."""
 
     def __init__(self, mixup):
         self.mixup = mixup
@@ -204,7 +204,7 @@ def test_copies_have_a_switch_of_their_own(copied):
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("mode", ["batch", "elem"])
 def test_compiles_once(mode, sparse):
-    """A step with the mixer in it compiles no graph again, whatever is drawn."""
+    """A step that calls the mixer never recompiles, whatever it draws."""
     torch._dynamo.reset()
     graphs = []
 
@@ -227,7 +227,7 @@ def test_compiles_once(mode, sparse):
         loss = step(x, labels)
         loss.backward()
         compiled.append(len(graphs))
-    assert compiled[0] >= 2  # before the mixer and after it
+    assert compiled[0] >= 2  # one graph before the mixer and one after it
     assert compiled[-1] == compiled[0]
     np.random.seed(0)
     expected, target = mixup(x * 2.0, labels)

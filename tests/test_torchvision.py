@@ -1,4 +1,4 @@
-"""Our MixUp and CutMix beside torchvision's: same draws, images, targets and generator state."""
+"""Our MixUp and CutMix have torchvision's draws, images, targets and generator state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("MixUp", "CutMix")
 HALVES = (torch.float16, torch.bfloat16)
 STRUCTURES = ("pair", "list", "dict", "nested", "image", "video", "two images", "extras")
 EXACT = 2400  # random configurations that must agree bit for bit
-HALF = 300  # and those in half precision, where images may only be nearer to the truth
+HALF = 300  # half-precision configurations, whose images must be at least as near to the truth
 PARTS = 8
 
 
@@ -72,7 +72,7 @@ def hidden_labels(sample):
     return sample[2]["target"][0]
 
 
-def both(kind, options, sample, seed):
+def run_both(kind, options, sample, seed):
     """Results and generator states of torchvision and of ours, with the same seed."""
     for module in (v2, ours):
         torch.manual_seed(seed)
@@ -83,7 +83,7 @@ def both(kind, options, sample, seed):
 
 
 def configuration(seed, half):
-    """One random configuration: what the transform is, and what it gets."""
+    """One random configuration: the transform, its options and its input."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     kind = rng.choice(KINDS)
@@ -107,7 +107,7 @@ def test_equals_torchvision_bit_for_bit(part):
     for seed in range(part, EXACT, PARTS):
         kind, options, sample, name = configuration(seed, half=False)
         before = [copy.deepcopy(leaf) for leaf in tree_flatten(sample)[0]]
-        (want, want_state), (got, got_state) = both(kind, options, sample, seed)
+        (want, want_state), (got, got_state) = run_both(kind, options, sample, seed)
         assert torch.equal(want_state, got_state), name
         want, want_spec = tree_flatten(want)
         got, got_spec = tree_flatten(got)
@@ -132,7 +132,7 @@ def test_half_types_exact_labels_and_images_nearer_the_truth(part):
             for leaf in tree_flatten(sample)[0]
         ]
         truth = torch.utils._pytree.tree_unflatten(wide, tree_flatten(sample)[1])
-        (want, want_state), (got, got_state) = both(kind, options, sample, seed)
+        (want, want_state), (got, got_state) = run_both(kind, options, sample, seed)
         torch.manual_seed(seed)
         exact = tree_flatten(getattr(v2, kind)(**options)(*relabelled(truth, sample)))[0]
         assert torch.equal(want_state, got_state), name
@@ -150,7 +150,7 @@ def test_half_types_exact_labels_and_images_nearer_the_truth(part):
 
 
 def relabelled(truth, sample):
-    """tv_tensors lose their class in .double(): give it back."""
+    """Restore the class of tv_tensors, which .double() drops."""
     leaves, spec = tree_flatten(truth)
     kinds = [type(leaf) for leaf in tree_flatten(sample)[0]]
     leaves = [
@@ -167,11 +167,11 @@ def relabelled(truth, sample):
 @pytest.mark.parametrize("labels", ["index", "soft", "half", "inferred"])
 @pytest.mark.parametrize("batch", [0, 1, 2])
 def test_small_and_empty_batches(kind, labels, batch):
-    batch += labels == "inferred"  # from no labels torchvision can infer no K
+    batch += labels == "inferred"  # torchvision cannot infer K from no labels
     x, k = torch.rand(batch, 3, 8, 8), {"inferred": -1}.get(labels, 5)
     y = {"soft": torch.rand(batch, 5), "half": torch.rand(batch, 5).half()}
     y = y.get(labels, torch.arange(batch))
-    (want, state), (got, own_state) = both(kind, {"num_classes": k}, (x, y), 3)
+    (want, state), (got, own_state) = run_both(kind, {"num_classes": k}, (x, y), 3)
     assert torch.equal(state, own_state)
     assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(want, got, strict=True))
 
@@ -186,14 +186,14 @@ def test_several_calls_share_one_generator(kind):
     got = [own(x, y) for _ in range(20)]
     pairs = [(a, b) for w, g in zip(want, got, strict=True) for a, b in zip(w, g, strict=True)]
     assert all(torch.equal(a, b) for a, b in pairs)
-    assert len({float(g[1].max()) for g in got}) > 5  # a λ of its own for each call
+    assert len({float(g[1].max()) for g in got}) > 5  # each call draws another λ
 
 
 def test_default_dtype_of_float64_draws_the_same():
     torch.set_default_dtype(torch.float64)
     try:
         x, y = torch.rand(4, 3, 6, 6), torch.arange(4)
-        (want, state), (got, own_state) = both("CutMix", {"num_classes": 4}, (x, y), 5)
+        (want, state), (got, own_state) = run_both("CutMix", {"num_classes": 4}, (x, y), 5)
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(state, own_state) and torch.equal(want[0], got[0])
@@ -216,7 +216,7 @@ def test_gradients_equal_torchvision(kind):
 def test_complex_images_are_blended_as_torchvision_does():
     x = torch.randn(3, 1, 4, 4, dtype=torch.complex64)
     for kind in KINDS:
-        (want, _), (got, _) = both(kind, {"num_classes": 3}, (x, torch.arange(3)), 1)
+        (want, _), (got, _) = run_both(kind, {"num_classes": 3}, (x, torch.arange(3)), 1)
         assert torch.equal(want[0], got[0]) and not torch.equal(got[0], x)
 
 

@@ -1,4 +1,4 @@
-"""fused_mixup.torchvision where torchvision is not installed."""
+"""fused_mixup.torchvision works without torchvision."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_works_without_torchvision_and_imports_no_compiler():
 
 @pytest.mark.parametrize("kind", [MixUp, CutMix])
 def test_mixes_by_the_formula(kind):
-    """λ and the box from the generator by hand; torchvision's own results need torchvision."""
+    """Draw λ and the box from the generator by hand; torchvision's results need torchvision."""
     x, y = torch.rand(5, 3, 16, 12), torch.arange(5) % 3
     torch.manual_seed(0)
     images, labels = kind(alpha=0.7, num_classes=3)(x, y)

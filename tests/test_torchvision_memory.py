@@ -1,4 +1,4 @@
-"""Our MixUp and CutMix of torchvision on tensors that share memory, or whose memory is unusual."""
+"""Our torchvision MixUp and CutMix on tensors that share memory or have an unusual layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lazily(t):
 
 
 def unusual_tensors():
-    """Values that lie in memory otherwise than they are read."""
+    """Tensors whose memory differs from the values that they show."""
     x, y = torch.rand(4, 3, 6, 6), torch.arange(4)
     mask = tv_tensors.Mask(torch.zeros(4, 6, 6))
     yield "images", KINDS, (lazily(x), y)
@@ -86,5 +86,5 @@ def test_inplace_refuses_images_that_overlap_in_part():
     torch.manual_seed(0)
     want, _ = ours.MixUp(num_classes=4)(before[:4], labels)
     torch.manual_seed(0)
-    mixer(rgb, labels, depth)  # they alternate in memory, and share nothing
+    mixer(rgb, labels, depth)  # the two alternate in memory without sharing any
     assert torch.equal(memory[:4], want)

@@ -1,4 +1,4 @@
-"""Our MixUp and CutMix of torchvision in programs: pickling, compile, loaders, the example."""
+"""Our torchvision MixUp and CutMix in programs: pickling, compile, loaders, the example."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Our MixUp and CutMix of torchvision in use: extras and errors.
+"""Our torchvision MixUp and CutMix: extra features and errors.
 
-What they compute is compared with torchvision in test_torchvision.py.
+test_torchvision.py compares their results with torchvision's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fused_mixup import torchvision as ours
 KINDS = ("MixUp", "CutMix")
 
 
-# ------------------------------------------------------------------ what torchvision has not
+# ------------------------------------------------------------------ extra features
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bfloat16])
@@ -28,7 +28,7 @@ def test_inplace_writes_the_images_and_gives_them_back(kind, dtype):
     want = getattr(ours, kind)(num_classes=5)(sample)
     torch.manual_seed(0)
     got = getattr(ours, kind)(num_classes=5, inplace=True)(sample)
-    assert got["a"] is x and got["again"] is x  # and it was mixed once
+    assert got["a"] is x and got["again"] is x  # the batch was mixed once
     assert torch.equal(x, want["a"]) and torch.equal(got["labels"], want["labels"])
 
 
@@ -49,7 +49,7 @@ def test_cutmix_pastes_masks_with_the_box_of_the_images(dtype, inplace):
     x, target = mixer(ids.clone(), {"labels": torch.arange(4), "masks": mask})
     assert isinstance(target["masks"], tv_tensors.Mask) and target["masks"].dtype == dtype
     assert torch.equal(target["masks"], x[:, 0].to(dtype))
-    assert not torch.equal(x[:, 0].to(dtype), given)  # something was pasted
+    assert not torch.equal(x[:, 0].to(dtype), given)  # the mask has pasted values
     assert (target["masks"] is mask) == inplace
     assert torch.equal(mask, x[:, 0].to(dtype) if inplace else given)
 
@@ -212,7 +212,7 @@ def test_an_infinite_alpha_is_refused():  # torchvision's λ is then NaN, and so
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])
 def test_alpha_must_be_positive(kind, alpha):
-    # torchvision leaves it to torch.distributions, whose checks torch.compile switches off.
+    # torchvision leaves the check to torch.distributions, whose checks torch.compile disables.
     with pytest.raises(ValueError, match="alpha"):
         getattr(ours, kind)(alpha=alpha)
 
@@ -221,6 +221,6 @@ def test_alpha_must_be_positive(kind, alpha):
 def test_constructor_refuses_what_torchvision_refuses(kind):
     for module in (v2, ours):
         with pytest.raises(TypeError):
-            getattr(module, kind)(1.0)  # keywords only
+            getattr(module, kind)(1.0)  # the options are keyword-only
         with pytest.raises(ValueError, match="labels_getter"):
             getattr(module, kind)(labels_getter="first")

@@ -1,4 +1,4 @@
-"""Private names of PyTorch: in one file, and each may be missing."""
+"""Only one file uses private names of PyTorch, and each of them may be missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def private(name: str) -> bool:
 
 
 def names(path: Path) -> tuple[set[str], set[tuple[str, int]]]:
-    """(private names that the file defines, those that it reads from objects and modules)."""
+    """(private names that the file defines, private names that it reads from other objects)."""
     defined, read = set(), set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -52,8 +52,8 @@ def test_no_other_file_names_a_private_attribute_of_pytorch():
     assert len(SOURCES) > 40
     per_file = {path: names(path) for path in SOURCES}
     ours = set().union(*(defined for defined, _ in per_file.values()))
-    ours |= {"_C", "_C_cuda", "_build_info"}  # fused_mixup's; torch._C is looked for below
-    ours |= {"_fields", "_asdict", "_is_gil_enabled"}  # of a namedtuple, of sys
+    ours |= {"_C", "_C_cuda", "_build_info"}  # torch._C is looked for below
+    ours |= {"_fields", "_asdict", "_is_gil_enabled"}  # methods of namedtuples and of sys
     foreign = [
         f"{path.relative_to(ROOT)}:{line} {name}"
         for path, (_, read) in per_file.items()
@@ -72,8 +72,8 @@ def documented() -> list[str]:
     return [name for line in table.splitlines() for name in line.strip().split("  ")[0].split(", ")]
 
 
-# A training step and what stands around it, in a process where one name after another is missing
-# from what fused_mixup/tracing.py sees. PyTorch itself keeps it.
+# A training step and its surroundings, in a process where fused_mixup/tracing.py lacks one name
+# after another. PyTorch itself keeps it.
 STEPS = """
 import importlib.machinery, importlib.util, json, os, sys, warnings
 import torch
@@ -226,9 +226,9 @@ def test_the_table_holds_what_the_module_looks_up():
 def test_a_step_gives_the_same_numbers_without(name, steps):
     numbers, walks, memory_off = steps[None]
     assert walks == "ran" and "ValueError" in numbers
-    # Plain PyTorch sums in another order.
+    # PyTorch's own loss sums in another order.
     numbers, without = json.loads(numbers), json.loads(steps[name][0])
-    if "_top_saved_tensors" in name:  # a draw that a checkpoint runs again
+    if "_top_saved_tensors" in name:  # a checkpoint repeats this draw
         assert numbers[-9] == "ran" and without.pop() == "RuntimeError"
         numbers = numbers[:-9]
     for got, want in zip(without, numbers, strict=True):

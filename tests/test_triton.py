@@ -1,7 +1,7 @@
 """The Triton kernels that mix, paste and make targets, against the reference.
 
 float32, float64 and uint8 must agree bit for bit. So must float16; bfloat16 rounds to nearest on a
-GPU, but the interpreter cuts the low bits off instead, and is compared with just that.
+GPU, but the interpreter truncates, and is compared with truncated results.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 
 import pytest
 import torch
-from triton_mixes import PAIRINGS, arguments, batch, check_all, pairing, plan_of, truncated
+from triton_mixes import PAIRINGS, arguments, batch, check_all, pairing, plan_of, truncate
 from triton_place import DEVICE, HALF, INTERPRETED, quiet
 
 import fused_mixup.triton_kernels as tk
@@ -19,7 +19,7 @@ from fused_mixup.plan import MixPlan
 from fused_mixup.plan.pairing import transpose_pairing
 from fused_mixup.triton_kernels import common
 
-mix_module = importlib.import_module("fused_mixup.triton_kernels.mix")  # not its function mix
+mix_module = importlib.import_module("fused_mixup.triton_kernels.mix")  # not the function mix
 pytestmark = [pytest.mark.gpu, quiet]
 DTYPES = (torch.float32, torch.float64, torch.uint8, *HALF)
 SHAPES = {"image": (3, 5, 7), "aligned": (3, 16, 16), "flat": (17,), "video": (2, 4, 6, 8)}
@@ -52,7 +52,7 @@ def test_layouts(shape, name, layout):
     if layout == "channels_last" and len(shape) not in (3, 4):
         pytest.skip("has no channels_last")
     spatial = shape[-1:] if len(shape) == 1 else shape[1:]
-    # The interpreter is slow: every kind of plan on one shape, the hardest on the others.
+    # The interpreter is slow: one shape has every kind of plan, the others have the hardest one.
     kinds = ("rows", "uniform", "boxes") if shape == SHAPES["image"] else ("boxes",)
     for box in kinds:
         check_all(batch(3, shape, torch.float32, layout), plan_of(3, name, box, spatial))
@@ -64,7 +64,7 @@ def test_out_in_another_layout():
     out = batch(3, layout="strided")
     assert tk.mix_out(x, *args, out) is None
     assert torch.equal(out, reference.mix(x, *args))
-    expanded = torch.ones((), device=DEVICE).expand_as(x)  # the gradient of a sum
+    expanded = torch.ones((), device=DEVICE).expand_as(x)  # sum() gives a gradient of stride 0
     back = args[0], *transpose_pairing(args[0]), *args[1:]
     assert torch.equal(tk.mix_backward(expanded, *back), reference.mix_backward(expanded, *back))
 
@@ -126,7 +126,7 @@ def test_box_and_blend_of_one_host_row():
     """A box on rows that are blended outside it."""
     x = batch(4)
     row = torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(4, 2)
-    box = torch.tensor([[1, 2, 4, 9]], dtype=torch.int32).expand(4, 4)  # stops past the border
+    box = torch.tensor([[1, 2, 4, 9]], dtype=torch.int32).expand(4, 4)  # ends past the border
     for rule in (1, 2, 3):
         want = reference.mix(x, None, row, box, rule)
         got = x.clone()
@@ -161,7 +161,7 @@ def test_batches_too_large_for_a_tile(name, layout, monkeypatch):
 
 @pytest.mark.parametrize("name", PAIRINGS)
 def test_positions_in_64_bits(name, monkeypatch):
-    """What samples of 2^30 elements take, on small ones."""
+    """Run the code for samples of 2^30 elements on small samples."""
     monkeypatch.setattr(common, "WIDE_FROM", 0)
     for layout in ("contiguous", "strided"):
         check_all(batch(3, layout=layout), plan_of(3, name, "boxes", (5, 7)))
@@ -171,7 +171,7 @@ def test_positions_in_64_bits(name, monkeypatch):
 
 
 def test_cutmix_touches_the_box_alone():
-    """With a NaN-free box and NaN outside, and with a view whose surroundings must stay."""
+    """NaN outside the box must not spread, and a view's surroundings must not change."""
     host = batch(4, (3, 9, 9))
     x = host[:, :, 1:6, 1:8]
     want, before = x.clone(), host.clone()
@@ -220,7 +220,7 @@ def test_mix_targets(shape, dtype):
             want = reference.mix_targets(labels, *args, dtype)
             got = tk.mix_targets(labels, *args, dtype)
             if INTERPRETED and dtype == torch.bfloat16:
-                want = truncated(
+                want = truncate(
                     lambda y, *a: reference.mix_targets(y.long(), *a), labels, *args, torch.float32
                 )
             assert torch.equal(got, want) and got.dtype == dtype and got.is_contiguous()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from triton_losses import TARGETS, class_weights, close, exact, logits_of, target_of
+from triton_losses import TARGETS, class_weights, close, logits_of, target_of, to_float64
 from triton_place import DEVICE, HALF, quiet
 
 import fused_mixup.triton_kernels as tk
@@ -15,11 +15,11 @@ pytestmark = [pytest.mark.gpu, quiet]
 
 
 def check_bce(z, target, options=(0.1, None, NONE, False), weights=(None, None)):
-    """All four ops; ``options``: smoothing, threshold, reduction, sum_classes."""
+    """Check all four ops; ``options``: smoothing, threshold, reduction, sum_classes."""
     arguments = (*target, *weights, *options)
-    truth = (z.double(), *exact(arguments))
+    truth = (z.double(), *to_float64(arguments))
     want = reference.soft_target_binary_cross_entropy(*truth)
-    # Sums over a row or over all, of terms of the size of a logit.
+    # A row or the whole is summed, with terms as large as a logit.
     terms = z.numel() if options[2] == SUM else z.shape[1] if options[3] else 1
     loss = tk.soft_target_binary_cross_entropy(z, *arguments)
     assert loss.dtype == (torch.float64 if z.dtype == torch.float64 else torch.float32)
@@ -80,7 +80,7 @@ def test_bce_layouts(shape, layout, target):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_bce_threshold(target):
-    """A target equal to the threshold is none: its two products are rounded as in eager."""
+    """A target equal to the threshold becomes 0: its two products are rounded as in eager."""
     z = logits_of((4, 12), torch.float32)
     t, other, weight = target_of(z, target)
     if target == "host":

@@ -30,20 +30,20 @@ WARPS = {
     "tile_kernel": 8,
     "mix_backward_kernel": 32,
     "targets_kernel": 32,
-    # With the weights of classes or ranks a row takes more registers.
+    # Class weights or ranks take more registers for a row.
     "loss_kernel": 8,
     "loss_backward_kernel": 32,
     "count_kernel": 24,
-    "bce_kernel": 12,  # four constants of a row and a threshold take registers
+    "bce_kernel": 12,  # four constants for a row and a threshold take registers
     "ranks_kernel": 16,
     "scale_kernel": 32,
-    "plan_kernel": 1,  # one program, whose warps are all there are
+    "plan_kernel": 1,  # only one program runs
 }
 
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory) -> dict[str, list[dict]]:
-    """Target -> what was found in each kernel; targets are compiled side by side."""
+    """target -> findings of each kernel; targets compile in parallel."""
     pytest.importorskip("triton")
     env = dict(os.environ)
     env.pop("TRITON_INTERPRET", None)
@@ -55,7 +55,7 @@ def outputs(tmp_path_factory) -> dict[str, list[dict]]:
     def one(target: str) -> list[dict]:
         cache = {"TRITON_CACHE_DIR": str(caches[target])}
         command = [sys.executable, triton_machine_code.__file__, target]
-        for _ in range(2):  # compilers have been seen to crash once, and not again
+        for _ in range(2):  # a compiler crash may not repeat
             done = subprocess.run(command, env=env | cache, capture_output=True, text=True)
             if done.returncode >= 0:
                 break
@@ -72,14 +72,14 @@ def compiled(request, outputs) -> tuple[str, list[dict]]:
 
 
 def _as_designed() -> bool:
-    """Kernels are shaped for the compiler of Triton 3.6; others spread registers otherwise."""
+    """Kernels are tuned for the compiler of Triton 3.6; others allocate registers differently."""
     return importlib.metadata.version("triton").startswith("3.6")
 
 
 def test_every_kernel_compiles_without_spills(compiled):
     _, found = compiled
     assert {k["kernel"] for k in found} == set(WARPS)
-    allowed = 0 if _as_designed() else 64  # what other versions of Triton have been seen to need
+    allowed = 0 if _as_designed() else 64  # other versions of Triton needed this much
     assert [k for k in found if k["spills"] > allowed] == []
 
 
@@ -93,7 +93,7 @@ def test_registers_leave_room_for_the_warps_counted_on(compiled):
             continue
         threads, arch = k["warps"] * 32, ARCHS[TARGETS[target][1]]
         programs = blocks_per_multiprocessor(arch, threads, k["registers"], 0)
-        # One program must fit, or it cannot run at all.
+        # One program must fit, or the kernel cannot run.
         wanted = WARPS[k["kernel"]] if _as_designed() else k["warps"]
         assert programs * k["warps"] >= wanted, k
 
@@ -104,16 +104,16 @@ def test_no_fused_multiply_add_in_a_blend(compiled):
     blends = [k for k in found if k["case"].startswith(("mix", "paste", "again"))]
     assert len(blends) >= 20
     assert [k for k in blends if k["fused"]] == []
-    # The loss has them, which shows that they would be seen.
+    # The loss has fused multiply-adds, so the test would see them.
     losses = [k for k in found if k["case"].startswith("loss") and k["kernel"] != "count_kernel"]
     assert losses
     assert all(k["fused"] for k in losses)
 
 
 def test_draws_round_every_operation_on_its_own(compiled):
-    """What a plan's bits hang on: no multiply-add, and nothing but rounding to nearest."""
+    """A plan's bits need code without multiply-adds, and with rounding to nearest only."""
     target, found = compiled
-    if target == "gfx942":  # with no flag that would let the backend contract them
+    if target == "gfx942":  # without a flag that lets the backend contract them
         kinds = {"fadd double", "fsub double", "fmul double", "fdiv double", "llvm.sqrt.f64"}
     else:
         kinds = {"add.rn.f64", "sub.rn.f64", "mul.rn.f64", "div.rn.f64", "sqrt.rn.f64"}
@@ -171,7 +171,7 @@ def test_aligned_paths_move_16_bytes_at_a_time(compiled, case):
 def test_in_place_tiles_store_after_all_loads(compiled):
     _, found = compiled
     tiles = [k for k in found if k["kernel"] == "tile_kernel" and k["case"].startswith("mix_ ")]
-    tiles = [k for k in tiles if "9000" not in k["case"]]  # goes through a scratch copy instead
+    tiles = [k for k in tiles if "9000" not in k["case"]]  # these tiles use a scratch copy instead
     assert len(tiles) >= 4
     assert [k for k in tiles if not k["barrier"]] == []
 

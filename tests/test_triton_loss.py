@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from triton_losses import TARGETS, class_weights, close, exact, logits_of, target_of
+from triton_losses import TARGETS, class_weights, close, logits_of, target_of, to_float64
 from triton_place import DEVICE, HALF, quiet
 
 import fused_mixup.triton_kernels as tk
@@ -17,14 +17,14 @@ IGNORE = -100
 
 
 def check_loss(z, target, options=(IGNORE, 0.0, 0.0, 2), class_weight=None):
-    """All four ops; ``options``: ignore_index, both smoothings, reduction."""
+    """Check all four ops; ``options``: ignore_index, both smoothings, reduction."""
     arguments = (*target, class_weight, *options)
     ranks = target[1] is not None
-    want = reference.soft_target_cross_entropy(z.double(), *exact(arguments), ranks)
+    want = reference.soft_target_cross_entropy(z.double(), *to_float64(arguments), ranks)
     loss, stats, count, found = tk.soft_target_cross_entropy(z, *arguments, ranks)
     rows = z.shape[0] * z[0, 0].numel() if z.numel() else 0
     close(loss, want[0], max(rows, 1) if options[3] == 1 else 1)
-    # The interpreter's maximum may pass a NaN by; what follows from it does not.
+    # The interpreter's maximum may skip a NaN; later results propagate it.
     finite = ~want[1][0].isnan()
     close(stats[0][finite], want[1][0][finite])
     close(stats[1:], want[1][1:])
@@ -35,14 +35,14 @@ def check_loss(z, target, options=(IGNORE, 0.0, 0.0, 2), class_weight=None):
 
     grad_loss = torch.rand_like(loss) + 0.5
     want_grad = reference.soft_target_cross_entropy_backward(
-        grad_loss.double(), z.double(), *want[1:3], *exact(arguments)
+        grad_loss.double(), z.double(), *want[1:3], *to_float64(arguments)
     )
     grad = tk.soft_target_cross_entropy_backward(grad_loss, z, stats, count, *arguments)
     assert grad.dtype == z.dtype
     assert grad.stride() == torch.empty_like(z).stride()
     close(grad, want_grad)
     both = tk.soft_target_cross_entropy_grad(z, *arguments, ranks)
-    want_both = reference.soft_target_cross_entropy_grad(z.double(), *exact(arguments), ranks)
+    want_both = reference.soft_target_cross_entropy_grad(z.double(), *to_float64(arguments), ranks)
     close(both[0], want_both[0], max(rows, 1) if options[3] == 1 else 1)
     close(both[1], want_both[1])
     assert both[1].stride() == grad.stride()
@@ -110,7 +110,7 @@ def test_in_place_writes_the_logits_of_a_view_alone():
     ("ignore_index", "weighted"), [(IGNORE, False), (IGNORE, True), (3, True), (NO_IGNORE, False)]
 )
 def test_ignored_and_poisoned_rows(ignore_index, weighted):
-    """Every pair of a label kept, ignored (where -100 is), and out of range; every weight."""
+    """All pairs of labels kept, ignored (-100) and out of range, with all weights."""
     labels = torch.tensor([2, 3, -100, 7])
     own, other, first = (
         v.flatten() for v in torch.meshgrid(labels, labels, torch.arange(2), indexing="ij")
@@ -159,7 +159,7 @@ def test_infinite_logits_where_the_target_is_zero(target, monkeypatch):
     monkeypatch.setattr(rows_module, "MAX_WARPS", 1)
     z = logits_of((3, 1100), torch.float32)
     y, other, w = target_of(z, target)
-    z[:, :1024] = -torch.inf  # the first steps hold no finite logit
+    z[:, :1024] = -torch.inf  # the first chunks hold no finite logit
     z[:, 1040:1044] = -torch.inf
     if target == "host":
         y, other = torch.full_like(y, 1030), torch.full_like(y, 1050)
@@ -182,8 +182,8 @@ def test_infinite_logits_where_the_target_is_zero(target, monkeypatch):
 
 @pytest.mark.parametrize("shift", [-3e4, 3e4])
 def test_loss_of_far_logits(shift):
-    """Sums are relative to the largest logit so far, so a common shift changes nothing."""
-    z = logits_of((1, 5000), torch.float32) + shift  # quarters: exact after the shift
+    """Kernels subtract the largest logit so far, so a common shift changes nothing."""
+    z = logits_of((1, 5000), torch.float32) + shift  # multiples of 1/4 are exact after the shift
     check_loss(z, target_of(z, "host"), (IGNORE, 0.1, 0.0, 2))
 
 
@@ -213,7 +213,7 @@ def test_empty_batches_of_the_loss(shape):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_ranks(layout, dtype):
     z = logits_of((2, 23, 4, 3), dtype, layout)
-    z[0, 4, 1] = torch.nan  # ahead of all, and last where it is the label's own
+    z[0, 4, 1] = torch.nan  # NaN ranks first, but last if it is the label's logit
     z[1, :, 2] = -torch.inf
     y, other, _ = target_of(z, "host")
     y[0, 1, 0] = 4

@@ -1,6 +1,6 @@
 """The Triton kernel of draw_plan against the reference, to the bit.
 
-Under the interpreter a case takes a third of a second: FUSED_MIXUP_DRAW_CASES=1000 asks for more.
+A case takes a third of a second in the interpreter; FUSED_MIXUP_DRAW_CASES=1000 runs more cases.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The recipe of docs/frameworks.md for Hugging Face's Trainer, as it stands there."""
+"""The recipe of docs/frameworks.md for Hugging Face's Trainer, copied unchanged."""
 
 from transformers import Trainer
 

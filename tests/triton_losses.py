@@ -12,7 +12,7 @@ TARGETS = ("host", "rows", "dense")
 def logits_of(shape: tuple[int, ...], dtype: torch.dtype, layout: str = "contiguous") -> Tensor:
     """Logits [B, K, d1…], some of them equal, as they lie in memory by ``layout``."""
     torch.manual_seed(sum(shape))
-    if layout in ("offset", "strided"):  # views that start or step off the beaten track
+    if layout in ("offset", "strided"):  # views with an offset, or with steps between elements
         wide = torch.randn(shape[0], shape[1] + 3, *shape[2:-1], 2 * shape[-1] + 1) * 4
         z = wide[:, 1 : shape[1] + 1, ..., 1 : 2 * shape[-1] : 2]
         if layout == "offset" or len(shape) == 2:
@@ -50,8 +50,8 @@ def class_weights(k: int, dtype: torch.dtype) -> Tensor:
     return w.to(torch.float64 if dtype == torch.float64 else torch.float32)
 
 
-def exact(values):
-    """The same arguments with every tensor of numbers but the sample weights in float64."""
+def to_float64(values):
+    """Convert arguments to float64, except labels and the weights of samples."""
     target, partner_labels, weight, *rest = values
     double = [v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in rest]
     target = target.double() if target.is_floating_point() else target
@@ -59,11 +59,11 @@ def exact(values):
 
 
 def close(got: Tensor, want: Tensor, scale: float = 1.0) -> None:
-    """Against float64: float32 sums of up to 5000 terms of size ``scale``, exp to 2 ulp."""
+    """Compare with float64: float32 sums of up to 5000 terms of size ``scale``, exp to 2 ulp."""
     rtol, atol = (1e-12, 1e-12) if got.dtype == torch.float64 else (3e-6, 1e-5)
     if got.dtype in HALF:
-        # Rounded once; the interpreter cuts bfloat16 off, which errs by a whole unit, and leaves
-        # no float16 below the normal ones.
+        # One rounding; the interpreter truncates to bfloat16, which errs by a whole unit, and
+        # flushes subnormal float16 to zero.
         ulp = {torch.float16: 2**-11, torch.bfloat16: 2**-7 if INTERPRETED else 2**-8}
         rtol, atol = ulp[got.dtype] * 1.01, 1e-7
         if got.dtype == torch.float16 and INTERPRETED:

@@ -1,13 +1,13 @@
 """Compiles Triton kernels for a real target, without a GPU, and reads the machine code.
 
-A process of its own, as functions under Triton's interpreter cannot be compiled:
+It runs as a separate process, as functions under Triton's interpreter cannot be compiled:
 ``test_triton_compile.py`` and ``tools/kernels_triton.py`` run it with a target, TRITON_CACHE_DIR,
 and the root and tools/ on PYTHONPATH.
 
 The ops are called on CPU tensors with the launch replaced by a compilation, so what is compiled is
 exactly what the ops would launch: same arguments, same specialisation. Every kernel is compiled for
 every target; further batch sizes and layouts for sm_90 (FUSED_MIXUP_GRID=full: for all of them).
-For each kernel one line of JSON says what its machine code is like.
+One line of JSON describes the machine code of each kernel.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _AMD_BYTES |= dict.fromkeys(("ushort", "sshort", "short", "short_d16", "short_d1
 _AMD_BYTES |= dict.fromkeys(("ubyte", "sbyte", "byte", "ubyte_d16", "ubyte_d16_hi"), 1)
 _AMD_BYTES |= dict.fromkeys(("byte_d16_hi", "sbyte_d16", "sbyte_d16_hi"), 1)
 _AMD_BYTES |= dict.fromkeys(("short_d16_hi", "sshort_d16"), 2)
-# With one rounding for a product and a sum; multiply-adds of integers (v_mad_u64_u32) are others.
+# Instructions that round a product and a sum once; v_mad_u64_u32 multiplies and adds integers.
 # (v_fmamk_f32 has a factor written into it, which no weight is: 64-bit divisions take it.)
 _AMD_FUSED = re.compile(r"\bv_(?:pk_)?(?:fma|fmac|fmaak|mad|mac|dot2\w*)_(?:mix\w*_)?b?f\d+")
 
@@ -150,7 +150,7 @@ def _cases(full: bool):
     yield "bce dense fp32 map", lambda: bce(single, map_, True)
     if not full:
         return
-    # Reserved, never touched: samples of more than 2^31 elements.
+    # Samples of more than 2^31 elements, whose memory is reserved and never touched.
     huge = torch.empty(2, 2**31 + 16, dtype=byte)
     yield "mix_ flip uint8 wide", lambda: tk.mix_(huge, *args(uniform(2)))
     yield "mix_ roll uint8 wide", lambda: tk.mix_(huge, *args(uniform(2, "roll")))
@@ -192,13 +192,13 @@ def _cases(full: bool):
 
 
 def _look(kernel, backend: str) -> dict:
-    """What the tests ask of a compiled kernel, from its machine code."""
+    """Read the properties that the tests check from a kernel's machine code."""
     meta = kernel.metadata
     found = {"kernel": meta.name, "hash": kernel.hash, "warps": meta.num_warps}
     if backend == "hip":
         text = kernel.asm["amdgcn"].partition("\n\t.section")[0]
         notes = kernel.asm["amdgcn"]
-        # In memory. Scalar registers go to lanes of vector registers first.
+        # Spills to memory. Scalar registers spill to lanes of vector registers first.
         spilled = re.findall(r"(?:vgpr_spill_count|private_segment_fixed_size): +(\d+)", notes)
         found["spills"] = sum(map(int, spilled))
         found["registers"] = int(re.findall(r"\.vgpr_count: +(\d+)", notes)[0])
@@ -207,8 +207,8 @@ def _look(kernel, backend: str) -> dict:
         found["rounded"] = sorted(set(re.findall(real, kernel.asm["llir"])))
         found["loads"] = [_AMD_BYTES[w] for w in _AMD_LOAD.findall(text)]
         found["stores"] = [_AMD_BYTES[w] for w in _AMD_STORE.findall(text)]
-        # After the last load and before any store: a wait for all loads, and the barrier. A single
-        # wave needs none, and the compiler leaves it out.
+        # A wait for all loads and the barrier stand between the last load and the first store. A
+        # single wave needs no barrier, and the compiler leaves it out.
         loads, tail = _AMD_LOAD.split(text)[:-1], _AMD_LOAD.split(text)[-1]
         before = _AMD_STORE.split(tail)[0]
         barrier = "s_barrier" in before.partition("vmcnt(0)")[2] or meta.num_warps == 1
@@ -221,18 +221,18 @@ def _look(kernel, backend: str) -> dict:
     cubin = pathlib.Path(os.environ["TRITON_CACHE_DIR"]) / "look.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
     (code,) = sass.read(pathlib.Path(knobs.nvidia.cuobjdump.path), cubin).values()
-    # The stack holds what registers could not, and local arrays.
+    # The stack holds spilled registers and local arrays.
     found["spills"] = code.usage.stack + code.usage.local + code.local
     found["registers"] = code.usage.registers
     found["shared"] = meta.shared
     found["fused"] = code.fused
-    # Of float64. In machine code quotients and square roots have multiply-adds of their own.
+    # Float64 instructions. Quotients and square roots contain multiply-adds in machine code.
     real = r"\b(?:fma|mad|add|sub|mul|div|sqrt)\.(?:\w+\.)*f64"
     found["rounded"] = sorted(set(re.findall(real, kernel.asm["ptx"])))
     found["loads"] = list(code.loads.elements())
     found["stores"] = list(code.stores.elements())
     found["ahead"] = code.ahead
-    # In PTX, whose order of memory accesses around a barrier the assembler has to keep.
+    # PTX order counts: the assembler must keep the order of memory accesses around a barrier.
     before, barrier, after = kernel.asm["ptx"].rpartition("bar.sync")
     found["barrier"] = bool(barrier) and "st.global" not in before and "ld.global" not in after
     return found
@@ -244,7 +244,7 @@ def _compile(target: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
 
-    class Driver:  # what JITFunction asks of a device before it compiles
+    class Driver:  # JITFunction calls these methods before it compiles
         def get_current_target(self):
             return GPUTarget(*TARGETS[target])
 

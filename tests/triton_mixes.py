@@ -1,4 +1,4 @@
-"""Batches, plans and what is expected, for the tests of the Triton kernels that mix."""
+"""Batches, plans and expected results for the tests of the Triton kernels that mix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def batch(size: int, shape=(3, 5, 7), dtype=torch.float32, layout="contiguous") 
         formats = {4: torch.channels_last, 5: torch.channels_last_3d}
         x = x.contiguous(memory_format=formats[x.ndim])
     elif layout == "offset":
-        x = x[1:]  # for odd samples its rows are off any 16-byte boundary
+        x = x[1:]  # rows of odd length lie off 16-byte boundaries
     elif layout == "strided":
         x = x[..., 1::2]
     elif layout == "transposed":
@@ -77,22 +77,22 @@ def arguments(plan: MixPlan) -> tuple:
     return plan.partner_or_none, plan.blend, plan.box, plan.rule
 
 
-def truncated(op, x: torch.Tensor, *args) -> torch.Tensor:
-    """What ``op`` of the reference gives for bfloat16 where low bits are cut off, not rounded."""
+def truncate(op, x: torch.Tensor, *args) -> torch.Tensor:
+    """Run ``op`` of the reference for bfloat16, truncating its result instead of rounding."""
     exact = op(x.float(), *args)
     return (exact.view(torch.int32) & -65536).view(torch.float32).to(torch.bfloat16)
 
 
-def expected(op, x: torch.Tensor, *args) -> torch.Tensor:
+def expect(op, x: torch.Tensor, *args) -> torch.Tensor:
     if INTERPRETED and x.dtype == torch.bfloat16:
-        return truncated(op, x, *args)
+        return truncate(op, x, *args)
     return op(x, *args)
 
 
 def check_all(x: torch.Tensor, plan: MixPlan) -> None:
-    """mix, mix_ and mix_backward of one batch."""
+    """Check mix, mix_ and mix_backward on one batch."""
     args = arguments(plan)
-    want = expected(reference.mix, x, *args)
+    want = expect(reference.mix, x, *args)
     got = tk.mix(x, *args)
     assert torch.equal(got, want) and got.stride() == torch.empty_like(x).stride()
     if x.is_floating_point():
@@ -100,9 +100,9 @@ def check_all(x: torch.Tensor, plan: MixPlan) -> None:
             transpose_pairing(plan.partner.to(DEVICE)) if plan.rule == 0 else (None,) * 2
         )
         back = args[0], sources, offsets, *args[1:]
-        # The reference on the CPU: on a GPU its index_add_ sums in any order.
+        # The reference runs on the CPU: on a GPU its index_add_ sums in any order.
         host = [a.cpu() if isinstance(a, torch.Tensor) else a for a in back]
-        want_grad = expected(reference.mix_backward, x.cpu(), *host).to(DEVICE)
+        want_grad = expect(reference.mix_backward, x.cpu(), *host).to(DEVICE)
         assert torch.equal(tk.mix_backward(x, *back), want_grad)
     y = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=DEVICE).copy_(x)
     assert tk.mix_(y, *args) is None

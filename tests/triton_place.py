@@ -1,4 +1,4 @@
-"""Where the Triton kernels run in tests: on a GPU, or without one under Triton's interpreter."""
+"""Tests run the Triton kernels on a GPU, or without one in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 HALF = (torch.float16, torch.bfloat16)
-# The interpreter computes with numpy, which warns of what the tests do on purpose: 0 * inf, log 0.
+# The interpreter uses NumPy, which warns of operations that tests do on purpose: 0 * inf, log 0.
 quiet = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 if INTERPRETED:
-    # For every function that a kernel calls, the interpreter patches Triton's language once more,
-    # which takes half of its time: once per module is enough.
+    # The interpreter patches Triton's language again for every function that a kernel calls, which
+    # takes half of its time: once per module is enough.
     from triton.runtime import interpreter
 
     _patched: set[str] = set()
@@ -34,7 +34,7 @@ if INTERPRETED:
     _run = interpreter.InterpretedFunction.run
 
     def _launch(self, *args, **kwargs):
-        _patched.clear()  # a launch takes back what it patched when it ends
+        _patched.clear()  # a launch undoes its patches when it ends
         return _run(self, *args, **kwargs)
 
     interpreter.InterpretedFunction.__call__ = _call

@@ -17,10 +17,10 @@ PAIRINGS = {
     "roll": ROLL,
     "self": RULES["self"],
     "permutation": TENSOR,
-    "shared": TENSOR,  # several samples with one partner: no permutation
+    "shared": TENSOR,  # several samples share one partner, so this is no permutation
 }
 PASTED = (torch.uint8, torch.int16, torch.int32, torch.int64, torch.complex128, torch.bool)
-# Blocks and threads forward, in reverse, shuffled: a kernel must not lean on an order.
+# Blocks and threads run forward, in reverse, shuffled: a kernel must not depend on an order.
 ORDERS = (0, 1, 2)
 
 
@@ -68,7 +68,7 @@ def make_blend(kind, batch, generator):
     if kind != "rows":
         return torch.tensor([kind], dtype=torch.float64).expand(batch, 2)
     lam = torch.rand(batch, generator=generator, dtype=torch.float64)
-    lam[::3] = 1.0  # rows that are not mixed among rows that are
+    lam[::3] = 1.0  # unmixed rows among mixed ones
     return torch.stack((lam, 1 - lam), 1)
 
 

@@ -27,9 +27,9 @@ RUNTIMES = ("libasan.so", "libubsan.so")
 class Variant(NamedTuple):
     flags: str
     drivers: tuple[str, ...] = KERNELS + SELF_TESTS
-    driver_flags: str = ""  # for the drivers alone
+    driver_flags: str = ""  # compiler options for the drivers alone
     harness: tuple[str, ...] = ("machine.cpp", "shared_memory.cpp")
-    harness_flags: str = "-O2"  # small, and run for every access
+    harness_flags: str = "-O2"  # these files are small and run for every access
 
 
 VARIANTS = {
@@ -46,7 +46,7 @@ VARIANTS = {
         driver_flags="-fsanitize=thread -Wno-tsan",
         harness=("machine.cpp", "shared_memory.cpp", "races.cpp"),
     ),
-    # The fibers of machines other than x86-64.
+    # Machines other than x86-64 use these fibers.
     "ucontext": Variant("-O1 -DFUSED_MIXUP_UCONTEXT", drivers=SELF_TESTS),
 }
 
@@ -68,7 +68,7 @@ def why_not(variant: str) -> str | None:
 
 
 def build(variant: str = "plain") -> Path:
-    """The library's path; compiled unless the cache has it for these very sources.
+    """Compile the library unless the cache has it for these sources; return its path.
 
     The variant "asan" is loaded by a Python that :func:`run_sanitized` starts.
     """
@@ -95,7 +95,7 @@ def build(variant: str = "plain") -> Path:
         native_build.compile_with(*built.flags.split(), "-shared", *objects, *complete, "-o", part)
 
     key = native_build.digest((flags, built), sorted(files))
-    return native_build.made(ROOT / "build" / "host_cuda", variant, key, ".so", make)
+    return native_build.make_once(ROOT / "build" / "host_cuda", variant, key, ".so", make)
 
 
 def run_sanitized(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:

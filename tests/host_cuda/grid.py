@@ -38,7 +38,7 @@ from .batches import (
 
 
 def cases(seed, step=1):
-    """(order, batch, shape, layout, blend, box): every geometry, blends and boxes in rotation."""
+    """(order, batch, shape, layout, blend, box): every geometry, with blends and boxes in turn."""
     rotation = itertools.cycle(itertools.product(BLENDS, BOXES))
     orders = itertools.cycle(ORDERS)
     for _ in range(seed):
@@ -61,13 +61,13 @@ def check_mix(dtype, pairing, case, generator):
     args = (partner, blend, box, rule)
     expected = reference.mix(x, *args)
     assert same_bits(host.mix(x, *args), expected), ("mix", case)
-    # In place: the batch is written, and nothing outside it.
+    # mix_ writes the batch and nothing outside it.
     y, y_base = copy_of(x, base)
     want, want_base = copy_of(x, base)
     want.copy_(expected)
     host.mix_(y, *args)
     assert same_bits(y_base, want_base), ("mix_", case)
-    if rule in (TENSOR, ROLL):  # as for a batch that is too large for shared memory
+    if rule in (TENSOR, ROLL):  # a batch too large for shared memory takes this path
         y, y_base = copy_of(x, base)
         host.mix_(y, *args, shared_limit=0)
         assert same_bits(y_base, want_base), ("mix_ by walking", case)
@@ -119,12 +119,12 @@ def check_targets(dtype, pairing, case, generator):
 
 
 def mix_seed(dtype, pairing):
-    """The start of a dtype and a pairing in the rotation of blends and boxes."""
+    """The number at which a dtype and a pairing enter the rotation of blends and boxes."""
     return 7 * list(PAIRINGS).index(pairing) + host.DTYPES.index(dtype)
 
 
 def run() -> int:
-    """Every kernel, dtype, pairing and layout in the variant in use: the number of cases."""
+    """Check every kernel, dtype, pairing and layout in this variant; return the number of cases."""
     full = os.environ.get("FUSED_MIXUP_GRID") == "full"
     generator = torch.Generator().manual_seed(5)
     count = 0

@@ -1,4 +1,4 @@
-"""The compiled harness: which variant of it the ops call, and how a test sets it up."""
+"""Loads the compiled harness, chooses the variant that the ops call, and sets it up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def library() -> ctypes.CDLL:
 
 @contextmanager
 def variant(name: str):
-    """Inside it the ops run this variant of the harness (see build.VARIANTS)."""
+    """Inside the context the ops run this variant of the harness (see build.VARIANTS)."""
     global _variant
     before, _variant = _variant, name
     try:
@@ -47,13 +47,13 @@ def check(code: int) -> None:
 
 
 def set_order(order: int) -> None:
-    """Blocks and threads run 0 forward, 1 in reverse, 2 shuffled."""
+    """Run blocks and threads 0 forward, 1 in reverse, 2 shuffled."""
     library().host_set_order(ctypes.c_int64(order))
 
 
 @contextmanager
-def dropped(file: str, line: int):
-    """Inside it the barrier, warp operation or copies_done() of this line does nothing."""
+def drop_barrier(file: str, line: int):
+    """Inside the context the barrier, warp operation or copies_done() of this line does nothing."""
     lib = library()
     lib.host_drop(file.encode(), ctypes.c_int64(line))
     try:
@@ -64,7 +64,7 @@ def dropped(file: str, line: int):
 
 @contextmanager
 def max_count(count: int):
-    """Inside it samples of more vectors than this are halved, as those of 2^31 are otherwise."""
+    """Inside the context samples of more than ``count`` vectors, not 2^31, are split in halves."""
     lib = library()
     lib.host_set_max_count(ctypes.c_int64(count))
     try:

@@ -17,7 +17,7 @@ from .ops import DTYPES
 
 CLASSES = (1, 2, 5, 32, 33, 1000, 1025, 5000)
 NO_IGNORE = -(2**63)
-# Against float64: sums of K float32 terms, and for half types exp2 with 2 units in the last place.
+# Bounds against float64: K float32 terms are summed; exp2 errs by 2 units in the last place.
 LOSS_TOLERANCE = {torch.float64: 1e-12}
 # The gradient is rounded once to its type: half a unit in the last place, and float32 arithmetic.
 GRAD_ROUNDING = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 2e-6}
@@ -40,12 +40,12 @@ def close_gradient(grad, want, logits):
     close(grad, want, 1.01 * rounding + tolerance(logits), tiny + tolerance(logits))
 
 
-def doubled(*tensors):
+def to_float64(*tensors):
     return [t.double() if t is not None and t.is_floating_point() else t for t in tensors]
 
 
-def in_place(logits, write):
-    """The result of ``write`` on logits in a larger storage, nothing else of which may change."""
+def run_in_place(logits, write):
+    """Run ``write`` on logits inside a larger storage; check that the rest is unchanged."""
     reach = sum((n - 1) * s for n, s in zip(logits.shape, logits.stride(), strict=True)) + 1
     base = torch.full((reach + 16,), 3.0, dtype=logits.dtype)
     kept = torch.ones_like(base, dtype=torch.bool)
@@ -61,10 +61,10 @@ def check_values(
     logits, target, partner, weight, ts, ls, generator, *, class_weight=None, ignore=NO_IGNORE,
     ranks=False, reductions=(0, 1, 2),
 ):  # fmt: skip
-    """Every op of the cross-entropy on one batch."""
+    """Check every op of the cross-entropy on one batch."""
     class_weight = class_weight.to(arithmetic(logits.dtype)) if class_weight is not None else None
     sparse = (target, partner, weight, class_weight)
-    wide = doubled(logits, *sparse)
+    wide = to_float64(logits, *sparse)
     rtol = tolerance(logits)
     for reduction in reductions:
         options = (ignore, ts, ls, reduction)
@@ -85,7 +85,7 @@ def check_values(
             grad_loss.double(), wide[0], want_stats, want_count, *wide[1:], *options
         )
         close_gradient(grad, want, logits)
-        over = in_place(
+        over = run_in_place(
             logits,
             lambda view, at=upstream: host.soft_target_cross_entropy_backward_(
                 at[0], view, *at[2:]
@@ -102,11 +102,11 @@ def check_values(
 def check_binary(
     logits, target, partner, weight, ts, threshold, sums, generator, weights, reductions=(0, 1, 2)
 ):
-    """Every op of the binary cross-entropy on one batch; weights: of classes, of positives."""
+    """Check every op of the binary loss on one batch; ``weights``: of classes, of positives."""
     weights = [w.to(arithmetic(logits.dtype)) if w is not None else None for w in weights]
     sparse = (target, partner, weight)
-    wide = doubled(logits, *sparse, *weights)
-    # A threshold compares the target as it is given, with its smoothing and weights in float32.
+    wide = to_float64(logits, *sparse, *weights)
+    # The threshold compares the given target, whose smoothing and weights are float32.
     rtol = tolerance(logits)
     for reduction in reductions:
         options = (*weights, ts, threshold, reduction, sums)
@@ -122,7 +122,7 @@ def check_binary(
             grad_loss.double(), *wide[:4], *wide_options
         )
         close_gradient(grad, want, logits)
-        over = in_place(
+        over = run_in_place(
             logits,
             lambda view, at=upstream: host.soft_target_binary_cross_entropy_backward_(
                 at[0], view, *at[2:]
@@ -150,7 +150,7 @@ def cases(layouts=ROWS, start=0, step=1):
         layouts,
         (False, True, True),
         (NO_IGNORE, -100, 0, -100, NO_IGNORE),
-        # Every order and layout has its turn; a mean meets ignored labels in even and odd turns.
+        # Every order and layout gets its turn; means have ignored labels in even and odd turns.
         (1, 1, 2, 1, 0, 2, 2, 0, 0),
     )
     rotation = zip(*map(itertools.cycle, turning), strict=False)
@@ -249,7 +249,7 @@ def check_scale(dtype, layout, generator):
 
 
 def run(full: bool, generator) -> int:
-    """Every kernel in the variant in use: the number of cases."""
+    """Check every kernel in this variant; return the number of cases."""
     count = 0
     step = 1 if full else 2
     for dtype in DTYPES[:4]:

@@ -1,7 +1,7 @@
 """The losses of the CUDA backend on CPU tensors, through the host harness.
 
-As ops.py: names and arguments are those of the ops, and what the bindings do for CUDA tensors this
-does for CPU ones. Spatial dims must be such that one stride leads through all of them.
+Names and arguments are those of the ops, as in ops.py; this module does for CPU tensors what the
+bindings do for CUDA ones. One stride must lead through all spatial dims.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _S = INT * 3  # Strides
 
 
 class HostLoss(ctypes.Structure):
-    """HostLoss of driver_loss.cpp."""
+    """The struct HostLoss of driver_loss.cpp."""
 
     _fields_ = [(n, INT) for n in ("binary", "forward", "dtype")]
     _fields_ += [("logits", POINTER), ("logits_at", _S)]
@@ -92,11 +92,11 @@ class _Call:
         h.target_smoothing = smoothing
 
     def scratch(self, *shape, dtype=None) -> Tensor:
-        """A tensor that is not zero, so that elements that are not written would be seen."""
+        """A tensor without zeros, so that a test sees elements that were not written."""
         return torch.full(shape, 7, dtype=dtype or self.acc)
 
     def run(self, grad: Tensor | None = None, grad_loss: Tensor | None = None) -> None:
-        """Writes the gradient to ``grad``, if given; ``grad_loss`` may be one for each element."""
+        """Run the loss; write the gradient for one or many ``grad_loss`` to ``grad``, if given."""
         near = grad
         if grad is not None:
             near = _near(grad)
@@ -244,7 +244,7 @@ def soft_target_binary_cross_entropy_grad(logits, *arguments):
 
 
 def scale_(x, factor):
-    x = x if x.ndim else x.view(1)  # the same memory
+    x = x if x.ndim else x.view(1)  # a view of the same memory
     sizes, strides = int_array(x.shape[1:]), int_array(x.stride()[1:])
     ints = [INT(v) for v in (x.shape[0], x.stride(0), x.ndim - 1)]
     dtype = INT(DTYPES.index(x.dtype))

@@ -1,7 +1,7 @@
 """The ops of the CUDA backend on CPU tensors, through the host harness: same names and arguments.
 
-What the bindings do for CUDA tensors this does for CPU ones. Rows that are one row (stride 0, or
-B <= 1) go as plain arguments, all others as "device" pointers.
+This module does for CPU tensors what the bindings do for CUDA ones. One row for all (stride 0, or
+B <= 1) goes as plain arguments, other rows as "device" pointers.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 from .lib import check, library
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8]
-SHARED_LIMIT = 232448  # what an H100 gives a block
+SHARED_LIMIT = 232448  # an H100 gives a block this much shared memory
 POINTER, INT, DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
 
 class HostMix(ctypes.Structure):
-    """HostMix of driver_mix.cpp."""
+    """The struct HostMix of driver_mix.cpp."""
 
     _fields_ = [(n, INT) for n in ("form", "dtype", "element_size")]
     _fields_ += [("dst", POINTER), ("src", POINTER)]
@@ -32,7 +32,7 @@ class HostMix(ctypes.Structure):
 
 
 class HostPlan(ctypes.Structure):
-    """HostPlan of driver_plan.cpp."""
+    """The struct HostPlan of driver_plan.cpp."""
 
     _fields_ = [(n, POINTER) for n in ("state", "settings", "setting_args", "labels", "given")]
     _fields_ += [("batch", INT), ("sizes", POINTER)]

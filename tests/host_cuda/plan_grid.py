@@ -1,4 +1,4 @@
-"""draw_plan in the host harness: every bit of a plan, and the state's step, as the reference's."""
+"""Compares draw_plan in the host harness with the reference: plan bits and the state's step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import lib
 from . import ops as host
 from .batches import ORDERS
 
-# Around what shared memory holds of a batch (1024 samples) and of its keys (4096).
+# Sizes around those that shared memory holds: 1024 samples of a batch, and 4096 keys.
 NEAR, CHUNK = 1024, 4096
 BEYOND = (NEAR + 1, CHUNK, CHUNK + 1, CHUNK + 33, 3 * CHUNK + 2)
 
@@ -35,7 +35,7 @@ def check_cases(count, seed, large=0.0) -> int:
 
 
 def beyond_cases(batches=BEYOND, seed=0):
-    """Batches whose keys, hash table and counts lie in the memory of the plan."""
+    """Batches whose keys, hash table and counts lie in the plan's memory."""
     rng = random.Random(seed)
     for batch_size in batches:
         for pairing in PAIRINGS:
@@ -51,7 +51,7 @@ def barrier_cases():
 
 
 def run(count) -> int:
-    """``count`` small cases for grid.run(), and each pairing beyond shared memory."""
+    """Check ``count`` small cases, and each pairing beyond shared memory, for grid.run()."""
     done = check_cases(count, seed=5)
     for args in beyond_cases((NEAR + 1, CHUNK + 33)):
         check(args)

@@ -1,8 +1,8 @@
 """Runs kernels that are wrong on purpose (driver_bugs.cpp) where a fault ends the process.
 
-``python -m host_cuda.planted NAME ...`` prints a JSON object: for every name the exit status (0: it
-was not caught) and what was written to stderr. Each runs in a fork of its own, on a tensor, since
-it is from PyTorch's allocator that out-of-bounds accesses of the real kernels must be seen.
+``python -m host_cuda.planted NAME ...`` prints JSON: for every name the exit status (0: the
+sanitizer missed the fault) and the text of stderr. Each kernel runs in its own fork, on a tensor:
+sanitizers must see out-of-bounds accesses in memory of PyTorch's allocator, as real kernels use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from . import lib
 FLOATS = 256
 
 
-def planted(name: str, out: torch.Tensor) -> None:
+def run_planted(name: str, out: torch.Tensor) -> None:
     import ctypes
 
     code = lib.library().host_planted(
@@ -29,13 +29,13 @@ def planted(name: str, out: torch.Tensor) -> None:
     lib.check(code)
 
 
-def in_a_fork(name: str) -> tuple[int, str]:
+def run_in_fork(name: str) -> tuple[int, str]:
     with tempfile.TemporaryFile() as errors:
         child = os.fork()
         if child == 0:
             os.dup2(errors.fileno(), 2)
             try:
-                planted(name, torch.zeros(FLOATS))
+                run_planted(name, torch.zeros(FLOATS))
             except lib.LaunchError as error:
                 print(error, file=sys.stderr, flush=True)
                 os._exit(3)
@@ -47,4 +47,4 @@ def in_a_fork(name: str) -> tuple[int, str]:
 
 if __name__ == "__main__":
     lib.library()
-    json.dump({name: in_a_fork(name) for name in sys.argv[1:]}, sys.stdout)
+    json.dump({name: run_in_fork(name) for name in sys.argv[1:]}, sys.stdout)

@@ -1,4 +1,4 @@
-"""Builds the CPU module under a sanitizer, and says how a Python runs with it: :class:`Build`.
+"""Builds the CPU module under a sanitizer, and starts a Python with it.
 
     address   AddressSanitizer, UndefinedBehaviorSanitizer, assertions of the standard library;
               carries AVX-512 kernels that run on any CPU (avx512_on_any_cpu.h)
@@ -39,9 +39,9 @@ _ADDRESS += "-fno-sanitize-recover=all -D_GLIBCXX_ASSERTIONS -Wno-psabi".split()
 @dataclass(frozen=True)
 class Kind:
     flags: list[str]
-    runtimes: tuple[str, ...]  # libraries that must be in the process before any other
-    options: dict[str, str]  # environment of a run
-    replaced: tuple[str, ...] = ()  # files of csrc/cpu whose namesakes here are taken instead
+    runtimes: tuple[str, ...]  # libraries that the process loads before any other
+    options: dict[str, str]  # environment variables of a run
+    replaced: tuple[str, ...] = ()  # files of csrc/cpu that files of the same name here replace
     added: tuple[str, ...] = ()
 
 
@@ -49,10 +49,10 @@ _address = Kind(
     _ADDRESS,
     ("libasan.so", "libubsan.so"),
     {
-        # Python leaves much of its memory to the end of the process.
+        # Python frees much of its memory only when the process ends.
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",
         "UBSAN_OPTIONS": "print_stacktrace=1",
-        "OMP_NUM_THREADS": "2",  # work is split on machines of one core, too
+        "OMP_NUM_THREADS": "2",  # kernels split work on machines of one core, too
     },
     added=("planted.cpp",),
 )
@@ -105,10 +105,10 @@ def _headers() -> list[Path]:
 
 
 def _object(options: list[str], source: Path) -> Path:
-    # The namesakes here include the file that they stand for.
+    # Replacing files here include the file that they replace.
     files = [source, CPU / source.name] if (CPU / source.name).exists() else [source]
-    family = f"{source.stem}-{_digest(options, [])}"  # kinds of the same options share it
-    return native_build.made(
+    family = f"{source.stem}-{_digest(options, [])}"  # kinds with the same options share the object
+    return native_build.make_once(
         CACHE / "objects",
         family,
         _digest(options, [*files, *_headers()]),
@@ -123,7 +123,7 @@ def module(kind: str, pool: Executor) -> Path:
     sources = [CPU / p.name for p in sorted(CPU.glob("*.cpp")) if p.name not in what.replaced]
     sources += [HERE / name for name in (*what.replaced, *what.added)]
     objects = list(pool.map(functools.partial(_object, options(what.flags)), sources))
-    # -Bsymbolic: parallel_for here is taken, not the one of PyTorch.
+    # -Bsymbolic: the module calls parallel_for of this folder, not PyTorch's.
     library = TORCH / "lib"
     link = [*what.flags, "-shared", "-Wl,-Bsymbolic", *map(str, objects)]
     link += [f"-L{library}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{library}"]
@@ -137,14 +137,16 @@ def module(kind: str, pool: Executor) -> Path:
         for path in package:
             (inside / path.name).symlink_to(path)
 
-    return native_build.made(CACHE, kind, _digest([*link, *map(str, package)], objects), "", make)
+    return native_build.make_once(
+        CACHE, kind, _digest([*link, *map(str, package)], objects), "", make
+    )
 
 
 def stand_ins() -> Path:
-    """A library of the AVX-512 stand-ins and of the CPU's own instructions; no sanitizer."""
+    """A library of the AVX-512 stand-ins and of the CPU's instructions, without a sanitizer."""
     options = "-std=c++17 -O1 -fPIC -ffp-contract=off -Wno-psabi -shared".split()
     sources = [HERE / "stand_ins.cpp", HERE / "real_instructions.cpp"]
-    return native_build.made(
+    return native_build.make_once(
         CACHE,
         "stand_ins",
         _digest(options, [*sources, *_headers()]),
@@ -156,6 +158,6 @@ def stand_ins() -> Path:
 def run(
     kind: str, folder: Path, arguments: list[str], **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Python with ``arguments`` and the module in ``folder``, where ``python -c`` looks first."""
+    """Run Python with ``arguments`` and the module in ``folder``, which comes first on the path."""
     options = {**KINDS[kind].options, "PYTHONPATH": str(folder), **env}
     return launch(kind).run(arguments, options, folder)

@@ -1,7 +1,7 @@
 """Every CPU op against the reference, over dtypes, layouts, pairings, boxes and batch sizes.
 
-A program, so that it can run in a process of its own: with the kernels of one instruction set
-(FUSED_MIXUP_CPU), and with a module that a sanitizer watches. It prints, as JSON, the instruction
+It is a program, to run in a separate process: with the kernels of one instruction set
+(FUSED_MIXUP_CPU), and with a module under a sanitizer. It prints, as JSON, the instruction
 set that ran, the module's file, and how many results of each op were compared.
 FUSED_MIXUP_GRID=full takes every combination instead of a part of them.
 """
@@ -31,30 +31,30 @@ from fused_mixup.codes import PAIRINGS
 
 FULL = os.environ.get("FUSED_MIXUP_GRID") == "full"
 MOVABLE = (torch.bool, torch.int16, torch.int32, torch.int64, torch.complex128)  # 1 to 16 bytes
-# Work enough that parallel_for splits it, by several tiles or by many samples.
+# Batches large enough that parallel_for splits them into tiles or samples.
 LARGE = ((24, [3, 32, 33]), (3, [40_001]), (300, [70]))
 compared: collections.Counter[str] = collections.Counter()
 
 
-def some(items, step):
-    """All of ``items``, or every ``step``-th from a random one on."""
+def thin(items, step):
+    """Keep all of ``items``, or every ``step``-th from a random one on."""
     items = list(items)
     return items if FULL else items[int(torch.randint(step, ())) :: step]
 
 
 @functools.cache
 def all_plans(batch_size, *shape):
-    """Made once for all dtypes: making plans takes longer than applying them to small batches."""
+    """The plans for all dtypes, cached: making them takes longer than mixing small batches."""
     return list(plans(batch_size, list(shape)))
 
 
-def same(op, got, expected, *what):
+def check_bits(op, got, expected, *what):
     compared[op] += 1
     assert same_bits(got, expected), (op, *what, int((got != expected).sum()))
 
 
-def near(op, got, expected, bound, *what):
-    """Where both are finite, within ``bound``; elsewhere the same infinity, or NaN in both."""
+def check_near(op, got, expected, bound, *what):
+    """Check that finite values lie within ``bound``, and that infinities and NaNs are equal."""
     compared[op] += 1
     got = got.double()
     close = (got - expected).abs() <= bound
@@ -70,19 +70,19 @@ def arguments(plan):
 
 
 def check_mix(view, args, *what):
-    """All four on one batch; mix_ comes last, as it overwrites."""
+    """Check mix, mix_out and mix_ on one batch; mix_ comes last, as it overwrites the batch."""
     expected = reference.mix(view, *args)
     got = ops.mix(view, *args)
     assert got.stride() == torch.empty_like(view).stride()
-    same("mix", got, expected, *what)
+    check_bits("mix", got, expected, *what)
     batch_size, *shape = view.shape
     out = torch.zeros((*shape, batch_size), dtype=view.dtype).movedim(-1, 0)
     ops.mix_out(view, *args, out)
-    same("mix_out", out, expected, *what)
+    check_bits("mix_out", out, expected, *what)
     if view.dtype.is_floating_point:
         check_mix_backward(view, args, *what)
     ops.mix_(view, *args)
-    same("mix_", view, expected, *what)
+    check_bits("mix_", view, expected, *what)
 
 
 def check_mix_backward(grad, args, *what):
@@ -90,14 +90,14 @@ def check_mix_backward(grad, args, *what):
     lists = (None, None) if partner is None else ops.transpose_pairing(partner)
     got = ops.mix_backward(grad, partner, *lists, blend, box, rule)
     truth = reference.mix_backward(grad.double(), partner, *lists, blend, box, rule)
-    # As in test_mix.py: terms rounded one by one, a sum of at most B + 1 of them, one rounding.
+    # The bound of test_mix.py: each term is rounded, at most B + 1 are summed and rounded once.
     acc = torch.float64 if grad.dtype == torch.float64 else torch.float32
     most = grad.double().abs().max() if grad.numel() else 0
     count = 2
     if partner is not None and len(partner):
         count = torch.bincount(partner.clamp(0, len(partner) - 1)).max().item() + 1
     bound = torch.finfo(grad.dtype).eps * truth.abs() + torch.finfo(acc).eps * count * count * most
-    near("mix_backward", got, truth, bound, *what)
+    check_near("mix_backward", got, truth, bound, *what)
 
 
 def check_paste(view, args, *what):
@@ -105,42 +105,42 @@ def check_paste(view, args, *what):
     expected = view.clone()
     reference.paste_(expected, partner, box, rule)
     ops.paste_(view, partner, box, rule)
-    same("paste_", view, expected, *what)
+    check_bits("paste_", view, expected, *what)
 
 
 def mixing():
     for dtype in BLENDABLE:
         for batch_size, shape in GRID:
             x = values((batch_size, *shape), dtype)
-            for name, plan in some(all_plans(batch_size, *shape), 3):
+            for name, plan in thin(all_plans(batch_size, *shape), 3):
                 check_mix(x.clone(), arguments(plan), dtype, batch_size, shape, name)
         shapes = GRID if FULL else [(5, [3, 7, 5]), (5, [3, 20, 33]), (5, [2, 3, 4, 5])]
         for batch_size, shape in shapes:
             x = values((batch_size, *shape), dtype)
-            for name, plan in some(all_plans(batch_size, *shape), 9):
+            for name, plan in thin(all_plans(batch_size, *shape), 9):
                 for layout, view in layouts(x):
                     check_mix(view, arguments(plan), dtype, batch_size, shape, name, layout)
         for batch_size, shape in LARGE:
             x = values((batch_size, *shape), dtype)
-            for name, plan in some(all_plans(batch_size, *shape), 11):
-                for layout, view in some(layouts(x), 4):
+            for name, plan in thin(all_plans(batch_size, *shape), 11):
+                for layout, view in thin(layouts(x), 4):
                     check_mix(view, arguments(plan), dtype, batch_size, shape, name, layout)
     for dtype in (*MOVABLE, *(BLENDABLE if FULL else ())):
         for batch_size, shape in [*GRID, LARGE[0]]:
             x = values((batch_size, *shape), dtype)
-            for name, plan in some(all_plans(batch_size, *shape), 9):
-                for layout, view in some(layouts(x), 3):
+            for name, plan in thin(all_plans(batch_size, *shape), 9):
+                for layout, view in thin(layouts(x), 3):
                     check_paste(view, arguments(plan), dtype, batch_size, shape, name, layout)
 
 
 def sample_lists(batch_size, shape, dtype):
-    """(name, a batch's samples as a list): alike, each in memory of its own, and all different."""
+    """(name, a batch's samples): in one layout, each in separate memory, in different layouts."""
     x = values((batch_size, *shape), dtype)
     apart = [list(view) for _, view in layouts(x)]
     for (name, _), samples in zip(layouts(x), apart, strict=True):
         yield name, samples
     yield "own memory", [s.clone() for s in x]
-    if len(shape) > 1:  # as decoders give images: channels last
+    if len(shape) > 1:  # decoders give images with channels last
         yield "HWC", [s.movedim(0, -1).contiguous().movedim(-1, 0) for s in x]
     every = [apart[i % len(apart)][i] for i in range(batch_size)]
     yield "a layout each", every
@@ -149,7 +149,7 @@ def sample_lists(batch_size, shape, dtype):
 
 
 def batches_for(count, shape, dtype):
-    """(name, a tensor to mix into), contiguous and not."""
+    """(name, output tensor), contiguous and not."""
     yield "contiguous", torch.zeros(count, *shape, dtype=dtype)
     wide = torch.zeros(count + 1, *shape, dtype=dtype)
     yield "of a larger one", wide[1:]
@@ -160,42 +160,42 @@ def batches_for(count, shape, dtype):
 
 
 def check_mix_samples(batch_size, shape, dtype, plan, *what):
-    for name, samples in some(sample_lists(batch_size, shape, dtype), 3):
+    for name, samples in thin(sample_lists(batch_size, shape, dtype), 3):
         for count in {batch_size, (batch_size + 1) // 2, 0}:
-            for into, out in some(batches_for(count, shape, dtype), 2):
+            for into, out in thin(batches_for(count, shape, dtype), 2):
                 expected = out.clone()
                 reference.mix_samples(samples, *arguments(plan), expected)
                 before = [s.clone() for s in samples]
                 ops.mix_samples(samples, *arguments(plan), out)
-                same("mix_samples", out, expected, dtype, shape, *what, name, count, into)
+                check_bits("mix_samples", out, expected, dtype, shape, *what, name, count, into)
                 assert all(map(same_bits, samples, before))
 
 
 def collating():
-    """Samples that lie apart in memory, mixed into a batch."""
+    """Mix samples that lie apart in memory into a batch."""
     if "mix_samples" not in ops.SCHEMAS:
         return
     for dtype in BLENDABLE:
         for batch_size, shape in [*(g for g in GRID if g[0]), *LARGE]:
             step = 20 if math.prod(shape) * batch_size < 5000 else 41
-            for name, plan in some(all_plans(batch_size, *shape), step):
+            for name, plan in thin(all_plans(batch_size, *shape), step):
                 check_mix_samples(batch_size, shape, dtype, plan, name)
 
 
 def every_half():
-    """All values of the two half types, through weights that round in every way there is."""
+    """Mix all values of both half types, with weights that round in every way."""
     bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
     self, box = PAIRINGS["self"], torch.zeros(1, 0, dtype=torch.int32)
     for dtype in (torch.float16, torch.bfloat16):
         for w in (0.5, 1 / 3, 1.7, 1e-3):
             x, blend = bits.view(dtype)[None], torch.tensor([[w, 0.0]], dtype=torch.float64)
-            same(
+            check_bits(
                 "mix", ops.mix(x, None, blend, box, self), reference.mix(x, None, blend, box, self)
             )
 
 
 def beyond_the_ends():
-    """Indices and boxes that lie outside: never read there, but clamped."""
+    """Indices and boxes out of range are clamped, never read."""
     low, high = torch.iinfo(torch.int32).min, torch.iinfo(torch.int32).max
     partner = torch.tensor([high, low, -1, 5, 4], dtype=torch.int32)
     rows = [[low, low, high, high], [-1, 3, 99, 99], [high, high, low, low], [6, 0, 7, high]]
@@ -218,7 +218,7 @@ def drawing():
         expected = reference.draw_plan(stepped, *options)
         got = ops.draw_plan(state, *options)
         for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
-            same("draw_plan", a, b, part, *options)
+            check_bits("draw_plan", a, b, part, *options)
 
 
 # ------------------------------------------------------------------ labels and loss
@@ -243,11 +243,13 @@ def targets():
                 for smoothing in (0.0, 0.1):
                     args = (plan.partner_or_none, plan.weight, plan.rule, k, smoothing, dtype)
                     got = ops.mix_targets(labels, *args)
-                    same("mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k)
+                    check_bits(
+                        "mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k
+                    )
 
 
 def losses():
-    # As in test_loss_cpu.py, in smaller sizes.
+    # The cases of test_loss_cpu.py, in smaller sizes.
     shapes = [
         (0, 5),
         (5, 1),
@@ -283,6 +285,6 @@ def main():
 if __name__ == "__main__":
     asked = os.environ.get("FUSED_MIXUP_CPU")
     if asked and asked != _C.cpu_capability():
-        print(json.dumps({"on": _C.cpu_capability()}))  # this CPU does not have it
+        print(json.dumps({"on": _C.cpu_capability()}))  # this CPU lacks the instruction set
         sys.exit()
     main()
