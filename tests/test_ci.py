@@ -20,21 +20,19 @@ case " $SLOW " in *" $1 "*) sleep 60 ;; esac
 """
 
 
-@pytest.mark.parametrize(
-    "failing", ["", "lint", "proofs test", "lint docs test-matrix proofs test"]
-)
-def test_all_parts_run_and_any_that_fails_fails_ci(tmp_path, failing):
+@pytest.mark.parametrize("broken", ["", "lint", "proofs test", "lint docs test-matrix proofs test"])
+def test_all_parts_run_and_any_that_fails_fails_ci(tmp_path, broken):
     (tmp_path / "make").write_text(MAKE)
     (tmp_path / "make").chmod(0o755)
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": failing}
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": broken}
     ran = subprocess.run([ROOT / ".ci" / "run"], env=env, capture_output=True, text=True)
     assert re.findall(r"^made (\S+)$", ran.stdout, re.M) == PARTS
-    assert ran.returncode == (1 if failing else 0)
+    assert ran.returncode == (1 if broken else 0)
     assert ran.stdout.endswith("made test\n")  # pytest's summary then ends the output
     for part in PARTS[:-1]:
-        how = "FAILED" if part in failing.split() else "passed"
+        how = "FAILED" if part in broken.split() else "passed"
         assert re.search(rf"^{part} +{how} after \d+ s$", ran.stdout, re.M)
-    assert ran.stderr == (f"FAILED: {failing}; see above\n" if failing else "")
+    assert ran.stderr == (f"FAILED: {broken}; see above\n" if broken else "")
 
 
 @pytest.mark.parametrize(("slow", "code"), [("test-matrix", 0), ("proofs", 0), ("test", 1)])
