@@ -13,7 +13,7 @@ def batch(device="cpu", n=6, size=8):
     return x, (torch.arange(n, device=device) * 7) % K
 
 
-def tensors_of(target):
+def tensors(target):
     return target.labels, target.partner_labels, target.weight
 
 
@@ -22,7 +22,7 @@ def run(mix, steps, device="cpu"):
     out = []
     for _ in range(steps):
         x, target = mix(*batch(device))
-        out += [x, *tensors_of(target)]
+        out += [x, *tensors(target)]
     return out
 
 

@@ -88,9 +88,7 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def make_once(
-    folder: Path, family: str, key: str, suffix: str, make: Callable[[Path], None]
-) -> Path:
+def cache(folder: Path, family: str, key: str, suffix: str, make: Callable[[Path], None]) -> Path:
     """The file or folder {family}-{key}{suffix}, made once and renamed into place when complete.
 
     ``make`` is called with the path to write. Older ones of the family, under other keys, are

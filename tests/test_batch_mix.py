@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 import torch._dynamo.testing
-from batch_mix_cases import BOTH, K, batch, equal, run, tensors_of
+from batch_mix_cases import BOTH, K, batch, equal, run, tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_mixup as fm
@@ -35,7 +35,7 @@ def test_a_step_is_that_of_the_functions(device, per, pairing):
         mixed, target = mix(x, labels)
         assert mixed is x and torch.equal(mixed, expected)
         same = MixedTarget.from_labels(labels, plan, K, 0.1)
-        assert equal(tensors_of(target), tensors_of(same))
+        assert equal(tensors(target), tensors(same))
         assert (target.num_classes, target.label_smoothing) == (K, 0.1)
     assert torch.equal(mix.state, state)
 
@@ -180,7 +180,7 @@ def test_the_default_device_is_that_of_the_buffers_alone():
         mixed, target = mix(x, labels)
         mix.set_epoch(1)
         unmixed = mix.eval()(x, labels)[1]
-    assert equal([mixed, *tensors_of(target)], expected)
+    assert equal([mixed, *tensors(target)], expected)
     assert unmixed.weight.tolist() == [[1.0, 0.0]] * 6
 
 

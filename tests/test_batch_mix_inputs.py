@@ -7,7 +7,7 @@ import types
 
 import pytest
 import torch
-from batch_mix_cases import K, batch, equal, tensors_of
+from batch_mix_cases import K, batch, equal, tensors
 
 import fused_mixup as fm
 from fused_mixup import BatchMix
@@ -29,16 +29,14 @@ def test_structures():
     for made in ([x, labels], Pair(x, labels), (x, labels, names)):
         out = mixer()(made)
         assert type(out) is type(made) and len(out) == len(made)
-        assert torch.equal(out[0], expected) and equal(tensors_of(out[1]), tensors_of(target))
+        assert torch.equal(out[0], expected) and equal(tensors(out[1]), tensors(target))
         assert out[2:] == made[2:] and made[1] is labels
     for image, label in (("image", "label"), ("pixel_values", "labels"), ("x", "y")):
         made = {"id": names, label: labels, image: x}
         for one in (made, collections.OrderedDict(made), collections.UserDict(made)):
             out = mixer()(one)
             assert type(out) is type(one) and list(out) == list(one) and out["id"] is names
-            assert torch.equal(out[image], expected) and equal(
-                tensors_of(out[label]), tensors_of(target)
-            )
+            assert torch.equal(out[image], expected) and equal(tensors(out[label]), tensors(target))
             assert one[label] is labels
     out = mixer(images=("left", "right"), labels="kind")({"left": x, "right": x, "kind": labels})
     assert torch.equal(out["left"], expected) and torch.equal(out["right"], expected)

@@ -7,7 +7,7 @@ import collections
 import pytest
 import torch
 import torch.nn.functional as F
-from batch_mix_cases import BOTH, K, batch, tensors_of
+from batch_mix_cases import BOTH, K, batch, tensors
 
 import fused_mixup as fm
 from fused_mixup import BatchMix, MixedTarget
@@ -99,7 +99,7 @@ def test_ignored_labels(ignored, pairing, dense):
         assert torch.equal(target, same.dense())
     else:
         assert target.ignore_index == ignored
-        assert all(map(torch.equal, tensors_of(target), tensors_of(same)))
+        assert all(map(torch.equal, tensors(target), tensors(same)))
         assert fm.soft_target_cross_entropy(torch.zeros(6, K), target).isfinite()
     unmixed = mix.eval()(x, labels)[1]
     hot = torch.zeros(6, K)
@@ -132,7 +132,7 @@ def test_heads_in_one_entry(mode):
         made = out if isinstance(out, dict) else dict(zip(("kind", "colour"), out, strict=True))
         for name, y, n in (("kind", kind, 3), ("colour", colour, 5)):
             same = MixedTarget.from_labels(y, plan, n)
-            assert all(map(torch.equal, tensors_of(made[name]), tensors_of(same)))
+            assert all(map(torch.equal, tensors(made[name]), tensors(same)))
             assert made[name].num_classes == n
         if "size" in made:
             torch.testing.assert_close(made["size"], blended(size, plan))
@@ -305,5 +305,5 @@ def flat(value):
     if isinstance(value, dict):
         return [t for v in value.values() for t in flat(v)]
     if isinstance(value, MixedTarget):
-        return list(tensors_of(value))
+        return list(tensors(value))
     return [] if value is None else [value]

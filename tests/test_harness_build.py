@@ -9,14 +9,14 @@ from pathlib import Path
 
 import native_build
 import pytest
-from native_build import make_once
+from native_build import cache
 
 pytestmark = pytest.mark.skipif(native_build.compiler() is None, reason="no host C++ compiler")
 
 MAKES_SLOWLY = """
 import sys, time, threading
 from pathlib import Path
-from native_build import made
+from native_build import cache
 folder = Path(sys.argv[1])
 
 def make(part):
@@ -27,7 +27,7 @@ def make(part):
     part.write_text("whole")
 
 def ask():
-    assert made(folder, "lib", "1", ".so", make).read_text() == "whole"
+    assert cache(folder, "lib", "1", ".so", make).read_text() == "whole"
     print("ok", flush=True)
 
 for t in [threading.Thread(target=ask) for _ in range(3)]:
@@ -54,9 +54,9 @@ def test_a_failed_build_leaves_nothing_and_is_tried_again(tmp_path):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        make_once(tmp_path, "lib", "1", ".so", fail)
+        cache(tmp_path, "lib", "1", ".so", fail)
     assert [p.name for p in tmp_path.iterdir()] == [".lib-1.so.lock"]
-    assert make_once(tmp_path, "lib", "1", ".so", Path.touch).exists()
+    assert cache(tmp_path, "lib", "1", ".so", Path.touch).exists()
 
 
 def test_a_new_one_replaces_the_stale_ones_of_its_family(tmp_path):
@@ -67,13 +67,13 @@ def test_a_new_one_replaces_the_stale_ones_of_its_family(tmp_path):
     makes = {".so": Path.touch, "": make_folder}
     for suffix, make in makes.items():
         for family, key in (("lib", "stale"), ("lib", "used"), ("lib", "new"), ("lib_too", "old")):
-            make_once(tmp_path, family, key + suffix[1:], suffix, make)
+            cache(tmp_path, family, key + suffix[1:], suffix, make)
     for path in tmp_path.iterdir():
         if "new" not in path.name:
             os.utime(path, (0, 0))
     for suffix in makes:
-        make_once(tmp_path, "lib", "used" + suffix[1:], suffix, pytest.fail)
-    make_once(tmp_path, "lib", "newest", ".so", Path.touch)
+        cache(tmp_path, "lib", "used" + suffix[1:], suffix, pytest.fail)
+    cache(tmp_path, "lib", "newest", ".so", Path.touch)
     left = {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")}
     assert left == {
         "lib-newest.so", "lib-newso.so", "lib-new", "lib-usedso.so", "lib-used",

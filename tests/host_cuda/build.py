@@ -95,7 +95,7 @@ def build(variant: str = "plain") -> Path:
         native_build.compile_with(*built.flags.split(), "-shared", *objects, *complete, "-o", part)
 
     key = native_build.digest((flags, built), sorted(files))
-    return native_build.make_once(ROOT / "build" / "host_cuda", variant, key, ".so", make)
+    return native_build.cache(ROOT / "build" / "host_cuda", variant, key, ".so", make)
 
 
 def run_sanitized(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:

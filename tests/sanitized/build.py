@@ -108,7 +108,7 @@ def _object(options: list[str], source: Path) -> Path:
     # Replacing files here include the file that they replace.
     files = [source, CPU / source.name] if (CPU / source.name).exists() else [source]
     family = f"{source.stem}-{_digest(options, [])}"  # kinds with the same options share the object
-    return native_build.make_once(
+    return native_build.cache(
         CACHE / "objects",
         family,
         _digest(options, [*files, *_headers()]),
@@ -137,16 +137,14 @@ def module(kind: str, pool: Executor) -> Path:
         for path in package:
             (inside / path.name).symlink_to(path)
 
-    return native_build.make_once(
-        CACHE, kind, _digest([*link, *map(str, package)], objects), "", make
-    )
+    return native_build.cache(CACHE, kind, _digest([*link, *map(str, package)], objects), "", make)
 
 
 def stand_ins() -> Path:
     """A library of the AVX-512 stand-ins and of the CPU's instructions, without a sanitizer."""
     options = "-std=c++17 -O1 -fPIC -ffp-contract=off -Wno-psabi -shared".split()
     sources = [HERE / "stand_ins.cpp", HERE / "real_instructions.cpp"]
-    return native_build.make_once(
+    return native_build.cache(
         CACHE,
         "stand_ins",
         _digest(options, [*sources, *_headers()]),

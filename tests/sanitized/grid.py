@@ -48,7 +48,7 @@ def all_plans(batch_size, *shape):
     return list(plans(batch_size, list(shape)))
 
 
-def check_bits(op, got, expected, *what):
+def check(op, got, expected, *what):
     compared[op] += 1
     assert same_bits(got, expected), (op, *what, int((got != expected).sum()))
 
@@ -74,15 +74,15 @@ def check_mix(view, args, *what):
     expected = reference.mix(view, *args)
     got = ops.mix(view, *args)
     assert got.stride() == torch.empty_like(view).stride()
-    check_bits("mix", got, expected, *what)
+    check("mix", got, expected, *what)
     batch_size, *shape = view.shape
     out = torch.zeros((*shape, batch_size), dtype=view.dtype).movedim(-1, 0)
     ops.mix_out(view, *args, out)
-    check_bits("mix_out", out, expected, *what)
+    check("mix_out", out, expected, *what)
     if view.dtype.is_floating_point:
         check_mix_backward(view, args, *what)
     ops.mix_(view, *args)
-    check_bits("mix_", view, expected, *what)
+    check("mix_", view, expected, *what)
 
 
 def check_mix_backward(grad, args, *what):
@@ -105,7 +105,7 @@ def check_paste(view, args, *what):
     expected = view.clone()
     reference.paste_(expected, partner, box, rule)
     ops.paste_(view, partner, box, rule)
-    check_bits("paste_", view, expected, *what)
+    check("paste_", view, expected, *what)
 
 
 def mixing():
@@ -167,7 +167,7 @@ def check_mix_samples(batch_size, shape, dtype, plan, *what):
                 reference.mix_samples(samples, *arguments(plan), expected)
                 before = [s.clone() for s in samples]
                 ops.mix_samples(samples, *arguments(plan), out)
-                check_bits("mix_samples", out, expected, dtype, shape, *what, name, count, into)
+                check("mix_samples", out, expected, dtype, shape, *what, name, count, into)
                 assert all(map(same_bits, samples, before))
 
 
@@ -189,7 +189,7 @@ def every_half():
     for dtype in (torch.float16, torch.bfloat16):
         for w in (0.5, 1 / 3, 1.7, 1e-3):
             x, blend = bits.view(dtype)[None], torch.tensor([[w, 0.0]], dtype=torch.float64)
-            check_bits(
+            check(
                 "mix", ops.mix(x, None, blend, box, self), reference.mix(x, None, blend, box, self)
             )
 
@@ -218,7 +218,7 @@ def drawing():
         expected = reference.draw_plan(stepped, *options)
         got = ops.draw_plan(state, *options)
         for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
-            check_bits("draw_plan", a, b, part, *options)
+            check("draw_plan", a, b, part, *options)
 
 
 # ------------------------------------------------------------------ labels and loss
@@ -243,9 +243,7 @@ def targets():
                 for smoothing in (0.0, 0.1):
                     args = (plan.partner_or_none, plan.weight, plan.rule, k, smoothing, dtype)
                     got = ops.mix_targets(labels, *args)
-                    check_bits(
-                        "mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k
-                    )
+                    check("mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k)
 
 
 def losses():
