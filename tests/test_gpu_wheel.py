@@ -119,7 +119,7 @@ def test_only_what_is_missing_is_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(setup_env, "torch_version", lambda: "2.11.0")
     monkeypatch.setattr(setup_env, "pip", lambda *words: calls.append(words) or True)
     # hypothesis is too old; its dependency is missing; pytest has the required version.
-    monkeypatch.setattr(setup_env, "missing", lambda wanted: ["hypothesis>=6.100"])
+    monkeypatch.setattr(setup_env, "find_missing", lambda wanted: ["hypothesis>=6.100"])
     monkeypatch.setattr(setup_env, "is_installed", lambda name: name != "sortedcontainers")
     setup_env.install_wheel(str(tmp_path))
     names = [{Path(w).name.split("-")[0] for w in call if w.endswith(".whl")} for call in calls]
