@@ -255,7 +255,11 @@ def rows(**kw):
         (lambda: MixPlan.uniform(2, "flip", 0.5, (0, 2**31)), ValueError, "box.*32 bits"),
         (lambda: MixPlan.per_sample(None), TypeError, "lam"),
         (lambda: MixPlan.per_sample(torch.rand(1), box=[[0, 2**32 + 5]]), ValueError, "32 bits"),
-        (lambda: MixPlan.per_sample(torch.rand(2), cut=[True, False]), ValueError, "box to be given"),
+        (
+            lambda: MixPlan.per_sample(torch.rand(2), cut=[True, False]),
+            ValueError,
+            "box to be given",
+        ),
         (lambda: MixPlan.per_sample(torch.rand(2, requires_grad=True)), ValueError, "detach"),
         (lambda: rows(weight=torch.ones(2, 2, requires_grad=True)), ValueError, "detach"),
         (lambda: MixPlan.uniform(2, torch.tensor([0, 2])), IndexError, r"partner.*\[0, 2\).*got 2"),

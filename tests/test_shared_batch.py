@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _sends_as_before():
+def _sends_as_before(monkeypatch):
+    monkeypatch.setattr(module, "_earlier", None)
     reducers = ForkingPickler._extra_reducers
     before = dict(reducers)
     yield
@@ -49,16 +50,38 @@ def test_a_batch_lies_in_shared_memory_and_is_sent_without_a_copy():
     assert shared_batch(torch.Size((0, 3))).shape == (0, 3)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64], ids=str)
-def test_what_cannot_be_shared_is_sent_as_bytes(dtype, monkeypatch):
+@pytest.fixture(params=["no room", "refused"])
+def scarce(request, monkeypatch):
+    if request.param == "no room":
+        monkeypatch.setattr(module, "_has_room", lambda size: False)
     monkeypatch.setattr(module, "shared_storage", no_memory)
     assert not shared_batch(SIZE).is_shared()
     monkeypatch.setattr(torch.Tensor, "share_memory_", no_memory)
-    x = torch.arange(6).view(SIZE).to(dtype)
-    there = sent(x)
-    assert there.dtype == dtype and torch.equal(there, x) and not there.is_shared()
-    there.fill_(9)
-    assert x[0, 0] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.complex64], ids=str)
+def test_what_cannot_be_shared_is_sent_as_bytes(dtype, scarce):
+    x = torch.arange(24).view(2, 3, 2, 2).to(dtype)
+    views = [x, x[:, 1:], x.transpose(0, 1), x[1:].contiguous(memory_format=torch.channels_last)]
+    views += [x.conj(), x.conj().imag] if dtype.is_complex else []
+    for t in (*views, x[0, 0, 0, 0]):
+        there = sent(t)
+        assert there.dtype == dtype or t is views[-1]
+        assert torch.equal(there, t) and not there.is_shared() and not there.is_neg()
+        there.fill_(9)
+    assert x[0, 0, 0, 0] == 0 and sent(views[3]).stride() == views[3].stride()
+
+
+def test_a_reducer_of_somebody_else_stays():
+    def theirs(t):
+        return torch.full, (t.shape, 7.0)
+
+    ForkingPickler.register(torch.Tensor, theirs)
+    shared_batch(SIZE)  # sends what is no matter of ours as they did
+    assert (sent(torch.zeros(2)) == 7).all()
+    ForkingPickler.register(torch.Tensor, theirs)
+    shared_batch(SIZE)  # and does not push aside whoever comes later
+    assert ForkingPickler._extra_reducers[torch.Tensor] is theirs
 
 
 def test_other_tensors_are_sent_as_pytorch_sends_them():
@@ -84,6 +107,7 @@ class RoomFor:
     def __call__(self, samples):
         self.left -= 1
         if self.left < 0:
+            module._has_room = lambda size: False
             module.shared_storage = no_memory
             torch.Tensor.share_memory_ = no_memory
         x, target = self.collate(samples)
@@ -121,6 +145,8 @@ for epoch in range(2):
     for i, (x, target) in enumerate(loader):
         for k in (0, 31):
             assert (x[k] == (32 * i + k) % 256).all() and target[k].argmax() == (32 * i + k) % 10
+left = [name for name in os.listdir("/dev/shm") if name.startswith("torch_")]
+assert not left, f"{len(left)} files stay in /dev/shm"
 print("all there")
 """
 

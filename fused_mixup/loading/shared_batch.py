@@ -8,37 +8,76 @@ loader would otherwise wait for ever.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
+from torch.utils.data import get_worker_info
 
 from ..tracing import shared_storage
+
+_earlier: Callable[[Tensor], tuple[Any, ...]] | None = None  # how tensors were sent before
 
 
 def shared_batch(shape: torch.Size) -> Tensor:
     """An uninitialised uint8 tensor for a worker to fill and send."""
-    ForkingPickler.register(Tensor, _reduce)
+    global _earlier
+    if _earlier is None:
+        reducers = getattr(ForkingPickler, "_extra_reducers", {})
+        _earlier = reducers.get(Tensor, reduce_tensor)
+        ForkingPickler.register(Tensor, _reduce)
+    size = shape.numel()
+    if _has_room(size):
+        try:
+            storage = shared_storage(size)
+        except RuntimeError:  # another process has taken the room
+            pass
+        else:
+            return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage).view(shape)
+    return torch.empty(shape, dtype=torch.uint8, device="cpu")
+
+
+def _has_room(size: int) -> bool:
+    """Whether both threads of every worker (one collates, one sends) can share so many bytes.
+
+    It is asked first: an allocation that fails leaves a file of PyTorch's in /dev/shm for ever.
+    """
     try:
-        storage = shared_storage(shape.numel())
-    except RuntimeError:  # too little shared memory
-        return torch.empty(shape, dtype=torch.uint8, device="cpu")
-    return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage).view(shape)
+        system = os.statvfs("/dev/shm")
+    except (AttributeError, OSError):
+        return True
+    worker = get_worker_info()
+    workers = worker.num_workers if worker else 1
+    return system.f_bavail * system.f_frsize >= 2 * workers * size
 
 
 def _reduce(t: Tensor) -> tuple[Any, ...]:
-    """How a worker sends a tensor: as PyTorch does, or as bytes where it cannot be shared."""
+    """How a worker sends a tensor: as before, or as bytes where it cannot be shared."""
+    assert _earlier is not None
     if t.layout == torch.strided and t.is_cpu and not t.is_nested and not t.requires_grad:
-        whole = t.is_contiguous() and t.untyped_storage().nbytes() == t.nbytes > 0
-        if whole and not t.is_shared():
+        size = t.untyped_storage().nbytes()
+        if size and not t.is_shared():
             try:
+                if not _has_room(size):
+                    return _as_bytes(t)
                 t.share_memory_()
             except RuntimeError:
-                return _unpack, (t.view(-1).view(torch.uint8).numpy().tobytes(), t.dtype, t.shape)
-    return reduce_tensor(t)
+                return _as_bytes(t)
+    return _earlier(t)
 
 
-def _unpack(values: bytes, dtype: torch.dtype, shape: torch.Size) -> Tensor:
-    return torch.frombuffer(bytearray(values), dtype=dtype).view(shape)
+def _as_bytes(t: Tensor) -> tuple[Any, ...]:
+    t = t.resolve_conj().resolve_neg()
+    t = t if t.untyped_storage().nbytes() == t.nbytes else t.clone()  # a view: its part alone
+    values = torch.empty(0, dtype=torch.uint8, device="cpu").set_(t.untyped_storage())
+    return _from_bytes, (values.numpy().tobytes(), t.dtype, t.shape, t.stride())
+
+
+def _from_bytes(
+    values: bytes, dtype: torch.dtype, shape: torch.Size, stride: tuple[int, ...]
+) -> Tensor:
+    return torch.frombuffer(bytearray(values), dtype=dtype).as_strided(shape, stride)

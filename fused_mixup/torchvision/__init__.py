@@ -22,9 +22,10 @@ def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
     try:
-        return getattr(importlib.import_module("torchvision.transforms.v2"), name)
-    except ImportError as error:
+        theirs = importlib.import_module("torchvision.transforms.v2")
+    except (ImportError, RuntimeError, OSError) as error:  # missing, or of another PyTorch
         raise AttributeError(
             f"fused_mixup.torchvision has MixUp and CutMix; {name!r} would be torchvision's, which "
             f"cannot be imported ({error}); pip install torchvision"
         ) from error
+    return getattr(theirs, name)
