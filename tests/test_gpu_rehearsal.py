@@ -148,7 +148,8 @@ def test_the_whole_run(checkout, wheels, stand_ins, tmp_path):
     seen = json.loads((stand_ins / "ncu.seen").read_text())
     assert [*seen["stages"]] == names[: names.index("counters")] and not seen["finished"]
 
-    ran = make_gpu(checkout, wheels, stand_ins, out, "--only smoke,environment")
+    again = f"--only smoke,environment --limit {limits}"
+    ran = make_gpu(checkout, wheels, stand_ins, out, again)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     left = summary(out)
     assert [*left["stages"]][-2:] == ["environment", "smoke"] and {*left["stages"]} == {*names}
