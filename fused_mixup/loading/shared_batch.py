@@ -8,6 +8,7 @@ loader would otherwise wait for ever.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
@@ -27,7 +28,7 @@ def shared_batch(shape: torch.Size) -> Tensor:
     """An uninitialised uint8 tensor for a worker to fill and send."""
     global _earlier
     if _earlier is None:
-        reducers = getattr(ForkingPickler, "_extra_reducers", {})
+        reducers = ForkingPickler(io.BytesIO()).dispatch_table  # type: ignore[attr-defined]
         _earlier = reducers.get(Tensor, reduce_tensor)
         ForkingPickler.register(Tensor, _reduce)
     size = shape.numel()
