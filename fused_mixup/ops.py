@@ -58,6 +58,7 @@ mix_out = _op("mix_out")
 mix_backward = _op("mix_backward")
 paste_ = _op("paste_")
 mix_samples = _op("mix_samples")
+label_bounds = _op("label_bounds")
 mix_targets = _op("mix_targets")
 soft_target_cross_entropy = _op("soft_target_cross_entropy")
 soft_target_cross_entropy_backward = _op("soft_target_cross_entropy_backward")
@@ -140,6 +141,11 @@ def _(x, partner, box, pairing):
 @_fake("mix_samples")
 def _(samples, partner, blend, box, pairing, out):
     return None
+
+
+@_fake("label_bounds")
+def _(labels, ignore_index):
+    return labels.new_empty(2, dtype=torch.int64)
 
 
 @_fake("mix_targets")

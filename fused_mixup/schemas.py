@@ -83,6 +83,9 @@ SCHEMAS = {
     "Tensor(a!) out) -> ()",
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
+    # int64 [2]: the smallest and the largest of labels […], integers, that are not ignore_index;
+    # (0, -1) where there are none.
+    "label_bounds": "(Tensor labels, int ignore_index) -> Tensor",
     # ------------------------------------------------------------ losses
     # After the loss: stats [3, B, d1…] (max z, log Σ exp(z - max z) and Σ w t' of each row, so that
     # the backward is one sweep for dense targets too); count [], the number of rows that are not
@@ -112,4 +115,4 @@ SCHEMAS = {
 
 # The inputs of these ops live on the host: they have native kernels on the CPU and no device
 # kernels; elsewhere they fall back to the reference.
-CPU_ONLY = frozenset({"mix_samples"})
+CPU_ONLY = frozenset({"mix_samples", "label_bounds"})

@@ -199,7 +199,8 @@ def test_ignored_pixels_beside_labels_of_another_number_of_classes(mode):
     maps = torch.randint(0, 3, (6, 8, 8))
     maps[:, 2] = 255
     counts = {"label": K, "mask": 3}
-    out = BatchMix(counts, **mode, ignore_index=255)({"image": x, "label": labels, "mask": maps})
+    given = {"image": x, "label": labels, "mask": maps.clone()}
+    out = BatchMix(counts, **mode, ignore_index=255)(given)
     assert out["label"].num_classes == K
     if mode["mixup_alpha"]:
         assert (out["mask"].num_classes, out["mask"].ignore_index) == (3, 255)

@@ -14,27 +14,42 @@ from torch import Tensor
 
 from ..checks import check_memory, check_writable
 from ..dtypes import BLENDABLE
+from .entries import Entry
 
 
-def check_batch_size(
-    heads: Sequence[Tensor], named: Sequence[tuple[str, Any]], state: Tensor
-) -> int:
+def check_batch_size(heads: Sequence[Tensor], entries: Sequence[Entry], state: Tensor) -> int:
     """The batch size that labels, images and masks share, on the device of ``state``."""
     batch_size = heads[0].shape[0] if heads else None
-    for name, x in (*(("labels", y) for y in heads), *named):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
-        check_memory(name, x)
-        if batch_size is None and x.ndim:
-            batch_size = x.shape[0]
-        if x.ndim < 1 or x.shape[0] != batch_size:
+    first = [("labels", y) for y in heads]
+    for name, value in (*first, *((entry.name, entry.value) for entry in entries)):
+        if not isinstance(value, Tensor):
+            value = _alike(name, value)
+        check_memory(name, value)
+        if batch_size is None and value.ndim:
+            batch_size = value.shape[0]
+        if value.ndim < 1 or value.shape[0] != batch_size:
             size = "…" if batch_size is None else batch_size
             raise ValueError(
-                f"{name}: expected a batch of {size}, as the other entries, got {list(x.shape)}"
+                f"{name}: expected a batch of {size}, as the other entries, got "
+                f"{list(value.shape)}"
             )
-        check_device(name, x, state)
+        check_device(name, value, state)
     assert batch_size is not None
     return batch_size
+
+
+def _alike(name: str, samples: Sequence[Any]) -> Tensor:
+    """The first of one tensor for each sample, expanded to the batch; raises unless all are alike."""
+    first = samples[0]
+    for i, sample in enumerate(samples):
+        if not isinstance(sample, Tensor):
+            raise TypeError(f"{name}[{i}]: expected a tensor, got {type(sample).__name__}")
+        if sample.shape != first.shape or sample.dtype != first.dtype:
+            raise ValueError(
+                f"{name}[{i}]: expected {list(first.shape)} {first.dtype} as the first sample's, "
+                f"got {list(sample.shape)} {sample.dtype}; resize samples to one size first"
+            )
+    return first.expand(len(samples), *first.shape)
 
 
 def check_device(name: str, x: Tensor, state: Tensor) -> None:
@@ -45,52 +60,29 @@ def check_device(name: str, x: Tensor, state: Tensor) -> None:
         )
 
 
-def check_images(
-    named: Sequence[tuple[str, Tensor]], spatial_dims: int | None, cuts: bool
-) -> tuple[int, ...]:
-    """The spatial sizes that all images share; those of the first where no box is cut."""
-    sizes: tuple[int, ...] = ()
-    for i, (name, x) in enumerate(named):
-        if x.dtype not in BLENDABLE:
+def check_values(entries: Sequence[Entry]) -> None:
+    """Raise unless images are floats or uint8, and masks class maps or floats."""
+    for entry in entries:
+        first = entry.value
+        if isinstance(first, (list, tuple)) and first:
+            first = first[0]
+        if not isinstance(first, Tensor):
+            raise TypeError(f"{entry.name}: expected a tensor [B, …], got {type(first).__name__}")
+        is_map = not (first.is_floating_point() or first.is_complex())
+        if entry.kind == "class_map" and (is_map or first.dtype in BLENDABLE):
+            continue
+        if entry.kind == "class_map":
+            raise TypeError(f"{entry.name}: expected class maps or floats, got {first.dtype}")
+        if first.dtype not in BLENDABLE:
             raise TypeError(
-                f"{name}: expected float16, bfloat16, float32, float64 or uint8, got {x.dtype}; "
-                "name class maps as masks"
+                f"{entry.name}: expected float16, bfloat16, float32, float64 or uint8, as MixUp "
+                f"blends {entry.kind}, got {first.dtype}; name class maps as masks"
             )
-        first = 2 if spatial_dims is None else x.ndim - spatial_dims
-        if (cuts or i == 0) and first < 1:
-            raise ValueError(
-                f"{name}: expected {spatial_dims} spatial dims after [B], as spatial_dims says, "
-                f"got {list(x.shape)}; give BatchMix a smaller spatial_dims, or cutmix_alpha=0"
-            )
-        if i == 0:
-            sizes = tuple(x.shape[first:])
-        elif cuts and tuple(x.shape[first:]) != sizes:
-            raise ValueError(
-                f"{name}: expected sizes {list(sizes)} as {named[0][0]}, as they share their "
-                f"boxes, got {list(x.shape[first:])}; set cutmix_alpha=0 for MixUp alone"
-            )
-    return sizes
 
 
-def check_masks(named: Sequence[tuple[str, Any]]) -> None:
-    for name, x in named:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a tensor [B, …], got {type(x).__name__}")
-        if x.is_complex() or (x.is_floating_point() and x.dtype not in BLENDABLE):
-            raise TypeError(f"{name}: expected class maps or floats, got {x.dtype}")
-
-
-def check_cut(
-    heads: Sequence[Tensor], masks: Sequence[tuple[str, Tensor]], cut: tuple[int, ...]
-) -> None:
-    """Raise unless masks have the sizes that boxes ``cut`` (() for none), and labels have not."""
-    for name, x in masks:
-        if tuple(x.shape[x.ndim - len(cut) :]) != cut:
-            raise ValueError(
-                f"{name}: expected its last sizes to be {list(cut)} as those of the images, "
-                f"got {list(x.shape)}"
-            )
-    for y in heads:  # blended by one weight a sample
+def check_label_maps(heads: Sequence[Tensor], cut: tuple[int, ...]) -> None:
+    """Raise where labels, which one weight a sample blends, have the sizes that boxes ``cut``."""
+    for y in heads:
         if len(cut) > 1 and y.ndim > len(cut) and tuple(y.shape[y.ndim - len(cut) :]) == cut:
             raise TypeError(
                 f"labels: expected one label a sample, got maps {list(y.shape)} of the images' "
@@ -98,9 +90,10 @@ def check_cut(
             )
 
 
-def check_in_place(named: Sequence[tuple[str, Tensor]], warned: bool) -> bool:
+def check_in_place(entries: Sequence[Entry], warned: bool) -> bool:
     """Raise for tensors that may not be written; warn, once, of one that is part of a larger."""
-    for name, x in named:
+    for entry in entries:
+        name, x = entry.name, entry.value
         check_writable(name, x, "use inplace=False, which is differentiable")
         if warned or torch.compiler.is_compiling() or x.is_meta:
             continue
@@ -110,6 +103,6 @@ def check_in_place(named: Sequence[tuple[str, Tensor]], warned: bool) -> bool:
                 f"{name}: this batch is a view of a larger tensor, and is mixed there, in place; "
                 "if that is a data set, its next epoch mixes mixtures. Give BatchMix(…, "
                 "inplace=False), or the batch as .clone()",
-                stacklevel=6,
+                stacklevel=8,
             )
     return warned

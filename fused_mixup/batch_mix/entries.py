@@ -1,81 +1,188 @@
-"""Which entries of a batch are images, labels and masks, for :class:`fused_mixup.BatchMix`."""
+"""Which entries of a batch are mixed, and how: their kinds, said or found."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..arguments import kind, names
-
-Key = Any  # a key of a dict, or a position in a tuple or list
-
-# The keys where the caller names none: the first that a dict has (for masks, all of them).
-IMAGES = ("image", "images", "pixel_values", "inputs", "x")
-LABELS = ("label", "labels", "target", "targets", "y")
-MASKS = ("mask", "masks", "segmentation")
+from ..arguments import kind as shown
+from ..arguments import names
+from ..kinds import IMAGE_LIKE, KINDS, MAPS, OF_BOXES, check_kind, kind_of_name, kind_of_type
+from .structure import EACH, Key, Path, are_samples, batch_size, columns, is_record, items
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The keys of a batch's parts; None: the usual names in a dict, else images, labels."""
+class Entry(NamedTuple):
+    """One entry: a tensor, a list with a value for each sample, or the labels of several heads."""
 
-    images: tuple[Key, ...] | None
-    labels: tuple[Key, ...] | None
-    masks: tuple[Key, ...] | None
+    path: Path
+    kind: str
+    value: Any
+    said: bool  # whether its kind was said
 
-    @staticmethod
-    def make(images: Any, labels: Any, masks: Any) -> Parts:
-        parts = Parts(_keys(images), _keys(labels), _keys(masks))
-        if parts.images == ():
+    @property
+    def name(self) -> str:
+        """How an error names it."""
+        role = "images" if self.kind in IMAGE_LIKE else "masks" if self.kind in MAPS else self.kind
+        return role + "".join(f"[{key!r}]" for key in self.path)
+
+
+class Kinds:
+    """The kinds that a caller says: ``kinds=``, and ``images=``, ``labels=`` and ``masks=``."""
+
+    def __init__(self, kinds: Any, images: Any, labels: Any, masks: Any) -> None:
+        if kinds is not None and not isinstance(kinds, Mapping):
+            raise TypeError(f"kinds: expected a dict of keys and kinds, got {shown(kinds)}")
+        self.said: dict[Any, str] = {}
+        for key, kind in (kinds or {}).items():
+            self.said[key] = check_kind(f"kinds[{shown(key)}]", kind)
+        self.roles = {
+            role: _keys(given)
+            for role, given in (("images", images), ("labels", labels), ("masks", masks))
+        }
+        if self.roles["images"] == ():
             raise ValueError("images: expected at least one key or position, got none")
-        return parts
 
-    def find(self, batch: Any) -> tuple[tuple[Key, ...], tuple[Key, ...], tuple[Key, ...]]:
-        """The keys of images, labels (perhaps none) and masks, each checked to be in ``batch``."""
-        if isinstance(batch, Mapping):
-            images = _first_key("images", IMAGES, batch) if self.images is None else self.images
-            masks = tuple(key for key in MASKS if key in batch)
-            masks = masks if self.masks is None else self.masks
+    def find(self, batch: Any) -> list[Entry]:
+        """The entries that change, in their order; ValueError for one that fits no rule."""
+        return _Search(self, batch).entries()
+
+
+class _Search:
+    def __init__(self, kinds: Kinds, batch: Any) -> None:
+        self.roles, self.batch, self.size = kinds.roles, batch, batch_size(batch)
+        self.said = dict(kinds.said)
+        self.found: list[Entry] = []
+        self.unknown: list[Path] = []
+        for role, kind in (("images", "image"), ("labels", "labels"), ("masks", "class_map")):
+            for key in self.roles[role] or ():
+                self.said[_key_in(role, key, batch)] = kind
+        for key in kinds.said:
+            if isinstance(key, int) and not isinstance(batch, Mapping):
+                self.said[_key_in("kinds", key, batch)] = kinds.said[key]
+
+    def entries(self) -> list[Entry]:
+        self._walk(self.batch, ())
+        if self.unknown and self.roles["labels"] is None:
+            self._refuse_unknown(self.unknown[0])
+        if not any(entry.kind in IMAGE_LIKE for entry in self.found):
+            got = names(self.batch) if isinstance(self.batch, Mapping) else "none of them"
+            raise ValueError(
+                f"images: expected one of the keys {list(KINDS['image'].names)}, got {got}; name "
+                "it with BatchMix(…, images=…), or BatchMix(…, kinds={…: 'image'})"
+            )
+        return self.found
+
+    def _walk(self, structure: Any, path: Path) -> None:
+        for key, value in items(structure) or ():
+            self._visit(key, value, (*path, key))
+
+    def _visit(self, key: Key, value: Any, path: Path) -> None:
+        kind = self._said_kind(key, path)
+        if value is None or kind == "keep":
+            return
+        if kind is not None:
+            self.found.append(Entry(path, kind, value, True))
+            return
+        if are_samples(value, self.size):
+            for name, column in columns(value).items():
+                self._visit_column(name, column, (*path, EACH, name))
+            return
+        kind = self._guess(key, value, path)
+        if kind == "keep":
+            return
+        if kind is not None and self._is_entry(value, kind):
+            self.found.append(Entry(path, kind, value, False))
+        elif isinstance(value, Mapping) or (is_record(value) and kind != "labels"):
+            self._walk(value, path)
+        elif isinstance(value, (list, tuple)) and any(items(v) is not None for v in value):
+            self._walk(value, path)
+        elif _may_be_labels(value):
+            self.unknown.append(path)
+
+    def _visit_column(self, key: Key, values: list[Any], path: Path) -> None:
+        """One entry of each sample's own structure; those without a kind may belong to boxes."""
+        there = [value for value in values if value is not None]
+        kind, said = self._said_kind(key, path), True
+        if kind is None and there:
+            kind, said = kind_of_type(there[0]) or kind_of_name(key), False
+        if not there or kind == "keep":
+            return
+        nested = kind is None or (kind == "labels" and isinstance(there[0], Mapping))
+        if nested and all(isinstance(value, (Mapping, tuple)) for value in there):
+            for name, column in columns(values).items():
+                self._visit_column(name, column, (*path, EACH, name))
+        elif kind is not None or isinstance(there[0], (Tensor, list)):
+            self.found.append(Entry(path, kind or "field", values, said))
+
+    def _said_kind(self, key: Key, path: Path) -> str | None:
+        if not self.said:
+            return None
+        if len(path) > 1 and isinstance(key, int):  # positions are said of the batch itself
+            key = None
+        dotted = ".".join(str(step) for step in path if step is not EACH)
+        return self.said.get(key, self.said.get(dotted))
+
+    def _guess(self, key: Key, value: Any, path: Path) -> str | None:
+        first = value[0] if isinstance(value, (list, tuple)) and value else value
+        kind = kind_of_type(first) or kind_of_name(key)
+        at_top = len(path) == 1
+        if kind is None and at_top and not isinstance(self.batch, Mapping):
+            kind = {0: "image", 1: "labels"}.get(key) if isinstance(key, int) else None
+        if not at_top:
+            return kind
+        # A role whose entries were named has no others.
+        if kind in MAPS and self.roles["masks"] is not None:
+            return "keep"
+        if kind == "image" and self.roles["images"] is not None:
+            return None
+        if kind == "labels" and self.roles["labels"] is not None:
+            return None
+        return kind
+
+    def _is_entry(self, value: Any, kind: str) -> bool:
+        """Whether ``value`` is one entry of that kind, rather than a structure of entries."""
+        if items(value) is None:
+            return isinstance(value, Tensor) or kind not in IMAGE_LIKE
+        if kind == "labels":  # perhaps of several heads
+            return not _holds_kinds(value)
+        return not is_record(value)
+
+    def _refuse_unknown(self, path: Path) -> None:
+        others = ("labels", *OF_BOXES, "class_map", "soft_map")
+        if any(entry.kind in others for entry in self.found) and self.roles["masks"] is None:
+            where = "".join(f"[{key!r}]" for key in path)
+            name = path[0] if len(path) == 1 else ".".join(str(s) for s in path if s is not EACH)
+            raise ValueError(
+                f"batch{where}: expected an entry of a known kind, as it would stay unmixed; say "
+                f"it with BatchMix(…, kinds={{{name!r}: …}}), 'keep' to leave it as it is"
+            )
+        if isinstance(self.batch, Mapping):
+            expected = f"one of the keys {list(KINDS['labels'].names)}, got {names(self.batch)}"
         else:
-            images = (0,) if self.images is None else self.images
-            masks = () if self.masks is None else self.masks
-        _check_keys("images", images, batch)
-        _check_keys("masks", masks, batch)
-        labels = _label_keys(batch, images + masks) if self.labels is None else self.labels
-        _check_keys("labels", labels, batch)
-        return images, labels, masks
-
-
-def _label_keys(batch: Any, others: tuple[Key, ...]) -> tuple[Key, ...]:
-    if isinstance(batch, Mapping):
-        left = [key for key in batch if key not in others]
-        found = [key for key in LABELS if key in left]
-    else:
-        taken = {key % len(batch) for key in others}
-        left = [key for key in range(len(batch)) if key not in taken]
-        found = [key for key in left if key == 1]
-    # Unmixed labels with mixed images would be silently wrong.
-    if not found and any(_may_be_labels(batch[key]) for key in left):
-        if isinstance(batch, Mapping):
-            expected = f"one of the keys {list(LABELS)}, got {names(batch)}"
-        else:
-            expected = f"them at position 1, which is taken, got {len(batch)} entries"
+            expected = f"them at position 1, which is taken, got {len(self.batch)} entries"
         raise ValueError(
             f"labels: expected {expected}; name them with BatchMix(…, labels=…), or labels=() if "
             "there are none"
         )
-    return tuple(found[:1])
 
 
-def _may_be_labels(entry: Any) -> bool:
-    if isinstance(entry, (list, tuple)):
-        return any(map(_may_be_labels, entry))
-    return isinstance(entry, (Tensor, Mapping)) or hasattr(entry, "__array__")
+def _holds_kinds(value: Any) -> bool:
+    """Whether a structure under the name of labels holds masks, boxes and the like."""
+    for key, inner in items(value) or ():
+        kind = kind_of_type(inner) or (kind_of_name(key) if is_record(value) else None)
+        if kind in MAPS or kind in OF_BOXES or kind in IMAGE_LIKE:
+            return True
+        if isinstance(inner, (list, tuple)) and inner and kind_of_type(inner[0]) is not None:
+            return True
+    return False
+
+
+def _may_be_labels(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_may_be_labels, value))
+    return isinstance(value, (Tensor, Mapping)) or hasattr(value, "__array__")
 
 
 def _keys(given: Any) -> tuple[Key, ...] | None:
@@ -84,49 +191,14 @@ def _keys(given: Any) -> tuple[Key, ...] | None:
     return tuple(given) if isinstance(given, list) else (given,)
 
 
-def _first_key(name: str, usual: tuple[str, ...], batch: Mapping[Any, Any]) -> tuple[Key, ...]:
-    for key in usual:
-        if key in batch:
-            return (key,)
-    raise ValueError(
-        f"{name}: expected one of the keys {list(usual)}, got {names(batch)}; name it with "
-        f"BatchMix(…, {name}=…)"
-    )
-
-
-def _check_keys(name: str, keys: tuple[Key, ...], batch: Any) -> None:
-    for key in keys:
-        if isinstance(batch, Mapping):
-            there = key in batch
-        else:
-            there = isinstance(key, int) and -len(batch) <= key < len(batch)
-        if not there:
-            got = names(batch) if isinstance(batch, Mapping) else f"{len(batch)} entries"
-            raise ValueError(f"{name}: expected {kind(key)} in the batch, got {got}")
-
-
-def writable_copy(batch: Any) -> Any:
-    """A writable copy of ``batch``: a mapping (a dict for a read-only one), or a list."""
+def _key_in(role: str, key: Key, batch: Any) -> Key:
+    """``key`` as the batch has it, positions counted from the start; ValueError for one it lacks."""
     if not isinstance(batch, Mapping):
-        return list(batch)
-    if type(batch) is dict or not isinstance(batch, MutableMapping):
-        return dict(batch)
-    return copy.copy(batch)
-
-
-def fill(batch: Any, out: Any, entries: dict[Key, Any]) -> Any:
-    """``out``, a writable copy of ``batch``, with ``entries`` set, as the type of ``batch``."""
-    for key, value in entries.items():
-        out[key] = value
-    if isinstance(batch, (Mapping, list)):
-        return out
-    return type(batch)(*out) if hasattr(batch, "_fields") else tuple(out)
-
-
-def same_memory(a: Tensor, b: Tensor) -> bool:
-    if a is b:
-        return True
-    alike = a.dtype == b.dtype and a.shape == b.shape and a.stride() == b.stride()
-    if not alike or torch.compiler.is_compiling():  # traced tensors have no address
-        return False
-    return a.data_ptr() == b.data_ptr() != 0
+        size = len(list(items(batch) or ()))
+        if isinstance(key, int) and -size <= key < size:
+            return key % size
+    there = dict(items(batch) or ()) if not isinstance(batch, (list, tuple)) else {}
+    if key not in there:
+        got = names(batch) if isinstance(batch, Mapping) else f"{len(batch)} entries"
+        raise ValueError(f"{role}: expected {shown(key)} in the batch, got {got}")
+    return key

@@ -12,11 +12,16 @@ from ..arguments import integer, names
 from ..codes import IGNORE_INDEX, NO_IGNORE
 from ..dtypes import FLOATING
 from ..plan.mix_plan import MixPlan
-from ..target.checks import check_label_smoothing, check_labels, check_num_classes
+from ..target.checks import (
+    MAP_DTYPES,
+    check_label_smoothing,
+    check_labels,
+    check_num_classes,
+)
 from ..target.heads import STRUCTURES, class_counts, heads, restore_structure
 from ..target.label_rows import one_label_weight
 from ..target.labels import mix_labels, mix_targets
-from ..target.mixed_target import MixedTarget
+from ..target.mixed_target import MixedTarget, target_of_checked
 
 
 class Targets:
@@ -87,7 +92,7 @@ class Targets:
     def _as_configured(self, target: MixedTarget) -> Tensor | MixedTarget:
         return target.dense() if self.dense else target
 
-    def _check_classes(self, name: str, y: Tensor, count: Any) -> None:
+    def _check_classes(self, name: str, y: Tensor, count: Any) -> bool:
         if not isinstance(count, int):
             got = "None" if count is None else f"one for {names(heads('num_classes', count))}"
             raise ValueError(
@@ -95,18 +100,31 @@ class Targets:
                 "BatchMix(num_classes=K)"
             )
         try:
-            check_labels(y, count, NO_IGNORE if self.ignore_index is None else self.ignore_index)
+            return check_labels(
+                y, count, NO_IGNORE if self.ignore_index is None else self.ignore_index
+            )
         except IndexError as error:
             said = str(error).removeprefix("labels")
             raise IndexError(f"{name}{said}, or give BatchMix(…, ignore_index=…)") from None
 
     # ---------------------------------------------------------------- class maps
 
-    def as_map(self, name: str, maps: Tensor, count: Any) -> Tensor:
-        """Class maps [B, …] of any integer dtype (or bool) as int64 indices, checked."""
-        maps = maps.long()
-        self._check_classes(name, maps, count)
-        return maps
+    def check_map(self, name: str, maps: Any, count: Any) -> bool:
+        """Raise unless class maps, a tensor or one for each sample, are indices or ignored.
+
+        Returns True where all are known to be in [0, num_classes).
+        """
+        if isinstance(maps, Tensor):
+            return self._check_classes(name, as_integers(maps), count)
+        return all([self._check_classes(name, as_integers(y[None]), count) for y in maps])
+
+    def mix_map(
+        self, maps: Tensor, plan: MixPlan, count: Any, in_range: bool, inplace: bool
+    ) -> Tensor | MixedTarget:
+        """The target of checked class maps, whose boxes are pasted in them if ``inplace``."""
+        numbers = count, self.label_smoothing, self._ignored
+        maps = as_integers(maps)
+        return self._as_configured(target_of_checked(maps, plan, numbers, in_range, inplace))
 
 
 def _counts(n: Any) -> Any:
@@ -119,7 +137,17 @@ def _counts(n: Any) -> Any:
 
 
 def is_class_map(mask: Any) -> bool:
+    """Whether a mask, or the first of one for each sample, has integers or bools."""
+    if isinstance(mask, (list, tuple)) and mask:
+        mask = mask[0]
     return isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.is_complex())
+
+
+def as_integers(maps: Tensor) -> Tensor:
+    """Maps of bools as uint8 in the same memory; unsigned ones wider than that as int64."""
+    if maps.dtype == torch.bool:
+        return maps.view(torch.uint8)
+    return maps if maps.dtype in MAP_DTYPES else maps.long()
 
 
 def leaves(labels: Any) -> Iterator[Any]:

@@ -11,15 +11,16 @@ from torch.utils.data import default_collate
 
 from ..arguments import check_choice, integer
 from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS
-from ..mixing import mix, mix_, paste_
 from ..plan.draw import draw_plan, settings_numbers
 from ..plan.draw_checks import check_minmax
 from ..plan.mix_plan import MixPlan
-from .checks import check_batch_size, check_cut, check_images, check_in_place, check_masks
-from .entries import Parts, fill, same_memory, writable_copy
+from .entries import Kinds
 from .epochs import Epochs, Schedule
-from .labels import Targets, is_class_map, leaves
+from .labels import Targets
+from .places import CUTS
 from .state import StreamModule
+from .step import Options, Step
+from .structure import items, replace
 from .worker_streams import EPOCH_LIMIT
 
 
@@ -129,6 +130,11 @@ class BatchMix(StreamModule):
         images: Any = None,
         labels: Any = None,
         masks: Any = None,
+        kinds: Mapping[Any, str] | None = None,
+        cut: str = "space",
+        follows: Mapping[Any, str] | None = None,
+        min_visible: float = 0.1,
+        box_format: str = "xyxy",
     ) -> None:
         super().__init__()
         self._targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
@@ -136,7 +142,8 @@ class BatchMix(StreamModule):
         self.spatial_dims = None if spatial_dims is None else integer("spatial_dims", spatial_dims)
         if self.spatial_dims not in (None, 1, 2, 3):
             raise ValueError(f"spatial_dims: expected 1, 2, 3 or None, got {spatial_dims}")
-        self._parts = Parts.make(images, labels, masks)
+        self._kinds = Kinds(kinds, images, labels, masks)
+        check_choice("cut", cut, CUTS)
         check_choice("pairing", pairing, DRAWN_PAIRINGS)
         self._rules: dict[str, Any] = {
             "per": per,
@@ -151,6 +158,16 @@ class BatchMix(StreamModule):
         numbers = dict(zip(names, (mixup_alpha, on[CUTMIX_ALPHA], *given[2:]), strict=True))
         self._epochs = Epochs(numbers, schedule, off_after_epoch)
         self._blends, self._cuts = mixup_alpha > 0, on[CUTMIX_ALPHA] > 0
+        self._options = Options(
+            self._blends,
+            self._cuts,
+            bool(correct_lam),
+            self.spatial_dims,
+            cut,
+            dict(follows or {}),
+            min_visible,
+            box_format,
+        )
         self._start(seed, rank, self._epochs.settings(0))
         # A trial draw, so that draw_plan refuses here rather than in the first step.
         no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
@@ -172,57 +189,35 @@ class BatchMix(StreamModule):
 
     def forward(self, *inputs: Any) -> Any:
         """The batch with its images mixed and its labels made a target; see the class."""
+        return self.with_plans(*inputs)[0]
+
+    def with_plans(self, *inputs: Any) -> tuple[Any, dict[str, MixPlan]]:
+        """The mixed batch, and the plan by which each entry was mixed, by the entry's name.
+
+        ``plan.weight`` is what each entry really got: of entries of other sizes the share that was
+        pasted at their size. Names are keys (positions as text), joined by dots where nested. In
+        eval mode there are none.
+        """
         batch = inputs[0] if len(inputs) == 1 else inputs
         if isinstance(batch, Tensor):  # images alone
-            return self._batch((batch,))[0]
-        if not isinstance(batch, (tuple, list, Mapping)) or not inputs:
+            (mixed,), plans = self._batch((batch,))
+            return mixed, plans
+        if items(batch) is None or not inputs:
             got = type(batch).__name__ if inputs else "nothing"
             raise TypeError(
-                f"BatchMix: expected images and labels, or one dict, tuple or list, got {got}"
+                "BatchMix: expected images and labels, or one dict, tuple, list or dataclass, got "
+                f"{got}"
             )
         return self._batch(batch)
 
-    def _batch(self, batch: Any) -> Any:
-        images, label_keys, masks = self._parts.find(batch)
-        targets = self._targets
-        labels = {key: batch[key] for key in label_keys if batch[key] is not None}
-        counts = targets.counts_of((*labels, *masks))
-        for key, y in labels.items():
-            name = "labels" if len(labels) == 1 else f"labels[{key!r}]"
-            targets.check(name, y, counts[key])
-        named_masks = [(f"masks[{key!r}]", batch[key]) for key in masks]
-        maps = {}  # those that may be blended: they become targets, as labels do
-        check_masks(named_masks)
-        for key in masks if self._blends else ():
-            if is_class_map(batch[key]):
-                maps[key] = targets.as_map(f"masks[{key!r}]", batch[key], counts[key])
-        out = writable_copy(batch)
-        made = {**labels, **maps}
+    def _batch(self, batch: Any) -> tuple[Any, dict[str, MixPlan]]:
+        step = Step(batch, self._kinds.find(batch), self._targets, self._options)
         if not self.training:
-            return fill(batch, out, {k: targets.keep(y, counts[k]) for k, y in made.items()})
-        heads = [y for label in labels.values() for y in leaves(label)]
-        named = [(f"images[{key!r}]", batch[key]) for key in images]
-        batch_size = check_batch_size(heads, [*named, *named_masks], self.state)
-        spatial = check_images(named, self.spatial_dims, self._cuts)
-        check_cut(heads, named_masks, spatial if self._cuts else ())
-        if self.inplace:
-            self._warned = check_in_place([*named, *named_masks], self._warned)
-        plan = self.draw(batch_size, spatial, self._pairing_labels(heads))
-        entries = {key: targets.mix(y, plan, counts[key]) for key, y in made.items()}
-        written: dict[Any, Any] = {}
-        for key in (*images, *masks):
-            if key in maps:
-                continue
-            x = batch[key]
-            # A batch may contain a tensor twice: it is mixed in place once.
-            twin = next((k for k in written if same_memory(batch[k], x)), None)
-            if twin is not None:
-                written[key] = written[twin]
-            elif key in masks and is_class_map(x):
-                written[key] = paste_(x if self.inplace else x.clone(), plan)
-            else:
-                written[key] = mix_(x, plan) if self.inplace else mix(x, plan)
-        return fill(batch, out, entries | written)
+            return replace(batch, step.keep()), {}
+        self._warned = step.check(self.state, self.inplace, self._warned)
+        plan = self.draw(step.size, step.scene.sizes, self._pairing_labels(step.heads))
+        news, plans = step.mix(plan, self.inplace)
+        return replace(batch, news), plans
 
     def _pairing_labels(self, heads: list[Tensor]) -> Tensor | None:
         """The class indices by which partners are chosen, for the pairing that asks for them."""

@@ -64,7 +64,7 @@ def mixed_accuracy(
     ranks_of = label_ranks if needs_plain_pytorch() else ops.label_ranks
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
-        sparse = target.labels, target.partner_labels, target.weight
+        sparse = *target.indices, target.weight
         ranks = ranks_of(logits, *sparse[:2])
         return accuracy_of_ranks(ranks, *sparse, logits.shape[1], target.ignore_index, topk)
     if is_class_indices(logits, target):

@@ -40,9 +40,9 @@ def cross_entropy_arguments(
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
         check_own_ignore_index(target, ignore_index)
-        labels, partner_labels, mixed_by = target.labels, target.partner_labels, target.weight
+        labels, partner_labels = target.indices
         options = class_weight, ignore_index, target.label_smoothing, label_smoothing, reduction
-        return CrossEntropyArguments(labels, partner_labels, mixed_by, *options), None
+        return CrossEntropyArguments(labels, partner_labels, target.weight, *options), None
     if is_class_indices(logits, target):
         check_class_indices(logits, target, ignore_index)
         divisor = None
@@ -99,7 +99,7 @@ def binary_target(
         if not target.labels_in_range:
             for labels in (target.labels, target.partner_labels):
                 check_labels(labels, target.num_classes)
-        sparse = target.labels, target.partner_labels, target.weight
+        sparse = *target.indices, target.weight
         smoothing = target.label_smoothing
     elif is_class_indices(logits, target, binary=True):
         check_class_indices(logits, target, NO_IGNORE, classes)

@@ -19,23 +19,15 @@ from torch import Tensor
 
 from ..arguments import is_host_row
 from ..codes import PAIRINGS
-from ..frozen import Frozen, versions
+from ..frozen import versions
 from ..tracing import has_host_values
 from .checks import Facts, check_layout, check_rule, check_stops, check_values
 from .pairing import partner_indices
-from .tensors import (
-    copy_packed,
-    format_rows,
-    map_rows,
-    pairing_of,
-    rows_per_sample,
-    to_device,
-    uniform_rows,
-    widen,
-)
+from .plan_rows import PlanRows
+from .tensors import pairing_of, rows_per_sample, uniform_rows
 
 
-class MixPlan(Frozen):
+class MixPlan(PlanRows):
     """How every sample of a batch of B is mixed, as four small tensors.
 
     Most plans come from :meth:`uniform`, :meth:`per_sample` or :meth:`identity`. A plan can be
@@ -73,11 +65,6 @@ class MixPlan(Frozen):
 
     __module__ = "fused_mixup.plan"  # the module in a saved plan
 
-    weight: Tensor
-    blend: Tensor
-    box: Tensor
-    pairing: str
-    _partner: Tensor | None  # None where pairing is a rule
     _seen: Facts
     _versions: tuple[float, ...] | None
     _portable: bool
@@ -118,6 +105,11 @@ class MixPlan(Frozen):
         if self._versions != versions(self._partner, self.weight, self.blend, self.box):
             self._set_facts(check_values(self._partner, self.weight, self.blend, self.box))
         return self._seen
+
+    def _replace(
+        self, partner: Tensor | None, weight: Tensor, blend: Tensor, box: Tensor, facts: Facts
+    ) -> MixPlan:
+        return known_plan((partner, weight, blend, box), self.pairing, facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MixPlan, (self._partner, self.weight, self.blend, self.box, self.pairing)
@@ -207,21 +199,6 @@ class MixPlan(Frozen):
         return plan if device is None else plan.to(device)
 
     @property
-    def batch_size(self) -> int:
-        """B, the number of samples."""
-        return self.weight.shape[0]
-
-    @property
-    def spatial_dims(self) -> int:
-        """D, the number of spatial dims of the boxes (0 without boxes)."""
-        return self.box.shape[1] // 2
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors live; a uniform plan by rule is on the CPU and serves any device."""
-        return (self.weight if self._partner is None else self._partner).device
-
-    @property
     def is_permutation(self) -> bool | None:
         """Whether each sample is the partner of exactly one; None where only a device knows."""
         return self._facts.is_permutation
@@ -266,45 +243,6 @@ class MixPlan(Frozen):
     def check_boxes(self, name: str, spatial: Sequence[int]) -> None:
         """Raise ValueError if a box is known to leave the ``spatial`` sizes of tensor ``name``."""
         check_stops(self._facts.box_stop, name, spatial)
-
-    # ---------------------------------------------------------------- moving, comparing, printing
-
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> MixPlan:
-        """The same plan on ``device``. From the host this is one copy of one (pinned) buffer."""
-        device = torch.device(device)
-        rows = (self.blend, self.weight, self.box)  # widen dtype first: aligned
-        tensors = rows if self._partner is None else (*rows, self._partner)
-        if all(t.device == device for t in tensors):
-            return self
-        if device.type == "cpu" or any(t.device.type != "cpu" for t in tensors):
-            moved = [to_device(t, device) for t in tensors]
-        else:
-            moved = copy_packed(tensors, device, non_blocking)
-        blend, weight, box, *partner = moved
-        index = partner[0] if partner else None
-        return known_plan((index, weight, blend, box), self.pairing, self._facts)
-
-    def for_labels(self) -> MixPlan:
-        """The plan by which labels are blended: ``weight`` in the place of ``blend``, no boxes."""
-        tensors = self._partner, self.weight, map_rows(widen, self.weight), self.box[:, :0]
-        return known_plan(tensors, self.pairing, Facts(self.is_permutation, False, ()))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, MixPlan):
-            return NotImplemented
-        return all(
-            torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu())
-            for name in ("partner", "weight", "blend", "box")
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        head = (
-            f"MixPlan(batch_size={self.batch_size}, pairing={self.pairing!r}, "
-            f"spatial_dims={self.spatial_dims}, device={str(self.device)!r})"
-        )
-        return "\n".join([head, *format_rows(self.partner, self.weight, self.blend, self.box)])
 
 
 def known_plan(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:

@@ -18,11 +18,12 @@ from .losses import (
     soft_target_cross_entropy_grad,
 )
 from .mixing import mix, mix_, mix_backward, mix_out, mix_samples, paste_
-from .targets import dense_target, mix_targets
+from .targets import dense_target, label_bounds, mix_targets
 
 __all__ = [
     "dense_target",
     "draw_plan",
+    "label_bounds",
     "label_ranks",
     "mix",
     "mix_",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..codes import NO_IGNORE
 from ..dtypes import arithmetic
-from ..op_checks import check_label_pairs
+from ..op_checks import check_label_pairs, expect
 from ..plan.pairing import partner_rows
 
 
@@ -63,6 +63,16 @@ def poisoned_rows(
     """bool [B, …]: rows with a label outside [0, K) that is not ignored, whatever its weight."""
     own, other = (in_range(y, num_classes) | (y == ignore_index) for y in (labels, partner_labels))
     return ~(own & other)
+
+
+def label_bounds(labels: Tensor, ignore_index: int) -> Tensor:
+    """int64 [2]: the smallest and the largest label that is not ignored; (0, -1) for none."""
+    expect(not (labels.is_floating_point() or labels.is_complex()), "labels", "integers", labels.dtype)
+    kept = labels.long()
+    kept = kept[kept != ignore_index]
+    if kept.numel() == 0:
+        return torch.tensor([0, -1], device=labels.device)
+    return torch.stack(torch.aminmax(kept))
 
 
 def mix_targets(

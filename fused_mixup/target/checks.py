@@ -5,15 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..arguments import integer, is_host_row, kind
 from ..codes import NO_IGNORE
 from ..tracing import has_host_values, in_vmap
 
 
-def label_bounds(labels: Tensor) -> tuple[int, int]:
-    """The smallest and the largest of at least one label on the CPU."""
-    low, high = torch.aminmax(labels)
-    return int(low), int(high)
+# Class maps are kept in the dtype of the masks that a data set gives: mixing them as int64 would
+# move eight times as many bytes.
+MAP_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def label_bounds(labels: Tensor, ignore_index: int = NO_IGNORE) -> tuple[int, int]:
+    """The smallest and the largest of the labels on the CPU that are not ignored; 0, -1 for none."""
+    low, high = ops.label_bounds(labels, ignore_index).tolist()
+    return low, high
 
 
 def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> bool:
@@ -23,9 +29,10 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
     """
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(
-            f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
-        )
+        if not isinstance(labels, Tensor) or labels.ndim < 2 or labels.dtype not in MAP_DTYPES:
+            raise TypeError(
+                f"labels: expected an int64 tensor of class indices, got {got}; use .long()"
+            )
     if not has_host_values(labels) or labels.numel() == 0:
         return False
     if in_vmap():
@@ -33,12 +40,12 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
     low, high = label_bounds(labels)
     if low >= 0 and high < num_classes:
         return True
-    outside = labels[((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)]
-    if outside.numel():
+    low, high = label_bounds(labels, ignore_index)
+    if low < 0 or high >= num_classes:
         legal = "" if ignore_index == NO_IGNORE else f" or {ignore_index}, which is ignored"
         raise IndexError(
             f"labels: expected class indices in [0, {num_classes}){legal}, got "
-            f"{int(outside.amin() if outside.amin() < 0 else outside.amax())}; check num_classes"
+            f"{low if low < 0 else high}; check num_classes"
         )
     return False
 
@@ -74,11 +81,11 @@ def check_target_tensors(labels: Tensor, partner_labels: Tensor, weight: Tensor)
     if (
         not isinstance(partner_labels, Tensor)
         or partner_labels.shape != labels.shape
-        or partner_labels.dtype != torch.int64
+        or partner_labels.dtype != labels.dtype
         or partner_labels.device != labels.device
     ):
         raise ValueError(
-            f"partner_labels: expected an int64 tensor of shape {list(labels.shape)} on "
+            f"partner_labels: expected a {labels.dtype} tensor of shape {list(labels.shape)} on "
             f"{labels.device} as labels, got {kind(partner_labels)}"
         )
     if not isinstance(weight, Tensor) or weight.dtype != torch.float32:

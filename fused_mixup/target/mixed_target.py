@@ -40,8 +40,8 @@ class MixedTarget(LabelRows):
     :attr:`dominant` (which ignores the mix).
 
     Attributes:
-        labels: int64 [B, …], classes of the samples themselves.
-        partner_labels: int64 [B, …], classes of their partners.
+        labels: int64 [B, …], classes of the samples themselves; maps keep a narrower dtype.
+        partner_labels: the same of their partners.
         weight: float32 [B, 2], weights of the two. One expanded row on the CPU serves labels on
             any device, as in :class:`MixPlan`.
         num_classes: K.
@@ -167,7 +167,7 @@ class MixedTarget(LabelRows):
 
         Args:
             labels: int64 [B, …], class indices in [0, num_classes); for a model of several heads
-                a dict, list or tuple of such labels.
+                a dict, list or tuple of such labels. Maps may be integers of any width.
                 Maps [B, …, spatial] (labels of as many dims after [B] as a box has, or more) are
                 cut where the image is cut: in a box a pixel has the partner's label, outside of it
                 both, with the weights of the values. Other labels are mixed by the plan's
@@ -204,18 +204,13 @@ class MixedTarget(LabelRows):
                 f"labels: expected shape [{plan.batch_size}, …] as in plan, "
                 f"got {list(labels.shape)}"
             )
-        partner = plan.partner_or_none
-        partner_labels = partner_rows(labels, partner, plan.rule)
-        weight = plan.weight
-        if are_maps(labels, plan):
-            labels = labels.clone()
-            ops.paste_(labels, partner, plan.box, plan.rule)
-            weight = map_rows(torch.Tensor.float, plan.blend)
-        # The partners' labels are among those just checked, and the plan has checked its weights.
-        target = object.__new__(MixedTarget)
         numbers = num_classes, label_smoothing, ignore_index
-        target._set((labels, partner_labels, weight), numbers, in_range)
-        return target
+        return target_of_checked(labels, plan, numbers, in_range)
+
+    @property
+    def indices(self) -> tuple[Tensor, Tensor]:
+        """labels and partner_labels as int64, which any ignore_index can be compared with."""
+        return self.labels.long(), self.partner_labels.long()
 
     @property
     def dominant(self) -> Tensor:
@@ -227,10 +222,8 @@ class MixedTarget(LabelRows):
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The dense soft labels [B, K, …] of a floating ``dtype`` that this target stands for."""
         check_target_dtype(dtype)
-
         return dense_target(
-            self.labels,
-            self.partner_labels,
+            *self.indices,
             self.weight,
             self.num_classes,
             self.label_smoothing,
@@ -268,6 +261,29 @@ def are_maps(labels: Tensor, plan: MixPlan) -> bool:
     if not torch.compiler.is_compiling():
         plan.check_boxes("labels", labels.shape[labels.ndim - d :])
     return True
+
+
+def target_of_checked(
+    labels: Tensor,  # [B, …]
+    plan: MixPlan,
+    numbers: tuple[int, float, int],
+    in_range: bool,
+    inplace: bool = False,
+) -> MixedTarget:
+    """The target of labels that have been checked; ``inplace`` pastes the boxes of maps in them.
+
+    The partners' labels are among those that were checked, and the plan has checked its weights.
+    """
+    partner = plan.partner_or_none
+    partner_labels = partner_rows(labels, partner, plan.rule)
+    weight = plan.weight
+    if are_maps(labels, plan):
+        labels = labels if inplace else labels.clone()
+        ops.paste_(labels, partner, plan.box, plan.rule)
+        weight = map_rows(torch.Tensor.float, plan.blend)
+    target = object.__new__(MixedTarget)
+    target._set((labels, partner_labels, weight), numbers, in_range)
+    return target
 
 
 def flatten_target(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:

@@ -1,0 +1,155 @@
+"""One step of a :class:`fused_mixup.BatchMix`: its entries checked, then mixed by one plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kinds import IMAGE_LIKE, MAPS
+from ..mixing import mix, mix_samples, paste_
+from ..plan.mix_plan import MixPlan
+from .checks import check_batch_size, check_in_place, check_label_maps, check_values
+from .entries import Entry
+from .instances import instance_groups
+from .labels import Targets, as_integers, is_class_map, leaves
+from .places import Place, Scene, mix_at
+from .structure import EACH, Key, New, Path, same_memory
+from .tv_tensors import plain, wrap_like
+
+
+@dataclass(frozen=True)
+class Options:
+    """How entries are mixed, whatever the batch."""
+
+    blends: bool  # MixUp may be drawn
+    cuts: bool  # CutMix may be drawn
+    correct_lam: bool
+    spatial_dims: int | None
+    cut: str
+    follows: Mapping[Key, Key]  # labels by the share of another entry than the first
+    min_visible: float
+    box_format: str
+
+
+class Step:
+    """The entries of one batch, checked. Nothing is written before all of them are."""
+
+    def __init__(self, batch: Any, entries: Sequence[Entry], targets: Targets, o: Options) -> None:
+        self.options, self.targets = o, targets
+        self.groups, rest = instance_groups(batch, entries, o.min_visible, o.box_format)
+        self.labels = [entry for entry in rest if entry.kind == "labels"]
+        self.values = [entry for entry in rest if entry.kind in (*IMAGE_LIKE, *MAPS)]
+        maps = [entry for entry in self.values if entry.kind in MAPS]
+        counted = [*self.labels, *maps]
+        counts = targets.counts_of([entry.path[-1] for entry in counted])
+        self.counts = {entry.path: counts[entry.path[-1]] for entry in counted}
+        for entry in self.labels:
+            name = "labels" if len(self.labels) == 1 else entry.name
+            targets.check(name, entry.value, self.counts[entry.path])
+        check_values(self.values)
+        # Class maps that become targets, as labels do; True where all are known to be in range.
+        self.maps: dict[Path, bool] = {}
+        for entry in maps if o.blends else ():
+            if is_class_map(entry.value):
+                count = self.counts[entry.path]
+                self.maps[entry.path] = targets.check_map(entry.name, entry.value, count)
+
+    def keep(self) -> dict[Path, New]:
+        """The batch of eval mode: labels as targets of one label, boxes with weights of 1."""
+        news: dict[Path, New] = {}
+        for entry in (*self.labels, *self.values):
+            if entry.kind == "labels" or entry.path in self.maps:
+                value = whole(entry.value) if entry.path in self.maps else entry.value
+                news[entry.path] = New(self.targets.keep(value, self.counts[entry.path]))
+        for group in self.groups:
+            news |= group.keep(self.options.blends)
+        return news
+
+    # ---------------------------------------------------------------- training
+
+    def check(self, state: Tensor, inplace: bool, warned: bool) -> bool:
+        """Check all that a step needs, and set ``size`` and ``scene``; whether a view was told."""
+        o = self.options
+        self.heads = [y for entry in self.labels for y in leaves(entry.value)]
+        self.size = check_batch_size(self.heads, self.values, state)
+        first = next(entry for entry in self.values if entry.kind in IMAGE_LIKE)
+        self.scene = Scene(first, shape_of(first.value), o.spatial_dims, o.cut, o.cuts)
+        self.places = {e.path: self.scene.place_of(e, shape_of(e.value)) for e in self.values}
+        check_label_maps(self.heads, self.scene.sizes)
+        for group in self.groups:
+            group.check(self.size, self.scene, shape_of(first.value))
+        written = [e for e in self.values if inplace and isinstance(e.value, Tensor)]
+        return check_in_place(written, warned)
+
+    def mix(self, plan: MixPlan, inplace: bool) -> tuple[dict[Path, New], dict[str, MixPlan]]:
+        """The new entries, and the plan of each that is mixed."""
+        plans: dict[str, MixPlan] = {}
+        news: dict[Path, New] = {}
+        written: list[Entry] = []
+        for entry in self.values:
+            own = self.scene.plan_at(self.places[entry.path], plan, self.options.correct_lam)
+            plans[dotted(entry.path)] = own
+            twin = next((e for e in written if same_memory(e.value, entry.value)), None)
+            if twin is not None:  # a batch may contain a tensor twice: it is mixed in place once
+                news[entry.path] = news[twin.path]
+                continue
+            news[entry.path] = New(self._mixed(entry, own, inplace))
+            if inplace and isinstance(entry.value, Tensor):
+                written.append(entry)
+        for entry in self.labels:
+            followed = self.options.follows.get(entry.path[-1])
+            by = plan if followed is None else plans[followed]
+            news[entry.path] = New(self.targets.mix(entry.value, by, self.counts[entry.path]))
+        for group in self.groups:
+            news |= group.mix(plan, self.options.blends)
+        return news, plans
+
+    def _mixed(self, entry: Entry, plan: MixPlan, inplace: bool) -> Any:
+        value, place = plain(entry.value), self.places[entry.path]
+        if not isinstance(value, Tensor):
+            return self._mixed_list(entry, value, plan, place)
+        if entry.path in self.maps:
+            known = self.counts[entry.path], self.maps[entry.path]
+            return self.targets.mix_map(value, plan, *known, inplace)
+        if is_class_map(value):
+            made = paste_(value if inplace else value.clone(), plan)
+        else:
+            made = mix_at(value, plan, place, inplace)
+        return entry.value if inplace else wrap_like(made, entry.value)
+
+    def _mixed_list(self, entry: Entry, samples: Any, plan: MixPlan, place: Place) -> Any:
+        """One tensor for each sample, as views of one batch."""
+        alone = [plain(sample) for sample in samples]
+        first = alone[0]
+        if entry.path in self.maps:
+            known = self.counts[entry.path], self.maps[entry.path]
+            return self.targets.mix_map(whole(alone), plan, *known, inplace=True)
+        if is_class_map(first):
+            made = paste_(torch.stack(alone), plan)
+        elif first.is_cpu and place.dim == -1 and not any(x.requires_grad for x in alone):
+            made = mix_samples(alone, plan)
+        else:
+            made = mix_at(torch.stack(alone), plan, place, inplace=False)
+        rows = [wrap_like(x, like) for x, like in zip(made.unbind(), samples, strict=True)]
+        return type(samples)(rows) if isinstance(samples, (list, tuple)) else rows
+
+
+def whole(value: Any) -> Tensor:
+    """Class maps as one tensor of integers, also where each sample has its own."""
+    if not isinstance(value, Tensor):
+        value = torch.stack([plain(sample) for sample in value])
+    return as_integers(plain(value))
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of a batch, or of one of alike samples."""
+    return tuple(value.shape) if isinstance(value, Tensor) else (len(value), *value[0].shape)
+
+
+def dotted(path: Path) -> str:
+    """How :meth:`BatchMix.with_plans` names an entry."""
+    return ".".join(str(key) for key in path if key is not EACH)

@@ -1,0 +1,154 @@
+"""Batches as structures: mappings, dataclasses, tuples and lists, nested as deep as they like.
+
+A list or tuple that holds one structure for each sample, as detection loaders give them, is read by
+columns: the boxes of all samples are one entry.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Key = Any  # a key of a mapping, the name of a field, a position in a tuple or list
+Path = tuple[Key, ...]
+
+
+class _Each:
+    """The step of a path from a list of samples into the structure of each."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+EACH = _Each()
+
+
+def items(value: Any) -> Iterable[tuple[Key, Any]] | None:
+    """The keys and values of a structure; None for what is none."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, (tuple, list)):
+        return enumerate(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+    return None
+
+
+def is_record(value: Any) -> bool:
+    """Whether ``value`` has named entries: a mapping, a dataclass or a named tuple."""
+    return isinstance(value, Mapping) or (
+        not isinstance(value, type)
+        and (dataclasses.is_dataclass(value) or hasattr(value, "_fields"))
+    )
+
+
+def batch_size(batch: Any) -> int | None:
+    """B, by the first entry of a batch that is a tensor, or a list of tensors."""
+    for _, value in items(batch) or ():
+        if isinstance(value, Tensor) and value.ndim:
+            return value.shape[0]
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):
+            return len(value)
+    return None
+
+
+def are_samples(value: Any, size: int | None) -> bool:
+    """Whether ``value`` is a list or tuple of one structure (or None) for each of ``size``."""
+    if not isinstance(value, (list, tuple)) or is_record(value) or len(value) != size:
+        return False
+    there = [v for v in value if v is not None]
+    return bool(there) and all(items(v) is not None for v in there)
+
+
+def columns(samples: Sequence[Any]) -> dict[Key, list[Any]]:
+    """For each key of any sample, the values of all; None where a sample has none."""
+    rows = [dict(items(sample) or ()) for sample in samples]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: [row.get(key) for row in rows] for key in keys}
+
+
+class New(NamedTuple):
+    """What an entry becomes. ``by_sample``: a value for each, None for what a sample lacks."""
+
+    value: Any
+    by_sample: bool = False
+
+
+def replace(structure: Any, news: Mapping[Path, New]) -> Any:
+    """``structure`` with new entries, as its type (a dict for a mapping that is read-only)."""
+    if not news:
+        return structure
+    here: dict[Key, dict[Path, New]] = {}
+    for path, new in news.items():
+        here.setdefault(path[0], {})[path[1:]] = new
+    if EACH in here:
+        made = [replace(s, _of_sample(here[EACH], i)) for i, s in enumerate(structure)]
+        return type(structure)(made)
+    old = dict(items(structure) or ())
+    entries = {
+        key: below[()].value if () in below else replace(old[key], below)
+        for key, below in here.items()
+    }
+    return _filled(structure, entries)
+
+
+def _of_sample(news: Mapping[Path, New], i: int) -> dict[Path, New]:
+    out = {}
+    for path, new in news.items():
+        value = new.value[i] if isinstance(new.value, (list, tuple)) else new.value[i : i + 1]
+        if value is not None:
+            out[path] = New(value)
+    return out
+
+
+def _filled(structure: Any, entries: Mapping[Key, Any]) -> Any:
+    if isinstance(structure, (tuple, list)):
+        out = list(structure)
+        named = getattr(structure, "_fields", None)
+        for key, value in entries.items():
+            out[named.index(key) if named and isinstance(key, str) else key] = value
+        if isinstance(structure, list):
+            return out
+        return type(structure)(*out) if named else tuple(out)
+    if isinstance(structure, Mapping):
+        if type(structure) is dict or not isinstance(structure, MutableMapping):
+            return {**structure, **entries}
+        copied = copy.copy(structure)
+        for key, value in entries.items():
+            copied[key] = value
+        return copied
+    if structure is None:  # a sample that had nothing
+        return dict(entries)
+    changed = copy.copy(structure)  # a dataclass, perhaps frozen
+    for key, value in entries.items():
+        object.__setattr__(changed, key, value)
+    return changed
+
+
+def may_have(structure: Any, key: Key) -> bool:
+    """Whether an entry ``key`` can be added to ``structure``."""
+    return isinstance(structure, Mapping) or key in dict(items(structure) or ())
+
+
+def at(batch: Any, path: Path) -> Any:
+    """The structure at ``path``; of the first sample, where each has its own."""
+    for key in path:
+        if key is EACH:
+            batch = next(sample for sample in batch if sample is not None)
+        else:
+            batch = dict(items(batch) or ())[key]
+    return batch
+
+
+def same_memory(a: Tensor, b: Tensor) -> bool:
+    if a is b:
+        return True
+    alike = a.dtype == b.dtype and a.shape == b.shape and a.stride() == b.stride()
+    if not alike or torch.compiler.is_compiling():  # traced tensors have no address
+        return False
+    return a.data_ptr() == b.data_ptr() != 0
