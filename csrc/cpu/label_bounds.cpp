@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <mutex>
+#include <type_traits>
 
 #include "binding.h"
 
@@ -11,6 +12,7 @@ namespace {
 
 template <typename T>
 void bounds_of(const T* labels, int64_t n, int64_t ignore_index, int64_t* bounds) {
+  using U = std::make_unsigned_t<T>;
   // An ignored label that T cannot hold occurs nowhere.
   const bool can_hold = int64_t(T(ignore_index)) == ignore_index;
   std::mutex mutex;
@@ -18,17 +20,12 @@ void bounds_of(const T* labels, int64_t n, int64_t ignore_index, int64_t* bounds
     constexpr T kLow = std::numeric_limits<T>::min(), kHigh = std::numeric_limits<T>::max();
     const T ignored = T(ignore_index);
     T low = kHigh, high = kLow;
-    if (can_hold) {
-      for (int64_t i = begin; i < end; ++i) {
-        const T y = labels[i];
-        low = std::min(low, y == ignored ? kHigh : y);
-        high = std::max(high, y == ignored ? kLow : y);
-      }
-    } else {
-      for (int64_t i = begin; i < end; ++i) {
-        low = std::min(low, labels[i]);
-        high = std::max(high, labels[i]);
-      }
+    // Masks instead of branches: compilers turn them into vectors of T, which int would widen.
+    for (int64_t i = begin; i < end; ++i) {
+      const T y = labels[i];
+      const U skip = U(can_hold ? -U(y == ignored) : 0), kept = U(y) & U(~skip);
+      low = std::min(low, T(kept | (U(kHigh) & skip)));
+      high = std::max(high, T(kept | (U(kLow) & skip)));
     }
     if (low > high) return;  // all are ignored
     const std::lock_guard<std::mutex> lock(mutex);

@@ -1,0 +1,87 @@
+"""Samples made a batch, those with boxes too: ``default_collate`` where each entry can be stacked.
+
+In a structure with boxes, instance masks or keypoints all entries but images and maps stay lists,
+one value for each sample, also where their lengths happen to be equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import default_collate
+
+from ..kinds import IMAGE_LIKE, OF_BOXES, kind_of_name, kind_of_type
+from .structure import Key, columns, is_record, items
+from .tv_tensors import is_tv_tensor, plain, wrap_like
+
+
+def collate_samples(samples: Sequence[Any], said: Mapping[Any, str]) -> Any:
+    """A batch of ``samples``; stacked tv_tensors keep their type, by which their kind is found."""
+    first = samples[0]
+    if items(first) is None:
+        return wrap_like(default_collate([plain(s) for s in samples]), first)
+    if not any(_holds_instances(sample, said) for sample in samples):
+        return _typed(default_collate(samples), first)
+    has_rows = any(_has_rows(sample, said) for sample in samples)
+    made = {
+        key: _column(key, values, has_rows, said) for key, values in columns(samples).items()
+    }
+    if isinstance(first, Mapping):
+        return made
+    if is_record(first):
+        return type(first)(**{str(key): value for key, value in made.items()}) if not hasattr(
+            first, "_fields"
+        ) else type(first)(*made.values())
+    return list(made.values())
+
+
+def _column(key: Key, values: list[Any], has_rows: bool, said: Mapping[Any, str]) -> Any:
+    kind = _kind(key, values[0], said)
+    if any(_holds_instances(value, said) for value in values if items(value) is not None):
+        return tuple(values)  # each sample's own structure
+    if has_rows and kind not in IMAGE_LIKE and (kind != "class_map" or key == "masks"):
+        return list(values)
+    if kind in OF_BOXES:
+        return list(values)
+    return _typed(default_collate(values), values[0])
+
+
+def _kind(key: Key, value: Any, said: Mapping[Any, str]) -> str | None:
+    return said.get(key) or kind_of_type(value) or kind_of_name(key)
+
+
+def _has_rows(sample: Any, said: Mapping[Any, str]) -> bool:
+    """Whether a structure has boxes or the like among its own entries."""
+    for key, value in items(sample) or ():
+        if items(value) is None or not is_record(value):
+            if _kind(key, value, said) in OF_BOXES:
+                return True
+    return False
+
+
+def _holds_instances(sample: Any, said: Mapping[Any, str]) -> bool:
+    """Whether a structure has boxes or the like, at any depth."""
+    if _has_rows(sample, said):
+        return True
+    return any(_holds_instances(v, said) for _, v in items(sample) or () if items(v) is not None)
+
+
+def _typed(made: Any, like: Any) -> Any:
+    """A collated batch with the tv_tensor types of one sample."""
+    if is_tv_tensor(like):
+        return wrap_like(made, like)
+    if isinstance(made, dict) and isinstance(like, Mapping):
+        return {key: _typed(value, like[key]) for key, value in made.items()}
+    if isinstance(made, list) and isinstance(like, (tuple, list)) and len(made) == len(like):
+        return [_typed(a, b) for a, b in zip(made, like, strict=True)]
+    return made
+
+
+def untyped(batch: Any) -> Any:
+    """The batch with plain tensors in the places of stacked tv_tensors."""
+    if is_tv_tensor(batch):
+        return plain(batch)
+    if isinstance(batch, dict):
+        return {key: untyped(value) for key, value in batch.items()}
+    return [untyped(value) for value in batch] if isinstance(batch, list) else batch
