@@ -1,5 +1,6 @@
 """The public functions in one namespace; the modules imported here define and check them."""
 
+from .boxes import mix_boxes, mix_keypoints
 from .losses.accuracy import mixed_accuracy
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .losses.linear import linear_soft_target_cross_entropy
@@ -10,6 +11,8 @@ __all__ = [
     "linear_soft_target_cross_entropy",
     "mix",
     "mix_",
+    "mix_boxes",
+    "mix_keypoints",
     "mix_labels",
     "mix_samples",
     "mix_targets",

@@ -81,6 +81,28 @@ def check_label_pairs(
     expect_shape("weight", weight, labels.shape[0], 2)
 
 
+def check_mix_boxes(
+    boxes: Tensor,
+    dims: int,
+    count: Tensor | None,
+    pairing: int,
+    partner: Tensor | None,
+    blend: Tensor,
+    box: Tensor,
+    batch: int,
+) -> None:
+    expect(boxes.dtype in (torch.float32, torch.float64), "boxes", "floats", boxes.dtype)
+    fits = boxes.ndim == dims and boxes.shape[-1] == 4
+    expect(fits, "boxes", f"{dims} dims, the last of size 4", list(boxes.shape))
+    if count is not None:
+        integer = count.dtype in (torch.int32, torch.int64)
+        expect(integer, "count", "int32 or int64", count.dtype)
+        expect_shape("count", count, batch)
+    check_pairing(pairing, partner, batch)
+    expect_shape("blend", blend, batch, 2)
+    expect_shape("box", box, batch, 0 if box.numel() == 0 and box.ndim == 2 else 4)
+
+
 def expect_labels(name: str, labels: Tensor, *sizes: int) -> None:
     expect(labels.dtype == torch.int64, name, "int64", labels.dtype)
     expect_shape(name, labels, *sizes)

@@ -60,6 +60,8 @@ paste_ = _op("paste_")
 mix_samples = _op("mix_samples")
 label_bounds = _op("label_bounds")
 mix_targets = _op("mix_targets")
+mix_boxes = _op("mix_boxes")
+mix_boxes_packed = _op("mix_boxes_packed")
 soft_target_cross_entropy = _op("soft_target_cross_entropy")
 soft_target_cross_entropy_backward = _op("soft_target_cross_entropy_backward")
 soft_target_cross_entropy_backward_ = _op("soft_target_cross_entropy_backward_")
@@ -152,6 +154,28 @@ def _(labels, ignore_index):
 def _(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):
     shape = (labels.shape[0], num_classes, *labels.shape[1:])
     return labels.new_empty(shape, dtype=dtype)
+
+
+@_fake("mix_boxes")
+def _(boxes, count, partner, blend, box, pairing, min_visible):
+    batch, room = boxes.shape[0], 2 * boxes.shape[1]
+    return (
+        boxes.new_empty((batch, room, 4)),
+        boxes.new_empty((batch, room), dtype=torch.int32),
+        boxes.new_empty((batch, room), dtype=torch.float32),
+        boxes.new_empty((batch,), dtype=torch.int32),
+    )
+
+
+@_fake("mix_boxes_packed")
+def _(boxes, counts, partner, blend, box, pairing, min_visible):
+    shown = torch.library.get_ctx().new_dynamic_size()  # it depends on values
+    return (
+        boxes.new_empty((shown, 4)),
+        boxes.new_empty((shown,), dtype=torch.int64),
+        boxes.new_empty((shown,), dtype=torch.float32),
+        boxes.new_empty((len(counts),), dtype=torch.int32),
+    )
 
 
 def _loss_like(logits, reduction, per_row=True):

@@ -86,6 +86,17 @@ SCHEMAS = {
     # int64 [2]: the smallest and the largest of labels […], integers, that are not ignore_index;
     # (0, -1) where there are none.
     "label_bounds": "(Tensor labels, int ignore_index) -> Tensor",
+    # ------------------------------------------------------------ boxes
+    # boxes [B, N, 4] (x1, y1, x2, y2), float32 or float64; count int32 or int64 [B], None for N;
+    # box int32 [B, 0 or 4]. Returns boxes [B, 2·N, 4] that are seen, the sample's own first;
+    # source int32 [B, 2·N], their places in [own | partner's]; weight float32 [B, 2·N]; count int32
+    # [B]. What lies behind the count of a sample is 0, in source -1.
+    "mix_boxes": "(Tensor boxes, Tensor? count, Tensor? partner, Tensor blend, Tensor box, "
+    "int pairing, float min_visible) -> (Tensor boxes, Tensor source, Tensor weight, Tensor count)",
+    # The same for boxes [T, 4] of B samples, one after the other: returns boxes [M, 4], source
+    # int64 [M] (rows of the argument), weight [M], count int32 [B].
+    "mix_boxes_packed": "(Tensor boxes, int[] counts, Tensor? partner, Tensor blend, Tensor box, "
+    "int pairing, float min_visible) -> (Tensor boxes, Tensor source, Tensor weight, Tensor count)",
     # ------------------------------------------------------------ losses
     # After the loss: stats [3, B, d1…] (max z, log Σ exp(z - max z) and Σ w t' of each row, so that
     # the backward is one sweep for dense targets too); count [], the number of rows that are not
@@ -115,4 +126,4 @@ SCHEMAS = {
 
 # The inputs of these ops live on the host: they have native kernels on the CPU and no device
 # kernels; elsewhere they fall back to the reference.
-CPU_ONLY = frozenset({"mix_samples", "label_bounds"})
+CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_samples"})

@@ -184,6 +184,35 @@ inline void check_label_pairs(const Tensor& labels, int64_t pairing, const Optio
   expect_tensor("weight", weight, aoti_torch_dtype_float32(), {labels.size(0), 2}, labels);
 }
 
+// ---------------------------------------------------------------- boxes
+
+// Boxes of this many dims, the last of them x1, y1, x2, y2.
+inline void check_boxes(const Tensor& boxes, int64_t dims) {
+  const Code code = code_of(boxes);
+  expect(code == aoti_torch_dtype_float32() || code == aoti_torch_dtype_float64(), "boxes",
+         "float32 or float64");
+  expect(boxes.dim() == dims && boxes.size(dims - 1) == 4, "boxes", "shape […, 4]");
+  expect(boxes.size(dims - 2) < (int64_t{1} << 30), "boxes", "fewer than 2^30 in a sample");
+}
+
+// How many of the boxes [B, N, 4] of each sample are there.
+inline void check_count(const OptionalTensor& count, const Tensor& boxes) {
+  if (!count) return;
+  const bool narrow = code_of(*count) == aoti_torch_dtype_int32();
+  expect_tensor("count", *count, narrow ? aoti_torch_dtype_int32() : aoti_torch_dtype_int64(),
+                {boxes.size(0)}, boxes);
+}
+
+// A plan of `batch` samples whose boxes, if it has any, are those of images.
+inline bool check_box_plan(const Tensor& boxes, int64_t batch, int64_t pairing,
+                           const OptionalTensor& partner, const Tensor& blend, const Tensor& box) {
+  check_pairing(pairing, partner, batch, boxes);
+  expect_tensor("blend", blend, aoti_torch_dtype_float64(), {batch, 2}, boxes);
+  const bool none = box.dim() == 2 && box.size(1) == 0;
+  expect_tensor("box", box, aoti_torch_dtype_int32(), {batch, none ? 0 : 4}, boxes);
+  return true;
+}
+
 // ---------------------------------------------------------------- losses
 
 inline bool is_floating(const Tensor& t) {

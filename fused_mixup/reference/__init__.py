@@ -4,6 +4,7 @@ Each function takes the arguments of the op of the same name in ``schemas.py``. 
 read, not to be fast: it makes full-size temporaries, which the other backends do not.
 """
 
+from .boxes import mix_boxes, mix_boxes_packed
 from .draw import draw_plan
 from .losses import (
     label_ranks,
@@ -28,6 +29,8 @@ __all__ = [
     "mix",
     "mix_",
     "mix_backward",
+    "mix_boxes",
+    "mix_boxes_packed",
     "mix_out",
     "mix_samples",
     "mix_targets",
