@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..boxes.follow import FollowedBoxes
+from ..boxes.follow import MixedRows
 from ..plan.mix_plan import MixPlan
 
 
@@ -74,7 +74,7 @@ def _shown(masks: Tensor, own: Tensor, plan: MixPlan) -> Tensor:
     return torch.where(own[:, :, None, None], ~inside, inside | blended) | itself
 
 
-class MaskRows:
+class MaskLists:
     """Masks of instances that have no boxes: one stays while enough of its pixels are seen."""
 
     def __init__(
@@ -82,21 +82,17 @@ class MaskRows:
         masks: list[Tensor],
         fields: Mapping[str, Any],
         batch_size: int,
-        size: Sequence[int],
-        *,
-        min_visible: float,
         points: Sequence[str],
-        count: Any,
+        min_visible: float,
         name: str,
     ) -> None:
-        if isinstance(masks, Tensor) or points or count is not None:
+        if isinstance(masks, Tensor) or points:
             raise ValueError(
                 f"{name}: expected boxes beside masks that are padded or have keypoints, got none; "
                 "torchvision.ops.masks_to_boxes makes them"
             )
         if len(masks) != batch_size:
             raise ValueError(f"{name}: expected a batch of {batch_size}, got {len(masks)}")
-        check_masks(name, masks, size)
         for field, values in fields.items():
             for i, (value, mask) in enumerate(zip(values, masks, strict=True)):
                 if len(value) != len(mask):
@@ -106,7 +102,7 @@ class MaskRows:
                     )
         self.masks, self.fields, self.min_visible = masks, fields, min_visible
 
-    def mix(self, plan: MixPlan) -> FollowedBoxes:
+    def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
         columns = plan.partner.tolist(), plan.blend.tolist(), plan.box.tolist()
         rows: list[Tensor] = []
         weights: list[Tensor] = []
@@ -128,11 +124,11 @@ class MaskRows:
                 keep_own = self._seen(own, totals[0]) if b0 else []
                 keep_other = self._seen(other, totals[1])
             rows.append(torch.cat((own[keep_own], other[keep_other])))
-            weights.append(torch.tensor([b0] * len(keep_own) + [b1 or 1.0] * len(keep_other)))
+            each = [b0] * len(keep_own) + [b1 or 1.0] * len(keep_other)
+            weights.append(torch.tensor(each, dtype=torch.float32))
             kept.append((j, keep_own, keep_other))
         fields = {name: _gathered(values, kept) for name, values in self.fields.items()}
-        own_rows = [len(keep_own) for _, keep_own, _ in kept]
-        return FollowedBoxes(rows, fields, weights, {}, None, own_rows)
+        return MixedRows(rows, fields, weights, {}, None)
 
     def _seen(self, masks: Tensor, totals: Tensor) -> list[int]:
         seen = masks.flatten(1).count_nonzero(1)

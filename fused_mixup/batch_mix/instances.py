@@ -1,126 +1,129 @@
-"""Entries with a row for each instance of a sample: boxes, their fields and masks, keypoints."""
+"""Entries with a row for each instance of a sample: boxes, masks and keypoints, and their fields."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..boxes.follow import BoxRows
-from ..boxes.keypoints import PointRows
+from ..boxes.follow import checked_boxes
+from ..boxes.keypoints import checked_points
 from ..plan.mix_plan import MixPlan
 from .entries import Entry
-from .instance_masks import MaskRows, cut_masks
+from .instance_masks import MaskLists, check_masks, cut_masks
 from .structure import EACH, New, Path, at, items, may_have
 from .tv_tensors import box_format, canvas_size, plain, wrap_like
 
-WEIGHTS, COUNT, VISIBLE = "box_weights", "num_boxes", "visible"
+# The keys of what comes back beside boxes and keypoints.
+WEIGHTS, COUNT, VISIBLE = "box_weights", "num_boxes", "_visible"
 
-# Kinds that can have a row for each box of their sample.
-_ROWS = ("field", "labels", "instance_masks", "keypoints", "class_map")
+_LEADS = ("boxes", "instance_masks", "keypoints")  # the first of a structure counts the rows
 
 
 class Instances:
-    """The boxes of a structure, or instance masks or keypoints alone, and what follows them."""
+    """The boxes of a structure, or its masks or keypoints where it has no boxes, with their fields."""
 
     def __init__(
         self, batch: Any, lead: Entry, rows: Sequence[Entry], min_visible: float, format: str
     ) -> None:
-        self.lead, self.rows = lead, rows
-        self.group = lead.path[:-1]
+        self.lead, self.rows, self.group = lead, rows, lead.path[:-1]
+        self.min_visible, self.format = min_visible, box_format(lead.value) or format
         structure = at(batch, self.group)
-        self.min_visible, self.format = min_visible, format
         self.count = dict(items(structure) or ()).get(COUNT)
         self.may_add = may_have(structure, WEIGHTS)
         self.padded = isinstance(lead.value, Tensor)
-
-    @property
-    def entries(self) -> Iterable[Entry]:
-        return (self.lead, *self.rows)
+        self.checked: Any = None
 
     def check(self, batch_size: int, size: Sequence[int], blends: bool) -> None:
-        """Check all values, before a step is taken."""
-        for entry in self.entries:
-            first = next((v for v in entry.value if v is not None), None)
-            canvas = canvas_size(first)
+        """Check all values for images of ``size`` (H, W), before a step is taken."""
+        for entry in (self.lead, *self.rows):
+            canvas = canvas_size(entry.value)
             if canvas is not None and tuple(canvas) != tuple(size):
                 raise ValueError(
                     f"{entry.name}: expected the canvas of the images, {list(size)}, got "
                     f"{list(canvas)}; resize both by one transform"
                 )
-        if blends and self.lead.kind == "boxes" and not self.may_add:
+        if blends and self.lead.kind != "keypoints" and not self.may_add:
             raise ValueError(
                 f"{self.lead.name}: expected a dict, as boxes that are blended come back with an "
-                f"entry {WEIGHTS!r}, got a structure without one; put them in a dict, or set "
-                "mixup_alpha=0"
+                f"entry {WEIGHTS!r}, got a structure that takes none; use a dict, or mixup_alpha=0"
             )
-        values = {entry.path: self._values(entry) for entry in self.entries}
-        lead = values.pop(self.lead.path)
-        fields = {entry.name: values[entry.path] for entry in self.rows}
+        fields = {entry.name: _values(entry) for entry in self.rows}
+        for entry in self.rows:
+            if entry.kind == "instance_masks":
+                check_masks(entry.name, fields[entry.name], size)
+        lead, name = _values(self.lead), self.lead.name
         points = [entry.name for entry in self.rows if entry.kind == "keypoints"]
-        options = {"count": self.count, "name": self.lead.name}
         if self.lead.kind == "keypoints":
-            self.prepared: Any = PointRows(lead, batch_size, size, **options)
+            options: dict[str, Any] = {"count": self.count, "name": name}
+            self.checked = checked_points(lead, batch_size, size, **options)
         elif self.lead.kind == "boxes":
-            format = box_format(self.lead.value) or self.format
-            options |= {"format": format, "min_visible": self.min_visible, "points": points}
-            self.prepared = BoxRows(lead, fields, batch_size, size, **options)
+            options = {"format": self.format, "min_visible": self.min_visible, "points": points}
+            options |= {"count": self.count, "name": name}
+            self.checked = checked_boxes(lead, fields, batch_size, size, **options)
         else:
-            options |= {"min_visible": self.min_visible, "points": points}
-            self.prepared = MaskRows(lead, fields, batch_size, size, **options)
-
-    def _values(self, entry: Entry) -> Any:
-        """Plain tensors; for samples that lack the entry, empty ones."""
-        if isinstance(entry.value, Tensor):
-            return plain(entry.value)
-        first = plain(next(v for v in entry.value if v is not None))
-        none = first[:0] if isinstance(first, (Tensor, list)) else []
-        return [none if v is None else plain(v) for v in entry.value]
+            check_masks(name, lead, size)
+            self.checked = MaskLists(lead, fields, batch_size, points, self.min_visible, name)
 
     # ---------------------------------------------------------------- mixing
 
     def mix(self, plan: MixPlan, blends: bool) -> dict[Path, New]:
-        mixed = self.prepared.mix(plan)
-        news = {self.lead.path: self._wrapped(self.lead, mixed.rows)}
-        for entry in self.rows:
-            values = mixed.fields[entry.name]
-            if entry.kind == "instance_masks":
+        if self.lead.kind == "keypoints":
+            mixed = self.checked.mix(plan)
+        else:
+            masks = any(entry.kind == "instance_masks" for entry in self.rows)
+            mixed = self.checked.mix(plan, with_own=masks)
+        news: dict[Path, New] = {}
+        rows = {self.lead.name: mixed.rows, **mixed.fields}
+        for entry in (self.lead, *self.rows):
+            values = rows[entry.name]
+            if entry.kind == "instance_masks" and entry is not self.lead:
                 values = cut_masks(values, mixed.own, plan)
+            if entry.kind == "keypoints":
+                values = self._seen(entry, values, mixed.visible[entry.name], news)
             if entry.path[-1] == WEIGHTS:
                 values = _scaled(values, mixed.weights)
             news[entry.path] = self._wrapped(entry, values)
-            if entry.kind == "keypoints":
-                news |= self._visible(entry, mixed.visible[entry.name])
-        if self.lead.kind == "keypoints":
-            news |= self._visible(self.lead, mixed.visible)
-        elif blends and (*self.group, WEIGHTS) not in news:
-            news[(*self.group, WEIGHTS)] = New(self._present(mixed.weights))
-        if self.padded:
+        weights = (*self.group, WEIGHTS)
+        if blends and self.lead.kind != "keypoints" and weights not in news:
+            news[weights] = New(self._present(mixed.weights))
+        if mixed.counts is not None:
             news[(*self.group, COUNT)] = New(mixed.counts)
         return news
 
     def keep(self, blends: bool) -> dict[Path, New]:
-        """Weights of 1 beside boxes that are not mixed, where training adds weights."""
-        path = (*self.group, WEIGHTS)
-        if self.lead.kind == "keypoints" or not blends or not self.may_add:
+        """In eval mode: weights of 1 where training adds weights."""
+        path, value = (*self.group, WEIGHTS), self.lead.value
+        has_weights = any(entry.path == path for entry in self.rows)
+        if self.lead.kind == "keypoints" or not blends or has_weights or not self.may_add:
             return {}
-        if any(entry.path == path for entry in self.rows):
-            return {}
-        value = self.lead.value
         if isinstance(value, Tensor):
-            return {path: New(torch.ones(value.shape[:2], device=value.device))}
-        return {path: New([None if v is None else torch.ones(len(v)) for v in value])}
+            return {path: New(torch.ones(value.shape[:2], dtype=torch.float32, device=value.device))}
+        ones = [None if v is None else torch.ones(len(v), dtype=torch.float32) for v in value]
+        return {path: New(ones)}
+
+    def _seen(self, entry: Entry, points: Any, visible: Any, news: dict[Path, New]) -> Any:
+        """Points whose third number is 0 where they are not seen; else bools in their own entry."""
+        alone = isinstance(points, Tensor)
+        first = points if alone else next(iter(points), None)
+        if first is None or first.shape[-1] != 3:
+            path = (*self.group, f"{entry.path[-1]}{VISIBLE}")
+            news[path] = New(self._present(visible))
+            return points
+        for p, seen in zip([points], [visible]) if alone else zip(points, visible, strict=True):
+            p[..., 2].mul_(seen)
+        return points
 
     def _wrapped(self, entry: Entry, values: Any) -> New:
         if isinstance(values, Tensor):
             return New(wrap_like(values, entry.value))
-        like = next(v for v in entry.value if v is not None)
+        like = _first(entry.value)
         return New(self._present([wrap_like(v, like) for v in values]))
 
     def _present(self, values: Any) -> Any:
-        """None for a sample that had no boxes and got none, so that it stays as it was."""
+        """None for a sample that had nothing and got nothing, so that it stays as it was."""
         if EACH not in self.group or isinstance(values, Tensor):
             return values
         return [
@@ -128,6 +131,127 @@ class Instances:
             for old, new in zip(self.lead.value, values, strict=True)
         ]
 
-    def _visible(self, entry: Entry, visible: Any) -> dict[Path, New]:
-        """Visibility as the third number of each point, or else as an entry of its own."""
-        return {(*self.group, f"{entry.path[-1]}_{VISIBLE}"): New(self._present(visible))}
+
+def instance_groups(
+    batch: Any, entries: Sequence[Entry], min_visible: float, format: str
+) -> tuple[list[Instances], list[Entry]]:
+    """The instances of every structure, and the entries that belong to none."""
+    leads: dict[Path, Entry] = {}
+    for kind in _LEADS:
+        for entry in entries:
+            if entry.kind == kind:
+                leads.setdefault(entry.path[:-1], entry)
+    for entry in entries:  # masks of instances without boxes: as many as there are labels
+        group = entry.path[:-1]
+        if entry.kind == "class_map" and group not in leads and _are_instance_masks(entry, None):
+            labels = [e for e in entries if e.path[:-1] == group and e.kind in ("labels", "field")]
+            if any(_counts(e.value) == _counts(entry.value) for e in labels):
+                leads[group] = entry._replace(kind="instance_masks")
+    if not leads and not any(entry.kind == "field" for entry in entries):
+        return [], list(entries)
+    rows: dict[Path, list[Entry]] = {group: [] for group in leads}
+    rest: list[Entry] = []
+    for entry in entries:
+        lead = leads.get(entry.path[:-1])
+        if lead is not None and lead.path == entry.path:
+            continue
+        member = None if lead is None else _row_of(lead, entry)
+        if member is not None:
+            rows[entry.path[:-1]].append(member)
+        elif entry.kind in ("field", *_LEADS):
+            where = "".join(f"[{key!r}]" for key in entry.path)
+            raise ValueError(
+                f"batch{where}: expected an entry of a known kind, or a row for each box beside "
+                f"it, got neither; say it with BatchMix(…, kinds={{{entry.path[-1]!r}: …}}), "
+                "'keep' to leave it as it is"
+            )
+        else:
+            rest.append(entry)
+    for group, lead in leads.items():
+        _check_labels(lead, rows[group])
+    groups = [Instances(batch, lead, rows[g], min_visible, format) for g, lead in leads.items()]
+    return groups, rest
+
+
+def _row_of(lead: Entry, entry: Entry) -> Entry | None:
+    """``entry`` with the kind that it has as rows of ``lead``; None where it is none."""
+    counts, own = _counts(lead.value), _counts(entry.value)
+    if entry.kind in ("field", "keypoints", "instance_masks"):
+        if own is None or (own != counts and not entry.said and entry.kind == "field"):
+            return None if own is None else _refuse_count(lead, entry, counts, own)
+        return entry
+    if entry.kind == "labels" and own is not None:
+        return entry if own == counts else _refuse_count(lead, entry, counts, own)
+    if entry.kind == "class_map" and _are_instance_masks(entry, counts):
+        return entry._replace(kind="instance_masks")
+    return None
+
+
+def _refuse_count(lead: Entry, entry: Entry, counts: Any, own: Any) -> None:
+    where, expected, got = "", counts, own
+    if isinstance(counts, list) and isinstance(own, list) and len(counts) == len(own):
+        i = next(i for i, (a, b) in enumerate(zip(counts, own, strict=True)) if a != b)
+        where, expected, got = f"[{i}]", counts[i], own[i]
+    elif isinstance(counts, list) or isinstance(own, list):
+        expected, got = "them as the boxes are given", "lists and padded tensors side by side"
+    raise ValueError(
+        f"{entry.name}{where}: expected {expected} rows, as {lead.name}{where} has, got {got}; if "
+        "they do not belong to the boxes, say their kind with BatchMix(…, kinds={…})"
+    )
+
+
+def _check_labels(lead: Entry, rows: Sequence[Entry]) -> None:
+    if lead.kind != "boxes" or lead.said:
+        return
+    if not any(entry.kind in ("labels", "field") for entry in rows):
+        raise ValueError(
+            f"{lead.name}: expected labels beside them, one for each box, got none; say "
+            f"BatchMix(…, kinds={{{lead.path[-1]!r}: 'boxes'}}) where all are of one class"
+        )
+
+
+def _counts(value: Any) -> Any:
+    """How many rows each sample has, N for a padded tensor [B, N, …]; None for one value a sample."""
+    if isinstance(value, Tensor):
+        return value.shape[1] if value.ndim > 1 else None
+    if not isinstance(value, (list, tuple)):
+        return None
+    counts = []
+    for v in value:
+        if v is None:
+            counts.append(0)
+        elif isinstance(v, Tensor) and v.ndim:
+            counts.append(v.shape[0])
+        elif isinstance(v, (list, tuple)):
+            counts.append(len(v))
+        else:
+            return None
+    return counts
+
+
+def _are_instance_masks(entry: Entry, counts: Any) -> bool:
+    """Whether class maps are rather a mask [H, W] for each instance."""
+    first = _first(entry.value) if isinstance(entry.value, (list, tuple)) else None
+    if first is None or entry.said or entry.path[-1] == "mask":
+        return False
+    of_sample = isinstance(first, Tensor) and first.ndim == 3
+    return of_sample and (counts is None or _counts(entry.value) == counts)
+
+
+def _first(value: Any) -> Any:
+    return next((v for v in value if v is not None), None)
+
+
+def _values(entry: Entry) -> Any:
+    """The rows as plain tensors; empty ones for samples that lack the entry."""
+    if isinstance(entry.value, Tensor):
+        return plain(entry.value)
+    first = plain(_first(entry.value))
+    none = first[:0] if isinstance(first, (Tensor, list)) else []
+    return [none if v is None else plain(v) for v in entry.value]
+
+
+def _scaled(values: Any, by: Any) -> Any:
+    if isinstance(values, Tensor):
+        return values * by
+    return [v * w for v, w in zip(values, by, strict=True)]

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kinds import IMAGE_LIKE, MAPS
+from ..kinds import IMAGE_LIKE, KINDS, MAPS
 from ..mixing import mix, mix_samples, paste_
 from ..plan.mix_plan import MixPlan
 from .checks import check_batch_size, check_in_place, check_label_maps, check_values
 from .entries import Entry
-from .instances import instance_groups
+from .instances import Instances, instance_groups
 from .labels import Targets, as_integers, is_class_map, leaves
 from .places import Place, Scene, mix_at
 from .structure import EACH, Key, New, Path, same_memory
@@ -81,9 +81,17 @@ class Step:
         self.places = {e.path: self.scene.place_of(e, shape_of(e.value)) for e in self.values}
         check_label_maps(self.heads, self.scene.sizes)
         for group in self.groups:
-            group.check(self.size, self.scene, shape_of(first.value))
+            self._check_scene(group, first)
+            group.check(self.size, shape_of(first.value)[-2:], o.blends)
         written = [e for e in self.values if inplace and isinstance(e.value, Tensor)]
         return check_in_place(written, warned)
+
+    def _check_scene(self, group: Instances, first: Entry) -> None:
+        if KINDS[first.kind].scene != "picture" or self.scene.cut == "time":
+            raise ValueError(
+                f"{group.lead.name}: expected pictures that it lies in, whose boxes are cut in "
+                f"space, got {first.name} of kind {first.kind!r} and cut={self.scene.cut!r}"
+            )
 
     def mix(self, plan: MixPlan, inplace: bool) -> tuple[dict[Path, New], dict[str, MixPlan]]:
         """The new entries, and the plan of each that is mixed."""

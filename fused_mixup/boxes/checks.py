@@ -17,13 +17,19 @@ from .formats import DTYPES
 Lists = list[Tensor] | tuple[Tensor, ...]
 
 
-def check_size(plan: MixPlan, size: Sequence[int]) -> tuple[int, int]:
-    """(H, W) as ints; raises for a plan that does not mix images of this size."""
-    if not isinstance(plan, MixPlan):
-        raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
+def check_size(size: Sequence[int]) -> tuple[int, int]:
+    """(H, W) as ints."""
     sizes = integer_tuple("size", size)
     if len(sizes) != 2 or min(sizes) < 0:
         raise ValueError(f"size: expected the images' (H, W), got {kind(size)}")
+    return sizes[0], sizes[1]
+
+
+def check_image_plan(plan: MixPlan, size: Sequence[int]) -> None:
+    """Raise for a plan that does not mix images of this size."""
+    if not isinstance(plan, MixPlan):
+        raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
+    sizes = check_size(size)
     if plan.spatial_dims not in (0, 2):
         raise ValueError(
             f"plan: expected boxes of 2 dims, as images have, got {plan.spatial_dims}; "
@@ -31,7 +37,6 @@ def check_size(plan: MixPlan, size: Sequence[int]) -> tuple[int, int]:
         )
     if plan.spatial_dims and not torch.compiler.is_compiling():
         plan.check_boxes("an image of `size`", sizes)
-    return sizes[0], sizes[1]
 
 
 def check_share(min_visible: float) -> float:
@@ -94,6 +99,20 @@ def pack(
             f"{name}[{i}]: expected {like[i]} rows, as {owner}[{i}] has, got {rows[i]}"
         )
     return packed, rows
+
+
+def pack_objects(
+    name: str, lists: Sequence[Any], batch_size: int, like: Sequence[int], owner: str
+) -> tuple[list[Any], list[int]]:
+    """As :func:`pack`, for lists of Python objects."""
+    if len(lists) != batch_size:
+        raise ValueError(f"{name}: expected {batch_size} lists, got {len(lists)}")
+    for i, (values, n) in enumerate(zip(lists, like, strict=True)):
+        if len(values) != n:
+            raise ValueError(
+                f"{name}[{i}]: expected {n} rows, as {owner}[{i}] has, got {len(values)}"
+            )
+    return [value for values in lists for value in values], [*like]
 
 
 def _refuse_list(name: str, tensors: Lists, error: Exception | None) -> NoReturn:

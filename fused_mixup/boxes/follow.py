@@ -1,4 +1,8 @@
-"""Boxes through a plan, with every field that belongs to them; ``mix_boxes`` is a case of it."""
+"""Boxes through a plan, with every field that belongs to them; ``mix_boxes`` is a case of it.
+
+Two steps: all is checked when a :class:`BoxLists` or :class:`PaddedBoxes` is made, before a plan is
+drawn, and ``mix`` applies the plan.
+"""
 
 from __future__ import annotations
 
@@ -22,25 +26,27 @@ from .checks import (
     check_size,
     is_list,
     pack,
+    pack_objects,
 )
 from .formats import check_format, from_corners, to_corners
 from .visibility import PlanRows, visible_points
 
 
-class FollowedBoxes(NamedTuple):
-    """What :func:`follow_boxes` returns: lists where lists came in, padded tensors otherwise."""
+class MixedRows(NamedTuple):
+    """Rows of a mixed batch: lists where lists came in, padded tensors otherwise."""
 
-    boxes: Any  # B of [m_i, 4], or [B, 2·N, 4]
+    rows: Any  # boxes or the like: B of [m_i, …], or [B, 2·N, …]
     fields: dict[str, Any]  # each B of [m_i, …], or [B, 2·N, …]
     weights: Any  # float32, B of [m_i], or [B, 2·N]
-    visible: dict[str, Any]  # bool, for each of ``points``: B of [m_i, …], or [B, 2·N, …]
+    visible: dict[str, Any]  # bool, for each field of keypoints: B of [m_i, …], or [B, 2·N, …]
     counts: Tensor | None  # int32 [B], or None for lists
+    own: Any = None  # how many rows of each sample are its own: B ints; or bool [B, 2·N]
 
 
-def follow_boxes(
-    boxes: Tensor | Sequence[Tensor],
+def checked_boxes(
+    boxes: Any,
     fields: Mapping[str, Any],
-    plan: MixPlan,
+    batch_size: int,
     size: Sequence[int],
     *,
     points: Collection[str] = (),
@@ -48,13 +54,14 @@ def follow_boxes(
     min_visible: float = 0.1,
     count: Tensor | None = None,
     name: str = "boxes",
-) -> FollowedBoxes:
-    """Boxes that a mixed batch shows, and the rows of all fields that belong to them.
+) -> BoxLists | PaddedBoxes:
+    """Boxes with all fields that belong to them, checked, and yet to be mixed.
 
     Args:
         boxes: B tensors [n_i, 4] on the CPU, or [B, N, 4] on any device, as for :func:`mix_boxes`.
-        fields: name -> B tensors [n_i, …], or [B, N, …], as boxes are; any dtype and shape.
-        plan: a plan for B samples.
+        fields: name -> B tensors [n_i, …], or [B, N, …], as boxes are; any dtype and shape. Beside
+            lists of boxes also B lists of n_i Python objects.
+        batch_size: B.
         size: (H, W) of the images.
         points: the names of fields that hold keypoints [n_i, …, 2] or [n_i, …, 3].
         format: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
@@ -62,122 +69,145 @@ def follow_boxes(
         count: int64 or int32 [B] for padded boxes, how many each sample has.
         name: what errors call the boxes.
 
-    Returns:
-        A :class:`FollowedBoxes`; ``visible`` says of keypoints which the mixed image shows.
-
     Raises:
         TypeError, ValueError: as :func:`mix_boxes` and :func:`mix_keypoints`.
     """
     check_format(format)
-    share = check_share(min_visible)
-    sizes = check_size(plan, size)
-    if is_list(name, boxes):
-        if count is not None:
-            raise ValueError(
-                "count: expected None, as a list has the number of boxes in it, got a tensor"
-            )
-        return _follow_lists(name, boxes, fields, plan, sizes, points, format, share)  # type: ignore[arg-type]
-    return _follow_padded(name, boxes, fields, plan, sizes, points, format, share, count)  # type: ignore[arg-type]
+    share, sizes = check_share(min_visible), check_size(size)
+    if not is_list(name, boxes):
+        return PaddedBoxes(boxes, fields, batch_size, sizes, points, format, share, count, name)
+    if count is not None:
+        raise ValueError(
+            "count: expected None, as a list has the number of boxes in it, got a tensor"
+        )
+    return BoxLists(boxes, fields, batch_size, sizes, points, format, share, name)
 
 
-def _follow_lists(
-    name: str,
-    boxes: list[Tensor],
-    fields: Mapping[str, Any],
-    plan: MixPlan,
-    size: tuple[int, int],
-    points: Collection[str],
-    format: str,
-    share: float,
-) -> FollowedBoxes:
-    batch = plan.batch_size
-    if batch == 0 == len(boxes):
-        empty: dict[str, Any] = {field: [] for field in fields}
-        return FollowedBoxes([], empty, [], {field: [] for field in points}, None)
-    rows, counts = pack(name, boxes, batch)
-    if rows.ndim == 1 and rows.shape[0] == 0:
-        rows = rows.view(0, 4)
-    if rows.ndim != 2:
-        raise ValueError(f"{name}: expected tensors [n, 4], got {rows.ndim} dims")
-    check_box_dtype(name, rows)
-    check_device(name, plan, rows.device)
-    packed = {}
-    for field, values in fields.items():
-        if not is_list(field, values):
-            raise TypeError(f"{field}: expected a list, as {name} is, got a tensor")
-        packed[field], _ = pack(field, values, batch, counts, name)
-    corners = to_corners(rows, format)
-    check_corners(name, corners, format, counts)
-    for field in points:
-        check_points(field, packed[field], size, counts)
+class BoxLists:
+    """B tensors of boxes, and their fields, packed one after the other."""
 
-    partner = plan.partner_or_none
-    shown, source, weight, left = implementation().mix_boxes_packed(
-        corners, counts, partner, plan.blend, plan.box, plan.rule, share
-    )
-    lengths = left.tolist()
-    followed = {field: t.index_select(0, source) for field, t in packed.items()}
-    visible = {}
-    if points:
-        sample = torch.repeat_interleave(torch.arange(batch), left)
-        stop = torch.tensor(counts).cumsum(0)[sample]
-        own = (source < stop) & (source >= stop - torch.tensor(counts)[sample])
-        of_rows = PlanRows.of_plan(plan, rows.device).of_samples(sample)
+    def __init__(
+        self,
+        boxes: list[Tensor],
+        fields: Mapping[str, Any],
+        batch_size: int,
+        size: tuple[int, int],
+        points: Collection[str],
+        format: str,
+        share: float,
+        name: str,
+    ) -> None:
+        self.name, self.format, self.share, self.points = name, format, share, points
+        self.batch_size = batch_size
+        rows, self.counts = pack(name, boxes, batch_size) if boxes else (torch.empty(0, 4), [])
+        if rows.ndim == 1 and rows.shape[0] == 0:
+            rows = rows.view(0, 4)
+        if rows.ndim != 2:
+            raise ValueError(f"{name}: expected tensors [n, 4], got {rows.ndim} dims")
+        check_box_dtype(name, rows)
+        self.rows, self.corners = rows, to_corners(rows, format)
+        self.fields: dict[str, Any] = {}
+        for field, values in fields.items():
+            if not is_list(field, values):
+                raise TypeError(f"{field}: expected a list, as {name} is, got a tensor")
+            packing = pack_objects if any(type(v) is list for v in values) else pack
+            self.fields[field], _ = packing(field, values, batch_size, self.counts, name)
+        check_corners(name, self.corners, format, self.counts)
         for field in points:
-            visible[field] = visible_points(followed[field], of_rows, own).split(lengths)
-    if format != "xyxy" or shown.dtype != rows.dtype:
-        before = (rows[source], corners[source]) if format != "xyxy" else ()
-        shown = from_corners(shown, format, rows.dtype, *before)
-    return FollowedBoxes(
-        list(shown.split(lengths)),
-        {field: list(t.split(lengths)) for field, t in followed.items()},
-        list(weight.split(lengths)),
-        {field: list(t) for field, t in visible.items()},
-        None,
-    )
+            check_points(field, self.fields[field], size, self.counts)
+
+    def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
+        rows, corners = self.rows, self.corners
+        check_device(self.name, plan, rows.device)
+        partner = plan.partner_or_none
+        shown, source, weight, left = implementation().mix_boxes_packed(
+            corners, self.counts, partner, plan.blend, plan.box, plan.rule, self.share
+        )
+        lengths = left.tolist()
+        fields: dict[str, Any] = {}
+        for field, values in self.fields.items():
+            if isinstance(values, Tensor):
+                fields[field] = values.index_select(0, source)
+            else:
+                taken = iter([values[k] for k in source.tolist()])
+                fields[field] = [[next(taken) for _ in range(n)] for n in lengths]
+        visible, own_rows = {}, None
+        if self.points or with_own:
+            sample = torch.repeat_interleave(torch.arange(self.batch_size), left)
+            stop = torch.tensor(self.counts).cumsum(0)[sample]
+            own = (source < stop) & (source >= stop - torch.tensor(self.counts)[sample])
+            own_rows = torch.zeros(self.batch_size, dtype=torch.int64).index_add_(
+                0, sample, own.long()
+            ).tolist()
+            of_rows = PlanRows.of_plan(plan, rows.device).of_samples(sample)
+            for field in self.points:
+                visible[field] = visible_points(fields[field], of_rows, own).split(lengths)
+        if self.format != "xyxy" or shown.dtype != rows.dtype:
+            before = (rows[source], corners[source]) if self.format != "xyxy" else ()
+            shown = from_corners(shown, self.format, rows.dtype, *before)
+        return MixedRows(
+            list(shown.split(lengths)),
+            {k: list(t.split(lengths)) if isinstance(t, Tensor) else t for k, t in fields.items()},
+            list(weight.split(lengths)),
+            {field: list(t) for field, t in visible.items()},
+            None,
+            own_rows,
+        )
 
 
-def _follow_padded(
-    name: str,
-    boxes: Tensor,
-    fields: Mapping[str, Any],
-    plan: MixPlan,
-    size: tuple[int, int],
-    points: Collection[str],
-    format: str,
-    share: float,
-    count: Tensor | None,
-) -> FollowedBoxes:
-    batch = plan.batch_size
-    check_padded(name, boxes, batch, None, None, name)
-    if boxes.ndim != 3:
-        raise ValueError(f"{name}: expected shape [B, N, 4], got {list(boxes.shape)}")
-    check_box_dtype(name, boxes)
-    check_device(name, plan, boxes.device)
-    check_count(count, name, boxes)
-    most = boxes.shape[1]
-    for field, values in fields.items():
-        check_padded(field, values, batch, boxes.device, most, name)
-    corners = to_corners(boxes, format)
-    check_corners(name, corners, format, None, count)
-    for field in points:
-        check_points(field, fields[field], size, None, count)
+class PaddedBoxes:
+    """Boxes [B, N, 4], and their fields [B, N, …]."""
 
-    shown, source, weight, left = implementation().mix_boxes(
-        corners, count, plan.partner_or_none, plan.blend, plan.box, plan.rule, share
-    )
-    gather = PaddedRows(plan, source, most)
-    followed = {field: gather(t) for field, t in fields.items()}
-    visible = {}
-    if points:
-        of_rows = PlanRows.of_plan(plan, boxes.device).of_padded()
-        own = source < most
+    def __init__(
+        self,
+        boxes: Tensor,
+        fields: Mapping[str, Any],
+        batch_size: int,
+        size: tuple[int, int],
+        points: Collection[str],
+        format: str,
+        share: float,
+        count: Tensor | None,
+        name: str,
+    ) -> None:
+        self.name, self.format, self.share, self.points = name, format, share, points
+        self.boxes, self.fields, self.count = boxes, fields, count
+        check_padded(name, boxes, batch_size, None, None, name)
+        if boxes.ndim != 3:
+            raise ValueError(f"{name}: expected shape [B, N, 4], got {list(boxes.shape)}")
+        check_box_dtype(name, boxes)
+        check_count(count, name, boxes)
+        for field, values in fields.items():
+            check_padded(field, values, batch_size, boxes.device, boxes.shape[1], name)
+        self.corners = to_corners(boxes, format)
+        check_corners(name, self.corners, format, None, count)
         for field in points:
-            visible[field] = gather.blank(visible_points(followed[field], of_rows, own))
-    if format != "xyxy" or shown.dtype != boxes.dtype:
-        before = (gather(boxes), gather(corners)) if format != "xyxy" else ()
-        shown = gather.blank(from_corners(shown, format, boxes.dtype, *before))
-    return FollowedBoxes(shown, followed, weight, visible, left)
+            check_points(field, fields[field], size, None, count)
+
+    def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
+        boxes, most = self.boxes, self.boxes.shape[1]
+        check_device(self.name, plan, boxes.device)
+        shown, source, weight, left = implementation().mix_boxes(
+            self.corners,
+            self.count,
+            plan.partner_or_none,
+            plan.blend,
+            plan.box,
+            plan.rule,
+            self.share,
+        )
+        gather = PaddedRows(plan, source, most)
+        fields = {field: gather(t) for field, t in self.fields.items()}
+        visible = {}
+        own = (source >= 0) & (source < most)
+        if self.points:
+            of_rows = PlanRows.of_plan(plan, boxes.device).of_padded()
+            for field in self.points:
+                visible[field] = gather.blank(visible_points(fields[field], of_rows, own))
+        if self.format != "xyxy" or shown.dtype != boxes.dtype:
+            before = (gather(boxes), gather(self.corners)) if self.format != "xyxy" else ()
+            shown = gather.blank(from_corners(shown, self.format, boxes.dtype, *before))
+        return MixedRows(shown, fields, weight, visible, left, own)
 
 
 class PaddedRows:

@@ -13,13 +13,14 @@ from ..plan.pairing import partner_rows
 from .checks import (
     check_count,
     check_device,
+    check_image_plan,
     check_padded,
     check_points,
     check_size,
     is_list,
     pack,
 )
-from .follow import PaddedRows
+from .follow import MixedRows, PaddedRows
 from .visibility import PlanRows, visible_points
 
 
@@ -69,57 +70,92 @@ def mix_keypoints(
 
     Source: Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
-    sizes = check_size(plan, size)
+    check_image_plan(plan, size)
+    rows = checked_points(points, plan.batch_size, size, count=count, name=name)
+    mixed = rows.mix(plan)
+    found = mixed.rows, mixed.visible[name]
+    return found if mixed.counts is None else (*found, mixed.counts)
+
+
+def checked_points(
+    points: Any,
+    batch_size: int,
+    size: Sequence[int],
+    *,
+    count: Tensor | None = None,
+    name: str = "points",
+) -> PointLists | PaddedPoints:
+    """Keypoints, checked, and yet to be mixed; arguments as those of :func:`mix_keypoints`."""
+    sizes = check_size(size)
     if not is_list(name, points):
-        return _mix_padded(name, points, plan, sizes, count)  # type: ignore[arg-type]
+        return PaddedPoints(points, batch_size, sizes, count, name)
     if count is not None:
         raise ValueError(
             "count: expected None, as a list has the number of points in it, got a tensor"
         )
-    return _mix_lists(name, points, plan, sizes)  # type: ignore[arg-type]
+    return PointLists(points, batch_size, sizes, name)
 
 
-def _mix_lists(
-    name: str, points: list[Tensor], plan: MixPlan, size: tuple[int, int]
-) -> tuple[list[Tensor], list[Tensor]]:
-    batch = plan.batch_size
-    if batch == 0 == len(points):
-        return [], []
-    packed, counts = pack(name, points, batch)
-    check_points(name, packed, size, counts)
-    check_device(name, plan, packed.device)
-    partner = plan.partner.tolist()
-    parts, runs = [], []
-    for i, p in enumerate(partner):
-        parts += [points[i], points[p][: 0 if p == i else None]]
-        runs += [counts[i], 0 if p == i else counts[p]]
-    mixed = torch.cat(parts)
-    run = torch.repeat_interleave(torch.arange(2 * batch), torch.tensor(runs))
-    rows = PlanRows.of_plan(plan, packed.device).of_samples(run // 2)
-    visible = visible_points(mixed, rows, run % 2 == 0)
-    lengths = [own + other for own, other in zip(runs[::2], runs[1::2], strict=True)]
-    return list(mixed.split(lengths)), list(visible.split(lengths))
+class PointLists:
+    """B tensors of points."""
+
+    def __init__(
+        self, points: list[Tensor], batch_size: int, size: tuple[int, int], name: str
+    ) -> None:
+        self.points, self.name = points, name
+        self.counts: list[int] = []
+        if points or batch_size:
+            packed, self.counts = pack(name, points, batch_size)
+            check_points(name, packed, size, self.counts)
+
+    def mix(self, plan: MixPlan) -> MixedRows:
+        points, counts = self.points, self.counts
+        if not points:
+            return MixedRows([], {}, [], {self.name: []}, None)
+        check_device(self.name, plan, points[0].device)
+        parts, runs = [], []
+        for i, p in enumerate(plan.partner.tolist()):
+            parts += [points[i], points[p][: 0 if p == i else None]]
+            runs += [counts[i], 0 if p == i else counts[p]]
+        mixed = torch.cat(parts)
+        run = torch.repeat_interleave(torch.arange(len(runs)), torch.tensor(runs))
+        rows = PlanRows.of_plan(plan, mixed.device).of_samples(run // 2)
+        visible = visible_points(mixed, rows, run % 2 == 0)
+        lengths = [own + other for own, other in zip(runs[::2], runs[1::2], strict=True)]
+        seen = {self.name: list(visible.split(lengths))}
+        return MixedRows(list(mixed.split(lengths)), {}, [], seen, None, runs[::2])
 
 
-def _mix_padded(
-    name: str, points: Tensor, plan: MixPlan, size: tuple[int, int], count: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch = plan.batch_size
-    check_padded(name, points, batch, None, None, name)
-    check_count(count, name, points)
-    check_points(name, points, size, None, count)
-    check_device(name, plan, points.device)
-    most, device = points.shape[1], points.device
-    index = torch.arange(batch, device=device)
-    partner = partner_rows(index, plan.partner_or_none, plan.rule)
-    own = torch.full_like(index, most) if count is None else count.clamp(0, most)
-    other = torch.where(partner == index, 0, own[partner])
-    place = torch.arange(2 * most, device=device)
-    stop = own.unsqueeze(1)
-    source = torch.where(place < stop, place, place - stop + most)
-    source = torch.where(place < (own + other).unsqueeze(1), source, -1)
-    gather = PaddedRows(plan, source, most)
-    mixed = gather(points)
-    rows = PlanRows.of_plan(plan, device).of_padded()
-    visible = gather.blank(visible_points(mixed, rows, source < most))
-    return mixed, visible, (own + other).int()
+class PaddedPoints:
+    """Points [B, N, …]."""
+
+    def __init__(
+        self,
+        points: Tensor,
+        batch_size: int,
+        size: tuple[int, int],
+        count: Tensor | None,
+        name: str,
+    ) -> None:
+        check_padded(name, points, batch_size, None, None, name)
+        check_count(count, name, points)
+        check_points(name, points, size, None, count)
+        self.points, self.count, self.name = points, count, name
+
+    def mix(self, plan: MixPlan) -> MixedRows:
+        points, count = self.points, self.count
+        check_device(self.name, plan, points.device)
+        most, device = points.shape[1], points.device
+        index = torch.arange(plan.batch_size, device=device)
+        partner = partner_rows(index, plan.partner_or_none, plan.rule)
+        own = torch.full_like(index, most) if count is None else count.clamp(0, most)
+        other = torch.where(partner == index, 0, own[partner])
+        place = torch.arange(2 * most, device=device)
+        stop = own.unsqueeze(1)
+        source = torch.where(place < stop, place, place - stop + most)
+        source = torch.where(place < (own + other).unsqueeze(1), source, -1)
+        gather = PaddedRows(plan, source, most)
+        mixed = gather(points)
+        rows = PlanRows.of_plan(plan, device).of_padded()
+        visible = gather.blank(visible_points(mixed, rows, source < most))
+        return MixedRows(mixed, {}, None, {self.name: visible}, (own + other).int())
