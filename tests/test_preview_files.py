@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 
 import pytest
@@ -230,9 +231,12 @@ def test_one_image_is_too_few(tmp_path, capsys):
         (["-o", "no/such/folder/grid.png"], "expected a folder that exists"),
         (["--boxes", "no.json"], "no.json: No such file"),
         (["--masks", "no"], "expected a folder of class maps"),
+        (["--boxes", "other.json"], "expected the names of the images read, got none in other"),
     ],
 )
-def test_errors_come_without_a_traceback(folder, capsys, argv, words):
+def test_errors_come_without_a_traceback(folder, capsys, monkeypatch, argv, words):
+    monkeypatch.chdir(folder)
+    (folder / "other.json").write_text('{"images": [], "annotations": [], "categories": []}')
     said = refused(capsys, folder, *argv)
     assert words in said and "Traceback" not in said
 
@@ -268,6 +272,28 @@ def test_class_maps_are_mixed_with_the_images(folder, tmp_path, seen):
     cats = mixed["label"].labels == 0
     expected = torch.where(cats, 1, 2).view(-1, 1, 1).expand(-1, 16, 16)
     assert mixed["mask"] == MixedTarget.from_labels(expected.contiguous(), plan, 3)
+
+
+def test_boxes_reach_batchmix_in_pixels_of_its_images(folder, tmp_path, monkeypatch, seen):
+    batches = []
+
+    class Watched(BatchMix):
+        def forward(self, *inputs):
+            batches.append(dict(inputs[0]))
+            return super().forward(*inputs)
+
+    monkeypatch.setattr(cli, "BatchMix", Watched)
+    images = [{"id": i, "file_name": p.name} for i, p in enumerate(folder.rglob("*.png"))]
+    box = {"category_id": 4, "bbox": [5, 0, 15, 15]}  # the upper left quarter of the square
+    content = {"images": images, "annotations": [{"image_id": i, **box} for i in range(6)]}
+    content["categories"] = [{"id": 4, "name": "thing"}]
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    boxes = ["--boxes", str(tmp_path / "boxes.json"), "--size", "16"]
+    assert cli.main([str(folder), "-o", str(tmp_path / "grid.png"), *boxes]) == 0
+    (batch,) = batches
+    assert [b.tolist() for b in batch["boxes"]] == [[[0, 0, 8, 8]]] * 6
+    assert [y.tolist() for y in batch["labels"]] == [[0]] * 6
+    assert seen[0][2]["box_names"] == ["thing"]
 
 
 def test_images_of_one_class_are_told_by_their_numbers(tmp_path, seen):

@@ -68,6 +68,10 @@ def run(args: argparse.Namespace) -> str:
             f"expected at least {FEWEST} images that can be read, got {len(samples)} in "
             f"{', '.join(map(str, args.paths))}"
         )
+    if coco is not None and not any(coco.find(sample.path) for sample in samples):
+        raise ValueError(
+            f"--boxes: expected the names of the images read, got none in {args.boxes}"
+        )
     class_names = sorted({class_of(path) for path in paths})
     index = {name: i for i, name in enumerate(class_names)}
     labels = torch.tensor([index[class_of(sample.path)] for sample in samples])

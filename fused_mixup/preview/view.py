@@ -130,10 +130,10 @@ def show(
         for labels, weight, ignored in maps[i]:
             image = tiles.colour_map(image, labels, weight, ignored)
         tile = figure.Tile(tiles.picture(image), shares[i], captions[i])
+        tiles.draw_outline(tile.image, cuts[i], size)
         if detections:
             names_of_boxes = class_names if box_names is None else box_names
             tiles.draw_boxes(tile.image, detections[i], size, names_of_boxes)
-        tiles.draw_outline(tile.image, cuts[i], size)
         if before is not None:
             tile.original = tiles.picture(before[i])
             tile.original_caption = f"#{i} before the mix"
