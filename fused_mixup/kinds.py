@@ -42,7 +42,7 @@ KINDS = {
     "video": Kind(
         "[B, T, C, H, W]",
         _BLEND,
-        "same box in all frames, or frames with `cut=\"time\"`",
+        'same box in all frames, or frames with `cut="time"`',
         ("video", "videos", "pixel_values_videos", "frames"),
         "Video",
         space=2,
@@ -55,7 +55,7 @@ KINDS = {
     "spectrogram": Kind(
         "[B, …, F, T]",
         _BLEND,
-        "box in frequency and time, or whole frames with `cut=\"time\"`",
+        'box in frequency and time, or whole frames with `cut="time"`',
         ("spectrogram", "spectrograms", "mel", "mels", "fbank", "input_features"),
         space=2,
         time=-1,
@@ -103,7 +103,8 @@ KINDS = {
         "a value for each box",
         "follows its box",
         "follows its box",
-        ("class_labels", "box_labels", "category_id", "category_ids", "area", "iscrowd"),
+        ("class_labels", "box_labels", "category_id", "category_ids", "area", "iscrowd")
+        + ("box_weights",),
     ),
     "labels": Kind(
         "int64 [B], or floats [B, …]: soft, multi-hot, real-valued; heads of those",
@@ -146,8 +147,10 @@ def kind_of_type(value: Any) -> str | None:
     tv_tensors = sys.modules.get("torchvision.tv_tensors")  # without it there can be none
     if tv_tensors is None or not isinstance(value, tv_tensors.TVTensor):
         return None
-    return next((_BY_TV_TENSOR[c.__name__] for c in type(value).__mro__ if c.__name__ in
-                 _BY_TV_TENSOR), None)
+    return next(
+        (_BY_TV_TENSOR[c.__name__] for c in type(value).__mro__ if c.__name__ in _BY_TV_TENSOR),
+        None,
+    )
 
 
 def check_kind(name: str, kind: object) -> str:

@@ -6,12 +6,13 @@ All run before a step is taken or anything is written.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..arguments import kind
 from ..checks import check_memory, check_writable
 from ..dtypes import BLENDABLE
 from .entries import Entry
@@ -30,8 +31,7 @@ def check_batch_size(heads: Sequence[Tensor], entries: Sequence[Entry], state: T
         if value.ndim < 1 or value.shape[0] != batch_size:
             size = "…" if batch_size is None else batch_size
             raise ValueError(
-                f"{name}: expected a batch of {size}, as the other entries, got "
-                f"{list(value.shape)}"
+                f"{name}: expected a batch of {size}, as the other entries, got {list(value.shape)}"
             )
         check_device(name, value, state)
     assert batch_size is not None
@@ -39,7 +39,7 @@ def check_batch_size(heads: Sequence[Tensor], entries: Sequence[Entry], state: T
 
 
 def _alike(name: str, samples: Sequence[Any]) -> Tensor:
-    """The first of one tensor for each sample, expanded to the batch; raises unless all are alike."""
+    """The first of one tensor for each sample, expanded to B; raises unless all are alike."""
     first = samples[0]
     for i, sample in enumerate(samples):
         if not isinstance(sample, Tensor):
@@ -77,6 +77,25 @@ def check_values(entries: Sequence[Entry]) -> None:
             raise TypeError(
                 f"{entry.name}: expected float16, bfloat16, float32, float64 or uint8, as MixUp "
                 f"blends {entry.kind}, got {first.dtype}; name class maps as masks"
+            )
+
+
+def check_tokens(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        if entry.kind == "tokens":
+            raise TypeError(
+                f"{entry.name}: expected no token ids, which cannot be blended; mix their "
+                "embeddings with mix(embed(ids), plan) by a plan of BatchMix.draw, or say "
+                f"BatchMix(…, kinds={{{entry.path[-1]!r}: 'keep'}}) to leave them unmixed"
+            )
+
+
+def check_follows(follows: Mapping[Any, Any], names: Sequence[str]) -> None:
+    for label, name in follows.items():
+        if name not in names:
+            raise ValueError(
+                f"follows: expected one of the mixed entries {names} for {kind(label)}, got "
+                f"{kind(name)}"
             )
 
 

@@ -6,17 +6,17 @@ one value for each sample, also where their lengths happen to be equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch.utils.data import default_collate
 
-from ..kinds import IMAGE_LIKE, OF_BOXES, kind_of_name, kind_of_type
-from .structure import Key, columns, is_record, items
+from ..kinds import IMAGE_LIKE, MAPS, OF_BOXES, kind_of_name, kind_of_type
+from .structure import Key, New, columns, is_record, items, replace
 from .tv_tensors import is_tv_tensor, plain, wrap_like
 
 
-def collate_samples(samples: Sequence[Any], said: Mapping[Any, str]) -> Any:
+def collate_samples(samples: list[Any], said: Mapping[Any, str]) -> Any:
     """A batch of ``samples``; stacked tv_tensors keep their type, by which their kind is found."""
     first = samples[0]
     if items(first) is None:
@@ -25,24 +25,19 @@ def collate_samples(samples: Sequence[Any], said: Mapping[Any, str]) -> Any:
         return _typed(default_collate(samples), first)
     has_rows = any(_has_rows(sample, said) for sample in samples)
     made = {
-        key: _column(key, values, has_rows, said) for key, values in columns(samples).items()
+        (key,): New(_column(key, values, has_rows, said))
+        for key, values in columns(samples).items()
     }
-    if isinstance(first, Mapping):
-        return made
-    if is_record(first):
-        return type(first)(**{str(key): value for key, value in made.items()}) if not hasattr(
-            first, "_fields"
-        ) else type(first)(*made.values())
-    return list(made.values())
+    return replace(first, made)
 
 
 def _column(key: Key, values: list[Any], has_rows: bool, said: Mapping[Any, str]) -> Any:
     kind = _kind(key, values[0], said)
     if any(_holds_instances(value, said) for value in values if items(value) is not None):
         return tuple(values)  # each sample's own structure
-    if has_rows and kind not in IMAGE_LIKE and (kind != "class_map" or key == "masks"):
-        return list(values)
-    if kind in OF_BOXES:
+    is_row = kind not in IMAGE_LIKE and (kind != "class_map" or key == "masks")
+    has_length = isinstance(values[0], list) or getattr(values[0], "ndim", 0) > 0
+    if kind in OF_BOXES or (has_rows and is_row and has_length):
         return list(values)
     return _typed(default_collate(values), values[0])
 
@@ -53,11 +48,10 @@ def _kind(key: Key, value: Any, said: Mapping[Any, str]) -> str | None:
 
 def _has_rows(sample: Any, said: Mapping[Any, str]) -> bool:
     """Whether a structure has boxes or the like among its own entries."""
-    for key, value in items(sample) or ():
-        if items(value) is None or not is_record(value):
-            if _kind(key, value, said) in OF_BOXES:
-                return True
-    return False
+    return any(
+        not is_record(value) and _kind(key, value, said) in OF_BOXES
+        for key, value in items(sample) or ()
+    )
 
 
 def _holds_instances(sample: Any, said: Mapping[Any, str]) -> bool:
@@ -79,9 +73,14 @@ def _typed(made: Any, like: Any) -> Any:
 
 
 def untyped(batch: Any) -> Any:
-    """The batch with plain tensors in the places of stacked tv_tensors."""
-    if is_tv_tensor(batch):
-        return plain(batch)
-    if isinstance(batch, dict):
+    """The batch with plain tensors in the places of stacked tv_tensors, as ``default_collate``."""
+    if isinstance(batch, (list, tuple)) and any(map(_is_stacked, batch)):
+        entries = items(batch) or ()
+        return replace(batch, {(key,): New(plain(v)) for key, v in entries if _is_stacked(v)})
+    if isinstance(batch, Mapping):
         return {key: untyped(value) for key, value in batch.items()}
-    return [untyped(value) for value in batch] if isinstance(batch, list) else batch
+    return plain(batch)
+
+
+def _is_stacked(value: Any) -> bool:
+    return is_tv_tensor(value) and kind_of_type(value) in (*IMAGE_LIKE, *MAPS)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..arguments import kind as shown
 from ..arguments import names
 from ..kinds import IMAGE_LIKE, KINDS, MAPS, OF_BOXES, check_kind, kind_of_name, kind_of_type
-from .structure import EACH, Key, Path, are_samples, batch_size, columns, is_record, items
+from .structure import EACH, Key, Path, are_samples, batch_size, columns, is_record, items, key_at
 
 
 class Entry(NamedTuple):
@@ -26,6 +26,11 @@ class Entry(NamedTuple):
         """How an error names it."""
         role = "images" if self.kind in IMAGE_LIKE else "masks" if self.kind in MAPS else self.kind
         return role + "".join(f"[{key!r}]" for key in self.path)
+
+
+def dotted(path: Path) -> str:
+    """The name of an entry by which ``kinds=`` and ``follows=`` mean it."""
+    return ".".join(str(key) for key in path if key is not EACH)
 
 
 class Kinds:
@@ -45,7 +50,7 @@ class Kinds:
             raise ValueError("images: expected at least one key or position, got none")
 
     def find(self, batch: Any) -> list[Entry]:
-        """The entries that change, in their order; ValueError for one that fits no rule."""
+        """The entries that have a kind, in their order; ValueError for one that fits no rule."""
         return _Search(self, batch).entries()
 
 
@@ -59,7 +64,7 @@ class _Search:
             for key in self.roles[role] or ():
                 self.said[_key_in(role, key, batch)] = kind
         for key in kinds.said:
-            if isinstance(key, int) and not isinstance(batch, Mapping):
+            if isinstance(key, int) and isinstance(batch, (tuple, list)):
                 self.said[_key_in("kinds", key, batch)] = kinds.said[key]
 
     def entries(self) -> list[Entry]:
@@ -80,23 +85,22 @@ class _Search:
 
     def _visit(self, key: Key, value: Any, path: Path) -> None:
         kind = self._said_kind(key, path)
-        if value is None or kind == "keep":
+        if value is None:
             return
         if kind is not None:
             self.found.append(Entry(path, kind, value, True))
+            return
+        if self._said_inside(path):
+            self._walk(value, path)
             return
         if are_samples(value, self.size):
             for name, column in columns(value).items():
                 self._visit_column(name, column, (*path, EACH, name))
             return
         kind = self._guess(key, value, path)
-        if kind == "keep":
-            return
         if kind is not None and self._is_entry(value, kind):
             self.found.append(Entry(path, kind, value, False))
-        elif isinstance(value, Mapping) or (is_record(value) and kind != "labels"):
-            self._walk(value, path)
-        elif isinstance(value, (list, tuple)) and any(items(v) is not None for v in value):
+        elif _holds_entries(value, kind):
             self._walk(value, path)
         elif _may_be_labels(value):
             self.unknown.append(path)
@@ -121,15 +125,22 @@ class _Search:
             return None
         if len(path) > 1 and isinstance(key, int):  # positions are said of the batch itself
             key = None
-        dotted = ".".join(str(step) for step in path if step is not EACH)
-        return self.said.get(key, self.said.get(dotted))
+        return self.said.get(key, self.said.get(dotted(path)))
+
+    def _said_inside(self, path: Path) -> bool:
+        """Whether a kind is said of an entry below this one, by its dotted name."""
+        if not self.said:
+            return False
+        start = dotted(path) + "."
+        return any(isinstance(key, str) and key.startswith(start) for key in self.said)
 
     def _guess(self, key: Key, value: Any, path: Path) -> str | None:
         first = value[0] if isinstance(value, (list, tuple)) and value else value
         kind = kind_of_type(first) or kind_of_name(key)
         at_top = len(path) == 1
-        if kind is None and at_top and not isinstance(self.batch, Mapping):
-            kind = {0: "image", 1: "labels"}.get(key) if isinstance(key, int) else None
+        if kind is None and at_top:
+            first, second = (key_at(self.batch, position) for position in (0, 1))
+            kind = "image" if key == first else "labels" if key == second else None
         if not at_top:
             return kind
         # A role whose entries were named has no others.
@@ -143,6 +154,8 @@ class _Search:
 
     def _is_entry(self, value: Any, kind: str) -> bool:
         """Whether ``value`` is one entry of that kind, rather than a structure of entries."""
+        if kind == "keep":
+            return True
         if items(value) is None:
             return isinstance(value, Tensor) or kind not in IMAGE_LIKE
         if kind == "labels":  # perhaps of several heads
@@ -153,7 +166,7 @@ class _Search:
         others = ("labels", *OF_BOXES, "class_map", "soft_map")
         if any(entry.kind in others for entry in self.found) and self.roles["masks"] is None:
             where = "".join(f"[{key!r}]" for key in path)
-            name = path[0] if len(path) == 1 else ".".join(str(s) for s in path if s is not EACH)
+            name = path[0] if len(path) == 1 else dotted(path)
             raise ValueError(
                 f"batch{where}: expected an entry of a known kind, as it would stay unmixed; say "
                 f"it with BatchMix(…, kinds={{{name!r}: …}}), 'keep' to leave it as it is"
@@ -179,6 +192,13 @@ def _holds_kinds(value: Any) -> bool:
     return False
 
 
+def _holds_entries(value: Any, kind: str | None) -> bool:
+    """Whether a structure has entries of its own: names, or structures inside."""
+    if isinstance(value, Mapping) or (is_record(value) and kind != "labels"):
+        return True
+    return isinstance(value, (list, tuple)) and any(items(v) is not None for v in value)
+
+
 def _may_be_labels(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_may_be_labels, value))
@@ -192,13 +212,12 @@ def _keys(given: Any) -> tuple[Key, ...] | None:
 
 
 def _key_in(role: str, key: Key, batch: Any) -> Key:
-    """``key`` as the batch has it, positions counted from the start; ValueError for one it lacks."""
-    if not isinstance(batch, Mapping):
-        size = len(list(items(batch) or ()))
-        if isinstance(key, int) and -size <= key < size:
-            return key % size
-    there = dict(items(batch) or ()) if not isinstance(batch, (list, tuple)) else {}
+    """``key``, or the key at that position, as the batch has it; ValueError for one it lacks."""
+    at_position = key_at(batch, key)
+    there = {name for name, _ in items(batch) or ()}
+    if at_position is not None:
+        return at_position
     if key not in there:
-        got = names(batch) if isinstance(batch, Mapping) else f"{len(batch)} entries"
+        got = names(batch) if isinstance(batch, Mapping) else f"{len(there)} entries"
         raise ValueError(f"{role}: expected {shown(key)} in the batch, got {got}")
     return key

@@ -16,7 +16,7 @@ from ..plan.mix_plan import MixPlan
 
 
 def check_masks(name: str, masks: Any, size: Sequence[int]) -> None:
-    """Raise unless these are masks [n, H, W] for each sample, or [B, N, H, W], of the images' size."""
+    """Raise unless these are masks of ``size``, [n, H, W] for each sample or [B, N, H, W]."""
     for i, t in [(None, masks)] if isinstance(masks, Tensor) else enumerate(masks):
         where, dims = (name, "[B, N, H, W]") if i is None else (f"{name}[{i}]", "[n, H, W]")
         if not isinstance(t, Tensor) or t.ndim != dims.count(",") + 1:
@@ -137,7 +137,7 @@ class MaskLists:
 
 
 def _gathered(values: Sequence[Any], kept: Sequence[tuple[int, list[int], list[int]]]) -> list[Any]:
-    out = []
+    out: list[Any] = []
     for i, (j, own, other) in enumerate(kept):
         if isinstance(values[i], Tensor):
             out.append(torch.cat((values[i][own], values[j][other])))

@@ -1,9 +1,9 @@
-"""Entries with a row for each instance of a sample: boxes, masks and keypoints, and their fields."""
+"""Entries with a row for each instance of a sample: boxes, masks, keypoints, their fields."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ _LEADS = ("boxes", "instance_masks", "keypoints")  # the first of a structure co
 
 
 class Instances:
-    """The boxes of a structure, or its masks or keypoints where it has no boxes, with their fields."""
+    """The boxes of a structure (its masks or keypoints where it has none), with their fields."""
 
     def __init__(
         self, batch: Any, lead: Entry, rows: Sequence[Entry], min_visible: float, format: str
@@ -90,7 +90,8 @@ class Instances:
         if blends and self.lead.kind != "keypoints" and weights not in news:
             news[weights] = New(self._present(mixed.weights))
         if mixed.counts is not None:
-            news[(*self.group, COUNT)] = New(mixed.counts)
+            count = (*self.group, COUNT)
+            news[count] = New(mixed.counts)
         return news
 
     def keep(self, blends: bool) -> dict[Path, New]:
@@ -100,7 +101,9 @@ class Instances:
         if self.lead.kind == "keypoints" or not blends or has_weights or not self.may_add:
             return {}
         if isinstance(value, Tensor):
-            return {path: New(torch.ones(value.shape[:2], dtype=torch.float32, device=value.device))}
+            return {
+                path: New(torch.ones(value.shape[:2], dtype=torch.float32, device=value.device))
+            }
         ones = [None if v is None else torch.ones(len(v), dtype=torch.float32) for v in value]
         return {path: New(ones)}
 
@@ -112,9 +115,11 @@ class Instances:
             path = (*self.group, f"{entry.path[-1]}{VISIBLE}")
             news[path] = New(self._present(visible))
             return points
-        for p, seen in zip([points], [visible]) if alone else zip(points, visible, strict=True):
+        if alone:
+            points, visible = [points], [visible]
+        for p, seen in zip(points, visible, strict=True):
             p[..., 2].mul_(seen)
-        return points
+        return points[0] if alone else points
 
     def _wrapped(self, entry: Entry, values: Any) -> New:
         if isinstance(values, Tensor):
@@ -149,7 +154,7 @@ def instance_groups(
                 leads[group] = entry._replace(kind="instance_masks")
     if not leads and not any(entry.kind == "field" for entry in entries):
         return [], list(entries)
-    rows: dict[Path, list[Entry]] = {group: [] for group in leads}
+    rows = {group: _objects(batch, lead, entries) for group, lead in leads.items()}
     rest: list[Entry] = []
     for entry in entries:
         lead = leads.get(entry.path[:-1])
@@ -173,21 +178,37 @@ def instance_groups(
     return groups, rest
 
 
+def _objects(batch: Any, lead: Entry, entries: Sequence[Entry]) -> list[Entry]:
+    """Lists of Python objects beside lists of boxes, an object for each box."""
+    found = {entry.path for entry in entries}
+    group, counts = lead.path[:-1], _counts(lead.value)
+    if EACH in group or not isinstance(counts, list):  # columns are found as entries
+        return []
+    rows = []
+    for key, value in items(at(batch, group)) or ():
+        path = (*group, key)
+        of_lists = isinstance(value, (list, tuple)) and any(isinstance(v, list) for v in value)
+        if of_lists and path not in found and _counts(value) == counts:
+            rows.append(Entry(path, "field", value, False))
+    return rows
+
+
 def _row_of(lead: Entry, entry: Entry) -> Entry | None:
     """``entry`` with the kind that it has as rows of ``lead``; None where it is none."""
     counts, own = _counts(lead.value), _counts(entry.value)
-    if entry.kind in ("field", "keypoints", "instance_masks"):
-        if own is None or (own != counts and not entry.said and entry.kind == "field"):
-            return None if own is None else _refuse_count(lead, entry, counts, own)
+    whole = entry.kind == "labels" and isinstance(entry.value, Tensor) and own != counts
+    if whole and (isinstance(counts, list) or entry.value.is_floating_point()):
+        return None  # labels of the images, [B] or [B, K]
+    if own is not None and entry.kind in ("field", "keypoints", "instance_masks", "labels"):
+        if own != counts:
+            _refuse_count(lead, entry, counts, own)
         return entry
-    if entry.kind == "labels" and own is not None:
-        return entry if own == counts else _refuse_count(lead, entry, counts, own)
     if entry.kind == "class_map" and _are_instance_masks(entry, counts):
         return entry._replace(kind="instance_masks")
     return None
 
 
-def _refuse_count(lead: Entry, entry: Entry, counts: Any, own: Any) -> None:
+def _refuse_count(lead: Entry, entry: Entry, counts: Any, own: Any) -> NoReturn:
     where, expected, got = "", counts, own
     if isinstance(counts, list) and isinstance(own, list) and len(counts) == len(own):
         i = next(i for i, (a, b) in enumerate(zip(counts, own, strict=True)) if a != b)
@@ -195,8 +216,8 @@ def _refuse_count(lead: Entry, entry: Entry, counts: Any, own: Any) -> None:
     elif isinstance(counts, list) or isinstance(own, list):
         expected, got = "them as the boxes are given", "lists and padded tensors side by side"
     raise ValueError(
-        f"{entry.name}{where}: expected {expected} rows, as {lead.name}{where} has, got {got}; if "
-        "they do not belong to the boxes, say their kind with BatchMix(…, kinds={…})"
+        f"{entry.name}{where}: expected {expected} rows, as {lead.name}{where} has, got {got}; put "
+        "what does not belong to the boxes in a dict of its own"
     )
 
 
@@ -211,7 +232,7 @@ def _check_labels(lead: Entry, rows: Sequence[Entry]) -> None:
 
 
 def _counts(value: Any) -> Any:
-    """How many rows each sample has, N for a padded tensor [B, N, …]; None for one value a sample."""
+    """How many rows each sample has; N for a tensor [B, N, …]; None for one value a sample."""
     if isinstance(value, Tensor):
         return value.shape[1] if value.ndim > 1 else None
     if not isinstance(value, (list, tuple)):

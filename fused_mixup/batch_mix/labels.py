@@ -116,7 +116,7 @@ class Targets:
         """
         if isinstance(maps, Tensor):
             return self._check_classes(name, as_integers(maps), count)
-        return all([self._check_classes(name, as_integers(y[None]), count) for y in maps])
+        return min(self._check_classes(name, as_integers(y[None]), count) for y in maps)
 
     def mix_map(
         self, maps: Tensor, plan: MixPlan, count: Any, in_range: bool, inplace: bool

@@ -7,17 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from ..arguments import check_choice, integer
 from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS
 from ..plan.draw import draw_plan, settings_numbers
 from ..plan.draw_checks import check_minmax
 from ..plan.mix_plan import MixPlan
+from .collate import collate_samples, untyped
 from .entries import Kinds
 from .epochs import Epochs, Schedule
 from .labels import Targets
-from .places import CUTS
 from .state import StreamModule
 from .step import Options, Step
 from .structure import items, replace
@@ -55,35 +54,45 @@ class BatchMix(StreamModule):
         ignore_index: labels and pixels equal to it are legal, and their terms are left out.
         dense_targets: give targets [B, K, …] float32 in place of a :class:`MixedTarget`.
         inplace: write the images where they lie. False: a mixed copy, through which gradients flow.
-        spatial_dims: how many of the last dims boxes live in. By default all after [B, C]; 1 for
-            audio [B, T], 2 for video [B, T, C, H, W] whose frames are cut alike.
+        spatial_dims: how many of the last dims boxes live in. By default those of the kind, for
+            images all after [B, C]; 1 for audio [B, T].
         seed: 64 bits; the same on every rank.
         rank: rank of this process, for its own stream; by default see :attr:`rank`.
         schedule: called by :meth:`set_epoch` with the epoch; returns an α for the modes that are
             on, or a dict of any of mixup_alpha, cutmix_alpha, switch_prob and prob. A mode whose α
             is 0 above stays off. Spawned workers need one that pickles: a ``def``, no lambda.
         off_after_epoch: this epoch (counted from 0) and later ones are not mixed.
-        images, labels, masks: keys (or, in tuples and lists, positions) in a batch given as one
-            object; several as a tuple, none as ``()``. By default the usual names in a dict
-            ("image", "label", "mask" and the like), positions 0 and 1 elsewhere, no masks there.
+        images, labels, masks: keys (or, in tuples and lists, positions) of these entries; several
+            as a tuple, none as ``()``.
+        kinds: the kind of each entry (docs/kinds.md lists them) by its key, position, or dotted
+            name ("target.depth"). By default that of its tv_tensor type or of its name; of tuples
+            and lists the first entry is images and the second labels.
+        cut: ``"space"``, or ``"time"`` for boxes in the time of video, audio and spectrograms.
+        follows: labels that follow the share of another entry than the first, by their keys:
+            ``{"sound_label": "audio"}``.
+        min_visible, box_format: as ``min_visible`` and ``format`` of :func:`mix_boxes`.
 
-    Called with ``(x, labels, …)``, one dict, tuple or list, or images alone: docs/batchmix.md.
+    Called with ``(x, labels, …)``, one structure (dicts, tuples, lists, dataclasses, nested), or
+    images alone.
 
     Shapes:
-        images: [B, …], float16, bfloat16, float32, float64 or uint8; one size where CutMix is on.
+        images: [B, …], float16, bfloat16, float32, float64 or uint8, or a list of B samples. Boxes
+            are drawn in the sizes of the first entry, and mapped to those of the others.
         labels: int64 [B], or floats [B, …], or a dict, list or tuple of those, one for each head.
         masks: class maps, integers or bools [B, …, H, W], or floats.
+        others: docs/kinds.md.
 
     Returns:
         The same structure (a dict for a mapping that is read-only) with images mixed and, in place
         of class indices, the target; floats are blended, ``w_i0 y_i + w_i1 y_j``. Class maps stay
         integers, pasted in place, where MixUp is off (``mixup_alpha=0``), and else become a target;
-        masks of floats are mixed as images. In eval mode (``.eval()``) images and floats stay as
-        they are and targets have weights (1, 0) without smoothing; no step is taken.
+        masks of floats are mixed as images. Boxes that may be blended get an entry
+        ``"box_weights"``. In eval mode (``.eval()``) images and floats stay as they are and targets
+        have weights (1, 0) without smoothing; no step is taken.
 
     Raises:
-        TypeError, ValueError: arguments or batches that are not as described, before a step is
-            taken or anything is written.
+        TypeError, ValueError: arguments or batches that are not as described, an entry that fits
+            no kind among them, before a step is taken or anything is written.
         IndexError: labels outside [0, K), on the CPU.
 
     Notes:
@@ -139,11 +148,7 @@ class BatchMix(StreamModule):
         super().__init__()
         self._targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
         self.inplace, self._warned = bool(inplace), False
-        self.spatial_dims = None if spatial_dims is None else integer("spatial_dims", spatial_dims)
-        if self.spatial_dims not in (None, 1, 2, 3):
-            raise ValueError(f"spatial_dims: expected 1, 2, 3 or None, got {spatial_dims}")
         self._kinds = Kinds(kinds, images, labels, masks)
-        check_choice("cut", cut, CUTS)
         check_choice("pairing", pairing, DRAWN_PAIRINGS)
         self._rules: dict[str, Any] = {
             "per": per,
@@ -158,16 +163,8 @@ class BatchMix(StreamModule):
         numbers = dict(zip(names, (mixup_alpha, on[CUTMIX_ALPHA], *given[2:]), strict=True))
         self._epochs = Epochs(numbers, schedule, off_after_epoch)
         self._blends, self._cuts = mixup_alpha > 0, on[CUTMIX_ALPHA] > 0
-        self._options = Options(
-            self._blends,
-            self._cuts,
-            bool(correct_lam),
-            self.spatial_dims,
-            cut,
-            dict(follows or {}),
-            min_visible,
-            box_format,
-        )
+        options = spatial_dims, cut, follows, min_visible, box_format
+        self._options = Options.make(self._blends, self._cuts, bool(correct_lam), *options)
         self._start(seed, rank, self._epochs.settings(0))
         # A trial draw, so that draw_plan refuses here rather than in the first step.
         no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
@@ -215,30 +212,23 @@ class BatchMix(StreamModule):
         if not self.training:
             return replace(batch, step.keep()), {}
         self._warned = step.check(self.state, self.inplace, self._warned)
-        plan = self.draw(step.size, step.scene.sizes, self._pairing_labels(step.heads))
+        by_class = self._rules["pairing"] == "cross_class"
+        classes = step.pairing_labels() if by_class else None
+        plan = self.draw(step.size, step.scene.sizes, classes)
         news, plans = step.mix(plan, self.inplace)
         return replace(batch, news), plans
-
-    def _pairing_labels(self, heads: list[Tensor]) -> Tensor | None:
-        """The class indices by which partners are chosen, for the pairing that asks for them."""
-        if self._rules["pairing"] != "cross_class":
-            return None
-        classes = [y for y in heads if not y.is_floating_point()]
-        if len(classes) != 1:
-            raise ValueError(
-                f"pairing: expected labels with one head of class indices for 'cross_class', got "
-                f"{len(classes)}; use pairing='derangement', or draw(…, labels=…) and mix"
-            )
-        return classes[0]
 
     def collate(self, samples: list[Any]) -> Any:
         """``default_collate``, then :meth:`forward`: a ``collate_fn`` that pickles for workers.
 
-        Equivalent to::
+        Samples with boxes are collated too: what belongs to boxes stays a list, a sample's own
+        dict a tuple of them.
+
+        Equivalent to (samples without boxes)::
 
             self(torch.utils.data.default_collate(samples))
         """
-        return self(default_collate(samples))
+        return untyped(self(collate_samples(samples, self._kinds.said)))
 
     def draw(
         self, batch_size: int, spatial: Sequence[int] = (), labels: Tensor | None = None
@@ -288,6 +278,10 @@ class BatchMix(StreamModule):
     @property
     def num_classes(self) -> Any:
         return self._targets.num_classes
+
+    @property
+    def spatial_dims(self) -> int | None:
+        return self._options.spatial_dims
 
     @property
     def label_smoothing(self) -> float:

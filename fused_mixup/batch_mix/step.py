@@ -9,15 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import check_choice, integer, kind
+from ..boxes.checks import check_share
+from ..boxes.formats import check_format
 from ..kinds import IMAGE_LIKE, KINDS, MAPS
-from ..mixing import mix, mix_samples, paste_
+from ..mixing import mix_samples, paste_
 from ..plan.mix_plan import MixPlan
-from .checks import check_batch_size, check_in_place, check_label_maps, check_values
-from .entries import Entry
+from .checks import (
+    check_batch_size,
+    check_follows,
+    check_in_place,
+    check_label_maps,
+    check_tokens,
+    check_values,
+)
+from .entries import Entry, dotted
 from .instances import Instances, instance_groups
 from .labels import Targets, as_integers, is_class_map, leaves
-from .places import Place, Scene, mix_at
-from .structure import EACH, Key, New, Path, same_memory
+from .places import CUTS, Place, Scene, mix_at
+from .structure import Key, New, Path, same_memory
 from .tv_tensors import plain, wrap_like
 
 
@@ -34,12 +44,35 @@ class Options:
     min_visible: float
     box_format: str
 
+    @staticmethod
+    def make(
+        blends: bool,
+        cuts: bool,
+        correct_lam: bool,
+        spatial_dims: int | None,
+        cut: str,
+        follows: Mapping[Key, Key] | None,
+        min_visible: float,
+        box_format: str,
+    ) -> Options:
+        """The options, checked."""
+        if spatial_dims is not None and integer("spatial_dims", spatial_dims) not in (1, 2, 3):
+            raise ValueError(f"spatial_dims: expected 1, 2, 3 or None, got {spatial_dims}")
+        check_choice("cut", cut, CUTS)
+        if follows is not None and not isinstance(follows, Mapping):
+            raise TypeError(f"follows: expected a dict of labels and entries, got {kind(follows)}")
+        check_format(box_format)
+        share = check_share(min_visible)
+        given = dict(follows or {})
+        return Options(blends, cuts, correct_lam, spatial_dims, cut, given, share, box_format)
+
 
 class Step:
     """The entries of one batch, checked. Nothing is written before all of them are."""
 
     def __init__(self, batch: Any, entries: Sequence[Entry], targets: Targets, o: Options) -> None:
         self.options, self.targets = o, targets
+        check_tokens(entries)
         self.groups, rest = instance_groups(batch, entries, o.min_visible, o.box_format)
         self.labels = [entry for entry in rest if entry.kind == "labels"]
         self.values = [entry for entry in rest if entry.kind in (*IMAGE_LIKE, *MAPS)]
@@ -57,6 +90,16 @@ class Step:
             if is_class_map(entry.value):
                 count = self.counts[entry.path]
                 self.maps[entry.path] = targets.check_map(entry.name, entry.value, count)
+
+    def pairing_labels(self) -> Tensor:
+        """The class indices by which partners are chosen."""
+        classes = [y for y in self.heads if not y.is_floating_point()]
+        if len(classes) != 1:
+            raise ValueError(
+                f"pairing: expected labels with one head of class indices for 'cross_class', got "
+                f"{len(classes)}; use pairing='derangement', or draw(…, labels=…) and mix"
+            )
+        return classes[0]
 
     def keep(self) -> dict[Path, New]:
         """The batch of eval mode: labels as targets of one label, boxes with weights of 1."""
@@ -80,6 +123,15 @@ class Step:
         self.scene = Scene(first, shape_of(first.value), o.spatial_dims, o.cut, o.cuts)
         self.places = {e.path: self.scene.place_of(e, shape_of(e.value)) for e in self.values}
         check_label_maps(self.heads, self.scene.sizes)
+        check_follows(o.follows, [dotted(entry.path) for entry in self.values])
+        for entry in self.values:
+            pasted = is_class_map(entry.value) and entry.path not in self.maps and o.cuts
+            if pasted and entry.kind in MAPS and not self.places[entry.path].sizes:
+                raise ValueError(
+                    f"{entry.name}: expected a map of {first.name}, whose boxes are pasted in it, "
+                    f"got one beside {first.kind!r} with cut={o.cut!r}; class maps cannot be "
+                    "blended by label weights where MixUp is off: set mixup_alpha > 0 for a target"
+                )
         for group in self.groups:
             self._check_scene(group, first)
             group.check(self.size, shape_of(first.value)[-2:], o.blends)
@@ -156,8 +208,3 @@ def whole(value: Any) -> Tensor:
 def shape_of(value: Any) -> tuple[int, ...]:
     """The shape of a batch, or of one of alike samples."""
     return tuple(value.shape) if isinstance(value, Tensor) else (len(value), *value[0].shape)
-
-
-def dotted(path: Path) -> str:
-    """How :meth:`BatchMix.with_plans` names an entry."""
-    return ".".join(str(key) for key in path if key is not EACH)

@@ -33,10 +33,22 @@ def items(value: Any) -> Iterable[tuple[Key, Any]] | None:
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, (tuple, list)):
-        return enumerate(value)
+        named = getattr(value, "_fields", None)
+        return enumerate(value) if named is None else zip(named, value, strict=True)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
     return None
+
+
+def key_at(value: Any, position: Any) -> Key | None:
+    """The key of the entry at a position of a tuple or list, from its end if negative."""
+    if not isinstance(value, (tuple, list)) or not isinstance(position, int):
+        return None
+    if not -len(value) <= position < len(value):
+        return None
+    named = getattr(value, "_fields", None)
+    position %= len(value)
+    return position if named is None else named[position]
 
 
 def is_record(value: Any) -> bool:
@@ -111,7 +123,7 @@ def _filled(structure: Any, entries: Mapping[Key, Any]) -> Any:
         out = list(structure)
         named = getattr(structure, "_fields", None)
         for key, value in entries.items():
-            out[named.index(key) if named and isinstance(key, str) else key] = value
+            out[named.index(key) if named else key] = value
         if isinstance(structure, list):
             return out
         return type(structure)(*out) if named else tuple(out)

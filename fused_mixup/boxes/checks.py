@@ -84,6 +84,8 @@ def pack(
             f"{name}: expected {batch_size} tensors, one for each sample of the plan, got "
             f"{len(tensors)}"
         )
+    if len({t.dtype for t in tensors if isinstance(t, Tensor)}) > 1:
+        tensors = _with_dtype(tensors)
     # All together first: one by one, checking takes as long as mixing.
     try:
         rows = [t.shape[0] for t in tensors]
@@ -99,6 +101,14 @@ def pack(
             f"{name}[{i}]: expected {like[i]} rows, as {owner}[{i}] has, got {rows[i]}"
         )
     return packed, rows
+
+
+def _with_dtype(tensors: Sequence[Any]) -> list[Any]:
+    """The tensors, empty ones in the dtype of the others: torch.tensor([]) is float32."""
+    full = next((t for t in tensors if isinstance(t, Tensor) and t.numel()), None)
+    if full is None:
+        return list(tensors)
+    return [t.to(full.dtype) if isinstance(t, Tensor) and t.numel() == 0 else t for t in tensors]
 
 
 def pack_objects(

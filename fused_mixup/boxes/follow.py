@@ -136,9 +136,11 @@ class BoxLists:
             sample = torch.repeat_interleave(torch.arange(self.batch_size), left)
             stop = torch.tensor(self.counts).cumsum(0)[sample]
             own = (source < stop) & (source >= stop - torch.tensor(self.counts)[sample])
-            own_rows = torch.zeros(self.batch_size, dtype=torch.int64).index_add_(
-                0, sample, own.long()
-            ).tolist()
+            own_rows = (
+                torch.zeros(self.batch_size, dtype=torch.int64)
+                .index_add_(0, sample, own.long())
+                .tolist()
+            )
             of_rows = PlanRows.of_plan(plan, rows.device).of_samples(sample)
             for field in self.points:
                 visible[field] = visible_points(fields[field], of_rows, own).split(lengths)

@@ -76,7 +76,7 @@ def mix_boxes(
     """
     fields = {} if labels is None else {"labels": labels}
     check_image_plan(plan, size)
-    options = {"format": format, "min_visible": min_visible, "count": count}
+    options: dict[str, Any] = {"format": format, "min_visible": min_visible, "count": count}
     mixed = checked_boxes(boxes, fields, plan.batch_size, size, **options).mix(plan)
     found = mixed.rows, mixed.fields.get("labels"), mixed.weights
     return found if mixed.counts is None else (*found, mixed.counts)

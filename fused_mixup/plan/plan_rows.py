@@ -1,7 +1,8 @@
-"""The tensors of a plan, moved, compared, printed, and mapped to other sizes."""
+"""The tensors of a plan, moved, compared, printed, shown, and mapped to other sizes."""
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,9 @@ class PlanRows(Frozen):
         rows = slice(1) if one_row else slice(None)  # one row stays one row
         weight, blend, old = self.weight[rows], self.blend[rows], self.box[rows]
         scale = tuple(zip(size, new_size, strict=True))
-        bounds = [(2 * new * old[:, k].long() + n) // (2 * n) for k, (n, new) in enumerate(scale * 2)]
+        bounds = [
+            (2 * new * old[:, k].long() + n) // (2 * n) for k, (n, new) in enumerate(scale * 2)
+        ]
         box = torch.stack(bounds, 1)
         if correct_lam:
             cut = (old[:, d:] > old[:, :d]).all(1)
@@ -121,11 +124,39 @@ class PlanRows(Frozen):
             own, other = blend.unbind(1)
             share = torch.stack((own * (1 - inside), other * (1 - inside) + inside), 1)
             weight = torch.where(cut[:, None], share.float(), weight)
-        stops = [(2 * new * stop + n) // (2 * n) for stop, (n, new) in zip(self._facts.box_stop, scale)]
+        known = self._facts.box_stop  # () where the boxes live on a device
+        stops = [(2 * new * s + n) // (2 * n) for s, (n, new) in zip(known, scale, strict=False)]
         facts = Facts(self._facts.is_permutation, self._facts.blends, tuple(stops))
         size = (self.batch_size, -1)
         weight, box = weight.expand(size), box.to(torch.int32).expand(size)
         return self._replace(self._partner, weight, self.blend, box, facts)
+
+    def show(self, x: Any, target: Any = None, **options: Any) -> Any:
+        """A figure of the batch ``x`` that this plan mixed, with its labels and weights.
+
+        ``plan.show(x, target)`` at the end of a notebook's cell shows it. It needs Pillow.
+
+        Equivalent to::
+
+            fused_mixup.preview.show(plan, x, target, **options)
+
+        Args:
+            x: [B, C, H, W] or [B, H, W], mixed; floats or uint8, on any device. Or the dict that
+                :class:`BatchMix` returned.
+            target: a :class:`MixedTarget`, or dense [B, K]; None for none.
+            options: as in :func:`fused_mixup.preview.show`, ``mixed=False`` for a batch that is yet
+                to be mixed.
+
+        Returns:
+            A ``PIL.Image``.
+
+        Raises:
+            ImportError: without Pillow.
+            TypeError, ValueError: a batch that is no images, or of another size than the plan's.
+        """
+        # By name, as importing this package must not import the preview.
+        preview = importlib.import_module("fused_mixup.preview")
+        return preview.show(self, x, target, **options)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PlanRows):

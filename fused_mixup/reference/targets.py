@@ -67,7 +67,9 @@ def poisoned_rows(
 
 def label_bounds(labels: Tensor, ignore_index: int) -> Tensor:
     """int64 [2]: the smallest and the largest label that is not ignored; (0, -1) for none."""
-    expect(not (labels.is_floating_point() or labels.is_complex()), "labels", "integers", labels.dtype)
+    expect(
+        not (labels.is_floating_point() or labels.is_complex()), "labels", "integers", labels.dtype
+    )
     kept = labels.long()
     kept = kept[kept != ignore_index]
     if kept.numel() == 0:

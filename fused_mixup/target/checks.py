@@ -10,14 +10,13 @@ from ..arguments import integer, is_host_row, kind
 from ..codes import NO_IGNORE
 from ..tracing import has_host_values, in_vmap
 
-
 # Class maps are kept in the dtype of the masks that a data set gives: mixing them as int64 would
 # move eight times as many bytes.
 MAP_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def label_bounds(labels: Tensor, ignore_index: int = NO_IGNORE) -> tuple[int, int]:
-    """The smallest and the largest of the labels on the CPU that are not ignored; 0, -1 for none."""
+    """The smallest and the largest label on the CPU that is not ignored; 0, -1 for none."""
     low, high = ops.label_bounds(labels, ignore_index).tolist()
     return low, high
 
