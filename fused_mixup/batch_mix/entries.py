@@ -183,8 +183,11 @@ class _Search:
 
 def _holds_kinds(value: Any) -> bool:
     """Whether a structure under the name of labels holds masks, boxes and the like."""
+    named = is_record(value)
     for key, inner in items(value) or ():
-        kind = kind_of_type(inner) or (kind_of_name(key) if is_record(value) else None)
+        if type(inner) is Tensor and not named:
+            continue
+        kind = kind_of_type(inner) or (kind_of_name(key) if named else None)
         if kind in MAPS or kind in OF_BOXES or kind in IMAGE_LIKE:
             return True
         if isinstance(inner, (list, tuple)) and inner and kind_of_type(inner[0]) is not None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..boxes.follow import checked_boxes
 from ..boxes.keypoints import checked_points
+from ..kinds import IMAGE_LIKE
 from ..plan.mix_plan import MixPlan
 from .entries import Entry
 from .instance_masks import MaskLists, check_masks, cut_masks
-from .structure import EACH, New, Path, at, items, may_have
-from .tv_tensors import box_format, canvas_size, plain, wrap_like
+from .structure import EACH, New, Path, at, first_of, items, may_have
+from .tv_tensors import box_format, canvas_size, is_tv_tensor, plain, wrap_like
 
 # The keys of what comes back beside boxes and keypoints.
 WEIGHTS, COUNT, VISIBLE = "box_weights", "num_boxes", "_visible"
@@ -124,8 +125,10 @@ class Instances:
     def _wrapped(self, entry: Entry, values: Any) -> New:
         if isinstance(values, Tensor):
             return New(wrap_like(values, entry.value))
-        like = _first(entry.value)
-        return New(self._present([wrap_like(v, like) for v in values]))
+        like = first_of(entry.value)
+        if is_tv_tensor(like):
+            values = [wrap_like(v, like) for v in values]
+        return New(self._present(values))
 
     def _present(self, values: Any) -> Any:
         """None for a sample that had nothing and got nothing, so that it stays as it was."""
@@ -150,7 +153,8 @@ def instance_groups(
         group = entry.path[:-1]
         if entry.kind == "class_map" and group not in leads and _are_instance_masks(entry, None):
             labels = [e for e in entries if e.path[:-1] == group and e.kind in ("labels", "field")]
-            if any(_counts(e.value) == _counts(entry.value) for e in labels):
+            lists = [e for e in labels if isinstance(e.value, (list, tuple))]
+            if any(_counts(e.value) == _counts(entry.value) for e in lists):
                 leads[group] = entry._replace(kind="instance_masks")
     if not leads and not any(entry.kind == "field" for entry in entries):
         return [], list(entries)
@@ -181,44 +185,37 @@ def instance_groups(
 def _objects(batch: Any, lead: Entry, entries: Sequence[Entry]) -> list[Entry]:
     """Lists of Python objects beside lists of boxes, an object for each box."""
     found = {entry.path for entry in entries}
-    group, counts = lead.path[:-1], _counts(lead.value)
-    if EACH in group or not isinstance(counts, list):  # columns are found as entries
+    group = lead.path[:-1]
+    if EACH in group or isinstance(lead.value, Tensor):  # columns are found as entries
         return []
     rows = []
     for key, value in items(at(batch, group)) or ():
         path = (*group, key)
-        of_lists = isinstance(value, (list, tuple)) and any(isinstance(v, list) for v in value)
-        if of_lists and path not in found and _counts(value) == counts:
+        if path in found or not isinstance(value, (list, tuple)):
+            continue
+        if any(isinstance(v, list) for v in value) and _counts(value) == _counts(lead.value):
             rows.append(Entry(path, "field", value, False))
     return rows
 
 
 def _row_of(lead: Entry, entry: Entry) -> Entry | None:
     """``entry`` with the kind that it has as rows of ``lead``; None where it is none."""
-    counts, own = _counts(lead.value), _counts(entry.value)
-    whole = entry.kind == "labels" and isinstance(entry.value, Tensor) and own != counts
-    if whole and (isinstance(counts, list) or entry.value.is_floating_point()):
-        return None  # labels of the images, [B] or [B, K]
-    if own is not None and entry.kind in ("field", "keypoints", "instance_masks", "labels"):
-        if own != counts:
-            _refuse_count(lead, entry, counts, own)
+    if entry.kind == "keep" or entry.kind in IMAGE_LIKE:
+        return None
+    value, padded = entry.value, isinstance(lead.value, Tensor)
+    if isinstance(value, Tensor) and entry.kind == "labels":
+        rows = lead.value.shape[1] if padded else None
+        own = value.shape[1] if value.ndim > 1 else None
+        if own is None or (own != rows and (not padded or value.is_floating_point())):
+            return None  # labels of the images, [B] or [B, K]
         return entry
-    if entry.kind == "class_map" and _are_instance_masks(entry, counts):
+    first = value if isinstance(value, Tensor) else first_of(value)
+    has_rows = isinstance(first, list) or (isinstance(first, Tensor) and first.ndim > 0)
+    if entry.kind in ("field", "keypoints", "instance_masks", "labels") and has_rows:
+        return entry
+    if entry.kind == "class_map" and _are_instance_masks(entry, lead):
         return entry._replace(kind="instance_masks")
     return None
-
-
-def _refuse_count(lead: Entry, entry: Entry, counts: Any, own: Any) -> NoReturn:
-    where, expected, got = "", counts, own
-    if isinstance(counts, list) and isinstance(own, list) and len(counts) == len(own):
-        i = next(i for i, (a, b) in enumerate(zip(counts, own, strict=True)) if a != b)
-        where, expected, got = f"[{i}]", counts[i], own[i]
-    elif isinstance(counts, list) or isinstance(own, list):
-        expected, got = "them as the boxes are given", "lists and padded tensors side by side"
-    raise ValueError(
-        f"{entry.name}{where}: expected {expected} rows, as {lead.name}{where} has, got {got}; put "
-        "what does not belong to the boxes in a dict of its own"
-    )
 
 
 def _check_labels(lead: Entry, rows: Sequence[Entry]) -> None:
@@ -231,45 +228,36 @@ def _check_labels(lead: Entry, rows: Sequence[Entry]) -> None:
         )
 
 
-def _counts(value: Any) -> Any:
-    """How many rows each sample has; N for a tensor [B, N, …]; None for one value a sample."""
-    if isinstance(value, Tensor):
-        return value.shape[1] if value.ndim > 1 else None
-    if not isinstance(value, (list, tuple)):
+def _counts(value: Sequence[Any]) -> list[int] | None:
+    """How many rows each sample has; None where each has one value."""
+    try:
+        return [v.shape[0] if isinstance(v, Tensor) else 0 if v is None else len(v) for v in value]
+    except (IndexError, TypeError):  # tensors without dims, or numbers
         return None
-    counts = []
-    for v in value:
-        if v is None:
-            counts.append(0)
-        elif isinstance(v, Tensor) and v.ndim:
-            counts.append(v.shape[0])
-        elif isinstance(v, (list, tuple)):
-            counts.append(len(v))
-        else:
-            return None
-    return counts
 
 
-def _are_instance_masks(entry: Entry, counts: Any) -> bool:
-    """Whether class maps are rather a mask [H, W] for each instance."""
-    first = _first(entry.value) if isinstance(entry.value, (list, tuple)) else None
-    if first is None or entry.said or entry.path[-1] == "mask":
+def _are_instance_masks(entry: Entry, lead: Entry | None) -> bool:
+    """Whether class maps are rather a mask [H, W] for each instance, as many as ``lead`` has."""
+    if entry.said or entry.path[-1] == "mask" or not isinstance(entry.value, (list, tuple)):
         return False
-    of_sample = isinstance(first, Tensor) and first.ndim == 3
-    return of_sample and (counts is None or _counts(entry.value) == counts)
-
-
-def _first(value: Any) -> Any:
-    return next((v for v in value if v is not None), None)
+    first = first_of(entry.value)
+    if not isinstance(first, Tensor) or first.ndim != 3:
+        return False
+    return lead is None or _counts(entry.value) == _counts(lead.value)
 
 
 def _values(entry: Entry) -> Any:
     """The rows as plain tensors; empty ones for samples that lack the entry."""
-    if isinstance(entry.value, Tensor):
-        return plain(entry.value)
-    first = plain(_first(entry.value))
-    none = first[:0] if isinstance(first, (Tensor, list)) else []
-    return [none if v is None else plain(v) for v in entry.value]
+    value = entry.value
+    if isinstance(value, Tensor):
+        return plain(value)
+    first = first_of(value)
+    if is_tv_tensor(first):
+        value = [plain(v) for v in value]
+    if any(v is None for v in value):
+        none = plain(first)[:0] if isinstance(first, (Tensor, list)) else []
+        value = [none if v is None else v for v in value]
+    return value
 
 
 def _scaled(values: Any, by: Any) -> Any:

@@ -40,6 +40,15 @@ def items(value: Any) -> Iterable[tuple[Key, Any]] | None:
     return None
 
 
+def is_structure(value: Any) -> bool:
+    return isinstance(value, (Mapping, tuple, list)) or is_record(value)
+
+
+def first_of(values: Sequence[Any]) -> Any:
+    """The first value that is not None, if any."""
+    return next((v for v in values if v is not None), None)
+
+
 def key_at(value: Any, position: Any) -> Key | None:
     """The key of the entry at a position of a tuple or list, from its end if negative."""
     if not isinstance(value, (tuple, list)) or not isinstance(position, int):
@@ -71,10 +80,11 @@ def batch_size(batch: Any) -> int | None:
 
 def are_samples(value: Any, size: int | None) -> bool:
     """Whether ``value`` is a list or tuple of one structure (or None) for each of ``size``."""
-    if not isinstance(value, (list, tuple)) or is_record(value) or len(value) != size:
+    if not isinstance(value, (list, tuple)) or len(value) != size or is_record(value):
         return False
-    there = [v for v in value if v is not None]
-    return bool(there) and all(items(v) is not None for v in there)
+    first = first_of(value)
+    # Most lists hold tensors: one look is enough.
+    return is_structure(first) and all(v is None or is_structure(v) for v in value)
 
 
 def columns(samples: Sequence[Any]) -> dict[Key, list[Any]]:

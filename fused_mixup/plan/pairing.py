@@ -18,12 +18,12 @@ def partner_indices(pairing: int, batch_size: int, device: torch.device | str = 
 
 def partner_rows(t: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
     """``t[partner]`` along dim 0; ``partner`` is None where the pairing is a rule."""
-    if pairing == SELF:
+    if pairing == FLIP:
+        return t.flip(0)
+    if pairing == ROLL:
+        return t.roll(1, 0)
+    if pairing == SELF or partner is None:
         return t
-    if partner is None and t.ndim == 1:
-        return t.flip(0) if pairing == FLIP else t.roll(1, 0)
-    if partner is None:  # whole rows, which flip would copy element by element
-        return t.index_select(0, partner_indices(pairing, t.shape[0], t.device))
     # Clamped, as in the kernels: a partner tensor on a device cannot be checked on the host.
     return t.index_select(0, partner.clamp(0, max(t.shape[0] - 1, 0)))
 

@@ -19,7 +19,7 @@ from .losses import (
     soft_target_cross_entropy_grad,
 )
 from .mixing import mix, mix_, mix_backward, mix_out, mix_samples, paste_
-from .targets import dense_target, label_bounds, mix_targets
+from .targets import dense_target, label_bounds, mix_targets, partner_labels
 
 __all__ = [
     "dense_target",
@@ -34,6 +34,7 @@ __all__ = [
     "mix_out",
     "mix_samples",
     "mix_targets",
+    "partner_labels",
     "paste_",
     "scale_",
     "soft_target_binary_cross_entropy",

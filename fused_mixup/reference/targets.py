@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..codes import NO_IGNORE
 from ..dtypes import arithmetic
-from ..op_checks import check_label_pairs, expect
+from ..op_checks import check_label_pairs, check_pairing, expect
 from ..plan.pairing import partner_rows
 
 
@@ -75,6 +75,13 @@ def label_bounds(labels: Tensor, ignore_index: int) -> Tensor:
     if kept.numel() == 0:
         return torch.tensor([0, -1], device=labels.device)
     return torch.stack(torch.aminmax(kept))
+
+
+def partner_labels(labels: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
+    expect(labels.ndim >= 1, "labels", "shape [B, …]", list(labels.shape))
+    check_pairing(pairing, partner, labels.shape[0])
+    made = partner_rows(labels, partner, pairing)
+    return made.clone() if made is labels else made.contiguous()
 
 
 def mix_targets(
