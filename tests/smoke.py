@@ -93,6 +93,12 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
             "dtype": torch.float32,
         }
     ]
+    maps = labels.view(BATCH, 1).expand(BATCH, 3).contiguous()
+    calls["label_bounds"] = [{"labels": maps, "ignore_index": 5}]
+    calls["partner_labels"] = [
+        {"labels": maps, "partner": shuffled, "pairing": TENSOR},
+        {"labels": maps, "partner": None, "pairing": ROLL},
+    ]
     calls["draw_plan"] = [
         {
             "state": ints([reference_state(), 7, 0, 3], torch.int64),

@@ -50,6 +50,8 @@ def sample_inputs(device):
         labels = torch.tensor([1, 0, 5, 5], device=device)
         for y in (labels, torch.arange(72, device=device).view(4, 3, 6).transpose(1, 2) % 6):
             samples["mix_targets"].append((y, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
+            samples["partner_labels"].append((y, partner, rule))
+        samples["label_bounds"].append((labels.view(2, 2), 5))
     for args in draw_cases(4, seed=3):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_plan"].append(tuple(there))
