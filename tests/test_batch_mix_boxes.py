@@ -1,4 +1,4 @@
-"""BatchMix of detection batches: boxes and what belongs to them, in every structure they come in."""
+"""BatchMix of detection batches: boxes and all that belongs to them, in every structure."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ HOT = F.one_hot(Y, 5)
         ({"cutmix_alpha": 1.0}, torch.zeros(4, 5, 8, 8), TypeError, "name them with masks="),
         ({}, torch.tensor(1.0), TypeError, "got a scalar"),
         ({}, 3, TypeError, "got int"),
-        ({}, [0, 1, 2, 3], TypeError, r"labels\[0\]: expected .* got int; make a tensor"),
+        ({}, ["a", "b", "c", "d"], TypeError, r"labels\[0\]: expected .* got str; make a tensor"),
         ({}, {"a": Y, "b": HOT}, TypeError, r"labels\['b'\]"),
         ({}, {"a": Y, "b": Y[:3]}, ValueError, "labels: expected a batch of 4"),
         ({"num_classes": {"a": 5}}, {"a": Y, "b": Y}, ValueError, "expected the heads of labels"),

@@ -107,6 +107,6 @@ def test_labels_of_samples_are_int64():
     for wrong in (torch.zeros(3, 2, dtype=torch.bool), torch.zeros(3, 2)):
         with pytest.raises(TypeError, match="int64"):
             MixedTarget.from_labels(wrong, plan, 5)
+    one = torch.zeros(3, 2, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"partner_labels: expected a torch.uint8 tensor"):
-        one = torch.zeros(3, 2, dtype=torch.uint8)
         MixedTarget(one, one.long(), torch.ones(3, 2), 5)

@@ -48,9 +48,16 @@ def _kind(key: Key, value: Any, said: Mapping[Any, str]) -> str | None:
 
 def _has_rows(sample: Any, said: Mapping[Any, str]) -> bool:
     """Whether a structure has boxes or the like among its own entries."""
-    return any(
-        not is_record(value) and _kind(key, value, said) in OF_BOXES
-        for key, value in items(sample) or ()
+    kinds = {
+        key: _kind(key, value, said) for key, value in items(sample) or () if not is_record(value)
+    }
+    if any(kind in OF_BOXES for kind in kinds.values()):
+        return True
+    rows = dict(items(sample) or ())
+    masks = rows.get("masks")  # one for each label, without boxes
+    return getattr(masks, "ndim", 0) == 3 and any(
+        kind == "labels" and getattr(rows[key], "shape", ())[:1] == masks.shape[:1]
+        for key, kind in kinds.items()
     )
 
 

@@ -79,11 +79,12 @@ class _Search:
             )
         return self.found
 
-    def _walk(self, structure: Any, path: Path) -> None:
+    def _walk(self, structure: Any, path: Path, other: str | None = None) -> None:
+        """Visit the entries of a structure; those of no kind have the kind ``other``."""
         for key, value in items(structure) or ():
-            self._visit(key, value, (*path, key))
+            self._visit(key, value, (*path, key), other)
 
-    def _visit(self, key: Key, value: Any, path: Path) -> None:
+    def _visit(self, key: Key, value: Any, path: Path, other: str | None) -> None:
         kind = self._said_kind(key, path)
         if value is None:
             return
@@ -97,9 +98,11 @@ class _Search:
             for name, column in columns(value).items():
                 self._visit_column(name, column, (*path, EACH, name))
             return
-        kind = self._guess(key, value, path)
+        kind = self._guess(key, value, path) or other
         if kind is not None and self._is_entry(value, kind):
             self.found.append(Entry(path, kind, value, False))
+        elif kind == "labels" and isinstance(value, (tuple, list)):
+            self._walk(value, path, "labels")  # labels beside a map, for example
         elif _holds_entries(value, kind):
             self._walk(value, path)
         elif _may_be_labels(value):
@@ -119,6 +122,8 @@ class _Search:
                 self._visit_column(name, column, (*path, EACH, name))
         elif kind is not None or isinstance(there[0], (Tensor, list)):
             self.found.append(Entry(path, kind or "field", values, said))
+        elif isinstance(key, int) and isinstance(there[0], int):  # a tuple of label and map
+            self.found.append(Entry(path, "labels", values, said))
 
     def _said_kind(self, key: Key, path: Path) -> str | None:
         if not self.said:

@@ -147,7 +147,7 @@ def instance_groups(
     leads: dict[Path, Entry] = {}
     for kind in _LEADS:
         for entry in entries:
-            if entry.kind == kind:
+            if entry.kind == kind and not _is_raw(entry):
                 leads.setdefault(entry.path[:-1], entry)
     for entry in entries:  # masks of instances without boxes: as many as there are labels
         group = entry.path[:-1]
@@ -167,6 +167,8 @@ def instance_groups(
         member = None if lead is None else _row_of(lead, entry)
         if member is not None:
             rows[entry.path[:-1]].append(member)
+        elif _is_raw(entry):
+            continue
         elif entry.kind in ("field", *_LEADS):
             where = "".join(f"[{key!r}]" for key in entry.path)
             raise ValueError(
@@ -211,11 +213,19 @@ def _row_of(lead: Entry, entry: Entry) -> Entry | None:
         return entry
     first = value if isinstance(value, Tensor) else first_of(value)
     has_rows = isinstance(first, list) or (isinstance(first, Tensor) and first.ndim > 0)
+    if _is_raw(entry) and has_rows:
+        return entry._replace(kind="field")
     if entry.kind in ("field", "keypoints", "instance_masks", "labels") and has_rows:
         return entry
     if entry.kind == "class_map" and _are_instance_masks(entry, lead):
         return entry._replace(kind="instance_masks")
     return None
+
+
+def _is_raw(entry: Entry) -> bool:
+    """Whether an entry holds a list of Python objects for each sample, as annotations are read."""
+    raw = isinstance(entry.value, (list, tuple)) and isinstance(first_of(entry.value), list)
+    return raw and entry.kind != "labels" and not entry.said
 
 
 def _check_labels(lead: Entry, rows: Sequence[Entry]) -> None:

@@ -150,6 +150,14 @@ def as_integers(maps: Tensor) -> Tensor:
     return maps if maps.dtype in MAP_DTYPES else maps.long()
 
 
+def as_labels(labels: Any) -> Any:
+    """The ints of a list, one for each sample, as a tensor; other labels as they are."""
+    if not isinstance(labels, (list, tuple)) or not labels:
+        return labels
+    ints = all(type(y) is int for y in labels)
+    return torch.tensor(labels, dtype=torch.int64) if ints else labels
+
+
 def leaves(labels: Any) -> Iterator[Any]:
     """The labels of each head."""
     if isinstance(labels, STRUCTURES):

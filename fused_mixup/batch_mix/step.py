@@ -25,7 +25,7 @@ from .checks import (
 )
 from .entries import Entry, dotted
 from .instances import Instances, instance_groups
-from .labels import Targets, as_integers, is_class_map, leaves
+from .labels import Targets, as_integers, as_labels, is_class_map, leaves
 from .places import CUTS, Place, Scene, mix_at
 from .structure import Key, New, Path, same_memory
 from .tv_tensors import plain, wrap_like
@@ -74,7 +74,9 @@ class Step:
         self.options, self.targets = o, targets
         check_tokens(entries)
         self.groups, rest = instance_groups(batch, entries, o.min_visible, o.box_format)
-        self.labels = [entry for entry in rest if entry.kind == "labels"]
+        self.labels = [
+            entry._replace(value=as_labels(entry.value)) for entry in rest if entry.kind == "labels"
+        ]
         self.values = [entry for entry in rest if entry.kind in (*IMAGE_LIKE, *MAPS)]
         maps = [entry for entry in self.values if entry.kind in MAPS]
         counted = [*self.labels, *maps]
