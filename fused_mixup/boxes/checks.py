@@ -81,13 +81,15 @@ def pack(
         )
     # All together first: one by one, checking takes as long as mixing.
     try:
-        rows = [t.shape[0] for t in tensors]
         packed = torch.cat(tensors)
-    except (AttributeError, IndexError, TypeError, RuntimeError) as error:
+        rows = [*map(Tensor.numel, tensors)]
+    except (TypeError, RuntimeError) as error:
         _refuse_list(name, tensors, error)
-    alike = len({t.dtype for t in tensors}) == 1 and packed.shape[0] == sum(rows)
-    if not alike or not packed.is_cpu:
+    if len({t.dtype for t in tensors}) != 1 or not packed.is_cpu:
         _refuse_list(name, tensors, None)
+    if packed.numel() != packed.shape[0]:  # a row has several elements
+        size = packed[:1].numel()
+        rows = [n // size for n in rows] if size else [t.shape[0] for t in tensors]
     if like is not None and rows != like:
         i = next(i for i, n in enumerate(rows) if n != like[i])
         raise ValueError(
@@ -187,12 +189,14 @@ def check_box_dtype(name: str, boxes: Tensor) -> None:
 
 def check_corners(
     name: str,
-    corners: Tensor,  # [T, 4] or [B, N, 4]
+    corners: Tensor,  # [B, N, 4]
     format: str,
-    rows: Sequence[int] | None,  # of each sample, where they are packed
-    count: Tensor | None = None,  # [B]
+    count: Tensor | None,  # [B]
 ) -> None:
-    """Raise ValueError for a box that the host knows to be reversed, infinite or NaN."""
+    """Raise ValueError for a padded box that the host knows to be reversed, infinite or NaN.
+
+    Those of lists are checked where they are mixed.
+    """
     if not has_host_values(corners) or corners.numel() == 0:
         return
     sides = corners[..., 2:] - corners[..., :2]  # NaN for an infinite or unknown corner
@@ -202,23 +206,25 @@ def check_corners(
     low, high = (float(v) for v in torch.aminmax(sides))
     if low >= 0 and high < math.inf:
         return
-    bad = ~((sides >= 0) & (sides < math.inf)).all(-1)
+    i, k, _ = (~((sides >= 0) & (sides < math.inf))).nonzero()[0].tolist()
+    refuse_box(name, corners[i, k], format, i)
+
+
+def refuse_box(name: str, corners: Tensor, format: str, sample: int) -> NoReturn:
     what = "x1 <= x2 and y1 <= y2" if format == "xyxy" else "a width and a height >= 0"
-    got = "one that is reversed" if low < 0 else "infinity or NaN"
-    i = sample_of(bad, rows)
-    raise ValueError(f"{name}[{i}]: expected finite boxes with {what}, got {got}")
+    sides = corners[2:] - corners[:2]
+    got = "infinity or NaN" if not bool(sides.isfinite().all()) else "one that is reversed"
+    raise ValueError(f"{name}[{sample}]: expected finite boxes with {what}, got {got}")
 
 
-def sample_of(bad: Tensor, rows: Sequence[int] | None) -> int:
-    """The sample of the first row that is bad."""
-    first = int(bad.nonzero()[0, 0])
-    if rows is None:
-        return first
+def sample_of_row(row: int, rows: Sequence[int]) -> int:
+    """The sample that a row of packed ones belongs to; ``rows``: how many each sample has."""
+    stop = 0
     for i, n in enumerate(rows):
-        if first < n:
+        stop += n
+        if row < stop:
             return i
-        first -= n
-    return len(rows) - 1
+    return len(rows)
 
 
 def check_points(
@@ -242,12 +248,12 @@ def check_points(
     bad = ~((x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0]))
     if points.shape[-1] == 3:
         bad &= points[..., 2] != 0
-    lead = 2 if rows is None else 1
-    bad = bad.flatten(lead).any(-1) if bad.ndim > lead else bad
     if rows is None and count is not None:
-        bad &= torch.arange(points.shape[1]) < count.unsqueeze(1)
+        there = torch.arange(points.shape[1]) < count.unsqueeze(1)
+        bad &= there.view(*there.shape, *[1] * (bad.ndim - 2))
     if bool(bad.any()):
-        i = sample_of(bad, rows)
+        first = int(bad.nonzero()[0, 0])
+        i = first if rows is None else sample_of_row(first, rows)
         raise ValueError(
             f"{name}[{i}]: expected points with 0 <= x < {size[1]} and 0 <= y < {size[0]}, got one "
             "outside the image, or NaN; give points that are not labelled visibility 0, in a third "

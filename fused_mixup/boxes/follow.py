@@ -22,9 +22,11 @@ from .checks import (
     check_size,
     is_list,
     pack,
+    refuse_box,
+    sample_of_row,
 )
 from .formats import check_format, from_corners, to_corners
-from .visibility import PlanRows, visible_points
+from .visibility import ShownWhere, visible_points
 
 
 class FollowedBoxes(NamedTuple):
@@ -107,7 +109,6 @@ def _follow_lists(
             raise TypeError(f"{field}: expected a list, as {name} is, got a tensor")
         packed[field], _ = pack(field, values, batch, counts, name)
     corners = to_corners(rows, format)
-    check_corners(name, corners, format, counts)
     for field in points:
         check_points(field, packed[field], size, counts)
 
@@ -115,16 +116,18 @@ def _follow_lists(
     shown, source, weight, left = implementation().mix_boxes_packed(
         corners, counts, partner, plan.blend, plan.box, plan.rule, share
     )
-    lengths = left.tolist()
+    *lengths, bad = left.tolist()
+    if bad >= 0:
+        refuse_box(name, corners[bad], format, sample_of_row(bad, counts))
     followed = {field: t.index_select(0, source) for field, t in packed.items()}
     visible = {}
     if points:
-        sample = torch.repeat_interleave(torch.arange(batch), left)
+        sample = torch.repeat_interleave(torch.arange(batch), left[:batch])
         stop = torch.tensor(counts).cumsum(0)[sample]
         own = (source < stop) & (source >= stop - torch.tensor(counts)[sample])
-        of_rows = PlanRows.of_plan(plan, rows.device).of_samples(sample)
+        where = ShownWhere.of_plan(plan, rows.device).of_runs(2 * sample + ~own)
         for field in points:
-            visible[field] = visible_points(followed[field], of_rows, own).split(lengths)
+            visible[field] = visible_points(followed[field], where).split(lengths)
     if format != "xyxy" or shown.dtype != rows.dtype:
         before = (rows[source], corners[source]) if format != "xyxy" else ()
         shown = from_corners(shown, format, rows.dtype, *before)
@@ -159,7 +162,7 @@ def _follow_padded(
     for field, values in fields.items():
         check_padded(field, values, batch, boxes.device, most, name)
     corners = to_corners(boxes, format)
-    check_corners(name, corners, format, None, count)
+    check_corners(name, corners, format, count)
     for field in points:
         check_points(field, fields[field], size, None, count)
 
@@ -170,10 +173,9 @@ def _follow_padded(
     followed = {field: gather(t) for field, t in fields.items()}
     visible = {}
     if points:
-        of_rows = PlanRows.of_plan(plan, boxes.device).of_padded()
-        own = source < most
+        where = ShownWhere.of_plan(plan, boxes.device).of_padded(source < most)
         for field in points:
-            visible[field] = gather.blank(visible_points(followed[field], of_rows, own))
+            visible[field] = gather.blank(visible_points(followed[field], where))
     if format != "xyxy" or shown.dtype != boxes.dtype:
         before = (gather(boxes), gather(corners)) if format != "xyxy" else ()
         shown = gather.blank(from_corners(shown, format, boxes.dtype, *before))

@@ -20,7 +20,7 @@ from .checks import (
     pack,
 )
 from .follow import PaddedRows
-from .visibility import PlanRows, visible_points
+from .visibility import ShownWhere, visible_points
 
 
 def mix_keypoints(
@@ -91,12 +91,13 @@ def _mix_lists(
     partner = plan.partner.tolist()
     parts, runs = [], []
     for i, p in enumerate(partner):
-        parts += [points[i], points[p][: 0 if p == i else None]]
+        parts.append(points[i])
+        if p != i:
+            parts.append(points[p])
         runs += [counts[i], 0 if p == i else counts[p]]
     mixed = torch.cat(parts)
     run = torch.repeat_interleave(torch.arange(2 * batch), torch.tensor(runs))
-    rows = PlanRows.of_plan(plan, packed.device).of_samples(run // 2)
-    visible = visible_points(mixed, rows, run % 2 == 0)
+    visible = visible_points(mixed, ShownWhere.of_plan(plan, packed.device).of_runs(run))
     lengths = [own + other for own, other in zip(runs[::2], runs[1::2], strict=True)]
     return list(mixed.split(lengths)), list(visible.split(lengths))
 
@@ -120,6 +121,6 @@ def _mix_padded(
     source = torch.where(place < (own + other).unsqueeze(1), source, -1)
     gather = PaddedRows(plan, source, most)
     mixed = gather(points)
-    rows = PlanRows.of_plan(plan, device).of_padded()
-    visible = gather.blank(visible_points(mixed, rows, source < most))
+    shown = ShownWhere.of_plan(plan, device).of_padded(source < most)
+    visible = gather.blank(visible_points(mixed, shown))
     return mixed, visible, (own + other).int()
