@@ -1,6 +1,7 @@
 """The public functions in one namespace; the modules imported here define and check them."""
 
-from .boxes import mix_boxes, mix_keypoints
+from .boxes.keypoints import mix_keypoints
+from .boxes.mix import mix_boxes
 from .losses.accuracy import mixed_accuracy
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .losses.linear import linear_soft_target_cross_entropy

@@ -319,7 +319,7 @@ def changed(key, i, value):
          r"boxes\['boxes'\]\[2\]: expected finite boxes with x1 <= x2.*reversed"),
         (changed("boxes", 0, torch.zeros(3, 5)), ValueError, r"boxes\['boxes'\]"),
         (lambda b: b.update(boxes=b["boxes"][:3]), ValueError, "boxes"),
-        (lambda b: b.update(boxes=torch.zeros(4, 3, 4)), TypeError, "expected a tensor .*, got a list"),
+        (lambda b: b.update(boxes=torch.zeros(4, 3, 4)), TypeError, "expected a tensor.* got a list"),
         (lambda b: b.update(keypoints=[torch.full((len(x), 1, 2), 99.0) for x in b["boxes"]]),
          ValueError, r"keypoints\['keypoints'\]\[0\]: expected points with 0 <= x < 32"),
         (lambda b: b.update(keypoints=[torch.ones(7, 2)] * 4), ValueError,

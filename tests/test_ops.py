@@ -258,9 +258,8 @@ def test_public_names():
         "BatchMix", "MixPlan", "MixedTarget", "SoftTargetBinaryCrossEntropy",
         "SoftTargetCrossEntropy", "backend", "cutmix_box", "draw_plan",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
-        "mix_labels", "mix_samples",
-        "mix_targets", "mixed_accuracy", "paste_", "plan_settings", "plan_state",
-        "soft_target_binary_cross_entropy",
+        "mix_labels", "mix_samples", "mix_targets", "mixed_accuracy", "paste_", "plan_settings",
+        "plan_state", "soft_target_binary_cross_entropy",
         "soft_target_cross_entropy",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

@@ -73,6 +73,7 @@ DESIGNS = (
     Design(r"scale \w+x\d+", 256, 4, 4, -1, 4, "nothing where the factor is one"),
     Design(r"scale \w+ single", 256, 4, 0, -1, 0, "unaligned"),
     Design(r"reduce \w+", 512, 1, 0, -1, 0, "one value per block, or two labels per row"),
+    Design(r"boxes f(32|64)", 128, 4, 0, -1, 0, "a warp for each sample's few boxes"),
     Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
 )
 
@@ -107,7 +108,7 @@ def label_of(demangled: str) -> str:
         return f"reduce {'rows' if given[0] == 'true' else 'sums'}"
     if kernel == "targets":
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
-    if kernel in ("order", "plan", "binary_row"):
+    if kernel in ("order", "plan", "binary_row", "boxes"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     names = ["box", "transposed"]

@@ -1,10 +1,10 @@
 """The ops of ``fused_mixup/ops.py`` in Triton, under the same names and with the same arguments.
 
-``plan.py`` draws plans, ``mix.py`` mixes samples, ``targets.py`` mixes labels. ``loss.py`` and
-``bce.py`` hold the losses, ``label_ranks.py`` the ranks of labels, ``scale.py`` the scaling of a
-gradient. ``common.py`` holds what all files share (the memory layout of a batch, plan rows as
-kernel arguments, the launch); ``rows.py`` holds what the losses share: rows of classes in any
-memory layout.
+``plan.py`` draws plans, ``mix.py`` mixes samples, ``targets.py`` mixes labels, ``boxes.py`` boxes.
+``loss.py`` and ``bce.py`` hold the losses, ``label_ranks.py`` the ranks of labels, ``scale.py`` the
+scaling of a gradient. ``common.py`` holds what all files share (the memory layout of a batch, plan
+rows as kernel arguments, the launch); ``rows.py`` holds what the losses share: rows of classes in
+any memory layout.
 """
 
 if __name__ != "fused_mixup.triton_kernels":
@@ -19,6 +19,7 @@ from .bce import (
     soft_target_binary_cross_entropy_backward_,
     soft_target_binary_cross_entropy_grad,
 )
+from .boxes import mix_boxes
 from .label_ranks import label_ranks
 from .loss import (
     soft_target_cross_entropy,
@@ -37,6 +38,7 @@ __all__ = [
     "mix",
     "mix_",
     "mix_backward",
+    "mix_boxes",
     "mix_out",
     "mix_targets",
     "paste_",

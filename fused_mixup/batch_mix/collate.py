@@ -54,7 +54,7 @@ def _has_rows(sample: Any, said: Mapping[Any, str]) -> bool:
     if any(kind in OF_BOXES for kind in kinds.values()):
         return True
     rows = dict(items(sample) or ())
-    masks = rows.get("masks")  # one for each label, without boxes
+    masks: Any = rows.get("masks")  # one for each label, without boxes
     return getattr(masks, "ndim", 0) == 3 and any(
         kind == "labels" and getattr(rows[key], "shape", ())[:1] == masks.shape[:1]
         for key, kind in kinds.items()

@@ -84,17 +84,19 @@ def pack(
             f"{name}: expected {batch_size} tensors, one for each sample of the plan, got "
             f"{len(tensors)}"
         )
-    if len({t.dtype for t in tensors if isinstance(t, Tensor)}) > 1:
-        tensors = _with_dtype(tensors)
     # All together first: one by one, checking takes as long as mixing.
     try:
-        rows = [t.shape[0] for t in tensors]
+        if len({t.dtype for t in tensors}) > 1:
+            tensors = _with_dtype(name, tensors)
         packed = torch.cat(tensors)
-    except (AttributeError, IndexError, TypeError, RuntimeError) as error:
+        rows = [*map(Tensor.numel, tensors)]
+    except (AttributeError, TypeError, RuntimeError) as error:
         _refuse_list(name, tensors, error)
-    alike = len({t.dtype for t in tensors}) == 1 and packed.shape[0] == sum(rows)
-    if not alike or not packed.is_cpu:
+    if not packed.is_cpu:
         _refuse_list(name, tensors, None)
+    if packed.numel() != packed.shape[0]:  # a row has several elements
+        size = packed[:1].numel()
+        rows = [n // size for n in rows] if size else [t.shape[0] for t in tensors]
     if like is not None and rows != like:
         i = next(i for i, n in enumerate(rows) if n != like[i])
         raise ValueError(
@@ -103,12 +105,13 @@ def pack(
     return packed, rows
 
 
-def _with_dtype(tensors: Sequence[Any]) -> list[Any]:
+def _with_dtype(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors, empty ones in the dtype of the others: torch.tensor([]) is float32."""
-    full = next((t for t in tensors if isinstance(t, Tensor) and t.numel()), None)
-    if full is None:
-        return list(tensors)
-    return [t.to(full.dtype) if isinstance(t, Tensor) and t.numel() == 0 else t for t in tensors]
+    dtype = next((t.dtype for t in tensors if t.numel()), tensors[0].dtype)
+    alike = [t if t.numel() else t.to(dtype) for t in tensors]
+    if len({t.dtype for t in alike}) > 1:
+        _refuse_list(name, tuple(alike), None)
+    return alike
 
 
 def pack_objects(
@@ -151,8 +154,6 @@ def _refuse_list(name: str, tensors: Lists, error: Exception | None) -> NoReturn
                 f"{name}[{i}]: expected shape {['n', *first.shape[1:]]} as the samples before it, "
                 f"got {list(t.shape)}"
             )
-    if len({t.dtype for t in tensors}) > 1:
-        raise TypeError(f"{name}: expected one dtype, got several; an empty sample has one too")
     raise TypeError(f"{name}: expected dense tensors that torch.cat takes, got others") from error
 
 
@@ -216,12 +217,14 @@ def check_box_dtype(name: str, boxes: Tensor) -> None:
 
 def check_corners(
     name: str,
-    corners: Tensor,  # [T, 4] or [B, N, 4]
+    corners: Tensor,  # [B, N, 4]
     format: str,
-    rows: Sequence[int] | None,  # of each sample, where they are packed
-    count: Tensor | None = None,  # [B]
+    count: Tensor | None,  # [B]
 ) -> None:
-    """Raise ValueError for a box that the host knows to be reversed, infinite or NaN."""
+    """Raise ValueError for a padded box that the host knows to be reversed, infinite or NaN.
+
+    Those of lists are checked where they are mixed.
+    """
     if not has_host_values(corners) or corners.numel() == 0:
         return
     sides = corners[..., 2:] - corners[..., :2]  # NaN for an infinite or unknown corner
@@ -231,23 +234,25 @@ def check_corners(
     low, high = (float(v) for v in torch.aminmax(sides))
     if low >= 0 and high < math.inf:
         return
-    bad = ~((sides >= 0) & (sides < math.inf)).all(-1)
+    i, k, _ = (~((sides >= 0) & (sides < math.inf))).nonzero()[0].tolist()
+    refuse_box(name, corners[i, k], format, i)
+
+
+def refuse_box(name: str, corners: Tensor, format: str, sample: int) -> NoReturn:
     what = "x1 <= x2 and y1 <= y2" if format == "xyxy" else "a width and a height >= 0"
-    got = "one that is reversed" if low < 0 else "infinity or NaN"
-    i = sample_of(bad, rows)
-    raise ValueError(f"{name}[{i}]: expected finite boxes with {what}, got {got}")
+    sides = corners[2:] - corners[:2]
+    got = "infinity or NaN" if not bool(sides.isfinite().all()) else "one that is reversed"
+    raise ValueError(f"{name}[{sample}]: expected finite boxes with {what}, got {got}")
 
 
-def sample_of(bad: Tensor, rows: Sequence[int] | None) -> int:
-    """The sample of the first row that is bad."""
-    first = int(bad.nonzero()[0, 0])
-    if rows is None:
-        return first
+def sample_of_row(row: int, rows: Sequence[int]) -> int:
+    """The sample that a row of packed ones belongs to; ``rows``: how many each sample has."""
+    stop = 0
     for i, n in enumerate(rows):
-        if first < n:
+        stop += n
+        if row < stop:
             return i
-        first -= n
-    return len(rows) - 1
+    return len(rows)
 
 
 def check_points(
@@ -271,12 +276,12 @@ def check_points(
     bad = ~((x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0]))
     if points.shape[-1] == 3:
         bad &= points[..., 2] != 0
-    lead = 2 if rows is None else 1
-    bad = bad.flatten(lead).any(-1) if bad.ndim > lead else bad
     if rows is None and count is not None:
-        bad &= torch.arange(points.shape[1]) < count.unsqueeze(1)
+        there = torch.arange(points.shape[1]) < count.unsqueeze(1)
+        bad &= there.view(*there.shape, *[1] * (bad.ndim - 2))
     if bool(bad.any()):
-        i = sample_of(bad, rows)
+        first = int(bad.nonzero()[0, 0])
+        i = first if rows is None else sample_of_row(first, rows)
         raise ValueError(
             f"{name}[{i}]: expected points with 0 <= x < {size[1]} and 0 <= y < {size[0]}, got one "
             "outside the image, or NaN; give points that are not labelled visibility 0, in a third "

@@ -6,8 +6,9 @@ drawn, and ``mix`` applies the plan.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -27,9 +28,11 @@ from .checks import (
     is_list,
     pack,
     pack_objects,
+    refuse_box,
+    sample_of_row,
 )
 from .formats import check_format, from_corners, to_corners
-from .visibility import PlanRows, visible_points
+from .visibility import ShownWhere, visible_points
 
 
 class MixedRows(NamedTuple):
@@ -112,9 +115,20 @@ class BoxLists:
                 raise TypeError(f"{field}: expected a list, as {name} is, got a tensor")
             packing = pack_objects if any(type(v) is list for v in values) else pack
             self.fields[field], _ = packing(field, values, batch_size, self.counts, name)
-        check_corners(name, self.corners, format, self.counts)
         for field in points:
             check_points(field, self.fields[field], size, self.counts)
+
+    def check_values(self) -> None:
+        """Raise for a reversed or infinite box; ``mix`` does so too, where that is early enough."""
+        sides = self.corners[:, 2:] - self.corners[:, :2]
+        if bool(((sides >= 0) & (sides < math.inf)).all()):
+            return
+        bad = int((~((sides >= 0) & (sides < math.inf))).nonzero()[0, 0])
+        self._refuse(bad)
+
+    def _refuse(self, row: int) -> NoReturn:
+        sample = sample_of_row(row, self.counts)
+        refuse_box(self.name, self.corners[row], self.format, sample)
 
     def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
         rows, corners = self.rows, self.corners
@@ -123,7 +137,9 @@ class BoxLists:
         shown, source, weight, left = implementation().mix_boxes_packed(
             corners, self.counts, partner, plan.blend, plan.box, plan.rule, self.share
         )
-        lengths = left.tolist()
+        *lengths, bad = left.tolist()
+        if bad >= 0:
+            self._refuse(bad)
         fields: dict[str, Any] = {}
         for field, values in self.fields.items():
             if isinstance(values, Tensor):
@@ -133,7 +149,7 @@ class BoxLists:
                 fields[field] = [[next(taken) for _ in range(n)] for n in lengths]
         visible, own_rows = {}, None
         if self.points or with_own:
-            sample = torch.repeat_interleave(torch.arange(self.batch_size), left)
+            sample = torch.repeat_interleave(torch.arange(self.batch_size), left[:-1])
             stop = torch.tensor(self.counts).cumsum(0)[sample]
             own = (source < stop) & (source >= stop - torch.tensor(self.counts)[sample])
             own_rows = (
@@ -141,9 +157,9 @@ class BoxLists:
                 .index_add_(0, sample, own.long())
                 .tolist()
             )
-            of_rows = PlanRows.of_plan(plan, rows.device).of_samples(sample)
+            where = ShownWhere.of_plan(plan, rows.device).of_runs(2 * sample + ~own)
             for field in self.points:
-                visible[field] = visible_points(fields[field], of_rows, own).split(lengths)
+                visible[field] = visible_points(fields[field], where).split(lengths)
         if self.format != "xyxy" or shown.dtype != rows.dtype:
             before = (rows[source], corners[source]) if self.format != "xyxy" else ()
             shown = from_corners(shown, self.format, rows.dtype, *before)
@@ -182,9 +198,12 @@ class PaddedBoxes:
         for field, values in fields.items():
             check_padded(field, values, batch_size, boxes.device, boxes.shape[1], name)
         self.corners = to_corners(boxes, format)
-        check_corners(name, self.corners, format, None, count)
+        check_corners(name, self.corners, format, count)
         for field in points:
             check_points(field, fields[field], size, None, count)
+
+    def check_values(self) -> None:
+        """Nothing is left to check: what the host knows has been."""
 
     def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
         boxes, most = self.boxes, self.boxes.shape[1]
@@ -203,9 +222,9 @@ class PaddedBoxes:
         visible = {}
         own = (source >= 0) & (source < most)
         if self.points:
-            of_rows = PlanRows.of_plan(plan, boxes.device).of_padded()
+            where = ShownWhere.of_plan(plan, boxes.device).of_padded(source < most)
             for field in self.points:
-                visible[field] = gather.blank(visible_points(fields[field], of_rows, own))
+                visible[field] = gather.blank(visible_points(fields[field], where))
         if self.format != "xyxy" or shown.dtype != boxes.dtype:
             before = (gather(boxes), gather(self.corners)) if self.format != "xyxy" else ()
             shown = gather.blank(from_corners(shown, self.format, boxes.dtype, *before))

@@ -21,7 +21,7 @@ from .checks import (
     pack,
 )
 from .follow import MixedRows, PaddedRows
-from .visibility import PlanRows, visible_points
+from .visibility import ShownWhere, visible_points
 
 
 def mix_keypoints(
@@ -65,8 +65,8 @@ def mix_keypoints(
         TypeError, ValueError: as :func:`mix_boxes`; on the CPU, a point outside the image.
 
     Notes:
-        Points of boxes that have to stay or go with them: a field of :func:`follow_boxes`. Padded
-        points are mixed without synchronisation, and under torch.compile.
+        Points that have to stay or go with their boxes: :class:`BatchMix` takes both. Padded points
+        are mixed without synchronisation, and under torch.compile.
 
     Source: Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
@@ -115,12 +115,11 @@ class PointLists:
         check_device(self.name, plan, points[0].device)
         parts, runs = [], []
         for i, p in enumerate(plan.partner.tolist()):
-            parts += [points[i], points[p][: 0 if p == i else None]]
+            parts += [points[i]] if p == i else [points[i], points[p]]
             runs += [counts[i], 0 if p == i else counts[p]]
         mixed = torch.cat(parts)
         run = torch.repeat_interleave(torch.arange(len(runs)), torch.tensor(runs))
-        rows = PlanRows.of_plan(plan, mixed.device).of_samples(run // 2)
-        visible = visible_points(mixed, rows, run % 2 == 0)
+        visible = visible_points(mixed, ShownWhere.of_plan(plan, mixed.device).of_runs(run))
         lengths = [own + other for own, other in zip(runs[::2], runs[1::2], strict=True)]
         seen = {self.name: list(visible.split(lengths))}
         return MixedRows(list(mixed.split(lengths)), {}, [], seen, None, runs[::2])
@@ -156,6 +155,6 @@ class PaddedPoints:
         source = torch.where(place < (own + other).unsqueeze(1), source, -1)
         gather = PaddedRows(plan, source, most)
         mixed = gather(points)
-        rows = PlanRows.of_plan(plan, device).of_padded()
-        visible = gather.blank(visible_points(mixed, rows, source < most))
+        shown = ShownWhere.of_plan(plan, device).of_padded(source < most)
+        visible = gather.blank(visible_points(mixed, shown))
         return MixedRows(mixed, {}, None, {self.name: visible}, (own + other).int())

@@ -15,41 +15,39 @@ from ..plan.mix_plan import MixPlan
 from ..plan.pairing import partner_rows
 
 
-class PlanRows(NamedTuple):
-    """What decides whether a point is seen: tensors whose dims are the first dims of the points."""
+class ShownWhere(NamedTuple):
+    """Where images are seen that points belong to; its tensors broadcast to the points."""
 
-    shows_own: Tensor  # bool: the sample is seen outside the cut
-    shows_other: Tensor  # bool: so is its partner
-    itself: Tensor  # bool: the two are one
+    in_cut: Tensor  # bool: the image that the point belongs to is seen in the cut
+    outside: Tensor  # bool: so it is elsewhere
     cut: tuple[Tensor, ...]  # y0, x0, y1, x1
 
     @staticmethod
-    def of_plan(plan: MixPlan, device: torch.device) -> PlanRows:
-        """The rows of a plan, each [B]."""
+    def of_plan(plan: MixPlan, device: torch.device) -> ShownWhere:
+        """For each sample and its partner, [B, 2]; the cut of each sample, [B]."""
         index = torch.arange(plan.batch_size, device=device)
         itself = partner_rows(index, plan.partner_or_none, plan.rule) == index
         # The dtype in which images are blended: a weight too small for it shows nothing.
-        blend = plan.blend.to(device, torch.float32) != 0
+        shown = plan.blend.to(device, torch.float32) != 0
+        in_cut = torch.stack((itself, torch.ones_like(itself)), 1)
         box = plan.box.to(device)
         cut = box.unbind(1) if box.shape[1] else (torch.zeros_like(index),) * 4
-        return PlanRows(blend[:, 0], blend[:, 1], itself, cut)
+        return ShownWhere(in_cut, shown | itself.unsqueeze(1), cut)
 
-    def of_samples(self, sample: Tensor) -> PlanRows:
-        """The rows of these samples, int64 […]."""
-        shows_own, shows_other, itself = (t[sample] for t in self[:3])
-        return PlanRows(shows_own, shows_other, itself, tuple(t[sample] for t in self.cut))
+    def of_runs(self, run: Tensor) -> ShownWhere:
+        """For int64 [T] of 2·i for points of sample i, 2·i + 1 for those of its partner."""
+        sample = run // 2
+        cut = tuple(t[sample] for t in self.cut)
+        return ShownWhere(self.in_cut.flatten()[run], self.outside.flatten()[run], cut)
 
-    def of_padded(self) -> PlanRows:
-        """The rows, each [B, 1], for points [B, N, …]."""
-        shows_own, shows_other, itself = (t.unsqueeze(1) for t in self[:3])
-        return PlanRows(shows_own, shows_other, itself, tuple(t.unsqueeze(1) for t in self.cut))
+    def of_padded(self, own: Tensor) -> ShownWhere:
+        """For bool [B, N]: whether the points of a row are the sample's, or its partner's."""
+        in_cut, outside = (torch.where(own, t[:, :1], t[:, 1:]) for t in self[:2])
+        return ShownWhere(in_cut, outside, tuple(t.unsqueeze(1) for t in self.cut))
 
 
-def visible_points(points: Tensor, rows: PlanRows, own: Tensor) -> Tensor:
-    """bool […]: which of points […, 2 or 3] are seen and labelled.
-
-    ``own`` says for the first dims whether a point is the sample's own, or its partner's.
-    """
+def visible_points(points: Tensor, shown: ShownWhere) -> Tensor:
+    """bool […]: which of points […, 2 or 3] are seen and labelled."""
     # Half types do not hold every whole number of a large image.
     at = points.float() if points.dtype in (torch.float16, torch.bfloat16) else points
     x, y = at[..., 0], at[..., 1]
@@ -57,11 +55,8 @@ def visible_points(points: Tensor, rows: PlanRows, own: Tensor) -> Tensor:
     def spread(t: Tensor) -> Tensor:
         return t.view(*t.shape, *[1] * (x.ndim - t.ndim))
 
-    y0, x0, y1, x1 = map(spread, rows.cut)
     # The pixel of a point is its floor; whole numbers compare with both alike.
+    y0, x0, y1, x1 = map(spread, shown.cut)
     inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
-    own = spread(own)
-    seen = torch.where(
-        own, ~inside & spread(rows.shows_own), inside | spread(rows.shows_other)
-    ) | spread(rows.itself)
+    seen = torch.where(inside, spread(shown.in_cut), spread(shown.outside))
     return seen if points.shape[-1] == 2 else seen & (points[..., 2] != 0)

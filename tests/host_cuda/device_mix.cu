@@ -1,4 +1,6 @@
-// Instantiates every mix and target kernel, without PyTorch: tests/test_cuda_build.py compiles it.
+// Instantiates every mix, target and box kernel, without PyTorch: tests/test_cuda_build.py compiles
+// it.
+#include "../../csrc/cuda/boxes.cuh"
 #include "../../csrc/cuda/mix.cuh"
 #include "../../csrc/cuda/targets.cuh"
 
@@ -11,3 +13,5 @@ cudaError_t every_mix_kernel(const MixArgs& mix, const TargetArgs& targets) {
   if (error == cudaSuccess) error = paste_inplace(mix);
   return error == cudaSuccess ? mix_targets(targets) : error;
 }
+
+cudaError_t every_box_kernel(const BoxArgs& boxes) { return mix_boxes(boxes); }

@@ -1,4 +1,4 @@
-// C entry points to the mix kernels and to mix_targets, run on the host (see cuda_host.h).
+// C entry points to the mix kernels, mix_targets and mix_boxes, run on the host (see cuda_host.h).
 #include <cstdint>
 #include <vector>
 
@@ -6,6 +6,7 @@
 static int64_t host_max_count = int64_t{1} << 31;
 #define FUSED_MIXUP_MAX_COUNT host_max_count
 
+#include "../../csrc/cuda/boxes.cuh"
 #include "../../csrc/cuda/mix.cuh"
 #include "../../csrc/cuda/targets.cuh"
 
@@ -89,6 +90,51 @@ EXPORT int host_mix_targets(int64_t dtype, void* out, const int64_t* labels, int
   }
   a.label_smoothing = label_smoothing;
   return mix_targets(a);
+}
+
+// Every member is 8 bytes wide, as above.
+struct HostBoxes {
+  int64_t dtype;
+  const void* boxes;
+  int64_t batch, most;
+  const void* given;
+  int64_t given_wide, pairing;
+  const int32_t* partner;
+  const double *blend, *blend_row;
+  const int32_t *box, *box_row;
+  double min_visible;
+  void* out;
+  int32_t* source;
+  float* weight;
+  int32_t* count;
+};
+
+EXPORT int host_mix_boxes(const HostBoxes* h) {
+  BoxArgs a = {};
+  a.dtype = static_cast<DType>(h->dtype);
+  a.boxes = h->boxes;
+  a.batch = h->batch;
+  a.most = h->most;
+  a.given = h->given;
+  a.given_wide = h->given_wide != 0;
+  a.pairing = static_cast<int>(h->pairing);
+  a.partner = h->partner;
+  a.blend = h->blend;
+  if (h->blend_row != nullptr) {
+    a.blend_row[0] = h->blend_row[0];
+    a.blend_row[1] = h->blend_row[1];
+  }
+  a.box = h->box;
+  a.has_boxes = h->box != nullptr || h->box_row != nullptr;
+  if (h->box_row != nullptr) {
+    for (int k = 0; k < 4; ++k) a.box_row[k] = h->box_row[k];
+  }
+  a.min_visible = h->min_visible;
+  a.out = h->out;
+  a.source = h->source;
+  a.weight = h->weight;
+  a.count = h->count;
+  return mix_boxes(a);
 }
 
 EXPORT void host_set_max_count(int64_t count) { host_max_count = count; }

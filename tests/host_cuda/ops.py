@@ -40,6 +40,16 @@ class HostPlan(ctypes.Structure):
     _fields_ += [(n, POINTER) for n in ("partner", "weight", "blend", "box")]
 
 
+class HostBoxes(ctypes.Structure):
+    """The struct HostBoxes of driver_mix.cpp."""
+
+    _fields_ = [("dtype", INT), ("boxes", POINTER), ("batch", INT), ("most", INT)]
+    _fields_ += [("given", POINTER), ("given_wide", INT), ("pairing", INT)]
+    _fields_ += [(n, POINTER) for n in ("partner", "blend", "blend_row", "box", "box_row")]
+    _fields_ += [("min_visible", DOUBLE)]
+    _fields_ += [(n, POINTER) for n in ("out", "source", "weight", "count")]
+
+
 def address(t: Tensor | None) -> int | None:
     return None if t is None else t.data_ptr()
 
@@ -116,6 +126,29 @@ def mix_targets(labels, partner, weight, pairing, num_classes, label_smoothing, 
         )
     )  # fmt: skip
     return out
+
+
+def mix_boxes(boxes, count, partner, blend, box, pairing, min_visible):
+    boxes = boxes.contiguous()
+    batch, most = boxes.shape[:2]
+    h = HostBoxes(dtype=DTYPES.index(boxes.dtype), batch=batch, most=most, pairing=pairing)
+    h.boxes, h.given, h.partner = address(boxes), address(count), address(partner)
+    h.given_wide = count is not None and count.dtype == torch.int64
+    h.min_visible = min_visible
+    blend_row, blend_rows = row_or_rows(blend)
+    h.blend_row, h.blend = address(blend_row), address(blend_rows)
+    if box.shape[1]:
+        box_row, box_rows = row_or_rows(box)
+        h.box_row, h.box = address(box_row), address(box_rows)
+    made = (
+        torch.full((batch, 2 * most, 4), 7, dtype=boxes.dtype),
+        torch.full((batch, 2 * most), -7, dtype=torch.int32),
+        torch.full((batch, 2 * most), 7.0),
+        torch.full((batch,), -7, dtype=torch.int32),
+    )
+    h.out, h.source, h.weight, h.count = map(address, made)
+    check(library().host_mix_boxes(ctypes.byref(h)))
+    return made
 
 
 def draw_plan(
