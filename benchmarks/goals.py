@@ -13,6 +13,7 @@ from dataclasses import dataclass
 AT_MOST = ("us", "above us", "MiB")
 BARE = "bare launch"
 MIXING = "mixing the batch"
+IMAGES = "images alone"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def _goal(device: str, text: str, **wants: float) -> Goal:
         "liger": "Liger-Kernel",
         "loader": "timm's loader and mixer",
         "mixing": MIXING,
+        "images": IMAGES,
+        "plain": "plain PyTorch",
     }
     return Goal(device, text, tuple(Want(names.get(k, k), v) for k, v in wants.items()))
 
@@ -77,6 +80,12 @@ GOALS: dict[str, Goal] = {
     "cpu linear": _goal("cpu", "linear and loss, 512×1024→100,000", timm_lines=1),
     "cpu binary": _goal("cpu", "binary cross-entropy forward and backward, 256×21843", timm=12),
     "cpu draw": _goal("cpu", "drawing a plan, 256 samples", mixing=10),
+    **{
+        f"cpu whole sample {mode}": _goal(
+            "cpu", f"BatchMix of image, map, 50 boxes and label, {mode}", plain=12, images=0.8
+        )
+        for mode in ("CutMix", "MixUp")
+    },
     "cuda flip": _goal(
         "cuda", "mix_ flip, bf16, 1024×3×224²", floor=0.95, timm_lines=4.2, compiled=2.2, mib=1
     ),

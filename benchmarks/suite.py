@@ -96,6 +96,8 @@ class Stage:
 
 def copy_input(x):
     """A copy of a tensor, which calls may overwrite; lists of samples are only read."""
+    if isinstance(x, dict):
+        return {key: copy_input(value) for key, value in x.items()}
     if not isinstance(x, torch.Tensor):
         return x
     return x.detach().clone().requires_grad_(x.requires_grad)
