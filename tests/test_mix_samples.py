@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from cases import BLENDABLE, GRID, mix_by_hand, plans, values
+from cases import BLENDABLE, GRID, mix_by_hand, mixed_by_hand, plans, values
 
 import fused_mixup as fm
 from fused_mixup import MixPlan, backends, ops
@@ -48,14 +47,6 @@ def sample_layouts(x):
     )
     wide = [torch.zeros((*s.shape[:-1], s.shape[-1] + 3), dtype=s.dtype) for s in x]
     yield "padded rows", [w[..., 1:-2].copy_(s) for w, s in zip(wide, x, strict=True)]
-
-
-@functools.cache
-def mixed_by_hand(batch_size, shape, dtype):
-    """(batch, [(name, plan, expected)]) of every plan: by hand takes longer than by the op."""
-    x = values((batch_size, *shape), dtype)
-    named = plans(batch_size, list(shape))
-    return x, [(name, plan, mix_by_hand(x, plan)) for name, plan in named]
 
 
 @pytest.mark.parametrize("dtype", BLENDABLE, ids=str)
