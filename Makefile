@@ -41,10 +41,10 @@ CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o 
 set-up-%:
 	@$(PYTHON) tools/setup_env.py $(subst -, ,$*)
 
-# Test files run in parallel where pytest-xdist is installed.
+# Test files run in parallel where pytest-xdist is installed, in the order of tests/conftest.py.
 JOBS ?= $(shell n=$$(nproc 2> /dev/null || echo 1); echo $$((n > 8 ? 8 : n)))
 
-side_by_side = $(shell $(RUN) -c 'import xdist' 2> /dev/null && printf '%s' '-n $(JOBS) --dist loadfile')
+side_by_side = $(shell $(RUN) -c 'import xdist' 2> /dev/null && printf '%s' '-n $(JOBS) --dist loadfile --no-loadscope-reorder')
 
 # Shared builds come first, outside the time limits of tests; with ARGS tests build them.
 test: set-up-build-test-triton-demo

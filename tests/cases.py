@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from fused_mixup import MixedTarget, MixPlan
@@ -103,6 +105,15 @@ def mix_by_hand(x, plan):
             at = (..., *(slice(a, b) for a, b in zip(box[:d], box[d:], strict=True)))
             out[i][at] = other[at]
     return out
+
+
+@functools.cache
+def mixed_by_hand(batch_size, shape, dtype):
+    """(batch, [(name, plan, expected)]) of every plan, kept for the next backend: mixing by hand
+    takes longer than the op. Tests must not write to it. ``shape`` is a tuple."""
+    x = values((batch_size, *shape), dtype)
+    named = plans(batch_size, list(shape))
+    return x, [(name, plan, mix_by_hand(x, plan)) for name, plan in named]
 
 
 def loss_targets(batch_size, num_classes, device="cpu"):

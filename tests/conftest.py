@@ -54,8 +54,16 @@ def pytest_report_header() -> str:
     return "fused_mixup: testing on the CPU alone, as PyTorch sees no GPU"
 
 
+# One process runs a file, so that a long one begun last would leave the other cores idle.
+LONG = ("test_ops", "test_draw_checkpoint", "test_mix", "test_mix_samples", "test_cuda_host_mix")
+LONG += ("test_triton", "test_loss", "test_loss_grid", "test_loss_modes", "test_gpu", "test_env")
+LONG += ("test_bench_results", "test_backends", "test_bench_instructions")
+
+
 def pytest_collection_modifyitems(config, items) -> None:
-    """Compiling Triton's kernels takes the most time on a GPU, so other tests run first."""
+    """Long files run first. Compiling Triton's kernels takes the most time on a GPU, so other tests
+    run first there."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
     if "gpu" in config.option.markexpr:
         items.sort(key=lambda item: "triton" in item.nodeid)
 

@@ -40,8 +40,10 @@ pytestmark = [
 @pytest.mark.parametrize("pairing", PAIRINGS)
 @pytest.mark.parametrize("dtype", host.DTYPES, ids=str)
 def test_mix(dtype, pairing):
+    # Each dtype and pairing has every geometry once; each enters the turns of blends and boxes at
+    # another place, so that all meet.
     generator = torch.Generator().manual_seed(0)
-    for case in grid.cases(grid.mix_seed(dtype, pairing)):
+    for case in grid.cases(grid.mix_seed(dtype, pairing), rounds=1):
         grid.check_mix(dtype, pairing, case, generator)
 
 
@@ -49,7 +51,8 @@ def test_mix(dtype, pairing):
 @pytest.mark.parametrize("dtype", PASTED, ids=str)
 def test_paste(dtype, pairing):
     generator = torch.Generator().manual_seed(1)
-    for case in grid.cases(0):
+    seed = 7 * list(PAIRINGS).index(pairing) + PASTED.index(dtype)
+    for case in grid.cases(seed, rounds=1):
         grid.check_paste(dtype, pairing, case, generator)
 
 
@@ -57,7 +60,7 @@ def test_paste(dtype, pairing):
 @pytest.mark.parametrize("dtype", host.DTYPES[:4], ids=str)
 def test_mix_targets(dtype, pairing):
     generator = torch.Generator().manual_seed(3)
-    for case in grid.target_cases():
+    for case in grid.target_cases(grid.mix_seed(dtype, pairing)):
         grid.check_targets(dtype, pairing, case, generator)
 
 
@@ -136,9 +139,9 @@ def test_partner_out_of_range_is_clamped():
 def test_samples_beyond_32_bits_are_cut(pairing, layout):
     """No machine holds samples of 2^31 vectors: a lower limit makes small samples exceed it."""
     generator = torch.Generator().manual_seed(6)
-    rule, shape = PAIRINGS[pairing], [3, 70, 8, 8]
+    rule, shape = PAIRINGS[pairing], [3, 18, 8, 8]
     for count, box_kind, blend_kind in itertools.product(
-        (65, 1000), ("none", "uniform", "rows"), ("rows", (1.0, 0.0))
+        (65, 257), ("none", "uniform", "rows"), ("rows", (1.0, 0.0))
     ):
         partner = make_partner(pairing, 5, generator)
         blend = make_blend(blend_kind, 5, generator)

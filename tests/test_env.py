@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 import fused_mixup
@@ -84,11 +83,10 @@ def test_compiled_modules_say_what_they_are_or_why_not():
     assert all(len(row) > 2 for row in rows)
 
 
-@pytest.mark.parametrize("forced", ["auto", "reference"])
-def test_command(forced):
-    result = run_env(FUSED_MIXUP_BACKEND=forced)
+def test_command():
+    result = run_env(FUSED_MIXUP_BACKEND="reference")
     assert result.returncode == 0, result.stderr
-    assert f"(backend: {forced};" in result.stdout
+    assert "(backend: reference;" in result.stdout
 
 
 def test_command_refuses_an_unknown_backend():

@@ -13,6 +13,7 @@ from cases import (
     GRID,
     layouts,
     mix_by_hand,
+    mixed_by_hand,
     plans,
     random_boxes,
     values,
@@ -40,9 +41,8 @@ def thin(device, every, first, pairs):
 @pytest.mark.parametrize("dtype", BLENDABLE, ids=str)
 def test_all_plans_shapes_and_batches(device, dtype):
     for turn, (batch_size, shape) in enumerate(GRID):
-        x = values((batch_size, *shape), dtype)
-        for name, plan in thin(device, 4, turn, plans(batch_size, shape)):
-            expected = mix_by_hand(x, plan)
+        x, mixed = mixed_by_hand(batch_size, tuple(shape), dtype)
+        for name, plan, expected in thin(device, 4, turn, mixed):
             plan = to_device(plan, device)
             got = x.to(device, copy=True)
             assert fm.mix_(got, plan) is got
@@ -54,9 +54,8 @@ def test_all_plans_shapes_and_batches(device, dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint8], ids=str)
 @pytest.mark.parametrize("shape", [[3, 7, 5], [3, 20, 33], [2, 3, 4, 5]], ids=str)
 def test_memory_layouts(device, dtype, shape):
-    x = values((5, *shape), dtype)
-    for turn, (plan_name, plan) in enumerate(plans(5, shape)):
-        expected = mix_by_hand(x, plan)
+    x, mixed = mixed_by_hand(5, tuple(shape), dtype)
+    for turn, (plan_name, plan, expected) in enumerate(mixed):
         plan = to_device(plan, device)
         for name, view in thin(device, 7, turn, layouts(x.to(device))):
             got = fm.mix(view, plan)

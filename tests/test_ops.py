@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import torch
 from draw_cases import draw_cases
 
 import fused_mixup as fm
-from fused_mixup import MixedTarget, MixPlan, backends, ops, reference
+from fused_mixup import MixedTarget, MixPlan, backends, forcing, ops, reference
 from fused_mixup.schemas import (
     SCHEMAS,
     BinaryCrossEntropyArguments,
@@ -37,10 +38,10 @@ def sample_inputs(device):
         args = (plan.partner_or_none, plan.blend, plan.box, plan.rule)
         leaf = x.clone().requires_grad_()
         samples["mix_"].append((x.clone(), *args))
-        samples["mix"] += [(leaf, *args), (x.to(memory_format=torch.channels_last), *args)]
+        samples["mix"] += [(x.to(memory_format=torch.channels_last), *args), (leaf, *args)]
         samples["mix_out"].append((x, *args, torch.empty_like(x)))
-        for count in (4, 2):
-            samples["mix_samples"].append((list(x.clone()), *args, torch.empty_like(x[:count])))
+        count = 2 if plan is plans[1] else 4
+        samples["mix_samples"].append((list(x.clone()), *args, torch.empty_like(x[:count])))
         lists = ops.transpose_pairing(plan.partner) if plan.pairing == "tensor" else (None, None)
         partner, blend, boxes, rule = args
         samples["mix_backward"].append((leaf, partner, *lists, blend, boxes, rule))
@@ -48,10 +49,11 @@ def sample_inputs(device):
             (torch.arange(4 * 48, device=device).view(4, 6, 8), partner, boxes, rule)
         )
         labels = torch.tensor([1, 0, 5, 5], device=device)
-        for y in (labels, torch.arange(72, device=device).view(4, 3, 6).transpose(1, 2) % 6):
-            samples["mix_targets"].append((y, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
-            samples["partner_labels"].append((y, partner, rule))
-        samples["label_bounds"].append((labels.view(2, 2), 5))
+        if plan is plans[1]:
+            labels = torch.arange(72, device=device).view(4, 3, 6).transpose(1, 2) % 6
+        samples["mix_targets"].append((labels, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
+        samples["partner_labels"].append((labels, partner, rule))
+    samples["label_bounds"].append((labels.view(2, 2), 5))
     for args in draw_cases(4, seed=3):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_plan"].append(tuple(there))
@@ -101,11 +103,22 @@ def detached(options):
     return tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in options)
 
 
+QUICK = ("test_schema", "test_autograd_registration", "test_faketensor")
+TRACED = "test_aot_dispatch_dynamic"  # takes 9 tenths of opcheck's time
+
+
 @pytest.mark.parametrize("name", list(ops.SCHEMAS))
 def test_opcheck(device, name):
-    for args in sample_inputs(device)[name]:
-        for op in (ops.default_op(name), ops.chosen_op(name)):
-            torch.library.opcheck(op, args)
+    """Both ops of a name trace the same fake implementation and formula, so the default one is
+    traced with every sample, the chosen one with the last: it adds its memory of the backend."""
+    forced, samples = forcing.forced(), sample_inputs(device)[name]
+    with fm.backend("auto"):
+        is_default = backends.chosen(device.upper(), name) == forced
+    for k, args in enumerate(samples):
+        if is_default:  # no forced backend reaches this op: it needs no other test
+            torch.library.opcheck(ops.default_op(name), args, test_utils=(*QUICK, TRACED))
+        traced = (TRACED,) if k == len(samples) - 1 else ()
+        torch.library.opcheck(ops.chosen_op(name), args, test_utils=(*QUICK, *traced))
 
 
 def test_each_op_is_in_every_backend():
@@ -141,22 +154,27 @@ def compile_plans(device):
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_compile_gives_the_same_numbers(device, dynamic):
+    """Inductor compiles C++ (or Triton) for each graph, which takes most of the time. What it makes
+    of our ops differs by their arguments: by host rows and a box, as by tensors and a partner.
+    ``aot_eager`` traces the other graphs, and runs them as they are given to Inductor."""
     torch._dynamo.reset()
-    for plan in compile_plans(device):
+    for k, plan in enumerate(compile_plans(device)):
+        compiler = "inductor" if k == 1 + dynamic else "aot_eager"
         x = torch.randn(6, 3, 4, 5, device=device)
         labels = torch.randint(0, 10, (6,), device=device)
         mask = torch.randint(0, 5, (6, 4, 5), device=device)
         results = []
-        for run in (step, torch.compile(step, fullgraph=True, dynamic=dynamic)):
+        compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=compiler)
+        for run in (step, compiled):
             weight = torch.full((), 1.5, device=device, requires_grad=True)
             mixed, pasted = x.clone(), mask.clone()
             loss = run(mixed, weight, plan, labels, pasted)
             loss.backward()
             results.append((loss.detach(), weight.grad, mixed, pasted))
-        for eager, compiled in zip(*results, strict=True):
+        for expected, got in zip(*results, strict=True):
             # On a GPU compiled code sums the gradient in another order.
             margin = 1e-6 if device == "cpu" else 1e-5
-            torch.testing.assert_close(compiled, eager, rtol=margin, atol=margin)
+            torch.testing.assert_close(got, expected, rtol=margin, atol=margin)
 
 
 def test_a_new_lam_does_not_recompile():
@@ -193,6 +211,8 @@ def test_every_instruction_set_gives_the_same_numbers(name):
     sets = {"DEFAULT": 1, "AVX2": 2, "AVX512": 3}.get(torch.backends.cpu.get_cpu_capability(), 1)
     if name not in ["baseline", "avx2", "avx512"][:sets]:
         pytest.skip(f"this CPU has no {name}; test_cpu_sanitizers.py runs its source all the same")
+    if name == importlib.import_module("fused_mixup._C").cpu_capability():
+        pytest.skip(f"every other test runs {name}, and test_cpu_sanitizers.py this grid with it")
     grid = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sanitized", "grid.py")
     root = os.path.dirname(os.path.dirname(fm.__file__))
     done = subprocess.run(
