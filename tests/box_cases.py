@@ -54,8 +54,8 @@ def random_boxes(
         [rng.randint(-step, W * step), rng.randint(-step, H * step)]
         for _ in range(batch_size * most)
     ]
-    sides = [[rng.choice((0, rng.randint(0, 6 * step), rng.randint(0, 20 * step))) for _ in range(2)]
-             for _ in lows]  # fmt: skip
+    reach = 0, 6 * step, 20 * step
+    sides = [[rng.randint(0, rng.choice(reach)) for _ in range(2)] for _ in lows]
     corners = [[x, y, x + w, y + h] for (x, y), (w, h) in zip(lows, sides, strict=True)]
     return (torch.tensor(corners, dtype=dtype) / step).view(batch_size, most, 4)
 
@@ -68,6 +68,22 @@ def random_call(rng: random.Random, dtype: torch.dtype = torch.float64) -> tuple
     count = rng.choice((None, count, count.int()))
     plan = random_plan(rng, batch_size)
     return boxes, count, plan.partner_or_none, plan.blend, plan.box, plan.rule, rng.choice(SHARES)
+
+
+WILD = (0.0, -0.0, 1e-30, 3e38, -3e38, float("inf"), -float("inf"), float("nan"), 5.0, 7.3)
+
+
+def wild_call(rng, dtype):
+    """Boxes as no caller may give them on the CPU, and wild partners and counts."""
+    boxes, _, partner, blend, box, rule, share = random_call(rng, dtype)
+    batch, most = boxes.shape[:2]
+    wild = torch.tensor([rng.choice(WILD) for _ in range(boxes.numel())], dtype=dtype)
+    boxes = torch.where(torch.rand(boxes.shape) < 0.3, wild.view_as(boxes), boxes * 1.1)
+    count = torch.tensor([rng.randint(-3, most + 3) for _ in range(batch)], dtype=torch.int32)
+    if partner is not None:
+        partner = torch.tensor([rng.randint(-9, 9 + batch) for _ in partner], dtype=torch.int32)
+    blend = blend * rng.choice((1.0, 0.9))
+    return boxes, count, partner, blend, box, rule, share
 
 
 def counts_of(boxes: torch.Tensor, count: torch.Tensor | None) -> list[int]:

@@ -24,7 +24,7 @@ from fused_mixup.arguments import is_host_row
 from fused_mixup.codes import BATCH, CROSS_CLASS, DERANGEMENT, FLIP, PAIR, SAMPLE, SHUFFLE, TENSOR
 
 # All backends give the same bits for these ops; other ops sum, each backend in its own order.
-EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "draw_plan")
+EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "mix_boxes", "draw_plan")
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,30 @@ def target_cases() -> Iterator[Case]:
         yield Case("mix_targets", name, make, bool(quick))
 
 
-CASES = [*mix_cases(), *draw_plan_cases(), *target_cases()]
+# ------------------------------------------------------------------ boxes
+
+
+def box_args(rows: str, pairing: str, dtype: torch.dtype, size: int, most: int) -> tuple:
+    low = 40 * torch.rand(size, most, 2, dtype=dtype)
+    boxes = torch.cat((low, low + 40 * torch.rand(size, most, 2, dtype=dtype)), -1)
+    plan = plan_of(rows, pairing, size, (60, 70))
+    count = torch.randint(0, most + 1, (size,))
+    return boxes, count, plan.partner_or_none, plan.blend, plan.box, plan.rule, 0.2
+
+
+def box_cases() -> Iterator[Case]:
+    grid: list[tuple] = [("cutmix", "flip", torch.float32, 4, 5, True)]
+    grid += [("boxes", "permutation", torch.float64, 3, 7, True)]
+    grid += [(r, "many", d, 33, 70) for r in ("mixup", "boxes") for d in FLOATS if d.itemsize > 2]
+    grid += [("boxes", "roll", torch.float32, n, m) for n, m in ((0, 3), (1, 40), (5, 0), (257, 9))]
+    for rows, pairing, dtype, size, most, *quick in grid:
+        name = f"{dtype} {size}x{most} {pairing} {rows}"
+        yield Case(
+            "mix_boxes", name, partial(box_args, rows, pairing, dtype, size, most), bool(quick)
+        )
+
+
+CASES = [*mix_cases(), *draw_plan_cases(), *target_cases(), *box_cases()]
 CASES += [Case(*case) for case in loss_cases()]
 QUICK = [case for case in CASES if case.quick]
 

@@ -99,6 +99,7 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
         {"labels": maps, "partner": shuffled, "pairing": TENSOR},
         {"labels": maps, "partner": None, "pairing": ROLL},
     ]
+    calls |= box_inputs(rand, [rows, by_rule], device)
     calls["draw_plan"] = [
         {
             "state": ints([reference_state(), 7, 0, 3], torch.int64),
@@ -116,6 +117,21 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     ]
     calls["scale_"] = [{"x": x, "factor": rand(1)[0]}]
     return calls | loss_inputs(rand, labels, shuffled, weight)
+
+
+def box_inputs(rand: Callable, plans: list[Arguments], device: str) -> dict[str, list[Arguments]]:
+    low = 4 * rand(BATCH, 3, 2)
+    boxes = torch.cat((low, low + 4 * rand(BATCH, 3, 2)), -1)
+    counts = (torch.tensor([3, 0, 2, 1], device=device), None)
+    calls: dict[str, list[Arguments]] = {}
+    calls["mix_boxes"] = [
+        {"boxes": boxes, "count": count, **plan, "min_visible": 0.2}
+        for plan, count in zip(plans, counts, strict=True)
+    ]
+    if device == "cpu":
+        packed = {"boxes": boxes.flatten(0, 1)[:9], "counts": [3, 0, 4, 2], "min_visible": 0.2}
+        calls["mix_boxes_packed"] = [{**packed, **plan} for plan in plans]
+    return calls
 
 
 def reference_state() -> int:

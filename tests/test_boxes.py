@@ -1,4 +1,4 @@
-"""Bounding boxes through a plan: against a count by hand, against drawn pixels, on every backend."""
+"""mix_boxes, the op: against a count by hand, against drawn pixels, on every backend."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from box_cases import (
     random_boxes,
     random_call,
     random_plan,
+    wild_call,
 )
 from comparing import same_bits
 
 import fused_mixup as fm
 from fused_mixup import MixPlan, backends, ops, reference
-from fused_mixup.boxes.follow import checked_boxes
 from fused_mixup.codes import PAIRINGS
 
-SIZE = (H, W)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def plan_of(partner, blend, box, rule):
@@ -47,7 +47,7 @@ def test_boxes_are_those_found_by_hand(device, dtype):
     """Quarters of pixels are exact in both dtypes; weights and shares are rounded."""
     rng = random.Random(1)
     kept = dropped = 0
-    for _ in range(250):
+    for _ in range(100):
         boxes, count, *plan, share = random_call(rng, dtype)
         there = [t.to(device) if isinstance(t, torch.Tensor) else t for t in (boxes, count)]
         mixed, source, weight, left = (
@@ -69,7 +69,7 @@ def test_boxes_are_those_found_by_hand(device, dtype):
             torch.testing.assert_close(weight[i, :n].double(), truth, rtol=2e-7, atol=0)
             kept += n
             dropped += counts[i] + counts[int(plan_of(*plan).partner[i])] - n
-    assert kept > 2000 and dropped > 2000
+    assert kept > 800 and dropped > 800
 
 
 def _moved(plan, device):
@@ -87,7 +87,7 @@ def test_boxes_are_those_seen_in_drawn_pixels(device):
     """Each box is drawn as a mask; what the plan leaves of it in the image decides."""
     rng = random.Random(2)
     ones = torch.ones(H, W)
-    for _ in range(60):
+    for _ in range(40):
         batch, most, share = rng.choice(BATCHES[1:]), rng.choice(MOST[1:4]), rng.choice(SHARES)
         corners = random_boxes(rng, batch, most, step=1).clamp(min=0).float()
         boxes = torch.minimum(corners, torch.tensor([W, H, W, H]))
@@ -115,7 +115,7 @@ def test_boxes_are_those_seen_in_drawn_pixels(device):
                     ys, xs = seen.any(1).nonzero(), seen.any(0).nonzero()
                     box = [*map(int, (xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))]
                     value = shows[first // most][seen].double()
-                    # A partner's box is seen through the whole of itself, an own one outside the cut.
+                    # A partner's box is seen through the cut and, blended, around it.
                     want.append((first + k, box, float(value.mean())))
             there = [s for s in source[i].tolist() if s >= 0 and _has_area(boxes, i, p, s)]
             assert there == [s for s, _, _ in want]
@@ -135,26 +135,10 @@ def _has_area(boxes, i, p, source):
     return x2 > x1 and y2 > y1
 
 
-WILD = (0.0, -0.0, 1e-30, 3e38, -3e38, float("inf"), -float("inf"), float("nan"), 5.0, 7.3)
-
-
-def wild_call(rng, dtype):
-    """Boxes as no caller may give them on the CPU, and wild partners and counts."""
-    boxes, _, partner, blend, box, rule, share = random_call(rng, dtype)
-    batch, most = boxes.shape[:2]
-    wild = torch.tensor([rng.choice(WILD) for _ in range(boxes.numel())], dtype=dtype)
-    boxes = torch.where(torch.rand(boxes.shape) < 0.3, wild.view_as(boxes), boxes * 1.1)
-    count = torch.tensor([rng.randint(-3, most + 3) for _ in range(batch)], dtype=torch.int32)
-    if partner is not None:
-        partner = torch.tensor([rng.randint(-9, 9 + batch) for _ in partner], dtype=torch.int32)
-    blend = blend * rng.choice((1.0, 0.9))
-    return boxes, count, partner, blend, box, rule, share
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_every_backend_gives_the_same_bits(device, dtype):
     rng = random.Random(3)
-    for k in range(300):
+    for k in range(120):
         arguments = (wild_call if k % 2 else random_call)(rng, dtype)
         got = ops.mix_boxes(*_moved(arguments, device))
         assert_all_same([t.cpu() for t in got], reference.mix_boxes(*arguments), arguments)
@@ -163,7 +147,7 @@ def test_every_backend_gives_the_same_bits(device, dtype):
 
 def test_packed_boxes_are_the_padded_ones(device):
     rng = random.Random(4)
-    for _ in range(200):
+    for _ in range(60):
         boxes, count, *rest = random_call(rng)
         counts = counts_of(boxes, count)
         packed = torch.cat(
@@ -201,30 +185,17 @@ def test_packed_boxes_name_the_first_bad_one(device):
         assert left.tolist() == [2, 4, 3]
 
 
-def test_host_cuda_gives_the_same_bits():
-    host_cuda = pytest.importorskip("host_cuda.build")
-    if host_cuda.compiler() is None:
-        pytest.skip("no host C++ compiler (g++)")
-    from host_cuda import lib
-    from host_cuda import ops as host
-
-    rng = random.Random(5)
-    for k in range(160):
-        lib.set_order(k % 3)
-        dtype = (torch.float32, torch.float64)[k % 2]
-        arguments = (wild_call if k % 3 else random_call)(rng, dtype)
-        assert_all_same(host.mix_boxes(*arguments), reference.mix_boxes(*arguments), arguments)
-
-
 WHY_NO_TRITON = backends.reason_unavailable("triton", "CPU")
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of NaN
 @pytest.mark.skipif(WHY_NO_TRITON is not None, reason=str(WHY_NO_TRITON))
-def test_triton_gives_the_same_bits():
+@pytest.mark.parametrize("calls", [10, pytest.param(200, marks=pytest.mark.proof)])
+def test_triton_gives_the_same_bits(calls):
     import fused_mixup.triton_kernels as tk
 
-    rng = random.Random(6)
-    for k in range(40):
+    rng = random.Random(calls)
+    for k in range(calls):
         dtype = (torch.float32, torch.float64)[k % 2]
         arguments = (wild_call if k % 3 == 1 else random_call)(rng, dtype)
         assert_all_same(tk.mix_boxes(*arguments), reference.mix_boxes(*arguments), arguments)

@@ -64,6 +64,10 @@ def test_mix_targets(dtype, pairing):
         grid.check_targets(dtype, pairing, case, generator)
 
 
+def test_mix_boxes():
+    grid.check_boxes(120, 6)
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
 def test_out_of_place_changes_layout(layout):
     generator = torch.Generator().manual_seed(2)

@@ -20,7 +20,7 @@ REFUSED = (RuntimeError, TypeError, ValueError, IndexError)
 # Ops refuse other strides of these, which kernels read or write as words.
 ADJACENT = {"state", "settings"}
 # The op's main tensor may have any shape that the others fit.
-FREE = {"x", "grad", "logits", "labels", "samples", "state"}
+FREE = {"x", "grad", "logits", "labels", "samples", "state", "boxes"}
 
 CALLS = op_inputs()
 ARGUMENTS = [
@@ -178,6 +178,8 @@ def test_numbers_that_mean_nothing(backend, name, key):
         ("mix_backward", "sources"),
         ("mix_backward", "offsets"),
         ("mix_targets", "partner"),
+        ("mix_boxes", "partner"),
+        ("mix_boxes_packed", "partner"),
         ("draw_plan", "partner"),
         ("soft_target_cross_entropy", "weight"),
         ("soft_target_cross_entropy", "partner_labels"),
@@ -234,7 +236,7 @@ def test_lists_of_a_transpose_are_clamped():
         assert try_op("mix_backward", {**arguments, key: wild}) is not None
 
 
-@pytest.mark.parametrize("name", ["mix_", "mix", "mix_out", "paste_", "mix_targets"])
+@pytest.mark.parametrize("name", ["mix_", "mix", "mix_out", "paste_", "mix_targets", "mix_boxes"])
 def test_meta_beside_real_tensors_is_refused(name):
     """PyTorch then calls the fake implementation, which would return uninitialised memory."""
     for arguments in CALLS[name]:

@@ -30,6 +30,7 @@ WARPS = {
     "tile_kernel": 8,
     "mix_backward_kernel": 32,
     "targets_kernel": 32,
+    "boxes_kernel": 8,  # one program a sample, few of them
     # Class weights or ranks take more registers for a row.
     "loss_kernel": 8,
     "loss_backward_kernel": 32,

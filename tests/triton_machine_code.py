@@ -114,6 +114,13 @@ def _cases(full: bool):
     y = torch.zeros(4, dtype=torch.int64)
     weight = torch.full((4, 2), 0.5)
     yield "mix_targets bf16", lambda: tk.mix_targets(y, None, weight, 1, 1000, 0.1, half)
+    many, blend = torch.zeros(4, 50, 4), weight.double()
+    cut, count = torch.zeros(4, 4, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
+    for name, dtype in (("fp32", single), ("fp64", double)):
+        yield (
+            f"mix_boxes {name}",
+            lambda d=dtype: tk.mix_boxes(many.to(d), count, None, blend, cut, 1, 0.1),
+        )
     row, map_ = (4, 1000), (2, 19, 64, 64)
     yield "loss sparse bf16 1000", lambda: loss(half, row, 0.1, False)
     yield "loss dense fp32 1000", lambda: loss(single, row, 0.0, True)

@@ -84,6 +84,8 @@ def pack(
             f"{name}: expected {batch_size} tensors, one for each sample of the plan, got "
             f"{len(tensors)}"
         )
+    if not tensors:
+        return torch.empty(0), []
     # All together first: one by one, checking takes as long as mixing.
     try:
         if len({t.dtype for t in tensors}) > 1:

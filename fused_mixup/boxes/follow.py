@@ -21,6 +21,7 @@ from .checks import (
     check_corners,
     check_count,
     check_device,
+    check_image_plan,
     check_padded,
     check_points,
     check_share,
@@ -44,6 +45,30 @@ class MixedRows(NamedTuple):
     visible: dict[str, Any]  # bool, for each field of keypoints: B of [m_i, …], or [B, 2·N, …]
     counts: Tensor | None  # int32 [B], or None for lists
     own: Any = None  # how many rows of each sample are its own: B ints; or bool [B, 2·N]
+
+
+def follow_boxes(
+    boxes: Any,
+    fields: Mapping[str, Any],
+    plan: MixPlan,
+    size: Sequence[int],
+    **options: Any,
+) -> MixedRows:
+    """Boxes that a mixed batch shows, and the rows of all fields that belong to them.
+
+    Args:
+        boxes, fields, size: as for :func:`checked_boxes`.
+        plan: a plan for B samples.
+        options: ``points``, ``format``, ``min_visible``, ``count`` and ``name`` of it.
+
+    Returns:
+        A :class:`MixedRows`; ``visible`` says of keypoints which the mixed image shows.
+
+    Raises:
+        TypeError, ValueError: as :func:`mix_boxes` and :func:`mix_keypoints`.
+    """
+    check_image_plan(plan, size)
+    return checked_boxes(boxes, fields, plan.batch_size, size, **options).mix(plan)
 
 
 def checked_boxes(
@@ -102,7 +127,7 @@ class BoxLists:
     ) -> None:
         self.name, self.format, self.share, self.points = name, format, share, points
         self.batch_size = batch_size
-        rows, self.counts = pack(name, boxes, batch_size) if boxes else (torch.empty(0, 4), [])
+        rows, self.counts = pack(name, boxes, batch_size)
         if rows.ndim == 1 and rows.shape[0] == 0:
             rows = rows.view(0, 4)
         if rows.ndim != 2:
@@ -131,6 +156,9 @@ class BoxLists:
         refuse_box(self.name, self.corners[row], self.format, sample)
 
     def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
+        if self.batch_size == 0:
+            points: dict[str, Any] = {field: [] for field in self.points}
+            return MixedRows([], {field: [] for field in self.fields}, [], points, None, [])
         rows, corners = self.rows, self.corners
         check_device(self.name, plan, rows.device)
         partner = plan.partner_or_none

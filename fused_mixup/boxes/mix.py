@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..plan.mix_plan import MixPlan
-from .checks import check_image_plan
-from .follow import checked_boxes
+from .follow import follow_boxes
 
 
 def mix_boxes(
@@ -75,8 +74,8 @@ def mix_boxes(
     arXiv 1902.04103 (MixUp); Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
     fields = {} if labels is None else {"labels": labels}
-    check_image_plan(plan, size)
-    options: dict[str, Any] = {"format": format, "min_visible": min_visible, "count": count}
-    mixed = checked_boxes(boxes, fields, plan.batch_size, size, **options).mix(plan)
+    mixed = follow_boxes(
+        boxes, fields, plan, size, format=format, min_visible=min_visible, count=count
+    )
     found = mixed.rows, mixed.fields.get("labels"), mixed.weights
     return found if mixed.counts is None else (*found, mixed.counts)

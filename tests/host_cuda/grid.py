@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 
 import torch
+from box_cases import random_call, wild_call
 from comparing import same_bits
 
 from fused_mixup import reference
@@ -124,6 +126,17 @@ def check_targets(dtype, pairing, case, generator):
     assert same_bits(host.mix_targets(*args), reference.mix_targets(*args)), case
 
 
+def check_boxes(calls, seed) -> int:
+    rng = random.Random(seed)
+    for k in range(calls):
+        lib.set_order(ORDERS[k % len(ORDERS)])
+        dtype = (torch.float32, torch.float64)[k // 2 % 2]
+        args = (wild_call if k % 2 else random_call)(rng, dtype)
+        for got, want in zip(host.mix_boxes(*args), reference.mix_boxes(*args), strict=True):
+            assert same_bits(got, want), args
+    return calls
+
+
 def mix_seed(dtype, pairing):
     """The number at which a dtype and a pairing enter the rotation of blends and boxes."""
     return 7 * list(PAIRINGS).index(pairing) + host.DTYPES.index(dtype)
@@ -147,6 +160,7 @@ def run() -> int:
             for case in target_cases(mix_seed(dtype, pairing), 1 if full else 15):
                 check_targets(dtype, pairing, case, generator)
                 count += 1
+    count += check_boxes(400 if full else 40, 5)
     count += loss_grid.run(full, generator)
     count += plan_grid.run(1000 if full else 40)
     compiled, launched = lib.kernels()

@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # tests
 
 import loss_checks
 import torch
+from box_cases import counts_of, random_call, wild_call
 from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
 from draw_cases import draw_cases
@@ -221,6 +223,25 @@ def drawing():
             check("draw_plan", a, b, part, *options)
 
 
+# ------------------------------------------------------------------ boxes
+
+
+def boxes():
+    rng = random.Random(4)
+    for k in range(1000 if FULL else 60):
+        dtype = (torch.float32, torch.float64)[k % 2]
+        args = (wild_call if k % 3 == 0 else random_call)(rng, dtype)
+        for part in zip(ops.mix_boxes(*args), reference.mix_boxes(*args), strict=True):
+            check("mix_boxes", *part, k)
+        rows, count, *rest = args
+        counts = [min(max(n, 0), rows.shape[1]) for n in counts_of(rows, count)]
+        lists = [b[:n] for b, n in zip(rows, counts, strict=True)]
+        args = torch.cat([rows[:0].view(0, 4), *lists]), counts, *rest
+        got, expected = ops.mix_boxes_packed(*args), reference.mix_boxes_packed(*args)
+        for part in zip(got, expected, strict=True):
+            check("mix_boxes_packed", *part, k)
+
+
 # ------------------------------------------------------------------ labels and loss
 
 
@@ -269,7 +290,8 @@ def losses():
 
 def main():
     assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
-    for part in (mixing, collating, every_half, beyond_the_ends, drawing, targets, losses):
+    parts = mixing, collating, every_half, beyond_the_ends, drawing, boxes, targets, losses
+    for part in parts:
         torch.manual_seed(0)
         part()
     result = {"on": _C.cpu_capability(), "module": _C.__file__, "compared": compared}
