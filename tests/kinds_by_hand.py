@@ -7,6 +7,8 @@ from math import floor
 
 import torch
 
+from fused_mixup import BatchMix
+
 # kind -> (shape of one sample for sizes (n, m, k, t), dims of the box)
 SHAPES = {
     "image": lambda n, m, k, t: (3, n, m),
@@ -84,3 +86,45 @@ def map_target(maps, plan, num_classes, ignored=None, box_of=lambda box: box):
             for c in range(num_classes):
                 out[i, c] += w * ((labels == c) & (labels != ignored))
     return out
+
+
+# ------------------------------------------------------------------ batches
+
+MODES = {
+    "MixUp": {"mixup_alpha": 1.0},
+    "CutMix": {"mixup_alpha": 0.0, "cutmix_alpha": 1.0},
+    "both": {"mixup_alpha": 1.0, "cutmix_alpha": 1.0, "per": "sample"},
+}
+K = 5
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def random_batches(count, seed=0):
+    """(options of BatchMix, sizes, B) of random batches."""
+    pick = generator(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high, (), generator=pick))
+
+    for i in range(count):
+        mode = list(MODES.values())[draw(0, 3)]
+        rule = ("flip", "roll", "shuffle", "derangement")[draw(0, 4)]
+        b = draw(1, 6) if rule == "flip" else draw(2, 6)
+        per = "sample" if rule == "roll" else mode.get("per", "batch")
+        sizes = draw(1, 9), draw(1, 9), draw(1, 4), draw(1, 4)
+        yield {**mode, "pairing": rule, "per": per, "seed": i}, sizes, b
+
+
+def images(b=4, n=8, m=8, seed=0):
+    return torch.rand(b, 3, n, m, generator=generator(seed))
+
+
+def classes(b=4):
+    return torch.arange(b) % K
+
+
+def mixer(**options):
+    return BatchMix(K, **{"mixup_alpha": 0.0, "cutmix_alpha": 1.0, "seed": 3, **options})

@@ -11,7 +11,7 @@ from box_cases import BATCHES, H, W, random_boxes, random_plan
 
 import fused_mixup as fm
 from fused_mixup import MixPlan
-from fused_mixup.boxes.follow import follow_boxes
+from fused_mixup.boxes.mix import follow_boxes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (H, W)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..boxes.follow import MixedRows
+from ..boxes.rows import MixedRows
 from ..plan.mix_plan import MixPlan
 
 

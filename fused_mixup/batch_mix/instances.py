@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..boxes.follow import checked_boxes
-from ..boxes.keypoints import checked_points
+from ..boxes.points import checked_points
 from ..kinds import IMAGE_LIKE
 from ..plan.mix_plan import MixPlan
 from .entries import Entry

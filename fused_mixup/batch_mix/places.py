@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
-
 from ..kinds import KINDS, MAPS
-from ..mixing import mix, mix_
 from ..plan.mix_plan import MixPlan
 from .entries import Entry
 
@@ -87,17 +84,6 @@ class Scene:
         if not place.sizes:
             return plan.for_labels()
         return plan.resize(self.sizes, place.sizes, correct_lam=correct_lam)
-
-
-def mix_at(x: Tensor, plan: MixPlan, place: Place, inplace: bool) -> Tensor:
-    """Mix an entry by its own plan, whose box ends in the dim of ``place``."""
-    if place.dim == -1 or not plan.spatial_dims:
-        return mix_(x, plan) if inplace else mix(x, plan)
-    seen = x.movedim(place.dim, -1)
-    if inplace:
-        mix_(seen, plan)
-        return x
-    return mix(seen, plan).movedim(-1, place.dim)
 
 
 def _check_dims(entry: Entry, shape: Sequence[int], dims: int, what: str) -> None:

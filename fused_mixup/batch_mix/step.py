@@ -13,7 +13,7 @@ from ..arguments import check_choice, integer, kind
 from ..boxes.checks import check_share
 from ..boxes.formats import check_format
 from ..kinds import IMAGE_LIKE, KINDS, MAPS
-from ..mixing import mix_samples, paste_
+from ..mixing import mix, mix_, mix_samples, paste_
 from ..plan.mix_plan import MixPlan
 from .checks import (
     check_batch_size,
@@ -26,7 +26,7 @@ from .checks import (
 from .entries import Entry, dotted
 from .instances import Instances, instance_groups
 from .labels import Targets, as_integers, as_labels, is_class_map, leaves
-from .places import CUTS, Place, Scene, mix_at
+from .places import CUTS, Place, Scene
 from .structure import Key, New, Path, same_memory
 from .tv_tensors import plain, wrap_like
 
@@ -198,6 +198,17 @@ class Step:
             made = mix_at(torch.stack(alone), plan, place, inplace=False)
         rows = [wrap_like(x, like) for x, like in zip(made.unbind(), samples, strict=True)]
         return type(samples)(rows) if isinstance(samples, (list, tuple)) else rows
+
+
+def mix_at(x: Tensor, plan: MixPlan, place: Place, inplace: bool) -> Tensor:
+    """Mix an entry by its own plan, whose box ends in the dim of ``place``."""
+    if place.dim == -1 or not plan.spatial_dims:
+        return mix_(x, plan) if inplace else mix(x, plan)
+    seen = x.movedim(place.dim, -1)
+    if inplace:
+        mix_(seen, plan)
+        return x
+    return mix(seen, plan).movedim(-1, place.dim)
 
 
 def whole(value: Any) -> Tensor:

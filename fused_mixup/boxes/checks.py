@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_number, integer_tuple, kind
-from ..plan.mix_plan import MixPlan
 from ..tracing import has_host_values
 from .formats import DTYPES
 
@@ -25,20 +24,6 @@ def check_size(size: Sequence[int]) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def check_image_plan(plan: MixPlan, size: Sequence[int]) -> None:
-    """Raise for a plan that does not mix images of this size."""
-    if not isinstance(plan, MixPlan):
-        raise TypeError(f"plan: expected a MixPlan, got {type(plan).__name__}")
-    sizes = check_size(size)
-    if plan.spatial_dims not in (0, 2):
-        raise ValueError(
-            f"plan: expected boxes of 2 dims, as images have, got {plan.spatial_dims}; "
-            "draw a plan for images"
-        )
-    if plan.spatial_dims and not torch.compiler.is_compiling():
-        plan.check_boxes("an image of `size`", sizes)
-
-
 def check_share(min_visible: float) -> float:
     share = check_number("min_visible", min_visible)
     if not 0.0 <= share <= 1.0:
@@ -46,11 +31,11 @@ def check_share(min_visible: float) -> float:
     return share
 
 
-def check_device(name: str, plan: MixPlan, device: torch.device) -> None:
-    if not plan.serves(device):
+def check_serves(name: str, serves: bool, there: torch.device, device: torch.device) -> None:
+    """Raise unless a plan, which is ``there``, serves tensors on ``device``."""
+    if not serves:
         raise ValueError(
-            f"plan: expected it on {device} like {name}, got {plan.device}; "
-            f"use plan.to({str(device)!r})"
+            f"plan: expected it on {device} like {name}, got {there}; use plan.to({str(device)!r})"
         )
 
 

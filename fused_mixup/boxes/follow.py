@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from ..backends import implementation
 from ..plan.mix_plan import MixPlan
-from ..plan.pairing import partner_rows
 from .checks import (
     check_box_dtype,
     check_corners,
     check_count,
-    check_device,
-    check_image_plan,
     check_padded,
     check_points,
+    check_serves,
     check_share,
     check_size,
     is_list,
@@ -33,42 +31,8 @@ from .checks import (
     sample_of_row,
 )
 from .formats import check_format, from_corners, to_corners
+from .rows import MixedRows, PaddedRows
 from .visibility import ShownWhere, visible_points
-
-
-class MixedRows(NamedTuple):
-    """Rows of a mixed batch: lists where lists came in, padded tensors otherwise."""
-
-    rows: Any  # boxes or the like: B of [m_i, …], or [B, 2·N, …]
-    fields: dict[str, Any]  # each B of [m_i, …], or [B, 2·N, …]
-    weights: Any  # float32, B of [m_i], or [B, 2·N]
-    visible: dict[str, Any]  # bool, for each field of keypoints: B of [m_i, …], or [B, 2·N, …]
-    counts: Tensor | None  # int32 [B], or None for lists
-    own: Any = None  # how many rows of each sample are its own: B ints; or bool [B, 2·N]
-
-
-def follow_boxes(
-    boxes: Any,
-    fields: Mapping[str, Any],
-    plan: MixPlan,
-    size: Sequence[int],
-    **options: Any,
-) -> MixedRows:
-    """Boxes that a mixed batch shows, and the rows of all fields that belong to them.
-
-    Args:
-        boxes, fields, size: as for :func:`checked_boxes`.
-        plan: a plan for B samples.
-        options: ``points``, ``format``, ``min_visible``, ``count`` and ``name`` of it.
-
-    Returns:
-        A :class:`MixedRows`; ``visible`` says of keypoints which the mixed image shows.
-
-    Raises:
-        TypeError, ValueError: as :func:`mix_boxes` and :func:`mix_keypoints`.
-    """
-    check_image_plan(plan, size)
-    return checked_boxes(boxes, fields, plan.batch_size, size, **options).mix(plan)
 
 
 def checked_boxes(
@@ -160,7 +124,7 @@ class BoxLists:
             points: dict[str, Any] = {field: [] for field in self.points}
             return MixedRows([], {field: [] for field in self.fields}, [], points, None, [])
         rows, corners = self.rows, self.corners
-        check_device(self.name, plan, rows.device)
+        check_serves(self.name, plan.serves(rows.device), plan.device, rows.device)
         partner = plan.partner_or_none
         shown, source, weight, left = implementation().mix_boxes_packed(
             corners, self.counts, partner, plan.blend, plan.box, plan.rule, self.share
@@ -185,7 +149,9 @@ class BoxLists:
                 .index_add_(0, sample, own.long())
                 .tolist()
             )
-            where = ShownWhere.of_plan(plan, rows.device).of_runs(2 * sample + ~own)
+            where = ShownWhere.of_rows(
+                plan.partner_or_none, plan.rule, plan.blend, plan.box, rows.device
+            ).of_runs(2 * sample + ~own)
             for field in self.points:
                 visible[field] = visible_points(fields[field], where).split(lengths)
         if self.format != "xyxy" or shown.dtype != rows.dtype:
@@ -235,7 +201,7 @@ class PaddedBoxes:
 
     def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
         boxes, most = self.boxes, self.boxes.shape[1]
-        check_device(self.name, plan, boxes.device)
+        check_serves(self.name, plan.serves(boxes.device), plan.device, boxes.device)
         shown, source, weight, left = implementation().mix_boxes(
             self.corners,
             self.count,
@@ -245,37 +211,17 @@ class PaddedBoxes:
             plan.rule,
             self.share,
         )
-        gather = PaddedRows(plan, source, most)
+        gather = PaddedRows(plan.partner_or_none, plan.rule, source, most)
         fields = {field: gather(t) for field, t in self.fields.items()}
         visible = {}
         own = (source >= 0) & (source < most)
         if self.points:
-            where = ShownWhere.of_plan(plan, boxes.device).of_padded(source < most)
+            where = ShownWhere.of_rows(
+                plan.partner_or_none, plan.rule, plan.blend, plan.box, boxes.device
+            ).of_padded(source < most)
             for field in self.points:
                 visible[field] = gather.blank(visible_points(fields[field], where))
         if self.format != "xyxy" or shown.dtype != boxes.dtype:
             before = (gather(boxes), gather(self.corners)) if self.format != "xyxy" else ()
             shown = gather.blank(from_corners(shown, self.format, boxes.dtype, *before))
         return MixedRows(shown, fields, weight, visible, left, own)
-
-
-class PaddedRows:
-    """Takes rows of padded tensors [B, N, …] by ``source`` [B, 2·N]; zeros where it is -1."""
-
-    def __init__(self, plan: MixPlan, source: Tensor, most: int) -> None:
-        index = torch.arange(source.shape[0], device=source.device)
-        partner = partner_rows(index, plan.partner_or_none, plan.rule)
-        first = torch.where(
-            source < most, (index * most).unsqueeze(1), (partner * most - most).unsqueeze(1)
-        )
-        self.missing = source < 0
-        self.rows = torch.where(self.missing, 0, first + source).flatten()
-        self.shape = source.shape
-
-    def __call__(self, t: Tensor) -> Tensor:
-        rows = t.flatten(0, 1).index_select(0, self.rows)
-        return self.blank(rows.view(*self.shape, *t.shape[2:]))
-
-    def blank(self, t: Tensor) -> Tensor:
-        missing = self.missing.view(*self.shape, *[1] * (t.ndim - 2))
-        return t.masked_fill(missing, 0)

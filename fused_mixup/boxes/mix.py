@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ..plan.mix_plan import MixPlan
-from .follow import follow_boxes
+from .follow import checked_boxes
+from .plans import check_image_plan
+from .rows import MixedRows
+
+
+def follow_boxes(
+    boxes: Any,
+    fields: Mapping[str, Any],
+    plan: MixPlan,
+    size: Sequence[int],
+    **options: Any,
+) -> MixedRows:
+    """Boxes that a mixed batch shows, and the rows of all fields that belong to them.
+
+    Args:
+        boxes, fields, size: as for :func:`checked_boxes`.
+        plan: a plan for B samples.
+        options: ``points``, ``format``, ``min_visible``, ``count`` and ``name`` of it.
+
+    Returns:
+        A :class:`MixedRows`; ``visible`` says of keypoints which the mixed image shows.
+
+    Raises:
+        TypeError, ValueError: as :func:`mix_boxes` and :func:`mix_keypoints`.
+    """
+    check_image_plan(plan, size)
+    return checked_boxes(boxes, fields, plan.batch_size, size, **options).mix(plan)
 
 
 def mix_boxes(

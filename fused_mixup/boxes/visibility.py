@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..plan.mix_plan import MixPlan
 from ..plan.pairing import partner_rows
 
 
@@ -23,14 +22,20 @@ class ShownWhere(NamedTuple):
     cut: tuple[Tensor, ...]  # y0, x0, y1, x1
 
     @staticmethod
-    def of_plan(plan: MixPlan, device: torch.device) -> ShownWhere:
+    def of_rows(
+        partner: Tensor | None,  # [B]
+        pairing: int,
+        blend: Tensor,  # [B, 2]
+        box: Tensor,  # [B, 0 or 4]
+        device: torch.device,
+    ) -> ShownWhere:
         """For each sample and its partner, [B, 2]; the cut of each sample, [B]."""
-        index = torch.arange(plan.batch_size, device=device)
-        itself = partner_rows(index, plan.partner_or_none, plan.rule) == index
+        index = torch.arange(len(blend), device=device)
+        itself = partner_rows(index, partner, pairing) == index
         # The dtype in which images are blended: a weight too small for it shows nothing.
-        shown = plan.blend.to(device, torch.float32) != 0
+        shown = blend.to(device, torch.float32) != 0
         in_cut = torch.stack((itself, torch.ones_like(itself)), 1)
-        box = plan.box.to(device)
+        box = box.to(device)
         cut = box.unbind(1) if box.shape[1] else (torch.zeros_like(index),) * 4
         return ShownWhere(in_cut, shown | itself.unsqueeze(1), cut)
 

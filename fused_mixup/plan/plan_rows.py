@@ -13,7 +13,7 @@ from torch import Tensor
 from ..arguments import integer_tuple, is_host_row
 from ..frozen import Frozen
 from .checks import Facts, check_stops
-from .tensors import copy_packed, format_rows, map_rows, to_device, widen
+from .rows import copy_packed, format_rows, map_rows, to_device, widen
 
 if TYPE_CHECKING:
     from typing_extensions import Self

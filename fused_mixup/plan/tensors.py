@@ -1,16 +1,15 @@
-"""The tensors of a plan: one row for a batch or for each sample, partners, copies to a device."""
+"""The tensors of a new plan: one row for a batch or for each sample, and the partners."""
 
 from __future__ import annotations
 
 import operator
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..arguments import as_tensor, floats, integer, integers, is_host_row, kind
+from ..arguments import as_tensor, floats, integer, integers, kind
 from ..tracing import has_host_values, is_plain
 from .checks import (
     Facts,
@@ -20,6 +19,7 @@ from .checks import (
     check_partner_values,
     is_permutation,
 )
+from .rows import widen
 
 try:
     import numpy as np
@@ -135,56 +135,3 @@ def _boxes(box: Tensor | Sequence[Sequence[int]] | None, lam: Tensor) -> tuple[T
         )
     d = boxes.shape[1] // 2
     return boxes, (boxes[:, d:] > boxes[:, :d]).all(1)
-
-
-def map_rows(convert: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """``convert(t)``; one row on the host stays one row."""
-    return convert(t[:1]).expand(len(t), -1) if is_host_row(t) and len(t) else convert(t)
-
-
-def widen(t: Tensor) -> Tensor:
-    """``t`` in float64, or in float32 on a device that has no float64 (Apple's GPUs)."""
-    try:
-        return t.double()
-    except TypeError:
-        return t.float()
-
-
-def to_device(t: Tensor, device: torch.device) -> Tensor:
-    """``t`` on ``device``, in float32 where that device has no float64."""
-    try:
-        return t.to(device)
-    except TypeError:
-        return t.float().to(device)
-
-
-def copy_packed(tensors: Sequence[Tensor], device: torch.device, non_blocking: bool) -> list[Any]:
-    flat = [t.contiguous().view(-1).view(torch.uint8) for t in tensors]
-    buffer = torch.cat(flat)
-    if non_blocking and device.type == "cuda":
-        buffer = buffer.pin_memory()
-    buffer = buffer.to(device, non_blocking=non_blocking)
-    parts = buffer.split([f.numel() for f in flat])
-    try:
-        return [p.view(t.dtype).view(t.shape) for p, t in zip(parts, tensors, strict=True)]
-    except TypeError:  # the device has no float64
-        return [to_device(t, device) for t in tensors]
-
-
-def format_rows(
-    partner: Tensor,  # [B]
-    weight: Tensor,  # [B, 2]
-    blend: Tensor,  # [B, 2]
-    box: Tensor,  # [B, 2·D]
-) -> list[str]:
-    """Lines of text for a plan's first rows; none where they live on a device."""
-    if not all(map(has_host_values, (partner, weight, box))):
-        return []
-    shown = min(len(weight), 8)
-    columns = (t[:shown].tolist() for t in (partner, weight, blend, box))
-    rows = [
-        f"  {i}: partner {other}, weight ({w[0]:.4g}, {w[1]:.4g}), "
-        f"blend ({b[0]:.4g}, {b[1]:.4g}), box {corners or 'none'}"
-        for i, (other, w, b, corners) in enumerate(zip(*columns, strict=True))
-    ]
-    return rows if shown == len(weight) else [*rows, f"  … {len(weight) - shown} more"]

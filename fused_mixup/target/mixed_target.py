@@ -16,7 +16,7 @@ from ..frozen import versions
 from ..loading.by_value import send_by_value
 from ..plan.mix_plan import MixPlan
 from ..plan.pairing import partner_rows
-from ..plan.tensors import map_rows
+from ..plan.rows import map_rows
 from ..reference.targets import dense_target
 from .accelerate import extend_accelerate
 from .checks import (
