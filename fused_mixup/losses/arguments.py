@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..codes import IGNORE_INDEX, MEAN, NO_IGNORE, SUM
 from ..dtypes import arithmetic
-from ..reference.targets import dense_target
+from ..reference.dense import dense_target
 from ..schemas import CrossEntropyArguments
 from ..target.checks import check_label_smoothing, check_labels
 from ..target.label_rows import one_label_weight

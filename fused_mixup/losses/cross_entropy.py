@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import ops
 from ..codes import MEAN, NONE
 from ..reference import losses as reference
-from ..reference.targets import term
+from ..reference.dense import term
 from ..schemas import CrossEntropyArguments
 from ..tracing import in_vmap, transforms_active
 from .autograd import (

@@ -5,6 +5,7 @@ read, not to be fast: it makes full-size temporaries, which the other backends d
 """
 
 from .boxes import mix_boxes, mix_boxes_packed
+from .dense import dense_target
 from .draw import draw_plan
 from .losses import (
     label_ranks,
@@ -19,7 +20,7 @@ from .losses import (
     soft_target_cross_entropy_grad,
 )
 from .mixing import mix, mix_, mix_backward, mix_out, mix_samples, paste_
-from .targets import dense_target, label_bounds, mix_targets, partner_labels
+from .targets import label_bounds, mix_targets, partner_labels
 
 __all__ = [
     "dense_target",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..op_checks import check_mix_boxes, expect
 from ..plan.pairing import partner_rows
-from .targets import weight_columns
+from .dense import weight_columns
 
 
 def _area(x1: Tensor, y1: Tensor, x2: Tensor, y2: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from .. import op_checks
 from ..codes import MEAN, NONE, SUM
 from ..dtypes import arithmetic
 from ..schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
-from .targets import dense_target, in_range, poisoned_rows, term, weight_columns
+from .dense import dense_target, in_range, poisoned_rows, term, weight_columns
 
 
 def broadcast_classes(per_class: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..dtypes import arithmetic
 from ..op_checks import check_out, check_plan, check_samples, check_transpose
 from ..plan.pairing import partner_rows
-from .targets import term, weight_columns
+from .dense import term, weight_columns
 
 
 def _box_mask(box: Tensor, x: Tensor) -> Tensor:

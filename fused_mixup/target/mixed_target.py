@@ -17,7 +17,7 @@ from ..loading.by_value import send_by_value
 from ..plan.mix_plan import MixPlan
 from ..plan.pairing import partner_rows
 from ..plan.rows import map_rows
-from ..reference.targets import dense_target
+from ..reference.dense import dense_target
 from .accelerate import extend_accelerate
 from .checks import (
     check_label_smoothing,
