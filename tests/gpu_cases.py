@@ -306,9 +306,8 @@ def box_cases() -> Iterator[Case]:
     grid += [(r, "many", d, 33, 70) for r in ("mixup", "boxes") for d in FLOATS if d.itemsize > 2]
     grid += [("boxes", "roll", torch.float32, n, m) for n, m in ((0, 3), (1, 40), (5, 0), (257, 9))]
     for args in grid:
-        rows, pairing, dtype, size, most, *quick = args
-        name = f"{dtype} {size}x{most} {pairing} {rows}"
-        yield Case("mix_boxes", name, partial(box_args, *args[:5]), bool(quick))
+        name = "{2} {3}x{4} {1} {0}".format(*args)
+        yield Case("mix_boxes", name, partial(box_args, *args[:5]), len(args) > 5)
 
 
 CASES = [*mix_cases(), *draw_plan_cases(), *target_cases(), *box_cases()]
