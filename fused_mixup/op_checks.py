@@ -100,7 +100,7 @@ def check_mix_boxes(
         expect_shape("count", count, batch)
     check_pairing(pairing, partner, batch)
     expect_shape("blend", blend, batch, 2)
-    expect_shape("box", box, batch, 0 if box.numel() == 0 and box.ndim == 2 else 4)
+    expect_shape("box", box, batch, 0 if box.ndim == 2 and box.shape[1] == 0 else 4)
 
 
 def expect_labels(name: str, labels: Tensor, *sizes: int) -> None:

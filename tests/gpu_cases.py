@@ -295,10 +295,8 @@ def target_cases() -> Iterator[Case]:
 
 
 def box_args(rows: str, pairing: str, dtype: torch.dtype, size: int, most: int) -> tuple:
-    low = 40 * torch.rand(size, most, 2, dtype=dtype)
-    boxes = torch.cat((low, low + 40 * torch.rand(size, most, 2, dtype=dtype)), -1)
-    plan = plan_of(rows, pairing, size, (60, 70))
-    count = torch.randint(0, most + 1, (size,))
+    boxes = (20 * torch.rand(size, most, 4, dtype=dtype)).cumsum(-1)
+    plan, count = plan_of(rows, pairing, size, (60, 70)), torch.randint(0, most + 1, (size,))
     return boxes, count, plan.partner_or_none, plan.blend, plan.box, plan.rule, 0.2
 
 
@@ -307,11 +305,9 @@ def box_cases() -> Iterator[Case]:
     grid += [("boxes", "permutation", torch.float64, 3, 7, True)]
     grid += [(r, "many", d, 33, 70) for r in ("mixup", "boxes") for d in FLOATS if d.itemsize > 2]
     grid += [("boxes", "roll", torch.float32, n, m) for n, m in ((0, 3), (1, 40), (5, 0), (257, 9))]
-    for rows, pairing, dtype, size, most, *quick in grid:
-        name = f"{dtype} {size}x{most} {pairing} {rows}"
-        yield Case(
-            "mix_boxes", name, partial(box_args, rows, pairing, dtype, size, most), bool(quick)
-        )
+    for args in grid:
+        name = "{2} {3}x{4} {1} {0}".format(*args)
+        yield Case("mix_boxes", name, partial(box_args, *args[:5]), len(args) > 5)
 
 
 CASES = [*mix_cases(), *draw_plan_cases(), *target_cases(), *box_cases()]

@@ -42,12 +42,13 @@ def assert_all_same(got, want, what=None):
 # ------------------------------------------------------------------ the op
 
 
+@pytest.mark.parametrize("calls", [100, pytest.param(2000, marks=pytest.mark.proof)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_boxes_are_those_found_by_hand(device, dtype):
+def test_boxes_are_those_found_by_hand(device, dtype, calls):
     """Quarters of pixels are exact in both dtypes; weights and shares are rounded."""
     rng = random.Random(1)
     kept = dropped = 0
-    for _ in range(100):
+    for _ in range(calls):
         boxes, count, *plan, share = random_call(rng, dtype)
         there = [t.to(device) if isinstance(t, torch.Tensor) else t for t in (boxes, count)]
         mixed, source, weight, left = (

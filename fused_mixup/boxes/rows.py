@@ -25,13 +25,11 @@ class PaddedRows:
     """Takes rows of padded tensors [B, N, …] by ``source`` [B, 2·N]; zeros where it is -1."""
 
     def __init__(self, partners: Tensor | None, pairing: int, source: Tensor, most: int) -> None:
-        index = torch.arange(source.shape[0], device=source.device)
-        partner = partner_rows(index, partners, pairing)
-        first = torch.where(
-            source < most, (index * most).unsqueeze(1), (partner * most - most).unsqueeze(1)
-        )
+        own = (torch.arange(source.shape[0], device=source.device) * most).unsqueeze(1)
+        other = partner_rows(own, partners, pairing) - most
         self.missing = source < 0
-        self.rows = torch.where(self.missing, 0, first + source).flatten()
+        first = torch.where(source < most, own, other)
+        self.rows = (first + source).clamp(min=0).flatten()
         self.shape = source.shape
 
     def __call__(self, t: Tensor) -> Tensor:
