@@ -277,18 +277,6 @@ def test_a_batch_goes_through(name, mode, tmp_path, monkeypatch):
             assert len(record["box_weights"]) == len(next(iter(rows.values())))
 
 
-def test_boxes_of_a_wrapped_batch_are_those_of_mix_boxes(tmp_path, monkeypatch):
-    samples = wrapped("VOC detection", tmp_path, monkeypatch)
-    mix = BatchMix(mixup_alpha=0.0, cutmix_alpha=1.0, seed=5)
-    plan = BatchMix(mixup_alpha=0.0, cutmix_alpha=1.0, seed=5).draw(N, (H, W))
-    _, targets = mix(torch.stack([x for x, _ in samples]).float(), [t for _, t in samples])
-    boxes = [torch.as_tensor(t["boxes"]).as_subclass(torch.Tensor) for _, t in samples]
-    expected, labels, _ = fm.mix_boxes(boxes, [t["labels"] for _, t in samples], plan, (H, W))
-    for target, b, y in zip(targets, expected, labels, strict=True):
-        assert torch.equal(target["boxes"].as_subclass(torch.Tensor), b)
-        assert torch.equal(target["labels"], y)
-
-
 def test_another_canvas_and_rotated_boxes_are_refused():
     def batch(canvas=(H, W), format="XYXY", numbers=4):
         boxes = tv_tensors.BoundingBoxes(torch.ones(2, numbers), format=format, canvas_size=canvas)
