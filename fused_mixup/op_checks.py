@@ -123,6 +123,11 @@ def check_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -
         expect_labels("partner_labels", partner_labels, *row_shape(logits))
 
 
+def check_kernel_focal(arguments: CrossEntropyArguments) -> None:
+    expected = "0 with a dense or smoothed target; the public function takes it"
+    expect(not arguments.focal_everywhere, "focal_gamma", expected, arguments.focal_gamma)
+
+
 def check_grad_loss(
     grad_loss: Tensor, logits: Tensor, reduction: int, of_elements: bool = False
 ) -> None:

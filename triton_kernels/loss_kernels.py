@@ -8,7 +8,15 @@ import triton.language as tl
 
 from .common import float_scalar, weighted
 from .label_ranks import count_ahead, rank_of
-from .loss_target import dense_target, label_coefficients, sparse_rows, sparse_target
+from .loss_target import (
+    add_z_loss,
+    dense_target,
+    focal_term,
+    focal_terms,
+    label_coefficients,
+    sparse_rows,
+    sparse_target,
+)
 from .rows import CHANGING, at_classes, at_labels, program_rows, row_pointers, tile_classes
 
 
@@ -19,9 +27,13 @@ def _shift(m):
 
 
 @triton.jit
-def _gradient(z, m, log_sum, total, scale, u):
-    """scale (T p - u); rows broadcast."""
-    p = tl.exp((z - m[None, None, :]) - log_sum[None, None, :])
+def _gradient(z, m, log_sum, total, scale, u, gamma, FOCAL: tl.constexpr):
+    """scale (T p - u), with γ scale (T p - u h(p)); rows broadcast."""
+    log_p = (z - m[None, None, :]) - log_sum[None, None, :]
+    p = tl.exp(log_p)
+    if FOCAL:
+        # An element takes the power of its own logit: that of the label may be written over by now.
+        u = weighted(u, focal_term(log_p, gamma)[1])
     return scale[None, None, :] * (total[None, None, :] * p - u)
 
 
@@ -47,6 +59,8 @@ def loss_kernel(
     keep,  # 1 - ls
     smoothing,  # ls
     spread,  # ls / K
+    gamma,
+    z_loss,
     R,
     per_sample,
     k_units,
@@ -57,6 +71,8 @@ def loss_kernel(
     d_strides,
     DENSE: tl.constexpr,
     SMOOTH: tl.constexpr,  # sparse: C may differ from 0; dense: ls does
+    FOCAL: tl.constexpr,  # sparse, and not SMOOTH
+    Z_LOSS: tl.constexpr,
     CLASS_FAST: tl.constexpr,
     ALIGN: tl.constexpr,
     WIDE: tl.constexpr,
@@ -132,6 +148,8 @@ def loss_kernel(
     if DENSE:
         total = tl.sum(mass, 0)
         value = log_sum * total - tl.sum(linear, 0)
+        if Z_LOSS:
+            value, total = add_z_loss(value, total, top + log_sum, float_scalar(z_loss, acc))
     else:
         y0, y1, own, other, known, ignored = sparse_rows(
             *(target, partner_labels, weight, weight_strides, w0, w1, ignore_index),
@@ -152,10 +170,16 @@ def loss_kernel(
                 total += weighted(c, tl.sum(mass, 0))
         if SMOOTH:
             dot += weighted(c, tl.sum(linear, 0))
+        value = log_sum * total - dot
+        if FOCAL:
+            value, total = focal_terms(
+                (z0 - top) - log_sum, (z1 - top) - log_sum, a0, a1, float_scalar(gamma, acc)
+            )
+        if Z_LOSS:
+            value, total = add_z_loss(value, total, top + log_sum, float_scalar(z_loss, acc))
         # Labels outside [0, K) poison the loss, and through T the gradient of the row.
-        total = tl.where(known, total, float("nan"))
-        total = tl.where(ignored, 0.0, total)
-        value = tl.where(ignored, 0.0, log_sum * total - dot)
+        total = tl.where(ignored, 0.0, tl.where(known, total, float("nan")))
+        value = tl.where(ignored, 0.0, tl.where(known, value, float("nan")))
         counts = ok & ~ignored
     if loss is not None:
         tl.store(loss + rows, value, mask=ok)
@@ -179,6 +203,7 @@ def loss_kernel(
         scale = tl.full((SB,), 1.0, acc)
         if count is not None:
             scale = scale / tl.load(count)
+        gamma = float_scalar(gamma, acc)
         start = K * 0
         while start < K:
             k = start + steps
@@ -188,10 +213,10 @@ def loss_kernel(
             if DENSE:
                 t_at = at_classes(t_rows, t_strides, k, CLASS_FAST, ALIGN)
                 u = dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
-                entry = _gradient(z, top, log_sum, total, scale, u)
+                entry = _gradient(z, top, log_sum, total, scale, u, gamma, FOCAL)
             else:
                 u = sparse_target(class_weight, k, K, c, a0, a1, y0, y1)
-                entry = _gradient(z, top, log_sum, total, scale, u)
+                entry = _gradient(z, top, log_sum, total, scale, u, gamma, FOCAL)
                 entry = tl.where(ignored[None, None, :], 0.0, entry)
             d_at = at_classes(d_rows, d_strides, k, CLASS_FAST, ALIGN)
             tl.store(d_at, entry.to(grad.dtype.element_ty), mask=valid)
@@ -218,6 +243,7 @@ def loss_backward_kernel(
     off,
     keep,
     spread,
+    gamma,
     R,
     per_sample,
     k_units,
@@ -228,6 +254,7 @@ def loss_backward_kernel(
     d_strides,
     DENSE: tl.constexpr,
     SMOOTH: tl.constexpr,
+    FOCAL: tl.constexpr,
     CLASS_FAST: tl.constexpr,
     ALIGN: tl.constexpr,
     WIDE: tl.constexpr,
@@ -257,12 +284,13 @@ def loss_backward_kernel(
         scale = scale / tl.load(count)
 
     # 2. The gradient.
+    gamma = float_scalar(gamma, acc)
     if DENSE:
         t_rows = row_pointers(target, t_strides, outer, i, sizes, CLASS_FAST, ALIGN)
         t_at = at_classes(t_rows, t_strides, k, CLASS_FAST, ALIGN)
         keep = float_scalar(keep, acc)
         u = dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
-        entry = _gradient(z, m, log_sum, total, scale, u)
+        entry = _gradient(z, m, log_sum, total, scale, u, gamma, FOCAL)
     else:
         y0, y1, own, other, known, ignored = sparse_rows(
             *(target, partner_labels, weight, weight_strides, w0, w1, ignore_index),
@@ -273,7 +301,7 @@ def loss_backward_kernel(
         )
         c = float_scalar(off, acc) * (own + other) + spread
         u = sparse_target(class_weight, k, K, c, a0, a1, y0, y1)
-        entry = _gradient(z, m, log_sum, total, scale, u)
+        entry = _gradient(z, m, log_sum, total, scale, u, gamma, FOCAL)
         entry = tl.where(ignored[None, None, :], 0.0, entry)
     d_rows = row_pointers(grad, d_strides, outer, i, sizes, CLASS_FAST, ALIGN)
     d_at = at_classes(d_rows, d_strides, k, CLASS_FAST, ALIGN)

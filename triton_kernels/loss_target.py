@@ -60,6 +60,36 @@ def label_coefficients(
 
 
 @triton.jit
+def focal_term(log_p, gamma):
+    """f = (1-p)^γ (-log p) and h = -p f'(p), as in fused_mixup/reference/focal.py."""
+    p = tl.exp(log_p)
+    # Near p = 1 the series of 1 - exp(log p) keeps the digits that the difference loses.
+    series = -log_p * (1 + log_p * (0.5 + log_p * (1 / 6 + log_p * (1 / 24))))
+    q = tl.where(log_p > -0.01, series, 1 - p)
+    inside = q > 0
+    safe = tl.where(inside, q, 1.0)
+    power = tl.exp(gamma * tl.log(safe))
+    ratio = tl.where(p == 0, 0.0, -p * log_p / safe)  # no 0·inf where p underflows
+    loss = tl.where(inside, -power * log_p, 0.0)
+    slope = tl.where(inside, power * (1 + gamma * ratio), 0.0)
+    # The comparison is false for NaN, which stays.
+    return tl.where(q == q, loss, q), tl.where(q == q, slope, q)
+
+
+@triton.jit
+def focal_terms(log_p0, log_p1, a0, a1, gamma):
+    """The loss and T of rows with two labels."""
+    loss0, slope0 = focal_term(log_p0, gamma)
+    loss1, slope1 = focal_term(log_p1, gamma)
+    return weighted(a0, loss0) + weighted(a1, loss1), weighted(a0, slope0) + weighted(a1, slope1)
+
+
+@triton.jit
+def add_z_loss(value, total, log_z, z_loss):
+    return value + z_loss * log_z * log_z, total + 2 * z_loss * log_z
+
+
+@triton.jit
 def dense_target(
     at, class_weight, k, valid, K, keep, spread, SMOOTH: tl.constexpr, ACC: tl.constexpr
 ):

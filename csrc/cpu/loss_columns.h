@@ -158,14 +158,16 @@ class Columns {
       double loss = 0;
       if (!in_.sparse) {
         product += term(keep, work.sums.product[i]);
-        const double total = keep * work.sums.target[i] + work.constant[i] * in_.class_weight_sum;
-        work.total[i] = A(total);
+        double total = keep * work.sums.target[i] + work.constant[i] * in_.class_weight_sum;
         loss = work.sums.log_sum[i] * total - product;
+        in_.add_z_loss(max + work.sums.log_sum[i], loss, total);
+        work.total[i] = A(total);
       } else if (work.scales.kept[i]) {
         for (int j = 0; j < 2; ++j) {
           product += term(work.coefficient[j][i], work.labels[j].value[i] - max);
         }
         loss = double(work.sums.log_sum[i]) * work.total[i] - product;
+        if (in_.focal_gamma != 0 || in_.z_loss != 0) loss = sparse_loss(i, loss);
       } else {
         ignored += 1;
       }
@@ -173,6 +175,30 @@ class Columns {
       sum += loss;
     }
     return sum;
+  }
+
+  // The loss with focal terms or a z-loss; `loss` is that without. Sets the position's total too.
+  double sparse_loss(int64_t i, double loss) {
+    Work& work = *work_;
+    const bool poisoned = work.total[i] != work.total[i];
+    double total = work.total[i];
+    if (in_.focal_gamma != 0) {
+      loss = total = poisoned ? kNaN : 0.0 * work.sums.log_sum[i];
+      for (int j = 0; j < 2; ++j) {
+        const FocalTerm focal = focal_term(i, j);
+        loss += term(work.coefficient[j][i], focal.loss);
+        total += term(work.coefficient[j][i], focal.slope);
+      }
+    }
+    in_.add_z_loss(double(work.sums.max[i]) + work.sums.log_sum[i], loss, total);
+    work.total[i] = A(total);
+    return loss;
+  }
+
+  FocalTerm focal_term(int64_t i, int j) const {
+    const ColumnSums<A>& sums = work_->sums;
+    const double value = work_->labels[j].value[i];
+    return FocalTerm(in_.focal_gamma, (value - sums.max[i]) - sums.log_sum[i]);
   }
 
   void write_stats(const TilePlace& at, A* stats) const {
@@ -230,6 +256,7 @@ class Columns {
         if (tile.class_weight != nullptr && labels.label[i] != ~Bits{0}) {
           constant = A(term(tile.class_weight[labels.label[i]], constant));
         }
+        if (in_.focal_gamma != 0) t = A(term(t, focal_term(i, j).slope));
         work.entry_target[i] = work.upstream[i] * (t + constant);
       }
       logit_kernels<L>().entries(work.entry, labels.value, work.sums, work.scales.p_scale,

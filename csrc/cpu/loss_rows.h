@@ -60,10 +60,12 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
     const RowSums sums = forward(z, tensors.target->at<const T>(at.b, at.s), w, tensors.k,
                                  in.wants_shifted(), nullptr);
     const double each = in.label_smoothing / double(tensors.k), keep = 1.0 - in.label_smoothing;
-    const double total = keep * sums.target + each * in.class_weight_sum;
+    double total = keep * sums.target + each * in.class_weight_sum;
     const double product = term(keep, sums.product) + term(each, sums.shifted);
     const double log_sum = log_of(sums);
-    return {log_sum * total - product, sums.max, log_sum, total, false};
+    double loss = log_sum * total - product;
+    in.add_z_loss(sums.max + log_sum, loss, total);
+    return {loss, sums.max, log_sum, total, false};
   }
   const SparseRow row = in.sparse->row(at.terms, at.r);
   const auto value = [&](int j) { return row.label[j] < 0 ? 0.0 : to_float(z[row.label[j]]); };
@@ -77,14 +79,22 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
   if (row.ignored) return {0, sums.max, log_sum, 0, true};
   double total = w == nullptr ? row.total : row.constant * in.class_weight_sum;
   double product = term(row.constant, sums.shifted);
+  double focal_loss = 0 * log_sum, focal_total = focal_loss;  // NaN stays, also at weights of 0
   for (int j = 0; j < 2; ++j) {
     if (row.label[j] < 0) continue;
     const double t = w == nullptr ? row.coefficient[j] : term(w[row.label[j]], row.coefficient[j]);
     if (w != nullptr) total += t;
     product += term(t, ranking.value[j] - sums.max);
+    if (in.focal_gamma == 0) continue;
+    const FocalTerm focal(in.focal_gamma, (ranking.value[j] - sums.max) - log_sum);
+    focal_loss += term(t, focal.loss);
+    focal_total += term(t, focal.slope);
   }
-  if (row.poisoned) total = kNaN;
-  return {log_sum * total - product, sums.max, log_sum, total, false};
+  double loss = log_sum * total - product;
+  if (in.focal_gamma != 0) loss = focal_loss, total = focal_total;
+  in.add_z_loss(sums.max + log_sum, loss, total);
+  if (row.poisoned) loss = total = kNaN;
+  return {loss, sums.max, log_sum, total, false};
 }
 
 // Writes the gradient of one row; `scale` is the gradient of its loss.
@@ -126,7 +136,8 @@ void row_gradient(const LossInputs& in, const RowPlace& at, acc_t<L> max, acc_t<
     double t = equal ? row.coefficient[0] + row.coefficient[1] : row.coefficient[j];
     t += row.constant;
     if (w != nullptr) t = term(w[c], t);
-    const double p = std::exp((values[j] - max) - log_sum);
+    const double log_p = (values[j] - max) - log_sum, p = std::exp(log_p);
+    if (in.focal_gamma != 0) t = term(t, FocalTerm(in.focal_gamma, log_p).slope);
     grad[c] = from_float<L>(A(scale * (total * p - t)));
   }
 }

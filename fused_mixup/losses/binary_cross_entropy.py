@@ -73,10 +73,8 @@ def _binary_backward_grad(ctx, v):
     if a.focal_gamma:
         present, absent = (binary_focal_slope(y, a.focal_gamma) for y in (x, -x))
         curves = [binary_focal_curve(y, a.focal_gamma) for y in (x, -x)]
-        curve, gradient = (
-            q * t * curves[0] + (1 - t) * curves[1],
-            q * t * present - (1 - t) * absent,
-        )
+        curve = q * t * curves[0] + (1 - t) * curves[1]
+        gradient = q * t * present - (1 - t) * absent
         by_target = q * present + absent
     else:
         below, slope = torch.sigmoid(-x), 1 + (q - 1) * t

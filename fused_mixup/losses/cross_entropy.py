@@ -61,8 +61,8 @@ def _cross_entropy_backward_setup(ctx, inputs, output):
 
 
 def _cross_entropy_backward_grad(ctx, v):
-    # Second order, in plain PyTorch. With s the scale of a row, u = w t', p = softmax(z), h and k as
-    # in reference/focal.py (1 and 0 for γ = 0), L = logsumexp(z), T = Σ u h + 2 z L, and
+    # Second order, in plain PyTorch. With s the scale of a row, u = w t', p = softmax(z), h and k
+    # as in reference/focal.py (1 and 0 for γ = 0), L = logsumexp(z), T = Σ u h + 2 z L, and
     # e = u k (<p, v> - v):
     #   d/dz  <v, s (T p - u h)> = s (T p (v - <p, v>) + 2 z p <p, v> + e - p Σ e)
     #   d/ds  <v, s (T p - u h)> = <v, T p - u h>
