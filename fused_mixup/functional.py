@@ -1,6 +1,7 @@
 """The public functions in one namespace; the modules imported here define and check them."""
 
 from .losses.accuracy import mixed_accuracy
+from .losses.criterion import mixed_criterion
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .losses.linear import linear_soft_target_cross_entropy
 from .mixing import mix, mix_, mix_samples, paste_
@@ -14,6 +15,7 @@ __all__ = [
     "mix_samples",
     "mix_targets",
     "mixed_accuracy",
+    "mixed_criterion",
     "paste_",
     "soft_target_binary_cross_entropy",
     "soft_target_cross_entropy",

@@ -175,6 +175,9 @@ def loss_kernel(
             value, total = focal_terms(
                 (z0 - top) - log_sum, (z1 - top) - log_sum, a0, a1, float_scalar(gamma, acc)
             )
+            # Of weights that are 0, and logits without a softmax, NaN remains.
+            value += 0 * log_sum
+            total += 0 * log_sum
         if Z_LOSS:
             value, total = add_z_loss(value, total, top + log_sum, float_scalar(z_loss, acc))
         # Labels outside [0, K) poison the loss, and through T the gradient of the row.

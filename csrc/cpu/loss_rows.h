@@ -86,7 +86,8 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
     if (w != nullptr) total += t;
     product += term(t, ranking.value[j] - sums.max);
     if (in.focal_gamma == 0) continue;
-    const FocalTerm focal(in.focal_gamma, (ranking.value[j] - sums.max) - log_sum);
+    // log_sum as the stats keep it: the terms of the gradient cancel near p = 1.
+    const FocalTerm focal(in.focal_gamma, (ranking.value[j] - sums.max) - A(log_sum));
     focal_loss += term(t, focal.loss);
     focal_total += term(t, focal.slope);
   }
