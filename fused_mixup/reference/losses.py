@@ -99,8 +99,8 @@ def soft_target_cross_entropy(
     if a.z_loss:
         log_z = m.squeeze(1) + log_sum
         rows = rows + a.z_loss * log_z.square()
-        total = torch.where(ignored, 0, total + 2 * a.z_loss * log_z.detach())
-    rows = torch.where(ignored, 0, rows)
+        total = total + 2 * a.z_loss * log_z.detach()
+    rows, total = (torch.where(ignored, 0, x) for x in (rows, total))
     count = (~ignored).sum().to(u.dtype)
     stats = torch.stack((m.squeeze(1), log_sum, total))
     found = logits.new_empty(0, dtype=torch.int32)
