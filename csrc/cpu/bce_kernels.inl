@@ -3,17 +3,12 @@
 //     loss = w ((x < 0 ? -q t : 1 - t) x + (1 + (q-1) t) L)
 //     d loss / d x = w ((1 + (q-1) t) σ(x) - q t)
 // In neither of them x cancels against softplus(-x), or 1 against σ(-x).
-//
-// With γ (kFocal), s = softplus(-x), (1-σ)^γ = exp(-γ softplus(x)):
-//     F(x) = (1-σ)^γ s,    F'(x) = -(1-σ)^γ (γ σ s + 1-σ)
-//     loss = w (q t F(x) + (1-t) F(-x)),    d loss / d x = w (q t F'(x) - (1-t) F'(-x))
 
 enum RunTarget { kConstant, kDenseTarget, kLabels };
 
 // kArrays: whether class_weights, pos_weights, loss or upstream may be given. Most runs have none
 // of them, and then everything but the logits stays in registers.
-template <RunTarget kKind, bool kLoss, bool kGrad, bool kArrays, bool kFocal, typename L,
-          typename T>
+template <RunTarget kKind, bool kLoss, bool kGrad, bool kArrays, typename L, typename T>
 struct BinaryVector {
   using A = acc_t<L>;
   using V = VecOf<A>;
@@ -48,46 +43,8 @@ struct BinaryVector {
     }
   }
 
-  V raised(V s) const {  // exp(-γ s)
-    const Exp<A> parts = exp_parts(-run.gamma * s);
-    return parts.factor * parts.power;
-  }
-
-  void write_loss(int64_t i, int64_t n, V loss) const {
-    if (!kArrays || run.loss == nullptr) return;
-    const V before = run.add ? load_up_to<A>(run.loss + i, n) : V{};
-    store_up_to<A>(run.loss + i, before + loss, n);
-  }
-
-  // step() for a focal loss.
-  V focal_step(int64_t i, int64_t n) const {
-    const V z = load_up_to<A>(x + i, n), t = target(i, n), one = splat(A(1));
-    const V w = read_or(run.class_weights, class_weight, i, n);
-    const V there = read_or(run.pos_weights, pos_weight, i, n) * t, not_there = 1 - t;
-    const Bits negative = (Bits)(z < 0);
-    const Exp<A> parts = exp_parts(select<A>(negative, z, -z));
-    const V e = parts.factor * parts.power, curved = log1p_of(e);
-    const V s = curved + select<A>(negative, -z, V{}), other = curved + select<A>(negative, V{}, z);
-    const V present = there * raised(other), absent = not_there * raised(s);
-    V loss = {};
-    if constexpr (kLoss) {
-      loss = w * multiply_add(present, s, absent * other);
-      write_loss(i, n, loss);
-    }
-    if constexpr (kGrad) {
-      const V inverse = 1 / (1 + e);
-      const V p = select<A>(negative, e, one) * inverse, q = select<A>(negative, one, e) * inverse;
-      const V up = absent * multiply_add(run.gamma * q, other, p);
-      const V down = present * multiply_add(run.gamma * p, s, q);
-      const V by = w * (read_or(run.upstream, one, i, n) * scale);
-      store_up_to<A>(grad + i, by * (up - down), n);
-    }
-    return loss;
-  }
-
   // Writes what is asked for, for n elements from i on. Returns their losses.
   V step(int64_t i, int64_t n) const {
-    if constexpr (kFocal) return focal_step(i, n);
     const V z = load_up_to<A>(x + i, n), t = target(i, n);
     const V w = read_or(run.class_weights, class_weight, i, n);
     const V q = read_or(run.pos_weights, pos_weight, i, n);
@@ -98,7 +55,10 @@ struct BinaryVector {
     V loss = {};
     if constexpr (kLoss) {
       loss = w * multiply_add(slope, log1p_of(e), select<A>(negative, -qt, 1 - t) * z);
-      write_loss(i, n, loss);
+      if (kArrays && run.loss != nullptr) {
+        const V before = run.add ? load_up_to<A>(run.loss + i, n) : V{};
+        store_up_to<A>(run.loss + i, before + loss, n);
+      }
     }
     if constexpr (kGrad) {
       const V sigmoid = select<A>(negative, e, splat(A(1))) / (1 + e);
@@ -109,13 +69,12 @@ struct BinaryVector {
   }
 };
 
-template <RunTarget kKind, bool kLoss, bool kGrad, bool kArrays, bool kFocal, typename L,
-          typename T>
+template <RunTarget kKind, bool kLoss, bool kGrad, bool kArrays, typename L, typename T>
 double binary_run_of(const BinaryRun<L, T>& run) {
   using A = acc_t<L>;
   using V = VecOf<A>;
   constexpr int kStep = kLanes<A>;
-  const BinaryVector<kKind, kLoss, kGrad, kArrays, kFocal, L, T> vector = {run};
+  const BinaryVector<kKind, kLoss, kGrad, kArrays, L, T> vector = {run};
   double total = 0;
   int64_t i = 0;
   while (i + 2 * kStep <= run.n) {
@@ -145,22 +104,20 @@ double binary_run_of(const BinaryRun<L, T>& run) {
   return total;
 }
 
-template <RunTarget kKind, bool kArrays, bool kFocal, typename L, typename T>
+template <RunTarget kKind, bool kArrays, typename L, typename T>
 double binary_run_with(const BinaryRun<L, T>& run) {
   const bool loss = run.sum || run.loss != nullptr;
-  const auto run_of = run.grad == nullptr ? binary_run_of<kKind, true, false, kArrays, kFocal, L, T>
-                      : loss ? binary_run_of<kKind, true, true, kArrays, kFocal, L, T>
-                             : binary_run_of<kKind, false, true, kArrays, kFocal, L, T>;
+  const auto run_of = run.grad == nullptr ? binary_run_of<kKind, true, false, kArrays, L, T>
+                      : loss              ? binary_run_of<kKind, true, true, kArrays, L, T>
+                                          : binary_run_of<kKind, false, true, kArrays, L, T>;
   return run_of(run);
 }
 
 template <RunTarget kKind, typename L, typename T>
 double binary_run_for(const BinaryRun<L, T>& run) {
-  if (run.gamma != 0) return binary_run_with<kKind, true, true>(run);
   const bool arrays = run.class_weights != nullptr || run.pos_weights != nullptr ||
                       run.loss != nullptr || run.upstream != nullptr;
-  return arrays ? binary_run_with<kKind, true, false>(run)
-                : binary_run_with<kKind, false, false>(run);
+  return arrays ? binary_run_with<kKind, true>(run) : binary_run_with<kKind, false>(run);
 }
 
 // A run with one target for all elements, as the classes of a sparse target's row have but for the
@@ -233,13 +190,16 @@ double constant_run(const BinaryRun<L, T>& run) {
 }
 
 template <typename L, typename T>
+double focal_run(const BinaryRun<L, T>& run);  // bce_focal.inl
+
+template <typename L, typename T>
 double binary_run(const BinaryRun<L, T>& run) {
+  if (run.gamma != 0) return focal_run(run);
   if (run.dense != nullptr) return binary_run_for<kDenseTarget>(run);
   if (run.labels != nullptr) return binary_run_for<kLabels>(run);
-  if (run.gamma != 0) return binary_run_with<kConstant, true, true>(run);
   if (run.class_weights != nullptr || run.pos_weights != nullptr || run.loss != nullptr ||
       run.upstream != nullptr) {
-    return binary_run_with<kConstant, true, false>(run);
+    return binary_run_with<kConstant, true>(run);
   }
   if (run.grad == nullptr) return constant_run<true, false>(run);
   return run.sum ? constant_run<true, true>(run) : constant_run<false, true>(run);

@@ -150,7 +150,7 @@ class Columns {
   double losses(const TilePlace& at, const LossOutputs<A>& out, double& ignored) {
     Work& work = *work_;
     const double keep = 1.0 - in_.label_smoothing;
-    const bool shifted = in_.wants_shifted();
+    const bool shifted = in_.wants_shifted(), more = in_.has_more_terms();
     double sum = 0;
     for (int64_t i = 0; i < at.n; ++i) {
       const double max = work.sums.max[i];
@@ -158,39 +158,41 @@ class Columns {
       double loss = 0;
       if (!in_.sparse) {
         product += term(keep, work.sums.product[i]);
-        double total = keep * work.sums.target[i] + work.constant[i] * in_.class_weight_sum;
-        loss = work.sums.log_sum[i] * total - product;
-        in_.add_z_loss(max + work.sums.log_sum[i], loss, total);
+        const double total = keep * work.sums.target[i] + work.constant[i] * in_.class_weight_sum;
         work.total[i] = A(total);
+        loss = work.sums.log_sum[i] * total - product;
       } else if (work.scales.kept[i]) {
         for (int j = 0; j < 2; ++j) {
           product += term(work.coefficient[j][i], work.labels[j].value[i] - max);
         }
         loss = double(work.sums.log_sum[i]) * work.total[i] - product;
-        if (in_.focal_gamma != 0 || in_.z_loss != 0) loss = sparse_loss(i, loss);
       } else {
         ignored += 1;
       }
+      if (more) loss = loss_with_terms(i, loss);
       if (in_.reduction == kNone) out.loss[at.r + i] = A(loss);
       sum += loss;
     }
     return sum;
   }
 
-  // The loss with focal terms or a z-loss; `loss` is that without. Sets the position's total too.
-  double sparse_loss(int64_t i, double loss) {
+  // The loss with focal terms of the labels and the z-loss; `loss` is that without. Sets the total
+  // of the position too.
+  __attribute__((noinline)) double loss_with_terms(int64_t i, double loss) {
     Work& work = *work_;
-    const bool poisoned = work.total[i] != work.total[i];
+    if (!work.scales.kept[i]) return loss;
     double total = work.total[i];
-    if (in_.focal_gamma != 0) {
-      loss = total = poisoned ? kNaN : 0.0 * work.sums.log_sum[i];
+    if (in_.sparse && in_.focal_gamma != 0) {
+      loss = total = total != total ? kNaN : 0.0 * work.sums.log_sum[i];
       for (int j = 0; j < 2; ++j) {
         const FocalTerm focal = focal_term(i, j);
         loss += term(work.coefficient[j][i], focal.loss);
         total += term(work.coefficient[j][i], focal.slope);
       }
     }
-    in_.add_z_loss(double(work.sums.max[i]) + work.sums.log_sum[i], loss, total);
+    if (in_.z_loss != 0) {
+      in_.add_z_loss(double(work.sums.max[i]) + work.sums.log_sum[i], loss, total);
+    }
     work.total[i] = A(total);
     return loss;
   }

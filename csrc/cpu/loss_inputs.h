@@ -58,13 +58,13 @@ struct CrossEntropyArguments {
   }
 };
 
-// A focal term of a class of probability p: its loss f = (1-p)^γ (-log p), and h = -p f'(p), which
-// is 1 where γ is 0 (fused_mixup/reference/focal.py).
+// A focal term of a class of probability p: its loss f = (1-p)^γ (-log p), and h = -p f'(p)
+// (fused_mixup/reference/focal.py).
 struct FocalTerm {
   double loss, slope;
 
-  FocalTerm(double gamma, double log_p) : loss(-log_p), slope(1) {
-    if (gamma == 0) return;
+  // Not inline, as most losses have none: the loops around it stay as short as they are.
+  __attribute__((noinline)) FocalTerm(double gamma, double log_p) {
     const double p = std::exp(log_p), q = -std::expm1(log_p);
     const double factor = q == 0 ? 0 : std::pow(q, gamma);
     // -p log p / q runs from 0, where p underflows and log p may be -inf, to 1.
@@ -109,9 +109,10 @@ struct LossInputs {
   const A* class_weights() const {  // [K] or null
     return static_cast<const A*>(class_weight_data);
   }
+  bool has_more_terms() const { return focal_gamma != 0 || z_loss != 0; }
+
   // Adds the z-loss of a row with log Σ exp(z) = log_z, and what it adds to the factor of p.
   void add_z_loss(double log_z, double& loss, double& total) const {
-    if (z_loss == 0) return;
     loss += z_loss * log_z * log_z;
     total += 2 * z_loss * log_z;
   }

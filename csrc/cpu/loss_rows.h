@@ -44,6 +44,28 @@ struct RowLoss {
   bool ignored;
 };
 
+// Adds the focal terms of the labels, and the z-loss. row, values: a sparse target and the logits
+// of its labels; null for a dense target.
+template <typename A>
+__attribute__((noinline)) void add_terms(const LossInputs& in, const SparseRow* row,
+                                         const double* values, RowLoss& out) {
+  if (row != nullptr && in.focal_gamma != 0) {
+    const A* w = in.class_weights<A>();
+    out.loss = out.total = 0 * out.log_sum;  // NaN stays, also at weights of 0
+    for (int j = 0; j < 2; ++j) {
+      const int64_t c = row->label[j];
+      if (c < 0) continue;
+      const double t = w == nullptr ? row->coefficient[j] : term(w[c], row->coefficient[j]);
+      // log_sum as the stats keep it: the terms of the gradient cancel near p = 1.
+      const FocalTerm focal(in.focal_gamma, (values[j] - out.max) - A(out.log_sum));
+      out.loss += term(t, focal.loss);
+      out.total += term(t, focal.slope);
+    }
+  }
+  if (in.z_loss != 0) in.add_z_loss(out.max + out.log_sum, out.loss, out.total);
+  if (row != nullptr && row->poisoned) out.loss = out.total = kNaN;
+}
+
 // ranks: memory of the row's first rank, or null; the second rank lies `rows` further.
 template <typename L, typename T>
 RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
@@ -60,12 +82,12 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
     const RowSums sums = forward(z, tensors.target->at<const T>(at.b, at.s), w, tensors.k,
                                  in.wants_shifted(), nullptr);
     const double each = in.label_smoothing / double(tensors.k), keep = 1.0 - in.label_smoothing;
-    double total = keep * sums.target + each * in.class_weight_sum;
+    const double total = keep * sums.target + each * in.class_weight_sum;
     const double product = term(keep, sums.product) + term(each, sums.shifted);
     const double log_sum = log_of(sums);
-    double loss = log_sum * total - product;
-    in.add_z_loss(sums.max + log_sum, loss, total);
-    return {loss, sums.max, log_sum, total, false};
+    RowLoss out = {log_sum * total - product, sums.max, log_sum, total, false};
+    if (in.has_more_terms()) add_terms<A>(in, nullptr, nullptr, out);
+    return out;
   }
   const SparseRow row = in.sparse->row(at.terms, at.r);
   const auto value = [&](int j) { return row.label[j] < 0 ? 0.0 : to_float(z[row.label[j]]); };
@@ -79,23 +101,16 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
   if (row.ignored) return {0, sums.max, log_sum, 0, true};
   double total = w == nullptr ? row.total : row.constant * in.class_weight_sum;
   double product = term(row.constant, sums.shifted);
-  double focal_loss = 0 * log_sum, focal_total = focal_loss;  // NaN stays, also at weights of 0
   for (int j = 0; j < 2; ++j) {
     if (row.label[j] < 0) continue;
     const double t = w == nullptr ? row.coefficient[j] : term(w[row.label[j]], row.coefficient[j]);
     if (w != nullptr) total += t;
     product += term(t, ranking.value[j] - sums.max);
-    if (in.focal_gamma == 0) continue;
-    // log_sum as the stats keep it: the terms of the gradient cancel near p = 1.
-    const FocalTerm focal(in.focal_gamma, (ranking.value[j] - sums.max) - A(log_sum));
-    focal_loss += term(t, focal.loss);
-    focal_total += term(t, focal.slope);
   }
-  double loss = log_sum * total - product;
-  if (in.focal_gamma != 0) loss = focal_loss, total = focal_total;
-  in.add_z_loss(sums.max + log_sum, loss, total);
-  if (row.poisoned) loss = total = kNaN;
-  return {loss, sums.max, log_sum, total, false};
+  if (row.poisoned) total = kNaN;
+  RowLoss out = {log_sum * total - product, sums.max, log_sum, total, false};
+  if (in.has_more_terms()) add_terms<A>(in, &row, ranking.value, out);
+  return out;
 }
 
 // Writes the gradient of one row; `scale` is the gradient of its loss.
