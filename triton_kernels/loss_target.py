@@ -77,11 +77,13 @@ def focal_term(log_p, gamma):
 
 
 @triton.jit
-def focal_terms(log_p0, log_p1, a0, a1, gamma):
-    """The loss and T of rows with two labels."""
-    loss0, slope0 = focal_term(log_p0, gamma)
-    loss1, slope1 = focal_term(log_p1, gamma)
-    return weighted(a0, loss0) + weighted(a1, loss1), weighted(a0, slope0) + weighted(a1, slope1)
+def focal_terms(z0, z1, log_sum, a0, a1, gamma):
+    """The loss and T of rows with two labels, whose logits are relative to the largest."""
+    loss0, slope0 = focal_term(z0 - log_sum, gamma)
+    loss1, slope1 = focal_term(z1 - log_sum, gamma)
+    nothing = 0 * log_sum  # NaN of a row without a softmax, also where all weights are 0
+    loss = weighted(a0, loss0) + weighted(a1, loss1) + nothing
+    return loss, weighted(a0, slope0) + weighted(a1, slope1) + nothing
 
 
 @triton.jit
@@ -111,3 +113,20 @@ def sparse_target(class_weight, k, K, c, a0, a1, y0, y1):
     hit0 = tl.where(k == y0[None, None, :], a0[None, None, :], 0.0)
     hit1 = tl.where(k == y1[None, None, :], a1[None, None, :], 0.0)
     return c + hit0 + hit1
+
+
+@triton.jit
+def shift_of(m):
+    """m, or 0 while no finite logit has been seen: -inf - -inf would be NaN."""
+    return tl.where(m == float("-inf"), 0.0, m)
+
+
+@triton.jit
+def gradient_of(z, m, log_sum, total, scale, u, gamma, FOCAL: tl.constexpr):
+    """scale (T p - u), with γ scale (T p - u h(p)); rows broadcast."""
+    log_p = (z - m[None, None, :]) - log_sum[None, None, :]
+    p = tl.exp(log_p)
+    if FOCAL:
+        # An element takes the power of its own logit: that of the label may be written over by now.
+        u = weighted(u, focal_term(log_p, gamma)[1])
+    return scale[None, None, :] * (total[None, None, :] * p - u)
