@@ -3,6 +3,7 @@
 from .boxes.keypoints import mix_keypoints
 from .boxes.mix import mix_boxes
 from .losses.accuracy import mixed_accuracy
+from .losses.criterion import mixed_criterion
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .losses.linear import linear_soft_target_cross_entropy
 from .mixing import mix, mix_, mix_samples, paste_
@@ -18,6 +19,7 @@ __all__ = [
     "mix_samples",
     "mix_targets",
     "mixed_accuracy",
+    "mixed_criterion",
     "paste_",
     "soft_target_binary_cross_entropy",
     "soft_target_cross_entropy",

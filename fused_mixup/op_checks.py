@@ -8,6 +8,7 @@ compared with an ignore_index that smaller integers cannot hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -123,6 +124,9 @@ def check_loss(
     target, partner_labels, weight = arguments[:3]
     check_logits(logits)
     expect(0 <= arguments.reduction <= NONE, "reduction", "0 to 2", arguments.reduction)
+    for name in ("focal_gamma", "z_loss"):
+        value = getattr(arguments, name, 0.0)
+        expect(0 <= value < math.inf, name, "a finite number >= 0", value)
     both = (partner_labels is None) == (weight is None)
     expect(
         both, "weight", "a tensor where there are partner_labels, and only there", weight is None
@@ -143,6 +147,11 @@ def check_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -
     expect_labels("labels", labels, *row_shape(logits))
     if partner_labels is not None:
         expect_labels("partner_labels", partner_labels, *row_shape(logits))
+
+
+def check_kernel_focal(arguments: CrossEntropyArguments) -> None:
+    expected = "0 with a dense or smoothed target; the public function takes it"
+    expect(not arguments.focal_everywhere, "focal_gamma", expected, arguments.focal_gamma)
 
 
 def check_grad_loss(

@@ -196,7 +196,8 @@ def _ranks_like(logits, ranks):
 
 
 @_fake("soft_target_cross_entropy")
-def _(logits, target, partner_labels, weight, class_weight, ignore, ts, ls, reduction, ranks):
+def _(logits, *arguments):
+    *_, reduction, ranks = arguments
     loss = _loss_like(logits, reduction)
     stats = loss.new_empty((3, logits.shape[0], *logits.shape[2:]))
     return loss, stats, loss.new_empty(()), _ranks_like(logits, ranks)
@@ -213,7 +214,8 @@ def _(grad_loss, logits, *arguments):
 
 
 @_fake("soft_target_cross_entropy_grad")
-def _(logits, target, partner_labels, weight, class_weight, ignore, ts, ls, reduction, ranks):
+def _(logits, *arguments):
+    *_, reduction, ranks = arguments
     return _loss_like(logits, reduction), torch.empty_like(logits), _ranks_like(logits, ranks)
 
 
@@ -229,7 +231,8 @@ def _(logits, labels, partner_labels):
 
 
 @_fake("soft_target_binary_cross_entropy")
-def _(logits, target, partner_labels, weight, cw, pw, ts, threshold, reduction, sum_classes):
+def _(logits, *arguments):
+    *_, reduction, sum_classes = arguments
     return _loss_like(logits, reduction, sum_classes)
 
 
@@ -244,7 +247,8 @@ def _(grad_loss, logits, *arguments):
 
 
 @_fake("soft_target_binary_cross_entropy_grad")
-def _(logits, target, partner_labels, weight, cw, pw, ts, threshold, reduction, sum_classes):
+def _(logits, *arguments):
+    *_, reduction, sum_classes = arguments
     return _loss_like(logits, reduction, sum_classes), torch.empty_like(logits)
 
 

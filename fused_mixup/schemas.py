@@ -11,6 +11,8 @@ Arguments that recur:
     ignore_index  NO_IGNORE for none. Terms with such a label are left out; a row without others
               (of weight other than 0) has loss 0 and gradient 0, and does not count
     target_smoothing, label_smoothing  ε of the sparse target, and ε on top of any target
+    focal_gamma  γ >= 0: the loss of a class of probability p is (1-p)^γ (-log p)
+    z_loss  z >= 0: a row that is not ignored has the loss z · logsumexp(logits)² on top
     reduction 0 mean, 1 sum, 2 none
     grad_loss in the arithmetic type: [], or of the loss's shape for reduction none
 """
@@ -26,11 +28,12 @@ CHOSEN = "fused_mixup_chosen"
 
 _TARGET = "Tensor target, Tensor? partner_labels, Tensor? weight, Tensor? class_weight"
 _CROSS_ENTROPY = (
-    f"{_TARGET}, int ignore_index, float target_smoothing, float label_smoothing, int reduction"
+    f"{_TARGET}, int ignore_index, float target_smoothing, float label_smoothing, "
+    "float focal_gamma, float z_loss, int reduction"
 )
 _BINARY = (
     f"{_TARGET}, Tensor? pos_weight, float target_smoothing, float? target_threshold, "
-    "int reduction, bool sum_classes"
+    "float focal_gamma, int reduction, bool sum_classes"
 )
 
 
@@ -44,7 +47,18 @@ class CrossEntropyArguments(NamedTuple):
     ignore_index: int
     target_smoothing: float
     label_smoothing: float
+    focal_gamma: float
+    z_loss: float
     reduction: int
+
+    @property
+    def focal_everywhere(self) -> bool:
+        """Whether more classes than two labels have a focal term: the kernels have no such sweep.
+
+        It would need the normaliser of the row before its terms, and a power for each class.
+        """
+        smooth = self.target_smoothing != 0 or self.label_smoothing != 0
+        return self.focal_gamma != 0 and (self.partner_labels is None or smooth)
 
 
 class BinaryCrossEntropyArguments(NamedTuple):
@@ -57,6 +71,7 @@ class BinaryCrossEntropyArguments(NamedTuple):
     pos_weight: Tensor | None  # [K]
     target_smoothing: float
     target_threshold: float | None
+    focal_gamma: float
     reduction: int
     sum_classes: bool
 
@@ -101,9 +116,11 @@ SCHEMAS = {
     "mix_boxes_packed": "(Tensor boxes, int[] counts, Tensor? partner, Tensor blend, Tensor box, "
     "int pairing, float min_visible) -> (Tensor boxes, Tensor source, Tensor weight, Tensor count)",
     # ------------------------------------------------------------ losses
-    # After the loss: stats [3, B, d1…] (max z, log Σ exp(z - max z) and Σ w t' of each row, so that
-    # the backward is one sweep for dense targets too); count [], the number of rows that are not
-    # ignored; label_ranks int32 [2, B, d1…] of both labels if ``ranks``, else [0].
+    # After the loss: stats [3, B, d1…] (max z, log Σ exp(z - max z) and what multiplies the softmax
+    # in the gradient: Σ w t', or with γ and z Σ w t' h(p) + 2 z logsumexp (reference/focal.py), so
+    # that the backward is one sweep for dense targets too); count [], the number of rows that are
+    # not ignored; label_ranks int32 [2, B, d1…] of both labels if ``ranks``, else [0]. Kernels
+    # refuse γ where CrossEntropyArguments.focal_everywhere holds; the reference takes it.
     "soft_target_cross_entropy": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
     "-> (Tensor loss, Tensor stats, Tensor count, Tensor label_ranks)",
     "soft_target_cross_entropy_backward": "(Tensor grad_loss, Tensor logits, Tensor stats, "

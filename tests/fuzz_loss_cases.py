@@ -50,12 +50,12 @@ class LossCase(Case):
     @property
     def cross_entropy(self) -> tuple:
         smoothing = self.target_smoothing, self.label_smoothing
-        return *self.sparse, self.ignore_index, *smoothing, self.reduction
+        return *self.sparse, self.ignore_index, *smoothing, 0.0, 0.0, self.reduction
 
     @property
     def binary(self) -> tuple:
         smoothing = self.target_smoothing, self.target_threshold
-        return *self.sparse, self.pos_weight, *smoothing, self.reduction, self.sum_classes
+        return *self.sparse, self.pos_weight, *smoothing, 0.0, self.reduction, self.sum_classes
 
 
 @st.composite

@@ -39,6 +39,8 @@ class Spec:
     ranks: bool = False  # an option of the cross-entropy
     sum_classes: bool = False  # an option of the binary loss, as is the threshold
     threshold: float | None = None
+    gamma: float = 0.0  # of a focal loss; the cross-entropy has one of labels without smoothing
+    z_loss: float = 0.0  # an option of the cross-entropy
 
     @property
     def dense(self) -> bool:
@@ -47,7 +49,7 @@ class Spec:
     def of(self, op: str) -> Spec:
         """The same loss without the options that ``op`` does not have."""
         if op.startswith(BINARY):
-            return replace(self, ranks=False)
+            return replace(self, ranks=False, z_loss=0.0)
         return replace(self, sum_classes=False, threshold=None)
 
     @property
@@ -55,6 +57,7 @@ class Spec:
         words = [self.dtype, "x".join(map(str, self.shape)), self.layout, self.kind]
         words += [("mean", "sum", "none")[self.reduction], self.smoothing]
         words += [w for w in ("weighted", "ranks", "sum_classes") if getattr(self, w)]
+        words += [f"{n} {getattr(self, n)}" for n in ("gamma", "z_loss") if getattr(self, n)]
         words += [] if self.threshold is None else [f"above {self.threshold}"]
         return " ".join(map(str, words))
 
@@ -137,9 +140,9 @@ def loss_args(op: str, s: Spec) -> tuple:
     smoothing = 0.0 if s.dense else s.smoothing
     rest: tuple = (*target, class_weights(s))
     if binary:
-        rest += (class_weights(s), smoothing, s.threshold, s.reduction, s.sum_classes)
+        rest += (class_weights(s), smoothing, s.threshold, s.gamma, s.reduction, s.sum_classes)
     else:
-        rest += (ignore_index, smoothing, s.smoothing / 2, s.reduction)
+        rest += (ignore_index, smoothing, s.smoothing / 2, s.gamma, s.z_loss, s.reduction)
     if "_backward" not in op:
         return z, *rest, *(() if binary else (s.ranks,))
     between: list[Tensor] = []
@@ -206,6 +209,10 @@ def specs() -> tuple[list[Spec], list[Spec]]:
     rest += [Spec("rows", NONE, (4, 40000), torch.bfloat16)]
     rest += [Spec("rows", NONE, (2, 1500, 3), torch.bfloat16)]  # few positions, many classes
     rest += [Spec("host", SUM, (2, 5, 2, 3, 4), torch.float64, threshold=0.5)]  # a volume
+    for k, p in ((33, ()), (2049, ()), (21, (4, 16)), (5, (3, 5))):
+        focal = {"smoothing": 0.0, "gamma": 2.0, "z_loss": 0.01}
+        rest += [Spec("rows", NONE, (3, k, *p), d, weighted=True, **focal) for d in FLOATS]
+        rest += [Spec("host", MEAN, (3, k, *p), ranks=True, **focal | {"gamma": 0.5})]
     rest += [Spec("wrong", r, (5, 12, *p)) for r in (NONE, MEAN) for p in ((), (4,))]
     return quick, rest
 
@@ -215,6 +222,8 @@ def cross_entropy_specs() -> tuple[list[Spec], list[Spec]]:
     quick = [Spec("ignored", MEAN, (5, 33), weighted=True)]
     rest = [Spec("ignored", r, (7, 12, *p)) for r in (MEAN, SUM, NONE) for p in ((), (4,), (3, 5))]
     rest += [Spec("ignored", MEAN, (2, 21, 12, 8), d, ranks=True) for d in FLOATS]
+    rest += [Spec("dense", SUM, (9, 33), z_loss=0.01)]
+    rest += [Spec("ignored", MEAN, (7, 12), smoothing=0.0, gamma=2.0, z_loss=0.01)]
     rest += [Spec("ignored", MEAN, (3, 8, 4, 5), layout="channels_last", ranks=True)]
     rest += [Spec("ignored", MEAN, (2, 3, 70, 65), weighted=True)]  # the kernel sums many blocks
     rest += [Spec("class 0", MEAN, (9, 4, *p), weighted=True, ranks=True) for p in ((), (4,))]

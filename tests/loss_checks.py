@@ -106,8 +106,8 @@ def gradient_bound(dtype, expected, eps, scale):
     return (bound + 6e-8 if dtype == torch.float16 else bound) * 1.01
 
 
-def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
-    arguments = (*target, class_weight, ignore, ts, ls, reduction)
+def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction, gamma=0.0, z_loss=0.0):
+    arguments = (*target, class_weight, ignore, ts, ls, gamma, z_loss, reduction)
     sparse = target[1] is not None
     truth = reference.soft_target_cross_entropy(z.double(), *to_float64(arguments), sparse)
     loss, stats, count, ranks = ops.soft_target_cross_entropy(z, *arguments, sparse)
@@ -115,9 +115,15 @@ def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
     assert loss.dtype == stats.dtype == count.dtype == acc and ranks.dtype == torch.int32
     eps = 1e-13 if z.dtype == torch.float64 else 6e-7
     heaviest = 1.0 if class_weight is None else 1.5
+    if z_loss:  # what multiplies the softmax grows with the logits
+        heaviest += (
+            2 * z_loss * float(truth[1][0].nan_to_num(0, 0, 0).abs().max()) if z.numel() else 0
+        )
     size = (truth[0].abs() + (math.log(z.shape[1]) + 1) * heaviest).nan_to_num(posinf=0)
     check_near("soft_target_cross_entropy", loss, truth[0], eps * 4 * size)
     stats_bound = eps * 4 * (truth[1].abs().nan_to_num() + 1)
+    if gamma:  # near p = 1 (1-p)^γ has no better digits; the gradient multiplies it by p and 1-p
+        stats_bound[2] += 4 * (1 + gamma) * heaviest * eps ** min(gamma, 1)
     stats_bound[0, truth[1][0].isnan()] = math.inf  # the kernels' maximum skips NaN
     check_near(
         "soft_target_cross_entropy",
@@ -159,8 +165,8 @@ def check_cross_entropy(z, target, class_weight, ignore, ts, ls, reduction):
     assert torch.equal(got[2], truth[3])
 
 
-def check_binary(z, target, weights, ts, threshold, reduction, summed):
-    arguments = (*target, *(weights or (None, None)), ts, threshold, reduction, summed)
+def check_binary(z, target, weights, ts, threshold, reduction, summed, gamma=0.0):
+    arguments = (*target, *(weights or (None, None)), ts, threshold, gamma, reduction, summed)
     # Thresholds compare in the arithmetic type, to which the reference rounds the target too.
     truth_of = to_float64(arguments)
     if target[1] is not None:
@@ -243,7 +249,11 @@ def cross_entropies(shape, dtype, step=6):
             w = class_weights(shape[1], dtype) if weighted else None
             if shape[1] <= IGNORE and target[1] is not None:  # out of range, unless ignored
                 ignore = IGNORE
-            check_cross_entropy(z, target, w, ignore, ts, ls, reduction)
+            focal = (0.0, 0.0)
+            if reduction != SUM:  # a part has a z-loss, and focal terms where kernels have them
+                sparse = target[1] is not None and ts == 0 and ls == 0
+                focal = (2.0 if weighted else 0.5) if sparse else 0.0, 0.01
+            check_cross_entropy(z, target, w, ignore, ts, ls, reduction, *focal)
 
 
 def binary_cross_entropies(shape, dtype, step=7):
@@ -262,7 +272,8 @@ def binary_cross_entropies(shape, dtype, step=7):
         for (target, ts), option in zip(thin(targets, 3), thin(options, step), strict=False):
             weighted, threshold, reduction, summed = option
             weights = (class_weights(k, dtype), class_weights(k, dtype) + 1) if weighted else None
-            check_binary(z, target, weights, ts, threshold, reduction, summed)
+            gamma = (2.0 if weighted else 0.5) if summed else 0.0
+            check_binary(z, target, weights, ts, threshold, reduction, summed, gamma)
 
 
 def all_ranks(shape, dtype):

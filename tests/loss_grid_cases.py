@@ -48,14 +48,14 @@ class Case:
         reduction = REDUCTIONS[o["reduction"]]
         if self.kind == "cross_entropy":
             smoothing = o["label_smoothing"]
-            given = o["weight"], o["ignore_index"], reduction, smoothing
+            given = o["weight"], o["ignore_index"], reduction, smoothing, 0.0, 0.0
             return cross_entropy_arguments(self.logits, self.target, *given)
         threshold = o["target_threshold"]
         sparse, smoothing, threshold = binary_target(self.logits, self.target, threshold)
         weights = (
             w if w is None else w.flatten().to(self.acc) for w in (o["weight"], o["pos_weight"])
         )
-        options = smoothing, threshold, reduction, o["sum_classes"]
+        options = smoothing, threshold, 0.0, reduction, o["sum_classes"]
         return (*sparse, *weights, *options), None
 
     def dense(self, dtype: torch.dtype) -> Tensor:

@@ -152,7 +152,7 @@ def binary_cross_entropy(on: Any, case: LossCase) -> None:
     t = reference_losses.dense_binary_target(z, BinaryCrossEntropyArguments(*args)).double()
     exact = z.double()
     class_weight, pos_weight = (c if c is None else c.double() for c in args[3:5])
-    wide = t, None, None, class_weight, pos_weight, 0.0, None, *args[-2:]
+    wide = t, None, None, class_weight, pos_weight, 0.0, None, 0.0, *args[-2:]
     want = reference.soft_target_binary_cross_entropy(exact, *wide)
     each = (*wide[:-2], NONE, case.sum_classes)
     rows = reference.soft_target_binary_cross_entropy(exact, *each)

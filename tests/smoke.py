@@ -166,11 +166,16 @@ def loss_inputs(
             )
         name = "soft_target_cross_entropy"
         cross = {**common, "ignore_index": 1, "label_smoothing": 0.2, "ranks": is_sparse}
+        cross |= {"focal_gamma": 0.0, "z_loss": 0.1}
         _add_loss(calls, name, cross, ("stats", "count"))
+        if is_sparse:
+            focal = {"target_smoothing": 0.0, "label_smoothing": 0.0, "focal_gamma": 1.5}
+            _add_loss(calls, name, {**cross, **focal}, ("stats", "count"))
         name = "soft_target_binary_cross_entropy"
         binary = {**common, "pos_weight": rand(CLASSES), "target_threshold": None}
-        binary["sum_classes"] = len(shape) == 2
+        binary |= {"sum_classes": len(shape) == 2, "focal_gamma": 0.0}
         _add_loss(calls, name, binary, ())
+        _add_loss(calls, name, {**binary, "focal_gamma": 1.5}, ())
     return calls
 
 

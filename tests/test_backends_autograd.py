@@ -30,7 +30,7 @@ BACKWARDS = {
         z, torch.eye(8), None, target, chunk_rows=2, reduction="none"
     ),
     "registered": lambda z, target: ops.soft_target_binary_cross_entropy(
-        z, target.dense(), None, None, None, None, 0.0, None, 0, True
+        z, target.dense(), None, None, None, None, 0.0, None, 0.0, 0, True
     ),
 }
 

@@ -52,7 +52,7 @@ def cross_entropy(rows: int, positions: int) -> None:
     logits = expanded(rows, 1) if positions == 1 else wide(rows, positions)
     per_row = logits[:, 0]
     stats = torch.zeros(3, *[1] * per_row.ndim).expand(3, *per_row.shape)
-    options = (logits, None, None, None, -100, 0.0, 0.0, NONE)
+    options = (logits, None, None, None, -100, 0.0, 0.0, 0.0, 0.0, NONE)
     loss_ops.soft_target_cross_entropy_backward_into(
         logits, per_row, logits, stats, torch.tensor(1.0), *options
     )
@@ -60,7 +60,7 @@ def cross_entropy(rows: int, positions: int) -> None:
 
 def binary(rows: int, positions: int) -> None:
     logits = expanded(rows, 1) if positions == 1 else wide(rows, positions)
-    options = (logits, None, None, None, None, 0.0, None, NONE, False)
+    options = (logits, None, None, None, None, 0.0, None, 0.0, NONE, False)
     loss_ops.soft_target_binary_cross_entropy_backward_into(logits, logits, logits, *options)
 
 

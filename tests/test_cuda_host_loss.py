@@ -77,7 +77,7 @@ def test_binary_far_from_zero(dtype, shape):
     args = (labels, labels.flip(0), weight, 0.0, None, False, generator, (None, None))
     check_binary(logits, *args)
     # Each loss has a relative bound, the smallest ones too.
-    one = (torch.zeros_like(logits), None, None, None, None, 0.0, None, 2, False)
+    one = (torch.zeros_like(logits), None, None, None, None, 0.0, None, 0.0, 2, False)
     loss = host.soft_target_binary_cross_entropy(logits, *one)
     want = torch.nn.functional.softplus(logits.double())
     seen = want > 1e-30  # exp of float32 flushes smaller results to zero
@@ -85,8 +85,9 @@ def test_binary_far_from_zero(dtype, shape):
 
 
 @pytest.mark.parametrize("shape", [(), (4,)], ids=["rows", "columns"])
+@pytest.mark.parametrize(("gamma", "z_loss"), [(0.0, 0.0), (2.0, 0.1)])
 @pytest.mark.parametrize("bad", [-1, -100, 9, 2**40, 2**32 + 1])
-def test_labels_out_of_range_poison_their_row(bad, shape):
+def test_labels_out_of_range_poison_their_row(bad, gamma, z_loss, shape):
     logits = torch.randn(4, 9, *shape)
     good = torch.arange(4).view(-1, *[1] * len(shape)).expand(4, *shape).contiguous()
     wrong = good.clone()
@@ -95,12 +96,12 @@ def test_labels_out_of_range_poison_their_row(bad, shape):
     expected = [False, False, True, False]
     for labels, partner in ((wrong, good), (good, wrong)):
         sparse = (labels, partner, weight)
-        args = (*sparse, None, NO_IGNORE, 0.0, 0.0, 2)
+        args = (*sparse, None, NO_IGNORE, 0.0, 0.0, gamma, z_loss, 2)
         loss, stats, count, ranks = host.soft_target_cross_entropy(logits, *args, True)
         ones = torch.ones_like(loss)
         grad = host.soft_target_cross_entropy_backward(ones, logits, stats, count, *args)
         both = host.soft_target_cross_entropy_grad(logits, *args, False)[1]
-        binary = (*sparse, None, None, 0.0, None, 2, True)
+        binary = (*sparse, None, None, 0.0, None, gamma, 2, True)
         bce, bce_grad = host.soft_target_binary_cross_entropy_grad(logits, *binary)
         for t in (loss, bce):
             assert t.flatten(1).all(1).isnan().tolist() == [False] * 4 if t.ndim > 1 else True
@@ -120,7 +121,7 @@ def test_ignored_rows_have_gradient_zero_whatever_their_logits():
         labels = torch.ones(4, *z.shape[2:], dtype=torch.int64)
         labels[1] = -100
         weight = torch.tensor([[0.5, 0.5]]).expand(4, 2)
-        args = (labels, labels, weight, None, -100, 0.1, 0.1, 0)
+        args = (labels, labels, weight, None, -100, 0.1, 0.1, 0.0, 0.1, 0)
         loss, stats, count, _ = host.soft_target_cross_entropy(z, *args, False)
         assert loss.isfinite() and count == 3 * z[0, 0].numel()
         grad = host.soft_target_cross_entropy_backward(torch.ones(()), z, stats, count, *args)
@@ -174,7 +175,7 @@ def test_gradients_of_expanded_and_strided_losses():
     logits = torch.randn(3, 5, 4, generator=generator)
     labels = torch.randint(0, 5, (3, 4), generator=generator)
     weight = torch.tensor([[0.3, 0.7]]).expand(3, 2)
-    args = (labels, labels.flip(0), weight, None, NO_IGNORE, 0.0, 0.1, 2)
+    args = (labels, labels.flip(0), weight, None, NO_IGNORE, 0.0, 0.1, 0.0, 0.1, 2)
     _, stats, count, _ = host.soft_target_cross_entropy(logits, *args, False)
     for upstream in (
         torch.tensor(0.5).expand(3, 4),
@@ -186,7 +187,7 @@ def test_gradients_of_expanded_and_strided_losses():
             host.soft_target_cross_entropy_backward(*call),
             reference.soft_target_cross_entropy_backward(*call),
         )
-    binary = (labels, labels.flip(0), weight, None, None, 0.1, None, 2, False)
+    binary = (labels, labels.flip(0), weight, None, None, 0.1, None, 1.5, 2, False)
     for upstream in (torch.tensor(0.5).expand(3, 5, 4), torch.rand(5, 3, 4).transpose(0, 1)):
         call = (upstream, logits, *binary)
         torch.testing.assert_close(
@@ -200,7 +201,7 @@ def test_many_rows_are_summed_by_many_blocks():
     logits = torch.randn(1, 2, 9000, generator=generator)
     labels = torch.randint(-1, 2, (1, 9000), generator=generator)
     weight = torch.tensor([[0.5, 0.5]])
-    args = (labels, labels, weight, None, -1, 0.0, 0.0, 0)
+    args = (labels, labels, weight, None, -1, 0.0, 0.0, 0.0, 0.0, 0)
     loss, grad, _ = host.soft_target_cross_entropy_grad(logits, *args, False)
     want, want_grad, _ = reference.soft_target_cross_entropy_grad(logits.double(), *args, False)
     torch.testing.assert_close(loss.double(), want, rtol=1e-6, atol=0)
@@ -214,14 +215,14 @@ def test_no_rows(shape):
     weight = torch.ones(1, 2).expand(shape[0], 2)
     sparse = (labels, labels, weight)
     for reduction in (0, 1, 2):
-        options = (None, -100, 0.0, 0.0, reduction, True)
+        options = (None, -100, 0.0, 0.0, 2.0, 0.1, reduction, True)
         got = host.soft_target_cross_entropy(logits, *sparse, *options)
         want = reference.soft_target_cross_entropy(logits, *sparse, *options)
         for a, b in zip(got, want, strict=True):
             assert a.shape == b.shape and torch.allclose(a, b, equal_nan=True)
         got = host.soft_target_cross_entropy_grad(logits, *sparse, *options)
         assert same_bits(got[0], want[0]) and got[1].shape == logits.shape
-        binary = (*sparse, None, None, 0.0, None, reduction, True)
+        binary = (*sparse, None, None, 0.0, None, 2.0, reduction, True)
         loss = host.soft_target_binary_cross_entropy(logits, *binary)
         assert torch.allclose(
             loss, reference.soft_target_binary_cross_entropy(logits, *binary), equal_nan=True
@@ -231,7 +232,7 @@ def test_no_rows(shape):
 def test_all_minus_infinity_is_nan():
     labels = torch.tensor([0, 1])
     weight = torch.tensor([[1.0, 0.0]]).expand(2, 2)
-    args = (labels, labels, weight, None, NO_IGNORE, 0.0, 0.0, 2, False)
+    args = (labels, labels, weight, None, NO_IGNORE, 0.0, 0.0, 0.0, 0.0, 2, False)
     assert host.soft_target_cross_entropy(torch.full((2, 9), -torch.inf), *args)[0].isnan().all()
 
 

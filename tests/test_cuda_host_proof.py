@@ -85,12 +85,16 @@ def run_everything(file=""):
         host.mix_(y, partner, blend, box, rule, shared_limit=limit)
         assert torch.equal(y, reference.mix(x, partner, blend, box, rule))
     labels = torch.arange(batch)
-    for shape in ((2000,), (60, 16)):  # rows and columns; the positions of a row share its label
+    for shape, gamma in (
+        ((2000,), 0.0),
+        ((60, 16), 0.0),
+        ((2000,), 2.0),
+    ):  # rows and columns; the positions of a row share its label
         logits = torch.randn(batch, *shape, generator=generator)
         rest = [1] * (logits.ndim - 2)
         own = labels.view(-1, *rest).expand(batch, *shape[1:]).contiguous()
         sparse = (own, own.flip(0), torch.full((1, 2), 0.5).expand(batch, 2))
-        cross_entropy = (*sparse, None, -100, 0.0, 0.0, 0, True)
+        cross_entropy = (*sparse, None, -100, 0.0, 0.0, gamma, 0.0, 0, True)
         loss, grad, ranks = losses.soft_target_cross_entropy_grad(logits, *cross_entropy)
         want = reference.soft_target_cross_entropy_grad(logits, *cross_entropy)
         torch.testing.assert_close((loss, grad), want[:2])
@@ -100,7 +104,7 @@ def run_everything(file=""):
         upstream = (torch.ones(()), logits, stats, count, *cross_entropy[:-1])
         grad = losses.soft_target_cross_entropy_backward(*upstream)
         torch.testing.assert_close(grad, want[1])
-        binary = (*sparse, None, None, 0.0, None, 0, False)
+        binary = (*sparse, None, None, 0.0, None, gamma, 0, False)
         loss = losses.soft_target_binary_cross_entropy(logits, *binary)
         torch.testing.assert_close(
             loss, reference.soft_target_binary_cross_entropy(logits, *binary)

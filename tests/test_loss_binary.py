@@ -58,7 +58,7 @@ def test_labels_unseen_by_the_checks_poison_their_row_only(device):
     other = torch.tensor([0, 1, 2**40, 2], device=device)
     sparse = own, other, torch.rand(4, 2).to(device)
     for threshold in (None, 0.3):
-        options = None, None, 0.1, threshold, 2, True
+        options = None, None, 0.1, threshold, 0.0, 2, True
         rows, grad = ops.soft_target_binary_cross_entropy_grad(z, *sparse, *options)
         assert rows.isnan().tolist() == [False, True, True, True]
         assert grad.isnan().all(1).tolist() == [False, True, True, True]

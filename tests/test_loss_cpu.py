@@ -59,12 +59,14 @@ def test_labels_out_of_range_and_rows_without_labels(shape):
     z[2, 1] = math.inf
     for target, ts in targets_of(shape, z.dtype, outside=True):
         for reduction in REDUCTIONS:
-            check_cross_entropy(z, target, None, IGNORE, ts, 0.0, reduction)
+            for focal in ((0.0, 0.0), (2.0, 0.1), (0.5, 0.0)):
+                if not focal[0] or (ts == 0 and target[1] is not None):
+                    check_cross_entropy(z, target, None, IGNORE, ts, 0.0, reduction, *focal)
     ignored = torch.full((b, *inner), IGNORE)
     target = ignored, ignored, torch.rand(b, 2)
     check_cross_entropy(z, target, None, IGNORE, 0.0, 0.1, MEAN)
     loss, _, count, _ = ops.soft_target_cross_entropy(
-        z, *target, None, IGNORE, 0.0, 0.1, MEAN, False
+        z, *target, None, IGNORE, 0.0, 0.1, 0.0, 0.1, MEAN, False
     )
     assert loss.isnan() and count == 0
 
@@ -87,7 +89,7 @@ def test_the_number_of_threads_changes_no_bit(shape):
     b, k, *inner = shape
     z = torch.randn(shape)
     own, partner = labels_of((b, *inner), k)
-    arguments = (own, partner, torch.rand(b, 2), None, IGNORE, 0.1, 0.1, MEAN, True)
+    arguments = (own, partner, torch.rand(b, 2), None, IGNORE, 0.1, 0.1, 0.0, 0.1, MEAN, True)
     threads = torch.get_num_threads()
     try:
         results = []
@@ -109,7 +111,7 @@ def test_binary_cross_entropy_of_large_and_strange_logits():
     # Small losses and gradients keep their digits, as kernels subtract nothing from one. Without
     # fused products exp(-80) is off by some 4e-6.
     x = torch.linspace(-80, -5, 1000)[None]
-    none = torch.zeros_like(x), None, None, None, None, 0.0, None
+    none = torch.zeros_like(x), None, None, None, None, 0.0, None, 0.0
     loss, grad = ops.soft_target_binary_cross_entropy_grad(x, *none, NONE, False)
     torch.testing.assert_close(loss.double(), x.double().exp().log1p(), rtol=1e-5, atol=0)
     torch.testing.assert_close(grad.double(), x.double().sigmoid(), rtol=1e-5, atol=0)
@@ -126,7 +128,7 @@ def test_binary_cross_entropy_sums_small_terms_to_the_last_digits(dtype):
         z = torch.full((2, k), x, dtype=dtype)
         z[1] += torch.linspace(-0.5, 0.5, k, dtype=dtype)
         # No target exceeds the threshold 2: all become 0, and no large term hides the small ones.
-        options = None, None, 0.0, 2.0, NONE, True
+        options = None, None, 0.0, 2.0, 0.0, NONE, True
         got = ops.soft_target_binary_cross_entropy(z, *target, *options)
         exact = [
             math.fsum(max(v, 0) + math.log1p(math.exp(-abs(v))) for v in row) for row in z.tolist()

@@ -111,7 +111,7 @@ def test_binary_loss_of_infinite_logits_is_finite_where_that_of_pytorch_is(backe
     t = torch.tensor([[0.0], [0.3], [1.0]]).repeat(1, 5)
     want = F.binary_cross_entropy_with_logits(z, t, reduction="none")
     with properties.open_backend(backend) as on:
-        options = t, None, None, None, None, 0.0, None, NONE, False
+        options = t, None, None, None, None, 0.0, None, 0.0, NONE, False
         loss, grad = on.ops.soft_target_binary_cross_entropy_grad(z, *options)
     unknown = want.isnan()
     torch.testing.assert_close(loss[~unknown], want[~unknown])
@@ -132,7 +132,7 @@ def test_binary_loss_of_labels_beside_odd_logits(backend, odd, reduction):
     with properties.open_backend(backend) as on:
         sparse = labels, partner_labels, weight, None, None
         loss, grad = on.ops.soft_target_binary_cross_entropy_grad(
-            z, *sparse, 0.0, None, reduction, True
+            z, *sparse, 0.0, None, 0.0, reduction, True
         )
     torch.testing.assert_close(grad, z.sigmoid() - t, equal_nan=True)
     if reduction == SUM:

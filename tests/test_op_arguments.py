@@ -6,6 +6,8 @@ torch.ops as an exported graph calls them. The reference gives the right result 
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from smoke import call, names_written, op_inputs, schema_of
@@ -156,6 +158,7 @@ def as_it_lies(t):
 # ------------------------------------------------------------------ numbers, and several tensors
 
 NUMBERS = {"pairing": (-1, 7), "reduction": (-1, 3), "per": (-1, 3), "batch_size": (-1, 2**17)}
+NUMBERS |= {"focal_gamma": (-1.0, math.inf, math.nan), "z_loss": (-0.1, math.inf, math.nan)}
 NUMBERS |= {"num_classes": (-1,), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
 
 

@@ -78,8 +78,14 @@ def loss_inputs(device):
         sparse = labels, target.partner_labels, target.weight
         if dense:
             sparse = target.dense().requires_grad_(), None, None
-        add_cross_entropy(samples, z, (*sparse, weight, 2, 0.0, 0.1, reduction), not dense)
-        add_binary(samples, z, (*sparse, weight, None, 0.0, None, reduction, bool(positions)))
+        # Kernels have focal terms for two labels without smoothing.
+        for smoothing, *focal in ((0.1, 0.0, 0.0), (0.1, 0.0, 0.1), (0.0, 1.5, 0.1)):
+            if not (dense and focal[0]):
+                options = *sparse, weight, 2, 0.0, smoothing, *focal, reduction
+                add_cross_entropy(samples, z, options, not dense)
+        for gamma in (0.0, 1.5):
+            options = *sparse, weight, None, 0.0, None, gamma, reduction, bool(positions)
+            add_binary(samples, z, options)
     samples["label_ranks"] = [(z, labels, other) for other in (target.partner_labels, None)]
     samples["scale_"] = [(z.detach().clone(), torch.tensor(0.5, device=device))]
     return samples
@@ -286,7 +292,8 @@ def test_public_names():
         "BatchMix", "MixPlan", "MixedTarget", "SoftTargetBinaryCrossEntropy",
         "SoftTargetCrossEntropy", "backend", "cutmix_box", "draw_plan",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
-        "mix_labels", "mix_samples", "mix_targets", "mixed_accuracy", "paste_", "plan_settings",
+        "mix_labels", "mix_samples", "mix_targets", "mixed_accuracy", "mixed_criterion", "paste_",
+        "plan_settings",
         "plan_state", "soft_target_binary_cross_entropy",
         "soft_target_cross_entropy",
     ]  # fmt: skip

@@ -14,9 +14,9 @@ from fused_mixup.codes import MEAN, NONE, SUM
 pytestmark = [pytest.mark.gpu, quiet]
 
 
-def check_bce(z, target, options=(0.1, None, NONE, False), weights=(None, None)):
+def check_bce(z, target, options=(0.1, None, NONE, False), weights=(None, None), gamma=0.0):
     """Check all four ops; ``options``: smoothing, threshold, reduction, sum_classes."""
-    arguments = (*target, *weights, *options)
+    arguments = (*target, *weights, *options[:2], gamma, *options[2:])
     truth = (z.double(), *to_float64(arguments))
     want = reference.soft_target_binary_cross_entropy(*truth)
     # A row or the whole is summed, with terms as large as a logit.
@@ -78,6 +78,15 @@ def test_bce_layouts(shape, layout, target):
     check_bce(z, target_of(z, target), weights=(None, class_weights(shape[1], torch.float32)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("target", ["rows", "dense"])
+def test_focal_bce(target, dtype):
+    weights = class_weights(5, dtype), class_weights(5, dtype).flip(0)
+    for shape, gamma, reduction in (((3, 5), 2.0, MEAN), ((2, 5, 7), 0.5, NONE)):
+        z = logits_of(shape, dtype)
+        check_bce(z, target_of(z, target), (0.1, None, reduction, gamma == 2), weights, gamma)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_bce_threshold(target):
     """A target equal to the threshold becomes 0: its two products are rounded as in eager."""
@@ -90,7 +99,7 @@ def test_bce_threshold(target):
         threshold = float((row * (1.0 - 0.1 + 0.1 / 12)).sum())
     else:
         threshold = float(t[1, 1]) if target == "dense" else 0.45
-    arguments = t, other, weight, None, None, 0.1, threshold, NONE, False
+    arguments = t, other, weight, None, None, 0.1, threshold, 0.0, NONE, False
     got = tk.soft_target_binary_cross_entropy(z, *arguments)
     want = reference.soft_target_binary_cross_entropy(z, *arguments)
     torch.testing.assert_close(got, want)
@@ -105,7 +114,9 @@ def test_bce_of_labels_out_of_range_is_nan_in_their_rows(threshold):
     y = torch.tensor([1, 7, 2], device=DEVICE)
     target = y, torch.tensor([-1, 0, 3], device=DEVICE), torch.tensor([[0.5, 0.5]]).expand(3, 2)
     check_bce(z, target, (0.1, threshold, NONE, True))
-    loss = tk.soft_target_binary_cross_entropy(z, *target, None, None, 0.1, threshold, NONE, True)
+    loss = tk.soft_target_binary_cross_entropy(
+        z, *target, None, None, 0.1, threshold, 0.0, NONE, True
+    )
     assert loss.isnan().tolist() == [True, True, False]
 
 
@@ -121,12 +132,12 @@ def test_empty_batches_of_bce(shape):
     z = logits_of(shape, torch.float32)
     for sum_classes in (False, True):
         for reduction, want in ((MEAN, torch.nan), (SUM, 0.0)):
-            arguments = z, None, None, None, None, 0.0, None, reduction, sum_classes
+            arguments = z, None, None, None, None, 0.0, None, 0.0, reduction, sum_classes
             loss, grad = tk.soft_target_binary_cross_entropy_grad(z, *arguments)
             assert torch.equal(
                 loss.nan_to_num(99), torch.tensor(want, device=DEVICE).nan_to_num(99)
             )
             assert grad.shape == shape
-        arguments = z, None, None, None, None, 0.0, None, NONE, sum_classes
+        arguments = z, None, None, None, None, 0.0, None, 0.0, NONE, sum_classes
         loss = tk.soft_target_binary_cross_entropy(z, *arguments)
         assert loss.shape == ((shape[0], *shape[2:]) if sum_classes else shape)

@@ -16,9 +16,9 @@ pytestmark = [pytest.mark.gpu, quiet]
 IGNORE = -100
 
 
-def check_loss(z, target, options=(IGNORE, 0.0, 0.0, 2), class_weight=None):
+def check_loss(z, target, options=(IGNORE, 0.0, 0.0, 2), class_weight=None, focal=(0.0, 0.0)):
     """Check all four ops; ``options``: ignore_index, both smoothings, reduction."""
-    arguments = (*target, class_weight, *options)
+    arguments = (*target, class_weight, *options[:3], *focal, options[3])
     ranks = target[1] is not None
     want = reference.soft_target_cross_entropy(z.double(), *to_float64(arguments), ranks)
     loss, stats, count, found = tk.soft_target_cross_entropy(z, *arguments, ranks)
@@ -27,7 +27,9 @@ def check_loss(z, target, options=(IGNORE, 0.0, 0.0, 2), class_weight=None):
     # The interpreter's maximum may skip a NaN; later results propagate it.
     finite = ~want[1][0].isnan()
     close(stats[0][finite], want[1][0][finite])
-    close(stats[1:], want[1][1:])
+    close(stats[1], want[1][1])
+    # h = (1-p)^γ (…) errs by up to eps^γ near p = 1, where p h cancels against it.
+    close(stats[2], want[1][2], 300 if focal[0] else 1)
     assert count.dtype == loss.dtype == stats.dtype
     assert count == want[2]
     assert found.dtype == torch.int32
@@ -95,7 +97,7 @@ def test_in_place_writes_the_logits_of_a_view_alone():
     z = whole[:, 1:6, :, ::2]
     before = whole.clone()
     target = target_of(z, "host")
-    options = None, IGNORE, 0.1, 0.0, 0
+    options = None, IGNORE, 0.1, 0.0, 0.0, 0.0, 0
     _, stats, count, _ = tk.soft_target_cross_entropy(z, *target, *options, False)
     one = torch.ones((), device=DEVICE)
     arguments = stats, count, *target, *options
@@ -133,10 +135,11 @@ def test_the_mean_of_rows_all_ignored_is_nan():
     z = logits_of((2, 5, 3), torch.float32)
     y = torch.full((2, 3), IGNORE, device=DEVICE)
     target = y, y, torch.full((2, 2), 0.5, device=DEVICE)
-    loss, _, count, _ = tk.soft_target_cross_entropy(z, *target, None, IGNORE, 0.1, 0.1, 0, False)
+    options = None, IGNORE, 0.1, 0.1, 0.0, 0.1
+    loss, _, count, _ = tk.soft_target_cross_entropy(z, *target, *options, 0, False)
     assert loss.isnan()
     assert count == 0
-    loss, grad, _ = tk.soft_target_cross_entropy_grad(z, *target, None, IGNORE, 0.1, 0.1, 1, False)
+    loss, grad, _ = tk.soft_target_cross_entropy_grad(z, *target, *options, 1, False)
     assert loss == 0
     assert not grad.any()
 
@@ -146,7 +149,7 @@ def test_expanded_weights_labels_and_gradients():
     _, _, weight = target_of(z, "rows")
     y = torch.tensor([[1], [4]], device=DEVICE).expand(2, 3)
     check_loss(z, (y, y.flip(0), weight), (IGNORE, 0.1, 0.0, 2))
-    options = None, IGNORE, 0.1, 0.0, 2
+    options = None, IGNORE, 0.1, 0.0, 0.0, 0.0, 2
     _, stats, count, _ = tk.soft_target_cross_entropy(z, y, y, weight, *options, False)
     for grad_loss in (torch.ones(()).expand(2, 3), torch.rand(3, 1).t().expand(2, 3)):
         args = grad_loss.to(DEVICE), z, stats, count, y, y, weight, *options
@@ -167,15 +170,16 @@ def test_infinite_logits_where_the_target_is_zero(target, monkeypatch):
         y[:, :1044] = 0
     check_loss(z, (y, other, w))
     call = tk.soft_target_cross_entropy
-    loss = call(z, y, other, w, None, IGNORE, 0.0, 0.0, 2, False)[0]
+    options = z, y, other, w, None, IGNORE, 0.0
+    loss = call(*options, 0.0, 0.0, 0.0, 2, False)[0]
     assert bool(loss.isfinite().all())
-    loss = call(z, y, other, w, None, IGNORE, 0.0, 0.1, 2, False)[0]
+    loss = call(*options, 0.1, 0.0, 0.0, 2, False)[0]
     assert bool((loss == torch.inf).all())
     z[0] = -torch.inf
     z[1, 20] = torch.nan
-    loss = call(z, y, other, w, None, IGNORE, 0.0, 0.0, 2, False)[0]
+    loss = call(*options, 0.0, 0.0, 0.0, 2, False)[0]
     assert loss.isnan().tolist() == [True, True, False]
-    grad = tk.soft_target_cross_entropy_grad(z, y, other, w, None, IGNORE, 0.0, 0.0, 2, False)[1]
+    grad = tk.soft_target_cross_entropy_grad(*options, 0.0, 0.0, 0.0, 2, False)[1]
     assert bool(grad[:2].isnan().all())
     assert bool(grad[2].isfinite().all())
 
@@ -187,13 +191,38 @@ def test_loss_of_far_logits(shift):
     check_loss(z, target_of(z, "host"), (IGNORE, 0.1, 0.0, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALF], ids=str)
+@pytest.mark.parametrize("target", TARGETS)
+def test_focal_loss_and_z_loss(dtype, target):
+    for shape, gamma, reduction in (((3, 40), 2.0, 0), ((2, 5, 3), 0.5, 2), ((2, 6), 0.0, 1)):
+        z = logits_of(shape, dtype)
+        w = class_weights(shape[1], dtype) if reduction else None
+        focal = 0.0 if target == "dense" else gamma, 0.1
+        check_loss(z, target_of(z, target), (IGNORE, 0.0, 0.0, reduction), w, focal)
+
+
+def test_focal_loss_of_labels_masked_ignored_and_sure():
+    z = logits_of((5, 7), torch.float32)
+    z[0, 2] = -torch.inf  # a label of weight 0
+    z[1] = -torch.inf
+    z[2, 3] = 400.0  # p = 1 at one label, 0 at the other
+    y = torch.tensor([1, 2, 3, IGNORE, 9], device=DEVICE)
+    other = torch.tensor([2, 3, 4, IGNORE, 1], device=DEVICE)
+    weight = torch.tensor([[1.0, 0.0], *[[0.3, 0.7]] * 4], device=DEVICE)
+    for gamma in (0.5, 2.0):
+        check_loss(z, (y, other, weight), focal=(gamma, 0.1))
+    options = None, IGNORE, 0.0, 0.1, 1.0, 0.0, 2, False
+    with pytest.raises(ValueError, match="focal_gamma: expected 0 with a dense or smoothed"):
+        tk.soft_target_cross_entropy(z, y, other, weight, *options)
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (0, 5, 3), (2, 5, 0)])
 def test_empty_batches_of_the_loss(shape):
     z = logits_of(shape, torch.float32)
     y = torch.zeros((shape[0], *shape[2:]), dtype=torch.int64, device=DEVICE)
     target = y, y, torch.full((shape[0], 2), 0.5, device=DEVICE)
     for reduction in range(3):
-        arguments = *target, None, IGNORE, 0.1, 0.0, reduction
+        arguments = *target, None, IGNORE, 0.1, 0.0, 0.0, 0.1, reduction
         loss, stats, count, ranks = tk.soft_target_cross_entropy(z, *arguments, True)
         assert ranks.shape == (2, *y.shape)
         assert stats.shape == (3, *y.shape)

@@ -77,21 +77,23 @@ def _cases(full: bool):
         acc = torch.float64 if z.dtype == torch.float64 else torch.float32
         return torch.ones(z.shape[1], dtype=acc)
 
-    def loss(dtype, shape, smoothing, dense, weight_rows=False):
+    def loss(dtype, shape, smoothing, dense, weight_rows=False, gamma=0.0, z_loss=0.0):
         z, t = loss_args(shape, dtype, dense, weight_rows)
-        options = None, -100, smoothing, smoothing, 0
+        options = None, -100, smoothing, smoothing, gamma, z_loss, 0
         value, stats, count, _ = tk.soft_target_cross_entropy(z, *t, *options, False)
         tk.soft_target_cross_entropy_backward(value, z, stats, count, *t, *options)
 
     def loss_grad(dtype, shape, smoothing, dense, weighted=False):
         z, t = loss_args(shape, dtype, dense)
         w = per_class(z) if weighted else None
-        tk.soft_target_cross_entropy_grad(z, *t, w, -100, smoothing, smoothing, 0, weighted)
+        tk.soft_target_cross_entropy_grad(
+            z, *t, w, -100, smoothing, smoothing, 0.0, 0.0, 0, weighted
+        )
 
-    def bce(dtype, shape, dense, threshold=None, weighted=False):
+    def bce(dtype, shape, dense, threshold=None, weighted=False, gamma=0.0):
         z, t = loss_args(shape, dtype, dense)
         w = per_class(z) if weighted else None
-        options = w, w, 0.1, threshold, 0, False
+        options = w, w, 0.1, threshold, gamma, 0, False
         tk.soft_target_binary_cross_entropy_grad(z, *t, *options)
         value = torch.zeros((), dtype=per_class(z).dtype)
         tk.soft_target_binary_cross_entropy_backward(value, z, *t, *options)

@@ -64,8 +64,10 @@ DESIGNS = (
     Design(r"column \w+x\d+ dense", 128, 5, 2, -1, 2, "logits, target, gradient"),
     Design(r"column \w+x\d+ sparse", 128, 5, 4, -1, 4, "logits and gradient; the loss alone: 1"),
     Design(r"column \w+ single.*", 128, 5, 0, -1, 0, "unaligned positions, ranks"),
-    Design(r"binary_row f64", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
+    Design(r"binary_row f64.*", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
+    Design(r"binary_row \w+ focal", 1024, 1, 0, -1, 0, "two more exps for each element"),
     Design(r"binary_row \w+", 1024, 1, 2, -1, 2, "softplus and its slope take the registers"),
+    Design(r"binary_column .* focal", 128, 5, 0, -1, 0, "two more exps for each element"),
     Design(r"binary_column f32x4", 128, 5, 4, -1, 4, "labels, scales, sums of 4 positions"),
     Design(r"binary_column \w+", 128, 5, 0, -1, 0, "8 bytes: labels, scales, sums of 4"),
     Design(r"binary_column \w+ single", 128, 5, 0, -1, 0, "unaligned positions"),
@@ -102,13 +104,17 @@ def label_of(demangled: str) -> str:
         return f"row {given[0]} {KINDS[int(given[1])]}"
     if kernel == "column":
         return f"column {_width(given[0], given[1])} {KINDS[int(given[2])]}"
-    if kernel in ("binary_column", "scale"):
-        return f"{kernel} {_width(given[0], given[1])}"
+    if kernel == "scale":
+        return f"scale {_width(given[0], given[1])}"
+    if kernel in ("binary_row", "binary_column"):
+        *place, focal = given
+        shown = place[0] if kernel == "binary_row" else _width(*place)
+        return f"{kernel} {shown}{' focal' if focal == 'true' else ''}"
     if kernel == "reduce":
         return f"reduce {'rows' if given[0] == 'true' else 'sums'}"
     if kernel == "targets":
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
-    if kernel in ("order", "plan", "binary_row", "boxes"):
+    if kernel in ("order", "plan", "boxes"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     names = ["box", "transposed"]

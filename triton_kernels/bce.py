@@ -3,6 +3,11 @@
     loss = w_c ((1 - t) x + (1 + (q_c - 1) t) softplus(-x))
     d loss / d x = w_c ((1 - t) - (1 + (q_c - 1) t) σ(-x))
 
+With γ, s = softplus(-x) and (1 - σ)^γ = exp(-γ softplus(x)):
+
+    F(x) = (1 - σ)^γ s,   F'(x) = -(1 - σ)^γ (γ σ s + 1 - σ)
+    loss = w_c (q_c t F(x) + (1 - t) F(-x)),   d loss / d x = w_c (q_c t F'(x) - (1 - t) F'(-x))
+
 Fused: the target (dense or two labels with weights), the threshold, class and positive weights,
 the sum. Read per element: the logit, and a dense target; a sparse target has at most four values in
 a row. Written: the gradient where it is asked for (over the logits too), and one sum per program.
@@ -41,12 +46,12 @@ def _thresholded(t, threshold, THRESHOLD: tl.constexpr):
 
 
 @triton.jit
-def _softplus(x):
-    """softplus(-x) = log(1 + e) + max(-x, 0) with e = exp(-|x|), and e."""
+def _curved(x):
+    """log(1 + e) with e = exp(-|x|), and e: softplus(-x) is that + max(-x, 0)."""
     e = tl.exp(-tl.abs(x))
     u = 1 + e
     # The quotient puts back, to first order, what the rounding of 1 + e took from e.
-    return tl.log(u) - ((u - 1) - e) / u + tl.where(x < 0, -x, 0.0), e
+    return tl.log(u) - ((u - 1) - e) / u, e
 
 
 @triton.jit(do_not_specialize=[*CHANGING, "threshold", "divisor"])
@@ -69,6 +74,7 @@ def bce_kernel(
     on,
     off,
     threshold,
+    gamma,
     R,
     per_sample,
     k_units,
@@ -81,6 +87,7 @@ def bce_kernel(
     g_strides,
     DENSE: tl.constexpr,
     THRESHOLD: tl.constexpr,
+    FOCAL: tl.constexpr,
     ROWS: tl.constexpr,
     ELEMENTS: tl.constexpr,
     CLASS_FAST: tl.constexpr,
@@ -127,15 +134,27 @@ def bce_kernel(
         t = tl.where(known[None, None, :], tl.where(is0, at_own, elsewhere), float("nan"))
     w = tl.full((), 1.0, acc)
     positive = tl.full((), 1.0, acc)
+    there = t  # q t
     if class_weight is not None:
         w = tl.load(class_weight + k, mask=k < K, other=0)
     if pos_weight is not None:
-        positive = 1 + (tl.load(pos_weight + k, mask=k < K, other=0) - 1) * t
-    softplus, e = _softplus(x)
+        q = tl.load(pos_weight + k, mask=k < K, other=0)
+        positive = 1 + (q - 1) * t
+        there = q * t
+    curved, e = _curved(x)
+    softplus = curved + tl.where(x < 0, -x, 0.0)
+    if FOCAL:
+        gamma = float_scalar(gamma, acc)
+        other = curved + tl.where(x < 0, 0.0, x)  # softplus(x)
+        present = there * tl.exp(-gamma * other)
+        absent = (1 - t) * tl.exp(-gamma * softplus)
 
     # 2. The loss.
     if sums is not None or values is not None:
-        value = tl.where(valid, w * ((1 - t) * x + positive * softplus), 0.0)
+        if FOCAL:
+            value = tl.where(valid, w * (present * softplus + absent * other), 0.0)
+        else:
+            value = tl.where(valid, w * ((1 - t) * x + positive * softplus), 0.0)
         if values is not None:
             v_rows = row_pointers(values, v_strides, outer, i, sizes, CLASS_FAST, ALIGN)
             tl.store(at_classes(v_rows, v_strides, k, CLASS_FAST, ALIGN), value, mask=valid)
@@ -158,9 +177,14 @@ def bce_kernel(
             scale = tl.load(grad_loss + rows * step, mask=ok, other=0)[None, None, :]
         scale = scale / divisor.to(acc)
         sigmoid = tl.where(x >= 0, e, 1.0) / (1 + e)  # σ(-x)
+        slope = (1 - t) - positive * sigmoid
+        if FOCAL:
+            p = tl.where(x >= 0, 1.0, e) / (1 + e)  # σ(x)
+            slope = absent * (gamma * sigmoid * other + p)
+            slope -= present * (gamma * p * softplus + sigmoid)
         d_rows = row_pointers(grad, d_strides, outer, i, sizes, CLASS_FAST, ALIGN)
         d_at = at_classes(d_rows, d_strides, k, CLASS_FAST, ALIGN)
-        entry = scale * (w * ((1 - t) - positive * sigmoid))
+        entry = scale * (w * slope)
         tl.store(d_at, entry.to(grad.dtype.element_ty), mask=valid)
 
 
@@ -212,10 +236,11 @@ def _launch(
         *(sums, values, grad, grad_loss, step, count if reduction == MEAN else 1, logits),
         *(*label_args(arguments), arguments.class_weight, arguments.pos_weight),
         *scalars(acc, *smoothed_one_hot(arguments.target_smoothing, rows.classes)),
-        *scalars(acc, threshold or 0.0),
+        *scalars(acc, threshold or 0.0, float(arguments.focal_gamma)),
         *(*rows.layout, x_strides, *strides),
         DENSE=dense,
         THRESHOLD=threshold is not None,
+        FOCAL=arguments.focal_gamma != 0,
         ROWS=by_row,
         ELEMENTS=g_elements,
         **rows.flags,

@@ -5,6 +5,12 @@ T = Σ u:
 
     loss = l T - Σ u (z - m)              d loss / d z = T exp(z - m - l) - u
 
+With γ (two labels, no smoothing), f and h of loss_target.py and p = exp(z - m - l):
+
+    loss = Σ u f(p),  T = Σ u h(p)         d loss / d z = T p - u h(p)
+
+A z-loss adds z (m + l)² to the loss and 2 z (m + l) to T.
+
 Fused: softmax, target (dense or two labels with weights), both smoothings, class weights, ignored
 labels, the ranks of the labels. The forward reads each logit once and keeps (m, l, T) per row. The
 backward reads each logit once and writes its gradient, over the logits if asked. Forward and
@@ -17,7 +23,7 @@ from torch import Tensor
 
 from fused_mixup import dtypes
 from fused_mixup.codes import MEAN, NONE
-from fused_mixup.op_checks import check_grad_loss, check_loss, check_saved
+from fused_mixup.op_checks import check_grad_loss, check_kernel_focal, check_loss, check_saved
 from fused_mixup.schemas import CrossEntropyArguments
 
 from . import common
@@ -36,6 +42,13 @@ def _coefficients(logits: Tensor, arguments: CrossEntropyArguments) -> tuple:
     ts, ls, k = arguments.target_smoothing, arguments.label_smoothing, max(logits.shape[1], 1)
     values = ((1.0 - ls) * (1.0 - ts), (1.0 - ls) * ts / k, 1.0 - ls, ls, ls / k)
     return scalars(dtypes.arithmetic(logits.dtype), *values)
+
+
+def _focal(logits: Tensor, arguments: CrossEntropyArguments) -> tuple:
+    """``gamma, z_loss`` of the kernels."""
+    return scalars(
+        dtypes.arithmetic(logits.dtype), float(arguments.focal_gamma), float(arguments.z_loss)
+    )
 
 
 def _rows(
@@ -77,6 +90,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Loss, stats (None where there is a ``grad`` to write instead), count, ranks."""
     check_loss(logits, arguments)
+    check_kernel_focal(arguments)
     acc, dense = dtypes.arithmetic(logits.dtype), arguments.partner_labels is None
     reduction, label_smoothing = arguments.reduction, arguments.label_smoothing
     class_weight = arguments.class_weight
@@ -100,8 +114,10 @@ def _forward(
         *(part, values, stats, found if ranks else None, grad, divisor, logits),
         *(*label_args(arguments), class_weight, arguments.ignore_index),
         *_coefficients(logits, arguments),
-        *(*rows.layout, *strides),
+        *(*_focal(logits, arguments), *rows.layout, *strides),
         DENSE=dense,
+        FOCAL=arguments.focal_gamma != 0,
+        Z_LOSS=arguments.z_loss != 0,
         SMOOTH=label_smoothing != 0 or (not dense and arguments.target_smoothing != 0),
         **rows.flags,
         **tile,
@@ -137,6 +153,7 @@ def _backward(
 ) -> None:
     """Write the gradient into ``grad``, which may be the logits."""
     check_loss(logits, arguments)
+    check_kernel_focal(arguments)
     check_grad_loss(grad_loss, logits, arguments.reduction)
     check_saved(stats, count, logits)
     rows, strides = _rows(logits, arguments, grad)
@@ -149,8 +166,9 @@ def _backward(
         *(grad, *gradient_step(grad_loss), stats.contiguous()),
         *(count if arguments.reduction == MEAN else None, logits),
         *(*label_args(arguments), arguments.class_weight, arguments.ignore_index),
-        *(on, off, keep, spread, *rows.layout, *strides),
+        *(on, off, keep, spread, _focal(logits, arguments)[0], *rows.layout, *strides),
         DENSE=arguments.partner_labels is None,
+        FOCAL=arguments.focal_gamma != 0,
         SMOOTH=arguments.label_smoothing != 0,
         **rows.flags,
         **tile,

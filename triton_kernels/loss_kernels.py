@@ -8,21 +8,17 @@ import triton.language as tl
 
 from .common import float_scalar, weighted
 from .label_ranks import count_ahead, rank_of
-from .loss_target import dense_target, label_coefficients, sparse_rows, sparse_target
+from .loss_target import (
+    add_z_loss,
+    dense_target,
+    focal_terms,
+    gradient_of,
+    label_coefficients,
+    shift_of,
+    sparse_rows,
+    sparse_target,
+)
 from .rows import CHANGING, at_classes, at_labels, program_rows, row_pointers, tile_classes
-
-
-@triton.jit
-def _shift(m):
-    """m, or 0 while no finite logit has been seen: -inf - -inf would be NaN."""
-    return tl.where(m == float("-inf"), 0.0, m)
-
-
-@triton.jit
-def _gradient(z, m, log_sum, total, scale, u):
-    """scale (T p - u); rows broadcast."""
-    p = tl.exp((z - m[None, None, :]) - log_sum[None, None, :])
-    return scale[None, None, :] * (total[None, None, :] * p - u)
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -47,6 +43,8 @@ def loss_kernel(
     keep,  # 1 - ls
     smoothing,  # ls
     spread,  # ls / K
+    gamma,
+    z_loss,
     R,
     per_sample,
     k_units,
@@ -57,6 +55,8 @@ def loss_kernel(
     d_strides,
     DENSE: tl.constexpr,
     SMOOTH: tl.constexpr,  # sparse: C may differ from 0; dense: ls does
+    FOCAL: tl.constexpr,  # sparse, and not SMOOTH
+    Z_LOSS: tl.constexpr,
     CLASS_FAST: tl.constexpr,
     ALIGN: tl.constexpr,
     WIDE: tl.constexpr,
@@ -95,10 +95,10 @@ def loss_kernel(
         valid = (k < K) & ok3
         z_at = at_classes(z_rows, z_strides, k, CLASS_FAST, ALIGN)
         z = tl.load(z_at, mask=valid, other=float("-inf")).to(acc)
-        before = _shift(m)
+        before = shift_of(m)
         old = m
         m = tl.maximum(m, tl.max(z, 0))
-        now = _shift(m)
+        now = shift_of(m)
         exps = exps * tl.exp(old - now) + tl.sum(tl.exp(z - now[None, :, :]), 0)
         if DENSE or SMOOTH:
             away = z - now[None, :, :]
@@ -119,19 +119,21 @@ def loss_kernel(
             ahead1 += count_ahead(z, k, z1, y1)
         start += U * KW
     top = tl.max(m, 0)
-    move = tl.exp(m - _shift(top)[None, :])
+    move = tl.exp(m - shift_of(top)[None, :])
     # A row without a finite logit has no softmax: m - m makes it NaN, as in PyTorch.
     log_sum = tl.log(tl.sum(exps * move, 0)) + (top - top)
     if not DENSE and class_weight is None:
         mass += ((K + KW - 1 - tl.arange(0, KW)) // KW).to(acc)[:, None]
     if DENSE or SMOOTH:
-        linear += mass * (_shift(m) - _shift(top)[None, :])
+        linear += mass * (shift_of(m) - shift_of(top)[None, :])
 
     # 2. The rows' losses.
     counts = ok
     if DENSE:
         total = tl.sum(mass, 0)
         value = log_sum * total - tl.sum(linear, 0)
+        if Z_LOSS:
+            value, total = add_z_loss(value, total, top + log_sum, float_scalar(z_loss, acc))
     else:
         y0, y1, own, other, known, ignored = sparse_rows(
             *(target, partner_labels, weight, weight_strides, w0, w1, ignore_index),
@@ -152,10 +154,16 @@ def loss_kernel(
                 total += weighted(c, tl.sum(mass, 0))
         if SMOOTH:
             dot += weighted(c, tl.sum(linear, 0))
+        value = log_sum * total - dot
+        if FOCAL:
+            value, total = focal_terms(
+                z0 - top, z1 - top, log_sum, a0, a1, float_scalar(gamma, acc)
+            )
+        if Z_LOSS:
+            value, total = add_z_loss(value, total, top + log_sum, float_scalar(z_loss, acc))
         # Labels outside [0, K) poison the loss, and through T the gradient of the row.
-        total = tl.where(known, total, float("nan"))
-        total = tl.where(ignored, 0.0, total)
-        value = tl.where(ignored, 0.0, log_sum * total - dot)
+        total = tl.where(ignored, 0.0, tl.where(known, total, float("nan")))
+        value = tl.where(ignored, 0.0, tl.where(known, value, float("nan")))
         counts = ok & ~ignored
     if loss is not None:
         tl.store(loss + rows, value, mask=ok)
@@ -179,6 +187,7 @@ def loss_kernel(
         scale = tl.full((SB,), 1.0, acc)
         if count is not None:
             scale = scale / tl.load(count)
+        gamma = float_scalar(gamma, acc)
         start = K * 0
         while start < K:
             k = start + steps
@@ -188,10 +197,10 @@ def loss_kernel(
             if DENSE:
                 t_at = at_classes(t_rows, t_strides, k, CLASS_FAST, ALIGN)
                 u = dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
-                entry = _gradient(z, top, log_sum, total, scale, u)
+                entry = gradient_of(z, top, log_sum, total, scale, u, gamma, FOCAL)
             else:
                 u = sparse_target(class_weight, k, K, c, a0, a1, y0, y1)
-                entry = _gradient(z, top, log_sum, total, scale, u)
+                entry = gradient_of(z, top, log_sum, total, scale, u, gamma, FOCAL)
                 entry = tl.where(ignored[None, None, :], 0.0, entry)
             d_at = at_classes(d_rows, d_strides, k, CLASS_FAST, ALIGN)
             tl.store(d_at, entry.to(grad.dtype.element_ty), mask=valid)
@@ -218,6 +227,7 @@ def loss_backward_kernel(
     off,
     keep,
     spread,
+    gamma,
     R,
     per_sample,
     k_units,
@@ -228,6 +238,7 @@ def loss_backward_kernel(
     d_strides,
     DENSE: tl.constexpr,
     SMOOTH: tl.constexpr,
+    FOCAL: tl.constexpr,
     CLASS_FAST: tl.constexpr,
     ALIGN: tl.constexpr,
     WIDE: tl.constexpr,
@@ -257,12 +268,13 @@ def loss_backward_kernel(
         scale = scale / tl.load(count)
 
     # 2. The gradient.
+    gamma = float_scalar(gamma, acc)
     if DENSE:
         t_rows = row_pointers(target, t_strides, outer, i, sizes, CLASS_FAST, ALIGN)
         t_at = at_classes(t_rows, t_strides, k, CLASS_FAST, ALIGN)
         keep = float_scalar(keep, acc)
         u = dense_target(t_at, class_weight, k, valid, K, keep, spread, SMOOTH, acc)
-        entry = _gradient(z, m, log_sum, total, scale, u)
+        entry = gradient_of(z, m, log_sum, total, scale, u, gamma, FOCAL)
     else:
         y0, y1, own, other, known, ignored = sparse_rows(
             *(target, partner_labels, weight, weight_strides, w0, w1, ignore_index),
@@ -273,7 +285,7 @@ def loss_backward_kernel(
         )
         c = float_scalar(off, acc) * (own + other) + spread
         u = sparse_target(class_weight, k, K, c, a0, a1, y0, y1)
-        entry = _gradient(z, m, log_sum, total, scale, u)
+        entry = gradient_of(z, m, log_sum, total, scale, u, gamma, FOCAL)
         entry = tl.where(ignored[None, None, :], 0.0, entry)
     d_rows = row_pointers(grad, d_strides, outer, i, sizes, CLASS_FAST, ALIGN)
     d_at = at_classes(d_rows, d_strides, k, CLASS_FAST, ALIGN)

@@ -60,6 +60,38 @@ def label_coefficients(
 
 
 @triton.jit
+def focal_term(log_p, gamma):
+    """f = (1-p)^γ (-log p) and h = -p f'(p), as in fused_mixup/reference/focal.py."""
+    p = tl.exp(log_p)
+    # Near p = 1 the series of 1 - exp(log p) keeps the digits that the difference loses.
+    series = -log_p * (1 + log_p * (0.5 + log_p * (1 / 6 + log_p * (1 / 24))))
+    q = tl.where(log_p > -0.01, series, 1 - p)
+    inside = q > 0
+    safe = tl.where(inside, q, 1.0)
+    power = tl.exp(gamma * tl.log(safe))
+    ratio = tl.where(p == 0, 0.0, -p * log_p / safe)  # no 0·inf where p underflows
+    loss = tl.where(inside, -power * log_p, 0.0)
+    slope = tl.where(inside, power * (1 + gamma * ratio), 0.0)
+    # The comparison is false for NaN, which stays.
+    return tl.where(q == q, loss, q), tl.where(q == q, slope, q)
+
+
+@triton.jit
+def focal_terms(z0, z1, log_sum, a0, a1, gamma):
+    """The loss and T of rows with two labels, whose logits are relative to the largest."""
+    loss0, slope0 = focal_term(z0 - log_sum, gamma)
+    loss1, slope1 = focal_term(z1 - log_sum, gamma)
+    nothing = 0 * log_sum  # NaN of a row without a softmax, also where all weights are 0
+    loss = weighted(a0, loss0) + weighted(a1, loss1) + nothing
+    return loss, weighted(a0, slope0) + weighted(a1, slope1) + nothing
+
+
+@triton.jit
+def add_z_loss(value, total, log_z, z_loss):
+    return value + z_loss * log_z * log_z, total + 2 * z_loss * log_z
+
+
+@triton.jit
 def dense_target(
     at, class_weight, k, valid, K, keep, spread, SMOOTH: tl.constexpr, ACC: tl.constexpr
 ):
@@ -81,3 +113,20 @@ def sparse_target(class_weight, k, K, c, a0, a1, y0, y1):
     hit0 = tl.where(k == y0[None, None, :], a0[None, None, :], 0.0)
     hit1 = tl.where(k == y1[None, None, :], a1[None, None, :], 0.0)
     return c + hit0 + hit1
+
+
+@triton.jit
+def shift_of(m):
+    """m, or 0 while no finite logit has been seen: -inf - -inf would be NaN."""
+    return tl.where(m == float("-inf"), 0.0, m)
+
+
+@triton.jit
+def gradient_of(z, m, log_sum, total, scale, u, gamma, FOCAL: tl.constexpr):
+    """scale (T p - u), with γ scale (T p - u h(p)); rows broadcast."""
+    log_p = (z - m[None, None, :]) - log_sum[None, None, :]
+    p = tl.exp(log_p)
+    if FOCAL:
+        # An element takes the power of its own logit: that of the label may be written over by now.
+        u = weighted(u, focal_term(log_p, gamma)[1])
+    return scale[None, None, :] * (total[None, None, :] * p - u)

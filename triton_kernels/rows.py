@@ -35,6 +35,8 @@ CHANGING = [
     "keep",
     "smoothing",
     "spread",
+    "gamma",
+    "z_loss",
     "ignore_index",
     "R",
     "k_units",

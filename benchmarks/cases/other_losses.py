@@ -17,6 +17,7 @@ from ..timing import rotate
 from .losses import IN_FORWARD, dense_target
 
 Gradients = Callable[[torch.Tensor], torch.Tensor]
+GAMMA, Z_LOSS = 2.0, 1e-4
 TOLERANCE = (1e-4, 1e-5)  # rtol, atol of the sum's gradient
 
 
@@ -85,6 +86,49 @@ def binary(case: Case, device: str, **mode: bool) -> Work:
     return _work(case, device, fused, {"timm": timm})
 
 
+def focal(case: Case, device: str) -> Work:
+    """γ and a z-loss, of hard labels that are mixed."""
+    batch_size, num_classes = case.shape
+    labels = torch.randint(0, num_classes, (batch_size,), device=device)
+    plan = MixPlan.uniform(batch_size, "flip", LAM)
+
+    def fused(z: torch.Tensor) -> torch.Tensor:
+        target = MixedTarget.from_labels(labels, plan, num_classes)
+        return fm.soft_target_cross_entropy(z, target, focal_gamma=GAMMA, z_loss=Z_LOSS)
+
+    def eager(z: torch.Tensor) -> torch.Tensor:
+        wide = z if z.dtype == torch.float64 else z.float()
+        log_z = wide.logsumexp(1)
+
+        def of(y: torch.Tensor) -> torch.Tensor:
+            log_p = wide.gather(1, y.unsqueeze(1)).squeeze(1) - log_z
+            return -((1 - log_p.exp()) ** GAMMA) * log_p
+
+        rows = LAM * of(labels) + (1 - LAM) * of(labels.flip(0))
+        return (rows + Z_LOSS * log_z.square()).mean()
+
+    return _work(case, device, fused, {"PyTorch": eager})
+
+
+def binary_focal(case: Case, device: str) -> Work:
+    batch_size, num_classes = case.shape
+    labels = torch.randint(0, num_classes, (batch_size,), device=device)
+    plan = MixPlan.uniform(batch_size, "flip", LAM)
+
+    def fused(z: torch.Tensor) -> torch.Tensor:
+        target = MixedTarget.from_labels(labels, plan, num_classes)
+        return fm.soft_target_binary_cross_entropy(z, target, focal_gamma=GAMMA, sum_classes=True)
+
+    def eager(z: torch.Tensor) -> torch.Tensor:
+        off = F.one_hot(labels, num_classes).to(z.dtype)
+        t = off * LAM + off.flip(0) * (1.0 - LAM)
+        p, below = z.sigmoid(), torch.sigmoid(-z)
+        present, absent = below**GAMMA * -F.logsigmoid(z), p**GAMMA * -F.logsigmoid(-z)
+        return (t * present + (1 - t) * absent).sum(1).mean()
+
+    return _work(case, device, fused, {"PyTorch": eager})
+
+
 def linear(case: Case, device: str) -> Work:
     """The last layer and the loss in one op, without a [B, K] tensor; two steps hold several."""
     batch_size, features, num_classes = case.shape
@@ -126,6 +170,10 @@ def cases(device: str) -> Iterator[Case]:
     yield Case(op, fwd_bwd, shape, dtype, binary, "binary", peers, goals=goals)
     build = partial(binary, grad_in_forward=True)
     yield Case(op, f"{fwd_bwd}, {IN_FORWARD}", shape, dtype, build, "binary", peers, goals=goals)
+    op, shape, peers = "soft_target_cross_entropy", (256, 21843), (OURS_TRITON, "PyTorch")
+    yield Case(op, f"{fwd_bwd}, focal and z-loss", shape, dtype, focal, "focal", peers)
+    op = "soft_target_binary_cross_entropy"
+    yield Case(op, f"{fwd_bwd}, focal", shape, dtype, binary_focal, "focal", peers)
     goals = ("cpu linear",) if device == "cpu" else ()
     op, shape = "linear_soft_target_cross_entropy", (512, 1024, 100_000)
     peers = (OURS_TRITON, "timm's lines")

@@ -60,18 +60,25 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
     logits = torch.randn(B, K).requires_grad_()
     target = MixedTarget.from_labels(labels, plans["flip"], K, 0.1)
     yield "binary loss sparse float32", lambda: _binary_gradient(logits, target)
+    hard = MixedTarget.from_labels(labels, plans["flip"], K)
+    yield "focal loss float32", lambda: _loss_gradient(logits, hard, focal_gamma=2.0, z_loss=1e-4)
+    yield "binary focal loss float32", lambda: _binary_gradient(logits, hard, focal_gamma=2.0)
     yield "ranks float32", lambda: fm.mixed_accuracy(logits, target)
     state = fm.plan_state(0)
     options = {"cutmix_alpha": 1.0, "per": "sample", "pairing": "shuffle"}
     yield "draw_plan", lambda: fm.draw_plan(9, (31, 33), state=state.clone(), **options)
 
 
-def _loss_gradient(z: torch.Tensor, target: MixedTarget | torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return torch.autograd.grad(fm.soft_target_cross_entropy(z, target), z)
+def _loss_gradient(
+    z: torch.Tensor, target: MixedTarget | torch.Tensor, **options: float
+) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(fm.soft_target_cross_entropy(z, target, **options), z)
 
 
-def _binary_gradient(z: torch.Tensor, target: MixedTarget) -> tuple[torch.Tensor, ...]:
-    return torch.autograd.grad(fm.soft_target_binary_cross_entropy(z, target), z)
+def _binary_gradient(
+    z: torch.Tensor, target: MixedTarget, **options: float
+) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(fm.soft_target_binary_cross_entropy(z, target, **options), z)
 
 
 def main() -> None:

@@ -250,6 +250,18 @@ inline void check_loss(const Tensor& logits, const Tensor& target,
   check_per_class("class_weight", class_weight, logits);
 }
 
+inline bool is_coefficient(double x) { return x >= 0 && x - x == 0; }
+
+// A focal loss has terms for two labels; with smoothing or a dense target each class would have
+// one, for which no kernel has a sweep. A z-loss serves every target.
+inline void check_focal(double gamma, bool sparse, double target_smoothing, double label_smoothing,
+                        double z_loss) {
+  expect(is_coefficient(gamma), "focal_gamma", "a finite number >= 0");
+  expect(is_coefficient(z_loss), "z_loss", "a finite number >= 0");
+  expect(gamma == 0 || (sparse && target_smoothing == 0 && label_smoothing == 0), "focal_gamma",
+         "0 with a dense or smoothed target; the public function takes it");
+}
+
 // The upstream gradient of one loss. With `each`, of a loss for every row; with `elements` too, of
 // a loss for every element.
 inline void check_grad_loss(const Tensor& grad_loss, const Tensor& logits, bool each,

@@ -50,11 +50,11 @@ Tensor soft_target_binary_cross_entropy(Tensor logits,  // [B, K, …]
                                         OptionalTensor class_weight,    // [K]
                                         OptionalTensor pos_weight,      // [K]
                                         double target_smoothing,
-                                        std::optional<double> target_threshold, int64_t reduction,
-                                        bool sum_classes) {
+                                        std::optional<double> target_threshold, double focal_gamma,
+                                        int64_t reduction, bool sum_classes) {
   const BinaryCrossEntropyArguments a = {
-      logits,     target,           partner_labels,   weight,    class_weight,
-      pos_weight, target_smoothing, target_threshold, reduction, sum_classes};
+      logits,           target,           partner_labels, weight,    class_weight, pos_weight,
+      target_smoothing, target_threshold, focal_gamma,    reduction, sum_classes};
   a.check();
   Tensor loss = empty_loss(a);
   forward(a, loss, nullptr);
@@ -68,11 +68,11 @@ std::tuple<Tensor, Tensor> soft_target_binary_cross_entropy_grad(
     OptionalTensor weight,          // float32 [B, 2]
     OptionalTensor class_weight,    // [K]
     OptionalTensor pos_weight,      // [K]
-    double target_smoothing, std::optional<double> target_threshold, int64_t reduction,
-    bool sum_classes) {
+    double target_smoothing, std::optional<double> target_threshold, double focal_gamma,
+    int64_t reduction, bool sum_classes) {
   const BinaryCrossEntropyArguments a = {
-      logits,     target,           partner_labels,   weight,    class_weight,
-      pos_weight, target_smoothing, target_threshold, reduction, sum_classes};
+      logits,           target,           partner_labels, weight,    class_weight, pos_weight,
+      target_smoothing, target_threshold, focal_gamma,    reduction, sum_classes};
   a.check();
   Tensor loss = empty_loss(a), grad = new_result_like(logits);
   forward(a, loss, &grad);
@@ -110,11 +110,11 @@ Tensor soft_target_binary_cross_entropy_backward(
     OptionalTensor weight,          // float32 [B, 2]
     OptionalTensor class_weight,    // [K]
     OptionalTensor pos_weight,      // [K]
-    double target_smoothing, std::optional<double> target_threshold, int64_t reduction,
-    bool sum_classes) {
+    double target_smoothing, std::optional<double> target_threshold, double focal_gamma,
+    int64_t reduction, bool sum_classes) {
   const BinaryCrossEntropyArguments a = {
-      logits,     target,           partner_labels,   weight,    class_weight,
-      pos_weight, target_smoothing, target_threshold, reduction, sum_classes};
+      logits,           target,           partner_labels, weight,    class_weight, pos_weight,
+      target_smoothing, target_threshold, focal_gamma,    reduction, sum_classes};
   check_backward(a, grad_loss);
   Tensor grad = new_result_like(logits);
   write_gradient(a, grad_loss, grad);
@@ -129,11 +129,11 @@ void soft_target_binary_cross_entropy_backward_(
     OptionalTensor weight,          // float32 [B, 2]
     OptionalTensor class_weight,    // [K]
     OptionalTensor pos_weight,      // [K]
-    double target_smoothing, std::optional<double> target_threshold, int64_t reduction,
-    bool sum_classes) {
+    double target_smoothing, std::optional<double> target_threshold, double focal_gamma,
+    int64_t reduction, bool sum_classes) {
   const BinaryCrossEntropyArguments a = {
-      logits,     target,           partner_labels,   weight,    class_weight,
-      pos_weight, target_smoothing, target_threshold, reduction, sum_classes};
+      logits,           target,           partner_labels, weight,    class_weight, pos_weight,
+      target_smoothing, target_threshold, focal_gamma,    reduction, sum_classes};
   check_backward(a, grad_loss);
   expect_writable("logits", logits);
   write_gradient(a, grad_loss, logits);

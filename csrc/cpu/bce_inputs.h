@@ -16,12 +16,14 @@ struct BinaryCrossEntropyArguments {
   const OptionalTensor& pos_weight;      // [K]
   double target_smoothing;
   std::optional<double> threshold;
+  double focal_gamma;
   int64_t reduction;
   bool sum_classes;
 
   void check() const {
     check_loss(logits, target, partner_labels, weight, class_weight, reduction);
     check_per_class("pos_weight", pos_weight, logits);
+    expect(is_coefficient(focal_gamma), "focal_gamma", "a finite number >= 0");
   }
   bool each_element() const { return reduction == kNone && !sum_classes; }
 };
@@ -69,6 +71,7 @@ struct BinaryInputs {
     BinaryRun<L, T> run = {};
     run.binarize = arguments.threshold.has_value();
     run.threshold = acc_t<L>(arguments.threshold.value_or(0));
+    run.gamma = acc_t<L>(arguments.focal_gamma);
     return run;
   }
 };

@@ -190,7 +190,11 @@ double constant_run(const BinaryRun<L, T>& run) {
 }
 
 template <typename L, typename T>
+double focal_run(const BinaryRun<L, T>& run);  // bce_focal.inl
+
+template <typename L, typename T>
 double binary_run(const BinaryRun<L, T>& run) {
+  if (run.gamma != 0) return focal_run(run);
   if (run.dense != nullptr) return binary_run_for<kDenseTarget>(run);
   if (run.labels != nullptr) return binary_run_for<kLabels>(run);
   if (run.class_weights != nullptr || run.pos_weights != nullptr || run.loss != nullptr ||

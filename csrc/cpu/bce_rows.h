@@ -6,19 +6,40 @@
 
 namespace fused_mixup {
 
+// A focal loss F of a label that is there, and its slope F'; see bce_kernels.inl.
+struct BinaryFocal {
+  double loss, slope;
+
+  BinaryFocal(double x, double gamma) {
+    const double u = std::exp(-std::fabs(x)), curved = std::log1p(u);
+    const double s = curved + (x < 0 ? -x : 0), other = curved + (x < 0 ? 0 : x);
+    const double p = (x < 0 ? u : 1) / (1 + u), q = (x < 0 ? 1 : u) / (1 + u);
+    const double factor = std::exp(-gamma * other);
+    loss = factor * s;
+    slope = -factor * (gamma * p * s + q);
+  }
+};
+
 // One element in double; see bce_kernels.inl.
 struct BinaryElement {
-  double x, w, q;
+  double x, w, q, gamma;
 
   double exp_part() const { return std::exp(-std::fabs(x)); }
   double loss(double t) const {
+    if (gamma != 0) {
+      return w * (q * t * BinaryFocal(x, gamma).loss + (1 - t) * BinaryFocal(-x, gamma).loss);
+    }
     const double line = (x < 0 ? -q * t : 1 - t) * x;
     return w * (line + (1 + (q - 1) * t) * std::log1p(exp_part()));
   }
   double loss_by_t() const {
+    if (gamma != 0) return w * (q * BinaryFocal(x, gamma).loss - BinaryFocal(-x, gamma).loss);
     return w * ((x < 0 ? -q : -1.0) * x + (q - 1) * std::log1p(exp_part()));
   }
   double grad(double t) const {
+    if (gamma != 0) {
+      return w * (q * t * BinaryFocal(x, gamma).slope - (1 - t) * BinaryFocal(-x, gamma).slope);
+    }
     const double u = exp_part(), sigmoid = (x < 0 ? u : 1.0) / (1 + u);
     return w * ((1 + (q - 1) * t) * sigmoid - q * t);
   }
@@ -45,7 +66,7 @@ double sparse_row(const BinaryInputs& in, BinaryRun<L, T>& run, int64_t b, int64
   for (int j = 0; j < count; ++j) {
     const int64_t c = label[j];
     const BinaryElement element = {x[j], run.class_weights ? run.class_weights[c] : 1.0,
-                                   run.pos_weights ? run.pos_weights[c] : 1.0};
+                                   run.pos_weights ? run.pos_weights[c] : 1.0, double(run.gamma)};
     if (run.sum) sum += (t[j] - values.neither) * element.loss_by_t();
     if (run.loss != nullptr) run.loss[c] = A(element.loss(t[j]));
     if (run.grad == nullptr) continue;

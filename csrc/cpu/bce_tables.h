@@ -27,6 +27,7 @@ struct BinaryRun {
   bits_t<A> label = 0;    // the class of the run, where there are labels
   bool binarize = false;  // a dense t counts as t > threshold
   A threshold = 0;
+  A gamma = 0;                       // of a focal loss
   const A* class_weights = nullptr;  // [n], or class_weight for all
   const A* pos_weights = nullptr;    // [n], or pos_weight for all
   A class_weight = 1, pos_weight = 1;

@@ -10,6 +10,7 @@
 #include "loss_kernels.inl"
 #include "loss_columns.inl"
 #include "bce_kernels.inl"
+#include "bce_focal.inl"
 #include "mix_bytes.inl"
 #include "mix_kernels.inl"
 // clang-format on

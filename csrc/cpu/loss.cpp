@@ -6,6 +6,8 @@
 // takes 1 MiB and needs a second-level cache that holds it. With m = max z, l = log Σ e^(z-m), t' =
 // (1-ε) t + ε/K and class weights w:
 //     loss = l Σ w t' - Σ w t' (z-m)          d loss / d z = Σ w t' · e^((z-m) - l) - w t'
+// A focal loss has w t' f(p) for each of the two labels, and w t' h(p) in the gradient (FocalTerm);
+// a z-loss adds z (m+l)² to the loss and 2 z (m+l) to the factor of the exponential.
 #include <tuple>
 
 #include "loss_columns.h"
@@ -47,11 +49,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_target_cross_entropy(
     OptionalTensor partner_labels,  // int64 [B, …]
     OptionalTensor weight,          // float32 [B, 2]
     OptionalTensor class_weight,    // [K]
-    int64_t ignore_index, double target_smoothing, double label_smoothing, int64_t reduction,
-    bool ranks) {
-  const CrossEntropyArguments a = {logits,           target,          partner_labels,
-                                   weight,           class_weight,    ignore_index,
-                                   target_smoothing, label_smoothing, reduction};
+    int64_t ignore_index, double target_smoothing, double label_smoothing, double focal_gamma,
+    double z_loss, int64_t reduction, bool ranks) {
+  const CrossEntropyArguments a = {logits,       target,       partner_labels,   weight,
+                                   class_weight, ignore_index, target_smoothing, label_smoothing,
+                                   focal_gamma,  z_loss,       reduction};
   a.check();
   std::vector<int64_t> shape = shape_of_rows(logits);
   shape.insert(shape.begin(), 3);
@@ -74,11 +76,11 @@ std::tuple<Tensor, Tensor, Tensor> soft_target_cross_entropy_grad(
     OptionalTensor partner_labels,  // int64 [B, …]
     OptionalTensor weight,          // float32 [B, 2]
     OptionalTensor class_weight,    // [K]
-    int64_t ignore_index, double target_smoothing, double label_smoothing, int64_t reduction,
-    bool ranks) {
-  const CrossEntropyArguments a = {logits,           target,          partner_labels,
-                                   weight,           class_weight,    ignore_index,
-                                   target_smoothing, label_smoothing, reduction};
+    int64_t ignore_index, double target_smoothing, double label_smoothing, double focal_gamma,
+    double z_loss, int64_t reduction, bool ranks) {
+  const CrossEntropyArguments a = {logits,       target,       partner_labels,   weight,
+                                   class_weight, ignore_index, target_smoothing, label_smoothing,
+                                   focal_gamma,  z_loss,       reduction};
   a.check();
   Tensor grad = new_result_like(logits);
   Tensor loss = empty_loss(a), found = empty_ranks(a, ranks);
@@ -130,10 +132,11 @@ Tensor soft_target_cross_entropy_backward(Tensor grad_loss,  // [], or [B, …] 
                                           OptionalTensor weight,          // float32 [B, 2]
                                           OptionalTensor class_weight,    // [K]
                                           int64_t ignore_index, double target_smoothing,
-                                          double label_smoothing, int64_t reduction) {
-  const CrossEntropyArguments a = {logits,           target,          partner_labels,
-                                   weight,           class_weight,    ignore_index,
-                                   target_smoothing, label_smoothing, reduction};
+                                          double label_smoothing, double focal_gamma, double z_loss,
+                                          int64_t reduction) {
+  const CrossEntropyArguments a = {logits,       target,       partner_labels,   weight,
+                                   class_weight, ignore_index, target_smoothing, label_smoothing,
+                                   focal_gamma,  z_loss,       reduction};
   check_backward(a, grad_loss, stats, count);
   Tensor grad = new_result_like(logits);
   write_gradient(a, grad_loss, stats, count, grad);
@@ -149,10 +152,11 @@ void soft_target_cross_entropy_backward_(Tensor grad_loss,  // [], or [B, …] f
                                          OptionalTensor weight,          // float32 [B, 2]
                                          OptionalTensor class_weight,    // [K]
                                          int64_t ignore_index, double target_smoothing,
-                                         double label_smoothing, int64_t reduction) {
-  const CrossEntropyArguments a = {logits,           target,          partner_labels,
-                                   weight,           class_weight,    ignore_index,
-                                   target_smoothing, label_smoothing, reduction};
+                                         double label_smoothing, double focal_gamma, double z_loss,
+                                         int64_t reduction) {
+  const CrossEntropyArguments a = {logits,       target,       partner_labels,   weight,
+                                   class_weight, ignore_index, target_smoothing, label_smoothing,
+                                   focal_gamma,  z_loss,       reduction};
   check_backward(a, grad_loss, stats, count);
   expect_writable("logits", logits);
   write_gradient(a, grad_loss, stats, count, logits);

@@ -150,7 +150,7 @@ class Columns {
   double losses(const TilePlace& at, const LossOutputs<A>& out, double& ignored) {
     Work& work = *work_;
     const double keep = 1.0 - in_.label_smoothing;
-    const bool shifted = in_.wants_shifted();
+    const bool shifted = in_.wants_shifted(), more = in_.has_more_terms();
     double sum = 0;
     for (int64_t i = 0; i < at.n; ++i) {
       const double max = work.sums.max[i];
@@ -169,10 +169,38 @@ class Columns {
       } else {
         ignored += 1;
       }
+      if (more) loss = loss_with_terms(i, loss);
       if (in_.reduction == kNone) out.loss[at.r + i] = A(loss);
       sum += loss;
     }
     return sum;
+  }
+
+  // The loss with focal terms of the labels and the z-loss; `loss` is that without. Sets the total
+  // of the position too.
+  __attribute__((noinline)) double loss_with_terms(int64_t i, double loss) {
+    Work& work = *work_;
+    if (!work.scales.kept[i]) return loss;
+    double total = work.total[i];
+    if (in_.sparse && in_.focal_gamma != 0) {
+      loss = total = total != total ? kNaN : 0.0 * work.sums.log_sum[i];
+      for (int j = 0; j < 2; ++j) {
+        const FocalTerm focal = focal_term(i, j);
+        loss += term(work.coefficient[j][i], focal.loss);
+        total += term(work.coefficient[j][i], focal.slope);
+      }
+    }
+    if (in_.z_loss != 0) {
+      in_.add_z_loss(double(work.sums.max[i]) + work.sums.log_sum[i], loss, total);
+    }
+    work.total[i] = A(total);
+    return loss;
+  }
+
+  FocalTerm focal_term(int64_t i, int j) const {
+    const ColumnSums<A>& sums = work_->sums;
+    const double value = work_->labels[j].value[i];
+    return FocalTerm(in_.focal_gamma, (value - sums.max[i]) - sums.log_sum[i]);
   }
 
   void write_stats(const TilePlace& at, A* stats) const {
@@ -230,6 +258,7 @@ class Columns {
         if (tile.class_weight != nullptr && labels.label[i] != ~Bits{0}) {
           constant = A(term(tile.class_weight[labels.label[i]], constant));
         }
+        if (in_.focal_gamma != 0) t = A(term(t, focal_term(i, j).slope));
         work.entry_target[i] = work.upstream[i] * (t + constant);
       }
       logit_kernels<L>().entries(work.entry, labels.value, work.sums, work.scales.p_scale,

@@ -49,18 +49,35 @@ struct CrossEntropyArguments {
   const OptionalTensor& weight;          // float32 [B, 2]
   const OptionalTensor& class_weight;    // [K]
   int64_t ignore_index;
-  double target_smoothing, label_smoothing;
+  double target_smoothing, label_smoothing, focal_gamma, z_loss;
   int64_t reduction;
 
   void check() const {
     check_loss(logits, target, partner_labels, weight, class_weight, reduction);
+    check_focal(focal_gamma, partner_labels.has_value(), target_smoothing, label_smoothing, z_loss);
+  }
+};
+
+// A focal term of a class of probability p: its loss f = (1-p)^γ (-log p), and h = -p f'(p)
+// (fused_mixup/reference/focal.py).
+struct FocalTerm {
+  double loss, slope;
+
+  // Not inline, as most losses have none: the loops around it stay as short as they are.
+  __attribute__((noinline)) FocalTerm(double gamma, double log_p) {
+    const double p = std::exp(log_p), q = -std::expm1(log_p);
+    const double factor = q == 0 ? 0 : std::pow(q, gamma);
+    // -p log p / q runs from 0, where p underflows and log p may be -inf, to 1.
+    const double ratio = p == 0 ? 0 : q == 0 ? 1 : -p * log_p / q;
+    loss = q == 0 ? 0 : -log_p * factor;
+    slope = factor * (1 + gamma * ratio);
   }
 };
 
 struct LossInputs {
   LossTensors tensors;
   std::optional<SparseTarget> sparse;
-  double label_smoothing;
+  double label_smoothing, focal_gamma, z_loss;
   int64_t reduction;
   OptionalTensor class_weight;
   const void* class_weight_data = nullptr;
@@ -70,6 +87,8 @@ struct LossInputs {
   LossInputs(const CrossEntropyArguments& a, const Tensor* into)
       : tensors(a.logits, a.partner_labels ? nullptr : &a.target, into),
         label_smoothing(a.label_smoothing),
+        focal_gamma(a.focal_gamma),
+        z_loss(a.z_loss),
         reduction(a.reduction),
         class_weight(as_contiguous(a.class_weight)),
         class_weight_sum(double(tensors.k)) {
@@ -89,6 +108,13 @@ struct LossInputs {
   template <typename A>
   const A* class_weights() const {  // [K] or null
     return static_cast<const A*>(class_weight_data);
+  }
+  bool has_more_terms() const { return focal_gamma != 0 || z_loss != 0; }
+
+  // Adds the z-loss of a row with log Σ exp(z) = log_z, and what it adds to the factor of p.
+  void add_z_loss(double log_z, double& loss, double& total) const {
+    loss += z_loss * log_z * log_z;
+    total += 2 * z_loss * log_z;
   }
   bool wants_shifted() const { return sparse ? sparse->smooths() : label_smoothing != 0; }
 

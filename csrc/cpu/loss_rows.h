@@ -44,6 +44,28 @@ struct RowLoss {
   bool ignored;
 };
 
+// Adds the focal terms of the labels, and the z-loss. row, values: a sparse target and the logits
+// of its labels; null for a dense target.
+template <typename A>
+__attribute__((noinline)) void add_terms(const LossInputs& in, const SparseRow* row,
+                                         const double* values, RowLoss& out) {
+  if (row != nullptr && in.focal_gamma != 0) {
+    const A* w = in.class_weights<A>();
+    out.loss = out.total = 0 * out.log_sum;  // NaN stays, also at weights of 0
+    for (int j = 0; j < 2; ++j) {
+      const int64_t c = row->label[j];
+      if (c < 0) continue;
+      const double t = w == nullptr ? row->coefficient[j] : term(w[c], row->coefficient[j]);
+      // log_sum as the stats keep it: the terms of the gradient cancel near p = 1.
+      const FocalTerm focal(in.focal_gamma, (values[j] - out.max) - A(out.log_sum));
+      out.loss += term(t, focal.loss);
+      out.total += term(t, focal.slope);
+    }
+  }
+  if (in.z_loss != 0) in.add_z_loss(out.max + out.log_sum, out.loss, out.total);
+  if (row != nullptr && row->poisoned) out.loss = out.total = kNaN;
+}
+
 // ranks: memory of the row's first rank, or null; the second rank lies `rows` further.
 template <typename L, typename T>
 RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
@@ -63,7 +85,9 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
     const double total = keep * sums.target + each * in.class_weight_sum;
     const double product = term(keep, sums.product) + term(each, sums.shifted);
     const double log_sum = log_of(sums);
-    return {log_sum * total - product, sums.max, log_sum, total, false};
+    RowLoss out = {log_sum * total - product, sums.max, log_sum, total, false};
+    if (in.has_more_terms()) add_terms<A>(in, nullptr, nullptr, out);
+    return out;
   }
   const SparseRow row = in.sparse->row(at.terms, at.r);
   const auto value = [&](int j) { return row.label[j] < 0 ? 0.0 : to_float(z[row.label[j]]); };
@@ -84,7 +108,9 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
     product += term(t, ranking.value[j] - sums.max);
   }
   if (row.poisoned) total = kNaN;
-  return {log_sum * total - product, sums.max, log_sum, total, false};
+  RowLoss out = {log_sum * total - product, sums.max, log_sum, total, false};
+  if (in.has_more_terms()) add_terms<A>(in, &row, ranking.value, out);
+  return out;
 }
 
 // Writes the gradient of one row; `scale` is the gradient of its loss.
@@ -126,7 +152,8 @@ void row_gradient(const LossInputs& in, const RowPlace& at, acc_t<L> max, acc_t<
     double t = equal ? row.coefficient[0] + row.coefficient[1] : row.coefficient[j];
     t += row.constant;
     if (w != nullptr) t = term(w[c], t);
-    const double p = std::exp((values[j] - max) - log_sum);
+    const double log_p = (values[j] - max) - log_sum, p = std::exp(log_p);
+    if (in.focal_gamma != 0) t = term(t, FocalTerm(in.focal_gamma, log_p).slope);
     grad[c] = from_float<L>(A(scale * (total * p - t)));
   }
 }

@@ -12,7 +12,9 @@ using BinaryCall = LossCall<BinaryArgs>;
 BinaryCall prepare(const Tensor& logits, const Tensor& target, const OptionalTensor& partner_labels,
                    const OptionalTensor& weight, const OptionalTensor& class_weight,
                    const OptionalTensor& pos_weight, double target_smoothing,
-                   std::optional<double> threshold, int64_t reduction, bool sum_classes) {
+                   std::optional<double> threshold, double focal_gamma, int64_t reduction,
+                   bool sum_classes) {
+  expect(is_coefficient(focal_gamma), "focal_gamma", "a finite number >= 0");
   BinaryCall call(logits, target, partner_labels, weight, class_weight, target_smoothing,
                   reduction);
   BinaryArgs& a = call.args;
@@ -20,6 +22,7 @@ BinaryCall prepare(const Tensor& logits, const Tensor& target, const OptionalTen
   a.pos_weight = call.per_class(pos_weight, logits);
   a.has_threshold = threshold.has_value();
   a.threshold = threshold.value_or(0.0);
+  a.focal_gamma = focal_gamma;
   const int64_t losses = a.rows() * (sum_classes ? 1 : a.classes);
   // The mean of nothing is NaN.
   a.divisor = a.reduction != kMean ? 1.0 : losses == 0 ? NAN : static_cast<double>(losses);
@@ -50,11 +53,11 @@ Tensor forward(Tensor logits,                  // [B, K, …]
                OptionalTensor weight,          // float32 [B, 2]
                OptionalTensor class_weight,    // [K]
                OptionalTensor pos_weight,      // [K]
-               double target_smoothing, std::optional<double> threshold, int64_t reduction,
-               bool sum_classes) {
+               double target_smoothing, std::optional<double> threshold, double focal_gamma,
+               int64_t reduction, bool sum_classes) {
   const Guard guard = guard_of(logits);
   BinaryCall call = prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
-                            target_smoothing, threshold, reduction, sum_classes);
+                            target_smoothing, threshold, focal_gamma, reduction, sum_classes);
   Tensor loss = loss_of(call, logits, sum_classes);
   check(soft_target_binary_cross_entropy(call.args));
   return loss;
@@ -67,10 +70,10 @@ std::tuple<Tensor, Tensor> forward_grad(Tensor logits,  // [B, K, …]
                                         OptionalTensor class_weight,    // [K]
                                         OptionalTensor pos_weight,      // [K]
                                         double target_smoothing, std::optional<double> threshold,
-                                        int64_t reduction, bool sum_classes) {
+                                        double focal_gamma, int64_t reduction, bool sum_classes) {
   const Guard guard = guard_of(logits);
   BinaryCall call = prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
-                            target_smoothing, threshold, reduction, sum_classes);
+                            target_smoothing, threshold, focal_gamma, reduction, sum_classes);
   Tensor grad = torch::stable::empty_like(logits);
   GradientPlace place(grad, call.args);
   Tensor loss = loss_of(call, logits, sum_classes);
@@ -96,14 +99,14 @@ Tensor backward(Tensor grad_loss,               // [], or of the losses' shape f
                 OptionalTensor weight,          // float32 [B, 2]
                 OptionalTensor class_weight,    // [K]
                 OptionalTensor pos_weight,      // [K]
-                double target_smoothing, std::optional<double> threshold, int64_t reduction,
-                bool sum_classes) {
+                double target_smoothing, std::optional<double> threshold, double focal_gamma,
+                int64_t reduction, bool sum_classes) {
   const Guard guard = guard_of(logits);
   Tensor grad = torch::stable::empty_like(logits);
   if (logits.numel() == 0) return grad;
   backward_into(grad, grad_loss, logits,
                 prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
-                        target_smoothing, threshold, reduction, sum_classes),
+                        target_smoothing, threshold, focal_gamma, reduction, sum_classes),
                 sum_classes);
   return grad;
 }
@@ -115,14 +118,14 @@ void backward_(Tensor grad_loss,               // [], or of the losses' shape fo
                OptionalTensor weight,          // float32 [B, 2]
                OptionalTensor class_weight,    // [K]
                OptionalTensor pos_weight,      // [K]
-               double target_smoothing, std::optional<double> threshold, int64_t reduction,
-               bool sum_classes) {
+               double target_smoothing, std::optional<double> threshold, double focal_gamma,
+               int64_t reduction, bool sum_classes) {
   const Guard guard = guard_of(logits);
   if (logits.numel() == 0) return;
   expect_writable("logits", logits);
   backward_into(logits, grad_loss, logits,
                 prepare(logits, target, partner_labels, weight, class_weight, pos_weight,
-                        target_smoothing, threshold, reduction, sum_classes),
+                        target_smoothing, threshold, focal_gamma, reduction, sum_classes),
                 sum_classes);
 }
 

@@ -17,7 +17,7 @@ LossSchedule binary_schedule(const BinaryArgs& a) {
   return schedule;
 }
 
-template <typename T>
+template <typename T, bool kFocal>
 cudaError_t binary_sweep(const BinaryArgs& a, const LossSchedule& schedule) {
   BinaryParams<typename Number<T>::Acc> p = binary_params<typename Number<T>::Acc>(a);
   p.slices = schedule.slices;
@@ -26,13 +26,13 @@ cudaError_t binary_sweep(const BinaryArgs& a, const LossSchedule& schedule) {
     constexpr int V = kBinaryWidth;
     const dim3 block(kColumnThreads);
     if (schedule.columns && schedule.width == V) {
-      return launch(binary_column_kernel<T, V>, schedule.blocks, block, 0, a.stream, p);
+      return launch(binary_column_kernel<T, V, kFocal>, schedule.blocks, block, 0, a.stream, p);
     }
     if (schedule.columns)
-      return launch(binary_column_kernel<T, 1>, schedule.blocks, block, 0, a.stream, p);
+      return launch(binary_column_kernel<T, 1, kFocal>, schedule.blocks, block, 0, a.stream, p);
   }
   const dim3 block(p.threads_per_row == 32 ? 32 * kWarpRows : p.threads_per_row);
-  return launch(binary_row_kernel<T>, schedule.blocks, block, 0, a.stream, p);
+  return launch(binary_row_kernel<T, kFocal>, schedule.blocks, block, 0, a.stream, p);
 }
 
 // How many LossSums of scratch a call needs that asks for a loss.
@@ -51,7 +51,10 @@ inline cudaError_t soft_target_binary_cross_entropy(const BinaryArgs& a) {
     using T = decltype(z);
     const LossSchedule schedule = binary_schedule<T>(a);
     cudaError_t error = cudaSuccess;
-    if (schedule.blocks > 0) error = binary_sweep<T>(a, schedule);
+    if (schedule.blocks > 0) {
+      error = a.focal_gamma != 0.0 ? binary_sweep<T, true>(a, schedule)
+                                   : binary_sweep<T, false>(a, schedule);
+    }
     if (error != cudaSuccess || a.partials == nullptr) return error;
     ReduceArgs sums = {};
     sums.partials = a.partials;

@@ -5,6 +5,9 @@
 // With e = exp(-|x|) that is, without a difference of nearly equal numbers on either side of 0,
 //   loss / w_c = P log1p(e) + (x < 0 ? q_c t (-x) : (1-t) x)
 //   d/dx / w_c = x < 0 ? P e / (1 + e) - q_c t : (1-t) - P e / (1 + e)
+// With γ, s = softplus(-x) and (1 - σ)^γ = exp(-γ softplus(x)):
+//   F(x) = (1 - σ)^γ s,   F'(x) = -(1 - σ)^γ (γ σ s + 1 - σ)
+//   loss / w_c = q_c t F(x) + (1-t) F(-x),   d/dx / w_c = q_c t F'(x) - (1-t) F'(-x)
 // A sparse target is t_c = Σ_k w_k ((1-ts) [y_k == c] + ts/K): one number for all classes but the
 // labels. With a threshold t becomes 1 where it is above, else 0.
 #pragma once
@@ -17,7 +20,7 @@ namespace fused_mixup {
 struct BinaryArgs : CallArgs {
   const void* pos_weight;  // arithmetic type [K], or null
   bool has_threshold;
-  double threshold;
+  double threshold, focal_gamma;
   void* element_losses;  // arithmetic type [B, K, S] contiguous, or null
   double divisor;        // what a mean divides by, else 1
 
@@ -31,7 +34,7 @@ template <typename A>
 struct BinaryParams {
   BinaryArgs a;
   A on, off;  // 1 - ts + ts/K; ts/K
-  A threshold, divisor;
+  A threshold, divisor, gamma;
   int threads_per_row;  // for rows: 32, or blockDim.x
   int slices;           // for columns: threads that share a vector of positions
 };
@@ -45,6 +48,7 @@ BinaryParams<A> binary_params(const BinaryArgs& a) {
   p.off = static_cast<A>(value.off);
   p.threshold = static_cast<A>(a.threshold);
   p.divisor = static_cast<A>(a.divisor);
+  p.gamma = static_cast<A>(a.focal_gamma);
   return p;
 }
 
@@ -88,6 +92,12 @@ __device__ __forceinline__ double inverse_of(double x) {
   return 1.0 / x;
 }
 
+// softplus(x) with e = exp(-|x|).
+template <typename T, typename A>
+__device__ __forceinline__ A softplus(A x, A e) {
+  return log1p_of<T>(e) + (x > A(0) ? x : A(0));
+}
+
 // The loss of an element x and its slope, with e = exp(-|x|).
 template <typename A>
 struct BinaryTerm {
@@ -102,12 +112,22 @@ struct BinaryTerm {
     }
   }
 
-  template <typename T>
-  __device__ __forceinline__ A loss(A x, A e) const {
+  template <typename T, bool kFocal>
+  __device__ __forceinline__ A loss(A x, A e, A gamma) const {
+    if constexpr (kFocal) {
+      const A s = softplus<T>(-x, e), other = softplus<T>(x, e);
+      return w * (toward * exp_of<T>(-gamma * other) * s + away * exp_of<T>(-gamma * s) * other);
+    }
     return w * (p * log1p_of<T>(e) + (x < A(0) ? -x * toward : x * away));
   }
-  template <typename T>
-  __device__ __forceinline__ A slope(A x, A e) const {
+  template <typename T, bool kFocal>
+  __device__ __forceinline__ A slope(A x, A e, A gamma) const {
+    if constexpr (kFocal) {
+      const A s = softplus<T>(-x, e), other = softplus<T>(x, e), inverse = inverse_of<T>(A(1) + e);
+      const A sigmoid = (x < A(0) ? e : A(1)) * inverse, rest = (x < A(0) ? A(1) : e) * inverse;
+      return w * (away * exp_of<T>(-gamma * s) * (gamma * rest * other + sigmoid) -
+                  toward * exp_of<T>(-gamma * other) * (gamma * sigmoid * s + rest));
+    }
     const A pulled = p * (e * inverse_of<T>(A(1) + e));
     return w * (x < A(0) ? pulled - toward : away - pulled);
   }

@@ -10,7 +10,7 @@ namespace fused_mixup {
 
 constexpr int kBinaryWidth = 4;  // positions
 
-template <typename T, int V>
+template <typename T, int V, bool kFocal>
 __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
     binary_column_kernel(const __grid_constant__ BinaryParams<typename Number<T>::Acc> p) {
   using A = typename Number<T>::Acc;
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
       const A x = Number<T>::up(values.e[e]), small = exp_of<T>(-fabs(x));
       const BinaryTerm<A> element(p.a, k, t.e[e]);
       if (p.a.forward) {
-        const A loss = element.template loss<T>(x, small);
+        const A loss = element.template loss<T, kFocal>(x, small, p.gamma);
         sums[e] += static_cast<double>(loss);
         if (V == 1 && p.a.element_losses != nullptr) {
           static_cast<A*>(p.a.element_losses)[(b * p.a.classes + k) * p.a.positions + s] = loss;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
       }
       if (wants_grad) {
         if (V == 1 && p.a.grad_loss_at.classes != 0) scale[e] = binary_scale(p, b, s, k);
-        out.e[e] = Number<T>::down(scale[e] * element.template slope<T>(x, small));
+        out.e[e] = Number<T>::down(scale[e] * element.template slope<T, kFocal>(x, small, p.gamma));
       }
     }
     if (wants_grad) store(grad + k * p.a.grad_at.classes, packed(out));

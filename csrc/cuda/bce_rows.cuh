@@ -11,7 +11,7 @@
 
 namespace fused_mixup {
 
-template <typename T>
+template <typename T, bool kFocal>
 __global__ void __launch_bounds__(kRowThreads<T>, 1)
     binary_row_kernel(const __grid_constant__ BinaryParams<typename Number<T>::Acc> p) {
   using A = typename Number<T>::Acc;
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     }
     const BinaryTerm<A> element(p.a, k, t);
     if (p.a.forward) {
-      const A loss = element.template loss<T>(x, small);
+      const A loss = element.template loss<T, kFocal>(x, small, p.gamma);
       sum += loss;
       if (p.a.element_losses != nullptr) {
         static_cast<A*>(p.a.element_losses)[(b * p.a.classes + k) * p.a.positions + s] = loss;
@@ -57,7 +57,8 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     }
     if (wants_grad) {
       const A scale = binary_scale(p, b, s, k);
-      grad[k * p.a.grad_at.classes] = Number<T>::down(scale * element.template slope<T>(x, small));
+      grad[k * p.a.grad_at.classes] =
+          Number<T>::down(scale * element.template slope<T, kFocal>(x, small, p.gamma));
     }
   }
   const A scale = vectors.count > 0 && wants_grad ? binary_scale(p, b, s, 0) : A(1);
@@ -90,8 +91,9 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
       for (int e = 0; e < V; ++e) {
         const A x = Number<T>::up(values.e[e]), small = exp_of<T>(-fabs(x));
         const BinaryTerm<A> element(p.a, k + e, t.e[e]);
-        if (p.a.forward) sum += element.template loss<T>(x, small);
-        if (wants_grad) out.e[e] = Number<T>::down(scale * element.template slope<T>(x, small));
+        if (p.a.forward) sum += element.template loss<T, kFocal>(x, small, p.gamma);
+        if (wants_grad)
+          out.e[e] = Number<T>::down(scale * element.template slope<T, kFocal>(x, small, p.gamma));
       }
       if (wants_grad) store_any(grad + k, out, grad_aligned);
     }

@@ -12,11 +12,15 @@ using CrossEntropyCall = LossCall<LossArgs>;
 CrossEntropyCall prepare(const Tensor& logits, const Tensor& target,
                          const OptionalTensor& partner_labels, const OptionalTensor& weight,
                          const OptionalTensor& class_weight, int64_t ignore_index,
-                         double target_smoothing, double label_smoothing, int64_t reduction) {
+                         double target_smoothing, double label_smoothing, double focal_gamma,
+                         double z_loss, int64_t reduction) {
+  check_focal(focal_gamma, partner_labels.has_value(), target_smoothing, label_smoothing, z_loss);
   CrossEntropyCall call(logits, target, partner_labels, weight, class_weight, target_smoothing,
                         reduction);
   call.args.ignore_index = ignore_index;
   call.args.label_smoothing = label_smoothing;
+  call.args.focal_gamma = focal_gamma;
+  call.args.z_loss = z_loss;
   return call;
 }
 
@@ -48,11 +52,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(Tensor logits,  // [B, K, …
                                                    OptionalTensor weight,          // float32 [B, 2]
                                                    OptionalTensor class_weight,    // [K]
                                                    int64_t ignore_index, double target_smoothing,
-                                                   double label_smoothing, int64_t reduction,
-                                                   bool ranks) {
+                                                   double label_smoothing, double focal_gamma,
+                                                   double z_loss, int64_t reduction, bool ranks) {
   const Guard guard = guard_of(logits);
-  CrossEntropyCall call = prepare(logits, target, partner_labels, weight, class_weight,
-                                  ignore_index, target_smoothing, label_smoothing, reduction);
+  CrossEntropyCall call =
+      prepare(logits, target, partner_labels, weight, class_weight, ignore_index, target_smoothing,
+              label_smoothing, focal_gamma, z_loss, reduction);
   Losses out = losses_of(call, logits, ranks);
   Tensor stats = call.empty(logits, row_shape(logits, 3));
   call.args.stats = stats.data_ptr();
@@ -67,11 +72,12 @@ std::tuple<Tensor, Tensor, Tensor> forward_grad(Tensor logits,  // [B, K, …]
                                                 OptionalTensor weight,          // float32 [B, 2]
                                                 OptionalTensor class_weight,    // [K]
                                                 int64_t ignore_index, double target_smoothing,
-                                                double label_smoothing, int64_t reduction,
-                                                bool ranks) {
+                                                double label_smoothing, double focal_gamma,
+                                                double z_loss, int64_t reduction, bool ranks) {
   const Guard guard = guard_of(logits);
-  CrossEntropyCall call = prepare(logits, target, partner_labels, weight, class_weight,
-                                  ignore_index, target_smoothing, label_smoothing, reduction);
+  CrossEntropyCall call =
+      prepare(logits, target, partner_labels, weight, class_weight, ignore_index, target_smoothing,
+              label_smoothing, focal_gamma, z_loss, reduction);
   Losses out = losses_of(call, logits, ranks);
   Tensor grad = torch::stable::empty_like(logits);
   GradientPlace place(grad, call.args);
@@ -103,13 +109,13 @@ Tensor backward(Tensor grad_loss,               // [], or [B, …] for reduction
                 OptionalTensor weight,          // float32 [B, 2]
                 OptionalTensor class_weight,    // [K]
                 int64_t ignore_index, double target_smoothing, double label_smoothing,
-                int64_t reduction) {
+                double focal_gamma, double z_loss, int64_t reduction) {
   const Guard guard = guard_of(logits);
   Tensor grad = torch::stable::empty_like(logits);
   if (logits.numel() == 0) return grad;
   backward_into(grad, grad_loss, logits, stats, count,
                 prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
-                        target_smoothing, label_smoothing, reduction));
+                        target_smoothing, label_smoothing, focal_gamma, z_loss, reduction));
   return grad;
 }
 
@@ -122,13 +128,13 @@ void backward_(Tensor grad_loss,               // [], or [B, …] for reduction 
                OptionalTensor weight,          // float32 [B, 2]
                OptionalTensor class_weight,    // [K]
                int64_t ignore_index, double target_smoothing, double label_smoothing,
-               int64_t reduction) {
+               double focal_gamma, double z_loss, int64_t reduction) {
   const Guard guard = guard_of(logits);
   if (logits.numel() == 0) return;
   expect_writable("logits", logits);
   backward_into(logits, grad_loss, logits, stats, count,
                 prepare(logits, target, partner_labels, weight, class_weight, ignore_index,
-                        target_smoothing, label_smoothing, reduction));
+                        target_smoothing, label_smoothing, focal_gamma, z_loss, reduction));
 }
 
 }  // namespace

@@ -8,6 +8,10 @@
 // With on = (1-ls)(1-ts), ls the loss's smoothing, ts the target's, w_k the weights that remain:
 //   t_c = Σ_k A_k [y_k == c] + C,   A_k = on w_k,   C = ((1-ls) ts Σ w_k + ls) / K
 // A dense target becomes t_c = (1-ls) target_c + ls/K. Class weights multiply t_c.
+//
+// A focal loss has two labels and no smoothing (C = 0). Its loss is Σ_k A_k f(p_k) with p_k the
+// probability of label k, and its gradient T p - A_k h(p_k) with T = Σ_k A_k h(p_k) (FocalTerm). A
+// z-loss adds z (m + l)² to the loss, and 2 z (m + l) to T.
 #pragma once
 
 #include "../common/layout.h"
@@ -55,8 +59,9 @@ struct CallArgs {
 
 struct LossArgs : CallArgs {
   int64_t ignore_index;
-  double label_smoothing;
-  void* stats;  // arithmetic type [3, B, S]: max z, log Σ exp(z - max z), Σ t. Read unless forward
+  double label_smoothing, focal_gamma, z_loss;
+  // Arithmetic type [3, B, S]: max z, log Σ exp(z - max z), T (loss_sums.cuh). Read unless forward.
+  void* stats;
   int32_t* ranks;   // [rank_planes, B, S], or null
   int rank_planes;  // 2, or 1 where partner_labels have none
   void* count;      // arithmetic type []: how many rows count
@@ -69,10 +74,11 @@ struct LossParams {
   LossArgs a;
   A on, keep, per_class_w, per_class;  // on; 1-ls; (1-ls) ts / K; ls / K
   A total;                             // ls
-  A divisor;                           // of the mean; 0 for the count on the device
-  bool smooth;                         // whether C may differ from 0
-  int threads_per_row;                 // for rows: 32, or blockDim.x
-  int slices;                          // for columns: threads that share a vector of positions
+  A gamma, z_loss;
+  A divisor;            // of the mean; 0 for the count on the device
+  bool smooth;          // whether C may differ from 0
+  int threads_per_row;  // for rows: 32, or blockDim.x
+  int slices;           // for columns: threads that share a vector of positions
 };
 
 template <typename A>
@@ -86,6 +92,8 @@ LossParams<A> loss_params(const LossArgs& a) {
   p.per_class_w = static_cast<A>((1.0 - ls) * ts / classes);
   p.per_class = static_cast<A>(ls / classes);
   p.total = static_cast<A>(ls);
+  p.gamma = static_cast<A>(a.focal_gamma);
+  p.z_loss = static_cast<A>(a.z_loss);
   p.divisor = a.can_ignore() ? A(0) : static_cast<A>(a.rows());
   p.smooth = ls != 0.0 || ts != 0.0;
   return p;
@@ -123,6 +131,22 @@ struct SparseRow {
     if (class_weight == nullptr) return;
     if (a0 != A(0)) a0 *= class_weight[label];
     if (a1 != A(0)) a1 *= class_weight[partner_label];
+  }
+};
+
+// The focal term of a class of probability p: its loss f = (1-p)^γ (-log p), and h = -p f'(p); see
+// fused_mixup/reference/focal.py.
+template <typename A>
+struct FocalTerm {
+  A loss, slope;
+
+  __device__ __forceinline__ FocalTerm(A gamma, A log_p) {
+    const A p = exp(log_p), q = -expm1(log_p);
+    const A factor = q == A(0) ? A(0) : pow(q, gamma);
+    // -p log p / q runs from 0, where p underflows and log p may be -inf, to 1.
+    const A ratio = p == A(0) ? A(0) : q == A(0) ? A(1) : -p * log_p / q;
+    loss = q == A(0) ? A(0) : -log_p * factor;
+    slope = factor * (A(1) + gamma * ratio);
   }
 };
 

@@ -32,6 +32,7 @@ __device__ __forceinline__ LossSum finish_place(const LossParams<A>& p, ColumnSh
   SparseRow<A> sparse;
   if constexpr (!kDense) sparse = SparseRow<A>(p, b, r);
   if (sparse.valid) sparse.weigh_labels(static_cast<const A*>(p.a.class_weight));
+  const T* z = start<T>(p.a.logits, p.a.logits_at, b, s);
   LossSum result{0.0, 0.0};
   A m, l, total;
   if (p.a.forward) {
@@ -50,9 +51,15 @@ __device__ __forceinline__ LossSum finish_place(const LossParams<A>& p, ColumnSh
     if constexpr (kDense) {
       total = sums.weight;
       loss = l * total - sums.d;
+      add_z_loss(p, m, l, loss, total);
     } else {
       total = total_of(p, sparse, sums);
-      loss = sparse_loss(p, sparse, sums, l, total, start<T>(p.a.logits, p.a.logits_at, b, s));
+      loss = sparse_loss(p, sparse, sums, l, total, z);
+      if (p.gamma != A(0) && !sparse.ignored) {
+        loss = focal_loss(p, sparse, m, l, z);
+        total = sparse.valid ? A(0) * l + sparse.a0 + sparse.a1 : total;
+      }
+      if (!sparse.ignored) add_z_loss(p, m, l, loss, total);
     }
     result = {static_cast<double>(loss), sparse.ignored ? 0.0 : 1.0};
     if (p.a.row_losses != nullptr) static_cast<A*>(p.a.row_losses)[r] = loss;
@@ -74,6 +81,8 @@ __device__ __forceinline__ LossSum finish_place(const LossParams<A>& p, ColumnSh
     m = stats[r];
     l = stats[rows + r];
     total = sparse.valid ? stats[2 * rows + r] : static_cast<A>(NAN);
+    // Read here, before a barrier: the gradient may be written over the logits.
+    if (!kDense && p.gamma != A(0)) focal_loss(p, sparse, m, l, z);
   }
   if (p.a.grad == nullptr) return result;
   const A scale = scale_of_row(p, b, s);

@@ -103,12 +103,18 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     if constexpr (kDense) {
       g.total = sums.weight;
       loss = g.l * g.total - sums.d;
+      add_z_loss(p, g.m, g.l, loss, g.total);
     } else {
       SparseRow<A> sparse(p, b, r);
       if (sparse.valid) sparse.weigh_labels(static_cast<const A*>(p.a.class_weight));
       g.total = total_of(p, sparse, sums);
       // One thread alone reads the labels' logits, as these reads are scattered.
       loss = row.tid == 0 ? sparse_loss<T>(p, sparse, sums, g.l, g.total, row.z) : A(0);
+      if (p.gamma != A(0) && !sparse.ignored) {  // every thread needs T
+        loss = focal_loss(p, sparse, g.m, g.l, row.z);
+        g.total = sparse.valid ? A(0) * g.l + sparse.a0 + sparse.a1 : g.total;
+      }
+      if (!sparse.ignored) add_z_loss(p, g.m, g.l, loss, g.total);
       counted = sparse.ignored ? 0.0 : 1.0;
     }
     const bool writes = live && row.tid == 0;
@@ -134,7 +140,7 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     g.l = stats[rows + r];
     g.total = stats[2 * rows + r];
   }
-  if (p.a.grad == nullptr || !live) return;
+  if (p.a.grad == nullptr) return;
 
   // 2. The gradient. The labels are read again, as stats may come from another call.
   g.scale = scale_of_row(p, b, s);
@@ -152,7 +158,14 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     g.a1 = sparse.a1;
     g.label = sparse.label;
     g.partner_label = sparse.partner_label;
+    if (p.gamma != A(0)) {
+      focal_loss(p, sparse, g.m, g.l, row.z);
+      g.a0 = sparse.a0;
+      g.a1 = sparse.a1;
+      __syncthreads();  // another thread may write its gradient over a label's logit
+    }
   }
+  if (!live) return;
   gradient_row<T, kDense>(p, row, g, const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, b, s)));
 }
 

@@ -2,6 +2,8 @@
 //
 //   m = max z,  l = log Σ exp(z - m),  T = Σ t,  loss = l T - Σ t (z - m)
 //
+// and with focal terms or a z-loss as loss_args.cuh says.
+//
 // The sums are relative to the running maximum and shifted when it rises, so that one sweep is
 // enough.
 #pragma once
@@ -99,6 +101,37 @@ __device__ __forceinline__ A total_of(const LossParams<A>& p, const SparseRow<A>
   if (row.ignored) return A(0);
   if (p.a.class_weight == nullptr) return row.sum;
   return row.a0 + row.a1 + (row.c == A(0) ? A(0) : row.c * sums.weight);
+}
+
+// Adds the z-loss of a row to its loss and to T.
+template <typename A>
+__device__ __forceinline__ void add_z_loss(const LossParams<A>& p, A m, A l, A& loss, A& total) {
+  if (p.z_loss == A(0)) return;
+  const A log_z = m + l;
+  loss += p.z_loss * log_z * log_z;
+  total += A(2) * p.z_loss * log_z;
+}
+
+// The focal terms of a row's labels, whose coefficients stand in `row`: multiplies these by h(p),
+// as the gradient takes them, and returns the loss. m + l of the row may be NaN; then all are.
+template <typename T, typename A>
+__device__ __forceinline__ A focal_loss(const LossParams<A>& p, SparseRow<A>& row, A m, A l,
+                                        const T* z) {
+  A loss = A(0) * l;
+  if (!row.valid) return static_cast<A>(NAN);
+  if (row.a0 != A(0)) {
+    const A value = Number<T>::up(z[row.label * p.a.logits_at.classes]);
+    const FocalTerm<A> term(p.gamma, (value - m) - l);
+    loss += row.a0 * term.loss;
+    row.a0 *= term.slope;
+  }
+  if (row.a1 != A(0)) {
+    const A value = Number<T>::up(z[row.partner_label * p.a.logits_at.classes]);
+    const FocalTerm<A> term(p.gamma, (value - m) - l);
+    loss += row.a1 * term.loss;
+    row.a1 *= term.slope;
+  }
+  return loss;
 }
 
 template <typename T, typename A>

@@ -17,6 +17,7 @@ from ..target.mixed_target import MixedTarget
 from .checks import (
     check_class_indices,
     check_class_weight,
+    check_coefficient,
     check_dense_target,
     check_mixed_target,
     check_own_ignore_index,
@@ -32,16 +33,21 @@ def cross_entropy_arguments(
     ignore_index: int,
     reduction: int,
     label_smoothing: float,
+    focal_gamma: float,
+    z_loss: float,
 ) -> tuple[CrossEntropyArguments, Tensor | None]:
     """The op's arguments after the logits, and the divisor of its sum, if any."""
     label_smoothing = check_label_smoothing(label_smoothing)
+    focal_gamma = check_coefficient("focal_gamma", focal_gamma)
+    z_loss = check_coefficient("z_loss", z_loss)
     class_weight = check_class_weight("weight", weight, logits)
     ignore_index = chosen_ignore_index(target, ignore_index)
+    rest = label_smoothing, focal_gamma, z_loss
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
         check_own_ignore_index(target, ignore_index)
         labels, partner_labels = target.indices
-        options = class_weight, ignore_index, target.label_smoothing, label_smoothing, reduction
+        options = class_weight, ignore_index, target.label_smoothing, *rest, reduction
         return CrossEntropyArguments(labels, partner_labels, target.weight, *options), None
     if is_class_indices(logits, target):
         check_class_indices(logits, target, ignore_index)
@@ -49,11 +55,11 @@ def cross_entropy_arguments(
         if class_weight is not None and reduction == MEAN:
             reduction = SUM
             divisor = _sum_of_weights(class_weight, target, ignore_index)
-        options = class_weight, ignore_index, 0.0, label_smoothing, reduction
+        options = class_weight, ignore_index, 0.0, *rest, reduction
         one = one_label_weight(len(target))
         return CrossEntropyArguments(target, target, one, *options), divisor
     dense = check_dense_target(logits, target)
-    options = class_weight, ignore_index, 0.0, label_smoothing, reduction
+    options = class_weight, ignore_index, 0.0, *rest, reduction
     return CrossEntropyArguments(dense, None, None, *options), None
 
 

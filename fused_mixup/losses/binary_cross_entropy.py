@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import ops
 from ..codes import MEAN, NONE
 from ..reference import losses as reference
+from ..reference.focal import binary_focal_curve, binary_focal_loss, binary_focal_slope
 from ..schemas import BinaryCrossEntropyArguments
 from ..tracing import in_vmap, transforms_active
 from .autograd import (
@@ -36,15 +37,20 @@ def _binary_grad(backward: Callable, ctx, grad_loss):
     if ctx.needs_input_grad[0]:
         grad_logits = backward(grad_loss, logits, *a)
     if ctx.needs_input_grad[1]:
-        # d loss / d t = w [(q-1) softplus(-x) - x]; none for a target that a threshold made 0 or 1
+        # d loss / d t = w [(q-1) softplus(-x) - x], with γ w [q F(x) - F(-x)] (reference/focal.py);
+        # none for a target that a threshold made 0 or 1
         x = logits.to(grad_loss.dtype)
         w, q = (reference.class_factors(c, x) for c in (a.class_weight, a.pos_weight))
-        per_element = w * ((q - 1) * torch.nn.functional.softplus(-x) - x)
+        if a.focal_gamma:
+            present, absent = (binary_focal_loss(y, a.focal_gamma) for y in (x, -x))
+            per_element = w * (q * present - absent)
+        else:
+            per_element = w * ((q - 1) * torch.nn.functional.softplus(-x) - x)
         scale = reference.binary_scale(grad_loss, logits, a.reduction, a.sum_classes)
         grad_target = (scale * per_element).to(a.target.dtype)
         if a.target_threshold is not None:
             grad_target = torch.zeros_like(a.target)
-    return grad_logits, grad_target, *nones(8)
+    return grad_logits, grad_target, *nones(9)
 
 
 def _binary_backward_setup(ctx, inputs, output):
@@ -56,16 +62,27 @@ def _binary_backward_grad(ctx, v):
     # With a = 1 + (q-1) t (``slope``), s the scale:
     #   d/dx  v s w ((1-t) - a σ(-x)) = v s w a σ(x) σ(-x)
     #   d/ds  the factor itself;   d/dt = v s w (-1 - (q-1) σ(-x))
+    # With γ (reference/focal.py) the factors of v s w are q t S'(x) + (1-t) S'(-x) and
+    # q S(x) + S(-x).
     grad_loss, logits, *tensors = ctx.saved_tensors
     a = BinaryCrossEntropyArguments(*tensors, *ctx.options)
     t = reference.dense_binary_target(logits, a)
     w, q = (reference.class_factors(c, t) for c in (a.class_weight, a.pos_weight))
     v = v.to(t.dtype)
-    below = torch.sigmoid(-logits.to(t.dtype))
-    slope = 1 + (q - 1) * t
+    x = logits.to(t.dtype)
+    if a.focal_gamma:
+        present, absent = (binary_focal_slope(y, a.focal_gamma) for y in (x, -x))
+        curves = [binary_focal_curve(y, a.focal_gamma) for y in (x, -x)]
+        curve = q * t * curves[0] + (1 - t) * curves[1]
+        gradient = q * t * present - (1 - t) * absent
+        by_target = q * present + absent
+    else:
+        below, slope = torch.sigmoid(-x), 1 + (q - 1) * t
+        curve, gradient = slope * below * (1 - below), (1 - t) - slope * below
+        by_target = -1 - (q - 1) * below
     scale = reference.binary_scale(grad_loss, logits, a.reduction, a.sum_classes)
-    grad_logits = (v * scale * w * slope * below * (1 - below)).to(logits.dtype)
-    grad_grad_loss = v * w * ((1 - t) - slope * below)
+    grad_logits = (v * scale * w * curve).to(logits.dtype)
+    grad_grad_loss = v * w * gradient
     if a.sum_classes:
         grad_grad_loss = grad_grad_loss.sum(1)
     if a.reduction != NONE:
@@ -73,10 +90,10 @@ def _binary_backward_grad(ctx, v):
         grad_grad_loss = grad_grad_loss.sum() / max(count, 1)
     grad_target = None
     if ctx.needs_input_grad[2]:
-        grad_target = (v * scale * w * (-1 - (q - 1) * below)).to(a.target.dtype)
+        grad_target = (v * scale * w * by_target).to(a.target.dtype)
         if a.target_threshold is not None:
             grad_target = torch.zeros_like(a.target)
-    return grad_grad_loss, grad_logits, grad_target, *nones(8)
+    return grad_grad_loss, grad_logits, grad_target, *nones(9)
 
 
 def _binary(*arguments):
@@ -94,7 +111,7 @@ def _eager_binary_grad(ctx, grad_loss):
         def loss(logits: Tensor, target: Tensor) -> Tensor:
             return reference.soft_target_binary_cross_entropy(logits, target, *rest, *ctx.options)
 
-        return *plain_gradients(loss, ctx.needs_input_grad, grad_loss, logits, target), *nones(8)
+        return *plain_gradients(loss, ctx.needs_input_grad, grad_loss, logits, target), *nones(9)
     backward = _differentiable_binary_backward if torch.is_grad_enabled() else _binary_backward
     return _binary_grad(backward, ctx, grad_loss)
 

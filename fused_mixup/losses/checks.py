@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -169,16 +171,26 @@ def chosen_ignore_index(target: object, ignore_index: int) -> int:
 
 
 def check_target_threshold(threshold: float | None) -> float | None:
-    if threshold is None or isinstance(threshold, (int, float)):
-        return threshold
+    return None if threshold is None else _number("target_threshold", threshold, " or None")
+
+
+def check_coefficient(name: str, value: float) -> float:
+    """A finite number >= 0 (γ of a focal loss, z of a z-loss) as a float."""
+    value = _number(name, value)
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value}; 0 leaves it out")
+    return float(value)
+
+
+def _number(name: str, value: float, or_else: str = "") -> float:
+    if isinstance(value, (int, float)):
+        return value
     try:
-        if isinstance(threshold, str):  # float() would parse it
+        if isinstance(value, str):  # float() would parse it
             raise TypeError
-        return float(threshold)
+        return float(value)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(
-            f"target_threshold: expected a number or None, got {kind(threshold)}"
-        ) from None
+        raise TypeError(f"{name}: expected a number{or_else}, got {kind(value)}") from None
 
 
 def check_probabilities(target: Tensor | MixedTarget, one_logit: bool = False) -> None:

@@ -12,6 +12,7 @@ from .. import ops
 from ..codes import MEAN, NONE
 from ..reference import losses as reference
 from ..reference.dense import term
+from ..reference.focal import focal_curve, focal_loss, focal_slope
 from ..schemas import CrossEntropyArguments
 from ..tracing import in_vmap, transforms_active
 from .autograd import (
@@ -37,19 +38,20 @@ def _cross_entropy_setup(ctx, inputs, output):
 
 def _cross_entropy_grad(backward: Callable, ctx, grad_loss):
     if grad_loss is None:
-        return nones(10)
+        return nones(12)
     logits, stats, count, *tensors = ctx.saved_tensors
     a = CrossEntropyArguments(*tensors, *ctx.options)
     grad_logits = grad_target = None
     if ctx.needs_input_grad[0]:
         grad_logits = backward(grad_loss, logits, stats, count, *a)
     if ctx.needs_input_grad[1]:
-        # d loss / d t_c = -(1-ε) w_c log_softmax(z)_c
+        # d loss / d t_c = -(1-ε) w_c log_softmax(z)_c, or (1-ε) w_c f(p_c)
         scale = (1.0 - a.label_smoothing) * reference.row_scale(grad_loss, count, a.reduction)
         per_class = reference.class_factors(a.class_weight, logits)
         log_p = torch.log_softmax(logits.to(stats.dtype), 1)
-        grad_target = -(scale * term(per_class, log_p)).to(a.target.dtype)
-    return grad_logits, grad_target, *nones(8)
+        each = focal_loss(log_p, a.focal_gamma) if a.focal_gamma else -log_p
+        grad_target = (scale * term(per_class, each)).to(a.target.dtype)
+    return grad_logits, grad_target, *nones(10)
 
 
 def _cross_entropy_backward_setup(ctx, inputs, output):
@@ -59,11 +61,13 @@ def _cross_entropy_backward_setup(ctx, inputs, output):
 
 
 def _cross_entropy_backward_grad(ctx, v):
-    # Second order, in plain PyTorch. With s the scale of a row, u = w t', T = Σ u, p = softmax(z):
-    #   d/dz  <v, s (T p - u)> = s T (p v - p <p, v>)
-    #   d/ds  <v, s (T p - u)> = <v, T p - u>
-    #   d/du  <v, s (T p - u)> = s (<p, v> - v), times w (1-ε) for the target before smoothing
-    # Ignored rows have u = T = 0; where all are, the mean's 0 / 0 is a 0 as in the first order.
+    # Second order, in plain PyTorch. With s the scale of a row, u = w t', p = softmax(z), h and k
+    # as in reference/focal.py (1 and 0 for γ = 0), L = logsumexp(z), T = Σ u h + 2 z L, and
+    # e = u k (<p, v> - v):
+    #   d/dz  <v, s (T p - u h)> = s (T p (v - <p, v>) + 2 z p <p, v> + e - p Σ e)
+    #   d/ds  <v, s (T p - u h)> = <v, T p - u h>
+    #   d/du  <v, s (T p - u h)> = s h (<p, v> - v), times w (1-ε) for the target before smoothing
+    # Ignored rows have u = T = z = 0; where all are, the mean's 0 / 0 is a 0 as in the first order.
     grad_loss, logits, count, *tensors = ctx.saved_tensors
     a = CrossEntropyArguments(*tensors, *ctx.options)
     u, ignored = reference.weighted_target(logits, a)
@@ -72,10 +76,24 @@ def _cross_entropy_backward_grad(ctx, v):
     v = v.to(u.dtype)
     count = torch.where(count == 0, 1, count)
     scale = reference.row_scale(grad_loss, count, a.reduction)
-    total = u.sum(1, keepdim=True)
     pv = (p * v).sum(1, keepdim=True)
-    grad_logits = (scale * total * p * (v - pv)).to(logits.dtype)
-    grad_grad_loss = (v * (total * p - u)).sum(1)
+    slope, by_logits = u.new_ones(()), p * (v - pv)
+    if a.focal_gamma:
+        log_p = torch.log_softmax(z, 1)
+        slope = focal_slope(log_p, a.focal_gamma)
+    pulled = u * slope
+    total = pulled.sum(1, keepdim=True)
+    if a.z_loss:
+        factor = 2 * a.z_loss * (~ignored).unsqueeze(1).to(u.dtype)
+        total = total + factor * torch.logsumexp(z, 1, keepdim=True)
+    by_logits = total * by_logits
+    if a.z_loss:
+        by_logits = by_logits + factor * p * pv
+    if a.focal_gamma:
+        curved = u * focal_curve(log_p, a.focal_gamma) * (pv - v)
+        by_logits = by_logits + curved - p * curved.sum(1, keepdim=True)
+    grad_logits = (scale * by_logits).to(logits.dtype)
+    grad_grad_loss = (v * (total * p - pulled)).sum(1)
     if a.reduction != NONE:
         grad_grad_loss = grad_grad_loss.sum()
     if a.reduction == MEAN:
@@ -83,9 +101,9 @@ def _cross_entropy_backward_grad(ctx, v):
     grad_target = None
     if ctx.needs_input_grad[4]:
         per_class = reference.class_factors(a.class_weight, u)
-        grad_target = (1.0 - a.label_smoothing) * scale * per_class * (pv - v)
+        grad_target = (1.0 - a.label_smoothing) * scale * per_class * slope * (pv - v)
         grad_target = grad_target.to(a.target.dtype)
-    return grad_grad_loss, grad_logits, None, None, grad_target, *nones(7)
+    return grad_grad_loss, grad_logits, None, None, grad_target, *nones(9)
 
 
 def plain_cross_entropy(logits: Tensor, a: CrossEntropyArguments, ranks: bool) -> Any:
@@ -114,7 +132,7 @@ def _eager_cross_entropy_grad(ctx, grad_loss, *_):
             a = CrossEntropyArguments(target, *rest, *ctx.options)
             return plain_cross_entropy(logits, a, False)[0]
 
-        return *plain_gradients(loss, ctx.needs_input_grad, grad_loss, logits, target), *nones(8)
+        return *plain_gradients(loss, ctx.needs_input_grad, grad_loss, logits, target), *nones(10)
     again = torch.is_grad_enabled()  # the gradient may itself be differentiated
     backward = _differentiable_backward if again else _cross_entropy_backward
     return _cross_entropy_grad(backward, ctx, grad_loss)
@@ -135,7 +153,7 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Loss and ranks of the op with these arguments after the logits, in the given memory mode."""
     arguments = (*a, ranks)
-    if needs_plain_pytorch():
+    if needs_plain_pytorch() or a.focal_everywhere:
         loss, _, _, found = plain_cross_entropy(logits, a, ranks)
     elif torch.compiler.is_compiling():
         loss, _, _, found = ops.soft_target_cross_entropy(logits, *arguments)

@@ -16,6 +16,7 @@ from .arguments import as_column, binary_target, cross_entropy_arguments, divide
 from .binary_cross_entropy import binary_cross_entropy
 from .checks import (
     check_broadcast_weight,
+    check_coefficient,
     check_dense_target,
     check_logits,
     check_modes,
@@ -34,6 +35,8 @@ def soft_target_cross_entropy(
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+    z_loss: float = 0.0,
     inplace_backward: bool = False,
     grad_in_forward: bool = False,
     validate: bool = False,
@@ -41,10 +44,10 @@ def soft_target_cross_entropy(
 ) -> Any:  # Tensor, or with accuracy a tuple: a union would burden every caller
     """Cross-entropy with soft targets, in one pass over the logits.
 
-    ``loss_i = -Σ_c w_c t'_ic log_softmax(logits_i)_c`` with ``t' = (1-ε) t + ε/K``. From a
-    :class:`MixedTarget` no [B, K] tensor is ever built.
+    ``loss_i = -Σ_c w_c t'_ic (1-p_ic)^γ log p_ic + z logsumexp(logits_i)²`` with ``p = softmax``,
+    ``t' = (1-ε) t + ε/K``. From a :class:`MixedTarget` no [B, K] tensor is ever built.
 
-    Equivalent to::
+    Equivalent to (γ and z 0)::
 
         F.cross_entropy(logits.float(), target_or_target_dense, weight=weight,
                         ignore_index=ignore_index, reduction=reduction,
@@ -62,6 +65,11 @@ def soft_target_cross_entropy(
         reduction: ``"mean"`` (over the rows that count; for class indices with ``weight`` divided
             by the sum of the labels' weights, as F.cross_entropy), ``"sum"`` or ``"none"``.
         label_smoothing: ε in [0, 1], on top of the target's own.
+        focal_gamma: γ >= 0 of a focal loss, which gives classes that are learnt less weight. It is
+            linear in the target: that of a mix is ``Σ_k weight_k · loss(label_k)``. With smoothing
+            or a dense target every class has such a term, and the loss runs in plain PyTorch.
+        z_loss: z >= 0, what keeps logits near zero. A row that is ignored has none; class weights
+            do not weigh it; a mean divides it as the rest.
         inplace_backward: the backward writes the gradient over the logits, which saves a tensor of
             their size. Then the logits must be no leaf and no view of one, and nothing else may
             need their values: another backward that saved them (of a sigmoid, of a second loss, of
@@ -100,12 +108,14 @@ def soft_target_cross_entropy(
         of a batch in :func:`fused_mixup.mix`.
 
     Source: Szegedy et al., 2016, arXiv 1512.00567 (label smoothing); Zhang et al., 2018,
-    arXiv 1710.09412.
+    arXiv 1710.09412; Lin et al., 2017, arXiv 1708.02002 (focal); Chowdhery et al., PaLM, 2022,
+    arXiv 2204.02311 (z-loss).
     """
     check_logits(logits)
     check_modes(logits, target, inplace_backward, grad_in_forward)
-    options = weight, ignore_index, check_reduction(reduction), label_smoothing
-    arguments, divisor = cross_entropy_arguments(logits, target, *options)
+    options = weight, ignore_index, check_reduction(reduction)
+    rest = label_smoothing, focal_gamma, z_loss
+    arguments, divisor = cross_entropy_arguments(logits, target, *options, *rest)
     if validate:
         check_probabilities(target)
     topk = check_topk((1,) if return_accuracy is True else return_accuracy or (), "return_accuracy")
@@ -132,6 +142,7 @@ def soft_target_binary_cross_entropy(
     weight: Tensor | None = None,  # broadcasts to the logits
     pos_weight: Tensor | None = None,  # [K]
     target_threshold: float | None = None,
+    focal_gamma: float = 0.0,
     sum_classes: bool = False,
     reduction: str = "mean",
     inplace_backward: bool = False,
@@ -140,10 +151,10 @@ def soft_target_binary_cross_entropy(
 ) -> Tensor:
     """Binary cross-entropy of every class with soft targets, in one pass over the logits.
 
-    ``loss_ic = -w_c (q_c t_ic log σ(x_ic) + (1-t_ic) log(1-σ(x_ic)))``. From a
-    :class:`MixedTarget` no [B, K] target is ever built.
+    ``loss_ic = -w_c (q_c t_ic (1-p_ic)^γ log p_ic + (1-t_ic) p_ic^γ log(1-p_ic))`` with
+    ``p = σ(x)``. From a :class:`MixedTarget` no [B, K] target is ever built.
 
-    Equivalent to::
+    Equivalent to (γ = 0)::
 
         F.binary_cross_entropy_with_logits(logits.float(), target_or_target_dense, weight,
                                            pos_weight=pos_weight, reduction=reduction)
@@ -161,6 +172,9 @@ def soft_target_binary_cross_entropy(
             one number, or [B].
         pos_weight: floating, one for each class (broadcasting as ``weight``): q.
         target_threshold: targets above it count as 1, others as 0, after mixing.
+        focal_gamma: γ >= 0. The loss is linear in the target. With hard targets,
+            ``weight=1-alpha`` and ``pos_weight=alpha/(1-alpha)`` it is torchvision's
+            ``sigmoid_focal_loss(logits, target, alpha, gamma)``.
         sum_classes: sum over the classes first, so that the mean is one over rows.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         inplace_backward, grad_in_forward: memory modes, see :func:`soft_target_cross_entropy`.
@@ -184,7 +198,8 @@ def soft_target_binary_cross_entropy(
         gradient (zero with ``target_threshold``); the weights get none. torch.func and
         torch.compile: as :func:`soft_target_cross_entropy`.
 
-    Source: Wightman et al., ResNet strikes back, 2021, arXiv 2110.00476.
+    Source: Wightman et al., ResNet strikes back, 2021, arXiv 2110.00476; Lin et al., Focal Loss for
+    Dense Object Detection, 2017, arXiv 1708.02002.
     """
     if isinstance(logits, Tensor) and logits.ndim == 1:
         check_modes(logits, target, inplace_backward, grad_in_forward)
@@ -196,6 +211,7 @@ def soft_target_binary_cross_entropy(
             weight=as_column(weight, logits),
             pos_weight=as_column(pos_weight, logits),
             target_threshold=target_threshold,
+            focal_gamma=focal_gamma,
             sum_classes=sum_classes,
             reduction=reduction,
             inplace_backward=inplace_backward,
@@ -214,13 +230,14 @@ def soft_target_binary_cross_entropy(
             f"pos_weight: expected one number for each class, {shape}, got {list(pos_weight.shape)}"
         )
     target_threshold = check_target_threshold(target_threshold)
+    gamma = check_coefficient("focal_gamma", focal_gamma)
     sparse, smoothing, target_threshold = binary_target(logits, target, target_threshold)
     if validate:
         check_probabilities(target, one_logit=logits.shape[1] == 1)
     modes = inplace_backward, grad_in_forward
     if weight is not None and class_weight is None:
         arguments = BinaryCrossEntropyArguments(
-            *sparse, None, positive, smoothing, target_threshold, NONE, False
+            *sparse, None, positive, smoothing, target_threshold, gamma, NONE, False
         )
         loss = binary_cross_entropy(logits, arguments, *modes)
         loss = loss * weight.to(arithmetic(logits.dtype))
@@ -229,7 +246,7 @@ def soft_target_binary_cross_entropy(
         loss = loss if code == NONE else loss.mean() if code == MEAN else loss.sum()
     else:
         arguments = BinaryCrossEntropyArguments(
-            *sparse, class_weight, positive, smoothing, target_threshold, code, sum_classes
+            *sparse, class_weight, positive, smoothing, target_threshold, gamma, code, sum_classes
         )
         loss = binary_cross_entropy(logits, arguments, *modes)
     return promote(loss, target)

@@ -35,17 +35,21 @@ def linear_soft_target_cross_entropy(
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+    z_loss: float = 0.0,
     chunk_rows: int | None = None,
 ) -> Tensor:
     """The soft-target cross-entropy of a linear layer's output, which is never held as a whole.
 
-    ``loss_i = -Σ_c w_c t'_ic log_softmax(W x_i + b)_c`` with ``t' = (1-ε) t + ε/K``.
+    ``loss_i = -Σ_c w_c t'_ic (1-p_ic)^γ log p_ic + z logsumexp(W x_i + b)²`` with
+    ``p_i = softmax(W x_i + b)`` and ``t' = (1-ε) t + ε/K``.
 
     Equivalent to::
 
         logits = F.linear(features, weight, bias)
         soft_target_cross_entropy(logits, target, weight=class_weight, ignore_index=ignore_index,
-                                  reduction=reduction, label_smoothing=label_smoothing)
+                                  reduction=reduction, label_smoothing=label_smoothing,
+                                  focal_gamma=focal_gamma, z_loss=z_loss)
 
     Args:
         features: [B, …, D], floating.
@@ -53,8 +57,8 @@ def linear_soft_target_cross_entropy(
         bias: [K], or None.
         target: a :class:`MixedTarget` with labels [B, …], int64 class indices [B, …], or dense
             probabilities [B, …, K].
-        class_weight, ignore_index, reduction, label_smoothing: as ``weight`` and the others of
-            :func:`soft_target_cross_entropy`.
+        class_weight, ignore_index, reduction, label_smoothing, focal_gamma, z_loss: as ``weight``
+            and the others of :func:`soft_target_cross_entropy`.
         chunk_rows: rows whose logits are held at a time; default a quarter of them, at least 64
             and at most 1024.
 
@@ -74,7 +78,8 @@ def linear_soft_target_cross_entropy(
         gradient of half types is summed over chunks in float32 (each chunk's product rounded to the
         half type). Under autocast features, weight and bias are cast as F.linear casts them. Runs
         of the same shape on the same machine give the same bits, as far as its matrix products do.
-        Under torch.compile, torch.func and forward mode the two steps run instead and hold logits.
+        Under torch.compile, torch.func and forward mode, and with ``focal_gamma`` where a target is
+        dense or smoothed, the two steps run instead and hold logits.
 
     Source: Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024,
     arXiv 2411.09009; Hsu et al., Liger Kernel, 2024, arXiv 2410.10989.
@@ -92,9 +97,10 @@ def linear_soft_target_cross_entropy(
     rows = len(flat)
     logits = flat.new_empty(()).expand(rows, weight.shape[0])  # a shape to check against
     target = _flat_target(target, (*shape, weight.shape[0]))
-    options = class_weight, ignore_index, code, label_smoothing
+    options = class_weight, ignore_index, code, label_smoothing, focal_gamma, z_loss
     arguments, divisor = cross_entropy_arguments(logits, target, *options)
-    if torch.compiler.is_compiling() or transforms_active() or in_forward_mode():
+    traced = torch.compiler.is_compiling() or transforms_active() or in_forward_mode()
+    if traced or arguments.focal_everywhere:
         loss, _ = cross_entropy(F.linear(flat, weight, bias), arguments, False, False, False)
     else:
         # The op's mean is over a chunk: so chunks give sums, and counts that add up.

@@ -12,7 +12,7 @@ from ..arguments import kind
 from ..codes import IGNORE_INDEX
 from ..target.checks import check_label_smoothing
 from ..target.heads import heads
-from .checks import check_reduction, check_target_threshold
+from .checks import check_coefficient, check_reduction, check_target_threshold
 from .functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
 
 
@@ -26,8 +26,8 @@ class SoftTargetCrossEntropy(nn.Module):
 
     Args:
         weight: floating [K], or None; a buffer.
-        ignore_index, reduction, label_smoothing, inplace_backward, grad_in_forward, validate: as
-            the function's.
+        ignore_index, reduction, label_smoothing, focal_gamma, z_loss, inplace_backward,
+            grad_in_forward, validate: as the function's.
         size_average, reduce: PyTorch's own deprecated names, in their places; refused.
         head_weights: for a model of several heads, the weight of each head's loss, in the
             structure of the logits; default 1.
@@ -57,6 +57,8 @@ class SoftTargetCrossEntropy(nn.Module):
         reduction: str = "mean",
         label_smoothing: float = 0.0,
         *,
+        focal_gamma: float = 0.0,
+        z_loss: float = 0.0,
         inplace_backward: bool = False,
         grad_in_forward: bool = False,
         validate: bool = False,
@@ -69,6 +71,8 @@ class SoftTargetCrossEntropy(nn.Module):
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.label_smoothing = check_label_smoothing(label_smoothing)
+        self.focal_gamma = check_coefficient("focal_gamma", focal_gamma)
+        self.z_loss = check_coefficient("z_loss", z_loss)
         self.inplace_backward = inplace_backward
         self.grad_in_forward = grad_in_forward
         self.validate = validate
@@ -85,13 +89,16 @@ class SoftTargetCrossEntropy(nn.Module):
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+            z_loss=self.z_loss,
             inplace_backward=self.inplace_backward,
             grad_in_forward=self.grad_in_forward,
             validate=self.validate,
         )
 
     def extra_repr(self) -> str:
-        return _describe(self, ("ignore_index", "reduction", "label_smoothing"))
+        names = "ignore_index", "reduction", "label_smoothing"
+        return _describe(self, names, ("focal_gamma", "z_loss"))
 
 
 class SoftTargetBinaryCrossEntropy(nn.Module):
@@ -104,8 +111,8 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
 
     Args:
         weight, pos_weight: floating, or None; buffers. Shapes as the function's.
-        reduction, target_threshold, sum_classes, inplace_backward, grad_in_forward, validate: as
-            the function's.
+        reduction, target_threshold, focal_gamma, sum_classes, inplace_backward, grad_in_forward,
+            validate: as the function's.
         size_average, reduce: PyTorch's own deprecated names, in their places; refused.
         head_weights: for a model of several heads, the weight of each head's loss, in the
             structure of the logits; default 1.
@@ -137,6 +144,7 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
         pos_weight: Tensor | None = None,
         *,
         target_threshold: float | None = None,
+        focal_gamma: float = 0.0,
         sum_classes: bool = False,
         inplace_backward: bool = False,
         grad_in_forward: bool = False,
@@ -150,6 +158,7 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
         self.register_buffer("pos_weight", pos_weight)
         self.reduction = reduction
         self.target_threshold = check_target_threshold(target_threshold)
+        self.focal_gamma = check_coefficient("focal_gamma", focal_gamma)
         self.sum_classes = sum_classes
         self.inplace_backward = inplace_backward
         self.grad_in_forward = grad_in_forward
@@ -166,6 +175,7 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
             weight=self.weight,
             pos_weight=self.pos_weight,
             target_threshold=self.target_threshold,
+            focal_gamma=self.focal_gamma,
             sum_classes=self.sum_classes,
             reduction=self.reduction,
             inplace_backward=self.inplace_backward,
@@ -174,7 +184,7 @@ class SoftTargetBinaryCrossEntropy(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return _describe(self, ("reduction", "target_threshold", "sum_classes"))
+        return _describe(self, ("reduction", "target_threshold", "sum_classes"), ("focal_gamma",))
 
 
 def _refuse_legacy(size_average: None, reduce: None) -> None:
@@ -186,8 +196,9 @@ def _refuse_legacy(size_average: None, reduce: None) -> None:
             )
 
 
-def _describe(module: nn.Module, names: Sequence[str]) -> str:
-    return ", ".join(f"{name}={getattr(module, name)!r}" for name in names)
+def _describe(module: nn.Module, names: Sequence[str], unless_zero: Sequence[str]) -> str:
+    shown = [*names, *(name for name in unless_zero if getattr(module, name))]
+    return ", ".join(f"{name}={getattr(module, name)!r}" for name in shown)
 
 
 def _sum_heads(loss: Callable[..., Any], logits: Any, target: Any, head_weights: Any) -> Tensor:

@@ -11,7 +11,8 @@ from .. import op_checks
 from ..codes import MEAN, NONE, SUM
 from ..dtypes import arithmetic
 from ..schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
-from .dense import dense_target, in_range, poisoned_rows, term, weight_columns
+from .dense import dense_target, in_range, poisoned_rows, weight_columns
+from .focal import binary_focal_loss, binary_focal_slope, focal_loss, focal_slope
 
 
 def broadcast_classes(per_class: Tensor, like: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def weighted_target(logits: Tensor, arguments: CrossEntropyArguments) -> tuple[T
 
     It is 0 in ignored rows, and NaN in rows that a label outside [0, K) poisons.
     """
-    target, partner_labels, weight, class_weight, ignore_index, *smoothing, _ = arguments
+    target, partner_labels, weight, class_weight, ignore_index, *smoothing = arguments[:7]
     target_smoothing, label_smoothing = smoothing
     acc, k = arithmetic(logits.dtype), logits.shape[1]
     ignored = torch.zeros_like(logits[:, 0], dtype=torch.bool)
@@ -58,9 +59,15 @@ def weighted_target(logits: Tensor, arguments: CrossEntropyArguments) -> tuple[T
         t = t * (1.0 - label_smoothing) + label_smoothing / k
     if class_weight is not None:
         w = broadcast_classes(class_weight, t).to(t.dtype)
-        t = torch.where((w == 0) | (t == 0), 0, w * t)
+        # A target of 0 passes its gradient on: it drops an infinite weight alone.
+        t = torch.where((w == 0) | ((t == 0) & ~w.isfinite()), 0, w * t)
     t = torch.where(poisoned.unsqueeze(1), torch.nan, t)
     return torch.where(ignored.unsqueeze(1), 0, t), ignored
+
+
+def log_of_targets(u: Tensor, log_p: Tensor) -> Tensor:
+    """``log_p``, 0 for a class masked by a logit of -inf whose target is 0: no 0·inf."""
+    return torch.where((u == 0) & (log_p == -torch.inf), 0, log_p)
 
 
 def _reduce(rows: Tensor, reduction: int, count: Tensor | int) -> Tensor:
@@ -73,7 +80,8 @@ def soft_target_cross_entropy(
     logits: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # With u = w t', T = Σ u, m = max z, l = log Σ exp(z-m):  loss = l T - Σ u (z-m).
-    # stats [3, B, d1…] = (m, l, T).
+    # stats [3, B, d1…] = (m, l, T). With γ the loss is Σ u f(p) and T is Σ u h(p) (focal.py); z
+    # adds z (m + l)² to the loss and 2 z (m + l) to T.
     a, ranks = CrossEntropyArguments(*arguments[:-1]), arguments[-1]
     op_checks.check_loss(logits, a)
     u, ignored = weighted_target(logits, a)
@@ -82,7 +90,17 @@ def soft_target_cross_entropy(
     shifted = z - m
     log_sum = shifted.exp().sum(1).log()
     total = u.sum(1)
-    rows = torch.where(ignored, 0, log_sum * total - term(u, shifted).sum(1))
+    if a.focal_gamma:
+        log_p = log_of_targets(u, shifted - log_sum.unsqueeze(1))
+        rows = (u * focal_loss(log_p, a.focal_gamma)).sum(1)
+        total = (u * focal_slope(log_p.detach(), a.focal_gamma)).sum(1)
+    else:
+        rows = log_sum * total - (u * log_of_targets(u, shifted)).sum(1)
+    if a.z_loss:
+        log_z = m.squeeze(1) + log_sum
+        rows = rows + a.z_loss * log_z.square()
+        total = total + 2 * a.z_loss * log_z.detach()
+    rows, total = (torch.where(ignored, 0, x) for x in (rows, total))
     count = (~ignored).sum().to(u.dtype)
     stats = torch.stack((m.squeeze(1), log_sum, total))
     found = logits.new_empty(0, dtype=torch.int32)
@@ -96,16 +114,18 @@ def soft_target_cross_entropy(
 def soft_target_cross_entropy_backward(
     grad_loss: Tensor, logits: Tensor, stats: Tensor, count: Tensor, *arguments: Any
 ) -> Tensor:
-    # d loss / d z = T softmax(z) - u, scaled by the gradient of the row's loss.
+    # d loss / d z = T softmax(z) - u (with γ: u h(p)), scaled by the gradient of the row's loss.
     a = CrossEntropyArguments(*arguments)
     op_checks.check_loss(logits, a)
     op_checks.check_grad_loss(grad_loss, logits, a.reduction)
     op_checks.check_saved(stats, count, logits)
     u, ignored = weighted_target(logits, a)
     m, log_sum, total = stats.unsqueeze(2).unbind(0)
-    p = (logits.to(u.dtype) - m - log_sum).exp()
+    log_p = logits.to(u.dtype) - m - log_sum
+    if a.focal_gamma:
+        u = u * focal_slope(log_p, a.focal_gamma)
     scale = row_scale(grad_loss, count, a.reduction)
-    grad = torch.where(ignored.unsqueeze(1), 0, scale * (total * p - u))
+    grad = torch.where(ignored.unsqueeze(1), 0, scale * (total * log_p.exp() - u))
     return torch.empty_like(logits).copy_(grad)
 
 
@@ -176,13 +196,18 @@ def class_factors(per_class: Tensor | None, like: Tensor) -> Tensor:
 
 def soft_target_binary_cross_entropy(logits: Tensor, *arguments: Any) -> Tensor:
     # w_c [(1-t) x + (1 + (q_c-1) t) softplus(-x)],  softplus(-x) = log(1 + e^-x)
+    # with γ: w_c [q_c t F(x) + (1-t) F(-x)] (focal.py)
     a = BinaryCrossEntropyArguments(*arguments)
     op_checks.check_loss(logits, a)
     t = dense_binary_target(logits, a)
     x = logits.to(t.dtype)
     w, q = class_factors(a.class_weight, t), class_factors(a.pos_weight, t)
-    softplus = -torch.nn.functional.logsigmoid(x)
-    loss = w * ((1 - t) * x + (1 + (q - 1) * t) * softplus)
+    if a.focal_gamma:
+        present, absent = (binary_focal_loss(y, a.focal_gamma) for y in (x, -x))
+        loss = w * (q * t * present + (1 - t) * absent)
+    else:
+        softplus = -torch.nn.functional.logsigmoid(x)
+        loss = w * ((1 - t) * x + (1 + (q - 1) * t) * softplus)
     if a.sum_classes:
         loss = loss.sum(1)
     return _reduce(loss, a.reduction, loss.numel())
@@ -196,7 +221,12 @@ def soft_target_binary_cross_entropy_backward(
     op_checks.check_grad_loss(grad_loss, logits, a.reduction, not a.sum_classes)
     t = dense_binary_target(logits, a)
     w, q = class_factors(a.class_weight, t), class_factors(a.pos_weight, t)
-    per_element = w * ((1 - t) - (1 + (q - 1) * t) * torch.sigmoid(-logits.to(t.dtype)))
+    x = logits.to(t.dtype)
+    if a.focal_gamma:
+        present, absent = (binary_focal_slope(y, a.focal_gamma) for y in (x, -x))
+        per_element = w * (q * t * present - (1 - t) * absent)
+    else:
+        per_element = w * ((1 - t) - (1 + (q - 1) * t) * torch.sigmoid(-x))
     grad = binary_scale(grad_loss, logits, a.reduction, a.sum_classes) * per_element
     return torch.empty_like(logits).copy_(grad)
 

@@ -20,7 +20,7 @@ struct HostLoss {
   const float *weight, *weight_row;
   int64_t ignore_index;
   const void *class_weight, *pos_weight;
-  double target_smoothing, label_smoothing;
+  double target_smoothing, label_smoothing, focal_gamma, z_loss;
   int64_t has_threshold;
   double threshold;
   int64_t reduction;
@@ -89,6 +89,7 @@ EXPORT int host_loss(const HostLoss* h) {
     a.pos_weight = h->pos_weight;
     a.has_threshold = h->has_threshold != 0;
     a.threshold = h->threshold;
+    a.focal_gamma = h->focal_gamma;
     a.element_losses = h->element_losses;
     a.divisor = h->divisor;
     return with_scratch(binary_scratch(a), h->loss != nullptr, [&](LossSum* scratch) {
@@ -100,6 +101,8 @@ EXPORT int host_loss(const HostLoss* h) {
   static_cast<CallArgs&>(a) = call_of(*h);
   a.ignore_index = h->ignore_index;
   a.label_smoothing = h->label_smoothing;
+  a.focal_gamma = h->focal_gamma;
+  a.z_loss = h->z_loss;
   a.stats = h->stats;
   a.count = h->count;
   a.ranks = h->ranks;

@@ -30,7 +30,8 @@ class HostLoss(ctypes.Structure):
     _fields_ += [("target", POINTER), ("target_dtype", INT), ("target_at", _S)]
     _fields_ += [(n, POINTER) for n in ("labels", "partner_labels", "weight", "weight_row")]
     _fields_ += [("ignore_index", INT), ("class_weight", POINTER), ("pos_weight", POINTER)]
-    _fields_ += [("target_smoothing", DOUBLE), ("label_smoothing", DOUBLE), ("has_threshold", INT)]
+    _fields_ += [(n, DOUBLE) for n in ("target_smoothing", "label_smoothing")]
+    _fields_ += [("focal_gamma", DOUBLE), ("z_loss", DOUBLE), ("has_threshold", INT)]
     _fields_ += [("threshold", DOUBLE), ("reduction", INT)]
     _fields_ += [(n, POINTER) for n in ("row_losses", "element_losses", "loss", "count", "stats")]
     _fields_ += [
@@ -113,9 +114,12 @@ class _Call:
 # ------------------------------------------------------------------ cross-entropy
 
 
-def _cross_entropy(logits, target, partner, weight, class_weight, ignore, ts, ls, reduction):
+def _cross_entropy(
+    logits, target, partner, weight, class_weight, ignore, ts, ls, gamma, z_loss, reduction
+):
     call = _Call(logits, target, partner, weight, class_weight, ts)
     call.h.ignore_index, call.h.label_smoothing, call.h.reduction = ignore, ls, reduction
+    call.h.focal_gamma, call.h.z_loss = gamma, z_loss
     return call
 
 
@@ -173,7 +177,7 @@ def label_ranks(logits, labels, partner_labels):
     other = labels if partner_labels is None else partner_labels
     weight = torch.zeros(1, 2).expand(logits.shape[0], 2)
     ignore = -(2**63)
-    call = _cross_entropy(logits, labels, other, weight, None, ignore, 0.0, 0.0, NONE)
+    call = _cross_entropy(logits, labels, other, weight, None, ignore, 0.0, 0.0, 0.0, 0.0, NONE)
     call.h.forward, call.h.rank_planes = 1, 1 if partner_labels is None else 2
     found = call.scratch(call.h.rank_planes, *call.rows, dtype=torch.int32)
     call.h.ranks = address(found)
@@ -184,10 +188,12 @@ def label_ranks(logits, labels, partner_labels):
 # ------------------------------------------------------------------ binary cross-entropy
 
 
-def _binary(logits, target, partner, weight, class_weight, pos, ts, threshold, reduction, sums):
+def _binary(
+    logits, target, partner, weight, class_weight, pos, ts, threshold, gamma, reduction, sums
+):
     call = _Call(logits, target, partner, weight, class_weight, ts)
     h = call.h
-    h.binary, h.pos_weight, h.reduction = 1, address(pos), reduction
+    h.binary, h.pos_weight, h.focal_gamma, h.reduction = 1, address(pos), gamma, reduction
     h.has_threshold, h.threshold = threshold is not None, threshold or 0.0
     h.divisor = 1.0
     if reduction == MEAN:
