@@ -141,6 +141,17 @@ def test_one_tensor_for_each_sample():
         assert type(out["image"]) is kind and type(out["mask"]) is kind
         assert torch.equal(torch.stack(list(out["image"])), fm.mix(images(), plan))
         assert torch.equal(torch.stack(list(out["mask"])), fm.paste_(maps.clone(), plan))
+        hot = torch.eye(4)  # as many classes as samples: no heads
+        for labels, expected in (
+            (kind([0, 1, 2, 3]), classes()),
+            (kind(classes().unbind()), classes()),
+            (kind(hot.unbind()), None),
+        ):
+            _, target = mixer()((kind(images()), labels))
+            if expected is None:
+                assert torch.equal(target, fm.mix_labels(hot, plan))
+            else:
+                assert torch.equal(target.labels, expected)
     both = mixer(mixup_alpha=1.0)({"image": list(images()), "mask": list(maps)})
     assert both["mask"].labels.shape == (4, 8, 8)
     gradients = [x.requires_grad_() for x in images()]

@@ -150,12 +150,19 @@ def as_integers(maps: Tensor) -> Tensor:
     return maps if maps.dtype in MAP_DTYPES else maps.long()
 
 
-def as_labels(labels: Any) -> Any:
-    """The ints of a list, one for each sample, as a tensor; other labels as they are."""
-    if not isinstance(labels, (list, tuple)) or not labels:
+def as_labels(labels: Any, by_sample: bool) -> Any:
+    """Labels of samples that are not collated as a tensor; other labels as they are.
+
+    A list of ints has one for each sample. One of tensors has, where the images are such a list
+    (``by_sample``); else it has the labels of several heads.
+    """
+    if not isinstance(labels, (list, tuple)) or not labels or hasattr(labels, "_fields"):
         return labels
-    ints = all(type(y) is int for y in labels)
-    return torch.tensor(labels, dtype=torch.int64) if ints else labels
+    if all(type(y) is int for y in labels):
+        return torch.tensor(labels, dtype=torch.int64)
+    if by_sample and all(isinstance(y, Tensor) and y.shape == labels[0].shape for y in labels):
+        return torch.stack(tuple(labels))
+    return labels
 
 
 def leaves(labels: Any) -> Iterator[Any]:

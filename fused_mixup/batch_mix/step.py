@@ -74,10 +74,13 @@ class Step:
         self.options, self.targets = o, targets
         check_tokens(entries)
         self.groups, rest = instance_groups(batch, entries, o.min_visible, o.box_format)
-        self.labels = [
-            entry._replace(value=as_labels(entry.value)) for entry in rest if entry.kind == "labels"
-        ]
         self.values = [entry for entry in rest if entry.kind in (*IMAGE_LIKE, *MAPS)]
+        by_sample = any(isinstance(entry.value, (list, tuple)) for entry in self.values)
+        self.labels = [
+            entry._replace(value=as_labels(entry.value, by_sample))
+            for entry in rest
+            if entry.kind == "labels"
+        ]
         maps = [entry for entry in self.values if entry.kind in MAPS]
         counted = [*self.labels, *maps]
         counts = targets.counts_of([entry.path[-1] for entry in counted])
