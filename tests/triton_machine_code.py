@@ -120,7 +120,7 @@ def _cases(full: bool):
     cut, count = torch.zeros(4, 4, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
     for name, dtype in (("fp32", single), ("fp64", double)):
         yield (
-            f"mix_boxes {name}",
+            f"boxes {name}",
             lambda d=dtype: tk.mix_boxes(many.to(d), count, None, blend, cut, 1, 0.1),
         )
     row, map_ = (4, 1000), (2, 19, 64, 64)

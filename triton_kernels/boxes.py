@@ -101,16 +101,17 @@ def boxes_kernel(
         cy2 = cy1
         cx2 = cy1
     else:
-        at = box + i * box_row
-        y0 = tl.load(at)
-        x0 = tl.load(at + box_col)
-        y1 = tl.load(at + 2 * box_col)
-        x1 = tl.load(at + 3 * box_col)
-        has_cut = (y1 + k * 0 > y0) & (x1 + k * 0 > x0)
-        cy1 = y0.to(acc)
-        cx1 = x0.to(acc)
-        cy2 = y1.to(acc)
-        cx2 = x1.to(acc)
+        # No name of the loops below: a loop keeps the type of a name that it changes.
+        top_at = box + i * box_row
+        top = tl.load(top_at)
+        left_side = tl.load(top_at + box_col)
+        bottom = tl.load(top_at + 2 * box_col)
+        right_side = tl.load(top_at + 3 * box_col)
+        has_cut = (bottom + k * 0 > top) & (right_side + k * 0 > left_side)
+        cy1 = top.to(acc)
+        cx1 = left_side.to(acc)
+        cy2 = bottom.to(acc)
+        cx2 = right_side.to(acc)
     n_own = tl.cast(N, tl.int64)
     n_other = n_own
     if count is not None:
