@@ -246,13 +246,8 @@ def boxes():
 
 
 def targets():
-    for batch_size, inner, k in (
-        (0, [], 3),
-        (1, [], 1),
-        (7, [], 10),
-        (4, [3, 5], 6),
-        (99, [], 999),
-    ):
+    cases = (0, [], 3), (1, [], 1), (7, [], 10), (4, [3, 5], 6), (99, [], 999)
+    for batch_size, inner, k in cases:
         labels = torch.randint(-1, k + 1, (batch_size, *inner))  # some outside [0, K)
         for dtype, (name, partner) in itertools.product(FLOATS, pairings(batch_size)):
             lam = torch.rand(batch_size)
@@ -267,18 +262,27 @@ def targets():
                     check("mix_targets", got, reference.mix_targets(labels, *args), dtype, name, k)
 
 
+def maps():
+    """Labels of every width, whole and strided, through the ops of class maps."""
+    dtypes = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    shapes = [(0, 3), (1, 1), (3, 0), (7, 33), (4, 3, 5), (5, 181, 182)]
+    for dtype, shape in itertools.product(dtypes, shapes):
+        whole = torch.randint(0, 100, shape).to(dtype)
+        for labels in (whole, whole.transpose(0, -1).contiguous().transpose(0, -1)):
+            for ignored in (-(2**63), -100, 7, 255):
+                expected = reference.label_bounds(labels, ignored)
+                check("label_bounds", ops.label_bounds(labels, ignored), expected, shape, ignored)
+            for name, partner in pairings(shape[0]):
+                plan = MixPlan.uniform(shape[0], partner, 0.3)
+                args = labels, plan.partner_or_none, plan.rule
+                got, expected = ops.partner_labels(*args), reference.partner_labels(*args)
+                check("partner_labels", got, expected, shape, name)
+
+
 def losses():
     # The cases of test_loss_cpu.py, in smaller sizes.
-    shapes = [
-        (0, 5),
-        (5, 1),
-        (7, 33),
-        (3, 2100),
-        (2, 6, 7, 5),
-        (3, 1, 9),
-        (1, 110, 70),
-        (2, 5, 600),
-    ]
+    shapes = [(0, 5), (5, 1), (7, 33), (3, 2100)]
+    shapes += [(2, 6, 7, 5), (3, 1, 9), (1, 110, 70), (2, 5, 600)]
     for dtype, shape in itertools.product(FLOATS, shapes):
         step = 1 if FULL else 11
         loss_checks.cross_entropies(shape, dtype, step)
@@ -290,7 +294,7 @@ def losses():
 
 def main():
     assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
-    parts = mixing, collating, every_half, beyond_the_ends, drawing, boxes, targets, losses
+    parts = mixing, collating, every_half, beyond_the_ends, drawing, boxes, targets, maps, losses
     for part in parts:
         torch.manual_seed(0)
         part()
