@@ -109,11 +109,12 @@ class BoxLists:
 
     def check_values(self) -> None:
         """Raise for a reversed or infinite box; ``mix`` does so too, where that is early enough."""
-        sides = self.corners[:, 2:] - self.corners[:, :2]
-        if bool(((sides >= 0) & (sides < math.inf)).all()):
+        if not len(self.corners):
             return
-        bad = int((~((sides >= 0) & (sides < math.inf))).nonzero()[0, 0])
-        self._refuse(bad)
+        sides = self.corners[:, 2:] - self.corners[:, :2]
+        low, high = (float(v) for v in torch.aminmax(sides))  # NaN where one is
+        if not (low >= 0 and high < math.inf):
+            self._refuse(int((~((sides >= 0) & (sides < math.inf))).nonzero()[0, 0]))
 
     def _refuse(self, row: int) -> NoReturn:
         sample = sample_of_row(row, self.counts)
