@@ -102,7 +102,7 @@ class MaskLists:
                     )
         self.masks, self.fields, self.min_visible = masks, fields, min_visible
 
-    def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
+    def mix(self, plan: MixPlan, with_own: bool = False, with_weights: bool = True) -> MixedRows:
         columns = plan.partner.tolist(), plan.blend.tolist(), plan.box.tolist()
         rows: list[Tensor] = []
         weights: list[Tensor] = []

@@ -76,7 +76,8 @@ class Instances:
             mixed = self.checked.mix(plan)
         else:
             masks = any(entry.kind == "instance_masks" for entry in self.rows)
-            mixed = self.checked.mix(plan, with_own=masks)
+            weighed = blends or any(entry.path[-1] == WEIGHTS for entry in self.rows)
+            mixed = self.checked.mix(plan, masks, weighed)
         news: dict[Path, New] = {}
         rows = {self.lead.name: mixed.rows, **mixed.fields}
         for entry in (self.lead, *self.rows):

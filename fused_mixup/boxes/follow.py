@@ -120,7 +120,7 @@ class BoxLists:
         sample = sample_of_row(row, self.counts)
         refuse_box(self.name, self.corners[row], self.format, sample)
 
-    def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
+    def mix(self, plan: MixPlan, with_own: bool = False, with_weights: bool = True) -> MixedRows:
         if self.batch_size == 0:
             points: dict[str, Any] = {field: [] for field in self.points}
             return MixedRows([], {field: [] for field in self.fields}, [], points, None, [])
@@ -161,7 +161,9 @@ class BoxLists:
         return MixedRows(
             list(shown.split(lengths)),
             {k: list(t.split(lengths)) if isinstance(t, Tensor) else t for k, t in fields.items()},
-            list(weight.split(lengths)),
+            list(weight.split(lengths))
+            if with_weights
+            else None,  # a split costs as much as mixing
             {field: list(t) for field, t in visible.items()},
             None,
             own_rows,
@@ -200,7 +202,7 @@ class PaddedBoxes:
     def check_values(self) -> None:
         """Nothing is left to check: what the host knows has been."""
 
-    def mix(self, plan: MixPlan, with_own: bool = False) -> MixedRows:
+    def mix(self, plan: MixPlan, with_own: bool = False, with_weights: bool = True) -> MixedRows:
         boxes, most = self.boxes, self.boxes.shape[1]
         check_serves(self.name, plan.serves(boxes.device), plan.device, boxes.device)
         shown, source, weight, left = implementation().mix_boxes(
