@@ -53,7 +53,7 @@ DEFAULT = Sizes()
 def mixer(seed: int, prob: float = 0.5) -> BatchMix:
     return BatchMix(
         num_classes=CLASSES,
-        mixup_alpha=0.2,
+        mixup_alpha=0.4,
         cutmix_alpha=1.0,
         switch_prob=0.7,  # of CutMix
         prob=prob,  # half of the samples stay as they are: the training is short
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None, sizes: Sizes = DEFAULT) -> Result:
     ways = make_ways(args.seed)
     agreement = agree(ways[1], ways[2], batches(sizes.compared))
     runs = [
-        Run(way, common.seeded(args.seed, UNet), 1e-2, args.steps) for way in make_ways(args.seed)
+        Run(way, common.seeded(args.seed, UNet), 6e-3, args.steps) for way in make_ways(args.seed)
     ]
     common.train(runs, batches(args.steps))
     predicted = {run.way.name: predict(run.net, held_out) for run in runs}
@@ -213,13 +213,13 @@ def draw(
 ) -> None:
     count = min(8, len(data), len(held_out))
     made = common.figure(
-        14, 11.2, "Segmentation: one plan mixes photographs and class maps",
+        11, 11.4, "Segmentation: one plan mixes photographs and class maps",
         "Handwritten digits on photographs. A pixel of a mixed map has two labels with weights "
-        "(colours blended here); void pixels (white) count nowhere.",
+        "(colours blended here);\nvoid pixels (white) count nowhere.",
     )  # fmt: skip
-    grid = made.add_gridspec(7, count, left=0.1, right=0.985, top=0.925, bottom=0.235,
-                             wspace=0.06, hspace=0.08)  # fmt: skip
-    draw_with = mixer(seed + 3, prob=1.0)
+    grid = made.add_gridspec(7, count, left=0.125, right=0.985, top=0.915, bottom=0.235,
+                             wspace=0.06, hspace=0.06)  # fmt: skip
+    draw_with = mixer(seed + 7, prob=1.0)
     batch = {"image": data.images[:count].clone(), "mask": data.maps[:count].clone()}
     mixed, plans = draw_with.with_plans(batch)
     shares = mixed["mask"].dense().permute(0, 2, 3, 1)
@@ -245,7 +245,7 @@ def draw(
                 kind = "MixUp" if boxes[i][0] == boxes[i][2] else "CutMix"
                 axes.text(2, 4, f"{kind} {weights[i][0]:.2f}", va="top", fontsize=8.5,
                           color="white", bbox={"color": "#00000099", "pad": 1.5})  # fmt: skip
-    below = made.add_gridspec(1, 2, left=0.1, right=0.985, top=0.185, bottom=0.05, wspace=0.2)
+    below = made.add_gridspec(1, 2, left=0.06, right=0.985, top=0.185, bottom=0.05, wspace=0.3)
     common.draw_losses(made.add_subplot(below[0, 0]), result.runs)
     title = f"Mean IoU on {len(held_out)} held-out scenes, {len(result.runs[0].losses)} steps"
     common.draw_scores(made.add_subplot(below[0, 1]), result.scores, title)
