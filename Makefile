@@ -12,6 +12,7 @@
 #   make report         makes a page of the results
 #   make instructions   counts the CPU kernels' instructions, and compares with recorded counts
 #   make demo           trains on real images       make env       shows builds and backends
+#   make examples       segmentation, detection and audio, each against plain PyTorch
 #   make docs           builds the documentation site, build/site
 #   make clean          removes all files that make has made
 #
@@ -35,7 +36,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test proofs test-matrix docs lint format demo bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test proofs test-matrix docs lint format demo examples bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -83,6 +84,12 @@ gpu-wheel:
 
 demo: set-up-build-triton-demo
 	$(RUN) -m examples.demo $(ARGS)
+
+# ARGS="--steps 50" goes to each of them.
+examples: set-up-build-demo
+	$(RUN) -m examples.segmentation $(ARGS)
+	$(RUN) -m examples.detection $(ARGS)
+	$(RUN) -m examples.audio $(ARGS)
 
 JSON ?= build/benchmarks.json
 
