@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .codes import CROSS_CLASS, MAX_SPATIAL, NONE, SELF, TENSOR
 from .dtypes import BLENDABLE
-from .schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
+from .schemas import BinaryCrossEntropyArguments, CrossEntropyArguments, focal_everywhere
 
 
 def expect(holds: bool, name: str, expected: str, got: object) -> None:
@@ -151,7 +151,7 @@ def check_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -
 
 def check_kernel_focal(arguments: CrossEntropyArguments) -> None:
     expected = "0 with a dense or smoothed target; the public function takes it"
-    expect(not arguments.focal_everywhere, "focal_gamma", expected, arguments.focal_gamma)
+    expect(not focal_everywhere(arguments), "focal_gamma", expected, arguments.focal_gamma)
 
 
 def check_grad_loss(

@@ -51,14 +51,15 @@ class CrossEntropyArguments(NamedTuple):
     z_loss: float
     reduction: int
 
-    @property
-    def focal_everywhere(self) -> bool:
-        """Whether more classes than two labels have a focal term: the kernels have no such sweep.
 
-        It would need the normaliser of the row before its terms, and a power for each class.
-        """
-        smooth = self.target_smoothing != 0 or self.label_smoothing != 0
-        return self.focal_gamma != 0 and (self.partner_labels is None or smooth)
+def focal_everywhere(a: CrossEntropyArguments) -> bool:
+    """Whether more classes than two labels have a focal term: the kernels have no such sweep.
+
+    It would need the normaliser of the row before its terms, and a power for each class. (No
+    property of the class: PyTorch 2.10's Dynamo cannot trace one.)
+    """
+    smooth = a.target_smoothing != 0 or a.label_smoothing != 0
+    return a.focal_gamma != 0 and (a.partner_labels is None or smooth)
 
 
 class BinaryCrossEntropyArguments(NamedTuple):
@@ -120,7 +121,7 @@ SCHEMAS = {
     # in the gradient: Σ w t', or with γ and z Σ w t' h(p) + 2 z logsumexp (reference/focal.py), so
     # that the backward is one sweep for dense targets too); count [], the number of rows that are
     # not ignored; label_ranks int32 [2, B, d1…] of both labels if ``ranks``, else [0]. Kernels
-    # refuse γ where CrossEntropyArguments.focal_everywhere holds; the reference takes it.
+    # refuse γ where focal_everywhere() holds; the reference takes it.
     "soft_target_cross_entropy": f"(Tensor logits, {_CROSS_ENTROPY}, bool ranks) "
     "-> (Tensor loss, Tensor stats, Tensor count, Tensor label_ranks)",
     "soft_target_cross_entropy_backward": "(Tensor grad_loss, Tensor logits, Tensor stats, "

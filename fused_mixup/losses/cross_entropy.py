@@ -13,7 +13,7 @@ from ..codes import MEAN, NONE
 from ..reference import losses as reference
 from ..reference.dense import term
 from ..reference.focal import focal_curve, focal_loss, focal_slope
-from ..schemas import CrossEntropyArguments
+from ..schemas import CrossEntropyArguments, focal_everywhere
 from ..tracing import in_vmap, transforms_active
 from .autograd import (
     GradInForward,
@@ -153,7 +153,7 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Loss and ranks of the op with these arguments after the logits, in the given memory mode."""
     arguments = (*a, ranks)
-    if needs_plain_pytorch() or a.focal_everywhere:
+    if needs_plain_pytorch() or focal_everywhere(a):
         loss, _, _, found = plain_cross_entropy(logits, a, ranks)
     elif torch.compiler.is_compiling():
         loss, _, _, found = ops.soft_target_cross_entropy(logits, *arguments)

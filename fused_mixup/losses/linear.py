@@ -100,7 +100,7 @@ def linear_soft_target_cross_entropy(
     options = class_weight, ignore_index, code, label_smoothing, focal_gamma, z_loss
     arguments, divisor = cross_entropy_arguments(logits, target, *options)
     traced = torch.compiler.is_compiling() or transforms_active() or in_forward_mode()
-    if traced or arguments.focal_everywhere:
+    if traced or focal_everywhere(arguments):
         loss, _ = cross_entropy(F.linear(flat, weight, bias), arguments, False, False, False)
     else:
         # The op's mean is over a chunk: so chunks give sums, and counts that add up.
