@@ -12,6 +12,7 @@ from ..arguments import integer
 from ..checks import check_plain_tensor
 from ..codes import IGNORE_INDEX, MEAN, NONE, SUM
 from ..dtypes import FLOATING
+from ..schemas import focal_everywhere
 from ..target.mixed_target import MixedTarget, flatten_target
 from ..tracing import in_forward_mode, transforms_active
 from .arguments import cross_entropy_arguments, divide_or_nan, promote
