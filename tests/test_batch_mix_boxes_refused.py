@@ -82,3 +82,13 @@ def test_a_tuple_has_no_place_for_weights():
         mixer(MODES["both"], kinds=kinds)(given)
     _, boxes, labels = mixer(MODES["CutMix"], kinds=kinds)(given)
     assert [len(b) for b in boxes] == [len(y) for y in labels]
+
+
+def test_boxes_elsewhere_than_the_plans_are_refused():
+    batch = detections()
+    with pytest.raises(ValueError, match=r"boxes\['boxes'\]: expected it on cpu.*got meta"):
+        mixer(MODES["both"])({**batch, "boxes": [b.to("meta") for b in batch["boxes"]]})
+    there = mixer(MODES["both"]).to("meta")
+    given = {**batch, "image": batch["image"].to("meta")}
+    with pytest.raises(ValueError, match=r"boxes\['boxes'\]: .*on meta.*pad_sequence.*'num_boxes'"):
+        there(given)

@@ -37,6 +37,22 @@ class Instances:
         self.padded = isinstance(lead.value, Tensor)
         self.checked: Any = None
 
+    def check_device(self, device: torch.device) -> None:
+        """Raise unless rows are where plans are drawn; lists have lengths for the host alone."""
+        for entry in (self.lead, *self.rows):
+            value = first_of(entry.value) if not self.padded else entry.value
+            if not self.padded and device.type != "cpu":
+                raise ValueError(
+                    f"{entry.name}: expected a tensor [B, N, …] on {device}, as this BatchMix draws "
+                    "there, got lists, whose lengths only the host knows; pad them with "
+                    f"torch.nn.utils.rnn.pad_sequence, their numbers as {COUNT!r}, or mix on the CPU"
+                )
+            if isinstance(value, Tensor) and value.device != device:
+                raise ValueError(
+                    f"{entry.name}: expected it on {device} like this BatchMix, got {value.device}; "
+                    "move one of them with .to()"
+                )
+
     def check(self, batch_size: int, size: Sequence[int], blends: bool) -> None:
         """Check all values for images of ``size`` (H, W), before a step is taken."""
         for entry in (self.lead, *self.rows):

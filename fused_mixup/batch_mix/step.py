@@ -139,6 +139,7 @@ class Step:
                 )
         for group in self.groups:
             self._check_scene(group, first)
+            group.check_device(state.device)
             group.check(self.size, shape_of(first.value)[-2:], o.blends)
         written = [e for e in self.values if inplace and isinstance(e.value, Tensor)]
         return check_in_place(written, warned)
@@ -154,6 +155,8 @@ class Step:
         """The new entries, and the plan of each that is mixed."""
         plans: dict[str, MixPlan] = {}
         news: dict[Path, New] = {}
+        for group in self.groups:  # first, as images are written in place
+            news |= group.mix(plan, self.options.blends)
         written: list[Entry] = []
         for entry in self.values:
             own = self.scene.plan_at(self.places[entry.path], plan, self.options.correct_lam)
@@ -169,8 +172,6 @@ class Step:
             followed = self.options.follows.get(entry.path[-1])
             by = plan if followed is None else plans[followed]
             news[entry.path] = New(self.targets.mix(entry.value, by, self.counts[entry.path]))
-        for group in self.groups:
-            news |= group.mix(plan, self.options.blends)
         return news, plans
 
     def _mixed(self, entry: Entry, plan: MixPlan, inplace: bool) -> Any:
