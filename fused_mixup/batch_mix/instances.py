@@ -43,14 +43,14 @@ class Instances:
             value = first_of(entry.value) if not self.padded else entry.value
             if not self.padded and device.type != "cpu":
                 raise ValueError(
-                    f"{entry.name}: expected a tensor [B, N, …] on {device}, as this BatchMix draws "
-                    "there, got lists, whose lengths only the host knows; pad them with "
-                    f"torch.nn.utils.rnn.pad_sequence, their numbers as {COUNT!r}, or mix on the CPU"
+                    f"{entry.name}: expected a tensor [B, N, …] on {device}, where this BatchMix "
+                    "draws, got lists, whose lengths only the host knows; pad them with "
+                    f"torch.nn.utils.rnn.pad_sequence and give {COUNT!r}, or mix on the CPU"
                 )
             if isinstance(value, Tensor) and value.device != device:
                 raise ValueError(
-                    f"{entry.name}: expected it on {device} like this BatchMix, got {value.device}; "
-                    "move one of them with .to()"
+                    f"{entry.name}: expected it on {device} like this BatchMix, got "
+                    f"{value.device}; move one of them with .to()"
                 )
 
     def check(self, batch_size: int, size: Sequence[int], blends: bool) -> None:
