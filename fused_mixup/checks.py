@@ -254,6 +254,26 @@ def may_overlap(x: Tensor) -> bool:
     return False
 
 
+def shares_elements(a: Tensor, b: Tensor) -> bool:
+    """Whether some element may lie in both; False where that cannot be known."""
+    if torch.compiler.is_compiling() or a.is_meta or not a.numel() or not b.numel():
+        return False
+    (begin, end), (other_begin, other_end) = span(a), span(b)
+    if begin > other_end or other_begin > end:
+        return False
+    if a.stride() != b.stride() or a.element_size() != b.element_size():
+        return True
+    # Slices of one tensor: they meet if they do along every dim.
+    low, high = (a, b) if begin <= other_begin else (b, a)
+    steps, odd = divmod(abs(begin - other_begin), a.element_size())
+    for stride, size in sorted(zip(low.stride(), low.shape, strict=True), reverse=True):
+        if stride:
+            apart, steps = divmod(steps, stride)
+            if apart >= size:
+                return False
+    return steps == 0 and odd == 0 and high.numel() > 0
+
+
 def check_out(x: Tensor, out: Tensor) -> None:
     if not isinstance(out, Tensor):
         raise TypeError(f"out: expected a tensor, got {type(out).__name__}")

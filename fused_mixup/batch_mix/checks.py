@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import kind
-from ..checks import check_memory, check_writable
+from ..checks import check_memory, check_writable, shares_elements
 from ..dtypes import BLENDABLE
-from .entries import Entry
+from .entries import Entry, dotted
+from .structure import same_memory
 
 
 def check_batch_size(heads: Sequence[Tensor], entries: Sequence[Entry], state: Tensor) -> int:
@@ -90,13 +91,24 @@ def check_tokens(entries: Sequence[Entry]) -> None:
             )
 
 
-def check_follows(follows: Mapping[Any, Any], names: Sequence[str]) -> None:
+def check_follows(
+    follows: Mapping[Any, Any], labels: Sequence[Entry], values: Sequence[Entry]
+) -> dict[Any, str]:
+    """The entry that labels follow, by the path of the labels; ValueError for an unknown name."""
+    names = [dotted(entry.path) for entry in values]
+    found: dict[Any, str] = {}
     for label, name in follows.items():
+        paths = [e.path for e in labels if label in (e.path[-1], dotted(e.path))]
+        if not paths:
+            known = [dotted(entry.path) for entry in labels]
+            raise ValueError(f"follows: expected one of the labels {known}, got {kind(label)}")
         if name not in names:
             raise ValueError(
                 f"follows: expected one of the mixed entries {names} for {kind(label)}, got "
                 f"{kind(name)}"
             )
+        found |= dict.fromkeys(paths, name)
+    return found
 
 
 def check_label_maps(heads: Sequence[Tensor], cut: tuple[int, ...]) -> None:
@@ -111,8 +123,14 @@ def check_label_maps(heads: Sequence[Tensor], cut: tuple[int, ...]) -> None:
 
 def check_in_place(entries: Sequence[Entry], warned: bool) -> bool:
     """Raise for tensors that may not be written; warn, once, of one that is part of a larger."""
-    for entry in entries:
+    for i, entry in enumerate(entries):
         name, x = entry.name, entry.value
+        for other in entries[:i]:
+            if shares_elements(x, other.value) and not same_memory(x, other.value):
+                raise ValueError(
+                    f"{name}: expected memory of its own, as it is mixed in place, got a part of "
+                    f"that of {other.name}; use .clone(), or inplace=False"
+                )
         check_writable(name, x, "use inplace=False, which is differentiable")
         if warned or torch.compiler.is_compiling() or x.is_meta:
             continue

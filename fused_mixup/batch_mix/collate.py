@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import default_collate
 
 from ..kinds import IMAGE_LIKE, MAPS, OF_BOXES, kind_of_name, kind_of_type
-from .structure import Key, New, columns, is_record, items, replace
+from .structure import Key, New, columns, first_of, is_record, items, replace
 from .tv_tensors import is_tv_tensor, plain, wrap_like
 
 
@@ -32,14 +32,17 @@ def collate_samples(samples: list[Any], said: Mapping[Any, str]) -> Any:
 
 
 def _column(key: Key, values: list[Any], has_rows: bool, said: Mapping[Any, str]) -> Any:
-    kind = _kind(key, values[0], said)
+    first = first_of(values)
+    kind = _kind(key, first, said)
     if any(_holds_instances(value, said) for value in values if items(value) is not None):
         return tuple(values)  # each sample's own structure
     is_row = kind not in IMAGE_LIKE and (kind != "class_map" or key == "masks")
-    has_length = isinstance(values[0], list) or getattr(values[0], "ndim", 0) > 0
+    has_length = isinstance(first, list) or getattr(first, "ndim", 0) > 0
     if kind in OF_BOXES or (has_rows and is_row and has_length):
         return list(values)
-    return _typed(default_collate(values), values[0])
+    if any(value is None for value in values):
+        return list(values)
+    return _typed(default_collate(values), first)
 
 
 def _kind(key: Key, value: Any, said: Mapping[Any, str]) -> str | None:
@@ -55,7 +58,7 @@ def _has_rows(sample: Any, said: Mapping[Any, str]) -> bool:
         return True
     rows = dict(items(sample) or ())
     masks: Any = rows.get("masks")  # one for each label, without boxes
-    return getattr(masks, "ndim", 0) == 3 and any(
+    return getattr(masks, "ndim", 0) in (3, 4) and any(
         kind == "labels" and getattr(rows[key], "shape", ())[:1] == masks.shape[:1]
         for key, kind in kinds.items()
     )

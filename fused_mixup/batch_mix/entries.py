@@ -10,7 +10,18 @@ from torch import Tensor
 from ..arguments import kind as shown
 from ..arguments import names
 from ..kinds import IMAGE_LIKE, KINDS, MAPS, OF_BOXES, check_kind, kind_of_name, kind_of_type
-from .structure import EACH, Key, Path, are_samples, batch_size, columns, is_record, items, key_at
+from .structure import (
+    EACH,
+    Key,
+    Path,
+    are_samples,
+    batch_size,
+    columns,
+    is_record,
+    is_structure,
+    items,
+    key_at,
+)
 
 
 class Entry(NamedTuple):
@@ -49,6 +60,13 @@ class Kinds:
         if self.roles["images"] == ():
             raise ValueError("images: expected at least one key or position, got none")
 
+    @property
+    def all_said(self) -> dict[Any, str]:
+        """The kinds that are said in any way, by key."""
+        roles = (("images", "image"), ("labels", "labels"), ("masks", "class_map"))
+        by_role = {key: kind for role, kind in roles for key in self.roles[role] or ()}
+        return by_role | self.said
+
     def find(self, batch: Any) -> list[Entry]:
         """The entries that have a kind, in their order; ValueError for one that fits no rule."""
         return _Search(self, batch).entries()
@@ -60,6 +78,10 @@ class _Search:
         self.said = dict(kinds.said)
         self.found: list[Entry] = []
         self.unknown: list[Path] = []
+        # What is said that no entry has is a slip of the pen.
+        self.kinds = {k for k in kinds.said if isinstance(k, str)}
+        self.used: set[Any] = set()
+        self.seen: list[Any] = []
         for role, kind in (("images", "image"), ("labels", "labels"), ("masks", "class_map")):
             for key in self.roles[role] or ():
                 self.said[_key_in(role, key, batch)] = kind
@@ -68,7 +90,17 @@ class _Search:
                 self.said[_key_in("kinds", key, batch)] = kinds.said[key]
 
     def entries(self) -> list[Entry]:
-        self._walk(self.batch, ())
+        if _are_records(self.batch):  # a list of samples, not collated
+            for name, column in columns(self.batch).items():
+                self._visit_column(name, column, (EACH, name))
+        else:
+            self._walk(self.batch, ())
+        unused = [key for key in self.kinds if key not in self.used]
+        if unused:
+            raise ValueError(
+                f"kinds: expected {shown(unused[0])} in the batch, got {names(self.seen)}; names "
+                "of nested entries are joined by dots"
+            )
         if self.unknown and self.roles["labels"] is None:
             self._refuse_unknown(self.unknown[0])
         if not any(entry.kind in IMAGE_LIKE for entry in self.found):
@@ -91,14 +123,14 @@ class _Search:
         if kind is not None:
             self.found.append(Entry(path, kind, value, True))
             return
-        if self._said_inside(path):
-            self._walk(value, path)
-            return
-        if are_samples(value, self.size):
+        kind = self._guess(key, value, path) or other
+        if are_samples(value, self.size) and not (kind == "labels" and self._are_heads(value)):
             for name, column in columns(value).items():
                 self._visit_column(name, column, (*path, EACH, name))
             return
-        kind = self._guess(key, value, path) or other
+        if self._said_inside(path):
+            self._walk(value, path)
+            return
         if kind is not None and self._is_entry(value, kind):
             self.found.append(Entry(path, kind, value, False))
         elif kind == "labels" and isinstance(value, (tuple, list)):
@@ -119,7 +151,7 @@ class _Search:
         nested = kind is None or (kind == "labels" and isinstance(there[0], Mapping))
         if nested and all(isinstance(value, (Mapping, tuple)) for value in there):
             for name, column in columns(values).items():
-                self._visit_column(name, column, (*path, EACH, name))
+                self._visit_column(name, column, (*path, name))
         elif kind is not None or isinstance(there[0], (Tensor, list)):
             self.found.append(Entry(path, kind or "field", values, said))
         elif isinstance(key, int) and isinstance(there[0], int):  # a tuple of label and map
@@ -130,7 +162,22 @@ class _Search:
             return None
         if len(path) > 1 and isinstance(key, int):  # positions are said of the batch itself
             key = None
-        return self.said.get(key, self.said.get(dotted(path)))
+        for name in (key, dotted(path)):
+            self.seen.append(name)
+            if name in self.said:
+                self.used.add(name)
+                return self.said[name]
+        return None
+
+    def _are_heads(self, value: Any) -> bool:
+        """Whether structures under the name of labels hold labels [B] of heads, not rows."""
+        for _, inner in items(value) or ():
+            if isinstance(inner, Tensor):
+                if inner.ndim == 0 or inner.shape[0] != self.size:
+                    return False
+            elif not is_structure(inner) or _holds_kinds(inner) or not self._are_heads(inner):
+                return False
+        return True
 
     def _said_inside(self, path: Path) -> bool:
         """Whether a kind is said of an entry below this one, by its dotted name."""
@@ -205,6 +252,13 @@ def _holds_entries(value: Any, kind: str | None) -> bool:
     if isinstance(value, Mapping) or (is_record(value) and kind != "labels"):
         return True
     return isinstance(value, (list, tuple)) and any(items(v) is not None for v in value)
+
+
+def _are_records(batch: Any) -> bool:
+    """Whether a batch is a list of one mapping for each sample, all of the same keys."""
+    if not isinstance(batch, list) or not batch or not isinstance(batch[0], Mapping):
+        return False
+    return all(isinstance(s, Mapping) and s.keys() == batch[0].keys() for s in batch)
 
 
 def _may_be_labels(value: Any) -> bool:

@@ -16,10 +16,15 @@ from ..plan.mix_plan import MixPlan
 
 
 def check_masks(name: str, masks: Any, size: Sequence[int]) -> None:
-    """Raise unless these are masks of ``size``, [n, H, W] for each sample or [B, N, H, W]."""
+    """Raise unless these are masks of ``size``, [n, H, W] for each sample or [B, N, H, W].
+
+    [n, 1, H, W] is legal too: torchvision's wrapped Cityscapes gives such.
+    """
     for i, t in [(None, masks)] if isinstance(masks, Tensor) else enumerate(masks):
         where, dims = (name, "[B, N, H, W]") if i is None else (f"{name}[{i}]", "[n, H, W]")
-        if not isinstance(t, Tensor) or t.ndim != dims.count(",") + 1:
+        rank = dims.count(",") + 1
+        single = i is not None and isinstance(t, Tensor) and t.ndim == 4 and t.shape[1] == 1
+        if not isinstance(t, Tensor) or (t.ndim != rank and not single):
             got = list(t.shape) if isinstance(t, Tensor) else type(t).__name__
             raise ValueError(f"{where}: expected masks {dims}, got {got}")
         if tuple(t.shape[-2:]) != tuple(size):
@@ -46,7 +51,7 @@ def cut_masks(masks: Any, own: Any, plan: MixPlan) -> Any:
         if j == i:
             continue
         y0, x0, y1, x1 = box
-        t[:n, y0:y1, x0:x1] = 0
+        t[:n, ..., y0:y1, x0:x1] = 0
         if b[1] == 0:
             _clear_outside(t[n:], box)
     return masks
@@ -54,10 +59,10 @@ def cut_masks(masks: Any, own: Any, plan: MixPlan) -> Any:
 
 def _clear_outside(masks: Tensor, box: Sequence[int]) -> None:
     y0, x0, y1, x1 = box
-    masks[:, :y0] = 0
-    masks[:, max(y0, y1) :] = 0
-    masks[:, y0:y1, :x0] = 0
-    masks[:, y0:y1, x1:] = 0
+    masks[..., :y0, :] = 0
+    masks[..., max(y0, y1) :, :] = 0
+    masks[..., y0:y1, :x0] = 0
+    masks[..., y0:y1, x1:] = 0
 
 
 def _shown(masks: Tensor, own: Tensor, plan: MixPlan) -> Tensor:
@@ -94,6 +99,8 @@ class MaskLists:
         if len(masks) != batch_size:
             raise ValueError(f"{name}: expected a batch of {batch_size}, got {len(masks)}")
         for field, values in fields.items():
+            if len(values) != len(masks):
+                raise ValueError(f"{field}: expected a batch of {len(masks)}, got {len(values)}")
             for i, (value, mask) in enumerate(zip(values, masks, strict=True)):
                 if len(value) != len(mask):
                     raise ValueError(
@@ -116,7 +123,7 @@ class MaskLists:
                 totals = [t.flatten(1).count_nonzero(1) for t in (own, other)]
                 if box:
                     y0, x0, y1, x1 = box
-                    own[:, y0:y1, x0:x1] = 0
+                    own[..., y0:y1, x0:x1] = 0
                     if b1 == 0:
                         _clear_outside(other, box)
                 elif b1 == 0:

@@ -10,17 +10,14 @@ from torch import Tensor
 
 from ..boxes.follow import checked_boxes
 from ..boxes.points import checked_points
-from ..kinds import IMAGE_LIKE
 from ..plan.mix_plan import MixPlan
 from .entries import Entry
 from .instance_masks import MaskLists, check_masks, cut_masks
 from .structure import EACH, New, Path, at, first_of, items, may_have
-from .tv_tensors import box_format, canvas_size, is_tv_tensor, plain, wrap_like
+from .tv_tensors import box_formats, canvas_sizes, is_tv_tensor, plain, wrap_like
 
 # The keys of what comes back beside boxes and keypoints.
 WEIGHTS, COUNT, VISIBLE = "box_weights", "num_boxes", "_visible"
-
-_LEADS = ("boxes", "instance_masks", "keypoints")  # the first of a structure counts the rows
 
 
 class Instances:
@@ -30,11 +27,14 @@ class Instances:
         self, batch: Any, lead: Entry, rows: Sequence[Entry], min_visible: float, format: str
     ) -> None:
         self.lead, self.rows, self.group = lead, rows, lead.path[:-1]
-        self.min_visible, self.format = min_visible, box_format(lead.value) or format
-        structure = at(batch, self.group)
-        self.count = dict(items(structure) or ()).get(COUNT)
-        self.may_add = may_have(structure, WEIGHTS)
+        self.min_visible = min_visible
+        self.format = next(iter(box_formats(lead.value)), format)
+        self.structure = at(batch, self.group)
         self.padded = isinstance(lead.value, Tensor)
+        # Lists have their numbers in them.
+        told = dict(items(self.structure) or ()).get(COUNT)
+        self.count: Any = told if self.padded else None
+        self.told: Any = None if self.padded else told
         self.checked: Any = None
 
     def check_device(self, device: torch.device) -> None:
@@ -56,17 +56,25 @@ class Instances:
     def check(self, batch_size: int, size: Sequence[int], blends: bool) -> None:
         """Check all values for images of ``size`` (H, W), before a step is taken."""
         for entry in (self.lead, *self.rows):
-            canvas = canvas_size(entry.value)
-            if canvas is not None and tuple(canvas) != tuple(size):
-                raise ValueError(
-                    f"{entry.name}: expected the canvas of the images, {list(size)}, got "
-                    f"{list(canvas)}; resize both by one transform"
-                )
-        if blends and self.lead.kind != "keypoints" and not self.may_add:
+            for canvas in canvas_sizes(entry.value):
+                if canvas != tuple(size):
+                    raise ValueError(
+                        f"{entry.name}: expected the canvas of the images, {list(size)}, got "
+                        f"{list(canvas)}; resize both by one transform"
+                    )
+        formats = box_formats(self.lead.value)
+        if len(formats) > 1:
             raise ValueError(
-                f"{self.lead.name}: expected a dict, as boxes that are blended come back with an "
-                f"entry {WEIGHTS!r}, got a structure that takes none; use a dict, or mixup_alpha=0"
+                f"{self.lead.name}: expected one format, got {sorted(formats)}; use torchvision's "
+                "ConvertBoundingBoxFormat"
             )
+        for key in self._added(blends):
+            if not may_have(self.structure, key):
+                raise ValueError(
+                    f"{self.lead.name}: expected a dict, as they come back with an entry {key!r} "
+                    "beside them, got a structure that takes none; use a dict"
+                    + (", or mixup_alpha=0" if key == WEIGHTS else "")
+                )
         fields = {entry.name: _values(entry) for entry in self.rows}
         for entry in self.rows:
             if entry.kind == "instance_masks":
@@ -108,23 +116,42 @@ class Instances:
         weights = (*self.group, WEIGHTS)
         if blends and self.lead.kind != "keypoints" and weights not in news:
             news[weights] = New(self._present(mixed.weights))
+        count = (*self.group, COUNT)
         if mixed.counts is not None:
-            count = (*self.group, COUNT)
             news[count] = New(mixed.counts)
+        elif self.told is not None:  # beside lists it says again how long they are
+            lengths = [len(v) for v in mixed.rows]
+            as_tensor = isinstance(self.told, Tensor) and EACH not in self.group
+            news[count] = New(torch.tensor(lengths) if as_tensor else lengths)
         return news
 
+    def _added(self, blends: bool) -> list[str]:
+        """The keys of what mixing adds beside the rows."""
+        points = [e for e in (self.lead, *self.rows) if e.kind == "keypoints" and not _has_sight(e)]
+        keys = [f"{entry.path[-1]}{VISIBLE}" for entry in points]
+        keys += [WEIGHTS] if blends and self.lead.kind != "keypoints" else []
+        return keys + ([COUNT] if self.padded else [])
+
     def keep(self, blends: bool) -> dict[Path, New]:
-        """In eval mode: weights of 1 where training adds weights."""
-        path, value = (*self.group, WEIGHTS), self.lead.value
-        has_weights = any(entry.path == path for entry in self.rows)
-        if self.lead.kind == "keypoints" or not blends or has_weights or not self.may_add:
-            return {}
-        if isinstance(value, Tensor):
-            return {
-                path: New(torch.ones(value.shape[:2], dtype=torch.float32, device=value.device))
-            }
-        ones = [None if v is None else torch.ones(len(v), dtype=torch.float32) for v in value]
-        return {path: New(ones)}
+        """In eval mode: what training adds, for rows that are all there and seen."""
+        news: dict[Path, New] = {}
+        there = {entry.path for entry in self.rows}
+        for key in self._added(blends):
+            path = (*self.group, key)
+            if path in there or (key == COUNT and self.count is not None):
+                continue
+            if not may_have(self.structure, key):
+                continue
+            if key == COUNT:
+                b, n = self.lead.value.shape[:2]
+                news[path] = New(torch.full((b,), n, device=self.lead.value.device))
+                continue
+            of = self.lead
+            if key != WEIGHTS:
+                points = (self.lead, *self.rows)
+                of = next(e for e in points if f"{e.path[-1]}{VISIBLE}" == key)
+            news[path] = New(_ones(of.value, torch.float32 if key == WEIGHTS else torch.bool))
+        return news
 
     def _seen(self, entry: Entry, points: Any, visible: Any, news: dict[Path, New]) -> Any:
         """Points whose third number is 0 where they are not seen; else bools in their own entry."""
@@ -158,120 +185,17 @@ class Instances:
         ]
 
 
-def instance_groups(
-    batch: Any, entries: Sequence[Entry], min_visible: float, format: str
-) -> tuple[list[Instances], list[Entry]]:
-    """The instances of every structure, and the entries that belong to none."""
-    leads: dict[Path, Entry] = {}
-    for kind in _LEADS:
-        for entry in entries:
-            if entry.kind == kind and not _is_raw(entry):
-                leads.setdefault(entry.path[:-1], entry)
-    for entry in entries:  # masks of instances without boxes: as many as there are labels
-        group = entry.path[:-1]
-        if entry.kind == "class_map" and group not in leads and _are_instance_masks(entry, None):
-            labels = [e for e in entries if e.path[:-1] == group and e.kind in ("labels", "field")]
-            lists = [e for e in labels if isinstance(e.value, (list, tuple))]
-            if any(_counts(e.value) == _counts(entry.value) for e in lists):
-                leads[group] = entry._replace(kind="instance_masks")
-    if not leads and not any(entry.kind == "field" for entry in entries):
-        return [], list(entries)
-    rows = {group: _objects(batch, lead, entries) for group, lead in leads.items()}
-    rest: list[Entry] = []
-    for entry in entries:
-        lead = leads.get(entry.path[:-1])
-        if lead is not None and lead.path == entry.path:
-            continue
-        member = None if lead is None else _row_of(lead, entry)
-        if member is not None:
-            rows[entry.path[:-1]].append(member)
-        elif _is_raw(entry):
-            continue
-        elif entry.kind in ("field", *_LEADS):
-            where = "".join(f"[{key!r}]" for key in entry.path)
-            raise ValueError(
-                f"batch{where}: expected an entry of a known kind, or a row for each box beside "
-                f"it, got neither; say it with BatchMix(…, kinds={{{entry.path[-1]!r}: …}}), "
-                "'keep' to leave it as it is"
-            )
-        else:
-            rest.append(entry)
-    for group, lead in leads.items():
-        _check_labels(lead, rows[group])
-    groups = [Instances(batch, lead, rows[g], min_visible, format) for g, lead in leads.items()]
-    return groups, rest
+def _has_sight(entry: Entry) -> bool:
+    """Whether points have their visibility as a third number."""
+    first = entry.value if isinstance(entry.value, Tensor) else first_of(entry.value)
+    return isinstance(first, Tensor) and first.shape[-1:] == (3,)
 
 
-def _objects(batch: Any, lead: Entry, entries: Sequence[Entry]) -> list[Entry]:
-    """Lists of Python objects beside lists of boxes, an object for each box."""
-    found = {entry.path for entry in entries}
-    group = lead.path[:-1]
-    if EACH in group or isinstance(lead.value, Tensor):  # columns are found as entries
-        return []
-    rows = []
-    for key, value in items(at(batch, group)) or ():
-        path = (*group, key)
-        if path in found or not isinstance(value, (list, tuple)):
-            continue
-        if any(isinstance(v, list) for v in value) and _counts(value) == _counts(lead.value):
-            rows.append(Entry(path, "field", value, False))
-    return rows
-
-
-def _row_of(lead: Entry, entry: Entry) -> Entry | None:
-    """``entry`` with the kind that it has as rows of ``lead``; None where it is none."""
-    if entry.kind == "keep" or entry.kind in IMAGE_LIKE:
-        return None
-    value, padded = entry.value, isinstance(lead.value, Tensor)
-    if isinstance(value, Tensor) and entry.kind == "labels":
-        rows = lead.value.shape[1] if padded else None
-        own = value.shape[1] if value.ndim > 1 else None
-        if own is None or (own != rows and (not padded or value.is_floating_point())):
-            return None  # labels of the images, [B] or [B, K]
-        return entry
-    first = value if isinstance(value, Tensor) else first_of(value)
-    has_rows = isinstance(first, list) or (isinstance(first, Tensor) and first.ndim > 0)
-    if _is_raw(entry) and has_rows:
-        return entry._replace(kind="field")
-    if entry.kind in ("field", "keypoints", "instance_masks", "labels") and has_rows:
-        return entry
-    if entry.kind == "class_map" and _are_instance_masks(entry, lead):
-        return entry._replace(kind="instance_masks")
-    return None
-
-
-def _is_raw(entry: Entry) -> bool:
-    """Whether an entry holds a list of Python objects for each sample, as annotations are read."""
-    raw = isinstance(entry.value, (list, tuple)) and isinstance(first_of(entry.value), list)
-    return raw and entry.kind != "labels" and not entry.said
-
-
-def _check_labels(lead: Entry, rows: Sequence[Entry]) -> None:
-    if lead.kind != "boxes" or lead.said:
-        return
-    if not any(entry.kind in ("labels", "field") for entry in rows):
-        raise ValueError(
-            f"{lead.name}: expected labels beside them, one for each box, got none; say "
-            f"BatchMix(…, kinds={{{lead.path[-1]!r}: 'boxes'}}) where all are of one class"
-        )
-
-
-def _counts(value: Sequence[Any]) -> list[int] | None:
-    """How many rows each sample has; None where each has one value."""
-    try:
-        return [v.shape[0] if isinstance(v, Tensor) else 0 if v is None else len(v) for v in value]
-    except (IndexError, TypeError):  # tensors without dims, or numbers
-        return None
-
-
-def _are_instance_masks(entry: Entry, lead: Entry | None) -> bool:
-    """Whether class maps are rather a mask [H, W] for each instance, as many as ``lead`` has."""
-    if entry.said or entry.path[-1] == "mask" or not isinstance(entry.value, (list, tuple)):
-        return False
-    first = first_of(entry.value)
-    if not isinstance(first, Tensor) or first.ndim != 3:
-        return False
-    return lead is None or _counts(entry.value) == _counts(lead.value)
+def _ones(value: Any, dtype: torch.dtype) -> Any:
+    """1 for each row of boxes [n, 4], for each of points […, 2]."""
+    if not isinstance(value, Tensor):
+        return [None if v is None else _ones(v, dtype) for v in value]
+    return torch.ones(value.shape[:-1], dtype=dtype, device=value.device)
 
 
 def _values(entry: Entry) -> Any:

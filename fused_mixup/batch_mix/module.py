@@ -228,7 +228,7 @@ class BatchMix(StreamModule):
 
             self(torch.utils.data.default_collate(samples))
         """
-        return untyped(self(collate_samples(samples, self._kinds.said)))
+        return untyped(self(collate_samples(samples, self._kinds.all_said)))
 
     def draw(
         self, batch_size: int, spatial: Sequence[int] = (), labels: Tensor | None = None

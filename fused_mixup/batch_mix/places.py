@@ -59,6 +59,11 @@ class Scene:
             return self.place if sizes else Place()
         kind = KINDS[entry.kind]
         if self.cut == "time":
+            if entry.kind in MAPS:
+                raise ValueError(
+                    f"{entry.name}: expected no map, as boxes are cut in time, got one; use "
+                    "cut='space', or say the kind 'video' of soft maps [B, T, C, H, W]"
+                )
             if kind.time is None:
                 return Place()
             _check_dims(entry, shape, -kind.time - 1, "time")
@@ -98,5 +103,6 @@ def _same_form(sizes: Sequence[int], others: Sequence[int]) -> bool:
     """Whether ``others`` are ``sizes`` times one number, but for rounding."""
     if sizes == others:
         return True
-    n, m = max(zip(sizes, others, strict=True))
+    longest = list(sizes).index(max(sizes))
+    n, m = sizes[longest], others[longest]
     return all(abs(a * m - b * n) < n for a, b in zip(sizes, others, strict=True))

@@ -24,7 +24,8 @@ from .checks import (
     check_values,
 )
 from .entries import Entry, dotted
-from .instances import Instances, instance_groups
+from .groups import instance_groups
+from .instances import Instances
 from .labels import Targets, as_integers, as_labels, is_class_map, leaves
 from .places import CUTS, Place, Scene
 from .structure import Key, New, Path, same_memory
@@ -73,7 +74,9 @@ class Step:
     def __init__(self, batch: Any, entries: Sequence[Entry], targets: Targets, o: Options) -> None:
         self.options, self.targets = o, targets
         check_tokens(entries)
-        self.groups, rest = instance_groups(batch, entries, o.min_visible, o.box_format)
+        groups, rest = instance_groups(batch, entries)
+        options = o.min_visible, o.box_format
+        self.groups = [Instances(batch, lead, rows, *options) for lead, rows in groups]
         self.values = [entry for entry in rest if entry.kind in (*IMAGE_LIKE, *MAPS)]
         by_sample = any(isinstance(entry.value, (list, tuple)) for entry in self.values)
         self.labels = [
@@ -92,7 +95,7 @@ class Step:
         # Class maps that become targets, as labels do; True where all are known to be in range.
         self.maps: dict[Path, bool] = {}
         for entry in maps if o.blends else ():
-            if is_class_map(entry.value):
+            if _is_class_map(entry):
                 count = self.counts[entry.path]
                 self.maps[entry.path] = targets.check_map(entry.name, entry.value, count)
 
@@ -128,27 +131,45 @@ class Step:
         self.scene = Scene(first, shape_of(first.value), o.spatial_dims, o.cut, o.cuts)
         self.places = {e.path: self.scene.place_of(e, shape_of(e.value)) for e in self.values}
         check_label_maps(self.heads, self.scene.sizes)
-        check_follows(o.follows, [dotted(entry.path) for entry in self.values])
+        self.follows = check_follows(o.follows, self.labels, self.values)
         for entry in self.values:
-            pasted = is_class_map(entry.value) and entry.path not in self.maps and o.cuts
-            if pasted and entry.kind in MAPS and not self.places[entry.path].sizes:
+            pasted = _is_class_map(entry) and entry.path not in self.maps and o.cuts
+            if pasted and not self.places[entry.path].sizes:
                 raise ValueError(
                     f"{entry.name}: expected a map of {first.name}, whose boxes are pasted in it, "
                     f"got one beside {first.kind!r} with cut={o.cut!r}; class maps cannot be "
                     "blended by label weights where MixUp is off: set mixup_alpha > 0 for a target"
                 )
         for group in self.groups:
-            self._check_scene(group, first)
+            image = self._image_of(group)
+            self._check_scene(group, image)
             group.check_device(state.device)
-            group.check(self.size, shape_of(first.value)[-2:], o.blends)
+            group.check(self.size, shape_of(image.value)[-2:], o.blends)
         written = [e for e in self.values if inplace and isinstance(e.value, Tensor)]
         return check_in_place(written, warned)
 
-    def _check_scene(self, group: Instances, first: Entry) -> None:
-        if KINDS[first.kind].scene != "picture" or self.scene.cut == "time":
+    def _image_of(self, group: Instances) -> Entry:
+        """The image that boxes lie in: the nearest above them, the first among equals."""
+
+        nearest, most = None, -1
+        for entry in self.values:
+            shared = 0
+            for a, b in zip(entry.path[:-1], group.group, strict=False):
+                if a != b:
+                    break
+                shared += 1
+            if entry.kind in IMAGE_LIKE and shared > most:
+                nearest, most = entry, shared
+        assert nearest is not None
+        return nearest
+
+    def _check_scene(self, group: Instances, image: Entry) -> None:
+        sizes, scene = self.scene.sizes, KINDS[image.kind].scene
+        if scene != "picture" or self.scene.cut == "time" or len(sizes) not in (0, 2):
             raise ValueError(
                 f"{group.lead.name}: expected pictures that it lies in, whose boxes are cut in "
-                f"space, got {first.name} of kind {first.kind!r} and cut={self.scene.cut!r}"
+                f"two dims of space, got {image.name} of kind {image.kind!r}, boxes of "
+                f"{len(sizes)} dims and cut={self.scene.cut!r}"
             )
 
     def mix(self, plan: MixPlan, inplace: bool) -> tuple[dict[Path, New], dict[str, MixPlan]]:
@@ -156,12 +177,14 @@ class Step:
         plans: dict[str, MixPlan] = {}
         news: dict[Path, New] = {}
         for group in self.groups:  # first, as images are written in place
-            news |= group.mix(plan, self.options.blends)
+            place = self.places[self._image_of(group).path]
+            own = self.scene.plan_at(place, plan, self.options.correct_lam)
+            news |= group.mix(own, self.options.blends)
         written: list[Entry] = []
         for entry in self.values:
             own = self.scene.plan_at(self.places[entry.path], plan, self.options.correct_lam)
             plans[dotted(entry.path)] = own
-            twin = next((e for e in written if same_memory(e.value, entry.value)), None)
+            twin = self._twin(entry, written)
             if twin is not None:  # a batch may contain a tensor twice: it is mixed in place once
                 news[entry.path] = news[twin.path]
                 continue
@@ -169,10 +192,16 @@ class Step:
             if inplace and isinstance(entry.value, Tensor):
                 written.append(entry)
         for entry in self.labels:
-            followed = self.options.follows.get(entry.path[-1])
+            followed = self.follows.get(entry.path)
             by = plan if followed is None else plans[followed]
             news[entry.path] = New(self.targets.mix(entry.value, by, self.counts[entry.path]))
         return news, plans
+
+    def _twin(self, entry: Entry, written: Sequence[Entry]) -> Entry | None:
+        """The entry in whose memory this one lies, and that has been written."""
+        if not isinstance(entry.value, Tensor):
+            return None
+        return next((e for e in written if same_memory(e.value, entry.value)), None)
 
     def _mixed(self, entry: Entry, plan: MixPlan, inplace: bool) -> Any:
         value, place = plain(entry.value), self.places[entry.path]
@@ -181,7 +210,7 @@ class Step:
         if entry.path in self.maps:
             known = self.counts[entry.path], self.maps[entry.path]
             return self.targets.mix_map(value, plan, *known, inplace)
-        if is_class_map(value):
+        if _is_class_map(entry):
             made = paste_(value if inplace else value.clone(), plan)
         else:
             made = mix_at(value, plan, place, inplace)
@@ -194,7 +223,7 @@ class Step:
         if entry.path in self.maps:
             known = self.counts[entry.path], self.maps[entry.path]
             return self.targets.mix_map(whole(alone), plan, *known, inplace=True)
-        if is_class_map(first):
+        if _is_class_map(entry):
             made = paste_(torch.stack(alone), plan)
         elif first.is_cpu and place.dim == -1 and not any(x.requires_grad for x in alone):
             made = mix_samples(alone, plan)
@@ -208,11 +237,18 @@ def mix_at(x: Tensor, plan: MixPlan, place: Place, inplace: bool) -> Tensor:
     """Mix an entry by its own plan, whose box ends in the dim of ``place``."""
     if place.dim == -1 or not plan.spatial_dims:
         return mix_(x, plan) if inplace else mix(x, plan)
+    if place.dim == 1 - x.ndim and x.is_contiguous():  # [B, T, …]: the box is whole rows of [T, …]
+        flat, plan = x.flatten(2), plan.over_whole(x[0, 0].numel())
+        return mix_(flat, plan).view_as(x) if inplace else mix(flat, plan).view_as(x)
     seen = x.movedim(place.dim, -1)
     if inplace:
         mix_(seen, plan)
         return x
     return mix(seen, plan).movedim(-1, place.dim)
+
+
+def _is_class_map(entry: Entry) -> bool:
+    return entry.kind == "class_map" and is_class_map(entry.value)
 
 
 def whole(value: Any) -> Tensor:

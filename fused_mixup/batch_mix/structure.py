@@ -122,7 +122,8 @@ def replace(structure: Any, news: Mapping[Path, New]) -> Any:
 def _of_sample(news: Mapping[Path, New], i: int) -> dict[Path, New]:
     out = {}
     for path, new in news.items():
-        value = new.value[i] if isinstance(new.value, (list, tuple)) else new.value[i : i + 1]
+        rows = isinstance(new.value, (list, tuple, Tensor))  # a target has no single rows
+        value = new.value[i] if rows else new.value[i : i + 1]
         if value is not None:
             out[path] = New(value)
     return out
@@ -161,9 +162,9 @@ def at(batch: Any, path: Path) -> Any:
     """The structure at ``path``; of the first sample, where each has its own."""
     for key in path:
         if key is EACH:
-            batch = next(sample for sample in batch if sample is not None)
+            batch = first_of(batch)
         else:
-            batch = dict(items(batch) or ())[key]
+            batch = dict(items(batch) or ()).get(key)
     return batch
 
 

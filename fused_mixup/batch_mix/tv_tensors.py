@@ -27,18 +27,20 @@ def wrap_like(made: Any, like: Any) -> Any:
     return sys.modules["torchvision.tv_tensors"].wrap(made, like=like)
 
 
-def _first_tv_tensor(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        value = next((v for v in value if v is not None), None)
-    return value if is_tv_tensor(value) else None
+def _tv_tensors(value: Any) -> list[Any]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    # Most lists hold plain tensors: one look is enough.
+    first = next((v for v in values if v is not None), None)
+    return [v for v in values if v is not None] if is_tv_tensor(first) else []
 
 
-def canvas_size(value: Any) -> tuple[int, int] | None:
-    """The canvas that boxes or keypoints, or those of the first sample, say they lie on."""
-    return getattr(_first_tv_tensor(value), "canvas_size", None)
+def canvas_sizes(value: Any) -> set[tuple[int, ...]]:
+    """The canvases that boxes or keypoints say they lie on."""
+    found = (getattr(v, "canvas_size", None) for v in _tv_tensors(value))
+    return {tuple(size) for size in found if size is not None}
 
 
-def box_format(value: Any) -> str | None:
-    """The format that bounding boxes, or those of the first sample, say they have."""
-    format = getattr(_first_tv_tensor(value), "format", None)
-    return None if format is None else str(format.value).lower()
+def box_formats(value: Any) -> set[str]:
+    """The formats that bounding boxes say they have."""
+    found = (getattr(v, "format", None) for v in _tv_tensors(value))
+    return {str(format.value).lower() for format in found if format is not None}

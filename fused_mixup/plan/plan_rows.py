@@ -131,6 +131,18 @@ class PlanRows(Frozen):
         weight, box = weight.expand(size), box.to(torch.int32).expand(size)
         return self._replace(self._partner, weight, self.blend, box, facts)
 
+    def over_whole(self, size: int) -> Self:
+        """The plan whose boxes have one more dim, the last, all ``size`` of which they cover."""
+        one_row = is_host_row(self.box)
+        box = self.box[:1] if one_row else self.box
+        d = self.spatial_dims
+        low, high = torch.zeros_like(box[:, :1]), torch.full_like(box[:, :1], size)
+        wider = torch.cat((box[:, :d], low, box[:, d:], high), 1).expand(self.batch_size, -1)
+        known = self._facts
+        stops = (*known.box_stop, size) if any(known.box_stop) else known.box_stop
+        facts = Facts(known.is_permutation, known.blends, stops)
+        return self._replace(self._partner, self.weight, self.blend, wider, facts)
+
     def show(self, x: Any, target: Any = None, **options: Any) -> Any:
         """A figure of the batch ``x`` that this plan mixed, with its labels and weights.
 
