@@ -59,7 +59,6 @@ mix_backward = _op("mix_backward")
 paste_ = _op("paste_")
 mix_samples = _op("mix_samples")
 label_bounds = _op("label_bounds")
-partner_labels = _op("partner_labels")
 mix_targets = _op("mix_targets")
 mix_boxes = _op("mix_boxes")
 mix_boxes_packed = _op("mix_boxes_packed")
@@ -149,11 +148,6 @@ def _(samples, partner, blend, box, pairing, out):
 @_fake("label_bounds")
 def _(labels, ignore_index):
     return labels.new_empty(2, dtype=torch.int64)
-
-
-@_fake("partner_labels")
-def _(labels, partner, pairing):
-    return torch.empty_like(labels, memory_format=torch.contiguous_format)
 
 
 @_fake("mix_targets")

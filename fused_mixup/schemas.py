@@ -102,8 +102,6 @@ SCHEMAS = {
     # int64 [2]: the smallest and the largest of labels […], integers, that are not ignore_index;
     # (0, -1) where there are none.
     "label_bounds": "(Tensor labels, int ignore_index) -> Tensor",
-    # labels[partner], of any dtype.
-    "partner_labels": "(Tensor labels, Tensor? partner, int pairing) -> Tensor",
     # ------------------------------------------------------------ boxes
     # boxes [B, N, 4] (x1, y1, x2, y2), float32 or float64; count int32 or int64 [B], None for N;
     # box int32 [B, 0 or 4]. Returns boxes [B, 2·N, 4] that are seen, the sample's own first;
@@ -147,4 +145,4 @@ SCHEMAS = {
 
 # The inputs of these ops live on the host: they have native kernels on the CPU and no device
 # kernels; elsewhere they fall back to the reference.
-CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_samples", "partner_labels"})
+CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_samples"})

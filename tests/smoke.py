@@ -95,10 +95,6 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     ]
     maps = labels.view(BATCH, 1).expand(BATCH, 3).contiguous()
     calls["label_bounds"] = [{"labels": maps, "ignore_index": 5}]
-    calls["partner_labels"] = [
-        {"labels": maps, "partner": shuffled, "pairing": TENSOR},
-        {"labels": maps, "partner": None, "pairing": ROLL},
-    ]
     calls |= box_inputs(rand, [rows, by_rule], device)
     calls["draw_plan"] = [
         {

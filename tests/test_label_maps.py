@@ -1,4 +1,4 @@
-"""The ops of class maps, which keep their width: label_bounds and partner_labels; their targets."""
+"""Class maps, which keep their width: the bounds of their labels, and their targets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops, reference
-from fused_mixup.codes import FLIP, NO_IGNORE, ROLL, SELF, TENSOR
+from fused_mixup.codes import NO_IGNORE
 from fused_mixup.target.checks import MAP_DTYPES
 
 dtypes = pytest.mark.parametrize("dtype", MAP_DTYPES, ids=str)
@@ -37,26 +37,6 @@ def test_bounds_of_labels_that_are_not_ignored(dtype):
     ends = torch.tensor([low, torch.iinfo(dtype).max], dtype=dtype)
     assert ops.label_bounds(ends, NO_IGNORE).tolist() == ends.tolist()
     assert ops.label_bounds(ends[:1], int(ends[0])).tolist() == [0, -1]
-
-
-@dtypes
-def test_labels_of_partners(dtype):
-    for shape in ((1, 2), (2, 5, 3), (5, 300, 301), (3, 0)):
-        labels = maps_of(dtype, shape)
-        partner = torch.randint(0, shape[0], (shape[0],), dtype=torch.int32)
-        for rule, index in (
-            (TENSOR, partner.long()),
-            (FLIP, torch.arange(shape[0]).flip(0)),
-            (ROLL, torch.arange(shape[0]).roll(1)),
-            (SELF, torch.arange(shape[0])),
-        ):
-            given = partner if rule == TENSOR else None
-            for view in (labels, labels.transpose(0, -1).contiguous().transpose(0, -1)):
-                got = ops.partner_labels(view, given, rule)
-                assert torch.equal(got, labels[index]) and got.dtype == dtype
-                assert torch.equal(reference.partner_labels(view, given, rule), got)
-                assert got.data_ptr() != view.data_ptr() or got.numel() == 0
-    assert ops.partner_labels(maps_of(dtype, (0, 4)), None, FLIP).shape == (0, 4)
 
 
 @dtypes

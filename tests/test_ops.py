@@ -52,7 +52,6 @@ def sample_inputs(device):
         if plan is plans[1]:
             labels = torch.arange(72, device=device).view(4, 3, 6).transpose(1, 2) % 6
         samples["mix_targets"].append((labels, partner, plan.weight, rule, 6, 0.1, torch.bfloat16))
-        samples["partner_labels"].append((labels, partner, rule))
         boxes = torch.tensor([[1.0, 2.0, 6.0, 4.0], [0.0, 0.0, 3.0, 3.5]], device=device)
         many = boxes.expand(4, 2, 4)
         count = None if plan is plans[1] else torch.tensor([2, 0, 1, 2], device=device)

@@ -116,7 +116,9 @@ class Targets:
         """
         if isinstance(maps, Tensor):
             return self._check_classes(name, as_integers(maps), count)
-        return min(self._check_classes(name, as_integers(y[None]), count) for y in maps)
+        return min(
+            (self._check_classes(name, as_integers(y[None]), count) for y in maps), default=True
+        )
 
     def mix_map(
         self, maps: Tensor, plan: MixPlan, count: Any, in_range: bool, inplace: bool

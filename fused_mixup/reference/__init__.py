@@ -20,7 +20,7 @@ from .losses import (
     soft_target_cross_entropy_grad,
 )
 from .mixing import mix, mix_, mix_backward, mix_out, mix_samples, paste_
-from .targets import label_bounds, mix_targets, partner_labels
+from .targets import label_bounds, mix_targets
 
 __all__ = [
     "dense_target",
@@ -35,7 +35,6 @@ __all__ = [
     "mix_out",
     "mix_samples",
     "mix_targets",
-    "partner_labels",
     "paste_",
     "scale_",
     "soft_target_binary_cross_entropy",

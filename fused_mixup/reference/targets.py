@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..op_checks import check_label_pairs, check_pairing, expect
+from ..op_checks import check_label_pairs, expect
 from ..plan.pairing import partner_rows
 from .dense import dense_target
 
@@ -20,13 +20,6 @@ def label_bounds(labels: Tensor, ignore_index: int) -> Tensor:
     if kept.numel() == 0:
         return torch.tensor([0, -1], device=labels.device)
     return torch.stack(torch.aminmax(kept))
-
-
-def partner_labels(labels: Tensor, partner: Tensor | None, pairing: int) -> Tensor:
-    expect(labels.ndim >= 1, "labels", "shape [B, …]", list(labels.shape))
-    check_pairing(pairing, partner, labels.shape[0])
-    made = partner_rows(labels, partner, pairing)
-    return made.clone() if made is labels else made.contiguous()
 
 
 def mix_targets(

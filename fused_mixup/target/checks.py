@@ -15,10 +15,14 @@ from ..tracing import has_host_values, in_vmap
 MAP_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def label_bounds(labels: Tensor, ignore_index: int = NO_IGNORE) -> tuple[int, int]:
-    """The smallest and the largest label on the CPU that is not ignored; 0, -1 for none."""
-    low, high = ops.label_bounds(labels, ignore_index).tolist()
-    return low, high
+# It reads labels for a check, whatever backend is forced for the work.
+_bounds_of_kept = ops.default_op("label_bounds")
+
+
+def label_bounds(labels: Tensor) -> tuple[int, int]:
+    """The smallest and the largest of at least one label on the CPU."""
+    low, high = torch.aminmax(labels)
+    return int(low), int(high)
 
 
 def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE) -> bool:
@@ -39,7 +43,7 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
     low, high = label_bounds(labels)
     if low >= 0 and high < num_classes:
         return True
-    low, high = label_bounds(labels, ignore_index)
+    low, high = _bounds_of_kept(labels, ignore_index).tolist()
     if low < 0 or high >= num_classes:
         legal = "" if ignore_index == NO_IGNORE else f" or {ignore_index}, which is ignored"
         raise IndexError(

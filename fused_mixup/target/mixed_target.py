@@ -275,8 +275,7 @@ def target_of_checked(
     The partners' labels are among those that were checked, and the plan has checked its weights.
     """
     partner = plan.partner_or_none
-    of_partners = ops.partner_labels if labels.ndim > 1 else partner_rows
-    partner_labels = of_partners(labels, partner, plan.rule)
+    partner_labels = partner_rows(labels, partner, plan.rule)
     weight = plan.weight
     if are_maps(labels, plan):
         labels = labels if inplace else labels.clone()
