@@ -33,7 +33,7 @@ def instance_groups(
             lists = [e for e in labels if isinstance(e.value, (list, tuple))]
             if any(_counts(e.value) == _counts(entry.value) for e in lists):
                 leads[group] = entry._replace(kind="instance_masks")
-    if not leads and not any(entry.kind == "field" for entry in entries):
+    if not leads and not any(entry.kind in ("field", *_LEADS) for entry in entries):
         return [], list(entries)
     rows = {group: _objects(batch, lead, entries) for group, lead in leads.items()}
     rest: list[Entry] = []
