@@ -124,7 +124,10 @@ class _Search:
             self.found.append(Entry(path, kind, value, True))
             return
         kind = self._guess(key, value, path) or other
-        if are_samples(value, self.size) and not (kind == "labels" and self._are_heads(value)):
+        by_sample = are_samples(value, self.size)
+        if by_sample and kind in OF_BOXES and not is_record(first_of(value)):
+            by_sample = False  # rows as Python objects
+        if by_sample and not (kind == "labels" and self._are_heads(value)):
             for name, column in columns(value).items():
                 self._visit_column(name, column, (*path, EACH, name))
             return
