@@ -17,6 +17,7 @@ from .structure import (
     are_samples,
     batch_size,
     columns,
+    first_of,
     is_record,
     is_structure,
     items,
