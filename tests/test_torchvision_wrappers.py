@@ -18,7 +18,12 @@ import fused_mixup as fm
 from fused_mixup import BatchMix, MixedTarget
 
 Image = pytest.importorskip("PIL.Image", reason="the data sets read files with Pillow")
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings(
+        "ignore:__array__ implementation:DeprecationWarning"
+    ),  # pycocotools'
+]
 datasets = torchvision.datasets
 H, W, N = 20, 28, 4
 K = 256
