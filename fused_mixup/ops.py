@@ -174,7 +174,7 @@ def _(boxes, counts, partner, blend, box, pairing, min_visible):
         boxes.new_empty((shown, 4)),
         boxes.new_empty((shown,), dtype=torch.int64),
         boxes.new_empty((shown,), dtype=torch.float32),
-        boxes.new_empty((len(counts) + 1,), dtype=torch.int32),
+        boxes.new_empty((len(counts),), dtype=torch.int32),
     )
 
 

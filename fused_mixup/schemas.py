@@ -110,8 +110,7 @@ SCHEMAS = {
     "mix_boxes": "(Tensor boxes, Tensor? count, Tensor? partner, Tensor blend, Tensor box, "
     "int pairing, float min_visible) -> (Tensor boxes, Tensor source, Tensor weight, Tensor count)",
     # The same for boxes [T, 4] of B samples, one after the other: returns boxes [M, 4], source
-    # int64 [M] (rows of the argument), weight [M], count int32 [B + 1], whose last number is the
-    # first row that is reversed, infinite or NaN, or -1.
+    # int64 [M] (rows of the argument), weight [M], count int32 [B].
     "mix_boxes_packed": "(Tensor boxes, int[] counts, Tensor? partner, Tensor blend, Tensor box, "
     "int pairing, float min_visible) -> (Tensor boxes, Tensor source, Tensor weight, Tensor count)",
     # ------------------------------------------------------------ losses

@@ -1,7 +1,6 @@
 // mix_boxes and mix_boxes_packed on the CPU: the boxes that a mixed batch shows, in one pass.
 #include "../common/boxes.h"
 
-#include <limits>
 #include <tuple>
 #include <vector>
 
@@ -139,18 +138,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mix_boxes(Tensor boxes,            //
   return {out, source, weight, counts};
 }
 
-// The first box that is reversed, infinite or NaN; -1 for none.
-template <typename A>
-int64_t first_bad(const Corners<A>* boxes, int64_t n) {
-  const auto fine = [](A side) {
-    return side >= A(0) && side < std::numeric_limits<A>::infinity();
-  };
-  for (int64_t k = 0; k < n; ++k) {
-    if (!(fine(boxes[k].x2 - boxes[k].x1) & fine(boxes[k].y2 - boxes[k].y1))) return k;
-  }
-  return -1;
-}
-
 // The first rows of t, contiguous, as a tensor on the same memory.
 Tensor first_rows(const Tensor& t, int64_t rows) {
   const int64_t sizes[2] = {rows, t.dim() > 1 ? t.size(1) : 1};
@@ -182,7 +169,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mix_boxes_packed(Tensor boxes,       
   Tensor out = new_tensor(std::array<int64_t, 2>{room, 4}, boxes.scalar_type());
   Tensor source = new_tensor(std::array<int64_t, 1>{room}, ScalarType::Long);
   Tensor weight = new_tensor(std::array<int64_t, 1>{room}, ScalarType::Float);
-  Tensor shown = new_tensor(std::array<int64_t, 1>{batch + 1}, ScalarType::Int);
+  Tensor shown = new_tensor(std::array<int64_t, 1>{batch}, ScalarType::Int);
   const Tensor dense = as_contiguous(boxes);
   int64_t total = 0;
   dispatch_boxes(boxes, [&](auto tag) {
@@ -196,7 +183,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mix_boxes_packed(Tensor boxes,       
       data<int32_t>(shown)[i] = int32_t(to.count - total);
       total = to.count;
     }
-    data<int32_t>(shown)[batch] = int32_t(first_bad(in, first[batch]));
   });
   return {first_rows(out, total), first_rows(source, total), first_rows(weight, total), shown};
 }

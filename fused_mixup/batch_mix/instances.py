@@ -88,7 +88,6 @@ class Instances:
             options = {"format": self.format, "min_visible": self.min_visible, "points": points}
             options |= {"count": self.count, "name": name}
             self.checked = checked_boxes(lead, fields, batch_size, size, **options)
-            self.checked.check_values()
         else:
             check_masks(name, lead, size)
             self.checked = MaskLists(lead, fields, batch_size, points, self.min_visible, name)

@@ -95,10 +95,9 @@ def columns(samples: Sequence[Any]) -> dict[Key, list[Any]]:
 
 
 class New(NamedTuple):
-    """What an entry becomes. ``by_sample``: a value for each, None for what a sample lacks."""
+    """What an entry becomes; below :data:`EACH` a value for each sample, None for none."""
 
     value: Any
-    by_sample: bool = False
 
 
 def replace(structure: Any, news: Mapping[Path, New]) -> Any:

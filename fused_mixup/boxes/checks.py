@@ -204,14 +204,12 @@ def check_box_dtype(name: str, boxes: Tensor) -> None:
 
 def check_corners(
     name: str,
-    corners: Tensor,  # [B, N, 4]
+    corners: Tensor,  # [T, 4] or [B, N, 4]
     format: str,
-    count: Tensor | None,  # [B]
+    rows: Sequence[int] | None,  # of each sample, where they are packed
+    count: Tensor | None = None,  # [B]
 ) -> None:
-    """Raise ValueError for a padded box that the host knows to be reversed, infinite or NaN.
-
-    Those of lists are checked where they are mixed.
-    """
+    """Raise ValueError for a box that the host knows to be reversed, infinite or NaN."""
     if not has_host_values(corners) or corners.numel() == 0:
         return
     sides = corners[..., 2:] - corners[..., :2]  # NaN for an infinite or unknown corner
@@ -221,14 +219,11 @@ def check_corners(
     low, high = (float(v) for v in torch.aminmax(sides))
     if low >= 0 and high < math.inf:
         return
-    i, k, _ = (~((sides >= 0) & (sides < math.inf))).nonzero()[0].tolist()
-    refuse_box(name, corners[i, k], format, i)
-
-
-def refuse_box(name: str, corners: Tensor, format: str, sample: int) -> NoReturn:
+    first = (~((sides >= 0) & (sides < math.inf))).nonzero()[0].tolist()
+    sample = first[0] if rows is None else sample_of_row(first[0], rows)
     what = "x1 <= x2 and y1 <= y2" if format == "xyxy" else "a width and a height >= 0"
-    sides = corners[2:] - corners[:2]
-    got = "infinity or NaN" if not bool(sides.isfinite().all()) else "one that is reversed"
+    finite = bool(sides[tuple(first[:-1])].isfinite().all())
+    got = "one that is reversed" if finite else "infinity or NaN"
     raise ValueError(f"{name}[{sample}]: expected finite boxes with {what}, got {got}")
 
 

@@ -6,9 +6,8 @@ drawn, and ``mix`` applies the plan.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +26,6 @@ from .checks import (
     is_list,
     pack,
     pack_objects,
-    refuse_box,
-    sample_of_row,
 )
 from .formats import check_format, from_corners, to_corners
 from .rows import MixedRows, PaddedRows
@@ -98,6 +95,7 @@ class BoxLists:
             raise ValueError(f"{name}: expected tensors [n, 4], got {rows.ndim} dims")
         check_box_dtype(name, rows)
         self.rows, self.corners = rows, to_corners(rows, format)
+        check_corners(name, self.corners, format, self.counts)
         self.fields: dict[str, Any] = {}
         for field, values in fields.items():
             if not is_list(field, values):
@@ -106,19 +104,6 @@ class BoxLists:
             self.fields[field], _ = packing(field, values, batch_size, self.counts, name)
         for field in points:
             check_points(field, self.fields[field], size, self.counts)
-
-    def check_values(self) -> None:
-        """Raise for a reversed or infinite box; ``mix`` does so too, where that is early enough."""
-        if not len(self.corners):
-            return
-        sides = self.corners[:, 2:] - self.corners[:, :2]
-        low, high = (float(v) for v in torch.aminmax(sides))  # NaN where one is
-        if not (low >= 0 and high < math.inf):
-            self._refuse(int((~((sides >= 0) & (sides < math.inf))).nonzero()[0, 0]))
-
-    def _refuse(self, row: int) -> NoReturn:
-        sample = sample_of_row(row, self.counts)
-        refuse_box(self.name, self.corners[row], self.format, sample)
 
     def mix(self, plan: MixPlan, with_own: bool = False, with_weights: bool = True) -> MixedRows:
         if self.batch_size == 0:
@@ -130,9 +115,7 @@ class BoxLists:
         shown, source, weight, left = implementation().mix_boxes_packed(
             corners, self.counts, partner, plan.blend, plan.box, plan.rule, self.share
         )
-        *lengths, bad = left.tolist()
-        if bad >= 0:
-            self._refuse(bad)
+        lengths = left.tolist()
         fields: dict[str, Any] = {}
         for field, values in self.fields.items():
             if isinstance(values, Tensor):
@@ -142,7 +125,7 @@ class BoxLists:
                 fields[field] = [[next(taken) for _ in range(n)] for n in lengths]
         visible, own_rows = {}, None
         if self.points or with_own:
-            sample = torch.repeat_interleave(torch.arange(self.batch_size), left[:-1])
+            sample = torch.repeat_interleave(torch.arange(self.batch_size), left)
             stop = torch.tensor(self.counts).cumsum(0)[sample]
             own = (source < stop) & (source >= stop - torch.tensor(self.counts)[sample])
             own_rows = (
@@ -158,12 +141,12 @@ class BoxLists:
         if self.format != "xyxy" or shown.dtype != rows.dtype:
             before = (rows[source], corners[source]) if self.format != "xyxy" else ()
             shown = from_corners(shown, self.format, rows.dtype, *before)
+        # A split costs as much as mixing.
+        weights = list(weight.split(lengths)) if with_weights else None
         return MixedRows(
             list(shown.split(lengths)),
             {k: list(t.split(lengths)) if isinstance(t, Tensor) else t for k, t in fields.items()},
-            list(weight.split(lengths))
-            if with_weights
-            else None,  # a split costs as much as mixing
+            weights,
             {field: list(t) for field, t in visible.items()},
             None,
             own_rows,
@@ -195,12 +178,9 @@ class PaddedBoxes:
         for field, values in fields.items():
             check_padded(field, values, batch_size, boxes.device, boxes.shape[1], name)
         self.corners = to_corners(boxes, format)
-        check_corners(name, self.corners, format, count)
+        check_corners(name, self.corners, format, None, count)
         for field in points:
             check_points(field, fields[field], size, None, count)
-
-    def check_values(self) -> None:
-        """Nothing is left to check: what the host knows has been."""
 
     def mix(self, plan: MixPlan, with_own: bool = False, with_weights: bool = True) -> MixedRows:
         boxes, most = self.boxes, self.boxes.shape[1]

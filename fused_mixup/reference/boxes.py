@@ -142,10 +142,4 @@ def mix_boxes_packed(
     partners = partner_rows(index, partner, pairing).unsqueeze(1)
     first = count.cumsum(0) - count
     rows = torch.where(source < most, first.unsqueeze(1) + source, first[partners] + source - most)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    fine = ((sides >= 0) & (sides < torch.inf)).all(1)
-    row = torch.arange(len(boxes), device=boxes.device)
-    bad = torch.where(fine, len(boxes), row).amin(0, keepdim=True) if len(boxes) else row[:0]
-    none = torch.full((1,), -1, device=boxes.device)
-    bad = torch.where(bad < len(boxes), bad, none) if len(boxes) else none
-    return shown[stays], rows[stays], weight[stays], torch.cat((left, bad.int()))
+    return shown[stays], rows[stays], weight[stays], left
