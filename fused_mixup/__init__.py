@@ -20,6 +20,7 @@ from .functional import (  # noqa: E402
     mix_boxes,
     mix_keypoints,
     mix_labels,
+    mix_normalize,
     mix_samples,
     mix_targets,
     mixed_accuracy,
@@ -28,6 +29,7 @@ from .functional import (  # noqa: E402
     soft_target_binary_cross_entropy,
     soft_target_cross_entropy,
 )
+from .loading.erasing import Erasing  # noqa: E402
 from .losses.modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
 from .plan import MixPlan  # noqa: E402
 from .plan.cutmix_box import cutmix_box  # noqa: E402
@@ -41,6 +43,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "BatchMix",
+    "Erasing",
     "MixPlan",
     "MixedTarget",
     "SoftTargetBinaryCrossEntropy",
@@ -54,6 +57,7 @@ __all__ = [
     "mix_boxes",
     "mix_keypoints",
     "mix_labels",
+    "mix_normalize",
     "mix_samples",
     "mix_targets",
     "mixed_accuracy",

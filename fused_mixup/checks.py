@@ -90,31 +90,32 @@ def check_memory(name: str, x: Tensor) -> None:
         )
 
 
-def check_samples(samples: Sequence[Any]) -> list[Tensor]:
+def check_samples(samples: Sequence[Any], name: str = "samples") -> list[Tensor]:
     """The samples as tensors in their own memory; raises unless a kernel can take them together."""
     if isinstance(samples, Tensor) or not isinstance(samples, Sequence):
         raise TypeError(
-            "samples: expected a list of tensors or NumPy arrays, one for each sample, got "
+            f"{name}: expected a list of tensors or NumPy arrays, one for each sample, got "
             f"{type(samples).__name__}; a batch that is one tensor goes to mix(x, plan)"
         )
-    tensors = _alike_arrays(samples)
+    tensors = _alike_arrays(samples, name)
     if tensors is not None:
         return tensors
-    tensors = [s if isinstance(s, Tensor) else _array(i, s) for i, s in enumerate(samples)]
+    each = enumerate(samples)
+    tensors = [s if isinstance(s, Tensor) else as_array(f"{name}[{i}]", s) for i, s in each]
     if not tensors:
-        raise ValueError("samples: expected at least one, got an empty list")
+        raise ValueError(f"{name}: expected at least one, got an empty list")
     first = tensors[0]
     shape, dtype = first.shape, first.dtype
-    _check_dtype("samples", first, BLENDABLE)
+    _check_dtype(name, first, BLENDABLE)
     compiling = torch.compiler.is_compiling()
     for i, s in enumerate(tensors):
         alike = s.shape == shape and s.dtype == dtype and s.layout == torch.strided and s.is_cpu
         if not alike or s.requires_grad or (not compiling and s.is_neg()):
-            _refuse_sample(f"samples[{i}]", s, first)
+            _refuse_sample(name, i, s, first)
     return tensors
 
 
-def _alike_arrays(samples: Sequence[Any]) -> list[Tensor] | None:
+def _alike_arrays(samples: Sequence[Any], name: str) -> list[Tensor] | None:
     """A loader's arrays, checked together: one by one, checking takes as long as mixing."""
     numpy = sys.modules.get("numpy")
     if numpy is None or {type(s) for s in samples} != {numpy.ndarray}:
@@ -126,39 +127,40 @@ def _alike_arrays(samples: Sequence[Any]) -> list[Tensor] | None:
         tensors = [*map(torch.from_numpy, samples)]
     except (TypeError, ValueError):
         return None
-    _check_dtype("samples", tensors[0], BLENDABLE)
+    _check_dtype(name, tensors[0], BLENDABLE)
     return tensors
 
 
-def _refuse_sample(name: str, s: Tensor, first: Tensor) -> None:
+def _refuse_sample(samples: str, i: int, s: Tensor, first: Tensor) -> None:
+    name = f"{samples}[{i}]"
     check_memory(name, s)
     if s.dtype != first.dtype:
         raise TypeError(
-            f"{name}: expected {first.dtype} as in samples[0], got {s.dtype}; convert it with "
+            f"{name}: expected {first.dtype} as in {samples}[0], got {s.dtype}; convert it with "
             f".to({first.dtype})"
         )
     if s.shape != first.shape:
         raise ValueError(
-            f"{name}: expected shape {list(first.shape)} as in samples[0], got {list(s.shape)}; "
+            f"{name}: expected shape {list(first.shape)} as in {samples}[0], got {list(s.shape)}; "
             "resize or crop samples to one size first"
         )
     if s.requires_grad:
         raise ValueError(
             f"{name}: expected a tensor that does not require grad, as no gradient reaches it; "
-            "use mix(torch.stack(samples), plan), which is differentiable"
+            "detach it, or use mix(torch.stack(samples), plan), which is differentiable"
         )
     raise ValueError(
-        f"{name}: expected it on the CPU, got {s.device}; use mix(torch.stack(samples), plan), or "
-        "collate on the CPU and move the batch"
+        f"{name}: expected it on the CPU, got {s.device}; make one tensor of all with torch.stack, "
+        "or collate on the CPU and move the batch"
     )
 
 
-def _array(i: int, sample: Any) -> Tensor:
+def as_array(name: str, sample: Any) -> Tensor:
     """A NumPy array as a tensor on the same memory. Nothing is written there."""
     numpy = sys.modules.get("numpy")  # without it there can be no array
     if numpy is None or not isinstance(sample, numpy.ndarray):
         raise TypeError(
-            f"samples[{i}]: expected a tensor or a NumPy array, got {type(sample).__name__}; for a "
+            f"{name}: expected a tensor or a NumPy array, got {type(sample).__name__}; for a "
             "PIL image end the transform with torchvision's PILToTensor or timm's ToNumpy, which "
             "give uint8 [C, H, W]"
         )
@@ -170,9 +172,7 @@ def _array(i: int, sample: Any) -> Tensor:
     except ValueError:  # negative strides, which tensors cannot have
         return torch.from_numpy(sample.copy())
     except TypeError:
-        raise TypeError(
-            f"samples[{i}]: expected a dtype that PyTorch has, got {sample.dtype}"
-        ) from None
+        raise TypeError(f"{name}: expected a dtype that PyTorch has, got {sample.dtype}") from None
 
 
 class _Writable:

@@ -27,6 +27,7 @@ NO_IGNORE = -(2**63)  # for ops: no label is ignored
 
 MAX_DIMS = 12  # dims of a sample that kernels can walk; kMaxDims in csrc/common/layout.h
 MAX_SPATIAL = 3  # dims of a box
+MAX_CHANNELS = 64  # of images that are normalised; kMaxChannels in csrc/common/layout.h
 
 # ------------------------------------------------------------------ draw_plan, see docs/drawing.md
 
@@ -51,3 +52,7 @@ DRAW_GAMMA = 16  # 16 + 2·attempt + 0 or 1 for the first or the second gamma de
 MAX_ATTEMPTS = 24
 
 MAX_BATCH = 1 << 16  # an index fills the low 16 bits of a sorting key
+
+# ------------------------------------------------------------------ mix_normalize
+
+NOISE_TAG = 0x4E4F4953  # the last word of the counter of noise

@@ -6,6 +6,7 @@ import torch
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BLENDABLE = (*FLOATING, torch.uint8)
+NORMALIZED = FLOATING[:3]  # of what mix_normalize gives; it takes uint8 too
 
 
 def arithmetic(dtype: torch.dtype) -> torch.dtype:

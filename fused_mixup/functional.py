@@ -2,6 +2,7 @@
 
 from .boxes.keypoints import mix_keypoints
 from .boxes.mix import mix_boxes
+from .loading.normalizing import mix_normalize
 from .losses.accuracy import mixed_accuracy
 from .losses.criterion import mixed_criterion
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
@@ -16,6 +17,7 @@ __all__ = [
     "mix_boxes",
     "mix_keypoints",
     "mix_labels",
+    "mix_normalize",
     "mix_samples",
     "mix_targets",
     "mixed_accuracy",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 
-def _count_write(x: Tensor) -> None:
+def count_write(x: Tensor) -> None:
     """Bump x's version: autograd cannot see a kernel write, and must refuse graphs that saved x."""
     if not (torch.compiler.is_compiling() or transforms_active() or x.is_inference()):
         torch.autograd.graph.increment_version(x)
@@ -63,7 +63,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
     implementation().mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
-    _count_write(x)
+    count_write(x)
     return x
 
 
@@ -101,7 +101,7 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     if out is not None:
         check_out(x, out)
         implementation().mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
-        _count_write(out)
+        count_write(out)
         return out
     return implementation().mix(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
 
@@ -139,7 +139,7 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
             "labels and masks cannot be blended: use mix_ for images, MixedTarget for labels"
         )
     implementation().paste_(x, plan.partner_or_none, plan.box, plan.rule)
-    _count_write(x)
+    count_write(x)
     return x
 
 
@@ -191,5 +191,5 @@ def mix_samples(
     implementation().mix_samples(
         tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out
     )
-    _count_write(out)
+    count_write(out)
     return out

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .codes import CROSS_CLASS, MAX_SPATIAL, NONE, SELF, TENSOR
-from .dtypes import BLENDABLE
+from .codes import CROSS_CLASS, MAX_CHANNELS, MAX_SPATIAL, NONE, SELF, TENSOR
+from .dtypes import BLENDABLE, NORMALIZED
 from .schemas import BinaryCrossEntropyArguments, CrossEntropyArguments, focal_everywhere
 
 
@@ -70,6 +70,49 @@ def check_samples(samples: Sequence[Tensor], out: Tensor) -> None:
     for s in samples:
         expect(s.dtype == out.dtype, "samples", str(out.dtype), s.dtype)
         expect_shape("samples", s, *out.shape[1:])
+
+
+def check_mix_normalize(
+    images: Sequence[Tensor],
+    mean: Sequence[float],
+    std: Sequence[float],
+    flip: Tensor | None,
+    erase_box: Tensor | None,
+    erase_value: Tensor | None,
+    erase_noise: Tensor | None,
+    out: Tensor,
+) -> None:
+    expect(out.dtype in NORMALIZED, "out", "float16, bfloat16 or float32", out.dtype)
+    expect(out.ndim == 4, "out", "[B, C, H, W]", list(out.shape))
+    batch, channels = out.shape[:2]
+    whole = len(images) == 1 and images[0].ndim == 4
+    expect(whole or len(images) == batch, "images", f"{batch} of them, or one", len(images))
+    for x in images:
+        expect(x.dtype in (*NORMALIZED, torch.uint8), "images", "uint8 or floats", x.dtype)
+        expect(x.dtype == images[0].dtype, "images", str(images[0].dtype), x.dtype)
+        expect_shape("images", x, *(out.shape if whole else out.shape[1:]))
+    for name, values in (("mean", mean), ("std", std)):
+        expect(len(values) == channels, name, f"{channels} numbers", len(values))
+    expect(channels <= MAX_CHANNELS, "images", f"up to {MAX_CHANNELS} channels", channels)
+    if flip is not None:
+        expect(flip.dtype == torch.bool, "flip", "bool", flip.dtype)
+        expect_shape("flip", flip, batch)
+    filled = (erase_value is not None) + (erase_noise is not None)
+    expect(filled == (erase_box is not None), "erase_value, erase_noise", "one with boxes", filled)
+    if erase_box is None:
+        return
+    expect(erase_box.dtype == torch.int32, "erase_box", "int32", erase_box.dtype)
+    boxes = erase_box.shape[1] if erase_box.ndim == 3 else 0
+    expect_shape("erase_box", erase_box, batch, boxes, 4)
+    if erase_noise is not None:
+        expect(erase_noise.dtype == torch.int64, "erase_noise", "int64", erase_noise.dtype)
+        expect_shape("erase_noise", erase_noise, batch)
+    elif erase_value is not None:
+        expect(erase_value.dtype == torch.float32, "erase_value", "float32", erase_value.dtype)
+        sizes = zip(erase_value.shape, (batch, boxes, channels), strict=False)
+        fits = erase_value.ndim == 3 and all(n in (1, whole) for n, whole in sizes)
+        expected = f"shape [{batch} or 1, {boxes} or 1, {channels} or 1]"
+        expect(fits, "erase_value", expected, list(erase_value.shape))
 
 
 def check_label_pairs(

@@ -58,6 +58,7 @@ mix_out = _op("mix_out")
 mix_backward = _op("mix_backward")
 paste_ = _op("paste_")
 mix_samples = _op("mix_samples")
+mix_normalize = _op("mix_normalize")
 label_bounds = _op("label_bounds")
 mix_targets = _op("mix_targets")
 mix_boxes = _op("mix_boxes")
@@ -142,6 +143,11 @@ def _(x, partner, box, pairing):
 
 @_fake("mix_samples")
 def _(samples, partner, blend, box, pairing, out):
+    return None
+
+
+@_fake("mix_normalize")
+def _(images, partner, blend, box, pairing, mean, std, flip, *erase_first_out):
     return None
 
 

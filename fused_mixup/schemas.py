@@ -97,6 +97,15 @@ SCHEMAS = {
     # out [n, …] takes the first n of the len(samples) mixes; the plan has a row for each sample.
     "mix_samples": "(Tensor[] samples, Tensor? partner, Tensor blend, Tensor box, int pairing, "
     "Tensor(a!) out) -> ()",
+    # out [B, C, H, W], float16, bfloat16 or float32, takes the normalised, mixed and erased images.
+    # images: one tensor [B, C, H, W], or on the CPU B tensors [C, H, W]; uint8, float16, bfloat16
+    # or float32. mean, std: one for each channel, in the units of the images. flip bool [B].
+    # erase_box int32 [B, N, 4]; what fills them is erase_value float32 [B or 1, N or 1, C or 1], or
+    # noise of erase_noise int64 [B] (docs/drawing.md); a later box covers an earlier one. first:
+    # mix, then normalise. The order: flip, mix and normalise, erase, one rounding.
+    "mix_normalize": "(Tensor[] images, Tensor? partner, Tensor blend, Tensor box, int pairing, "
+    "float[] mean, float[] std, Tensor? flip, Tensor? erase_box, Tensor? erase_value, "
+    "Tensor? erase_noise, bool first, Tensor(a!) out) -> ()",
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
     # int64 [2]: the smallest and the largest of labels […], integers, that are not ignore_index;

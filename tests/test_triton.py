@@ -214,7 +214,7 @@ def test_paste_any_dtype(dtype):
         plan = plan_of(3, name, box, (5, 7))
         x = torch.randint(0, 2, (3, 5, 7), device=DEVICE).to(dtype)
         partner = plan.partner.to(DEVICE).long()
-        inside = reference.mixing._box_mask(plan.box, x)
+        inside = reference.mixing.inside_box(plan.box, x)
         want = torch.where(inside, x.float()[partner], x.float()) if not dtype.is_complex else None
         if want is None:
             want = torch.where(inside, x[partner], x)

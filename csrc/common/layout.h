@@ -19,6 +19,7 @@ namespace fused_mixup {
 
 constexpr int kMaxDims = 12;  // dims of a sample, the batch dim not counted
 constexpr int kMaxSpatial = 3;
+constexpr int64_t kMaxChannels = 64;  // of images whose channels are taken apart or normalised
 
 // Pairing codes; the same numbers stand in fused_mixup/codes.py.
 enum Pairing : int { kTensor = 0, kFlip = 1, kRoll = 2, kSelf = 3 };

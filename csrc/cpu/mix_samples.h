@@ -13,8 +13,6 @@
 
 namespace fused_mixup {
 
-constexpr int64_t kMaxChannels = 64;  // the most that are taken apart stretch by stretch
-
 // The layout of the samples, which all lie alike, and of the batch. Where channels come last in the
 // samples and not in the batch (images as a decoder gives them), the layout has the other dims, and
 // each of its elements stands for `channels` neighbours.

@@ -19,6 +19,7 @@ from .losses import (
     soft_target_cross_entropy_backward_,
     soft_target_cross_entropy_grad,
 )
+from .mix_normalize import mix_normalize
 from .mixing import mix, mix_, mix_backward, mix_out, mix_samples, paste_
 from .targets import label_bounds, mix_targets
 
@@ -32,6 +33,7 @@ __all__ = [
     "mix_backward",
     "mix_boxes",
     "mix_boxes_packed",
+    "mix_normalize",
     "mix_out",
     "mix_samples",
     "mix_targets",

@@ -13,7 +13,7 @@ from ..plan.pairing import partner_rows
 from .dense import term, weight_columns
 
 
-def _box_mask(box: Tensor, x: Tensor) -> Tensor:
+def inside_box(box: Tensor, x: Tensor) -> Tensor:
     """A bool mask that broadcasts to x [B, …, spatial]: is a position in the box of its row."""
     d = box.shape[1] // 2
     box = box.to(x.device)
@@ -41,7 +41,7 @@ def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: 
     blended = term(w0, x.to(acc)) + term(w1, other.to(acc))
     # Weights (1, 0) keep the bits of x, the sign of a zero included.
     blended = torch.where((w0 == 1) & (w1 == 0), x, _round(blended, x.dtype))
-    out = torch.where(_box_mask(box, x), other, blended)
+    out = torch.where(inside_box(box, x), other, blended)
     return torch.empty_like(x).copy_(out)
 
 
@@ -60,7 +60,7 @@ def mix_backward(
     acc = arithmetic(grad.dtype)
     g = grad.to(acc)
     w0, w1 = weight_columns(blend, grad, acc)
-    inside = _box_mask(box, grad)
+    inside = inside_box(box, grad)
     own = torch.where(inside, 0, term(w0, g))
     other = torch.where(inside, g, term(w1, g))
     index = partner_rows(torch.arange(len(grad), device=grad.device), partner, pairing)
@@ -81,7 +81,7 @@ def mix_out(
 
 def paste_(x: Tensor, partner: Tensor | None, box: Tensor, pairing: int) -> None:
     check_plan(x, pairing, partner, None, box)
-    x.copy_(torch.where(_box_mask(box, x), partner_rows(x, partner, pairing), x))
+    x.copy_(torch.where(inside_box(box, x), partner_rows(x, partner, pairing), x))
 
 
 def mix_samples(

@@ -22,10 +22,11 @@ _ROUNDS = 10
 
 
 def key_schedule(k0: Tensor, k1: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The two key words of each round."""
+    """The two key words of each round, for keys of any shape."""
     rounds = torch.arange(_ROUNDS, device=k0.device)
-    words = ((k + rounds * step) & MASK for k, step in zip((k0, k1), _KEY_STEPS, strict=True))
-    return list(zip(*(w.unbind() for w in words), strict=True))
+    keys = zip((k0, k1), _KEY_STEPS, strict=True)
+    words = ((k.unsqueeze(-1) + rounds * step) & MASK for k, step in keys)
+    return list(zip(*(w.unbind(-1) for w in words), strict=True))
 
 
 def philox(
