@@ -26,6 +26,7 @@ from ..tracing import has_host_values
 from .erasing import Erasing
 
 LAYOUTS = ("NCHW", "NHWC")
+_USUAL = (1, 3, 4)  # channels of an image
 
 
 def check_images(
@@ -65,8 +66,21 @@ def check_images(
 
 
 def _channels_last(shape: tuple[int, ...], *constants: Any) -> bool:
-    lengths = {len(c) for c in constants if hasattr(c, "__len__")} - {1}
-    return shape[1] not in lengths and shape[3] in lengths
+    """Whether the last dim is that of the channels, of a batch of this shape."""
+    lengths = {*map(_count, constants)} - {1}
+    if lengths:
+        return shape[1] not in lengths and shape[3] in lengths
+    # One number for all channels tells nothing: an image is larger than a pixel has values.
+    return min(shape[1], shape[2]) > max(_USUAL) and shape[3] in _USUAL
+
+
+def _count(values: Any) -> int:
+    if isinstance(values, Tensor):
+        return values.numel()
+    size = getattr(values, "size", None)  # NumPy's arrays, also those of no dims
+    if isinstance(size, int):
+        return size
+    return len(values) if hasattr(values, "__len__") else 1
 
 
 def _one_tensor(images: Any) -> Tensor:
@@ -135,8 +149,8 @@ def _numbers(name: str, values: Any) -> tuple[float, ...]:
                 "wait for the device: use .tolist() once, before training"
             )
         values = values.flatten().tolist()
-    elif hasattr(values, "tolist"):  # NumPy
-        values = values.tolist()
+    elif hasattr(values, "ravel"):  # NumPy
+        values = values.ravel().tolist()
     if isinstance(values, str) or not (hasattr(values, "__len__") or hasattr(values, "__float__")):
         raise TypeError(f"{name}: expected a number or a sequence of numbers, got {kind(values)}")
     values = values if hasattr(values, "__len__") else (values,)

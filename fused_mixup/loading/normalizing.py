@@ -75,7 +75,8 @@ def mix_normalize(
         erase: what is erased, after mixing (of the mixed image), as by timm's loader; values are
             those of the result.
         layout: ``"NCHW"`` or ``"NHWC"``. By default NHWC where ``mean`` has as many values as the
-            last dim and not as many as the first of a sample, and else NCHW.
+            last dim and not as many as the first of a sample; where ``mean`` and ``std`` are one
+            number, if the last dim is 1, 3 or 4 and the two before it are above 4; else NCHW.
         out: [B, C, H, W], written instead of a new tensor; any strides; no memory of an image.
 
     Returns:
