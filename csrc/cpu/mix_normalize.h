@@ -4,7 +4,6 @@
 // A box is pasted as bytes, before anything is normalised, unless its row blends.
 #pragma once
 
-#include "../common/noise.h"
 #include "pixel_rows.h"
 
 namespace fused_mixup {
@@ -52,6 +51,8 @@ class Normalizer {
   Arranger<T> arranger;
   std::vector<S> own, other;
   std::vector<U> scattered;  // results that do not lie in order
+  std::vector<float> noise;  // of a row, four channels
+  std::vector<U> rounded;    // the same of one channel
   int64_t y = 0, count = 0;  // the rows of pixels of this step
 
  public:
@@ -186,27 +187,42 @@ class Normalizer {
   }
 
   void erase(int64_t i, int64_t k) {
-    const Erased& e = work.erased;
-    const int32_t* box = e.box + (i * e.boxes + k) * 4;
-    const int64_t left = std::max<int64_t>(box[1], 0),
-                  right = std::min<int64_t>(box[3], order.width);
-    const float* value = e.value + i * e.image + k * e.box_step;
-    const int64_t step = order.interleaved();
+    const int32_t* box = work.erased.box + (i * work.erased.boxes + k) * 4;
+    const int64_t left = std::max(box[1], 0), right = std::min<int64_t>(box[3], order.width);
     each_row(std::max(box[0], 0), left, box[2], right, [&](int64_t r, int64_t x0, int64_t x1) {
-      for (int64_t c = 0; c < order.channels; ++c) {
-        U* p = target(i, order.planar ? c : 0) + (order.planar ? 0 : c) + r * order.width * step;
-        if (e.noise != nullptr) {
-          for (int64_t x = x0; x < x1; ++x) {
-            const int64_t pixel = (y + r) * order.width + x;
-            const Words words = noise_words(e.noise[i], pixel, uint32_t(c / 4));
-            p[x * step] = from_float<U>(noise_of_word(words.w[c % 4]));
-          }
-        } else {
-          const U filled = from_float<U>(value[c * e.channel]);
-          for (int64_t x = x0; x < x1; ++x) p[x * step] = filled;
-        }
-      }
+      work.erased.noise == nullptr ? fill(i, k, r, x0, x1) : fill_with_noise(i, r, x0, x1);
     });
+  }
+
+  // The elements of channel c in row r, at x = 0.
+  U* row_of_channel(int64_t i, int64_t c, int64_t r) {
+    U* row = target(i, order.planar ? c : 0) + r * order.width * order.interleaved();
+    return order.planar ? row : row + c;
+  }
+
+  void fill(int64_t i, int64_t k, int64_t r, int64_t x0, int64_t x1) {
+    const Erased& e = work.erased;
+    const float* value = e.value + i * e.image + k * e.box_step;
+    for (int64_t c = 0; c < order.channels; ++c) {
+      const U filled = from_float<U>(value[c * e.channel]);
+      U* p = row_of_channel(i, c, r);
+      for (int64_t x = x0; x < x1; ++x) p[x * order.interleaved()] = filled;
+    }
+  }
+
+  void fill_with_noise(int64_t i, int64_t r, int64_t x0, int64_t x1) {
+    const int64_t stride = (order.width + kNoiseStep - 1) / kNoiseStep * kNoiseStep, n = x1 - x0;
+    noise.resize(4 * stride);
+    rounded.resize(n);
+    for (int64_t block = 0; 4 * block < order.channels; ++block) {
+      kernels().pixels.noise(noise.data(), stride, work.erased.noise[i], (y + r) * order.width + x0,
+                             n, uint32_t(block));
+      for (int64_t c = 4 * block; c < std::min(4 * block + 4, order.channels); ++c) {
+        mix_kernels<U>().round(rounded.data(), noise.data() + (c % 4) * stride, n);
+        scatter(row_of_channel(i, c, r) + x0 * order.interleaved(), order.interleaved(),
+                rounded.data(), n);
+      }
+    }
   }
 
   void scatter_rows(int64_t i) {

@@ -95,5 +95,5 @@ void widen(float* dst, const T* src, int64_t n) {
 }
 
 constexpr PixelKernels pixel_table() {
-  return {join_three, reverse, inverse_is_exact, widen<Half>, widen<BFloat16>};
+  return {join_three, reverse, inverse_is_exact, widen<Half>, widen<BFloat16>, noise};
 }
