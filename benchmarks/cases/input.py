@@ -119,10 +119,18 @@ def timm_lines(case: Case, device: str) -> Callable[[torch.Tensor], torch.Tensor
 
 
 def copy_of(size: int, device: str) -> Provider:
-    """A threaded copy that reads and writes ``size`` bytes, which are in no cache, as inputs."""
-    sources = cycle(rotate(lambda: torch.ones(size, dtype=torch.uint8, device=device)))
-    target = torch.empty(size, dtype=torch.uint8, device=device)
-    return Provider(lambda _: target.copy_(next(sources)), checked=False)
+    """A threaded copy that reads and writes ``size`` bytes.
+
+    Neither side is in cache: what a model has touched since the last batch has taken its place.
+    """
+    whole = rotate(lambda: torch.ones(size, dtype=torch.uint8, device=device))
+    pairs = cycle(zip(whole, [torch.empty_like(x) for x in whole], strict=True))
+
+    def run(_: Any) -> torch.Tensor:
+        source, target = next(pairs)
+        return target.copy_(source)
+
+    return Provider(run, checked=False)
 
 
 def work(case: Case, device: str, variant: Variant) -> Work:
