@@ -30,6 +30,7 @@ from .functional import (  # noqa: E402
     soft_target_cross_entropy,
 )
 from .loading.erasing import Erasing  # noqa: E402
+from .loading.prefetcher import Prefetcher  # noqa: E402
 from .losses.modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
 from .plan import MixPlan  # noqa: E402
 from .plan.cutmix_box import cutmix_box  # noqa: E402
@@ -46,6 +47,7 @@ __all__ = [
     "Erasing",
     "MixPlan",
     "MixedTarget",
+    "Prefetcher",
     "SoftTargetBinaryCrossEntropy",
     "SoftTargetCrossEntropy",
     "backend",
