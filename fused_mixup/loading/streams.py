@@ -54,7 +54,7 @@ class Copies:
 
         def allocate(value: Any) -> Any:
             value = as_tensor(value)
-            if not is_plain_memory(value) or value.device == self.device:
+            if not is_plain_memory(value) or is_there(value, self.device):
                 return value
             source = pinned(once(plain(value)))
             copied = torch.empty_like(source, device=self.device, pin_memory=False)
@@ -68,18 +68,23 @@ class Copies:
                 copied.copy_(source, non_blocking=True)
         return Started(moved, owner, [copied for copied, _ in pairs])
 
-    def wait(self, started: Started) -> Any:
-        """The batch, for use on the stream that is current now."""
+    def wait(self, started: Started, drawn: Iterable[Tensor] = ()) -> Any:
+        """The batch, for use on the stream that is current now, as is what was drawn for it."""
         consumer = self._streams.current_stream(self.device)
         consumer.wait_stream(self._side)
         if consumer != started.owner:
-            for copied in started.copies:
-                copied.record_stream(consumer)
+            consumer.wait_stream(started.owner)  # which drew for this batch, and for the one before
+            for made in (*started.copies, *drawn):
+                made.record_stream(consumer)
         return map_leaves(lambda value: move(value, self.device), started.batch)
 
     def drop(self, started: Started) -> None:
         """Let a batch go that nobody waits for: its memory is free after its copies."""
         started.owner.wait_stream(self._side)
+
+
+def is_there(x: Tensor, device: torch.device) -> bool:
+    return x.device == device
 
 
 def pinned(x: Tensor) -> Tensor:

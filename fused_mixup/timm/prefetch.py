@@ -171,7 +171,7 @@ class PrefetchLoader(AroundLoader):
     def _finish(self, started: tuple[Any, list[Fill]]) -> tuple[Tensor, Any]:
         batch, fills = started
         if self._copies is not None and isinstance(batch, Started):
-            batch = self._copies.wait(batch)
+            batch = self._copies.wait(batch, [f.values for f in fills if f.values is not None])
         images, target = batch
         return self._normalize(images, fills), target
 
