@@ -64,7 +64,7 @@ class Streams(TorchDispatchMode):
 
     # What torch.cuda has.
 
-    def Stream(self, device=None) -> Stream:  # noqa: N802
+    def Stream(self, device=None) -> Stream:
         self.made.append(Stream(self, f"side {len(self.made)}"))
         return self.made[-1]
 

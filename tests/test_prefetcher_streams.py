@@ -1,4 +1,4 @@
-"""The order of a prefetcher's streams, on a double of a device: no race, whatever the consumer does.
+"""The order of a prefetcher's streams, on a double of a device: no race, whoever consumes.
 
 tests/test_gpu_prefetcher.py runs it on a GPU.
 """
@@ -152,7 +152,8 @@ def test_the_detector_finds_each_lost_step(lost, device, monkeypatch):
     monkeypatch.setattr(Stream, "wait_stream", wait)
     if lost == "recorded":
         monkeypatch.setattr(torch.Tensor, "record_stream", lambda t, stream: None)
-    with device, pytest.raises(RaceError):
+
+    def run():
         batches = iter(fm.Prefetcher(Loader(), CPU))
         for i in range(5):
             if lost == "recorded":
@@ -161,6 +162,9 @@ def test_the_detector_finds_each_lost_step(lost, device, monkeypatch):
             consume(x, target)
             del x, target
         device.look_for_dropped()
+
+    with device, pytest.raises(RaceError):
+        run()
 
 
 def test_what_an_expanded_view_repeats_is_copied_once(device):
