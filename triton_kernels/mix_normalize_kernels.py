@@ -86,18 +86,39 @@ def _in_box(i, c, y, x, box, box_row, box_col, packed, D: tl.constexpr, BOX: tl.
 
 
 @triton.jit
-def _mixed(own, other, inside, w0, w1, ROUNDS: tl.constexpr, BOX: tl.constexpr):
-    """The rule of ``mix`` in float32; bytes are rounded to bytes."""
-    value = weighted(w0, own) + weighted(w1, other)
-    if ROUNDS:
-        # Adding 1.5·2^23 leaves no fraction bits, and the addition rounds half to even.
-        value = tl.minimum(tl.maximum(value, 0.0), 255.0)
-        value = (value + 12582912.0) - 12582912.0
-    # Weights (1, 0) keep the bits of x, the sign of a zero included.
-    result = tl.where((w0 == 1) & (w1 == 0), own, value)
-    if BOX != _NO_BOX:
-        result = tl.where(inside, other, result)
-    return result
+def _value(
+    own,
+    other,
+    i,
+    w0,
+    w1,
+    at,
+    box,
+    box_row,
+    box_col,
+    packed,
+    D: tl.constexpr,
+    BOX: tl.constexpr,
+    MODE: tl.constexpr,
+    ROUNDS: tl.constexpr,
+):
+    """A channel of sample ``i`` by the rule of ``mix`` in float32, normalised where it was not."""
+    c, y, x, m, s = at
+    value = own
+    if MODE != _PLAIN:
+        value = weighted(w0, own) + weighted(w1, other)
+        if ROUNDS:  # bytes are rounded to bytes
+            # Adding 1.5·2^23 leaves no fraction bits, and the addition rounds half to even.
+            value = tl.minimum(tl.maximum(value, 0.0), 255.0)
+            value = (value + 12582912.0) - 12582912.0
+        # Weights (1, 0) keep the bits of x, the sign of a zero included.
+        value = tl.where((w0 == 1) & (w1 == 0), own, value)
+        if BOX != _NO_BOX:
+            inside = _in_box(i, c, y, x, box, box_row, box_col, packed, D, BOX)
+            value = tl.where(inside, other, value)
+    if MODE == _BEFORE:
+        value = tl.div_rn(value - m, s)
+    return value
 
 
 @triton.jit
@@ -228,7 +249,10 @@ def normalize_kernel(
     y_last = (tl.minimum(block * BLOCK + BLOCK, count) - 1) // STEP // W
     packed = (box0, box1, box2)
     i0, i1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, i, B, tl.float32)
-    p0, p1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, p, B, tl.float32)
+    p0 = i0
+    p1 = i1
+    if PAIR:
+        p0, p1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, p, B, tl.float32)
     i = i.to(tl.int64)
 
     turned = (False, False)
@@ -261,6 +285,7 @@ def normalize_kernel(
         )
 
     # 3. Normalise and mix.
+    boxes = (box, box_row, box_col, packed)
     i_results = ()
     p_results = ()
     for k in tl.static_range(GROUP):
@@ -273,23 +298,14 @@ def normalize_kernel(
         if MODE != _BEFORE:
             a = tl.div_rn(a - m, s)
             b = tl.div_rn(b - m, s)
-        i_value = a
-        p_value = b
-        if MODE != _PLAIN:
-            i_in = e < count
-            p_in = i_in
-            if BOX != _NO_BOX:
-                i_in = _in_box(i, c, y, x, box, box_row, box_col, packed, D, BOX)
-                p_in = _in_box(p, c, y, x, box, box_row, box_col, packed, D, BOX)
-            i_value = _mixed(a, b, i_in, i0, i1, ROUNDS, BOX)
-            p_value = _mixed(b, a, p_in, p0, p1, ROUNDS, BOX)
-        if MODE == _BEFORE:
-            i_value = tl.div_rn(i_value - m, s)
-            p_value = tl.div_rn(p_value - m, s)
+        at = (c, y, x, m, s)
+        i_value = _value(a, b, i, i0, i1, at, *boxes, D, BOX, MODE, ROUNDS)
         i_results = i_results + (i_value.to(out.dtype.element_ty),)
-        p_results = p_results + (p_value.to(out.dtype.element_ty),)
+        if PAIR:
+            p_value = _value(b, a, p, p0, p1, at, *boxes, D, BOX, MODE, ROUNDS)
+            p_results = p_results + (p_value.to(out.dtype.element_ty),)
 
-    # 4. Erase and write. What is made of the partner is dropped where it is not stored.
+    # 4. Erase and write.
     erasing = (erase_box, erase_value, value_strides, erase_key, N)
     if erase_box is not None:
         i_results = _erased(i_results, i, place, y_first, y_last, *erasing, C, GROUP, ELEMENTS)
