@@ -77,6 +77,26 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     calls["mix_backward"] = [
         {"grad": x, **plan, **more} for plan, more in zip(plans, lists, strict=True)
     ]
+    images = (255 * x).to(torch.uint8)
+    erased = ints([[[0, 1, 3, 4]], [[0, 0, 0, 0]], [[2, 0, 5, 6]], [[1, 1, 2, 9]]])
+    fills = [
+        {"erase_value": rand(BATCH, 1, 3), "erase_noise": None},
+        {"erase_value": None, "erase_noise": ints([3, -1, 2**62, 0], torch.int64)},
+    ]
+    calls["mix_normalize"] = [
+        {
+            "images": [images if fill is fills[0] else x],
+            **plan,
+            "mean": [0.5, 120.0, 100.0],
+            "std": [1.0, 60.0, 70.0],
+            "flip": ints([True, False, False, True], torch.bool),
+            "erase_box": erased,
+            **fill,
+            "first": fill is fills[0],
+            "out": torch.zeros_like(x).to(memory_format=torch.channels_last),
+        }
+        for plan, fill in zip(plans, fills, strict=True)
+    ]
     if device == "cpu":
         out = torch.zeros(3, 3, 5, 6)
         calls["mix_samples"] = [{"samples": list(x), **plan, "out": out} for plan in plans]

@@ -23,6 +23,7 @@ REFUSED = (RuntimeError, TypeError, ValueError, IndexError)
 ADJACENT = {"state", "settings"}
 # The op's main tensor may have any shape that the others fit.
 FREE = {"x", "grad", "logits", "labels", "samples", "state", "boxes"}
+FREE |= {"erase_box", "erase_value"}  # any number of boxes; values may be one for all
 
 CALLS = op_inputs()
 ARGUMENTS = [

@@ -121,6 +121,7 @@ void normalize_as(U* dst, const S* src, int64_t n, const ChannelConstants& c) {
       n, c.period,
       [&](int64_t i, int64_t at) {
         fetch_ahead<1024>(src + i);
+        fetch_ahead_to_write<2048>(dst + i);
         const B out = normalized<kDivide>(B(src + i), c, at);
         kFinite ? out.put_finite(dst + i) : out.put(dst + i);
       },
