@@ -41,6 +41,7 @@ inline const char* name_of(Code code) {
          : code == aoti_torch_dtype_int64()   ? "int64"
          : code == aoti_torch_dtype_float32() ? "float32"
          : code == aoti_torch_dtype_float64() ? "float64"
+         : code == aoti_torch_dtype_bool()    ? "bool"
                                               : "the dtype of the tensor that it belongs to";
 }
 
