@@ -188,7 +188,8 @@ def _check_count(name: str, count: int, most: int) -> int:
 
 def _fill(value: Any) -> list[float]:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return [float(value)]  # first, as the symbols of a compiler can do nothing else
+        # First, as the symbols of a compiler can do nothing else.
+        return [_check_fill(float(value))]
     if isinstance(value, (bool, str)) or (isinstance(value, Tensor) and value.device.type != "cpu"):
         raise TypeError(
             f"value: expected a number, or one for each channel, got {kind(value)}; for values on "
@@ -199,4 +200,11 @@ def _fill(value: Any) -> list[float]:
     values = value if isinstance(value, Sequence) else [value]
     if not 1 <= len(values) <= MAX_CHANNELS:
         raise ValueError(f"value: expected 1 to {MAX_CHANNELS} numbers, got {len(values)}")
-    return [check_number("value", v) for v in values]
+    return [_check_fill(check_number("value", v)) for v in values]
+
+
+def _check_fill(value: float) -> float:
+    most = torch.finfo(torch.float32).max
+    if not -most <= value <= most:
+        raise ValueError(f"value: expected numbers within the range of float32, got {value}")
+    return value
