@@ -27,6 +27,7 @@ from box_cases import counts_of, random_call, wild_call
 from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
 from draw_cases import draw_cases
+from erasing_cases import erasing_cases
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
 from fused_mixup.codes import PAIRINGS
@@ -221,6 +222,12 @@ def drawing():
         got = ops.draw_plan(state, *options)
         for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
             check("draw_plan", a, b, part, *options)
+    for state, *options in erasing_cases(600 if FULL else 75, seed=4):
+        stepped = state.clone()
+        expected = reference.draw_erasing(stepped, *options)
+        got = ops.draw_erasing(state, *options)
+        for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
+            check("draw_erasing", a, b, part, *options)
 
 
 # ------------------------------------------------------------------ boxes
