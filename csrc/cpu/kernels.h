@@ -5,6 +5,7 @@
 // compiled for the baseline and calls the table, a run of elements at a time.
 #pragma once
 
+#include "../common/noise.h"
 #include "bce_tables.h"
 #include "loss_tables.h"
 #include "mix_normalize_tables.h"

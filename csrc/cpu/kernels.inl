@@ -14,6 +14,7 @@
 #include "mix_bytes.inl"
 #include "mix_kernels.inl"
 #include "mix_normalize_kernels.inl"
+#include "noise.inl"
 #include "pixels.inl"
 // clang-format on
 

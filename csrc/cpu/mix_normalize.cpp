@@ -37,9 +37,15 @@ std::vector<Image<T>> images_of(const std::vector<Tensor>& tensors, int64_t batc
   return images;
 }
 
+struct alignas(64) Line {
+  float value[16];
+};
+
 // Constants of each channel, spread for the kernels.
 struct ConstantValues {
-  std::vector<float> values;  // mean, std and 1/std of each plane, a period each
+  // mean, std and 1/std of each plane, a period each, on lines of the cache: vectors that cross two
+  // lines take twice as long.
+  std::vector<Line> values;
   std::vector<ChannelConstants> planes;
 };
 
@@ -48,9 +54,10 @@ ConstantValues constants_of(const std::vector<double>& means, const std::vector<
                             const PixelOrder& order) {
   const int64_t each = order.interleaved(), count = order.planes(), most = max_period(each);
   std::vector<float> channel(3 * each);
-  ConstantValues out{std::vector<float>(3 * most * count), std::vector<ChannelConstants>(count)};
+  ConstantValues out{std::vector<Line>(3 * most * count / 16),
+                     std::vector<ChannelConstants>(count)};
   for (int64_t plane = 0; plane < count; ++plane) {
-    float* at = out.values.data() + 3 * most * plane;
+    float* at = out.values[0].value + 3 * most * plane;
     ChannelConstants& c = out.planes[plane];
     c = {at, at + most, at + 2 * most, 0, std::is_same_v<S, uint8_t>};
     for (int64_t k = 0; k < each; ++k) {

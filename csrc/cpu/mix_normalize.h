@@ -4,7 +4,6 @@
 // A box is pasted as bytes, before anything is normalised, unless its row blends.
 #pragma once
 
-#include "../common/noise.h"
 #include "pixel_rows.h"
 
 namespace fused_mixup {
@@ -52,6 +51,8 @@ class Normalizer {
   Arranger<T> arranger;
   std::vector<S> own, other;
   std::vector<U> scattered;  // results that do not lie in order
+  std::vector<float> noise;  // of a row, four channels
+  std::vector<U> rounded;    // a row that fills a box
   int64_t y = 0, count = 0;  // the rows of pixels of this step
 
  public:
@@ -138,15 +139,12 @@ class Normalizer {
     return arranger.put(scratch.data(), work.images[i], flips(i), y, count);
   }
 
-  // f(row, x0, x1) for the rows of a box that are of this step, in rows from y on.
-  template <typename F>
-  void each_row(int64_t y0, int64_t x0, int64_t y1, int64_t x1, F f) const {
-    const int64_t stop = std::min(y1, y + count);
-    for (int64_t r = std::max(y0, y); r < stop && x0 < x1; ++r) f(r - y, x0, x1);
-  }
+  // f(row, x0, x1) for the rows of a box that are of this step, counted from y on.
   template <typename F>
   void each_row(const Box& box, F f) const {
-    if (!box.empty) each_row(box.start[0], box.start[1], box.stop[0], box.stop[1], f);
+    if (box.empty) return;
+    const int64_t stop = std::min(box.stop[0], y + count);
+    for (int64_t r = std::max(box.start[0], y); r < stop; ++r) f(r - y, box.start[1], box.stop[1]);
   }
 
   // The rows of image i with the box of its partner.
@@ -188,25 +186,47 @@ class Normalizer {
   void erase(int64_t i, int64_t k) {
     const Erased& e = work.erased;
     const int32_t* box = e.box + (i * e.boxes + k) * 4;
-    const int64_t left = std::max<int64_t>(box[1], 0),
-                  right = std::min<int64_t>(box[3], order.width);
+    const int64_t x0 = std::max(box[1], 0), x1 = std::min<int64_t>(box[3], order.width);
+    const int64_t y0 = std::max<int64_t>(box[0], y), y1 = std::min<int64_t>(box[2], y + count);
+    if (x0 >= x1 || y0 >= y1) return;
+    if (e.noise != nullptr) {
+      for (int64_t r = y0; r < y1; ++r) fill_with_noise(i, r - y, x0, x1);
+      return;
+    }
     const float* value = e.value + i * e.image + k * e.box_step;
-    const int64_t step = order.interleaved();
-    each_row(std::max(box[0], 0), left, box[2], right, [&](int64_t r, int64_t x0, int64_t x1) {
-      for (int64_t c = 0; c < order.channels; ++c) {
-        U* p = target(i, order.planar ? c : 0) + (order.planar ? 0 : c) + r * order.width * step;
-        if (e.noise != nullptr) {
-          for (int64_t x = x0; x < x1; ++x) {
-            const int64_t pixel = (y + r) * order.width + x;
-            const Words words = noise_words(e.noise[i], pixel, uint32_t(c / 4));
-            p[x * step] = from_float<U>(noise_of_word(words.w[c % 4]));
-          }
-        } else {
-          const U filled = from_float<U>(value[c * e.channel]);
-          for (int64_t x = x0; x < x1; ++x) p[x * step] = filled;
-        }
+    const int64_t channels = order.interleaved();
+    for (int64_t plane = 0; plane < order.planes(); ++plane) {
+      rounded.resize((x1 - x0) * channels);  // a row of the box
+      for (int64_t c = 0; c < channels; ++c) {
+        const U filled = from_float<U>(value[(plane + c) * e.channel]);
+        for (int64_t x = c; x < int64_t(rounded.size()); x += channels) rounded[x] = filled;
       }
-    });
+      for (int64_t r = y0; r < y1; ++r) {
+        std::memcpy(row_of_channel(i, plane, r - y) + x0 * channels, rounded.data(),
+                    rounded.size() * sizeof(U));
+      }
+    }
+  }
+
+  // The elements of channel c in row r, at x = 0.
+  U* row_of_channel(int64_t i, int64_t c, int64_t r) {
+    U* row = target(i, order.planar ? c : 0) + r * order.width * order.interleaved();
+    return order.planar ? row : row + c;
+  }
+
+  void fill_with_noise(int64_t i, int64_t r, int64_t x0, int64_t x1) {
+    const int64_t stride = (order.width + kNoiseStep - 1) / kNoiseStep * kNoiseStep, n = x1 - x0;
+    noise.resize(4 * stride);
+    rounded.resize(n);
+    for (int64_t block = 0; 4 * block < order.channels; ++block) {
+      kernels().pixels.noise(noise.data(), stride, work.erased.noise[i], (y + r) * order.width + x0,
+                             n, uint32_t(block));
+      for (int64_t c = 4 * block; c < std::min(4 * block + 4, order.channels); ++c) {
+        mix_kernels<U>().round(rounded.data(), noise.data() + (c % 4) * stride, n);
+        scatter(row_of_channel(i, c, r) + x0 * order.interleaved(), order.interleaved(),
+                rounded.data(), n);
+      }
+    }
   }
 
   void scatter_rows(int64_t i) {

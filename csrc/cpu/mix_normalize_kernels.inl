@@ -121,6 +121,7 @@ void normalize_as(U* dst, const S* src, int64_t n, const ChannelConstants& c) {
       n, c.period,
       [&](int64_t i, int64_t at) {
         fetch_ahead<1024>(src + i);
+        fetch_ahead_to_write<2048>(dst + i);
         const B out = normalized<kDivide>(B(src + i), c, at);
         kFinite ? out.put_finite(dst + i) : out.put(dst + i);
       },
@@ -149,28 +150,28 @@ inline Block<S, U> weighed_or_dropped(const Block<S, U>& a, float u, const Block
   return out;
 }
 
-template <bool kDivide, typename S, typename U>
+// kFinite: no weight is 0, and no result is a NaN that has to be kept.
+template <bool kDivide, bool kFinite, typename S, typename U>
 void blend_as(U* dst, const S* own, const S* other, int64_t n, const ChannelConstants& c, float u,
               float v) {
   using B = Block<S, U>;
   const auto mixed = [&](const B& a, const B& b, int64_t at) {
-    return weighed_or_dropped(normalized<kDivide>(a, c, at), u, normalized<kDivide>(b, c, at), v);
+    const B x = normalized<kDivide>(a, c, at), y = normalized<kDivide>(b, c, at);
+    return kFinite ? weighed(x, u, y, v) : weighed_or_dropped(x, u, y, v);
   };
   each_block<B::kStep>(
       n, c.period,
       [&](int64_t i, int64_t at) {
         fetch_ahead<1024>(own + i);
         fetch_ahead<1024>(other + i);
-        mixed(B(own + i), B(other + i), at).put(dst + i);
+        const B out = mixed(B(own + i), B(other + i), at);
+        kFinite ? out.put_finite(dst + i) : out.put(dst + i);
       },
       [&](int64_t i, int64_t at, int64_t rest) {
         const B a = block_part<S, U>(own + i, rest), b = block_part<S, U>(other + i, rest);
-        put_part<false>(dst + i, mixed(a, b, at), rest);
+        put_part<kFinite>(dst + i, mixed(a, b, at), rest);
       });
 }
-
-// Values of bytes are finite, and stay so with such weights: no NaN has to be kept.
-inline bool moderate(float w) { return w > -1e9f && w < 1e9f; }
 
 template <bool kDivide, bool kFinite, typename S, typename U>
 void blend_pair_as(U* dst_a, U* dst_b, const S* a, const S* b, int64_t n, const ChannelConstants& c,
@@ -189,10 +190,13 @@ void blend_pair_as(U* dst_a, U* dst_b, const S* a, const S* b, int64_t n, const 
       [&](int64_t i, int64_t at, int64_t rest) {
         const B x = normalized<kDivide>(block_part<S, U>(a + i, rest), c, at);
         const B y = normalized<kDivide>(block_part<S, U>(b + i, rest), c, at);
-        put_part<false>(dst_a + i, weighed(x, w.own_a, y, w.other_a), rest);
-        put_part<false>(dst_b + i, weighed(y, w.own_b, x, w.other_b), rest);
+        put_part<kFinite>(dst_a + i, weighed(x, w.own_a, y, w.other_a), rest);
+        put_part<kFinite>(dst_b + i, weighed(y, w.own_b, x, w.other_b), rest);
       });
 }
+
+// Bytes stay finite with such weights, and no weight drops a term.
+inline bool moderate(float w) { return w != 0 && w > -1e9f && w < 1e9f; }
 
 // ------------------------------------------------------------------ the choice of a division
 
@@ -208,9 +212,11 @@ template <typename S, typename U>
 void blend_normalized(U* dst, const S* own, const S* other, int64_t n, const ChannelConstants& c,
                       float u, float v) {
   if constexpr (sizeof(S) == 1) {
-    if (c.exact_inverse) return blend_as<false>(dst, own, other, n, c, u, v);
+    if (c.exact_inverse && moderate(u) && moderate(v)) {
+      return blend_as<false, true>(dst, own, other, n, c, u, v);
+    }
   }
-  blend_as<true>(dst, own, other, n, c, u, v);
+  blend_as<true, false>(dst, own, other, n, c, u, v);
 }
 
 template <typename S, typename U>

@@ -41,7 +41,9 @@ struct NormalizeKernels {
 // The most floats of a period: 32 elements are the longest block.
 constexpr int64_t max_period(int64_t channels) { return 32 * channels; }
 
-// How pixels are brought into the order of the result.
+constexpr int64_t kNoiseStep = 16;
+
+// How pixels are brought into the order of the result, and what fills them.
 struct PixelKernels {
   // dst[3·i + c] = src[c·stride + i] for n pixels
   void (*join_three)(uint8_t* dst, const uint8_t* src, int64_t stride, int64_t n);
@@ -51,6 +53,9 @@ struct PixelKernels {
   bool (*inverse_is_exact)(float mean, float std, float inverse);
   void (*widen_half)(float* dst, const Half* src, int64_t n);
   void (*widen_bfloat16)(float* dst, const BFloat16* src, int64_t n);
+  // dst[c·stride + i] = the noise of channel 4·block + c of pixel `pixel + i`, for four channels
+  // and n pixels, rounded up to kNoiseStep.
+  void (*noise)(float* dst, int64_t stride, int64_t key, int64_t pixel, int64_t n, uint32_t block);
 };
 
 }  // namespace fused_mixup

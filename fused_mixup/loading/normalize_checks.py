@@ -65,8 +65,9 @@ def check_images(
 
 
 def _channels_last(shape: tuple[int, ...], *constants: Any) -> bool:
-    lengths = {len(c) for c in constants if hasattr(c, "__len__")} - {1}
-    return shape[1] not in lengths and shape[3] in lengths
+    # Compared one by one: sizes may be a compiler's symbols, which no set finds.
+    lengths = [len(c) for c in constants if hasattr(c, "__len__") and len(c) != 1]
+    return any(shape[3] == n != shape[1] for n in lengths)
 
 
 def _one_tensor(images: Any) -> Tensor:
@@ -101,7 +102,7 @@ def _constants(name: str, values: Any, channels: int, scale: float) -> list[floa
         numbers = tuple(values)
     else:
         numbers = _numbers(name, values)
-    if len(numbers) not in (1, channels):
+    if len(numbers) != 1 and len(numbers) != channels:
         raise ValueError(
             f"{name}: expected one number, or {channels}, one for each channel, got "
             f"{len(numbers)}; say layout= if the channels are another dim"
