@@ -21,7 +21,7 @@ import torch
 import fused_mixup as fm
 from fused_mixup import ops, reference
 from fused_mixup.backends import reason_unavailable
-from fused_mixup.codes import CROSS_CLASS, MEAN, NONE, ROLL, TENSOR
+from fused_mixup.codes import CONST, CROSS_CLASS, MEAN, NONE, PIXEL, RAND, ROLL, TENSOR
 
 BATCH, CLASSES = 4, 6
 Arguments = dict[str, object]
@@ -130,6 +130,21 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
             "symmetric": False,
         }
         for pairing in (TENSOR, CROSS_CLASS)
+    ]
+    calls["draw_erasing"] = [
+        {
+            "state": ints([reference_state(), 7, 0, 3], torch.int64),
+            "settings": torch.tensor([0.7, 0.02, 0.3, 0.3, 3.0], dtype=torch.float64),
+            "fill": [0.5, 0.25] if mode == CONST else [],
+            "batch_size": BATCH,
+            "height": 50,
+            "width": 60,
+            "max_count": 2,
+            "channels": 3,
+            "erase_mode": mode,
+            "clean": 1,
+        }
+        for mode in (CONST, RAND, PIXEL)
     ]
     calls["scale_"] = [{"x": x, "factor": rand(1)[0]}]
     return calls | loss_inputs(rand, labels, shuffled, weight)

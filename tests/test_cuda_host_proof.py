@@ -72,6 +72,9 @@ def run_everything(file=""):
         for args in plan_grid.barrier_cases():
             plan_grid.check(args)
         return
+    if file.startswith("draw_erasing"):
+        plan_grid.check_erasing(plan_grid.erasing_barrier_case())
+        return
     generator = torch.Generator().manual_seed(0)
     batch = 40
     x = torch.randn(batch, 72, generator=generator)
@@ -127,6 +130,7 @@ def test_nothing_is_accused_with_all_barriers_in_place():
         with lib.variant(variant):
             run_everything()
             run_everything("plan.cuh")
+            run_everything("draw_erasing.cuh")
 
 
 @pytest.mark.proof

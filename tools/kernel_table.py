@@ -76,6 +76,7 @@ DESIGNS = (
     Design(r"scale \w+ single", 256, 4, 0, -1, 0, "unaligned"),
     Design(r"reduce \w+", 512, 1, 0, -1, 0, "one value per block, or two labels per row"),
     Design(r"boxes f(32|64)", 128, 4, 0, -1, 0, "a warp for each sample's few boxes"),
+    Design(r"erasing", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
     Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
 )
 
@@ -114,7 +115,7 @@ def label_of(demangled: str) -> str:
         return f"reduce {'rows' if given[0] == 'true' else 'sums'}"
     if kernel == "targets":
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
-    if kernel in ("order", "plan", "boxes"):
+    if kernel in ("order", "plan", "erasing", "boxes"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     names = ["box", "transposed"]

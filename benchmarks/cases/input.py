@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -117,6 +118,13 @@ def timm_lines(case: Case, device: str) -> Callable[[torch.Tensor], torch.Tensor
     return run
 
 
+def copy_of(size: int, device: str) -> Provider:
+    """A threaded copy that reads and writes ``size`` bytes, which are in no cache, as inputs."""
+    sources = cycle(rotate(lambda: torch.ones(size, dtype=torch.uint8, device=device)))
+    target = torch.empty(size, dtype=torch.uint8, device=device)
+    return Provider(lambda _: target.copy_(next(sources)), checked=False)
+
+
 def work(case: Case, device: str, variant: Variant) -> Work:
     xs = inputs(case, device, variant.given)
     batch_size = case.shape[0]
@@ -132,12 +140,10 @@ def work(case: Case, device: str, variant: Variant) -> Work:
     ours = partial(fm.mix_normalize, plan=plan, mean=MEAN, std=STD, **options)
     values = batch_size * case.shape[1] * case.shape[2] * case.shape[3]
     written = values * variant.dtype.itemsize
-    moved = torch.empty((values + written) // 2, dtype=torch.uint8, device=device)
-    target = torch.empty_like(moved)
     tolerance = rounding(variant.dtype)
     made: dict[str, Callable[[], Provider | str]] = {
         "eager": lambda: Provider(eager_lines(case, device, variant), tolerance),
-        COPY: lambda: Provider(lambda _: target.copy_(moved), checked=False),
+        COPY: lambda: copy_of((values + written) // 2, device),
         "torch.compile": lambda: compiler(
             partial(equation, mean=constants(device)[0], std=constants(device)[1]),
             device,

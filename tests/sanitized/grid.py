@@ -27,6 +27,7 @@ from box_cases import counts_of, random_call, wild_call
 from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
 from draw_cases import draw_cases
+from erasing_cases import erasing_cases
 from normalize_cases import random_call as random_call_of_images
 
 from fused_mixup import _C, MixPlan, backend, backends, mix_normalize, ops, reference
@@ -236,6 +237,12 @@ def drawing():
         got = ops.draw_plan(state, *options)
         for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
             check("draw_plan", a, b, part, *options)
+    for state, *options in erasing_cases(600 if FULL else 75, seed=4):
+        stepped = state.clone()
+        expected = reference.draw_erasing(stepped, *options)
+        got = ops.draw_erasing(state, *options)
+        for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
+            check("draw_erasing", a, b, part, *options)
 
 
 # ------------------------------------------------------------------ boxes
