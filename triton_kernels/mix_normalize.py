@@ -114,9 +114,10 @@ def mix_normalize(
     out_order, in_order = _orders(out, x, flip is not None)
     count = height * width * (channels if out_order == SAME else 1)
     block = _BLOCK_BYTES // min(x.element_size(), out.element_size())
-    if in_order in (ROWS, WOVEN):
-        # Values that are read one by one, or in runs of all channels: more of them would make no
-        # load wider, and would take more registers.
+    boxed = kind != NO_BOX or boxes > 0
+    if in_order in (ROWS, WOVEN) or (pairing == FLIP and boxed):
+        # Of values that are read one by one, or in runs of all channels, more would make no load
+        # wider. Two samples and their boxes fill the registers with half as many.
         block //= 2
     block = min(block, triton.next_power_of_2(count))
     samples = (batch + 1) // 2 if pairing == FLIP else batch
