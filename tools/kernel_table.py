@@ -76,6 +76,10 @@ DESIGNS = (
     Design(r"scale \w+ single", 256, 4, 0, -1, 0, "unaligned"),
     Design(r"reduce \w+", 512, 1, 0, -1, 0, "one value per block, or two labels per row"),
     Design(r"boxes f(32|64)", 128, 4, 0, -1, 0, "a warp for each sample's few boxes"),
+    Design(r"normalize_groups .* c1", 128, 8, 2, 24, 2, "both samples, one vector of each"),
+    Design(r"normalize_groups .* c3", 128, 5, 6, 24, 6, "both samples, three vectors of each"),
+    Design(r"normalize_groups .* c4", 128, 4, 8, 24, 8, "both samples, four vectors of each"),
+    Design(r"normalize_single .*", 256, 4, 0, -1, 0, "any strides"),
     Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
 )
 
@@ -114,6 +118,8 @@ def label_of(demangled: str) -> str:
         return f"reduce {'rows' if given[0] == 'true' else 'sums'}"
     if kernel == "targets":
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
+    if kernel.startswith("normalize"):
+        return " ".join([kernel, f"{given[0]}-{given[1]}", *(f"c{n}" for n in given[2:])])
     if kernel in ("order", "plan", "boxes"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given

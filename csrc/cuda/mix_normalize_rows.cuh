@@ -7,6 +7,8 @@
 //   round      once, to the dtype of the result
 #pragma once
 
+#include <cmath>
+#include <cstring>
 #include <type_traits>
 
 #include "../common/noise.h"
@@ -40,12 +42,13 @@ struct NormalizeParams {
   const int64_t* erase_noise;                     // [B]
   float mean[kMaxChannels], std[kMaxChannels];
   // Of the launch.
-  int64_t rows;                 // samples, or pairs of them
-  int64_t chunks;               // a sample's parts, one for each warp or block
-  bool src_packed, dst_packed;  // the channels of a pixel are adjacent
-  FastDiv row_groups;           // groups of pixels in a line of an image
-  uint32_t groups;              // in an image
-  float inverse[4];             // 1 / std, for bytes
+  int64_t rows;                       // samples, or pairs of them
+  int64_t chunks;                     // a sample's parts, one for each warp or block
+  bool src_packed, dst_packed;        // the channels of a pixel are adjacent
+  FastDiv inner;                      // warps along the dim that their numbers run along first
+  FastDiv row_groups;                 // groups of pixels in a line of an image
+  uint32_t groups;                    // in an image
+  float inverse[4], inverse_rest[4];  // of std, for bytes
 };
 
 __device__ __forceinline__ bool is_flipped(const NormalizeParams& p, int64_t i) {
@@ -60,10 +63,11 @@ struct LineRange {
 
 struct RowMix {
   float w0, w1;
-  bool keep;  // weights (1, 0) keep the value, also the sign of a zero
-  LineRange line;
+  bool keep;       // weights (1, 0) keep the value, also the sign of a zero
+  LineRange line;  // what the box covers, counted from x
 
-  __device__ __forceinline__ RowMix(const NormalizeParams& p, int64_t i, int32_t y)
+  // For the pixels of line y from x on.
+  __device__ __forceinline__ RowMix(const NormalizeParams& p, int64_t i, int32_t y, int32_t x)
       : w0(static_cast<float>(p.blend != nullptr ? p.blend[2 * i] : p.blend_row[0])),
         w1(static_cast<float>(p.blend != nullptr ? p.blend[2 * i + 1] : p.blend_row[1])),
         keep(w0 == 1.0f && w1 == 0.0f),
@@ -73,7 +77,7 @@ struct RowMix {
     const int32_t* box = p.box != nullptr ? p.box + i * 2 * d : p.box_row;
     if (d == 2 && (y < box[0] || y >= box[2])) return;
     // Not below 0, so that differences of places and ends fit 32 bits.
-    line = {max(box[d - 1], 0), max(box[2 * d - 1], 0)};
+    line = {max(box[d - 1], 0) - x, max(box[2 * d - 1], 0) - x};
   }
 
   __device__ __forceinline__ float blend(float own, float other) const {
@@ -90,24 +94,50 @@ __device__ __forceinline__ float normalized(const NormalizeParams& p, float v, i
   return __fdiv_rn(__fsub_rn(v, p.mean[c]), p.std[c]);
 }
 
-// Whether normalized_byte() is right for a mean and a std: nothing underflows or overflows.
-inline bool suits_bytes(float mean, float std) {
-  const auto ordinary = [](float v) {
-    return (v >= 0x1p-30f && v <= 0x1p30f) || (v <= -0x1p-30f && v >= -0x1p30f);
-  };
-  return (mean == 0.0f || ordinary(mean)) && ordinary(std);
-}
-
-// normalized() for bytes, in a third of the instructions: a product with the inverse, and two
-// steps that correct it. The first makes the quotient faithful (within one unit in the last place),
-// from which the second gives the nearest float, as the inverse is the nearest too (Markstein,
-// 1990). A difference of 0 gives the zero that a division gives: no byte is -0.
+// normalized() for bytes, in half of the instructions: std's inverse is the sum of two floats. That
+// this gives what a division gives, to the bit, is found out for each constant: see ByteConstants.
 __device__ __forceinline__ float normalized_byte(const NormalizeParams& p, float v, int c) {
   const float difference = __fsub_rn(v, p.mean[c]);
-  float q = __fmul_rn(difference, p.inverse[c]);
-  q = __fmaf_rn(__fmaf_rn(-q, p.std[c], difference), p.inverse[c], q);
-  return __fmaf_rn(__fmaf_rn(-q, p.std[c], difference), p.inverse[c], q);
+  return __fmaf_rn(difference, p.inverse[c], __fmul_rn(difference, p.inverse_rest[c]));
 }
+
+// The inverses of the last constants, and whether normalized_byte() is right for all 256 bytes.
+struct ByteConstants {
+  static constexpr int kMost = 4;  // channels
+  float mean[kMost], std[kMost], inverse[kMost], rest[kMost];
+  int channels = 0;
+  bool right = false;
+
+  // Fills in p; returns whether it may be used.
+  static bool find(NormalizeParams* p, int channels) {
+    static thread_local ByteConstants last;
+    const size_t size = sizeof(float) * static_cast<size_t>(channels);
+    if (last.channels != channels || memcmp(last.mean, p->mean, size) != 0 ||
+        memcmp(last.std, p->std, size) != 0) {
+      last.channels = channels;
+      last.right = true;
+      for (int c = 0; c < channels; ++c) last.add(c, p->mean[c], p->std[c]);
+    }
+    memcpy(p->inverse, last.inverse, size);
+    memcpy(p->inverse_rest, last.rest, size);
+    return last.right;
+  }
+
+ private:
+  void add(int c, float mean_c, float std_c) {
+    mean[c] = mean_c;
+    std[c] = std_c;
+    inverse[c] = 1.0f / std_c;
+    rest[c] = static_cast<float>(1.0 / std_c - inverse[c]);
+    for (int byte = 0; byte < 256; ++byte) {
+      const float difference = static_cast<float>(byte) - mean_c, want = difference / std_c;
+      const float got = std::fma(difference, inverse[c], difference * rest[c]);
+      // Infinite ones would need that a weight of 0 drops its term.
+      right =
+          right && got == want && std::signbit(got) == std::signbit(want) && std::isfinite(want);
+    }
+  }
+};
 
 // What a line of an image shows of its k-th erased box.
 __device__ __forceinline__ LineRange erased_range(const NormalizeParams& p, int64_t i, int64_t k,

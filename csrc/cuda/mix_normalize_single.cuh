@@ -28,10 +28,10 @@ __global__ void __launch_bounds__(kSingleThreads)
     const int64_t y = quotient(pixel, p.width), x = pixel - y * p.width;
     const int64_t at = c * p.src_stride.channel + y * p.src_stride.y;
     const int64_t last = p.width - 1;
-    const RowMix row(p, i, static_cast<int32_t>(y));
+    const RowMix row(p, i, static_cast<int32_t>(y), static_cast<int32_t>(x));
     const float a = Number<T>::up(own[at + (flip_own ? last - x : x) * p.src_stride.x]);
     const float b = Number<T>::up(other[at + (flip_other ? last - x : x) * p.src_stride.x]);
-    const bool pasted = row.line.has(static_cast<int32_t>(x));
+    const bool pasted = row.line.has(0);
     float v;
     if (p.first) {
       v = pasted ? b : row.blend(a, b);
