@@ -1,4 +1,9 @@
 // C entry point to the kernels of mix_normalize, run on the host (see cuda_host.h).
+#include <cstdint>
+
+extern int64_t host_max_count;  // of driver_mix.cpp
+#define FUSED_MIXUP_MAX_COUNT host_max_count
+
 #include "../../csrc/cuda/mix_normalize.cuh"
 
 using namespace fused_mixup;

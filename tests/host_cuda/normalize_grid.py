@@ -82,11 +82,9 @@ def erasing(kind, size, out, generator):
 def constants(rng, channels, scale):
     """Means and deviations; rarely numbers whose quotients lie beyond what is fast."""
     wild = rng.random() < 0.1
-    mean = [scale * rng.choice((0.0, 0.485, 0.5, rng.random(), 1e-38 * wild)) for _ in range(channels)]
-    std = [
-        scale * rng.choice((0.229, 1.0, -0.5, 0.01 + rng.random(), 1e-37 if wild else 0.3))
-        for _ in range(channels)
-    ]
+    means = (0.0, 0.485, 0.5, rng.random(), 1e-38 * wild)
+    stds = (0.229, 1.0, -0.5, 0.01 + rng.random(), 1e-37 if wild else 0.3)
+    mean, std = ([scale * rng.choice(some) for _ in range(channels)] for some in (means, stds))
     return mean, std
 
 
@@ -94,8 +92,7 @@ def calls(count, seed) -> Iterator[tuple]:
     """(order, layouts of images and result, storage of the result, arguments)."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     # The kernel is chosen by these; what remains is drawn.
-    kernels = itertools.product(SIZES, INPUTS, OUTPUTS)
-    kernels = list(kernels)
+    kernels = list(itertools.product(SIZES, INPUTS, OUTPUTS))
     for k in range(count):
         size, given, made = kernels[(k * 61 + seed) % len(kernels)]
         batch = rng.choice(BATCHES) if k % 50 else 0

@@ -44,8 +44,8 @@ def mix_normalize(
         h.erased, h.erase_box = erase_box.shape[1], address(erase_box)
         h.erase_value, h.erase_noise = address(erase_value), address(erase_noise)
     if erase_value is not None:
-        steps = [0 if n == 1 else s for n, s in zip(erase_value.shape, erase_value.stride())]
-        h.value_stride = (3 * INT)(*steps)
+        steps = zip(erase_value.shape, erase_value.stride(), strict=True)
+        h.value_stride = (3 * INT)(*(0 if size == 1 else step for size, step in steps))
     constants = [(ctypes.c_double * max(channels, 1))(*values) for values in (mean, std)]
     h.mean, h.std = map(ctypes.addressof, constants)
     check(library().host_mix_normalize(ctypes.byref(h)))
