@@ -52,7 +52,7 @@ test: set-up-build-test-triton-demo
 	$(if $(ARGS),,$(RUN) tests/prebuild.py tests)
 	$(RUN) -m pytest $(side_by_side) $(ARGS)
 
-proofs: set-up-build-test-triton-frameworks
+proofs: set-up-build-test-triton-frameworks-upstreams
 	$(if $(ARGS),,$(RUN) tests/prebuild.py proofs)
 	$(RUN) -m pytest $(side_by_side) -m proof $(ARGS)
 

@@ -36,6 +36,7 @@ CASES = [
     case("mix_", peers=("timm's lines", "copy of N", "Kornia"), goals=("cpu flip",)),
     case("loss", peers=("timm's lines",), goals=("cpu cross-entropy",)),
     case("training step", peers=("eager",)),
+    case("loader", peers=("timm",)),
     *SWEPT,
 ]
 N = 1_000_000
@@ -51,8 +52,10 @@ def line(case: Case, provider: str, ms: float, **rest) -> dict:
 
 
 def lines() -> list[dict]:
-    copied, mixing, loss, step, *swept = CASES
+    copied, mixing, loss, step, loader, *swept = CASES
     parts = {"augmentation": [0.001] * 5, "loss": [0.002] * 5, "network": [0.003] * 5}
+    names = ("decode", "augment", "collate", "between processes", "normalise")
+    loading = {name: [0.001 * (i + 1)] * 5 for i, name in enumerate(names)}
     found = [
         line(copied, OURS, 1.0),
         line(mixing, OURS, 0.5),
@@ -63,6 +66,8 @@ def lines() -> list[dict]:
         line(loss, "timm's lines", 14.0),
         line(step, OURS, 6.0, parts=parts),
         line(step, "eager", 7.0, parts=parts),
+        line(loader, OURS, 20.0, parts=loading),
+        line(loader, "timm", 30.0, parts=loading),
     ]
     for one in swept:
         found += [line(one, OURS, 0.1), line(one, "peer", 0.9)]

@@ -30,10 +30,10 @@ def test_the_page_holds_everything(run, tmp_path):
     text = (out / "index.html").read_text()
     assert 'src="data:image/png;base64,' in text and "http" not in text
     pictures = re.findall(r'base64,([^"]+)"', text)
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
     assert {p.name for p in out.glob("*.png")} == {
-        "run-speed.png", "run-sweeps.png", "run-steps.png",
+        "run-speed.png", "run-sweeps.png", "run-steps.png", "run-loaders.png",
     }  # fmt: skip
     assert "20.0×" in text and "a CPU" in text and "Kornia, 1 cases: not installed" in text
 
@@ -71,6 +71,16 @@ def test_steps_in_parts():
     assert tables.steps({"results": []}) == ""
 
 
+def test_loaders_in_parts():
+    lines = tables.loaders(report()).splitlines()
+    assert len(lines) == 4 and "| between processes, CPU | normalise, CPU |" in lines[0]
+    assert lines[3].endswith(
+        "| timm | 30.00 ms | 1.50× | 1.00 ms | 2.00 ms | 3.00 ms | 4.00 ms | 5.00 ms |"
+    )
+    assert "loader" not in tables.cases(report()) and "loader" not in tables.steps(report())
+    assert tables.loaders({"results": []}) == ""
+
+
 def test_html_is_escaped():
     assert page.block("| a | b |\n|---|---|\n| <x> | **y** |") == (
         '<div class="table"><table><thead><tr><th>a</th><th>b</th></tr></thead>\n'
@@ -86,7 +96,8 @@ def test_what_got_slower_is_found():
     changes, differ = compare.compare(report(), report(slower=1.3))
     assert differ == []
     verdicts = {change.case.split()[0]: change.verdict for change in changes}
-    assert verdicts == {"mix_": "the same", "loss": "slower", "training": "the same"}
+    same = dict.fromkeys(("mix_", "training", "loader"), "the same")
+    assert verdicts == {**same, "loss": "slower"}
     slow = next(change for change in changes if change.verdict == "slower")
     assert slow.ratio == pytest.approx(1.3, rel=0.01) and 1 < slow.low < 1.3 < slow.high
     back, _ = compare.compare(report(slower=1.3), report())
@@ -144,7 +155,7 @@ def test_the_page_says_that_it_compares_unlike_runs(tmp_path, capsys):
 
 def test_equal_runs_compare_as_equal(run, capsys):
     assert main([str(run), str(run), "--compare"]) == 0
-    assert "0 of 5 cases got slower" in capsys.readouterr().out
+    assert "0 of 6 cases got slower" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------ README and docs/measured.md

@@ -75,6 +75,9 @@ def run_everything(file=""):
     if file.startswith("mix_normalize"):
         normalize_grid.several_passes()
         return
+    if file.startswith("draw_erasing"):
+        plan_grid.check_erasing(plan_grid.erasing_barrier_case())
+        return
     generator = torch.Generator().manual_seed(0)
     batch = 40
     x = torch.randn(batch, 72, generator=generator)
@@ -131,6 +134,7 @@ def test_nothing_is_accused_with_all_barriers_in_place():
             run_everything()
             run_everything("plan.cuh")
             run_everything("mix_normalize.cuh")
+            run_everything("draw_erasing.cuh")
 
 
 @pytest.mark.proof

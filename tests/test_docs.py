@@ -14,6 +14,7 @@ from unittest import SkipTest
 import pytest
 import torch
 from frameworks import require
+from upstreams import why_absent, write_folder, write_shard
 
 import fused_mixup
 import fused_mixup.preview
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(ROOT)): path for path in sorted(DOCS.glob("**/*.md"))}
 FRAMEWORKS = DOCS / "frameworks.md"
+UPSTREAMS = DOCS / "upstreams.md"
 FLAGS = ELLIPSIS | NORMALIZE_WHITESPACE  # messages are wrapped on the pages
 
 
@@ -72,7 +74,7 @@ def _as_on_one_machine(one_thread, monkeypatch):
 def test_the_blocks_of_a_page_run(page):
     # Frameworks take many seconds to import: the proof below runs their recipes.
     left_out = run(PAGES[page], has=lambda package: None)
-    assert not left_out or PAGES[page] == FRAMEWORKS
+    assert not left_out or PAGES[page] in (FRAMEWORKS, UPSTREAMS)
 
 
 def test_the_blocks_of_the_readme_run():
@@ -89,6 +91,26 @@ def test_the_recipes_of_frameworks_run():
     left_out = run(FRAMEWORKS, has=importlib.util.find_spec)
     tests = [re.search(r"tests/\w+\.py", reason) for reason in left_out]
     assert all(test is not None and (ROOT / test[0]).exists() for test in tests), left_out
+
+
+@pytest.mark.proof
+def test_the_recipes_of_upstreams_run(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    write_folder(tmp_path / "train")
+    absent = set()
+    for package, module in (
+        ("nvidia", "nvidia.dali"),
+        ("webdataset", "webdataset"),
+        ("torchvision", "torchvision.io"),
+    ):
+        if why_absent(module) is not None:
+            absent.add(package)
+    if "webdataset" not in absent:
+        write_shard(tmp_path / "train-000.tar")
+    monkeypatch.chdir(tmp_path)
+    left_out = run(UPSTREAMS, has=lambda package: package not in absent)
+    assert len(left_out) == len(absent)
+    assert all("tests/test_upstreams.py" in reason for reason in left_out)
 
 
 @pytest.mark.parametrize("page", PAGES)

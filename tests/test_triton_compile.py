@@ -39,6 +39,7 @@ WARPS = {
     "ranks_kernel": 16,
     "scale_kernel": 32,
     "plan_kernel": 1,  # only one program runs
+    "erasing_kernel": 1,
 }
 
 
@@ -118,8 +119,9 @@ def test_draws_and_boxes_round_every_operation_on_its_own(compiled):
         kinds = {"fadd double", "fsub double", "fmul double", "fdiv double", "llvm.sqrt.f64"}
     else:
         kinds = {"add.rn.f64", "sub.rn.f64", "mul.rn.f64", "div.rn.f64", "sqrt.rn.f64"}
-    draws = [k for k in found if k["kernel"] == "plan_kernel" or k["case"] == "boxes fp64"]
-    assert len(draws) >= 3
+    kernels = ("plan_kernel", "erasing_kernel")
+    draws = [k for k in found if k["kernel"] in kernels or k["case"] == "boxes fp64"]
+    assert len(draws) >= 6
     for k in draws:
         assert len(kinds & set(k["rounded"])) >= 4 and set(k["rounded"]) <= kinds, k["case"]
 

@@ -103,6 +103,11 @@ def _cases(full: bool):
         labels, partner = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch).int()
         tk.draw_plan(state, settings, labels, partner, batch, sizes, per, pairing, True, False)
 
+    def erasing(batch, count, mode):
+        state, settings = torch.zeros(4, dtype=torch.int64), torch.zeros(5, dtype=torch.float64)
+        fill = [0.0] if mode == 0 else []
+        tk.draw_erasing(state, settings, fill, batch, 224, 224, count, 3, mode, 0)
+
     half, single, double, byte = torch.bfloat16, torch.float32, torch.float64, torch.uint8
     for name, dtype in (("fp32", single), ("bf16", half)):
         yield f"mix_ flip {name}", lambda d=dtype: tk.mix_(image(dtype=d), *args(uniform(32)))
@@ -133,6 +138,8 @@ def _cases(full: bool):
     yield "scale bf16", lambda: tk.scale_(torch.zeros(row, dtype=half), torch.ones(()))
     yield "plan flip batch", lambda: draw(256, [224, 224], 0, 1)
     yield "plan cross_class sample", lambda: draw(1000, [224, 224], 2, 6)
+    for mode in (0, 1, 2):
+        yield f"erasing mode {mode}", lambda m=mode: erasing(256, 1, m)
     boxes = ((0, 1, 16, 17), (1, 2, 32, 30), (7, 5, 8, 32))
     for batch, lam, box in zip((8, 16, 31), (0.0, 0.5, 1 / 3), boxes, strict=True):
         plan = MixPlan.uniform(batch, "flip", lam)

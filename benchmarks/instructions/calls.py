@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 import fused_mixup as fm
-from fused_mixup import MixedTarget, MixPlan
+from fused_mixup import Erasing, MixedTarget, MixPlan
 
 B, SHAPE, K = 4, (2, 5, 33), 331
 PARTNERS = (2, 0, 3, 1)  # one cycle, no involution
@@ -42,6 +42,11 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "mix_ flip uint8", lambda: fm.mix_(pixels, plans["flip"])
     samples = list(pixels.clone().contiguous(memory_format=torch.channels_last))
     yield "mix_samples uint8 HWC", lambda: fm.mix_samples(samples, plans["flip"])
+    for name, images, plan, options in _normalized(pixels, samples, plans):
+        yield (
+            f"mix_normalize {name}",
+            lambda x=images, plan=plan, options=options: fm.mix_normalize(x, plan, **options),
+        )
     half = torch.randn(B, *SHAPE).half()
     yield "mix_ flip float16", lambda: fm.mix_(half, plans["flip"])
     labels = torch.arange(B)
@@ -67,6 +72,24 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
     state = fm.plan_state(0)
     options = {"cutmix_alpha": 1.0, "per": "sample", "pairing": "shuffle"}
     yield "draw_plan", lambda: fm.draw_plan(9, (31, 33), state=state.clone(), **options)
+
+
+def _normalized(
+    pixels: torch.Tensor, samples: list[torch.Tensor], plans: dict[str, MixPlan]
+) -> Iterator[tuple[str, torch.Tensor | list[torch.Tensor], MixPlan, dict]]:
+    half = {"mean": 0.5, "std": 0.25}
+    single = {**half, "dtype": torch.float32}
+    flip = torch.arange(B) % 2 == 0
+    erase = Erasing([[1, 3, 4, 20]] * B, noise=range(B))
+    nhwc = pixels.contiguous(memory_format=torch.channels_last)
+    yield "flip uint8 to bfloat16", pixels, plans["flip"], half
+    yield "box uint8 to bfloat16", pixels, plans["box"], half
+    yield "flip NHWC to bfloat16", nhwc, plans["flip"], half
+    yield "permutation NHWC to float32", nhwc, plans["permutation"], single
+    yield "flip HWC samples, before", samples, plans["flip"], {**single, "mix": "before"}
+    yield "flip, mirrored, noise", pixels, plans["flip"], {**half, "flip": flip, "erase": erase}
+    floats = pixels.float().div(255)
+    yield "flip float32 to float32", floats, plans["flip"], single
 
 
 def _loss_gradient(

@@ -30,6 +30,7 @@ def run_sections(report: dict, name: str, plots: dict[str, bytes]) -> list[str]:
         ("speed", pictures.headline),
         ("sweeps", pictures.sweeps),
         ("steps", pictures.steps),
+        ("loaders", pictures.loaders),
     ):
         png = draw(report)
         if png is not None:

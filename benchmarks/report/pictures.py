@@ -13,6 +13,8 @@ from .compare import Change
 COLOURS = {OURS: "#0b6e4f", "floor": "#888888", "goal": "#c0392b"}
 PEER_COLOURS = ("#e08e45", "#3d6fb4", "#8e5aa8", "#b9a23c")
 PART_COLOURS = {"network": "#c9c9c9", "augmentation": "#e08e45", "loss": "#3d6fb4"}
+LOADER_COLOURS = {"decode": "#c9c9c9", "augment": "#9fb4c7", "collate": "#e08e45"}
+LOADER_COLOURS |= {"between processes": "#8e5aa8", "normalise": "#3d6fb4"}
 INK = {"svg.hashsalt": "fused_mixup", "font.size": 9, "axes.spines.top": False}
 INK["axes.spines.right"] = False
 # Without dates and versions the same plot is the same file.
@@ -123,27 +125,37 @@ def sweeps(report: dict) -> bytes | None:
     return _png(figure)
 
 
-def steps(report: dict) -> bytes | None:
-    """A training step in parts, one bar for each network and side."""
+def _stack(report: dict, colours: dict[str, str], label: str) -> bytes | None:
+    """A bar for each side of the cases that were measured in these parts."""
     bars = [
         (f"{row['variant']}, {name}", figures["parts_ms"])
         for row in report["results"]
         for name, figures in row["providers"].items()
-        if "parts_ms" in figures
+        if figures.get("parts_ms", {}).keys() == colours.keys()
     ]
     if not bars:
         return None
     figure, ((axis,),) = _figure(7.5, 0.9 + 0.4 * len(bars))
     bars.reverse()
     left = [0.0] * len(bars)
-    for part, colour in PART_COLOURS.items():
+    for part, colour in colours.items():
         widths = [parts[part] for _, parts in bars]
         axis.barh(range(len(bars)), widths, 0.6, left=left, color=colour, label=part)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axis.set_yticks(range(len(bars)), [name for name, _ in bars])
-    axis.set_xlabel("ms of a training step")
-    axis.legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    axis.set_xlabel(label)
+    axis.legend(fontsize=8, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     return _png(figure)
+
+
+def steps(report: dict) -> bytes | None:
+    """A training step in parts, one bar for each network and side."""
+    return _stack(report, PART_COLOURS, "ms of a training step")
+
+
+def loaders(report: dict) -> bytes | None:
+    """A batch from JPEG files to the model's input in parts, one bar for each side."""
+    return _stack(report, LOADER_COLOURS, "ms of CPU for a batch, all processes together")
 
 
 def changes(found: Sequence[Change], threshold: float) -> bytes | None:

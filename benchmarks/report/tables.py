@@ -95,13 +95,29 @@ def steps(report: dict) -> str:
     body = []
     for row in report["results"]:
         for name, figures in row["providers"].items():
-            parts = figures.get("parts_ms")
-            if parts:
+            parts = figures.get("parts_ms", {})
+            if "network" in parts:
                 total = sum(parts.values())
                 spent = parts["augmentation"] + parts["loss"]
                 cells = [duration(ms) for ms in (total, parts["augmentation"], parts["loss"])]
                 body.append([row["case"], name, *cells, f"{spent / total:.2%}"])
     head = ["step", "", "total", "augmentation", "loss", "share of both"]
+    return markdown(head, body) if body else ""
+
+
+def loaders(report: dict) -> str:
+    """Time of an epoch, and CPU time of a batch in parts; empty where none was measured."""
+    body = []
+    names: list[str] = []
+    for row in report["results"]:
+        for name, figures in row["providers"].items():
+            parts = figures.get("parts_ms", {})
+            if "decode" in parts:
+                names = [*parts]
+                faster = "" if name == OURS else f"{ratio(row, name):.2f}×"
+                cells = [duration(ms) for ms in (figures["median_ms"], *parts.values())]
+                body.append([row["case"], name, cells[0], faster, *cells[1:]])
+    head = ["loader", "", "epoch", "ours is faster", *(f"{name}, CPU" for name in names)]
     return markdown(head, body) if body else ""
 
 
@@ -192,6 +208,7 @@ def sections(report: dict) -> dict[str, str]:
         "Goals not reached, with their profiles": explanations(report),
         "Cases": cases(report),
         "Training steps": steps(report),
+        "Loaders, from files to the model's input": loaders(report),
         "Skipped": skipped(report),
         "Not measured": "\n".join(f"- {case}" for case in report["not_measured"]),
         "Failed": "\n".join(f"- {case}: {why}" for case, why in report["failed"].items()),
@@ -202,7 +219,7 @@ def sections(report: dict) -> dict[str, str]:
 def summary(report: dict) -> str:
     """The text that a run prints at its end."""
     texts = [machine_line(report), cases(report)]
-    texts += [steps(report)] if steps(report) else []
+    texts += [text for text in (steps(report), loaders(report)) if text]
     texts += [goals(report)]
     texts += [f"skipped:\n{skipped(report)}"] if skipped(report) else []
     texts += [f"FAILED {case}: {why}" for case, why in report["failed"].items()]

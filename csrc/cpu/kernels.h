@@ -5,8 +5,10 @@
 // compiled for the baseline and calls the table, a run of elements at a time.
 #pragma once
 
+#include "../common/noise.h"
 #include "bce_tables.h"
 #include "loss_tables.h"
+#include "mix_normalize_tables.h"
 #include "scalar_types.h"
 
 namespace fused_mixup {
@@ -57,6 +59,13 @@ struct Kernels {
   LogitKernels<double> logits_double;
   LogitKernels<Half> logits_half;
   LogitKernels<BFloat16> logits_bfloat16;
+  PixelKernels pixels;
+  NormalizeKernels<uint8_t, float> normalize_bytes_float;
+  NormalizeKernels<uint8_t, Half> normalize_bytes_half;
+  NormalizeKernels<uint8_t, BFloat16> normalize_bytes_bfloat16;
+  NormalizeKernels<float, float> normalize_float;
+  NormalizeKernels<float, Half> normalize_float_half;
+  NormalizeKernels<float, BFloat16> normalize_float_bfloat16;
 };
 
 // The table in use: the best that the CPU can run, or the one that FUSED_MIXUP_CPU names
@@ -71,6 +80,18 @@ const MixKernels<T>& mix_kernels() {
   if constexpr (std::is_same_v<T, Half>) return k.mix_half;
   if constexpr (std::is_same_v<T, BFloat16>) return k.mix_bfloat16;
   if constexpr (std::is_same_v<T, uint8_t>) return k.mix_uint8;
+}
+
+template <typename S, typename U>
+const NormalizeKernels<S, U>& normalize_kernels() {
+  const Kernels& k = kernels();
+  constexpr bool bytes = std::is_same_v<S, uint8_t>;
+  if constexpr (std::is_same_v<U, float> && bytes) return k.normalize_bytes_float;
+  if constexpr (std::is_same_v<U, float> && !bytes) return k.normalize_float;
+  if constexpr (std::is_same_v<U, Half> && bytes) return k.normalize_bytes_half;
+  if constexpr (std::is_same_v<U, Half> && !bytes) return k.normalize_float_half;
+  if constexpr (std::is_same_v<U, BFloat16> && bytes) return k.normalize_bytes_bfloat16;
+  if constexpr (std::is_same_v<U, BFloat16> && !bytes) return k.normalize_float_bfloat16;
 }
 
 template <typename L, typename T>

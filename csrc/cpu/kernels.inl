@@ -13,6 +13,9 @@
 #include "bce_focal.inl"
 #include "mix_bytes.inl"
 #include "mix_kernels.inl"
+#include "mix_normalize_kernels.inl"
+#include "noise.inl"
+#include "pixels.inl"
 // clang-format on
 
 const Kernels table = {
@@ -38,4 +41,11 @@ const Kernels table = {
     logit_table<double>(),
     logit_table<Half>(),
     logit_table<BFloat16>(),
+    pixel_table(),
+    normalize_table<uint8_t, float>(),
+    normalize_table<uint8_t, Half>(),
+    normalize_table<uint8_t, BFloat16>(),
+    normalize_table<float, float>(),
+    normalize_table<float, Half>(),
+    normalize_table<float, BFloat16>(),
 };

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
@@ -19,13 +18,14 @@ from ..checks import (
     check_writable,
     span,
 )
-from ..codes import MAX_CHANNELS
+from ..codes import MAX_CHANNELS, SELF
 from ..dtypes import NORMALIZED
 from ..plan.mix_plan import MixPlan
 from ..tracing import has_host_values
 from .erasing import Erasing
 
 LAYOUTS = ("NCHW", "NHWC")
+_USUAL = (1, 3, 4)  # channels of an image
 
 
 def check_images(
@@ -65,8 +65,24 @@ def check_images(
 
 
 def _channels_last(shape: tuple[int, ...], *constants: Any) -> bool:
-    lengths = {len(c) for c in constants if hasattr(c, "__len__")} - {1}
-    return shape[1] not in lengths and shape[3] in lengths
+    """Whether the last dim is that of the channels, of a batch of this shape."""
+    # Sizes are compared one by one: they may be a compiler's symbols, which no set finds.
+    lengths = [n for n in map(_count, constants) if n != 1]
+    if lengths:
+        return any(shape[3] == n and shape[1] != n for n in lengths)
+    # One number for all channels tells nothing: an image is larger than a pixel has values.
+    largest = max(_USUAL)
+    large = shape[1] > largest and shape[2] > largest
+    return large and any(shape[3] == n for n in _USUAL)
+
+
+def _count(values: Any) -> int:
+    if isinstance(values, Tensor):
+        return values.numel()
+    size = getattr(values, "size", None)  # NumPy's arrays, also those of no dims
+    if isinstance(size, int):
+        return size
+    return len(values) if hasattr(values, "__len__") else 1
 
 
 def _one_tensor(images: Any) -> Tensor:
@@ -101,7 +117,7 @@ def _constants(name: str, values: Any, channels: int, scale: float) -> list[floa
         numbers = tuple(values)
     else:
         numbers = _numbers(name, values)
-    if len(numbers) not in (1, channels):
+    if len(numbers) != 1 and len(numbers) != channels:
         raise ValueError(
             f"{name}: expected one number, or {channels}, one for each channel, got "
             f"{len(numbers)}; say layout= if the channels are another dim"
@@ -112,12 +128,10 @@ def _constants(name: str, values: Any, channels: int, scale: float) -> list[floa
 def _checked_constants(
     name: str, numbers: tuple[float, ...], channels: int, scale: float
 ) -> list[float]:
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{name}: expected finite numbers, got one that is not")
     scaled = [n * scale for n in numbers]
-    largest = torch.finfo(torch.float32).max
-    if any(abs(n) > largest for n in scaled):
-        raise ValueError(f"{name}: expected numbers within the range of float32")
+    # Comparisons alone: under torch.compile(dynamic=True) these are symbols.
+    if not all(abs(n) <= torch.finfo(torch.float32).max for n in scaled):
+        raise ValueError(f"{name}: expected finite numbers, got one that is not, or not in float32")
     # Kernels divide by a normal float32.
     if name == "std" and any(abs(n) < torch.finfo(torch.float32).tiny for n in scaled):
         raise ValueError(
@@ -135,17 +149,25 @@ def _numbers(name: str, values: Any) -> tuple[float, ...]:
                 "wait for the device: use .tolist() once, before training"
             )
         values = values.flatten().tolist()
-    elif hasattr(values, "tolist"):  # NumPy
-        values = values.tolist()
+    elif hasattr(values, "ravel"):  # NumPy
+        values = values.ravel().tolist()
     if isinstance(values, str) or not (hasattr(values, "__len__") or hasattr(values, "__float__")):
         raise TypeError(f"{name}: expected a number or a sequence of numbers, got {kind(values)}")
     values = values if hasattr(values, "__len__") else (values,)
     return tuple(check_number(name, v) for v in values)
 
 
-def check_image_plan(plan: MixPlan | None, shape: tuple[int, ...], device: torch.device) -> MixPlan:
+def plan_arguments(
+    plan: MixPlan | None, shape: tuple[int, ...], device: torch.device
+) -> tuple[Tensor | None, Tensor, Tensor, int]:
+    """What the op takes of a plan that has been checked, or of none: its partner, blend, box, rule.
+
+    Without a plan no MixPlan is made: that would tie compiled code to the size of the batch.
+    """
     if plan is None:
-        return MixPlan.identity(shape[0])
+        blend = torch.tensor([[1.0, 0.0]], dtype=torch.float64, device="cpu")
+        box = torch.empty((1, 0), dtype=torch.int32, device="cpu")
+        return None, blend.expand(shape[0], 2), box.expand(shape[0], 0), SELF
     if not isinstance(plan, MixPlan):
         raise TypeError(f"plan: expected a MixPlan or None, got {type(plan).__name__}")
     check_plan("images", torch.empty((), device=device).expand(shape), plan)
@@ -154,7 +176,7 @@ def check_image_plan(plan: MixPlan | None, shape: tuple[int, ...], device: torch
         raise ValueError(f"plan: expected boxes of up to 2 dims for images, got {spatial}")
     if spatial and not torch.compiler.is_compiling():
         plan.check_boxes("images", shape[4 - spatial :])
-    return plan
+    return plan.partner_or_none, plan.blend, plan.box, plan.rule
 
 
 def check_flip(flip: Any, batch: int, device: torch.device) -> Tensor | None:

@@ -18,9 +18,9 @@ from .normalize_checks import (
     check_dtype,
     check_erasing,
     check_flip,
-    check_image_plan,
     check_images,
     check_normalized_out,
+    plan_arguments,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def mix_normalize(
         erase: what is erased, after mixing (of the mixed image), as by timm's loader; values are
             those of the result.
         layout: ``"NCHW"`` or ``"NHWC"``. By default NHWC where ``mean`` has as many values as the
-            last dim and not as many as the first of a sample, and else NCHW.
+            last dim and not as many as the first of a sample; where ``mean`` and ``std`` are one
+            number, if the last dim is 1, 3 or 4 and the two before it are above 4; else NCHW.
         out: [B, C, H, W], written instead of a new tensor; any strides; no memory of an image.
 
     Returns:
@@ -124,7 +125,7 @@ def normalize_checked(
 ) -> Tensor:
     """:func:`mix_normalize` for images and constants (in the units of the images) as checked."""
     device = images[0].device
-    plan = check_image_plan(plan, shape, device)
+    mixed = plan_arguments(plan, shape, device)
     flips = check_flip(flip, shape[0], device)
     check_erasing(erase, shape, device)
     dtype = check_dtype(dtype, out)
@@ -135,10 +136,7 @@ def normalize_checked(
     erased = (None, None, None) if erase is None else (erase.box, erase.value, erase.noise)
     implementation().mix_normalize(
         images,
-        plan.partner_or_none,
-        plan.blend,
-        plan.box,
-        plan.rule,
+        *mixed,
         means,
         stds,
         flips,

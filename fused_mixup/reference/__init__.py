@@ -7,6 +7,7 @@ read, not to be fast: it makes full-size temporaries, which the other backends d
 from .boxes import mix_boxes, mix_boxes_packed
 from .dense import dense_target
 from .draw import draw_plan
+from .draw_erasing import draw_erasing
 from .losses import (
     label_ranks,
     scale_,
@@ -25,6 +26,7 @@ from .targets import label_bounds, mix_targets
 
 __all__ = [
     "dense_target",
+    "draw_erasing",
     "draw_plan",
     "label_bounds",
     "label_ranks",

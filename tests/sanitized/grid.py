@@ -27,8 +27,10 @@ from box_cases import counts_of, random_call, wild_call
 from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
 from draw_cases import draw_cases
+from erasing_cases import erasing_cases
+from normalize_cases import random_call as random_call_of_images
 
-from fused_mixup import _C, MixPlan, backends, ops, reference
+from fused_mixup import _C, MixPlan, backend, backends, mix_normalize, ops, reference
 from fused_mixup.codes import PAIRINGS
 
 FULL = os.environ.get("FUSED_MIXUP_GRID") == "full"
@@ -184,6 +186,20 @@ def collating():
                 check_mix_samples(batch_size, shape, dtype, plan, name)
 
 
+def normalizing():
+    """From bytes or floats of any layout to the model's input."""
+    if "mix_normalize" not in ops.SCHEMAS:
+        return
+    rng = random.Random(7)
+    for _ in range(1500 if FULL else 250):
+        x, call, what = random_call_of_images(rng)
+        expected = call["out"].clone()
+        mix_normalize(x, **call)
+        with backend("reference"):
+            mix_normalize(x, **{**call, "out": expected})
+        check("mix_normalize", call["out"], expected, *what)
+
+
 def every_half():
     """Mix all values of both half types, with weights that round in every way."""
     bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
@@ -221,6 +237,12 @@ def drawing():
         got = ops.draw_plan(state, *options)
         for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
             check("draw_plan", a, b, part, *options)
+    for state, *options in erasing_cases(600 if FULL else 75, seed=4):
+        stepped = state.clone()
+        expected = reference.draw_erasing(stepped, *options)
+        got = ops.draw_erasing(state, *options)
+        for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
+            check("draw_erasing", a, b, part, *options)
 
 
 # ------------------------------------------------------------------ boxes
@@ -289,8 +311,8 @@ def losses():
 
 def main():
     assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
-    parts = mixing, collating, every_half, beyond_the_ends, drawing, boxes, targets, maps, losses
-    for part in parts:
+    parts = mixing, collating, normalizing, every_half, beyond_the_ends, drawing, boxes, targets
+    for part in (*parts, maps, losses):
         torch.manual_seed(0)
         part()
     result = {"on": _C.cpu_capability(), "module": _C.__file__, "compared": compared}
