@@ -163,7 +163,7 @@ def run() -> int:
     count += check_boxes(400 if full else 40, 5)
     count += loss_grid.run(full, generator)
     count += plan_grid.run(1000 if full else 40)
-    count += normalize_grid.run(2000 if full else 336)
+    count += normalize_grid.run(4000 if full else 1000)
     compiled, launched = lib.kernels()
     assert compiled, "no kernel among the library's symbols"
     assert compiled == launched, f"never launched: {sorted(compiled - launched)}"

@@ -146,3 +146,8 @@ def several_passes() -> None:
     box = torch.empty((2, 0), dtype=torch.int32)
     args = ([x], None, blend, box, RULES["flip"], [120.0] * 3, [60.0] * 3, None, None, None, None)
     check(0, "several passes", storage, (*args, False, out))
+
+
+if __name__ == "__main__":  # under the sanitizers, which need a process of their own
+    torch.set_num_threads(1)
+    print(run(1000), "cases")
