@@ -193,19 +193,31 @@ __global__ void __launch_bounds__(kGroupThreads, group_blocks<T, O, C>())
   int2* const place = static_cast<int2*>(dynamic_shared()) +
                       kGroupThreads * (pairs ? 2 : 1) * (Shape::kSlot / 8) + threadIdx.x;
   if (p.erased > 0) *place = make_int2(x, y);
-#pragma unroll 1
-  for (int pass = 0; pass < Shape::kPasses; ++pass) {
+  // A sample that is its own partner is taken apart once. Its loop is another one, as a choice
+  // inside a loop would move every value of a partner.
+  const auto mix_pass = [&](int pass, auto itself) {
 #pragma unroll 1
     for (int k = 0; k < Shape::kPassQuads; ++k) {
+      const int quad = pass * Shape::kPassQuads + k;
       const Quad<C> a = take_quad<T>(p, own);
-      Quad<C> b = a;
-      if (!alone) b = take_quad<T>(p, other);
-      put_quad<O, Shape>(slot, p.dst_packed, k,
-                         mix_quad<T>(p, mine, pass * Shape::kPassQuads + k, a, b));
-      if (made == 2) {
-        put_quad<O, Shape>(slot + 32 * Shape::kSlot, p.dst_packed, k,
-                           mix_quad<T>(p, theirs, pass * Shape::kPassQuads + k, b, a));
+      if constexpr (decltype(itself)::value) {
+        put_quad<O, Shape>(slot, p.dst_packed, k, mix_quad<T>(p, mine, quad, a, a));
+      } else {
+        const Quad<C> b = take_quad<T>(p, other);
+        put_quad<O, Shape>(slot, p.dst_packed, k, mix_quad<T>(p, mine, quad, a, b));
+        if (made == 2) {
+          put_quad<O, Shape>(slot + 32 * Shape::kSlot, p.dst_packed, k,
+                             mix_quad<T>(p, theirs, quad, b, a));
+        }
       }
+    }
+  };
+#pragma unroll 1
+  for (int pass = 0; pass < Shape::kPasses; ++pass) {
+    if (alone) {
+      mix_pass(pass, std::true_type());
+    } else {
+      mix_pass(pass, std::false_type());
     }
     // 3. Erase there, and write.
     if (p.erased > 0) {
