@@ -19,12 +19,13 @@ from gpu_draw_cases import DRAWN, draw_cases
 from gpu_loss_cases import OPS as LOSSES
 from gpu_loss_cases import loss_cases
 from gpu_loss_expected import expect
+from gpu_normalize_cases import normalize_cases
 
 from fused_mixup import MixPlan, ops, reference
 from fused_mixup.arguments import is_host_row
 
 # All backends give the same bits for these ops; other ops sum, each backend in its own order.
-EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "mix_boxes", *DRAWN)
+EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_normalize", "mix_targets", "mix_boxes", *DRAWN)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
     if op in DRAWN:
         return (*results, args[0])  # the state after the step
     # In place: x is the first argument, out the last.
-    return results or (args[-1] if op == "mix_out" else args[0],)
+    return results or (args[-1] if op in ("mix_out", "mix_normalize") else args[0],)
 
 
 def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
@@ -119,6 +120,8 @@ def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
 
 def move(name: str, value: object, device: str | torch.device) -> object:
     """Move ``value`` to ``device`` with its strides, its offset and the rest of its storage."""
+    if isinstance(value, list):
+        return [move(name, v, device) for v in value]
     if not isinstance(value, torch.Tensor) or torch.device(device).type == "cpu":
         return value
     if name in ("blend", "box", "weight") and is_host_row(value) and value.shape[0]:
@@ -285,6 +288,7 @@ def box_cases() -> Iterator[Case]:
 
 
 CASES = [*mix_cases(), *(Case(**case) for case in draw_cases()), *target_cases(), *box_cases()]
+CASES += [Case(**case) for case in normalize_cases(plan_of)]
 CASES += [Case(*case) for case in loss_cases()]
 QUICK = [case for case in CASES if case.quick]
 
