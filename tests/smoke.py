@@ -79,10 +79,9 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     ]
     images = (255 * x).to(torch.uint8)
     erased = ints([[[0, 1, 3, 4]], [[0, 0, 0, 0]], [[2, 0, 5, 6]], [[1, 1, 2, 9]]])
-    fills = [
-        {"erase_value": rand(BATCH, 1, 3), "erase_noise": None},
-        {"erase_value": None, "erase_noise": ints([3, -1, 2**62, 0], torch.int64)},
-    ]
+    keys = ints([3, -1, 2**62, 0], torch.int64)
+    fills = [{"erase_value": rand(BATCH, 1, 3), "erase_noise": None}]
+    fills.append({"erase_value": None, "erase_noise": keys})
     calls["mix_normalize"] = [
         {
             "images": [images if fill is fills[0] else x],

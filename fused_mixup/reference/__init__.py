@@ -20,8 +20,7 @@ from .losses import (
     soft_target_cross_entropy_backward_,
     soft_target_cross_entropy_grad,
 )
-from .mix_normalize import mix_normalize
-from .mixing import mix, mix_, mix_backward, mix_out, mix_samples, paste_
+from .mixing import mix, mix_, mix_backward, mix_normalize, mix_out, mix_samples, paste_
 from .targets import label_bounds, mix_targets
 
 __all__ = [

@@ -28,9 +28,9 @@ from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
-from normalize_cases import random_call as random_call_of_images
+from normalize_cases import random_results
 
-from fused_mixup import _C, MixPlan, backend, backends, mix_normalize, ops, reference
+from fused_mixup import _C, MixPlan, backends, ops, reference
 from fused_mixup.codes import PAIRINGS
 
 FULL = os.environ.get("FUSED_MIXUP_GRID") == "full"
@@ -188,16 +188,8 @@ def collating():
 
 def normalizing():
     """From bytes or floats of any layout to the model's input."""
-    if "mix_normalize" not in ops.SCHEMAS:
-        return
-    rng = random.Random(7)
-    for _ in range(1500 if FULL else 250):
-        x, call, what = random_call_of_images(rng)
-        expected = call["out"].clone()
-        mix_normalize(x, **call)
-        with backend("reference"):
-            mix_normalize(x, **{**call, "out": expected})
-        check("mix_normalize", call["out"], expected, *what)
+    for got, expected, what in random_results(1500 if FULL else 250):
+        check("mix_normalize", got, expected, *what)
 
 
 def every_half():
@@ -231,18 +223,15 @@ def beyond_the_ends():
 
 
 def drawing():
-    for state, *options in draw_cases(400 if FULL else 55, seed=4, large=0.15):
-        stepped = state.clone()
-        expected = reference.draw_plan(stepped, *options)
-        got = ops.draw_plan(state, *options)
-        for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
-            check("draw_plan", a, b, part, *options)
-    for state, *options in erasing_cases(600 if FULL else 75, seed=4):
-        stepped = state.clone()
-        expected = reference.draw_erasing(stepped, *options)
-        got = ops.draw_erasing(state, *options)
-        for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
-            check("draw_erasing", a, b, part, *options)
+    size = 5 if FULL else 1
+    plans_drawn = draw_cases(80 * size, seed=4, large=0.15)
+    for name, cases in (("draw_plan", plans_drawn), ("draw_erasing", erasing_cases(90 * size, 4))):
+        for state, *options in cases:
+            stepped = state.clone()
+            expected = getattr(reference, name)(stepped, *options)
+            got = getattr(ops, name)(state, *options)
+            for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
+                check(name, a, b, part, *options)
 
 
 # ------------------------------------------------------------------ boxes
