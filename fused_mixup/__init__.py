@@ -26,10 +26,13 @@ from .functional import (  # noqa: E402
     mixed_accuracy,
     mixed_criterion,
     paste_,
+    random_erasing,
     soft_target_binary_cross_entropy,
     soft_target_cross_entropy,
 )
 from .loading.erasing import Erasing  # noqa: E402
+from .loading.prefetcher import Prefetcher  # noqa: E402
+from .loading.random_erasing import erasing_settings  # noqa: E402
 from .losses.modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
 from .plan import MixPlan  # noqa: E402
 from .plan.cutmix_box import cutmix_box  # noqa: E402
@@ -46,11 +49,13 @@ __all__ = [
     "Erasing",
     "MixPlan",
     "MixedTarget",
+    "Prefetcher",
     "SoftTargetBinaryCrossEntropy",
     "SoftTargetCrossEntropy",
     "backend",
     "cutmix_box",
     "draw_plan",
+    "erasing_settings",
     "linear_soft_target_cross_entropy",
     "mix",
     "mix_",
@@ -65,6 +70,7 @@ __all__ = [
     "paste_",
     "plan_settings",
     "plan_state",
+    "random_erasing",
     "soft_target_binary_cross_entropy",
     "soft_target_cross_entropy",
 ]

@@ -53,6 +53,24 @@ MAX_ATTEMPTS = 24
 
 MAX_BATCH = 1 << 16  # an index fills the low 16 bits of a sorting key
 
+# ------------------------------------------------------------------ draw_erasing, likewise
+
+# What fills the erased boxes: given values, a colour for each box, noise for each pixel.
+CONST, RAND, PIXEL = range(3)
+ERASE_MODES = {"const": CONST, "rand": RAND, "pixel": PIXEL}
+
+# The position of each number in the ``settings`` of draw_erasing.
+ERASE_PROB, AREA_LOW, AREA_HIGH, ASPECT_LOW, ASPECT_HIGH = range(5)
+ERASE_SETTINGS = 5
+
+# These draws share counters with those of draw_plan, and so have other numbers.
+DRAW_ERASE, DRAW_NOISE = 64, 65
+DRAW_ERASED_BOX = 128  # 128 + 16·box + attempt
+DRAW_COLOR = 4096  # 4096 + 32·box + channel div 2
+
+ERASE_ATTEMPTS = 10  # as in timm; a box that no attempt fits into the image is left out
+MAX_ERASED = 64  # boxes of a sample
+
 # ------------------------------------------------------------------ mix_normalize
 
 NOISE_TAG = 0x4E4F4953  # the last word of the counter of noise

@@ -3,6 +3,7 @@
 from .boxes.keypoints import mix_keypoints
 from .boxes.mix import mix_boxes
 from .loading.normalizing import mix_normalize
+from .loading.random_erasing import random_erasing
 from .losses.accuracy import mixed_accuracy
 from .losses.criterion import mixed_criterion
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
@@ -23,6 +24,7 @@ __all__ = [
     "mixed_accuracy",
     "mixed_criterion",
     "paste_",
+    "random_erasing",
     "soft_target_binary_cross_entropy",
     "soft_target_cross_entropy",
 ]

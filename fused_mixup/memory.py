@@ -3,7 +3,7 @@
 Fresh memory is costly on the CPU: the system maps and clears it page by page, which takes longer
 than mixing a batch or computing the gradient of a loss. PyTorch frees it each time, so this module
 keeps the storages of the last results, and the next result reuses one of its size that no tensor
-references.
+references. Batches may change in size from one to the next: what is kept is limited by bytes.
 
 Two counts tell whether a storage is in use: PyTorch counts the tensors (and arrays and capsules)
 on it, and Python the references to its Python object. The second count of an object without other
@@ -25,10 +25,14 @@ from torch import Tensor, UntypedStorage
 from .schemas import NAMESPACE
 from .tracing import storage_users
 
-_KEPT = 4  # results: a batch and a gradient, and of each the one before, which is still in use
+# Results of one size: a batch and a gradient, and of each the one before, which is still in use.
+_KEPT = 4
+# Times the largest: batches of several resolutions, one or two of each.
+_BUDGET = 8
 _LEAST, _MOST = 2**20, 2**28  # bytes: below, malloc is fast; above, too much would be kept
 
-_kept: deque[UntypedStorage] = deque(maxlen=_KEPT)  # some of them are in use
+# Some of them are in use. New ones come last; a search turns the others round.
+_kept: deque[UntypedStorage] = deque()
 _alone = 0  # the count of references that `_take_unused` sees of a storage without other holders
 
 
@@ -44,8 +48,29 @@ def recycled_tensor(
     empty = torch.empty(0, dtype=dtype, device="cpu")
     result = empty.set_(storage, 0, shape, *([] if stride is None else [stride]))
     if keep:
-        _kept.append(storage)
+        _keep(storage, size)
     return result
+
+
+def _keep(storage: UntypedStorage, size: int) -> None:
+    """Keep a storage, and let the first ones go where there are too many."""
+    _kept.append(storage)
+    sizes = [kept.nbytes() for kept in list(_kept)]
+    over = sizes.count(size) > _KEPT
+    excess = sum(sizes) - _BUDGET * max(sizes)
+    for _ in sizes[:-1]:
+        if not over and excess <= 0:
+            return
+        try:
+            oldest = _kept.popleft()
+        except IndexError:  # another thread has taken it
+            return
+        if excess > 0:
+            excess -= oldest.nbytes()
+        elif oldest.nbytes() == size:
+            over = False
+        else:
+            _kept.append(oldest)
 
 
 def _fresh_storage(size: int) -> UntypedStorage:

@@ -14,7 +14,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .codes import CROSS_CLASS, MAX_CHANNELS, MAX_SPATIAL, NONE, SELF, TENSOR
+from .codes import (
+    CONST,
+    CROSS_CLASS,
+    ERASE_SETTINGS,
+    MAX_BATCH,
+    MAX_CHANNELS,
+    MAX_ERASED,
+    MAX_SPATIAL,
+    NONE,
+    PIXEL,
+    SELF,
+    TENSOR,
+)
 from .dtypes import BLENDABLE, NORMALIZED
 from .schemas import BinaryCrossEntropyArguments, CrossEntropyArguments, focal_everywhere
 
@@ -222,7 +234,7 @@ def check_draw(
     expect(state.dtype == torch.int64, "state", "int64, as it is written", state.dtype)
     expect_shape("state", state, 4)
     expect_shape("settings", settings, 6)
-    expect(0 <= batch <= 1 << 16, "batch_size", "0 to 65,536", batch)
+    expect(0 <= batch <= MAX_BATCH, "batch_size", f"0 to {MAX_BATCH:,}", batch)
     sizes = len(spatial) <= MAX_SPATIAL and all(0 <= n < 2**31 for n in spatial)
     expect(sizes, "spatial", "at most 3 sizes of 31 bits", list(spatial))
     expect(0 <= per <= 2, "per", "0 to 2", per)
@@ -231,3 +243,29 @@ def check_draw(
         expect_shape("partner", partner, batch)
     if pairing == CROSS_CLASS:
         expect_shape("labels", labels, batch)
+
+
+def check_draw_erasing(
+    state: Tensor,  # [4]
+    settings: Tensor,  # [5]
+    fill: Sequence[float],
+    batch: int,
+    height: int,
+    width: int,
+    max_count: int,
+    channels: int,
+    erase_mode: int,
+    clean: int,
+) -> None:
+    expect(state.dtype == torch.int64, "state", "int64, as it is written", state.dtype)
+    expect_shape("state", state, 4)
+    expect_shape("settings", settings, ERASE_SETTINGS)
+    expect(0 <= batch <= MAX_BATCH, "batch_size", f"0 to {MAX_BATCH:,}", batch)
+    sizes = 0 <= height < 2**31 and 0 <= width < 2**31
+    expect(sizes, "height, width", "sizes of 31 bits", (height, width))
+    expect(1 <= max_count <= MAX_ERASED, "max_count", f"1 to {MAX_ERASED}", max_count)
+    expect(1 <= channels <= MAX_CHANNELS, "channels", f"1 to {MAX_CHANNELS}", channels)
+    expect(CONST <= erase_mode <= PIXEL, "erase_mode", "0 to 2", erase_mode)
+    filled = (1 <= len(fill) <= MAX_CHANNELS) if erase_mode == CONST else not fill
+    expect(filled, "fill", f"1 to {MAX_CHANNELS} numbers for erase_mode 0, else none", len(fill))
+    expect(0 <= clean <= batch, "clean", f"0 to {batch}", clean)

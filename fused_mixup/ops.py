@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import forcing
-from .codes import NONE, TENSOR
+from .codes import CONST, NONE, PIXEL, RAND, TENSOR
 from .dtypes import arithmetic
 from .plan.pairing import transpose_pairing
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
@@ -52,6 +52,7 @@ def _op(name: str) -> Callable[..., Any]:
 
 
 draw_plan = _op("draw_plan")
+draw_erasing = _op("draw_erasing")
 mix_ = _op("mix_")
 mix = _op("mix")
 mix_out = _op("mix_out")
@@ -113,6 +114,20 @@ def fake_draw_plan(
         state.new_empty((batch_size, 2), dtype=torch.float32),
         state.new_empty((batch_size, 2), dtype=torch.float64),
         state.new_empty((batch_size, 2 * len(spatial)), dtype=torch.int32),
+    )
+
+
+@_fake("draw_erasing")
+def fake_draw_erasing(
+    state, settings, fill, batch_size, height, width, max_count, channels, erase_mode, clean
+):
+    value = {CONST: (1, 1, len(fill)), RAND: (batch_size, max_count, channels), PIXEL: (0,)}[
+        erase_mode
+    ]
+    return (
+        state.new_empty((batch_size, max_count, 4), dtype=torch.int32),
+        state.new_empty(value, dtype=torch.float32),
+        state.new_empty((batch_size if erase_mode == PIXEL else 0,)),
     )
 
 

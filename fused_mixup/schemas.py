@@ -84,6 +84,12 @@ SCHEMAS = {
     "draw_plan": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
     "SymInt batch_size, SymInt[] spatial, int per, int pairing, bool correct_lam, "
     "bool symmetric) -> (Tensor, Tensor, Tensor, Tensor)",
+    # Returns box int32 [B, max_count, 4], value, noise, as in Erasing: value float32 [1, 1, C] of
+    # ``fill`` for CONST, [B, max_count, channels] for RAND, else [0]; noise int64 [B] for PIXEL,
+    # else [0]. state and settings (float64 [5]) as above; samples below ``clean`` have no boxes.
+    "draw_erasing": "(Tensor(a!) state, Tensor settings, float[] fill, SymInt batch_size, "
+    "SymInt height, SymInt width, int max_count, int channels, int erase_mode, SymInt clean) "
+    "-> (Tensor box, Tensor value, Tensor noise)",
     "mix_": "(Tensor(a!) x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> ()",
     "mix": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> Tensor",
     "mix_out": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing, "

@@ -15,16 +15,17 @@ from functools import partial
 import torch
 from cases import BLENDABLE, FLOATS, random_boxes, values
 from comparing import same_bits
+from gpu_draw_cases import DRAWN, draw_cases
 from gpu_loss_cases import OPS as LOSSES
 from gpu_loss_cases import loss_cases
 from gpu_loss_expected import expect
+from gpu_normalize_cases import normalize_cases
 
-from fused_mixup import MixPlan, ops, plan_settings, plan_state, reference
+from fused_mixup import MixPlan, ops, reference
 from fused_mixup.arguments import is_host_row
-from fused_mixup.codes import BATCH, CROSS_CLASS, DERANGEMENT, FLIP, PAIR, SAMPLE, SHUFFLE, TENSOR
 
 # All backends give the same bits for these ops; other ops sum, each backend in its own order.
-EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_targets", "mix_boxes", "draw_plan")
+EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_normalize", "mix_targets", "mix_boxes", *DRAWN)
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,10 @@ def _results(result: object) -> tuple[torch.Tensor, ...]:
 
 def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
     results = _results(getattr(reference, op)(*args))
-    if op == "draw_plan":
+    if op in DRAWN:
         return (*results, args[0])  # the state after the step
     # In place: x is the first argument, out the last.
-    return results or (args[-1] if op == "mix_out" else args[0],)
+    return results or (args[-1] if op in ("mix_out", "mix_normalize") else args[0],)
 
 
 def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
@@ -119,6 +120,8 @@ def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
 
 def move(name: str, value: object, device: str | torch.device) -> object:
     """Move ``value`` to ``device`` with its strides, its offset and the rest of its storage."""
+    if isinstance(value, list):
+        return [move(name, v, device) for v in value]
     if not isinstance(value, torch.Tensor) or torch.device(device).type == "cpu":
         return value
     if name in ("blend", "box", "weight") and is_host_row(value) and value.shape[0]:
@@ -237,32 +240,6 @@ def mix_cases() -> Iterator[Case]:
             yield Case(op, name, partial(mix_args, op, batch), quick)
 
 
-# ------------------------------------------------------------------ plans drawn on the device
-
-
-def draw_args(size: int, spatial: tuple[int, ...], per: int, pairing: int) -> tuple:
-    state = plan_state(int(torch.randint(2**62, ())), rank=3)
-    settings = plan_settings(mixup_alpha=0.8, cutmix_alpha=1.0 if spatial else 0.0, prob=0.9)
-    labels = torch.randint(0, 1 + size // 3, (size,)) if pairing == CROSS_CLASS else None
-    partner = torch.randint(0, size, (size,)).int() if pairing == TENSOR else None
-    return state, settings, labels, partner, size, list(spatial), per, pairing, True, False
-
-
-def draw_plan_cases() -> Iterator[Case]:
-    image = (224, 224)
-    grid: list[tuple] = [(33, image, SAMPLE, CROSS_CLASS, "", True)]
-    grid += [(8, (), BATCH, FLIP, "settings", True)]
-    grid += [(n, image, SAMPLE, FLIP, "", False) for n in (0, 1, 31, 257, 513, 65536)]
-    for pairing in (TENSOR, SHUFFLE, DERANGEMENT, CROSS_CLASS):
-        grid += [(40, (7, 5, 3), PAIR, pairing, "", False)]
-        grid += [(n, (9,), BATCH, pairing, "settings", False) for n in (1024, 1025, 4097, 65536)]
-    for size, spatial, per, pairing, on_host, quick in grid:
-        sizes = "x".join(map(str, (size, *spatial)))
-        name = f"{sizes} per {per} pairing {pairing}{' host' * bool(on_host)}"
-        make = partial(draw_args, size, spatial, per, pairing)
-        yield Case("draw_plan", name, make, quick, on_host=on_host)
-
-
 # ------------------------------------------------------------------ labels
 
 
@@ -310,7 +287,8 @@ def box_cases() -> Iterator[Case]:
         yield Case("mix_boxes", name, partial(box_args, *args[:5]), len(args) > 5)
 
 
-CASES = [*mix_cases(), *draw_plan_cases(), *target_cases(), *box_cases()]
+CASES = [*mix_cases(), *(Case(**case) for case in draw_cases()), *target_cases(), *box_cases()]
+CASES += [Case(**case) for case in normalize_cases(plan_of)]
 CASES += [Case(*case) for case in loss_cases()]
 QUICK = [case for case in CASES if case.quick]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 
-from fused_mixup import Erasing, MixPlan
+from fused_mixup import Erasing, MixPlan, backend, mix_normalize
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SOURCES = ("nchw", "nhwc", "crop", "nhwc crop", "turned", "every second", "grey")
@@ -108,6 +110,18 @@ def random_call(rng, dtypes=(INPUTS, OUTPUTS), largest=224):
     x = images(source, dtype, b, c, h, w)
     x = list(x.unbind(0)) if b and rng.random() < 0.3 else x
     return x, arguments, (dtype, out_dtype, (b, c, h, w), source, written)
+
+
+def random_results(count, seed=7):
+    """(result, that of the reference, description) of random calls."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        x, call, what = random_call(rng)
+        expected = call["out"].clone()
+        mix_normalize(x, **call)
+        with backend("reference"):
+            mix_normalize(x, **{**call, "out": expected})
+        yield call["out"], expected, what
 
 
 def by_hand(x, *, plan, mean, std, mix, flip, erase, **_):

@@ -21,7 +21,7 @@ import torch
 import fused_mixup as fm
 from fused_mixup import ops, reference
 from fused_mixup.backends import reason_unavailable
-from fused_mixup.codes import CROSS_CLASS, MEAN, NONE, ROLL, TENSOR
+from fused_mixup.codes import CONST, CROSS_CLASS, MEAN, NONE, PIXEL, RAND, ROLL, TENSOR
 
 BATCH, CLASSES = 4, 6
 Arguments = dict[str, object]
@@ -77,6 +77,25 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     calls["mix_backward"] = [
         {"grad": x, **plan, **more} for plan, more in zip(plans, lists, strict=True)
     ]
+    images = (255 * x).to(torch.uint8)
+    erased = ints([[[0, 1, 3, 4]], [[0, 0, 0, 0]], [[2, 0, 5, 6]], [[1, 1, 2, 9]]])
+    keys = ints([3, -1, 2**62, 0], torch.int64)
+    fills = [{"erase_value": rand(BATCH, 1, 3), "erase_noise": None}]
+    fills.append({"erase_value": None, "erase_noise": keys})
+    calls["mix_normalize"] = [
+        {
+            "images": [images if fill is fills[0] else x],
+            **plan,
+            "mean": [0.5, 120.0, 100.0],
+            "std": [1.0, 60.0, 70.0],
+            "flip": ints([True, False, False, True], torch.bool),
+            "erase_box": erased,
+            **fill,
+            "first": fill is fills[0],
+            "out": torch.zeros_like(x).to(memory_format=torch.channels_last),
+        }
+        for plan, fill in zip(plans, fills, strict=True)
+    ]
     if device == "cpu":
         out = torch.zeros(3, 3, 5, 6)
         calls["mix_samples"] = [{"samples": list(x), **plan, "out": out} for plan in plans]
@@ -110,6 +129,21 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
             "symmetric": False,
         }
         for pairing in (TENSOR, CROSS_CLASS)
+    ]
+    calls["draw_erasing"] = [
+        {
+            "state": ints([reference_state(), 7, 0, 3], torch.int64),
+            "settings": torch.tensor([0.7, 0.02, 0.3, 0.3, 3.0], dtype=torch.float64),
+            "fill": [0.5, 0.25] if mode == CONST else [],
+            "batch_size": BATCH,
+            "height": 50,
+            "width": 60,
+            "max_count": 2,
+            "channels": 3,
+            "erase_mode": mode,
+            "clean": 1,
+        }
+        for mode in (CONST, RAND, PIXEL)
     ]
     calls["scale_"] = [{"x": x, "factor": rand(1)[0]}]
     return calls | loss_inputs(rand, labels, shuffled, weight)

@@ -26,7 +26,7 @@ def everything() -> list[kernels.Instance]:
     """Every instantiation on every architecture that nvcc knows."""
     try:
         tools = kernels.find_tools(os.environ)
-    except kernels.Missing as missing:
+    except kernels.MissingTool as missing:
         pytest.skip(str(missing))
     return kernels.examine(tools, [arch for arch in ARCHS if tools.knows(arch)])
 
@@ -46,7 +46,9 @@ def _vectors(found):
 
 # Fewer would mean that the drivers no longer instantiate every kernel.
 @pytest.mark.proof
-@pytest.mark.parametrize(("driver", "count"), [("mix", 111), ("loss", 47), ("plan", 1)])
+@pytest.mark.parametrize(
+    ("driver", "count"), [("mix", 111), ("loss", 47), ("normalize", 48), ("plan", 2)]
+)
 def test_every_kernel_is_instantiated_once(instances, driver, count):
     labels = [i.label for i in instances if i.driver == driver]
     assert len(labels) >= count
@@ -126,6 +128,22 @@ def test_rows_of_logits_move_16_bytes_at_a_time(instances):
 
 
 @pytest.mark.proof
+def test_groups_of_pixels_move_16_bytes_at_a_time(instances):
+    """Narrower loads are those of partners, flips, weights, boxes and what is erased."""
+    checked = [i for i in instances if i.label.startswith("normalize_groups")]
+    assert len(checked) == 36  # four dtypes of images, three of results, 1, 3 and 4 channels
+    for i in checked:
+        assert set(i.code.stores) == {16}, (i.label, i.code.stores)
+        assert i.code.stores[16] >= i.design.stores, (i.label, i.code.stores)
+        # Both samples, each byte once; on some GPUs a path for each place of the channels.
+        channels = int(i.label[-1])
+        vectors = 2 * channels * (2 if " f32-" in i.label else 1)
+        assert i.code.loads[16] >= vectors, (i.label, i.code.loads)
+        assert set(i.code.loads) == {1, 4, 8, 16} and i.code.loads[1] == 2, (i.label, i.code.loads)
+        assert i.code.loads[4] + i.code.loads[8] <= i.design.params, (i.label, i.code.loads)
+
+
+@pytest.mark.proof
 def test_no_fused_multiply_add_in_a_blend(instances):
     """A contraction would round once where eager PyTorch rounds twice.
 
@@ -142,7 +160,7 @@ def test_no_fused_multiply_add_in_a_blend(instances):
 def ptx_of(driver, tmp_path):
     try:
         tools = kernels.find_tools(os.environ)
-    except kernels.Missing as missing:
+    except kernels.MissingTool as missing:
         pytest.skip(str(missing))
     ptx = tmp_path / f"{driver}.ptx"
     source = kernels.ROOT / "tests" / "host_cuda" / f"device_{driver}.cu"
@@ -159,6 +177,20 @@ def test_boxes_round_every_operation_on_its_own(tmp_path):
         found = re.findall(r"\b(fma|mad|add|sub|mul|div)\.((?:\w+\.)*)f(?:32|64)", entry)
         # A product that is said to be rounded is never contracted with a sum.
         assert set(found) == {("mul", "rn."), ("div", "rn."), ("add", ""), ("sub", "")}
+
+
+@pytest.mark.proof
+def test_normalising_rounds_every_operation_on_its_own(tmp_path):
+    """Bytes are divided by two products, one of them fused; nothing else is fused."""
+    entries = ptx_of("normalize", tmp_path).split(".entry ")[1:]
+    assert len(entries) == 48
+    for entry in entries:
+        name = entry.split("(")[0]
+        groups_of_bytes = "groups_kernelIh" in name
+        found = re.findall(r"\b(?:fma|mad|add|sub|mul|div)\.(?:\w+\.)*f(?:32|64)", entry)
+        quotient = "fma.rn.f32" if groups_of_bytes else "div.rn.f32"
+        # An operation that is said to be rounded is never contracted with another.
+        assert set(found) == {"add.rn.f32", "sub.rn.f32", "mul.rn.f32", quotient}, name
 
 
 def test_draws_round_every_operation_on_its_own(tmp_path):

@@ -11,7 +11,7 @@ import re
 
 import pytest
 import torch
-from host_cuda import lib, loss_ops, ops
+from host_cuda import lib, loss_ops, normalize_ops, ops
 from native_build import ROOT, why_no_compiler
 
 pytestmark = pytest.mark.skipif(why_no_compiler() is not None, reason=str(why_no_compiler()))
@@ -33,6 +33,14 @@ def mixed(samples: int, pairing: int, out_of_place: bool) -> None:
         ops.mix_out(x, None, blend, box, pairing, expanded(samples, 1))
     else:
         ops.mix_(x, None, blend, box, pairing)
+
+
+def normalized(samples: int) -> None:
+    x, out = expanded(samples, 1, 1, 1, dtype=torch.uint8), expanded(samples, 1, 1, 1)
+    blend = torch.tensor([[0.5, 0.5]], dtype=torch.float64).expand(samples, 2)
+    box = torch.empty(samples, 0, dtype=torch.int32)
+    nothing = (None, None, None, None)
+    normalize_ops.mix_normalize([x], None, blend, box, ROLL, [1.0], [2.0], *nothing, False, out)
 
 
 def scaled() -> None:
@@ -74,6 +82,7 @@ CALLS = {
     "mix_, flip": lambda: mixed(2 * 32 * 2**32 + 2, FLIP, False),
     "mix_out, flip": lambda: mixed(2 * 32 * 2**32 + 2, FLIP, True),
     "mix_out, roll": lambda: mixed(32 * 2**32 + 1, ROLL, True),
+    "mix_normalize": lambda: normalized(CUT_TO_ONE),
     "scale_": scaled,
     "mix_targets": targets,
     "cross-entropy, rows": lambda: cross_entropy(8 * 2**32 + 1, 1),

@@ -1,7 +1,7 @@
-"""The kernel of draw_plan in csrc/cuda, run on the host (tests/host_cuda), against the reference.
+"""The kernels of draw_plan and draw_erasing in csrc/cuda, run on the host (tests/host_cuda).
 
-Every bit must agree, and the state must step. FUSED_MIXUP_DRAW_CASES=10000 runs more cases than
-``make test``.
+Every bit must be the reference's, and the state must step. FUSED_MIXUP_DRAW_CASES=10000 runs more
+cases than ``make test``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import pytest
 import torch
 from draw_cases import PAIRINGS, draw_case
+from erasing_cases import BATCHES, MODES, erasing_case
 from host_cuda import build, plan_grid
 from host_cuda import ops as host
 from host_cuda.batches import ORDERS
@@ -21,6 +22,7 @@ from fused_mixup.codes import (
     BATCH,
     CROSS_CLASS,
     PAIR,
+    RAND,
     SAMPLE,
     SHUFFLE,
     STEP_WORD,
@@ -88,3 +90,25 @@ def test_a_state_of_another_version_poisons(per, version):
     _, weight, blend, _ = host.draw_plan(state, *rest)
     assert weight.isnan().all() and blend.isnan().all()
     assert state[STEP_WORD] == step
+
+
+# ------------------------------------------------------------------ draw_erasing
+
+
+def test_every_bit_of_erased_boxes():
+    plan_grid.check_erasing_cases(CASES // 2, seed=3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_erased_boxes_around_a_warp_and_a_block(mode):
+    rng = random.Random(mode)
+    for batch in (*BATCHES, 511, 512, 513):
+        plan_grid.check_erasing(erasing_case(rng, batch, mode, 1 + batch % 2), rng.choice(ORDERS))
+
+
+def test_a_state_of_another_version_erases_nothing():
+    state, *rest = erasing_case(random.Random(2), 40, RAND, 3)
+    state[VERSION_WORD] += 2**32
+    before, rest[0] = state.clone(), fm.erasing_settings(prob=1.0)
+    box, value, _ = host.draw_erasing(state, *rest)
+    assert not box.any() and not value.any() and torch.equal(state, before)

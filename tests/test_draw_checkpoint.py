@@ -238,7 +238,7 @@ def test_a_recompute_that_draws_more_is_refused():
 
         return checkpoint(block, x, w, use_reentrant=False, early_stop=False).sum()
 
-    with pytest.raises(RuntimeError, match="expected 1 plans in the recompute"):
+    with pytest.raises(RuntimeError, match="expected 1 draws in the recompute"):
         gradient(step, call)
 
 

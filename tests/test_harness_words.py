@@ -125,13 +125,14 @@ def test_integers(call):
     a = [0, 1, 2, 3, 0x80000000, 0xFFFFFFFF, 0xD2511F53, 12345678]
     b = [7, 0xFFFFFFFF, 0x80000000, 5, 3, 0xFFFFFFFF, 0xCD9E8D57, 87654321]
     tensors = [torch.tensor(v).to(torch.int32) for v in (a, b)]  # wraps: the bits stay
-    out = torch.empty(8, len(a), dtype=torch.int32)
+    out = torch.empty(9, len(a), dtype=torch.int32)
     call("host_integers", *tensors, out, len(a))
     got = [[v & 0xFFFFFFFF for v in row] for row in out.tolist()]
     for t, (x, y) in enumerate(zip(a, b, strict=True)):
         assert [row[t] for row in got] == [
             x * y >> 32, x.bit_count(), (x & -x).bit_length(), 32 - x.bit_length(), x & 0x7F7FFFFF,
             3, x ^ y ^ 1 ^ 2, x ^ y,
+            x & 0xFF | (y & 0xFF) << 8 | (x >> 16 & 0xFF) << 16 | (y >> 24) << 24,
         ]  # fmt: skip
 
 

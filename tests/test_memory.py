@@ -79,14 +79,36 @@ def test_memory_of_four_results_is_kept(made):
     held = [memory.recycled_tensor(torch.Size((4,))) for _ in range(10)]
     assert len(made) == 16
     del held
-    memory.recycled_tensor(torch.Size((5,)))  # another size: allocates, and evicts one block
-    assert len(made) == 17 and len(memory._kept) == 4
+    memory.recycled_tensor(torch.Size((5,)))  # another size takes no room from the first
+    assert len(made) == 17 and len(memory._kept) == 5
     memory.recycled_tensor(torch.Size((4,)))
     memory.recycled_tensor(torch.Size((5,)))  # both sizes now have a kept block
     assert len(made) == 17
     memory.empty_cache()
     memory.recycled_tensor(torch.Size((4,)))
     assert len(made) == 18
+
+
+def test_memory_of_batches_of_changing_sizes_is_used_again(made):
+    sizes = [8, 12, 16, 20, 24, 32]  # as resolutions that take turns
+    for _ in range(3):
+        for size in sizes:
+            memory.recycled_tensor(torch.Size((size,)))
+    assert made == sizes
+    assert sorted(kept.nbytes() for kept in memory._kept) == sizes
+
+
+def test_kept_memory_is_limited_by_the_largest_result(made):
+    for size in range(100, 200):
+        memory.recycled_tensor(torch.Size((size,)))
+        sizes = [kept.nbytes() for kept in memory._kept]
+        assert sum(sizes) <= 8 * max(sizes) and sizes[-1] == size
+    memory.recycled_tensor(torch.Size((1,)))
+    assert [kept.nbytes() for kept in memory._kept][-1] == 1
+    for _ in range(3):  # the last one is kept, whatever its size
+        held = [memory.recycled_tensor(torch.Size((10**4,))) for _ in range(9)]
+        del held
+        assert [kept.nbytes() for kept in memory._kept].count(10**4) == 4
 
 
 def test_memory_of_small_and_large_results_is_not_kept(monkeypatch):

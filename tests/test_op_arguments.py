@@ -23,6 +23,7 @@ REFUSED = (RuntimeError, TypeError, ValueError, IndexError)
 ADJACENT = {"state", "settings"}
 # The op's main tensor may have any shape that the others fit.
 FREE = {"x", "grad", "logits", "labels", "samples", "state", "boxes"}
+FREE |= {"erase_box", "erase_value"}  # any number of boxes; values may be one for all
 
 CALLS = op_inputs()
 ARGUMENTS = [
@@ -159,6 +160,8 @@ def as_it_lies(t):
 
 NUMBERS = {"pairing": (-1, 7), "reduction": (-1, 3), "per": (-1, 3), "batch_size": (-1, 2**17)}
 NUMBERS |= {"focal_gamma": (-1.0, math.inf, math.nan), "z_loss": (-0.1, math.inf, math.nan)}
+NUMBERS |= {"max_count": (0, 65), "channels": (0, 65), "erase_mode": (-1, 3), "clean": (-1, 2**17)}
+NUMBERS |= {"height": (-1, 2**31), "width": (-1, 2**31), "fill": ([0.0] * 65,)}
 NUMBERS |= {"num_classes": (-1,), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
 
 
@@ -209,7 +212,7 @@ def test_samples_that_differ(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", [n for n in CALLS if names_written(n) and n != "draw_plan"])
+@pytest.mark.parametrize("name", [n for n in CALLS if names_written(n) and n[:4] != "draw"])
 def test_memory_written_twice_is_refused(backend, name):
     """Ops refuse to write a tensor whose elements share memory."""
     (key,) = names_written(name)

@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 from draw_cases import draw_cases
+from erasing_cases import erasing_cases
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, forcing, ops, reference
@@ -43,6 +44,15 @@ def sample_inputs(device):
         count = 2 if plan is plans[1] else 4
         samples["mix_samples"].append((list(x.clone()), *args, torch.empty_like(x[:count])))
         lists = ops.transpose_pairing(plan.partner) if plan.pairing == "tensor" else (None, None)
+        images = (64 * x).to(torch.uint8)
+        erased = torch.tensor([[[0, 1, 3, 4]]] * 4, dtype=torch.int32, device=device)
+        value, keys = torch.rand(1, 1, 3, device=device), torch.arange(4, device=device)
+        fill = (None, keys) if plan is plans[0] else (value, None)
+        given = [images] if plan is not plans[2] or device != "cpu" else list(images)
+        rest = [0.1, 0.2, 0.3], [1.0, 2.0, 3.0], None if plan is plans[0] else keys > 1
+        samples["mix_normalize"].append(
+            (given, *args, *rest, erased, *fill, plan is plans[1], torch.empty_like(x).bfloat16())
+        )
         partner, blend, boxes, rule = args
         samples["mix_backward"].append((leaf, partner, *lists, blend, boxes, rule))
         samples["paste_"].append(
@@ -64,6 +74,9 @@ def sample_inputs(device):
     for args in draw_cases(4, seed=3):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_plan"].append(tuple(there))
+    for args in erasing_cases(3, seed=3, batches=(3,)):
+        there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+        samples["draw_erasing"].append(tuple(there))
     return samples | loss_inputs(device)
 
 
@@ -288,12 +301,12 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "BatchMix", "MixPlan", "MixedTarget", "SoftTargetBinaryCrossEntropy",
-        "SoftTargetCrossEntropy", "backend", "cutmix_box", "draw_plan",
+        "BatchMix", "Erasing", "MixPlan", "MixedTarget", "Prefetcher",
+        "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend", "cutmix_box",
+        "draw_plan", "erasing_settings",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
-        "mix_labels", "mix_samples", "mix_targets", "mixed_accuracy", "mixed_criterion", "paste_",
-        "plan_settings",
-        "plan_state", "soft_target_binary_cross_entropy",
-        "soft_target_cross_entropy",
+        "mix_labels", "mix_normalize", "mix_samples", "mix_targets", "mixed_accuracy",
+        "mixed_criterion", "paste_", "plan_settings", "plan_state", "random_erasing",
+        "soft_target_binary_cross_entropy", "soft_target_cross_entropy",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

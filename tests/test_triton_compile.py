@@ -39,6 +39,10 @@ WARPS = {
     "ranks_kernel": 16,
     "scale_kernel": 32,
     "plan_kernel": 1,  # only one program runs
+    "erasing_kernel": 1,
+    # A thread holds 16 pixels of all channels and of the partner: loads enough in flight.
+    "normalize_kernel": 8,
+    "constants_kernel": 1,  # only one program runs
 }
 
 
@@ -111,17 +115,27 @@ def test_no_fused_multiply_add_in_a_blend(compiled):
     assert all(k["fused"] for k in losses)
 
 
-def test_draws_and_boxes_round_every_operation_on_its_own(compiled):
-    """Plans and boxes need code without multiply-adds, and with rounding to nearest only."""
+def test_draws_boxes_and_images_round_every_operation_on_its_own(compiled):
+    """They need code without multiply-adds, and with rounding to nearest only."""
     target, found = compiled
+    names = ("add", "sub", "mul", "div")
     if target == "gfx942":  # without a flag that lets the backend contract them
-        kinds = {"fadd double", "fsub double", "fmul double", "fdiv double", "llvm.sqrt.f64"}
+        kinds = {f"f{name} double" for name in names} | {"llvm.sqrt.f64"}
+        singles = {f"f{name} float" for name in names}
     else:
-        kinds = {"add.rn.f64", "sub.rn.f64", "mul.rn.f64", "div.rn.f64", "sqrt.rn.f64"}
-    draws = [k for k in found if k["kernel"] == "plan_kernel" or k["case"] == "boxes fp64"]
-    assert len(draws) >= 3
+        kinds = {f"{name}.rn.f64" for name in (*names, "sqrt")}
+        singles = {f"{name}.rn.f32" for name in (*names, "sqrt")}
+    kernels = ("plan_kernel", "erasing_kernel")
+    draws = [k for k in found if k["kernel"] in kernels or k["case"] == "boxes fp64"]
+    assert len(draws) >= 6
     for k in draws:
         assert len(kinds & set(k["rounded"])) >= 4 and set(k["rounded"]) <= kinds, k["case"]
+    images = [k for k in found if k["kernel"] == "normalize_kernel"]
+    assert len(images) >= 10
+    for k in images:
+        assert set(k["rounded"]) <= singles, k
+        assert ("mul" in str(k["rounded"])) == ("plain" not in k["case"]), k
+        assert "div" in str(k["rounded"]), k
 
 
 @pytest.mark.parametrize(
@@ -169,6 +183,36 @@ def test_aligned_paths_move_16_bytes_at_a_time(compiled, case):
             assert k["ahead"] >= 1, k
 
 
+@pytest.mark.parametrize("path", ["nchw>nchw", "nhwc>nhwc", "nchw>nhwc", "nhwc>nchw"])
+def test_images_move_3_bytes_an_element(compiled, path):
+    """Bytes to bfloat16: 1 is read and 2 are written, in whole vectors, in each pair of layouts."""
+    target, found = compiled
+    (k,) = (k for k in found if k["case"] == f"images flip {path}")
+    if target == "gfx942":  # a wave has 64 threads, which take 8 bytes each of a program's planes
+        assert set(k["loads"]) == {16 if path.startswith("nhwc") else 8}, k
+        assert set(k["stores"]) == {8 if path == "nhwc>nchw" else 16}, k
+        return
+    assert set(k["loads"]) == set(k["stores"]) == {16}, k
+    read, written = sum(k["loads"]), sum(k["stores"])
+    if path.startswith("nhwc"):
+        read = read * 3 // 4  # a run of three channels in a block of four: the rest is not read
+    assert (read + written) / (written / 2) == 3, k
+    assert k["ahead"] >= 2, k
+
+
+def test_images_of_drawn_plans_move_16_bytes_at_a_time(compiled):
+    """Own bytes and the partner's, which comes from the cache; what else is read are plan rows."""
+    target, found = compiled
+    for case in ("images drawn", "images turned value", "images noise", "images five"):
+        (k,) = (k for k in found if k["case"] == case and k["kernel"] == "normalize_kernel")
+        assert set(k["stores"]) == {16}, k
+    if target != "gfx942":
+        (k,) = (k for k in found if k["case"] == "images drawn")
+        assert k["loads"].count(16) == 6, k
+        assert 1 not in k["loads"], k
+        assert k["ahead"] >= 5, k
+
+
 def test_in_place_tiles_store_after_all_loads(compiled):
     _, found = compiled
     tiles = [k for k in found if k["kernel"] == "tile_kernel" and k["case"].startswith("mix_ ")]
@@ -183,3 +227,6 @@ def test_new_values_compile_nothing_new(compiled):
     same = [k["hash"] for k in found if k["case"].startswith("again")]
     assert len(same) == 6
     assert len(set(same)) == 2
+    images = [k["hash"] for k in found if k["case"] == "images again"]
+    assert len(images) == 2
+    assert len(set(images)) == 1

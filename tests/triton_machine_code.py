@@ -40,6 +40,7 @@ _AMD_FUSED = re.compile(r"\bv_(?:pk_)?(?:fma|fmac|fmaak|mad|mac|dot2\w*)_(?:mix\
 def _cases(full: bool):
     """(name, call) for every kernel; ``full`` adds dtypes, layouts and batch sizes."""
     import torch
+    from triton_images import image_cases
 
     import fused_mixup.triton_kernels as tk
     from fused_mixup.plan import MixPlan
@@ -103,6 +104,11 @@ def _cases(full: bool):
         labels, partner = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch).int()
         tk.draw_plan(state, settings, labels, partner, batch, sizes, per, pairing, True, False)
 
+    def erasing(batch, count, mode):
+        state, settings = torch.zeros(4, dtype=torch.int64), torch.zeros(5, dtype=torch.float64)
+        fill = [0.0] if mode == 0 else []
+        tk.draw_erasing(state, settings, fill, batch, 224, 224, count, 3, mode, 0)
+
     half, single, double, byte = torch.bfloat16, torch.float32, torch.float64, torch.uint8
     for name, dtype in (("fp32", single), ("bf16", half)):
         yield f"mix_ flip {name}", lambda d=dtype: tk.mix_(image(dtype=d), *args(uniform(32)))
@@ -113,6 +119,7 @@ def _cases(full: bool):
     yield "mix_ cutmix bf16", lambda: tk.mix_(image(), *args(uniform(32, box=(3, 5, 20, 30))))
     yield "paste_ boxes", lambda: tk.paste_(image(), None, rows(32, "flip").box, 1)
     yield "mix_backward tensor bf16", lambda: backward(image(), shuffled(32))
+    yield from image_cases(full)
     y = torch.zeros(4, dtype=torch.int64)
     weight = torch.full((4, 2), 0.5)
     yield "mix_targets bf16", lambda: tk.mix_targets(y, None, weight, 1, 1000, 0.1, half)
@@ -133,6 +140,8 @@ def _cases(full: bool):
     yield "scale bf16", lambda: tk.scale_(torch.zeros(row, dtype=half), torch.ones(()))
     yield "plan flip batch", lambda: draw(256, [224, 224], 0, 1)
     yield "plan cross_class sample", lambda: draw(1000, [224, 224], 2, 6)
+    for mode in (0, 1, 2):
+        yield f"erasing mode {mode}", lambda m=mode: erasing(256, 1, m)
     boxes = ((0, 1, 16, 17), (1, 2, 32, 30), (7, 5, 8, 32))
     for batch, lam, box in zip((8, 16, 31), (0.0, 0.5, 1 / 3), boxes, strict=True):
         plan = MixPlan.uniform(batch, "flip", lam)
@@ -212,8 +221,11 @@ def _look(kernel, backend: str) -> dict:
         found["spills"] = sum(map(int, spilled))
         found["registers"] = int(re.findall(r"\.vgpr_count: +(\d+)", notes)[0])
         found["fused"] = _AMD_FUSED.findall(text)
-        real = r"\bf(?:add|sub|mul|div)(?: \w+)* double|llvm\.(?:fma|fmuladd|sqrt)\.f64"
-        found["rounded"] = sorted(set(re.findall(real, kernel.asm["llir"])))
+        real = r"\bf(?:add|sub|mul|div)(?: \w+)* (?:double|float)\b"
+        # A root of float32 is made of multiply-adds here.
+        real += r"|llvm\.(?:fma|fmuladd|sqrt)\.f64|llvm\.fmuladd\.f32"
+        scalar = re.sub(r"<\d+ x (\w+)>", r"\1", kernel.asm["llir"])
+        found["rounded"] = sorted(set(re.findall(real, scalar)))
         found["loads"] = [_AMD_BYTES[w] for w in _AMD_LOAD.findall(text)]
         found["stores"] = [_AMD_BYTES[w] for w in _AMD_STORE.findall(text)]
         # A wait for all loads and the barrier stand between the last load and the first store. A
@@ -235,8 +247,8 @@ def _look(kernel, backend: str) -> dict:
     found["registers"] = code.usage.registers
     found["shared"] = meta.shared
     found["fused"] = code.fused
-    # Float64 instructions. Quotients and square roots contain multiply-adds in machine code.
-    real = r"\b(?:fma|mad|add|sub|mul|div|sqrt)\.(?:\w+\.)*f64"
+    # Float instructions. Quotients and square roots contain multiply-adds in machine code.
+    real = r"\b(?:fma|mad|add|sub|mul|div|sqrt)\.(?:\w+\.)*f(?:64|32)"
     found["rounded"] = sorted(set(re.findall(real, kernel.asm["ptx"])))
     found["loads"] = list(code.loads.elements())
     found["stores"] = list(code.stores.elements())

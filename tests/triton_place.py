@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -37,5 +38,9 @@ if INTERPRETED:
         _patched.clear()  # a launch undoes its patches when it ends
         return _run(self, *args, **kwargs)
 
+    # It also works out whether each sum of integers overflows, and reports it in debug mode alone.
+    interpreter.interpreter_builder.options = dataclasses.replace(
+        interpreter.interpreter_builder.options, sanitize_overflow=False
+    )
     interpreter.InterpretedFunction.__call__ = _call
     interpreter.InterpretedFunction.run = _launch

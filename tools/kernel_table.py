@@ -76,6 +76,13 @@ DESIGNS = (
     Design(r"scale \w+ single", 256, 4, 0, -1, 0, "unaligned"),
     Design(r"reduce \w+", 512, 1, 0, -1, 0, "one value per block, or two labels per row"),
     Design(r"boxes f(32|64)", 128, 4, 0, -1, 0, "a warp for each sample's few boxes"),
+    Design(r"normalize_groups .* c1", 128, 8, 2, 40, 1, "both samples, one vector of each"),
+    Design(r"normalize_groups u8-b?f16 c3", 128, 6, 6, 40, 6, "both samples, three vectors"),
+    Design(r"normalize_groups u8-b?f16 c4", 128, 4, 8, 40, 8, "both samples, four vectors"),
+    Design(r"normalize_groups .* c3", 128, 4, 6, 40, 3, "both samples, three vectors"),
+    Design(r"normalize_groups .* c4", 128, 3, 8, 40, 4, "both samples, four vectors"),
+    Design(r"normalize_single .*", 256, 4, 0, -1, 0, "any strides"),
+    Design(r"erasing", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
     Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
 )
 
@@ -114,7 +121,9 @@ def label_of(demangled: str) -> str:
         return f"reduce {'rows' if given[0] == 'true' else 'sums'}"
     if kernel == "targets":
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
-    if kernel in ("order", "plan", "boxes"):
+    if kernel.startswith("normalize"):
+        return " ".join([kernel, f"{given[0]}-{given[1]}", *(f"c{n}" for n in given[2:])])
+    if kernel in ("order", "plan", "erasing", "boxes"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     names = ["box", "transposed"]

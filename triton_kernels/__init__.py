@@ -1,6 +1,7 @@
 """The ops of ``fused_mixup/ops.py`` in Triton, under the same names and with the same arguments.
 
-``plan.py`` draws plans, ``mix.py`` mixes samples, ``targets.py`` mixes labels, ``boxes.py`` boxes.
+``plan.py`` draws plans, ``draw_erasing.py`` boxes that are erased. ``mix.py`` mixes samples,
+``mix_normalize.py`` normalises images too, ``targets.py`` mixes labels, ``boxes.py`` boxes.
 ``loss.py`` and ``bce.py`` hold the losses, ``label_ranks.py`` the ranks of labels, ``scale.py`` the
 scaling of a gradient. ``common.py`` holds what all files share (the memory layout of a batch, plan
 rows as kernel arguments, the launch); ``rows.py`` holds what the losses share: rows of classes in
@@ -20,6 +21,7 @@ from .bce import (
     soft_target_binary_cross_entropy_grad,
 )
 from .boxes import mix_boxes
+from .draw_erasing import draw_erasing
 from .label_ranks import label_ranks
 from .loss import (
     soft_target_cross_entropy,
@@ -28,17 +30,20 @@ from .loss import (
     soft_target_cross_entropy_grad,
 )
 from .mix import mix, mix_, mix_backward, mix_out, paste_
+from .mix_normalize import mix_normalize
 from .plan import draw_plan
 from .scale import scale_
 from .targets import mix_targets
 
 __all__ = [
+    "draw_erasing",
     "draw_plan",
     "label_ranks",
     "mix",
     "mix_",
     "mix_backward",
     "mix_boxes",
+    "mix_normalize",
     "mix_out",
     "mix_targets",
     "paste_",

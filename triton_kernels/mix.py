@@ -44,7 +44,7 @@ SCRATCH_BYTES = 1 << 20  # what a larger batch may borrow
 _RUN_BYTES = 4096
 
 
-def _box_of(box: Tensor, x: Tensor, last: int) -> tuple[int, Tensor | None, list | None, dict]:
+def box_of(box: Tensor, x: Tensor, last: int) -> tuple[int, Tensor | None, list | None, dict]:
     """(kind, tensor or None, host row or None, dims of x → box axes).
 
     ``last``: one past the dim of x that the box's last axis refers to.
@@ -157,7 +157,7 @@ def _apply(
 
 def _paste(x: Tensor, partner: Tensor | None, pairing: int, box: Tensor, last: int) -> None:
     """x[i] = x[partner_i] inside the boxes, in place."""
-    kind, box_tensor, row, dims = _box_of(box, x, last)
+    kind, box_tensor, row, dims = box_of(box, x, last)
     if kind == NO_BOX or pairing == SELF:
         return
     if kind == HOST_BOX and row is not None:
@@ -177,7 +177,7 @@ def mix_(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing:
     if row == [1.0, 0.0]:
         _paste(x, partner, pairing, box, x.ndim)
     else:
-        _apply(x, x, partner, pairing, BLEND, blend, row, *_box_of(box, x, x.ndim))
+        _apply(x, x, partner, pairing, BLEND, blend, row, *box_of(box, x, x.ndim))
 
 
 def mix_out(
@@ -187,7 +187,7 @@ def mix_out(
     op_checks.check_out(out, x)
     if x.numel() == 0:
         return
-    _apply(out, x, partner, pairing, BLEND, blend, host_row(blend), *_box_of(box, x, x.ndim))
+    _apply(out, x, partner, pairing, BLEND, blend, host_row(blend), *box_of(box, x, x.ndim))
 
 
 def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int) -> Tensor:
@@ -210,7 +210,7 @@ def mix_backward(
     out = torch.empty_like(grad)
     if grad.numel() == 0:
         return out
-    kind, box, box_row, box_dims = _box_of(box, grad, grad.ndim)
+    kind, box, box_row, box_dims = box_of(box, grad, grad.ndim)
     layout = make_layout(out, grad, box_dims)
     align, batch = layout.align, grad.shape[0]
     block = _run_block(layout, grad.element_size(), bool(box_dims))

@@ -48,6 +48,11 @@ def uniform(low, high):
 
 
 @triton.jit
+def short_uniform(word):
+    return (word.to(tl.float64) + 0.5) * 2.3283064365386963e-10
+
+
+@triton.jit
 def horner(x, COEFFICIENTS: tl.constexpr, COUNT: tl.constexpr):
     value = x * COEFFICIENTS[COUNT - 1] + COEFFICIENTS[COUNT - 2]
     for k in tl.static_range(3, COUNT + 1):
@@ -83,6 +88,13 @@ def exp_negative(x):
     e = 1.0 - ((low - r * c / (2.0 - c)) - high)
     scale = ((whole + 1023) << 52).to(tl.float64, bitcast=True)
     return tl.where(x > _EXP_LIMIT, 0.0, e * scale)
+
+
+@triton.jit
+def exp(x):
+    """e^x; 0 for x < -708, infinite for x > 708."""
+    e = exp_negative(tl.where(x > 0.0, x, 0.0 - x))
+    return tl.where(x > 0.0, 1.0 / e, e)
 
 
 @triton.jit

@@ -1,21 +1,28 @@
-// The checks of draw_plan's arguments, the same for both modules (see arguments.h).
+// The checks of the arguments of draw_plan and draw_erasing, the same for both modules (see
+// arguments.h).
 #pragma once
 
 #include <vector>
 
 #include "arguments.h"
 #include "draw.h"
+#include "draw_erasing.h"
 
 namespace fused_mixup {
+
+inline void check_drawn(const Tensor& state, const Tensor& settings, int64_t numbers,
+                        int64_t batch) {
+  expect_tensor("state", state, aoti_torch_dtype_int64(), {kStateWords}, state);
+  expect(state.is_contiguous(), "state", "adjacent words");
+  expect_tensor("settings", settings, aoti_torch_dtype_float64(), {numbers}, state);
+  expect(settings.is_contiguous(), "settings", "adjacent numbers");
+  expect(batch >= 0 && batch <= kMaxDrawn, "batch_size", "0 to 65,536");
+}
 
 inline void check_draw(const Tensor& state, const Tensor& settings, const OptionalTensor& labels,
                        const OptionalTensor& given, int64_t batch,
                        const std::vector<int64_t>& sizes, int64_t per, int64_t pairing) {
-  expect_tensor("state", state, aoti_torch_dtype_int64(), {kStateWords}, state);
-  expect(state.is_contiguous(), "state", "adjacent words");
-  expect_tensor("settings", settings, aoti_torch_dtype_float64(), {kSettings}, state);
-  expect(settings.is_contiguous(), "settings", "adjacent numbers");
-  expect(batch >= 0 && batch <= kMaxDrawn, "batch_size", "0 to 65,536");
+  check_drawn(state, settings, kSettings, batch);
   expect(sizes.size() <= size_t(kMaxSpatial), "spatial", "at most 3 sizes");
   for (const int64_t n : sizes) {
     expect(n >= 0 && n <= INT32_MAX, "spatial", "sizes of 31 bits");
@@ -28,6 +35,23 @@ inline void check_draw(const Tensor& state, const Tensor& settings, const Option
   expect(pairing != kCrossClass || labels, "labels", "a tensor, as pairing is 6");
   if (pairing == kCrossClass)
     expect_tensor("labels", *labels, aoti_torch_dtype_int64(), {batch}, state);
+}
+
+inline void check_draw_erasing(const Tensor& state, const Tensor& settings,
+                               const std::vector<double>& fill, int64_t batch, int64_t height,
+                               int64_t width, int64_t max_count, int64_t channels, int64_t mode,
+                               int64_t clean) {
+  check_drawn(state, settings, kErasingSettings, batch);
+  for (const int64_t n : {height, width}) {
+    expect(n >= 0 && n <= INT32_MAX, "height, width", "sizes of 31 bits");
+  }
+  expect(max_count >= 1 && max_count <= kMaxErased, "max_count", "1 to 64");
+  expect(channels >= 1 && channels <= kMaxChannels, "channels", "1 to 64");
+  expect(mode >= kConstMode && mode <= kPixelMode, "erase_mode", "a number from 0 to 2");
+  const int64_t filled = int64_t(fill.size());
+  expect(mode == kConstMode ? filled >= 1 && filled <= kMaxChannels : filled == 0, "fill",
+         "1 to 64 numbers for erase_mode 0, else none");
+  expect(clean >= 0 && clean <= batch, "clean", "0 to B");
 }
 
 }  // namespace fused_mixup

@@ -113,6 +113,11 @@ FUSED_MIXUP_HOST_DEVICE inline Real uniform(uint32_t low, uint32_t high) {
   return (Real(double(k)) + 0.5) * 0x1p-52;
 }
 
+// (k + 1/2) / 2^32 for a word k: exact, and never 0 or 1.
+FUSED_MIXUP_HOST_DEVICE inline Real short_uniform(uint32_t word) {
+  return (Real(double(word)) + 0.5) * 0x1p-32;
+}
+
 FUSED_MIXUP_HOST_DEVICE inline bool happens(uint32_t word, Real probability) {
   return Real(double(word)) < probability * 0x1p32;
 }
@@ -159,6 +164,14 @@ FUSED_MIXUP_HOST_DEVICE inline Real exp_negative(Real x) {
                                 4.13813679705723846039e-08);
   const Real e = Real(1.0) - ((low - r * c / (Real(2.0) - c)) - high);
   return e * real_of_bits(uint64_t(whole + 1023) << 52);
+}
+
+// e^x, within two ulp; 0 for x < -708, infinite for x > 708. (A NaN, which no check has seen, is
+// converted to no integer.)
+FUSED_MIXUP_HOST_DEVICE inline Real exp_of(Real x) {
+  const Real magnitude = x < 0.0 ? -x : x;
+  const Real e = magnitude <= 708.0 ? exp_negative(magnitude) : Real(0.0);
+  return x > 0.0 ? Real(1.0) / e : e;
 }
 
 // ---------------------------------------------------------------- normal deviates (AS 241)

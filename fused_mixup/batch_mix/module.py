@@ -18,7 +18,7 @@ from .entries import Kinds
 from .epochs import Epochs, Schedule
 from .labels import Targets
 from .state import StreamModule
-from .step import Options, Step
+from .step import ImageStep, Options, Step
 from .structure import items, replace
 from .worker_streams import EPOCH_LIMIT
 
@@ -195,28 +195,33 @@ class BatchMix(StreamModule):
         pasted at their size. Names are keys (positions as text), joined by dots where nested. In
         eval mode there are none.
         """
-        batch = inputs[0] if len(inputs) == 1 else inputs
-        if isinstance(batch, Tensor):  # images alone
-            (mixed,), plans = self._batch((batch,))
-            return mixed, plans
-        if items(batch) is None or not inputs:
-            got = type(batch).__name__ if inputs else "nothing"
+        return self._batch(inputs[0] if len(inputs) == 1 else inputs)
+
+    def _batch(
+        self, batch: Any, images: ImageStep | None = None, mixes: bool = True
+    ) -> tuple[Any, dict[str, MixPlan]]:
+        """A step whose images are mixed by ``images``, where a loader does more with them."""
+        alone = isinstance(batch, Tensor)  # images
+        if alone:
+            batch = (batch,)
+        nothing = isinstance(batch, tuple) and len(batch) == 0
+        if items(batch) is None or nothing:
+            got = "nothing" if nothing else type(batch).__name__
             raise TypeError(
                 "BatchMix: expected images and labels, or one dict, tuple, list or dataclass, got "
                 f"{got}"
             )
-        return self._batch(batch)
-
-    def _batch(self, batch: Any) -> tuple[Any, dict[str, MixPlan]]:
-        step = Step(batch, self._kinds.find(batch), self._targets, self._options)
-        if not self.training:
-            return replace(batch, step.keep()), {}
+        step = Step(batch, self._kinds.find(batch), self._targets, self._options, images)
+        if not (self.training and mixes):
+            made = replace(batch, step.keep())
+            return made[0] if alone else made, {}
         self._warned = step.check(self.state, self.inplace, self._warned)
         by_class = self._rules["pairing"] == "cross_class"
         classes = step.pairing_labels() if by_class else None
         plan = self.draw(step.size, step.scene.sizes, classes)
         news, plans = step.mix(plan, self.inplace)
-        return replace(batch, news), plans
+        made = replace(batch, news)
+        return made[0] if alone else made, plans
 
     def collate(self, samples: list[Any]) -> Any:
         """``default_collate``, then :meth:`forward`: a ``collate_fn`` that pickles for workers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -68,12 +68,30 @@ class Options:
         return Options(blends, cuts, correct_lam, spatial_dims, cut, given, share, box_format)
 
 
+class ImageStep(Protocol):
+    """What mixes the entries of kind "image" in place of BatchMix, and writes none of them."""
+
+    def view(self, entries: Sequence[Entry]) -> list[Entry]:
+        """All entries, images as [B, C, H, W]; raises unless all images can be mixed."""
+
+    def mix(self, entry: Entry, plan: MixPlan | None) -> Any:
+        """An image as it is handed out, mixed by ``plan``."""
+
+
 class Step:
     """The entries of one batch, checked. Nothing is written before all of them are."""
 
-    def __init__(self, batch: Any, entries: Sequence[Entry], targets: Targets, o: Options) -> None:
-        self.options, self.targets = o, targets
+    def __init__(
+        self,
+        batch: Any,
+        entries: Sequence[Entry],
+        targets: Targets,
+        o: Options,
+        images: ImageStep | None = None,
+    ) -> None:
+        self.options, self.targets, self.images = o, targets, images
         check_tokens(entries)
+        entries = entries if images is None else images.view(entries)
         groups, rest = instance_groups(batch, entries)
         options = o.min_visible, o.box_format
         self.groups = [Instances(batch, lead, rows, *options) for lead, rows in groups]
@@ -113,7 +131,10 @@ class Step:
         """The batch of eval mode: labels as targets of one label, boxes with weights of 1."""
         news: dict[Path, New] = {}
         for entry in (*self.labels, *self.values):
-            if entry.kind == "labels" or entry.path in self.maps:
+            apart = self._apart(entry)
+            if apart is not None:
+                news[entry.path] = New(apart.mix(entry, None))
+            elif entry.kind == "labels" or entry.path in self.maps:
                 value = whole(entry.value) if entry.path in self.maps else entry.value
                 news[entry.path] = New(self.targets.keep(value, self.counts[entry.path]))
         for group in self.groups:
@@ -145,8 +166,20 @@ class Step:
             self._check_scene(group, image)
             group.check_device(state.device)
             group.check(self.size, shape_of(image.value)[-2:], o.blends)
-        written = [e for e in self.values if inplace and isinstance(e.value, Tensor)]
+        written = []
+        for entry in self.values:
+            if self._apart(entry) is None:
+                written += [entry] if inplace and isinstance(entry.value, Tensor) else []
+            elif len(self.places[entry.path].sizes) > 2:
+                raise ValueError(
+                    f"{entry.name}: expected boxes of up to 2 dims for images that are "
+                    f"normalised, got spatial_dims={o.spatial_dims}"
+                )
         return check_in_place(written, warned)
+
+    def _apart(self, entry: Entry) -> ImageStep | None:
+        """What mixes an image in place of BatchMix, if anything does."""
+        return self.images if entry.kind == "image" else None
 
     def _image_of(self, group: Instances) -> Entry:
         """The image that boxes lie in: the nearest above them, the first among equals."""
@@ -181,9 +214,16 @@ class Step:
             own = self.scene.plan_at(place, plan, self.options.correct_lam)
             news |= group.mix(own, self.options.blends)
         written: list[Entry] = []
-        for entry in self.values:
+        values = self.values
+        if self.images is not None:  # these come first, as others may be written where they lie
+            values = sorted(values, key=lambda entry: self._apart(entry) is None)
+        for entry in values:
             own = self.scene.plan_at(self.places[entry.path], plan, self.options.correct_lam)
             plans[dotted(entry.path)] = own
+            apart = self._apart(entry)
+            if apart is not None:
+                news[entry.path] = New(apart.mix(entry, own))
+                continue
             twin = self._twin(entry, written)
             if twin is not None:  # a batch may contain a tensor twice: it is mixed in place once
                 news[entry.path] = news[twin.path]

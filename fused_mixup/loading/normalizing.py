@@ -26,7 +26,7 @@ from .normalize_checks import (
 if TYPE_CHECKING:
     from numpy import ndarray
 
-_ORDERS = {"after": False, "before": True}
+ORDERS = {"after": False, "before": True}
 
 
 def mix_normalize(
@@ -99,14 +99,14 @@ def mix_normalize(
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899;
     Zhong et al., Random Erasing, 2020, arXiv 1708.04896.
     """
-    if mix not in _ORDERS:
-        raise ValueError(f"mix: expected one of {list(_ORDERS)}, got {mix!r}")
+    if mix not in ORDERS:
+        raise ValueError(f"mix: expected one of {list(ORDERS)}, got {mix!r}")
     tensors, shape = check_images(images, mean, std, layout)
     first = tensors[0]
     scale = 255.0 if first.dtype == torch.uint8 else 1.0
     means, stds = check_channels(mean, std, shape[1], scale)
     return normalize_checked(
-        tensors, shape, plan, means, stds, dtype, memory_format, _ORDERS[mix], flip, erase, out
+        tensors, shape, plan, means, stds, dtype, memory_format, ORDERS[mix], flip, erase, out
     )
 
 
@@ -154,11 +154,7 @@ def _new_result(
     device: torch.device,
     memory_format: torch.memory_format,
 ) -> Tensor:
-    if memory_format not in (torch.channels_last, torch.contiguous_format):
-        raise ValueError(
-            "memory_format: expected torch.channels_last or torch.contiguous_format, got "
-            f"{memory_format}"
-        )
+    check_memory_format(memory_format)
     _, c, h, w = shape
     # All strides are set, also those of dims of size 1, so that a model sees this format.
     strides = (c * h * w, h * w, w, 1)
@@ -167,3 +163,11 @@ def _new_result(
     if device.type == "cpu" and not torch.compiler.is_compiling():
         return recycled_tensor(torch.Size(shape), dtype, strides)
     return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+
+
+def check_memory_format(memory_format: torch.memory_format) -> None:
+    if memory_format not in (torch.channels_last, torch.contiguous_format):
+        raise ValueError(
+            "memory_format: expected torch.channels_last or torch.contiguous_format, got "
+            f"{memory_format}"
+        )

@@ -101,19 +101,21 @@ def check_state(state: Tensor) -> None:
             )
 
 
-def check_settings(settings: Tensor, state: Tensor) -> None:
+def check_settings(
+    settings: Tensor, state: Tensor, maker: str = "plan_settings", count: int = SETTINGS
+) -> None:
     if not isinstance(settings, Tensor) or settings.dtype != torch.float64:
         got = settings.dtype if isinstance(settings, Tensor) else type(settings).__name__
-        raise TypeError(f"settings: expected float64 [{SETTINGS}] of plan_settings(), got {got}")
-    if settings.shape != (SETTINGS,) or not settings.is_contiguous():
+        raise TypeError(f"settings: expected float64 [{count}] of {maker}(), got {got}")
+    if settings.shape != (count,) or not settings.is_contiguous():
         raise ValueError(
-            f"settings: expected {SETTINGS} adjacent numbers, as plan_settings() makes them, got "
+            f"settings: expected {count} adjacent numbers, as {maker}() makes them, got "
             f"shape {list(settings.shape)} and strides {list(settings.stride())}"
         )
     if settings.device.type != "cpu" and settings.device != state.device:
         raise ValueError(
             f"settings: expected it on {state.device} like state, or on the CPU, got "
-            f"{settings.device}; make it with plan_settings(…, device={str(state.device)!r})"
+            f"{settings.device}; make it with {maker}(…, device={str(state.device)!r})"
         )
 
 

@@ -7,6 +7,7 @@ read, not to be fast: it makes full-size temporaries, which the other backends d
 from .boxes import mix_boxes, mix_boxes_packed
 from .dense import dense_target
 from .draw import draw_plan
+from .draw_erasing import draw_erasing
 from .losses import (
     label_ranks,
     scale_,
@@ -19,12 +20,12 @@ from .losses import (
     soft_target_cross_entropy_backward_,
     soft_target_cross_entropy_grad,
 )
-from .mix_normalize import mix_normalize
-from .mixing import mix, mix_, mix_backward, mix_out, mix_samples, paste_
+from .mixing import mix, mix_, mix_backward, mix_normalize, mix_out, mix_samples, paste_
 from .targets import label_bounds, mix_targets
 
 __all__ = [
     "dense_target",
+    "draw_erasing",
     "draw_plan",
     "label_bounds",
     "label_ranks",

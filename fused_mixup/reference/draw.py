@@ -31,45 +31,28 @@ from ..codes import (
     PROB,
     ROLL,
     SAMPLE,
-    SEED_WORD,
     STATE_VERSION,
     STEP_WORD,
-    STREAM_WORD,
     SWITCH_PROB,
     TENSOR,
     VERSION_WORD,
 )
 from ..op_checks import check_draw
 from .random import (
-    MASK,
     Words,
     below,
     exp_negative,
-    key_schedule,
+    happens,
     log,
     normal,
-    philox,
     square_root,
     uniform,
 )
+from .stream import Stream
 
 _USUAL_ATTEMPTS = 2  # made at once for all samples
 
 _SMALLEST_FLOAT32 = 2.0**-126
-
-
-class Stream:
-    """The random words of each sample and draw, in one step of a state."""
-
-    def __init__(self, state: Tensor) -> None:
-        seed, step = state[SEED_WORD], state[STEP_WORD]
-        self._keys = key_schedule(seed & MASK, (seed >> 32) & MASK)
-        self._step = step & MASK, ((step >> 32) & 0xFFFF) << 16
-        self._stream = state[STREAM_WORD] & MASK
-
-    def words(self, sample: Tensor, draw: Tensor | int) -> Words:
-        low, high = self._step
-        return philox(sample, high | draw, low, self._stream, self._keys)
 
 
 def draw_plan(
@@ -95,10 +78,10 @@ def draw_plan(
     can_cut = (cutmix_alpha > 0) & (len(spatial) > 0)
     draws = torch.arange(DRAW_BOOST + 1, device=state.device)
     words = stream.words(unit, draws[:, None])  # each [draws, B]
-    switched = _happens(words[1][DRAW_MODE], numbers[SWITCH_PROB])
+    switched = happens(words[1][DRAW_MODE], numbers[SWITCH_PROB])
     cut = can_cut & (~(mixup_alpha > 0) | switched)
     alpha = torch.where(cut, cutmix_alpha, mixup_alpha)
-    mixed = _happens(words[0][DRAW_MODE], numbers[PROB]) & (alpha > 0) & (partner != i)
+    mixed = happens(words[0][DRAW_MODE], numbers[PROB]) & (alpha > 0) & (partner != i)
     cut = cut & mixed
 
     lam = _beta(stream, unit, torch.where(alpha > 0, alpha, 1.0), words)  # [B, 2]: λ and 1-λ
@@ -120,10 +103,6 @@ def draw_plan(
     blend, weight = (torch.where(known, w, float("nan")) for w in (blend, weight))
     state[STEP_WORD].add_(known)
     return partner.int(), weight, blend, box
-
-
-def _happens(word: Tensor, probability: Tensor) -> Tensor:
-    return word.double() < probability * 2.0**32
 
 
 # ------------------------------------------------------------------ partners

@@ -46,10 +46,19 @@ def below(word: Tensor, n: Tensor | int) -> Tensor:
     return (word * n) >> 32
 
 
+def happens(word: Tensor, probability: Tensor) -> Tensor:
+    return word.double() < probability * 2.0**32
+
+
 def uniform(low: Tensor, high: Tensor) -> Tensor:
     """(k + 1/2) / 2^52 for the 52 bits k of two words: exact, and never 0 or 1."""
     k = low | (high & 0xFFFFF) << 32
     return (k.double() + 0.5) * 2.0**-52
+
+
+def short_uniform(word: Tensor) -> Tensor:
+    """(k + 1/2) / 2^32 for a word k: exact, and never 0 or 1."""
+    return (word.double() + 0.5) * 2.0**-32
 
 
 # ------------------------------------------------------------------ square root
@@ -131,6 +140,12 @@ def exp_negative(x: Tensor) -> Tensor:
     e = 1.0 - ((low - r * c / (2.0 - c)) - high)
     scale = ((k.long() + 1023) << 52).view(torch.float64)
     return torch.where(x > EXP_LIMIT, 0.0, e * scale)
+
+
+def exp(x: Tensor) -> Tensor:
+    """e^x, within two ulp; 0 for x < -708, infinite for x > 708."""
+    e = exp_negative(x.abs())
+    return torch.where(x > 0.0, 1.0 / e, e)
 
 
 # ------------------------------------------------------------------ normal deviates (AS 241)

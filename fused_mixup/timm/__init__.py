@@ -1,8 +1,10 @@
-"""timm's mixing and its losses, on fused ops: change the import line and nothing else.
+"""timm's mixing, its loader and its losses, on fused ops: change the import line and nothing else.
 
     from fused_mixup.timm import Mixup, FastCollateMixup         # from timm.data
     from fused_mixup.timm import (                               # from timm.loss
         BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy)
+    from fused_mixup.timm import PrefetchLoader                  # from timm.data.loader
+    fused_mixup.timm.patch_create_loader()                       # for timm's create_loader
 
 The classes take timm's arguments, draw from NumPy's global generator as timm does, and give the
 same images and targets; what differs stands in their docstrings. timm itself is not needed.
@@ -11,11 +13,14 @@ same images and targets; what differs stands in their docstrings. timm itself is
 from .collate import FastCollateMixup
 from .losses import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from .mixup import Mixup
+from .prefetch import PrefetchLoader, patch_create_loader
 
 __all__ = [
     "BinaryCrossEntropy",
     "FastCollateMixup",
     "LabelSmoothingCrossEntropy",
     "Mixup",
+    "PrefetchLoader",
     "SoftTargetCrossEntropy",
+    "patch_create_loader",
 ]

@@ -1,10 +1,12 @@
-"""Checks of the arguments of :class:`fused_mixup.timm.Mixup`, before anything is drawn."""
+"""Checks of the arguments of timm's classes, before anything is drawn."""
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from ..checks import check_memory, check_writable
 from ..codes import MAX_DIMS
 from ..dtypes import BLENDABLE
 from ..tracing import leaf_under
+
+_logger = logging.getLogger(__name__)
 
 
 def number(name: str, value: Any, most: float = math.inf) -> Any:
@@ -85,3 +89,16 @@ def class_indices(target: Tensor) -> Tensor:
             "numbers to regress on are mixed by mix_labels with a plan"
         )
     return labels
+
+
+def per_channel(values: Any, channels: int) -> tuple[float, ...]:
+    """One number for each channel; of another number of them their average, with a warning."""
+    if not isinstance(values, (tuple, list)):
+        return (values,) * channels
+    if len(values) == channels:
+        return tuple(values)
+    average = np.mean(values).item()
+    _logger.warning(
+        "mean or std of %d values for %d channels: %s for all", len(values), channels, average
+    )
+    return (average,) * channels

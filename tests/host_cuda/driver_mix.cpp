@@ -2,8 +2,9 @@
 #include <cstdint>
 #include <vector>
 
-// A test may lower this: samples with more vectors are mixed in halves (mix.cuh).
-static int64_t host_max_count = int64_t{1} << 31;
+// A test may lower this: samples with more vectors are mixed in halves (mix.cuh), images with more
+// groups of pixels one element at a time (driver_normalize.cpp).
+int64_t host_max_count = int64_t{1} << 31;
 #define FUSED_MIXUP_MAX_COUNT host_max_count
 
 #include "../../csrc/cuda/boxes.cuh"

@@ -1,4 +1,5 @@
-// C entry point to the kernel of draw_plan, run on the host (see cuda_host.h).
+// C entry points to the kernels of draw_plan and draw_erasing, run on the host (see cuda_host.h).
+#include "../../csrc/cuda/draw_erasing.cuh"
 #include "../../csrc/cuda/plan.cuh"
 
 using namespace fused_mixup;
@@ -42,5 +43,38 @@ EXPORT int host_draw_plan(const HostPlan* h) {
   a.blend = h->blend;
   a.box = h->box;
   return draw_plan(a);
+}
+
+struct HostErasing {
+  int64_t* state;
+  const double* settings;      // [5], read by the kernel, or null
+  const double* setting_args;  // [5], passed with the launch, or null
+  const float* fill;           // [filled]
+  int64_t filled, batch, height, width, max_count, channels, mode, clean;
+  int32_t* box;
+  float* value;
+  int64_t* noise;
+};
+
+EXPORT int host_draw_erasing(const HostErasing* h) {
+  ErasingLaunch a = {};
+  a.state = h->state;
+  a.settings = h->settings;
+  if (h->setting_args != nullptr) {
+    for (int k = 0; k < kErasingSettings; ++k) a.draw.setting[k] = h->setting_args[k];
+  }
+  for (int64_t k = 0; k < h->filled; ++k) a.fill[k] = h->fill[k];
+  a.filled = static_cast<int>(h->filled);
+  a.batch = static_cast<int>(h->batch);
+  a.draw.height = h->height;
+  a.draw.width = h->width;
+  a.draw.clean = h->clean;
+  a.draw.max_count = static_cast<int32_t>(h->max_count);
+  a.draw.channels = static_cast<int32_t>(h->channels);
+  a.draw.mode = static_cast<int32_t>(h->mode);
+  a.box = h->box;
+  a.value = h->value;
+  a.noise = h->noise;
+  return draw_erasing(a);
 }
 }

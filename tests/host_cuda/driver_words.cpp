@@ -78,7 +78,7 @@ __global__ void widened(const uint16_t* bits, float* out, int n) {
   out[n + t] = __bfloat162float(__nv_bfloat16{bits[t]});
 }
 
-// a, b: uint32 [n]; out: uint32 [8, n]
+// a, b: uint32 [n]; out: uint32 [9, n]
 __global__ void integers(const unsigned* a, const unsigned* b, unsigned* out, int n) {
   const int t = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (t >= n) return;
@@ -91,6 +91,7 @@ __global__ void integers(const unsigned* a, const unsigned* b, unsigned* out, in
   const uint4 four = make_uint4(a[t], b[t], 1, 2);
   out[6 * n + t] = four.x ^ four.y ^ four.z ^ four.w;
   out[7 * n + t] = min(a[t], b[t]) ^ max(a[t], b[t]);
+  out[8 * n + t] = __byte_perm(a[t], b[t], 0x7240);
 }
 
 // a, b, c: float32 [n]; out: float32 [5, n]

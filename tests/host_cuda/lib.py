@@ -73,6 +73,11 @@ def max_count(count: int):
         lib.host_set_max_count(ctypes.c_int64(2**31))
 
 
+def forget_launches() -> None:
+    """Let :func:`kernels` count the launches from here on."""
+    library().host_forget_launched()
+
+
 def kernels() -> tuple[set[str], set[str]]:
     """(every instantiation of a kernel in the library, those that were launched), by name."""
     lib = library()

@@ -295,4 +295,6 @@ EXPORT int64_t host_launched(const void** out, int64_t room) {
   }
   return count;
 }
+
+EXPORT void host_forget_launched() { host_cuda::machine.launched.clear(); }
 }

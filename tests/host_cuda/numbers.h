@@ -117,6 +117,16 @@ inline double __dmul_rn(double a, double b) { return a * b; }
 inline uint32_t __umulhi(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>(uint64_t{a} * b >> 32);
 }
+// Byte k of the result is the byte of y:x that the k-th digit of the selector numbers. (With a
+// digit above 7 it would be a sign, which no kernel uses.)
+inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
+  const uint64_t bytes = uint64_t{y} << 32 | x;
+  uint32_t out = 0;
+  for (int k = 0; k < 4; ++k) {
+    out |= static_cast<uint32_t>(bytes >> 8 * (selector >> 4 * k & 7) & 255) << 8 * k;
+  }
+  return out;
+}
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __ffs(int v) { return __builtin_ffs(v); }
 inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz(static_cast<unsigned>(v)); }

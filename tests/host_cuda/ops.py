@@ -40,6 +40,15 @@ class HostPlan(ctypes.Structure):
     _fields_ += [(n, POINTER) for n in ("partner", "weight", "blend", "box")]
 
 
+class HostErasing(ctypes.Structure):
+    """The struct HostErasing of driver_plan.cpp."""
+
+    _fields_ = [(n, POINTER) for n in ("state", "settings", "setting_args", "fill")]
+    _fields_ += [(n, INT) for n in ("filled", "batch", "height", "width", "max_count")]
+    _fields_ += [(n, INT) for n in ("channels", "mode", "clean")]
+    _fields_ += [(n, POINTER) for n in ("box", "value", "noise")]
+
+
 class HostBoxes(ctypes.Structure):
     """The struct HostBoxes of driver_mix.cpp."""
 
@@ -174,4 +183,27 @@ def draw_plan(
     )
     h.partner, h.weight, h.blend, h.box = map(address, drawn)
     check(library().host_draw_plan(ctypes.byref(h)))
+    return drawn
+
+
+def draw_erasing(
+    state, settings, fill, batch_size, height, width, max_count, channels, erase_mode, clean,
+    settings_on_device=False,
+):  # fmt: skip
+    given = torch.tensor(fill, dtype=torch.float32)
+    h = HostErasing(state=address(state), fill=address(given), filled=len(fill), batch=batch_size)
+    if settings_on_device:
+        h.settings = address(settings)
+    else:
+        h.setting_args = address(settings)
+    h.height, h.width, h.max_count, h.channels = height, width, max_count, channels
+    h.mode, h.clean = erase_mode, clean
+    colors = (batch_size, max_count, channels)
+    drawn = (
+        torch.full((batch_size, max_count, 4), -7, dtype=torch.int32),
+        torch.full({0: (1, 1, len(fill)), 1: colors, 2: (0,)}[erase_mode], 7.0),
+        torch.full((batch_size if erase_mode == 2 else 0,), -7),
+    )
+    h.box, h.value, h.noise = map(address, drawn)
+    check(library().host_draw_erasing(ctypes.byref(h)))
     return drawn

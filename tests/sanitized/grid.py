@@ -27,6 +27,8 @@ from box_cases import counts_of, random_call, wild_call
 from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
 from draw_cases import draw_cases
+from erasing_cases import erasing_cases
+from normalize_cases import random_results
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
 from fused_mixup.codes import PAIRINGS
@@ -184,6 +186,12 @@ def collating():
                 check_mix_samples(batch_size, shape, dtype, plan, name)
 
 
+def normalizing():
+    """From bytes or floats of any layout to the model's input."""
+    for got, expected, what in random_results(1500 if FULL else 250):
+        check("mix_normalize", got, expected, *what)
+
+
 def every_half():
     """Mix all values of both half types, with weights that round in every way."""
     bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
@@ -215,12 +223,15 @@ def beyond_the_ends():
 
 
 def drawing():
-    for state, *options in draw_cases(400 if FULL else 55, seed=4, large=0.15):
-        stepped = state.clone()
-        expected = reference.draw_plan(stepped, *options)
-        got = ops.draw_plan(state, *options)
-        for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
-            check("draw_plan", a, b, part, *options)
+    size = 5 if FULL else 1
+    plans_drawn = draw_cases(80 * size, seed=4, large=0.15)
+    for name, cases in (("draw_plan", plans_drawn), ("draw_erasing", erasing_cases(90 * size, 4))):
+        for state, *options in cases:
+            stepped = state.clone()
+            expected = getattr(reference, name)(stepped, *options)
+            got = getattr(ops, name)(state, *options)
+            for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
+                check(name, a, b, part, *options)
 
 
 # ------------------------------------------------------------------ boxes
@@ -289,8 +300,8 @@ def losses():
 
 def main():
     assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
-    parts = mixing, collating, every_half, beyond_the_ends, drawing, boxes, targets, maps, losses
-    for part in parts:
+    parts = mixing, collating, normalizing, every_half, beyond_the_ends, drawing, boxes, targets
+    for part in (*parts, maps, losses):
         torch.manual_seed(0)
         part()
     result = {"on": _C.cpu_capability(), "module": _C.__file__, "compared": compared}

@@ -1,0 +1,75 @@
+"""The calls of the ops that draw, for the table of ``gpu_cases.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+
+from fused_mixup import erasing_settings, plan_settings, plan_state
+from fused_mixup.codes import (
+    BATCH,
+    CONST,
+    CROSS_CLASS,
+    DERANGEMENT,
+    FLIP,
+    PAIR,
+    PIXEL,
+    RAND,
+    SAMPLE,
+    SHUFFLE,
+    TENSOR,
+)
+
+DRAWN = ("draw_plan", "draw_erasing")
+
+
+def draw_cases() -> Iterator[dict]:
+    """The arguments of each Case."""
+    yield from draw_plan_cases()
+    yield from erasing_cases()
+
+
+def _case(op: str, name: str, make: Callable[[], tuple], quick: bool, on_host: str) -> dict:
+    return {"op": op, "name": name, "make": make, "quick": quick, "on_host": on_host}
+
+
+def draw_args(size: int, spatial: tuple[int, ...], per: int, pairing: int) -> tuple:
+    state = plan_state(int(torch.randint(2**62, ())), rank=3)
+    settings = plan_settings(mixup_alpha=0.8, cutmix_alpha=1.0 if spatial else 0.0, prob=0.9)
+    labels = torch.randint(0, 1 + size // 3, (size,)) if pairing == CROSS_CLASS else None
+    partner = torch.randint(0, size, (size,)).int() if pairing == TENSOR else None
+    return state, settings, labels, partner, size, list(spatial), per, pairing, True, False
+
+
+def draw_plan_cases() -> Iterator[dict]:
+    image = (224, 224)
+    grid: list[tuple] = [(33, image, SAMPLE, CROSS_CLASS, "", True)]
+    grid += [(8, (), BATCH, FLIP, "settings", True)]
+    grid += [(n, image, SAMPLE, FLIP, "", False) for n in (0, 1, 31, 257, 513, 65536)]
+    for pairing in (TENSOR, SHUFFLE, DERANGEMENT, CROSS_CLASS):
+        grid += [(40, (7, 5, 3), PAIR, pairing, "", False)]
+        grid += [(n, (9,), BATCH, pairing, "settings", False) for n in (1024, 1025, 4097, 65536)]
+    for size, spatial, per, pairing, on_host, quick in grid:
+        sizes = "x".join(map(str, (size, *spatial)))
+        name = f"{sizes} per {per} pairing {pairing}{' host' * bool(on_host)}"
+        make = partial(draw_args, size, spatial, per, pairing)
+        yield _case("draw_plan", name, make, quick, on_host)
+
+
+def erasing_args(size: int, spatial: tuple[int, int], count: int, mode: int) -> tuple:
+    state = plan_state(int(torch.randint(2**62, ())), rank=3)
+    fill = [0.25] * (3 if size else 1) if mode == CONST else []
+    return state, erasing_settings(prob=0.9), fill, size, *spatial, count, 3, mode, size // 4
+
+
+def erasing_cases() -> Iterator[dict]:
+    image = (224, 160)
+    grid: list[tuple] = [(33, image, 2, RAND, "", True), (8, image, 1, CONST, "settings", True)]
+    grid += [(n, image, 1, m, "", False) for n in (0, 257, 1025) for m in (CONST, RAND, PIXEL)]
+    grid += [(65, (3, 9), 64, RAND, "settings", False), (65536, image, 3, PIXEL, "", False)]
+    for size, spatial, count, mode, on_host, quick in grid:
+        name = f"{size}x{count} of {spatial} mode {mode}{' host' * bool(on_host)}"
+        make = partial(erasing_args, size, spatial, count, mode)
+        yield _case("draw_erasing", name, make, quick, on_host)
