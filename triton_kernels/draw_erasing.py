@@ -146,6 +146,14 @@ def erasing_kernel(
     tl.store(state + 3, step + 1, mask=version == _VERSION)
 
 
+def _register_limit() -> dict[str, int]:
+    """NVIDIA's assembler spills to reach 64 registers, unless it is told what it may use."""
+    if not isinstance(erasing_kernel, triton.JITFunction):  # under the interpreter
+        return {}
+    target = triton.runtime.driver.active.get_current_target()
+    return {"maxnreg": 128} if target.backend == "cuda" else {}
+
+
 def draw_erasing(
     state: Tensor,
     settings: Tensor,
@@ -183,5 +191,6 @@ def draw_erasing(
         BLOCK=block,
         num_warps=block // 32,  # more would leave a thread too few registers for float64
         enable_fp_fusion=False,  # docs/drawing.md rounds every product and sum on its own
+        **_register_limit(),
     )
     return drawn
