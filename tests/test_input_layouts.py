@@ -206,3 +206,17 @@ def test_the_layout_is_told_by_the_channels(backend):
 def plain_lines_of_one(x):
     mean, std = (np.float32(255 * v).item() for v in (0.45, 0.22))
     return x.float().sub_(mean).div_(std)
+
+
+def test_kernels_make_no_copy_of_their_own(extra_memory):
+    if (why := backends.reason_unavailable("native", "CPU")) is not None:
+        pytest.skip(why)
+    plan = plan_of(B, H, W)
+    out = torch.empty(B, H, W, 3).permute(0, 3, 1, 2)
+    lists = {name: [lay(s) for s in pixels(B, 3, H, W)] for name, lay in SAMPLES.items()}
+    for name, images in [*batches(3), *lists.items()]:
+
+        def run(images=images):
+            fm.mix_normalize(images, plan, mean=MEAN, std=STD, out=out)
+
+        assert extra_memory(run) < B * 3 * H * W, name  # bytes of the images
