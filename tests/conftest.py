@@ -103,6 +103,16 @@ def kernel_backend(request):
         yield request.param
 
 
+@pytest.fixture(params=["native", "reference"])
+def backend(request):
+    """A backend that serves tensors on the CPU, forced for the test."""
+    why = backends.reason_unavailable(request.param, "CPU")
+    if why:
+        pytest.skip(why)
+    with fm.backend(request.param):
+        yield request.param
+
+
 @pytest.fixture
 def reference_calls(monkeypatch):
     """A list of (op, thread), one entry for each call that the reference serves."""

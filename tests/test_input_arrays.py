@@ -11,16 +11,6 @@ from image_layouts import MEAN, STD, B, H, W, address, check, pixels, watch
 
 import fused_mixup as fm
 from benchmarks import installed_peers
-from fused_mixup import backends
-
-
-@pytest.fixture(params=["native", "reference"])
-def backend(request):
-    why = backends.reason_unavailable(request.param, "CPU")
-    if why:
-        pytest.skip(why)
-    with fm.backend(request.param):
-        yield request.param
 
 
 @pytest.fixture

@@ -27,15 +27,6 @@ import fused_mixup as fm
 from fused_mixup import backends
 
 
-@pytest.fixture(params=["native", "reference"])
-def backend(request):
-    why = backends.reason_unavailable(request.param, "CPU")
-    if why:
-        pytest.skip(why)
-    with fm.backend(request.param):
-        yield request.param
-
-
 @pytest.fixture
 def handed(monkeypatch):
     return watch(monkeypatch)

@@ -14,15 +14,6 @@ import fused_mixup as fm
 from fused_mixup import MixPlan, backends, ops
 
 
-@pytest.fixture(params=["native", "reference"])
-def backend(request):
-    why = backends.reason_unavailable(request.param, "CPU")
-    if why:
-        pytest.skip(why)
-    with fm.backend(request.param):
-        yield request.param
-
-
 def last_first(s):
     """Copy with the first dim innermost in memory, as decoders lay out channels."""
     return s.movedim(0, -1).contiguous().movedim(-1, 0)

@@ -19,13 +19,12 @@ struct LossTypes {
   using A = acc_t<L>;
 };
 
+// The types that images are normalised to: a float or a half.
 template <typename F>
-void dispatch_floating(ScalarType dtype, const F& f) {
+void dispatch_normalized(ScalarType dtype, const F& f) {
   switch (dtype) {
     case ScalarType::Float:
       return f(TypeTag<float>());
-    case ScalarType::Double:
-      return f(TypeTag<double>());
     case ScalarType::Half:
       return f(TypeTag<Half>());
     case ScalarType::BFloat16:
@@ -33,6 +32,11 @@ void dispatch_floating(ScalarType dtype, const F& f) {
     default:
       STD_TORCH_CHECK(false, "fused_mixup: dtype that this op does not take");
   }
+}
+
+template <typename F>
+void dispatch_floating(ScalarType dtype, const F& f) {
+  dtype == ScalarType::Double ? f(TypeTag<double>()) : dispatch_normalized(dtype, f);
 }
 
 template <typename F>

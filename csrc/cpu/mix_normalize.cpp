@@ -11,20 +11,6 @@ namespace {
 
 constexpr int64_t kElementsAtOnce = 4096;  // of an image: what is arranged stays in the first cache
 
-template <typename F>
-void dispatch_normalized(ScalarType dtype, const F& f) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return f(TypeTag<float>());
-    case ScalarType::Half:
-      return f(TypeTag<Half>());
-    case ScalarType::BFloat16:
-      return f(TypeTag<BFloat16>());
-    default:
-      STD_TORCH_CHECK(false, "fused_mixup: dtype that this op does not take");
-  }
-}
-
 template <typename T>
 std::vector<Image<T>> images_of(const std::vector<Tensor>& tensors, int64_t batch) {
   std::vector<Image<T>> images(batch);

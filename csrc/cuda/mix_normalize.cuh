@@ -27,21 +27,6 @@ cudaError_t normalize_typed(const NormalizeArgs& a) {
   return launch_single<T, O>(p, a.stream);
 }
 
-// Calls f with a value of a type that images are normalised to.
-template <typename F>
-cudaError_t with_normalized(DType dtype, F&& f) {
-  switch (dtype) {
-    case kHalf:
-      return f(__half());
-    case kBFloat16:
-      return f(__nv_bfloat16());
-    case kFloat:
-      return f(float());
-    default:
-      return cudaErrorInvalidValue;
-  }
-}
-
 inline cudaError_t mix_normalize(const NormalizeArgs& a) {
   const NormalizeParams& p = a.params;
   if (p.batch == 0 || p.channels == 0 || p.height == 0 || p.width == 0) return cudaSuccess;

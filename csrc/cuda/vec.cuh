@@ -144,9 +144,9 @@ __device__ __forceinline__ int64_t quotient(int64_t n, int64_t d) {
   return n / d;
 }
 
-// Calls f with a value of a floating type. Other types are an error.
+// Calls f with a value of a type that images are normalised to. Other types are an error.
 template <typename F>
-cudaError_t with_floating(DType dtype, F&& f) {
+cudaError_t with_normalized(DType dtype, F&& f) {
   switch (dtype) {
     case kHalf:
       return f(__half());
@@ -154,11 +154,15 @@ cudaError_t with_floating(DType dtype, F&& f) {
       return f(__nv_bfloat16());
     case kFloat:
       return f(float());
-    case kDouble:
-      return f(double());
     default:
       return cudaErrorInvalidValue;
   }
+}
+
+// Calls f with a value of a floating type. Other types are an error.
+template <typename F>
+cudaError_t with_floating(DType dtype, F&& f) {
+  return dtype == kDouble ? f(double()) : with_normalized(dtype, f);
 }
 
 inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
