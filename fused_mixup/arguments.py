@@ -6,7 +6,7 @@ All checks share it. A value that cannot be converted raises a TypeError that na
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,15 +51,17 @@ def integer_tuple(name: str, values: Sequence[int]) -> tuple[int, ...]:
 def check_number(name: str, value: float) -> float:
     if isinstance(value, (int, float)):  # first: the symbols of a compiler pass as numbers
         return float(value)
-    if isinstance(value, Tensor) or not hasattr(value, "__float__"):
+    if isinstance(value, Tensor):
         raise TypeError(
             f"{name}: expected a number, got {type(value).__name__}; for values that live on a "
             "device give settings=plan_settings(…)"
         )
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number, got {kind(value)}")
     return float(value)
 
 
-def check_choice(name: str, value: object, choices: dict[str, int], others: str = "") -> int:
+def check_choice(name: str, value: object, choices: Mapping[str, int], others: str = "") -> int:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {list(choices)}{others}, got {kind(value)}")
     return choices[value]

@@ -3,6 +3,7 @@
 # ruff: noqa: NPY002 (timm draws from NumPy's global generator)
 from __future__ import annotations
 
+import pickle
 import random
 
 import numpy as np
@@ -57,6 +58,8 @@ def test_create_loader_makes_ours_while_it_is_patched():
         again = patch_create_loader(channels_last=True)
         assert isinstance(create(), PrefetchLoader) and isinstance(create(), Theirs)
         assert next(iter(create()))[0].is_contiguous(memory_format=torch.channels_last)
+        restored = pickle.loads(pickle.dumps(create()))
+        assert restored.channels_last and isinstance(restored, PrefetchLoader)
         again.restore()
         again.restore()
         assert type(create()) is PrefetchLoader

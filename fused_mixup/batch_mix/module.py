@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import check_choice, integer
+from ..arguments import check_choice
 from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS
 from ..plan.draw import draw_plan, settings_numbers
 from ..plan.draw_checks import check_minmax
@@ -20,7 +20,7 @@ from .labels import Targets
 from .state import StreamModule
 from .step import ImageStep, Options, Step
 from .structure import items, replace
-from .worker_streams import EPOCH_LIMIT
+from .worker_streams import check_epoch
 
 
 class BatchMix(StreamModule):
@@ -177,9 +177,7 @@ class BatchMix(StreamModule):
 
         This makes one small copy to the device; compiled and captured steps read it when they run.
         """
-        epoch = integer("epoch", epoch)
-        if not 0 <= epoch < EPOCH_LIMIT:
-            raise ValueError(f"epoch: expected 0 to {EPOCH_LIMIT - 1}, got {epoch}")
+        epoch = check_epoch(epoch)
         self._set_settings(self._epochs.settings(epoch), epoch)
 
     # ---------------------------------------------------------------- a step

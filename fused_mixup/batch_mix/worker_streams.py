@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from ..arguments import integer
 from ..codes import SEED_WORD, SETTINGS, STEP_WORD
 from ..plan.draw import plan_state
 
@@ -18,6 +19,13 @@ _EPOCH_SHIFT = 32
 _UNNUMBERED = 1 << 47
 _PASS_BITS, _PASS_SHIFT = 31, 16
 _NO_EPOCH = -1.0
+
+
+def check_epoch(epoch: int) -> int:
+    epoch = integer("epoch", epoch)
+    if not 0 <= epoch < EPOCH_LIMIT:
+        raise ValueError(f"epoch: expected 0 to {EPOCH_LIMIT - 1}, got {epoch}")
+    return epoch
 
 
 class WorkerStreams:

@@ -67,6 +67,8 @@ class Erasing(Frozen):
         if box.ndim != 3 or box.shape[2] != 4:
             raise ValueError(f"box: expected shape [B, 4] or [B, N, 4], got {list(box.shape)}")
         if has_host_values(box) and box.numel():
+            if int(box.max()) > 2**31 - 1:
+                raise ValueError("box: expected values of 32 bits")
             low, high = box[..., :2], box[..., 2:]
             if bool((low < 0).any()) or bool((high < low).any()):
                 raise ValueError(
@@ -152,9 +154,10 @@ def _values(value: Any, box: Tensor) -> Tensor:
     if isinstance(value, (bool, str)):
         raise TypeError(f"value: expected a number, a sequence or floats, got {kind(value)}")
     if not isinstance(value, (Tensor, Sequence)):
-        value = [check_number("value", value)]
+        value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's
+        value = value if isinstance(value, list) else [check_number("value", value)]
     values = as_tensor("value", value, box.device)
-    if values.ndim == 1:
+    if values.ndim <= 1:
         values = values.view(1, 1, -1)
     batch, boxes = box.shape[:2]
     if values.ndim != 3 or values.shape[0] not in (1, batch) or values.shape[1] not in (1, boxes):

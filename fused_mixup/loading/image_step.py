@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..batch_mix.entries import Entry
+from ..batch_mix.structure import items
 from ..batch_mix.tv_tensors import plain, wrap_like
 from ..kinds import IMAGE_LIKE
 from ..plan.mix_plan import MixPlan
 from .augment import Augmentation
-from .normalize_checks import check_channels, check_images
+from .normalize_checks import check_channels, check_images, host_numbers
 from .normalizing import ORDERS, normalize_checked
 
 
@@ -29,13 +30,12 @@ class FusedPass:
         order: str,
         layout: str | None,
     ) -> None:
-        # Tensors and arrays become lists, once.
-        mean, std = (v.tolist() if hasattr(v, "tolist") else v for v in (mean, std))
-        self.mean, self.std, self.layout = mean, std, layout
+        self.mean, self.std = host_numbers("mean", mean), host_numbers("std", std)
+        self.layout = layout
         self.options = dtype, memory_format, ORDERS[order]
         self._constants: dict[tuple[int, bool], tuple[list[float], list[float]]] = {}
-        count = max(len(v) if hasattr(v, "__len__") else 1 for v in (mean, std))
-        self.constants(count, True)  # refused here rather than at the first batch
+        # Refused here rather than at the first batch.
+        self.constants(max(len(self.mean), len(self.std)), True)
 
     def constants(self, channels: int, bytes_: bool) -> tuple[list[float], list[float]]:
         key = channels, bytes_
@@ -78,6 +78,31 @@ class Images:
                     f"{still[0].kind!r}, which would not be mirrored; flip in the data set"
                 )
         return [self._viewed(entry) if entry.kind == "image" else entry for entry in entries]
+
+    def check_mirrored(self, batch: Any, found: Collection[Any]) -> None:
+        """Raise where a batch that is not mixed holds what may lie in its images, not mirrored.
+
+        Labels pass, [B] or [B, K]; of a list, whose tensors may be boxes, [B]. ``found``: paths of
+        known entries.
+        """
+
+        def visit(structure: Any, path: tuple[Any, ...], listed: bool) -> None:
+            for key, value in items(structure) or ():
+                at = (*path, key)
+                if at in found:
+                    continue
+                if isinstance(value, Tensor):
+                    if value.ndim > (1 if listed else 2):
+                        where = "".join(f"[{part!r}]" for part in at)
+                        raise ValueError(
+                            f"flip: expected batches of images and labels, got batch{where} of "
+                            f"shape {list(value.shape)}, which would not be mirrored; flip in the "
+                            "data set"
+                        )
+                else:
+                    visit(value, at, listed or isinstance(value, list))
+
+        visit(batch, (), False)
 
     def _viewed(self, entry: Entry) -> Entry:
         value = self._given[entry.path] = entry.value

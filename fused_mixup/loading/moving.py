@@ -52,7 +52,10 @@ def as_tensor(value: Any) -> Any:
 
 def move(value: Any, device: torch.device) -> Any:
     """One leaf on ``device``; what cannot be moved as it is."""
-    value = as_tensor(value)
+    made = as_tensor(value)
+    if made is not value and device.type == "cpu" and not value.flags.writeable:
+        made = made.clone()  # entries are mixed in place, and what comes may be written
+    value = made
     to = getattr(value, "to", None)
     if to is None or getattr(value, "device", None) == device:
         return value

@@ -116,7 +116,7 @@ def _constants(name: str, values: Any, channels: int, scale: float) -> list[floa
     if isinstance(values, (list, tuple)) and all(type(v) is float for v in values):
         numbers = tuple(values)
     else:
-        numbers = _numbers(name, values)
+        numbers = host_numbers(name, values)
     if len(numbers) != 1 and len(numbers) != channels:
         raise ValueError(
             f"{name}: expected one number, or {channels}, one for each channel, got "
@@ -141,7 +141,8 @@ def _checked_constants(
     return scaled * channels if len(scaled) == 1 else scaled
 
 
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
+def host_numbers(name: str, values: Any) -> tuple[float, ...]:
+    """A number, a sequence, or a tensor or array of any shape on the host as numbers."""
     if isinstance(values, Tensor):
         if values.device.type != "cpu" or values.requires_grad:
             raise TypeError(
@@ -183,10 +184,15 @@ def check_flip(flip: Any, batch: int, device: torch.device) -> Tensor | None:
     if flip is None:
         return None
     if not isinstance(flip, Tensor):
-        try:
-            flip = torch.as_tensor(flip, device="cpu")
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"flip: expected bools [B] or None, got {kind(flip)}") from None
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and isinstance(flip, numpy.ndarray):
+            flip = as_array("flip", flip)
+        else:
+            empty = torch.bool if isinstance(flip, (list, tuple)) and not flip else None
+            try:
+                flip = torch.as_tensor(flip, dtype=empty, device="cpu")
+            except (TypeError, ValueError, RuntimeError):
+                raise TypeError(f"flip: expected bools [B] or None, got {kind(flip)}") from None
         if device.type != "cpu":
             flip = flip.to(device, non_blocking=True)
     if flip.dtype != torch.bool:

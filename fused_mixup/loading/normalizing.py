@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..arguments import check_choice
 from ..backends import implementation
 from ..memory import recycled_tensor
 from ..mixing import count_write
 from ..plan.mix_plan import MixPlan
+from ..tracing import in_vmap
 from .erasing import Erasing
 from .normalize_checks import (
     check_channels,
@@ -66,7 +68,7 @@ def mix_normalize(
         plan: a plan for B samples; None mixes nothing. One drawn on the device is not read.
         mean, std: one number, or one for each channel, as for float images (ImageNet's are
             ``(0.485, 0.456, 0.406)`` and ``(0.229, 0.224, 0.225)``); for bytes they are multiplied
-            by 255.
+            by 255. A tensor or an array on the host too, but for compiled code.
         dtype: of the result: float16, bfloat16 or float32; ``out``'s, else bfloat16, by default.
         memory_format: of the result, ``torch.channels_last`` or ``torch.contiguous_format``.
         mix: ``"after"`` blends normalised values in float32, and rounds once. ``"before"`` blends
@@ -99,14 +101,18 @@ def mix_normalize(
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899;
     Zhong et al., Random Erasing, 2020, arXiv 1708.04896.
     """
-    if mix not in ORDERS:
-        raise ValueError(f"mix: expected one of {list(ORDERS)}, got {mix!r}")
+    order = bool(check_choice("mix", mix, ORDERS))
+    if not torch.compiler.is_compiling() and in_vmap():
+        raise RuntimeError(
+            "mix_normalize: expected batches, got a call under torch.vmap; call it on the whole "
+            "batch, [B, C, H, W]"
+        )
     tensors, shape = check_images(images, mean, std, layout)
     first = tensors[0]
     scale = 255.0 if first.dtype == torch.uint8 else 1.0
     means, stds = check_channels(mean, std, shape[1], scale)
     return normalize_checked(
-        tensors, shape, plan, means, stds, dtype, memory_format, ORDERS[mix], flip, erase, out
+        tensors, shape, plan, means, stds, dtype, memory_format, order, flip, erase, out
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import kind
+from ..arguments import check_choice, kind
 from ..batch_mix.entries import Kinds
 from ..batch_mix.structure import New, items, replace
+from ..batch_mix.worker_streams import check_epoch
 from .around import AroundLoader
 from .augment import Augmentation
 from .erasing import Erasing
@@ -122,8 +123,7 @@ class Prefetcher(AroundLoader):
             raise TypeError(f"mix: expected a BatchMix or None, got {kind(mix)}")
         if mix is not None and images is not None:
             raise ValueError("images: expected None beside mix; name them with BatchMix(images=…)")
-        if order not in ORDERS:
-            raise ValueError(f"order: expected one of {list(ORDERS)}, got {kind(order)}")
+        check_choice("order", order, ORDERS)
         check_memory_format(memory_format)
         self._draws = Augmentation(flip, erase, seed)
         self._pass = FusedPass(mean, std, check_dtype(dtype, None), memory_format, order, layout)
@@ -133,6 +133,12 @@ class Prefetcher(AroundLoader):
         self._mixes = True
         self._copies: Copies | None = None
         self._running: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_copies", "_running")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _copies=None, _running=weakref.WeakSet())
 
     # ---------------------------------------------------------------- iteration
 
@@ -169,6 +175,8 @@ class Prefetcher(AroundLoader):
             return self.mix._batch(batch, step, self._mixes)[0]
         whole = (batch,) if isinstance(batch, Tensor) else batch
         entries = step.view(self._kinds.find(whole))
+        if self._draws.flip:
+            step.check_mirrored(whole, {e.path for e in entries})
         news = {e.path: New(step.mix(e, None)) for e in entries if e.kind == "image"}
         made = replace(whole, news)
         return made[0] if isinstance(batch, Tensor) else made
@@ -181,13 +189,17 @@ class Prefetcher(AroundLoader):
     # ---------------------------------------------------------------- epochs and the switch
 
     def set_epoch(self, epoch: int) -> None:
-        """Call ``set_epoch`` of ``mix``, the loader, its samplers and data set, if they have it.
+        """Call ``set_epoch`` of ``mix``, the loader, its samplers, data set and collate function.
 
-        Flips and erased boxes begin the draws of ``epoch`` too.
+        Those that have none are left out. Flips and erased boxes begin the draws of ``epoch`` too.
         """
-        parts: list[Any] = [self.mix, self.loader]
-        parts += [getattr(self.loader, name, None) for name in _PARTS]
-        for part in parts:
+        epoch = check_epoch(epoch)
+        loader = self.loader
+        parts: list[Any] = [self.mix, loader]
+        parts += [getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset")]
+        parts.append(getattr(parts[3], "sampler", None))
+        parts.append(getattr(getattr(loader, "collate_fn", None), "__self__", None))  # mix.collate
+        for part in {id(part): part for part in parts}.values():
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
         self._draws.set_epoch(epoch)
@@ -209,9 +221,6 @@ class Prefetcher(AroundLoader):
         collate: Any = getattr(self.loader, "collate_fn", None)
         if hasattr(collate, "mixup_enabled"):
             collate.mixup_enabled = bool(value)
-
-
-_PARTS = ("sampler", "batch_sampler", "dataset")
 
 
 def _device(device: torch.device | str | None) -> torch.device:

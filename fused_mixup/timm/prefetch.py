@@ -147,7 +147,12 @@ class PrefetchLoader(AroundLoader):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # With object.__reduce__, pickle compares the type with __class__, and refuses.
-        return _new_instance, (type(self),), {**self.__dict__, "_copies": None}
+        # A class that patch_create_loader made cannot be found by its name; what it sets is in the
+        # instance.
+        cls = type(self)
+        if cls is not PrefetchLoader and "_channels_last" in vars(cls):
+            cls = PrefetchLoader
+        return _new_instance, (cls,), {**self.__dict__, "_copies": None}
 
     # ---------------------------------------------------------------- iteration
 
