@@ -57,7 +57,7 @@ def check_number(name: str, value: float) -> float:
             "device give settings=plan_settings(…)"
         )
     if not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: expected a number, got {kind(value)}")
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     return float(value)
 
 
