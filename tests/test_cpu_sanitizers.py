@@ -250,8 +250,8 @@ def halfway(dtype):
 
 @pytest.mark.parametrize(
     "name",
-    "max_ps min_ps max_pd fmadd_ps fmadd_pd cvtph_ps cvtps_ph cvtps_epi32 cvtepi32_ps "
-    "cvtepu16_epi32 cvtepu8_epi32 slli_epi32".split(),
+    "max_ps min_ps max_pd fmadd_ps fmadd_pd sqrt_ps mul_epu32 cvtph_ps cvtps_ph "
+    "cvtps_epi32 cvtepi32_ps cvtepu16_epi32 cvtepu8_epi32 slli_epi32".split(),
 )
 def test_a_stand_in_equals_the_instruction(instructions, name):
     if not HAS_AVX2:

@@ -6,9 +6,9 @@ typedef int32_t VS __attribute__((vector_size(kVectorBytes)));
 // The 64-bit products of the low halves of a and the constant m; high halves are not read.
 inline VL low_product(VL a, uint32_t m) {
 #if defined(FUSED_MIXUP_AVX512)
-  return (VL)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(m));
+  return (VL)_mm512_mul_epu32((__m512i)a, (__m512i)(VL{} + m));
 #elif defined(FUSED_MIXUP_AVX2)
-  return (VL)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(m));
+  return (VL)_mm256_mul_epu32((__m256i)a, (__m256i)(VL{} + m));
 #else
   return (a & 0xFFFFFFFF) * m;
 #endif

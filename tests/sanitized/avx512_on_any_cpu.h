@@ -110,6 +110,19 @@ inline __m512d _mm512_fmadd_pd(__m512d a, __m512d b, __m512d c) {
   return c;
 }
 
+inline __m512 _mm512_sqrt_ps(__m512 v) {
+  for (int i = 0; i < 16; ++i) v[i] = __builtin_sqrtf(v[i]);
+  return v;
+}
+// The products of the low halves of 64-bit lanes.
+inline __m512i _mm512_mul_epu32(__m512i a, __m512i b) {
+  using Words = stand_in::Lanes<uint64_t, 8>;
+  Words x = Words::of(a);
+  const Words y = Words::of(b);
+  for (int i = 0; i < 8; ++i) x.lane[i] = uint64_t(uint32_t(x.lane[i])) * uint32_t(y.lane[i]);
+  return x.as<__m512i>();
+}
+
 inline __m512 _mm512_setzero_ps() { return __m512{}; }
 inline __m512 _mm512_set1_ps(float f) { return __m512{} + f; }
 
