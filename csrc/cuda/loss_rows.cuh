@@ -159,7 +159,8 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     g.label = sparse.label;
     g.partner_label = sparse.partner_label;
     if (p.gamma != A(0)) {
-      focal_loss(p, sparse, g.m, g.l, row.z);
+      // A warp without a row would read those of row 0, which another block may be writing.
+      if (live) focal_loss(p, sparse, g.m, g.l, row.z);
       g.a0 = sparse.a0;
       g.a1 = sparse.a1;
       __syncthreads();  // another thread may write its gradient over a label's logit
