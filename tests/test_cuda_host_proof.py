@@ -110,6 +110,9 @@ def run_everything(file=""):
         upstream = (torch.ones(()), logits, stats, count, *cross_entropy[:-1])
         grad = losses.soft_target_cross_entropy_backward(*upstream)
         torch.testing.assert_close(grad, want[1])
+        over = logits.clone()
+        losses.soft_target_cross_entropy_backward_(upstream[0], over, *upstream[2:])
+        torch.testing.assert_close(over, grad, rtol=0, atol=0)
         binary = (*sparse, None, None, 0.0, None, gamma, 0, False)
         loss = losses.soft_target_binary_cross_entropy(logits, *binary)
         torch.testing.assert_close(
