@@ -84,6 +84,12 @@ def _(images, partner, blend, box, pairing, mean, std, flip, *erase_first_out):
     return None
 
 
+@_fake("mix_rectangles")
+@_fake("mix_patches")
+def _(x, *rest_out):
+    return None
+
+
 @_fake("label_bounds")
 def _(labels, ignore_index):
     return labels.new_empty(2, dtype=torch.int64)

@@ -34,7 +34,7 @@ def inside_box(box: Tensor, x: Tensor) -> Tensor:
     return inside
 
 
-def _round(value: Tensor, dtype: torch.dtype) -> Tensor:
+def round_to(value: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype == torch.uint8:
         value = value.round().clamp(0, 255)
     return value.to(dtype)
@@ -47,7 +47,7 @@ def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: 
     w0, w1 = weight_columns(blend, x, acc)
     blended = term(w0, x.to(acc)) + term(w1, other.to(acc))
     # Weights (1, 0) keep the bits of x, the sign of a zero included.
-    blended = torch.where((w0 == 1) & (w1 == 0), x, _round(blended, x.dtype))
+    blended = torch.where((w0 == 1) & (w1 == 0), x, round_to(blended, x.dtype))
     out = torch.where(inside_box(box, x), other, blended)
     return torch.empty_like(x).copy_(out)
 
