@@ -106,6 +106,7 @@ def _register_fake(name: str, fake: Callable) -> Callable:
 
 _checked_fakes = {name: _register_fake(name, fake) for name, fake in FAKES.items()}
 fake_draw_plan = _checked_fakes["draw_plan"]
+fake_draw_erasing = _checked_fakes["draw_erasing"]
 
 
 # ------------------------------------------------------------------ autograd
