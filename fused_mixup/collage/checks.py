@@ -35,7 +35,9 @@ def check_samples(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] | None) 
             "one by .unsqueeze(1)"
         )
     if x.ndim - 1 > MAX_DIMS:
-        raise ValueError(f"{name}: expected at most {MAX_DIMS + 1} dims, got {x.ndim}; flatten some")
+        raise ValueError(
+            f"{name}: expected at most {MAX_DIMS + 1} dims, got {x.ndim}; flatten some"
+        )
     if x.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             f"{name}: expected a tensor that does not require grad, as no gradient is computed; "

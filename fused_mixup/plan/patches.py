@@ -209,9 +209,7 @@ class PatchPlan(Frozen):
 
     def __repr__(self) -> str:
         fields = (
-            f"{name}={list(t.shape)}"
-            for name in _FIELDS
-            if (t := getattr(self, name)) is not None
+            f"{name}={list(t.shape)}" for name in _FIELDS if (t := getattr(self, name)) is not None
         )
         return f"PatchPlan({', '.join(fields)}, device={str(self.device)!r})"
 

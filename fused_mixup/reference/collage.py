@@ -36,9 +36,7 @@ def taps(
 ) -> Taps:
     """Where the values of a rectangle lie in its source: PyTorch's rules, in float32."""
     place = torch.arange(count, device=start.device)
-    start, stop, first, last = (
-        t.long()[:, None] for t in (start, stop, source_start, source_stop)
-    )
+    start, stop, first, last = (t.long()[:, None] for t in (start, stop, source_start, source_stop))
     size, source_size = stop - start, last - first
     inside = (place >= start) & (place < stop) & (source_size > 0)
     at = (place - start).clamp(min=0)
