@@ -5,7 +5,6 @@ csrc/common/collage_arguments.h checks the same for the native backends.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..codes import ALIGNED, MAX_RECTANGLES, NEAREST, RAW

@@ -59,6 +59,22 @@ def taps(
     return Taps(inside, low, high, 1 - share, share)
 
 
+def _resampled(rows: Tensor, down: Taps, across: Taps, resample: int) -> Tensor:
+    """The values of ``rows`` [B, …, H, W] at the taps of both axes, shaped to fit them."""
+    low = rows.take_along_dim(down.low, -2)
+    if resample < BILINEAR:
+        return low.take_along_dim(across.low, -1)
+    acc = arithmetic(rows.dtype)
+
+    def along(lines: Tensor) -> Tensor:
+        left, right = (lines.take_along_dim(at, -1).to(acc) for at in (across.low, across.high))
+        return term(across.own.to(acc), left) + term(across.other.to(acc), right)
+
+    high = rows.take_along_dim(down.high, -2)
+    value = term(down.own.to(acc), along(low)) + term(down.other.to(acc), along(high))
+    return round_to(value, rows.dtype)
+
+
 def mix_rectangles(
     x: Tensor,  # [B, …, H, W]
     other: Tensor | None,  # [M, …, H, W]
@@ -79,7 +95,7 @@ def mix_rectangles(
     middle = [1] * (x.ndim - 3)
     for r in range(count):
         rows = images[source[:, r].long().clamp(0, len(images) - 1)]
-        y, x_ = (
+        down, across = (
             taps(
                 out.shape[axis - 2],
                 x.shape[axis - 2],
@@ -89,29 +105,11 @@ def mix_rectangles(
             )
             for axis in (0, 1)
         )
-
-        def along_y(t: Tensor) -> Tensor:
-            return t.view(len(t), *middle, -1, 1)
-
-        def along_x(t: Tensor) -> Tensor:
-            return t.view(len(t), *middle, 1, -1)
-
-        def line(at: Tensor, y: Taps = y, x_: Taps = x_, rows: Tensor = rows) -> Tensor:
-            """The lines ``at`` of the source, interpolated along the columns."""
-            lines = rows.take_along_dim(along_y(at), -2)
-            low = lines.take_along_dim(along_x(x_.low), -1)
-            if resample < BILINEAR:
-                return low
-            high = lines.take_along_dim(along_x(x_.high), -1)
-            own, other = along_x(x_.own).to(acc), along_x(x_.other).to(acc)
-            return term(own, low.to(acc)) + term(other, high.to(acc))
-
-        acc = arithmetic(x.dtype)
-        value = line(y.low)
-        if resample >= BILINEAR:
-            own, share = along_y(y.own).to(acc), along_y(y.other).to(acc)
-            value = round_to(term(own, value) + term(share, line(y.high)), x.dtype)
-        result = torch.where(along_y(y.inside) & along_x(x_.inside), value, result)
+        down = Taps(*(t.view(len(t), *middle, -1, 1) for t in down))
+        across = Taps(*(t.view(len(t), *middle, 1, -1) for t in across))
+        result = torch.where(
+            down.inside & across.inside, _resampled(rows, down, across, resample), result
+        )
     out.copy_(result)
 
 
