@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..arguments import as_tensor, integer, integer_tuple, integers
 from ..codes import PAIRINGS
-from ..plan.pairing import partner_indices
 from ..plan.rectangles import RectanglePlan
+from ..reference.pairing import partner_indices
 
 Rows = Tensor | Sequence[Any]  # one row for all samples, or one for each
 

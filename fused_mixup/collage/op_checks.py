@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..arguments import expect, expect_shape
 from ..codes import ALIGNED, MAX_RECTANGLES, NEAREST, RAW
 from ..dtypes import BLENDABLE
-from ..op_checks import expect, expect_shape
 
 
 def check_rectangles(

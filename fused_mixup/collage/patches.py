@@ -8,7 +8,7 @@ from torch import Tensor
 from ..arguments import kind
 from ..backends import implementation
 from ..dtypes import BLENDABLE
-from ..mixing import count_write
+from ..frozen import count_write
 from ..plan.patches import PatchPlan
 from .checks import check_result, check_samples, new_result
 

@@ -138,7 +138,7 @@ class RectanglePlan(Frozen):
         """Check the values on the host; (largest source, stops of the sources, stops of the boxes),
         each 0 where values live on a device."""
         tensors = (self.source, self.source_box, self.box)
-        known = (0,) * 5
+        known: tuple[int, ...] = (0,) * 5
         if self.source.numel() and all(map(has_host_values, tensors)):
             known = check_rows(*tensors, self.resample, self.size)
         self._fill(_seen=known, _versions=versions(*tensors))

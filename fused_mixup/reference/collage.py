@@ -10,8 +10,7 @@ from torch import Tensor
 from ..codes import ALIGNED, BILINEAR, RAW
 from ..collage.op_checks import check_patches, check_rectangles
 from ..dtypes import arithmetic
-from .dense import term
-from .mixing import round_to
+from .blending import round_to, term
 
 
 class Taps(NamedTuple):
@@ -27,16 +26,14 @@ class Taps(NamedTuple):
 def taps(
     count: int,
     extent: int,
-    start: Tensor,  # [B]: the rectangle in the result
-    stop: Tensor,
-    source_start: Tensor,  # [B]: and in the source, of ``extent``
-    source_stop: Tensor,
+    box: Tensor,  # [B, 2]: start and stop of the rectangle in the result
+    source_box: Tensor,  # [B, 2]: and in the source, of ``extent``
     step: Tensor | None,  # [B]
     resample: int,
 ) -> Taps:
     """Where the values of a rectangle lie in its source: PyTorch's rules, in float32."""
-    place = torch.arange(count, device=start.device)
-    start, stop, first, last = (t.long()[:, None] for t in (start, stop, source_start, source_stop))
+    place = torch.arange(count, device=box.device)
+    start, stop, first, last = (t[:, None].long() for b in (box, source_box) for t in b.unbind(1))
     size, source_size = stop - start, last - first
     inside = (place >= start) & (place < stop) & (source_size > 0)
     at = (place - start).clamp(min=0)
@@ -95,15 +92,11 @@ def mix_rectangles(
     middle = [1] * (x.ndim - 3)
     for r in range(count):
         rows = images[source[:, r].long().clamp(0, len(images) - 1)]
+        steps = (None, None) if scale is None else scale[:, r].unbind(1)
+        sizes = zip(out.shape[-2:], x.shape[-2:], strict=True)
         down, across = (
-            taps(
-                out.shape[axis - 2],
-                x.shape[axis - 2],
-                *(t[:, r, axis + stop] for t in (box, source_box) for stop in (0, 2)),
-                None if scale is None else scale[:, r, axis],
-                resample,
-            )
-            for axis in (0, 1)
+            taps(*size, box[:, r, axis::2], source_box[:, r, axis::2], steps[axis], resample)
+            for axis, size in enumerate(sizes)
         )
         down = Taps(*(t.view(len(t), *middle, -1, 1) for t in down))
         across = Taps(*(t.view(len(t), *middle, 1, -1) for t in across))
