@@ -24,8 +24,13 @@ REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
 # How mix_rectangles finds the values of a rectangle in its source: as they are, the nearest, or
 # interpolated, with align_corners False or True.
-RAW, NEAREST, BILINEAR, ALIGNED = range(4)
-RESAMPLES = {"none": RAW, "nearest": NEAREST, "bilinear": BILINEAR, "bilinear_aligned": ALIGNED}
+RAW, RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_ALIGNED = range(4)
+RESAMPLES = {
+    "none": RAW,
+    "nearest": RESIZE_NEAREST,
+    "bilinear": RESIZE_BILINEAR,
+    "bilinear_aligned": RESIZE_ALIGNED,
+}
 MAX_RECTANGLES = 4  # of a sample
 
 IGNORE_INDEX = -100  # PyTorch's default

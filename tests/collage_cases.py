@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from cases import layouts, values
 
-from fused_mixup.codes import ALIGNED, BILINEAR, NEAREST, RAW
+from fused_mixup.codes import RAW, RESIZE_ALIGNED, RESIZE_BILINEAR, RESIZE_NEAREST
 
 BLENDABLE = (torch.float32, torch.uint8, torch.float16, torch.bfloat16, torch.float64)
 MOVABLE = (torch.int64, torch.bool, torch.int16, torch.int32, torch.complex128)
@@ -64,7 +64,9 @@ def rectangle_call(rng: random.Random, dtype: torch.dtype, wild: bool = False) -
     if fill is not None and rng.random() < 0.6:
         size = rng.randint(1, 2 * height), rng.randint(1, 2 * width)
     blends = dtype in BLENDABLE
-    resample = rng.choice((RAW, NEAREST, BILINEAR, ALIGNED) if blends else (RAW, NEAREST))
+    resample = rng.choice(
+        (RAW, RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_ALIGNED) if blends else (RAW, RESIZE_NEAREST)
+    )
     source = [[rng.randrange(len(x if other is None else other)) for _ in range(rows)] for _ in x]
     box = [[random_box(rng, *size) for _ in range(rows)] for _ in x]
     part = [[random_box(rng, height, width, 1) for _ in range(rows)] for _ in x]
@@ -73,7 +75,7 @@ def rectangle_call(rng: random.Random, dtype: torch.dtype, wild: bool = False) -
             for at, to in zip(parts, places, strict=True):
                 fit(rng, at, to, (height, width))
     scale = None
-    if resample in (NEAREST, BILINEAR) and rng.random() < 0.4:
+    if resample in (RESIZE_NEAREST, RESIZE_BILINEAR) and rng.random() < 0.4:
         steps = [[[rng.uniform(0.2, 5.0) for _ in range(2)] for _ in range(rows)] for _ in x]
         scale = torch.tensor(steps, dtype=torch.float32).view(batch, rows, 2)
     if wild:

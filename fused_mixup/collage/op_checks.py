@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..arguments import expect, expect_shape
-from ..codes import ALIGNED, MAX_RECTANGLES, NEAREST, RAW
+from ..codes import MAX_RECTANGLES, RAW, RESIZE_ALIGNED, RESIZE_NEAREST
 from ..dtypes import BLENDABLE
 
 
@@ -24,8 +24,8 @@ def check_rectangles(
     out: Tensor,  # [B, …, H', W']
 ) -> None:
     expect(x.ndim >= 3, "x", "shape [B, …, H, W]", list(x.shape))
-    expect(RAW <= resample <= ALIGNED, "resample", "0 to 3", resample)
-    if resample > NEAREST:
+    expect(RAW <= resample <= RESIZE_ALIGNED, "resample", "0 to 3", resample)
+    if resample > RESIZE_NEAREST:
         expect(x.dtype in BLENDABLE, "x", "floats or uint8, to interpolate", x.dtype)
     batch = x.shape[0]
     if other is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_choice, check_number, floats, integer_tuple, integers, kind
-from ..codes import MAX_RECTANGLES, NEAREST, RAW, RESAMPLES
+from ..codes import MAX_RECTANGLES, RAW, RESAMPLES, RESIZE_NEAREST
 from ..frozen import Frozen, versions
 from ..tracing import has_host_values
 from .rectangle_rows import check_inside, check_rows, expect_rows, narrow, visible_shares
@@ -177,7 +177,7 @@ class RectanglePlan(Frozen):
     @property
     def moves(self) -> bool:
         """Whether values are moved and never computed, so that any dtype will do."""
-        return self.rule in (RAW, NEAREST)
+        return self.rule in (RAW, RESIZE_NEAREST)
 
     @property
     def label_sources(self) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..codes import ALIGNED, BILINEAR, RAW
+from ..codes import RAW, RESIZE_ALIGNED, RESIZE_BILINEAR
 from ..collage.op_checks import check_patches, check_rectangles
 from ..dtypes import arithmetic
 from .blending import round_to, term
@@ -39,17 +39,17 @@ def taps(
     at = (place - start).clamp(min=0)
     most = (source_size - 1).clamp(min=0)
     d = at.float()
-    if resample == ALIGNED:
+    if resample == RESIZE_ALIGNED:
         ratio = torch.where(size > 1, most.float() / (size - 1).float(), 0.0)
     else:
         ratio = source_size.float() / size.float()
         ratio = ratio if step is None else step.float()[:, None]
-    position = (d + 0.5) * ratio - 0.5 if resample == BILINEAR else d * ratio
+    position = (d + 0.5) * ratio - 0.5 if resample == RESIZE_BILINEAR else d * ratio
     position = torch.where(position > 0, position, 0.0)  # not a NaN
     low = at if resample == RAW else torch.minimum(position, most.float()).long()
     low = torch.minimum(low, most)
     share = torch.zeros_like(d)
-    if resample >= BILINEAR:
+    if resample >= RESIZE_BILINEAR:
         share = (position - low.float()).clamp(0, 1)
     high = torch.minimum(low + 1, most)
     low, high = ((first + k).clamp(0, max(extent - 1, 0)) for k in (low, high))
@@ -59,7 +59,7 @@ def taps(
 def _resampled(rows: Tensor, down: Taps, across: Taps, resample: int) -> Tensor:
     """The values of ``rows`` [B, …, H, W] at the taps of both axes, shaped to fit them."""
     low = rows.take_along_dim(down.low, -2)
-    if resample < BILINEAR:
+    if resample < RESIZE_BILINEAR:
         return low.take_along_dim(across.low, -1)
     acc = arithmetic(rows.dtype)
 
