@@ -12,6 +12,7 @@ from fused_mixup.codes import RAW, RESIZE_ALIGNED, RESIZE_BILINEAR, RESIZE_NEARE
 
 BLENDABLE = (torch.float32, torch.uint8, torch.float16, torch.bfloat16, torch.float64)
 MOVABLE = (torch.int64, torch.bool, torch.int16, torch.int32, torch.complex128)
+WAYS = (RAW, RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_ALIGNED)
 SAMPLES = ([3, 7, 9], [3, 20, 33], [1, 17], [2, 3, 6, 8], [5, 5], [4, 1, 40], [3, 16, 16])
 
 

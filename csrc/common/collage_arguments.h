@@ -34,8 +34,8 @@ inline void check_rectangles(const Tensor& x, const OptionalTensor& other, const
                              const OptionalTensor& scale, int64_t resample, bool filled,
                              const Tensor& out) {
   check_images(x);
-  expect(resample >= kRaw && resample <= kAligned, "resample", "a number from 0 to 3");
-  expect(resample <= kNearest || is_blendable(x), "x", "floats or uint8, to interpolate");
+  expect(resample >= kRaw && resample <= kResizeAligned, "resample", "a number from 0 to 3");
+  expect(resample <= kResizeNearest || is_blendable(x), "x", "floats or uint8, to interpolate");
   const int64_t batch = x.size(0), rows = source.dim() == 2 ? source.size(1) : -1;
   expect(rows >= 0 && rows <= kMaxRectangles, "source", "shape [B, R], R at most 4");
   expect_tensor("source", source, aoti_torch_dtype_int32(), {batch, rows}, x);

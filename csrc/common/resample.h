@@ -7,7 +7,7 @@
 namespace fused_mixup {
 
 // The same numbers stand in fused_mixup/codes.py.
-enum Resample : int { kRaw = 0, kNearest = 1, kBilinear = 2, kAligned = 3 };
+enum Resample : int { kRaw = 0, kResizeNearest = 1, kResizeBilinear = 2, kResizeAligned = 3 };
 constexpr int kMaxRectangles = 4;
 
 // nvcc would contract a product and a sum; host compilers obey -ffp-contract=off.
@@ -50,7 +50,7 @@ FUSED_MIXUP_HOST_DEVICE inline Axis axis_of(const int32_t* box, const int32_t* s
   a.source_size = int64_t{source_box[2 + axis]} - a.first;
   a.extent = extent;
   const int64_t size = a.stop - a.start;
-  if (resample == kAligned) {
+  if (resample == kResizeAligned) {
     const int64_t most = a.source_size > 1 ? a.source_size - 1 : 0;
     a.ratio = size > 1 ? index_quotient(float(most), float(size - 1)) : 0.0f;
   } else {
@@ -72,7 +72,7 @@ FUSED_MIXUP_HOST_DEVICE inline Tap tap_of(const Axis& a, int64_t p, int resample
   float share = 0.0f;
   if (resample != kRaw) {
     float position;
-    if (resample == kBilinear) {
+    if (resample == kResizeBilinear) {
       position = index_product(float(at) + 0.5f, a.ratio) - 0.5f;
     } else {
       position = index_product(float(at), a.ratio);
@@ -81,7 +81,7 @@ FUSED_MIXUP_HOST_DEVICE inline Tap tap_of(const Axis& a, int64_t p, int resample
     const float limit = float(most);
     low = int64_t(position < limit ? position : limit);
     if (low > most) low = most;
-    if (resample >= kBilinear) {
+    if (resample >= kResizeBilinear) {
       share = position - float(low);
       share = share < 0 ? 0.0f : share > 1 ? 1.0f : share;
     }

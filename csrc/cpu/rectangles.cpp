@@ -62,7 +62,7 @@ void mix_rectangles(Tensor x,              // [B, …, H, W]
       paster.paste(i, begin, end);
     });
   };
-  if (rule >= kBilinear) {
+  if (rule >= kResizeBilinear) {
     dispatch_blendable(x.scalar_type(), [&](auto tag) { run(tag, std::true_type()); });
   } else {
     dispatch_size(x.element_size(), [&](auto tag) { run(tag, std::false_type()); });

@@ -39,7 +39,7 @@ Columns<A> columns_of(const Axis& x, int64_t width, int64_t inner, int resample)
   std::vector<Tap> taps(n);
   int64_t last = 0;
   c.first = x.extent;
-  c.run = resample <= kNearest;
+  c.run = resample <= kResizeNearest;
   for (int64_t i = 0; i < n; ++i) {
     taps[i] = tap_of(x, c.begin + i, resample);
     c.first = std::min(c.first, taps[i].low);
@@ -49,7 +49,7 @@ Columns<A> columns_of(const Axis& x, int64_t width, int64_t inner, int resample)
   c.count = last - c.first + 1;
   if (c.run) return c;
   c.low.resize(n * inner);
-  if (resample >= kBilinear) {
+  if (resample >= kResizeBilinear) {
     c.high.resize(n * inner);
     c.own.resize(n * inner);
     c.other.resize(n * inner);
@@ -57,7 +57,7 @@ Columns<A> columns_of(const Axis& x, int64_t width, int64_t inner, int resample)
   for (int64_t i = 0, e = 0; i < n; ++i) {
     for (int64_t k = 0; k < inner; ++k, ++e) {
       c.low[e] = int32_t((taps[i].low - c.first) * inner + k);
-      if (resample < kBilinear) continue;
+      if (resample < kResizeBilinear) continue;
       c.high[e] = int32_t((taps[i].high - c.first) * inner + k);
       c.own[e] = A(1.0f - taps[i].share);
       c.other[e] = A(taps[i].share);
