@@ -4,6 +4,8 @@
 // of all channels; the other dims are planes. A thread takes V adjacent elements of a line.
 #pragma once
 
+#include <initializer_list>
+
 #include "../common/resample.h"
 #include "geometry.cuh"
 
@@ -20,6 +22,42 @@ struct LineShape {
   int ndim;  // of the planes
   int64_t size[kMaxDims];
 };
+
+// The shape of samples of sizes [B, outer…, H, W], and the strides of all tensors of a call, whose
+// outer dims are alike. Dims that continue each other in all of them become one.
+inline LineShape line_shape(const int64_t* sizes, int ndim,
+                            std::initializer_list<const int64_t*> tensors,
+                            std::initializer_list<LineStrides*> strides) {
+  LineShape shape = {1, sizes[ndim - 2], sizes[ndim - 1], 1, 0, {}};
+  const auto all = [&](auto holds) {
+    for (const int64_t* t : tensors) {
+      if (!holds(t)) return false;
+    }
+    return true;
+  };
+  int channels = -1;
+  for (int d = 1; d + 2 < ndim && channels < 0; ++d) {
+    if (sizes[d] > 1 && all([&](const int64_t* t) { return t[d] == 1 && t[ndim - 1] != 1; })) {
+      channels = d;
+      shape.inner = sizes[d];
+    }
+  }
+  auto out = strides.begin();
+  for (const int64_t* t : tensors) **out++ = {t[0], t[ndim - 2], t[ndim - 1], {}};
+  int last = -1;  // the dim that was taken last
+  for (int d = 1; d + 2 < ndim; ++d) {
+    if (d == channels || sizes[d] == 1) continue;
+    shape.planes *= sizes[d];
+    const bool continues =
+        last >= 0 && all([&](const int64_t* t) { return t[last] == t[d] * sizes[d]; });
+    if (!continues) shape.size[shape.ndim++] = 1;
+    shape.size[shape.ndim - 1] *= sizes[d];
+    out = strides.begin();
+    for (const int64_t* t : tensors) (*out++)->plane[shape.ndim - 1] = t[d];
+    last = d;
+  }
+  return shape;
+}
 
 // Everything a kernel needs to find its elements.
 struct Lines {

@@ -1,5 +1,6 @@
 // mix_patches for CUDA tensors. Kernel: patches.cuh.
-#include "collage_binding.h"
+#include "../common/collage_arguments.h"
+#include "binding.h"
 #include "patches.cuh"
 
 namespace fused_mixup {
@@ -33,7 +34,8 @@ void patches_on_device(Tensor x,                      // [B, …, H, W]
   PatchParams& p = a.params;
   a.dtype = mask ? dtype_of(x.scalar_type()) : kUInt8;
   a.element_size = static_cast<int>(x.element_size());
-  a.shape = line_shape(out, {&out, &x}, {&p.dst_stride, &p.src_stride});
+  a.shape = line_shape(out.sizes().data(), static_cast<int>(out.dim()),
+                       {out.strides().data(), x.strides().data()}, {&p.dst_stride, &p.src_stride});
   p.dst = out.data_ptr();
   p.src = x.const_data_ptr();
   p.batch = x.size(0);

@@ -1,5 +1,6 @@
 // mix_rectangles for CUDA tensors. Kernel: rectangles.cuh.
-#include "collage_binding.h"
+#include "../common/collage_arguments.h"
+#include "binding.h"
 #include "rectangles.cuh"
 
 namespace fused_mixup {
@@ -25,7 +26,9 @@ void rectangles_on_device(Tensor x,              // [B, …, H, W]
   a.dtype = resample >= kResizeBilinear ? dtype_of(x.scalar_type()) : kUInt8;
   a.element_size = static_cast<int>(x.element_size());
   a.batch = x.size(0);
-  a.shape = line_shape(out, {&out, &x, &images}, {&p.dst_stride, &p.own_stride, &p.image_stride});
+  a.shape = line_shape(out.sizes().data(), static_cast<int>(out.dim()),
+                       {out.strides().data(), x.strides().data(), images.strides().data()},
+                       {&p.dst_stride, &p.own_stride, &p.image_stride});
   p.dst = out.data_ptr();
   p.own = fill ? nullptr : x.const_data_ptr();
   p.images = images.const_data_ptr();
