@@ -14,10 +14,13 @@ BLENDABLE = (torch.float32, torch.uint8, torch.float16, torch.bfloat16, torch.fl
 MOVABLE = (torch.int64, torch.bool, torch.int16, torch.int32, torch.complex128)
 WAYS = (RAW, RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_ALIGNED)
 SAMPLES = ([3, 7, 9], [3, 20, 33], [1, 17], [2, 3, 6, 8], [5, 5], [4, 1, 40], [3, 16, 16])
+SAMPLES += ([16, 3, 16], [2, 9, 32])
 
 
 def spread(rng: random.Random, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in one of the memory layouts that its shape allows."""
+    """The tensor in one of the memory layouts that its shape allows; most often contiguous."""
+    if rng.random() < 0.4:
+        return tensor.clone()
     return rng.choice(list(layouts(tensor)))[1]
 
 
@@ -96,7 +99,7 @@ def patch_call(rng: random.Random, dtype: torch.dtype, wild: bool = False) -> tu
     """Arguments of mix_patches."""
     batch, (gh, ph), (gw, pw) = (
         rng.choice((1, 2, 5)),
-        *(rng.choice(((1, 5), (2, 3), (3, 4), (2, 8), (4, 4), (5, 1))) for _ in range(2)),
+        *(rng.choice(((1, 5), (2, 3), (3, 4), (2, 8), (4, 4), (5, 1), (2, 16))) for _ in range(2)),
     )
     middle = rng.choice(([3], [1], [2, 3], []))
     x = spread(rng, values((batch, *middle, gh * ph, gw * pw), dtype))

@@ -2,10 +2,10 @@
 
 ``plan.py`` draws plans, ``draw_erasing.py`` boxes that are erased. ``mix.py`` mixes samples,
 ``mix_normalize.py`` normalises images too, ``targets.py`` mixes labels, ``boxes.py`` boxes.
-``loss.py`` and ``bce.py`` hold the losses, ``label_ranks.py`` the ranks of labels, ``scale.py`` the
-scaling of a gradient. ``common.py`` holds what all files share (the memory layout of a batch, plan
-rows as kernel arguments, the launch); ``rows.py`` holds what the losses share: rows of classes in
-any memory layout.
+``collage.py`` pastes rectangles and patches. ``loss.py`` and ``bce.py`` hold the losses,
+``label_ranks.py`` the ranks of labels, ``scale.py`` the scaling of a gradient. ``common.py`` holds
+what all files share (the memory layout of a batch, plan rows as kernel arguments, the launch);
+``rows.py`` holds what the losses share: rows of classes in any memory layout.
 """
 
 if __name__ != "fused_mixup.triton_kernels":
@@ -21,6 +21,7 @@ from .bce import (
     soft_target_binary_cross_entropy_grad,
 )
 from .boxes import mix_boxes
+from .collage import mix_patches, mix_rectangles
 from .draw_erasing import draw_erasing
 from .label_ranks import label_ranks
 from .loss import (
@@ -45,6 +46,8 @@ __all__ = [
     "mix_boxes",
     "mix_normalize",
     "mix_out",
+    "mix_patches",
+    "mix_rectangles",
     "mix_targets",
     "paste_",
     "scale_",
