@@ -115,6 +115,7 @@ def rectangles_kernel(
     BLOCK: tl.constexpr,
 ):
     dtype: tl.constexpr = out.dtype.element_ty
+    acc: tl.constexpr = arithmetic(dtype)
     i, plane, y, x, channel = places(height, line, inner, chunks, BLOCK)
     there = plane < planes
     if own is None:
@@ -139,7 +140,6 @@ def rectangles_kernel(
         upper = at + top * image_strides[1]
         shown = tl.load(upper + left * image_strides[2], mask=inside, other=0)
         if RESAMPLE >= _BILINEAR:
-            acc: tl.constexpr = arithmetic(dtype)
             lower = at + bottom * image_strides[1]
             w1 = along.to(acc)
             w0 = (1.0 - along).to(acc)
