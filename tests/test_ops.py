@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from collage_inputs import collage_inputs
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
 
@@ -77,6 +78,8 @@ def sample_inputs(device):
     for args in erasing_cases(3, seed=3, batches=(3,)):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_erasing"].append(tuple(there))
+    for name, calls in collage_inputs(device).items():
+        samples[name] = [tuple(calls[0].values())]
     return samples | loss_inputs(device)
 
 
@@ -158,10 +161,15 @@ def test_each_op_is_in_every_backend():
 # ------------------------------------------------------------------ torch.compile
 
 
+RECTANGLES = fm.resize_into(6, (4, 5), (1, 0, 3, 4))
+PATCHES = fm.PatchPlan(index=[[[1], [0]]] * 6)
+
+
 def step(x, weight, plan, labels, mask):
     """A training step that uses every public op of the package."""
     fm.mix_(x, plan)
-    again = fm.mix(x * weight, plan)
+    again = fm.mix_rectangles(fm.mix_patches(x, PATCHES.to(x.device)), RECTANGLES.to(x.device))
+    again = fm.mix(again * weight, plan)
     fm.paste_(mask, plan) if not plan.blends else mask
     target = MixedTarget.from_labels(labels, plan, 10, 0.1)
     logits = again.flatten(1)[:, :10]
@@ -301,12 +309,13 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "BatchMix", "Erasing", "MixPlan", "MixedTarget", "Prefetcher",
-        "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend", "cutmix_box",
-        "draw_plan", "erasing_settings",
+        "BatchMix", "Erasing", "MixPlan", "MixedTarget", "PatchPlan", "Prefetcher",
+        "RectanglePlan", "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend",
+        "cutmix_box", "draw_plan", "erasing_settings",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
-        "mix_labels", "mix_normalize", "mix_samples", "mix_targets", "mixed_accuracy",
-        "mixed_criterion", "paste_", "plan_settings", "plan_state", "random_erasing",
-        "soft_target_binary_cross_entropy", "soft_target_cross_entropy",
+        "mix_labels", "mix_normalize", "mix_patches", "mix_rectangles", "mix_samples",
+        "mix_targets", "mixed_accuracy", "mixed_criterion", "mosaic_plan", "paste_",
+        "plan_settings", "plan_state", "random_erasing", "resize_into", "ricap_plan",
+        "shifted_cutmix", "soft_target_binary_cross_entropy", "soft_target_cross_entropy",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

@@ -16,6 +16,7 @@ from ..arguments import as_tensor, integer, integer_tuple, integers
 from ..codes import PAIRINGS
 from ..plan.rectangles import RectanglePlan
 from ..reference.pairing import partner_indices
+from ..tracing import has_host_values
 
 Rows = Tensor | Sequence[Any]  # one row for all samples, or one for each
 
@@ -215,6 +216,13 @@ def mosaic_plan(
     extent = (2 * height, 2 * width) if canvas is None else _size("canvas", canvas)
     index = _sources(source)
     centres = _rows("centre", centre, len(index), 2, index.device)
+    if has_host_values(centres) and not bool(
+        ((centres >= 0) & (centres <= torch.tensor(extent))).all()
+    ):
+        raise ValueError(
+            f"centre: expected places on the canvas, {list(extent)}, got some up to "
+            f"{centres.amax(0).tolist()}"
+        )
     spans = []  # for each axis, before and behind the centre: box and source, start and stop
     for at, n, end in zip(centres.unbind(1), (height, width), extent, strict=True):
         before = torch.minimum(at, torch.full_like(at, n))
