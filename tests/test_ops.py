@@ -161,15 +161,14 @@ def test_each_op_is_in_every_backend():
 # ------------------------------------------------------------------ torch.compile
 
 
-RECTANGLES = fm.resize_into(6, (4, 5), (1, 0, 3, 4))
-PATCHES = fm.PatchPlan(index=[[[1], [0]]] * 6)
+RECTANGLES, PATCHES = fm.resize_into(6, (4, 5), (1, 0, 3, 4)), fm.PatchPlan([[[1], [0]]] * 6)
 
 
 def step(x, weight, plan, labels, mask):
     """A training step that uses every public op of the package."""
     fm.mix_(x, plan)
-    again = fm.mix_rectangles(fm.mix_patches(x, PATCHES.to(x.device)), RECTANGLES.to(x.device))
-    again = fm.mix(again * weight, plan)
+    x = fm.mix_rectangles(fm.mix_patches(x, PATCHES.to(x.device)), RECTANGLES.to(x.device))
+    again = fm.mix(x * weight, plan)
     fm.paste_(mask, plan) if not plan.blends else mask
     target = MixedTarget.from_labels(labels, plan, 10, 0.1)
     logits = again.flatten(1)[:, :10]

@@ -58,7 +58,7 @@ def test_random_calls_equal_the_reference_bit_for_bit():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.float16], ids=str)
 def test_nearest_is_pytorchs_bit_for_bit(backend, dtype):
     x = images(3, 2, *SIZE, dtype=dtype)
-    for box, part in settings(60):
+    for box, part in settings(40):
         plan = fm.resize_into(3, SIZE, box, "roll", source_box=part)
         want = x.clone()
         size = crop(x, box).shape[-2:]
@@ -72,12 +72,12 @@ def test_nearest_is_pytorchs_bit_for_bit(backend, dtype):
 def test_bilinear_is_pytorchs_to_two_units(backend, way):
     """PyTorch's kernels may fuse products and sums; indices and weights are the same."""
     x = images(3, 2, *SIZE)
-    for box, part in settings(60):
+    for box, part in settings(40):
         plan = fm.resize_into(3, SIZE, box, "roll", source_box=part, resample=way)
         got = crop(fm.mix_rectangles(x, plan), box)
         want = interpolate(crop(x.roll(1, 0), part), got.shape[-2:], **MODES[way])
         # Weights differ by 2^-23 of a coordinate below 32 where one of its operations is fused.
-        torch.testing.assert_close(got, want, rtol=0, atol=2 * 2**-23 + 32 * 2**-23)
+        assert (got - want).abs().max() <= 2 * 2**-23 + 32 * 2**-23
 
 
 @pytest.mark.parametrize("way", MODES)
