@@ -165,20 +165,27 @@ void interpolate_lines(float* m, const float* top, const float* bottom, float we
   fill_line(m, n, [=](auto at) { return at(top) * rest + at(bottom) * weight; });
 }
 
+// m as a whole number of 2^-24; values outside [0, 1] and NaN are kept inside.
+inline VS whole_masks(VF m) {
+  const VF kept = select<float>((VI)(m < 1), select<float>((VI)(m > 0), m, VF{}), splat(1.0f));
+  const VF scaled = select<float>((VI)(m == m), kept, VF{}) * kMaskScale;
+  // Adding 2^23 rounds to a whole number; the values above it are whole already.
+  const VF rounded = (scaled + 8388608.0f) - 8388608.0f;
+  return __builtin_convertvector(select<float>((VI)(scaled < 8388608.0f), rounded, scaled), VS);
+}
+
 int64_t sum_line(const float* m, int64_t n) {
+  constexpr int kStep = kLanes<float>;
+  constexpr int64_t kBlock = 64 * kStep;  // 64 whole numbers up to 2^24 fit into 31 bits
   int64_t total = 0;
-  constexpr int64_t kBlock = 64;  // so few whole numbers of 2^24 fit in 32 bits
   for (int64_t i = 0; i < n; i += kBlock) {
     const int64_t end = i + kBlock < n ? i + kBlock : n;
-    uint32_t sum = 0;
-    for (int64_t k = i; k < end; ++k) {
-      const float kept = m[k] > 0 ? (m[k] < 1 ? m[k] : 1) : 0;
-      // Adding 2^23 rounds to a whole number; the values above it are whole already.
-      const float scaled = kept * kMaskScale;
-      const float rounded = (scaled + 8388608.0f) - 8388608.0f;
-      sum += uint32_t(int32_t(scaled < 8388608.0f ? rounded : scaled));
+    VS sum = {};
+    for (int64_t k = i; k < end; k += kStep) {
+      const bool whole = k + kStep <= end;
+      sum += whole_masks(whole ? load(m + k) : load_part<float>(m + k, end - k));
     }
-    total += sum;
+    for (int lane = 0; lane < kStep; ++lane) total += sum[lane];
   }
   return total;
 }

@@ -72,44 +72,39 @@ class MaskLines {
     return line_.data();
   }
 
+  // Whether the last line was the same as the one before.
+  bool again() const { return again_; }
+
  private:
   const MaskArgs& a_;
   const MaskColumns& columns_;
   std::vector<float> line_, top_, bottom_, values_;
-  int64_t sample_ = -1, y_ = -1;                              // of line_
+  int64_t sample_ = -1, y_ = -1;  // of line_
+  bool again_ = false;
   int64_t map_sample_ = -1, top_row_ = -1, bottom_row_ = -1;  // of top_ and bottom_
 
   bool kept(int64_t i, int64_t y) {
-    if (sample_ == i && y_ == y) return true;
+    again_ = sample_ == i && y_ == y;
     sample_ = i;
     y_ = y;
-    return false;
+    return again_;
   }
 
   template <typename T>
-  void read_values(const void* map, int64_t at) {
-    const T* p = static_cast<const T*>(map) + at;
+  const float* read_values(int64_t at) {
+    const T* p = static_cast<const T*>(a_.map) + at;
+    if constexpr (std::is_same_v<T, float>) return p;
     for (int x = 0; x < a_.map_width; ++x) values_[x] = to_float(p[x]);
+    return values_.data();
   }
 
   // A row of the map at the width of the image, in float.
   void read_line(int64_t i, int row, float* out) {
     const int64_t at = i * a_.map_stride + int64_t(row) * a_.map_width;
-    switch (a_.map_type) {
-      case MapType::kByte:
-        read_values<uint8_t>(a_.map, at);
-        break;
-      case MapType::kHalf:
-        read_values<Half>(a_.map, at);
-        break;
-      case MapType::kBFloat16:
-        read_values<BFloat16>(a_.map, at);
-        break;
-      case MapType::kFloat:
-        read_values<float>(a_.map, at);
-        break;
-    }
-    const float* v = values_.data();
+    const float* v = a_.map_type == MapType::kByte       ? read_values<uint8_t>(at)
+                     : a_.map_type == MapType::kHalf     ? read_values<Half>(at)
+                     : a_.map_type == MapType::kBFloat16 ? read_values<BFloat16>(at)
+                                                         : read_values<float>(at);
     const int32_t* first = columns_.first.data();
     if (a_.interpolation == kNearest) {
       if (a_.map_width == a_.width) {

@@ -193,8 +193,10 @@ Tensor mask_mean(Tensor code,             // int32 [B]
         mean[i] = 1;
         continue;
       }
-      for (int64_t y = 0; y < height; ++y) {
-        total += kernels().masks.sum(lines.line(i, y), width);
+      for (int64_t y = 0, sum = 0; y < height; ++y) {
+        const float* line = lines.line(i, y);
+        if (!lines.again()) sum = kernels().masks.sum(line, width);
+        total += sum;
       }
       mean[i] = mean_of_mask(total, int(height), int(width));
     }
