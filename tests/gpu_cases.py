@@ -19,6 +19,7 @@ from gpu_draw_cases import DRAWN, draw_cases
 from gpu_loss_cases import OPS as LOSSES
 from gpu_loss_cases import loss_cases
 from gpu_loss_expected import expect
+from gpu_mask_cases import mask_cases
 from gpu_normalize_cases import normalize_cases
 
 from fused_mixup import MixPlan, ops, reference
@@ -26,6 +27,7 @@ from fused_mixup.arguments import is_host_row
 
 # All backends give the same bits for these ops; other ops sum, each backend in its own order.
 EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_normalize", "mix_targets", "mix_boxes", *DRAWN)
+EXACT += ("mix_masked", "mix_masked_out", "mix_masked_", "mask_mean")
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ def box_cases() -> Iterator[Case]:
 
 
 CASES = [*mix_cases(), *(Case(**case) for case in draw_cases()), *target_cases(), *box_cases()]
-CASES += [Case(**case) for case in normalize_cases(plan_of)]
+CASES += [Case(**case) for case in (*normalize_cases(plan_of), *mask_cases())]
 CASES += [Case(*case) for case in loss_cases()]
 QUICK = [case for case in CASES if case.quick]
 
