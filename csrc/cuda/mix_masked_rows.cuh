@@ -1,0 +1,203 @@
+// What the kernels that mix by masks share: their parameters, a row's mask, weights and box, the
+// rule itself.
+//
+// A sample is seen as planes: the dims that lie outside the image in memory, times the vectors of
+// the image. A thread takes one vector of the image in several planes, so that it computes the mask
+// of the vector once. (Of channels_last samples there is one plane, whose vectors hold all channels.)
+#pragma once
+
+#include "mask_values.cuh"
+#include "mix_rows.cuh"
+
+namespace fused_mixup {
+
+struct MaskedParams : MixParams {
+  const void* other;   // the samples among which partners are: src, or a pool of its own
+  int64_t others;      // how many of them there are
+  int64_t other_batch_stride;
+  bool other_apart;    // they lie in memory as other_geo says
+  Geometry other_geo;
+  void* clean;         // takes src too, or null
+  int box_axes;        // D
+  MaskParams mask;
+  int y_axis, x_axis;  // of the geometry; -1 where no sample has a mask
+  FastDiv group_y, group_x;
+  uint32_t inner;                    // vectors of a plane
+  uint32_t planes, planes_per_thread;
+  FastDiv inner_blocks, plane_blocks;
+  bool planes_differ;  // the box depends on the plane, or a plane is a part of a sample
+};
+
+// Planes whose vectors are in flight together. uint8 widens 32 bytes per pair of vectors, which
+// leaves registers for one; three are the channels of an image.
+template <int V>
+constexpr int kPlanes = V == 16 ? 1
+                        : V > 1 ? 3
+                                : 4;
+constexpr int kPlanesPerThread = 12;  // at most; a multiple of kPlanes
+
+// The place of a thread: its row or pair, its vector of the image, its planes.
+struct MaskedPlace {
+  int64_t row;
+  uint32_t vector, first_plane, end_plane;
+
+  // The blocks of a row follow each other, or those of a vector, which rows have in common.
+  __device__ __forceinline__ MaskedPlace(const MaskedParams& p, bool row_by_row) {
+    uint32_t at = blockIdx.x, part;
+    const uint32_t parts = p.inner_blocks.divisor * p.plane_blocks.divisor;
+    if (row_by_row) {
+      row = at / parts;
+      part = at % parts;
+    } else {
+      const uint32_t rows = static_cast<uint32_t>(p.pairs);
+      part = at / rows;
+      row = at % rows;
+    }
+    const uint32_t block = p.plane_blocks.div(part);
+    vector = block * blockDim.x + threadIdx.x;
+    first_plane = (part - block * p.plane_blocks.divisor) * p.planes_per_thread;
+    const uint32_t end = first_plane + p.planes_per_thread;
+    end_plane = end < p.planes ? end : p.planes;
+  }
+};
+
+__device__ __forceinline__ BoxRange load_masked_box(const MaskedParams& p, int64_t i) {
+  BoxRange box;
+  // The box has the last of the geometry's axes; it does not bound the others.
+  const int before = p.geo.spatial - p.box_axes;
+#pragma unroll
+  for (int a = 0; a < kMaxSpatial; ++a) {
+    int32_t lo = p.box_row.lo[a], hi = p.box_row.hi[a];
+    if (p.box != nullptr && a >= before && a < p.geo.spatial) {
+      const int32_t* row = p.box + i * 2 * p.box_axes + (a - before);
+      lo = clamp_to(row[0], p.geo.extent[a]) * p.geo.group[a];
+      hi = clamp_to(row[p.box_axes], p.geo.extent[a]) * p.geo.group[a];
+    }
+    box.lo[a] = lo;
+    box.hi[a] = hi;
+  }
+  return box;
+}
+
+// What a row of the plan says: its mask, or its weights where it has none, and its box.
+template <typename T, int V>
+struct MaskedRow {
+  using A = typename Number<T>::Acc;
+  SampleMask mask;
+  BlendWeights<A> weights;
+  BoxRange box;
+  float m[V];      // of the thread's vector, once find_mask() has run
+  bool ones;       // all m are 1
+
+  __device__ __forceinline__ MaskedRow(const MaskedParams& p, int64_t i)
+      : mask(p.mask.args, i), weights(load_weights<T>(p, i)), box(load_masked_box(p, i)),
+        m{}, ones(false) {}
+
+  __device__ __forceinline__ void find_mask(const MaskedParams& p, const Pixels& at) {
+    if (!mask.masked()) return;
+    mask_values<V>(p.mask, mask, at, m);
+    ones = true;
+#pragma unroll
+    for (int e = 0; e < V; ++e) ones = ones && m[e] == 1.0f;
+  }
+
+  // Whether the row may change what is outside its box; of a mask this is known later.
+  __device__ __forceinline__ bool blends() const { return mask.masked() || !weights.keep; }
+  __device__ __forceinline__ bool keeps() const { return mask.masked() ? ones : weights.keep; }
+
+  // out = other inside the box, else m * own + (1 - m) * other.
+  __device__ __forceinline__ Vec<T, V> mix(const Vec<T, V>& own, const Vec<T, V>& other,
+                                           const Span& span) const {
+    if (!mask.masked()) return combine(own, other, weights, span);
+    if (span.template full<V>()) return other;
+    using N = Number<T>;
+    const Elements<T, V> theirs = elements(other);
+    Elements<T, V> out = elements(own);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      const T mixed = N::down(add(rounded_product(A(m[e]), N::up(out.e[e])),
+                                  rounded_product(A(1 - m[e]), N::up(theirs.e[e]))));
+      if (m[e] != 1.0f) out.e[e] = m[e] == 0.0f ? theirs.e[e] : mixed;
+      if (span.has(e)) out.e[e] = theirs.e[e];
+    }
+    return packed(out);
+  }
+
+  // The transpose: what the row sends to itself ...
+  __device__ __forceinline__ void send_own(const Vec<T, V>& grad, const Span& span,
+                                           A (&sum)[V]) const {
+    if (!mask.masked()) return own_part(grad, weights, span, sum);
+    const Elements<T, V> g = elements(grad);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      sum[e] = span.has(e) ? A(0) : term(A(m[e]), Number<T>::up(g.e[e]));
+    }
+  }
+
+  // ... and to its partner.
+  __device__ __forceinline__ void send_partner(const Vec<T, V>& grad, const Span& span,
+                                               A (&sum)[V]) const {
+    if (!mask.masked()) return add_partner_part(grad, weights, span, sum);
+    const Elements<T, V> g = elements(grad);
+#pragma unroll
+    for (int e = 0; e < V; ++e) {
+      const A value = Number<T>::up(g.e[e]);
+      sum[e] = add(sum[e], span.has(e) ? value : term(A(1 - m[e]), value));
+    }
+  }
+};
+
+template <int V>
+__device__ __forceinline__ Pixels pixels_at(const MaskedParams& p, const Coordinates& c) {
+  // The loop is unrolled, so that coordinates stay in registers.
+  uint32_t y = 0, x = 0;
+#pragma unroll
+  for (int a = 0; a < kMaxSpatial; ++a) {
+    if (a == p.y_axis) y = static_cast<uint32_t>(c.at[a]);
+    if (a == p.x_axis) x = static_cast<uint32_t>(c.at[a]);
+  }
+  const uint32_t line = p.group_y.div(y), column = p.group_x.div(x);
+  const bool along = V > 1 && p.geo.inner_axis == p.x_axis;
+  return {static_cast<int>(line), static_cast<int>(column),
+          along ? static_cast<int>(p.group_x.divisor) : V,
+          along ? static_cast<int>(x - column * p.group_x.divisor) : 0};
+}
+
+// One vector of each of kPlanes planes, from `plane` on.
+template <int V>
+struct MaskedVectors {
+  static constexpr int U = kPlanes<V>;
+  bool active[U];
+  Coordinates at[U];
+  Offsets offset[U];
+  int64_t other[U];
+
+  __device__ __forceinline__ MaskedVectors(const MaskedParams& p, const MaskedPlace& place,
+                                           uint32_t plane) {
+#pragma unroll
+    for (int u = 0; u < U; ++u) {
+      const uint32_t v = (plane + u) * p.inner + place.vector;
+      active[u] = plane + u < place.end_plane && v < p.geo.count;
+      const uint32_t from = active[u] ? v : place.vector;
+      at[u] = u == 0 || p.planes_differ ? coordinates_of<V>(p.geo, from) : at[0];
+      offset[u] = offsets_of<V>(p.geo, from);
+      other[u] = p.other_apart ? offsets_of<V>(p.other_geo, from).src : offset[u].src;
+    }
+  }
+};
+
+// Blocks have as many threads as the vectors of a plane can use; all threads have one row.
+template <int V>
+inline int64_t set_masked_grid(MaskedParams* p, int64_t rows, dim3* block) {
+  unsigned threads = kThreads;
+  while (threads > 32 && threads / 2 >= p->inner) threads /= 2;
+  const int64_t inner_blocks = (int64_t{p->inner} + threads - 1) / threads;
+  const int64_t plane_blocks = (int64_t{p->planes} + p->planes_per_thread - 1) / p->planes_per_thread;
+  p->pairs = rows;
+  p->inner_blocks = FastDiv(inner_blocks);
+  p->plane_blocks = FastDiv(plane_blocks);
+  *block = dim3(threads);
+  return rows * inner_blocks * plane_blocks;
+}
+
+}  // namespace fused_mixup
