@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host_cuda import build, lib, mask_grid
+from host_cuda import build, mask_grid
 from host_cuda.batches import ORDERS
 
 pytestmark = [

@@ -1,9 +1,9 @@
 // Masks of samples: how a kernel finds the share m of a sample at a pixel.
 //
 // m comes from few numbers, so that no mask of the image's size is read: a sum of products of a
-// value per row and a value per column, or a small map that is upsampled. Every operation is rounded on
-// its own, so that all backends compute the same bits, but for the sigmoid. Nothing here depends on
-// PyTorch.
+// value per row and a value per column, or a small map that is upsampled. Every operation is
+// rounded on its own, so that all backends compute the same bits, but for the sigmoid. Nothing here
+// depends on PyTorch.
 #pragma once
 
 #include <cmath>

@@ -1,9 +1,9 @@
 // The masks of samples in registers: m of the V elements of a vector, or of one pixel.
 //
-// A thread computes its vector's mask once and uses it for every dim between the batch and the image
-// (the channels), so that a mask costs a fraction of what the samples do. Its tables and its map are
-// small and stay in cache. All threads of a block have the same sample: what its code decides is the
-// same for all of them.
+// A thread computes its vector's mask once and uses it for every dim between the batch and the
+// image (the channels), so that a mask costs a fraction of what the samples do. Its tables and its
+// map are small and stay in cache. All threads of a block have the same sample: what its code
+// decides is the same for all of them.
 #pragma once
 
 #include "../common/masks.h"

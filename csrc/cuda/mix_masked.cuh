@@ -159,7 +159,8 @@ cudaError_t mix_masked_typed(const MixMaskedArgs& a) {
   const int axes = a.mask.code != nullptr && boxed < 2 ? 2 : boxed;
   MaskedParams p = {};
   int v = 1;
-  if (!make_masked_geometry(a, sizeof(T), axes, &p, &v)) return mix_masked_halves<T, kForm>(a, axes);
+  if (!make_masked_geometry(a, sizeof(T), axes, &p, &v))
+    return mix_masked_halves<T, kForm>(a, axes);
   if (p.geo.count == 0) return cudaSuccess;
   p.dst = s.dst;
   p.src = s.src;

@@ -3,7 +3,8 @@
 //
 // A sample is seen as planes: the dims that lie outside the image in memory, times the vectors of
 // the image. A thread takes one vector of the image in several planes, so that it computes the mask
-// of the vector once. (Of channels_last samples there is one plane, whose vectors hold all channels.)
+// of the vector once. (Of channels_last samples there is one plane, whose vectors hold all
+// channels.)
 #pragma once
 
 #include "mask_values.cuh"
@@ -12,17 +13,17 @@
 namespace fused_mixup {
 
 struct MaskedParams : MixParams {
-  const void* other;   // the samples among which partners are: src, or a pool of its own
-  int64_t others;      // how many of them there are
+  const void* other;  // the samples among which partners are: src, or a pool of its own
+  int64_t others;     // how many of them there are
   int64_t other_batch_stride;
-  bool other_apart;    // they lie in memory as other_geo says
+  bool other_apart;  // they lie in memory as other_geo says
   Geometry other_geo;
-  void* clean;         // takes src too, or null
-  int box_axes;        // D
+  void* clean;   // takes src too, or null
+  int box_axes;  // D
   MaskParams mask;
   int y_axis, x_axis;  // of the geometry; -1 where no sample has a mask
   FastDiv group_y, group_x;
-  uint32_t inner;                    // vectors of a plane
+  uint32_t inner;  // vectors of a plane
   uint32_t planes, planes_per_thread;
   FastDiv inner_blocks, plane_blocks;
   bool planes_differ;  // the box depends on the plane, or a plane is a part of a sample
@@ -86,12 +87,15 @@ struct MaskedRow {
   SampleMask mask;
   BlendWeights<A> weights;
   BoxRange box;
-  float m[V];      // of the thread's vector, once find_mask() has run
-  bool ones;       // all m are 1
+  float m[V];  // of the thread's vector, once find_mask() has run
+  bool ones;   // all m are 1
 
   __device__ __forceinline__ MaskedRow(const MaskedParams& p, int64_t i)
-      : mask(p.mask.args, i), weights(load_weights<T>(p, i)), box(load_masked_box(p, i)),
-        m{}, ones(false) {}
+      : mask(p.mask.args, i),
+        weights(load_weights<T>(p, i)),
+        box(load_masked_box(p, i)),
+        m{},
+        ones(false) {}
 
   __device__ __forceinline__ void find_mask(const MaskedParams& p, const Pixels& at) {
     if (!mask.masked()) return;
@@ -192,7 +196,8 @@ inline int64_t set_masked_grid(MaskedParams* p, int64_t rows, dim3* block) {
   unsigned threads = kThreads;
   while (threads > 32 && threads / 2 >= p->inner) threads /= 2;
   const int64_t inner_blocks = (int64_t{p->inner} + threads - 1) / threads;
-  const int64_t plane_blocks = (int64_t{p->planes} + p->planes_per_thread - 1) / p->planes_per_thread;
+  const int64_t plane_blocks =
+      (int64_t{p->planes} + p->planes_per_thread - 1) / p->planes_per_thread;
   p->pairs = rows;
   p->inner_blocks = FastDiv(inner_blocks);
   p->plane_blocks = FastDiv(plane_blocks);

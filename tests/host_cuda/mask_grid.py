@@ -36,7 +36,6 @@ from .batches import (
     make_box,
     make_partner,
 )
-from .batches import random as random_values
 from .ops import DTYPES
 
 # Samples whose lines are whole vectors, in one plane or several; others; a line, a column, a pixel.
