@@ -120,7 +120,6 @@ template <int V>
 void find_planes(const MixMaskedArgs& a, int axes, MaskedParams* p) {
   const bool masks = a.mask.code != nullptr;
   p->mask.args = a.mask;
-  p->y_axis = p->x_axis = -1;
   p->planes_per_thread = kPlanesPerThread;
   if (!masks) {  // there is nothing that vectors have in common: planes are parts of a sample
     p->planes = kPlanes<V>;
@@ -128,13 +127,13 @@ void find_planes(const MixMaskedArgs& a, int axes, MaskedParams* p) {
     p->planes_differ = true;
     return;
   }
-  p->y_axis = axes - 2;
-  p->x_axis = axes - 1;
+  const int y_axis = axes - 2, x_axis = axes - 1;
+  p->along_lines = p->geo.inner_axis == x_axis;
   p->planes_differ = axes > 2;
-  p->group_y = FastDiv(p->geo.group[p->y_axis]);
-  p->group_x = FastDiv(p->geo.group[p->x_axis]);
+  p->group_y = FastDiv(p->geo.group[y_axis]);
+  p->group_x = FastDiv(p->geo.group[x_axis]);
   p->inner = 1;
-  for (int axis = p->y_axis; axis <= p->x_axis; ++axis) {
+  for (int axis = y_axis; axis <= x_axis; ++axis) {
     const uint32_t size = p->geo.below[axis].divisor * p->geo.steps[axis].divisor;
     if (size > p->inner) p->inner = size;
   }

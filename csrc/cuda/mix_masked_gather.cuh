@@ -22,29 +22,35 @@ __global__ void __launch_bounds__(kThreads, 2)
   const T* other_row = static_cast<const T*>(p.other) +
                        partner_of(p.pairing, p.partner, i, partners) * p.other_batch_stride;
   MaskedRow<T, V> row(p, i);
+  const Coordinates in_image = coordinates_of<V>(p.geo, place.vector);
 #pragma unroll 1  // few rounds, whose code is long
   for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
-    const MaskedVectors<V> at(p, place, plane);
     Vec<T, V> own[U], other[U];
     Span span[U];
+    Offsets at[U];
+    bool active[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       // There is no branch here, so that the loads of all u are in flight together.
-      span[u] = span_of<V>(p.geo, row.box, at.at[u]);
+      active[u] = place.has(p, plane + u);
+      const uint32_t v = active[u] ? place.vector_of(p, plane + u) : place.vector;
+      at[u] = offsets_of<V>(p.geo, v);
+      const int64_t from = p.other_apart ? offsets_of<V>(p.other_geo, v).src : at[u].src;
+      span[u] = masked_span<V>(p, in_image, v, row.box);
       own[u] = other[u] = Vec<T, V>{};
       const bool need_own = p.clean != nullptr || !span[u].template full<V>();
       const bool need_other = row.blends() || !span[u].empty();
-      if (at.active[u] && need_own) own[u] = load<V>(own_row + at.offset[u].src);
-      if (at.active[u] && need_other) other[u] = load<V>(other_row + at.other[u]);
+      if (active[u] && need_own) own[u] = load<V>(own_row + at[u].src);
+      if (active[u] && need_other) other[u] = load<V>(other_row + from);
     }
-    if (plane == place.first_plane) row.find_mask(p, pixels_at<V>(p, at.at[0]));
+    if (plane == place.first_plane) row.find_mask(p, pixels_at<V>(p, in_image));
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      if (!at.active[u]) continue;
+      if (!active[u]) continue;
       if (p.clean != nullptr) {
-        store(static_cast<T*>(p.clean) + i * p.dst_batch_stride + at.offset[u].dst, own[u]);
+        store(static_cast<T*>(p.clean) + i * p.dst_batch_stride + at[u].dst, own[u]);
       }
-      store(dst_row<T>(p, i) + at.offset[u].dst, row.mix(own[u], other[u], span[u]));
+      store(dst_row<T>(p, i) + at[u].dst, row.mix(own[u], other[u], span[u]));
     }
   }
 }
@@ -64,18 +70,25 @@ __global__ void __launch_bounds__(kThreads, 2)
     end = p.offsets[j + 1] > p.batch ? p.batch : p.offsets[j + 1];
   }
   MaskedRow<T, V> own(p, j);
+  const Coordinates in_image = coordinates_of<V>(p.geo, place.vector);
+  const Pixels pixels = pixels_at<V>(p, in_image);
 #pragma unroll 1
   for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
-    const MaskedVectors<V> at(p, place, plane);
     typename Number<T>::Acc sum[U][V];
     Vec<T, V> grad[U];
+    Offsets at[U];
+    uint32_t vector[U];
 #pragma unroll
-    for (int u = 0; u < U; ++u) grad[u] = load<V>(src_row<T>(p, j) + at.offset[u].src);
-    const Pixels pixels = pixels_at<V>(p, at.at[0]);
+    for (int u = 0; u < U; ++u) {
+      // Beyond the end a thread reads its first vector, and writes nothing below.
+      vector[u] = place.has(p, plane + u) ? place.vector_of(p, plane + u) : place.vector;
+      at[u] = offsets_of<V>(p.geo, vector[u]);
+      grad[u] = load<V>(src_row<T>(p, j) + at[u].src);
+    }
     if (plane == place.first_plane) own.find_mask(p, pixels);
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      own.send_own(grad[u], span_of<V>(p.geo, own.box, at.at[u]), sum[u]);
+      own.send_own(grad[u], masked_span<V>(p, in_image, vector[u], own.box), sum[u]);
     }
 #pragma unroll 1  // there is mostly one row: more at once would only take registers
     for (int64_t s = begin; s < end; ++s) {
@@ -83,16 +96,16 @@ __global__ void __launch_bounds__(kThreads, 2)
                                              : (j + 1 == p.batch ? 0 : j + 1);
       MaskedRow<T, V> sender(p, i);
 #pragma unroll
-      for (int u = 0; u < U; ++u) grad[u] = load<V>(src_row<T>(p, i) + at.offset[u].src);
+      for (int u = 0; u < U; ++u) grad[u] = load<V>(src_row<T>(p, i) + at[u].src);
       sender.find_mask(p, pixels);
 #pragma unroll
       for (int u = 0; u < U; ++u) {
-        sender.send_partner(grad[u], span_of<V>(p.geo, sender.box, at.at[u]), sum[u]);
+        sender.send_partner(grad[u], masked_span<V>(p, in_image, vector[u], sender.box), sum[u]);
       }
     }
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      if (at.active[u]) store(dst_row<T>(p, j) + at.offset[u].dst, rounded<T, V>(sum[u]));
+      if (place.has(p, plane + u)) store(dst_row<T>(p, j) + at[u].dst, rounded<T, V>(sum[u]));
     }
   }
 }

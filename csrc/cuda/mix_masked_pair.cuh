@@ -22,26 +22,31 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int64_t j = p.pairing == kFlip ? p.batch - 1 - i : i;
   const bool alone = i == j;  // self, or the middle of an odd batch
   MaskedRow<T, V> a(p, i), b(p, j);
+  const Coordinates in_image = coordinates_of<V>(p.geo, place.vector);
 #pragma unroll 1  // few rounds, whose code is long
   for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
     // 1. Load what the outputs of both rows need.
-    const MaskedVectors<V> at(p, place, plane);
     Vec<T, V> va[U], vb[U];
     Span sa[U], sb[U];
+    Offsets at[U];
+    bool active[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      sa[u] = span_of<V>(p.geo, a.box, at.at[u]);
-      sb[u] = span_of<V>(p.geo, b.box, at.at[u]);
+      active[u] = place.has(p, plane + u);
+      const uint32_t v = active[u] ? place.vector_of(p, plane + u) : place.vector;
+      at[u] = offsets_of<V>(p.geo, v);
+      sa[u] = masked_span<V>(p, in_image, v, a.box);
+      sb[u] = masked_span<V>(p, in_image, v, b.box);
       const bool any = !p.in_place || a.blends() || b.blends() || !sa[u].empty() || !sb[u].empty();
       va[u] = vb[u] = Vec<T, V>{};
-      if (at.active[u] && any) va[u] = load<V>(src_row<T>(p, i) + at.offset[u].src);
-      if (at.active[u] && any && !alone) vb[u] = load<V>(src_row<T>(p, j) + at.offset[u].src);
+      if (active[u] && any) va[u] = load<V>(src_row<T>(p, i) + at[u].src);
+      if (active[u] && any && !alone) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
       if (alone) vb[u] = va[u];
     }
 
     // 2. The masks, while the loads are in flight.
     if (plane == place.first_plane) {
-      const Pixels pixels = pixels_at<V>(p, at.at[0]);
+      const Pixels pixels = pixels_at<V>(p, in_image);
       a.find_mask(p, pixels);
       if (!alone) b.find_mask(p, pixels);
     }
@@ -49,9 +54,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     // 3. Mix and write. Both originals are in registers, so the order of the stores is free.
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      if (!at.active[u]) continue;
-      T* row_a = dst_row<T>(p, i) + at.offset[u].dst;
-      T* row_b = dst_row<T>(p, j) + at.offset[u].dst;
+      if (!active[u]) continue;
+      T* row_a = dst_row<T>(p, i) + at[u].dst;
+      T* row_b = dst_row<T>(p, j) + at[u].dst;
       if constexpr (kTransposed) {
         typename Number<T>::Acc sum[V];
         a.send_own(va[u], sa[u], sum);

@@ -21,7 +21,7 @@ struct MaskedParams : MixParams {
   void* clean;   // takes src too, or null
   int box_axes;  // D
   MaskParams mask;
-  int y_axis, x_axis;  // of the geometry; -1 where no sample has a mask
+  bool along_lines;  // the elements of a vector lie along the lines of the image
   FastDiv group_y, group_x;
   uint32_t inner;  // vectors of a plane
   uint32_t planes, planes_per_thread;
@@ -59,6 +59,13 @@ struct MaskedPlace {
     first_plane = (part - block * p.plane_blocks.divisor) * p.planes_per_thread;
     const uint32_t end = first_plane + p.planes_per_thread;
     end_plane = end < p.planes ? end : p.planes;
+  }
+
+  __device__ __forceinline__ uint32_t vector_of(const MaskedParams& p, uint32_t plane) const {
+    return plane * p.inner + vector;
+  }
+  __device__ __forceinline__ bool has(const MaskedParams& p, uint32_t plane) const {
+    return plane < end_plane && vector_of(p, plane) < p.geo.count;
   }
 };
 
@@ -151,44 +158,29 @@ struct MaskedRow {
   }
 };
 
+// The coordinates of a thread's vector in the first plane; what lies in the image is the same in
+// all. (Values, not places in an array that the axis would choose: those would live in local
+// memory.)
 template <int V>
 __device__ __forceinline__ Pixels pixels_at(const MaskedParams& p, const Coordinates& c) {
-  // The loop is unrolled, so that coordinates stay in registers.
-  uint32_t y = 0, x = 0;
-#pragma unroll
-  for (int a = 0; a < kMaxSpatial; ++a) {
-    if (a == p.y_axis) y = static_cast<uint32_t>(c.at[a]);
-    if (a == p.x_axis) x = static_cast<uint32_t>(c.at[a]);
-  }
+  const int32_t first = c.at[0], second = c.at[1], third = c.at[2];
+  const bool has_depth = p.geo.spatial > 2;
+  const uint32_t y = static_cast<uint32_t>(has_depth ? second : first);
+  const uint32_t x = static_cast<uint32_t>(has_depth ? third : second);
   const uint32_t line = p.group_y.div(y), column = p.group_x.div(x);
-  const bool along = V > 1 && p.geo.inner_axis == p.x_axis;
-  return {static_cast<int>(line), static_cast<int>(column),
-          along ? static_cast<int>(p.group_x.divisor) : V,
-          along ? static_cast<int>(x - column * p.group_x.divisor) : 0};
+  const bool along = V > 1 && p.along_lines;
+  const int group = static_cast<int>(p.group_x.divisor);
+  return {static_cast<int>(line), static_cast<int>(column), along ? group : V,
+          along ? static_cast<int>(x) - static_cast<int>(column) * group : 0};
 }
 
-// One vector of each of kPlanes planes, from `plane` on.
+// The part of vector v that lies in the box.
 template <int V>
-struct MaskedVectors {
-  static constexpr int U = kPlanes<V>;
-  bool active[U];
-  Coordinates at[U];
-  Offsets offset[U];
-  int64_t other[U];
-
-  __device__ __forceinline__ MaskedVectors(const MaskedParams& p, const MaskedPlace& place,
-                                           uint32_t plane) {
-#pragma unroll
-    for (int u = 0; u < U; ++u) {
-      const uint32_t v = (plane + u) * p.inner + place.vector;
-      active[u] = plane + u < place.end_plane && v < p.geo.count;
-      const uint32_t from = active[u] ? v : place.vector;
-      at[u] = u == 0 || p.planes_differ ? coordinates_of<V>(p.geo, from) : at[0];
-      offset[u] = offsets_of<V>(p.geo, from);
-      other[u] = p.other_apart ? offsets_of<V>(p.other_geo, from).src : offset[u].src;
-    }
-  }
-};
+__device__ __forceinline__ Span masked_span(const MaskedParams& p, const Coordinates& in_image,
+                                            uint32_t v, const BoxRange& box) {
+  if (p.planes_differ) return span_of<V>(p.geo, box, coordinates_of<V>(p.geo, v));
+  return span_of<V>(p.geo, box, in_image);
+}
 
 // Blocks have as many threads as the vectors of a plane can use; all threads have one row.
 template <int V>
