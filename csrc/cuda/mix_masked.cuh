@@ -115,30 +115,28 @@ inline bool make_masked_geometry(const MixMaskedArgs& a, int element_size, int a
   return true;
 }
 
-// Finds the image in the geometry, and divides a sample into planes.
+// Divides a sample into planes, and finds the image in the geometry.
 template <int V>
 void find_planes(const MixMaskedArgs& a, int axes, MaskedParams* p) {
-  const bool masks = a.mask.code != nullptr;
-  p->mask.args = a.mask;
   p->planes_per_thread = kPlanesPerThread;
-  if (!masks) {  // there is nothing that vectors have in common: planes are parts of a sample
+  if (axes == 0) {  // there is nothing that vectors have in common: planes are parts of a sample
     p->planes = kPlanes<V>;
     p->inner = (p->geo.count + p->planes - 1) / p->planes;
-    p->planes_differ = true;
     return;
   }
-  const int y_axis = axes - 2, x_axis = axes - 1;
-  p->along_lines = p->geo.inner_axis == x_axis;
-  p->planes_differ = axes > 2;
-  p->group_y = FastDiv(p->geo.group[y_axis]);
-  p->group_x = FastDiv(p->geo.group[x_axis]);
   p->inner = 1;
-  for (int axis = y_axis; axis <= x_axis; ++axis) {
+  for (int axis = 0; axis < axes; ++axis) {
     const uint32_t size = p->geo.below[axis].divisor * p->geo.steps[axis].divisor;
     if (size > p->inner) p->inner = size;
   }
   p->planes = p->geo.count / p->inner;
-  const MaskArgs& mask = p->mask.args;
+  if (a.mask.code == nullptr) return;
+  const int y_axis = axes - 2, x_axis = axes - 1;
+  p->along_lines = p->geo.inner_axis == x_axis;
+  p->group_y = FastDiv(p->geo.group[y_axis]);
+  p->group_x = FastDiv(p->geo.group[x_axis]);
+  const MaskArgs& mask = a.mask;
+  p->mask.args = mask;
   p->mask.ratio_y = map_ratio(mask.map_height, mask.height);
   p->mask.ratio_x = map_ratio(mask.map_width, mask.width);
   p->mask.wide = aligned16(mask.columns) && mask.width % 4 == 0 && mask.columns_stride % 4 == 0;

@@ -21,45 +21,57 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int64_t partners = p.pairing == kTensor ? p.others : p.batch;
   const T* other_row = static_cast<const T*>(p.other) +
                        partner_of(p.pairing, p.partner, i, partners) * p.other_batch_stride;
-  MaskedRow<T, V> row(p, i);
-  const Coordinates in_image = coordinates_of<V>(p.geo, place.vector);
-#pragma unroll 1  // few rounds, whose code is long
-  for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
-    Vec<T, V> own[U], other[U];
-    Span span[U];
-    Offsets at[U];
-    bool active[U];
+  const Coordinates c = coordinates_of<V>(p.geo, place.vector);
+  MaskedRow<T, V> row(p, i, c);
+  const bool need_own = p.clean != nullptr || !row.span.template full<V>();
+  const bool need_other = row.may_change();
+
+  Vec<T, V> own[U], other[U];
+  int64_t at[U];
+  const auto load_planes = [&](uint32_t plane) {
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      // There is no branch here, so that the loads of all u are in flight together.
-      active[u] = place.has(p, plane + u);
-      const uint32_t v = active[u] ? place.vector_of(p, plane + u) : place.vector;
-      at[u] = offsets_of<V>(p.geo, v);
-      const int64_t from = p.other_apart ? offsets_of<V>(p.other_geo, v).src : at[u].src;
-      span[u] = masked_span<V>(p, in_image, v, row.box);
+      const bool active = place.has(p, plane + u);
+      const uint32_t v = active ? place.vector_of(p, plane + u) : place.vector;
+      const Offsets offsets = offsets_of<V>(p.geo, v);
+      at[u] = offsets.dst;
       own[u] = other[u] = Vec<T, V>{};
-      const bool need_own = p.clean != nullptr || !span[u].template full<V>();
-      const bool need_other = row.blends() || !span[u].empty();
-      if (active[u] && need_own) own[u] = load<V>(own_row + at[u].src);
-      if (active[u] && need_other) other[u] = load<V>(other_row + from);
+      if (active && need_own) own[u] = load<V>(own_row + offsets.src);
+      const int64_t from = p.other_apart ? offsets_of<V>(p.other_geo, v).src : offsets.src;
+      if (active && need_other) other[u] = load<V>(other_row + from);
     }
-    if (plane == place.first_plane) row.find_mask(p, pixels_at<V>(p, in_image));
+  };
+  uint32_t plane = place.first_plane;
+  load_planes(plane);
+  row.find_mask(p, i, pixels_at<V>(p, c));  // while the first loads are in flight
+
+#pragma unroll 1  // few rounds, whose code is long
+  for (;;) {
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      if (!active[u]) continue;
+      if (!place.has(p, plane + u)) continue;
       if (p.clean != nullptr) {
-        store(static_cast<T*>(p.clean) + i * p.dst_batch_stride + at[u].dst, own[u]);
+        store(static_cast<T*>(p.clean) + i * p.dst_batch_stride + at[u], own[u]);
       }
-      store(dst_row<T>(p, i) + at[u].dst, row.mix(own[u], other[u], span[u]));
+      store(dst_row<T>(p, i) + at[u], row.mix(own[u], other[u]));
     }
+    plane += U;
+    if (plane >= place.end_plane) break;
+    load_planes(plane);
   }
 }
+
+// Two sums and two masks take the registers.
+template <int V>
+constexpr int kScatterPlanes = V == 1   ? 4
+                               : V == 8 ? 1
+                                        : 2;
 
 // grad_j = own part of j + the partner parts of the rows whose partner j is, summed in their order.
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads, 2)
     masked_scatter_kernel(const __grid_constant__ MaskedParams p) {
-  constexpr int U = kPlanes<V>;
+  constexpr int U = kScatterPlanes<V>;
   const MaskedPlace place(p, false);
   if (place.vector >= p.inner) return;
   const int64_t j = place.row;
@@ -69,39 +81,34 @@ __global__ void __launch_bounds__(kThreads, 2)
     begin = p.offsets[j] < 0 ? 0 : p.offsets[j];
     end = p.offsets[j + 1] > p.batch ? p.batch : p.offsets[j + 1];
   }
-  MaskedRow<T, V> own(p, j);
-  const Coordinates in_image = coordinates_of<V>(p.geo, place.vector);
-  const Pixels pixels = pixels_at<V>(p, in_image);
+  const Coordinates c = coordinates_of<V>(p.geo, place.vector);
+  const Pixels pixels = pixels_at<V>(p, c);
+  MaskedRow<T, V> own(p, j, c);
+  own.find_mask(p, j, pixels);
 #pragma unroll 1
   for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
     typename Number<T>::Acc sum[U][V];
     Vec<T, V> grad[U];
     Offsets at[U];
-    uint32_t vector[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       // Beyond the end a thread reads its first vector, and writes nothing below.
-      vector[u] = place.has(p, plane + u) ? place.vector_of(p, plane + u) : place.vector;
-      at[u] = offsets_of<V>(p.geo, vector[u]);
+      const bool active = place.has(p, plane + u);
+      at[u] = offsets_of<V>(p.geo, active ? place.vector_of(p, plane + u) : place.vector);
       grad[u] = load<V>(src_row<T>(p, j) + at[u].src);
     }
-    if (plane == place.first_plane) own.find_mask(p, pixels);
 #pragma unroll
-    for (int u = 0; u < U; ++u) {
-      own.send_own(grad[u], masked_span<V>(p, in_image, vector[u], own.box), sum[u]);
-    }
+    for (int u = 0; u < U; ++u) own.send_own(grad[u], sum[u]);
 #pragma unroll 1  // there is mostly one row: more at once would only take registers
     for (int64_t s = begin; s < end; ++s) {
       const int64_t i = p.pairing == kTensor ? partner_of(kTensor, p.sources, s, p.batch)
                                              : (j + 1 == p.batch ? 0 : j + 1);
-      MaskedRow<T, V> sender(p, i);
 #pragma unroll
       for (int u = 0; u < U; ++u) grad[u] = load<V>(src_row<T>(p, i) + at[u].src);
-      sender.find_mask(p, pixels);
+      MaskedRow<T, V> sender(p, i, c);
+      sender.find_mask(p, i, pixels);
 #pragma unroll
-      for (int u = 0; u < U; ++u) {
-        sender.send_partner(grad[u], masked_span<V>(p, in_image, vector[u], sender.box), sum[u]);
-      }
+      for (int u = 0; u < U; ++u) sender.send_partner(grad[u], sum[u]);
     }
 #pragma unroll
     for (int u = 0; u < U; ++u) {

@@ -21,61 +21,60 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int64_t i = place.row;
   const int64_t j = p.pairing == kFlip ? p.batch - 1 - i : i;
   const bool alone = i == j;  // self, or the middle of an odd batch
-  MaskedRow<T, V> a(p, i), b(p, j);
-  const Coordinates in_image = coordinates_of<V>(p.geo, place.vector);
-#pragma unroll 1  // few rounds, whose code is long
-  for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
-    // 1. Load what the outputs of both rows need.
-    Vec<T, V> va[U], vb[U];
-    Span sa[U], sb[U];
-    Offsets at[U];
-    bool active[U];
+  const Coordinates c = coordinates_of<V>(p.geo, place.vector);
+  MaskedRow<T, V> a(p, i, c), b(p, j, c);
+  // In place, a thread has nothing to do where neither row changes.
+  if (p.in_place && !a.may_change() && !b.may_change()) return;
+
+  Vec<T, V> va[U], vb[U];
+  Offsets at[U];
+  const auto load_planes = [&](uint32_t plane) {
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      active[u] = place.has(p, plane + u);
-      const uint32_t v = active[u] ? place.vector_of(p, plane + u) : place.vector;
-      at[u] = offsets_of<V>(p.geo, v);
-      sa[u] = masked_span<V>(p, in_image, v, a.box);
-      sb[u] = masked_span<V>(p, in_image, v, b.box);
-      const bool any = !p.in_place || a.blends() || b.blends() || !sa[u].empty() || !sb[u].empty();
+      const bool active = place.has(p, plane + u);
+      at[u] = offsets_of<V>(p.geo, active ? place.vector_of(p, plane + u) : place.vector);
       va[u] = vb[u] = Vec<T, V>{};
-      if (active[u] && any) va[u] = load<V>(src_row<T>(p, i) + at[u].src);
-      if (active[u] && any && !alone) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
-      if (alone) vb[u] = va[u];
+      if (active) va[u] = load<V>(src_row<T>(p, i) + at[u].src);
+      if (active && !alone) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
     }
+  };
+  uint32_t plane = place.first_plane;
+  load_planes(plane);
+  // The masks are computed while the first loads are in flight.
+  const Pixels pixels = pixels_at<V>(p, c);
+  a.find_mask(p, i, pixels);
+  if (!alone) b.find_mask(p, j, pixels);
+  const bool write_a = !p.in_place || a.changes(), write_b = !p.in_place || b.changes();
 
-    // 2. The masks, while the loads are in flight.
-    if (plane == place.first_plane) {
-      const Pixels pixels = pixels_at<V>(p, in_image);
-      a.find_mask(p, pixels);
-      if (!alone) b.find_mask(p, pixels);
-    }
-
-    // 3. Mix and write. Both originals are in registers, so the order of the stores is free.
+#pragma unroll 1  // few rounds, whose code is long
+  for (;;) {
+    // Both originals are in registers, so the order of the stores is free.
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      if (!active[u]) continue;
+      if (!place.has(p, plane + u)) continue;
       T* row_a = dst_row<T>(p, i) + at[u].dst;
       T* row_b = dst_row<T>(p, j) + at[u].dst;
       if constexpr (kTransposed) {
         typename Number<T>::Acc sum[V];
-        a.send_own(va[u], sa[u], sum);
+        a.send_own(va[u], sum);
         if (alone) {
-          a.send_partner(va[u], sa[u], sum);
-          store(row_a, rounded<T, V>(sum));
-          continue;
+          a.send_partner(va[u], sum);
+        } else {
+          b.send_partner(vb[u], sum);
         }
-        b.send_partner(vb[u], sb[u], sum);
         store(row_a, rounded<T, V>(sum));
-        b.send_own(vb[u], sb[u], sum);
-        a.send_partner(va[u], sa[u], sum);
+        if (alone) continue;
+        b.send_own(vb[u], sum);
+        a.send_partner(va[u], sum);
         store(row_b, rounded<T, V>(sum));
       } else {
-        if (!p.in_place || !a.keeps() || !sa[u].empty()) store(row_a, a.mix(va[u], vb[u], sa[u]));
-        if (alone) continue;
-        if (!p.in_place || !b.keeps() || !sb[u].empty()) store(row_b, b.mix(vb[u], va[u], sb[u]));
+        if (write_a) store(row_a, a.mix(va[u], alone ? va[u] : vb[u]));
+        if (write_b && !alone) store(row_b, b.mix(vb[u], va[u]));
       }
     }
+    plane += U;
+    if (plane >= place.end_plane) break;
+    load_planes(plane);
   }
 }
 

@@ -2,9 +2,9 @@
 // rule itself.
 //
 // A sample is seen as planes: the dims that lie outside the image in memory, times the vectors of
-// the image. A thread takes one vector of the image in several planes, so that it computes the mask
-// of the vector once. (Of channels_last samples there is one plane, whose vectors hold all
-// channels.)
+// the image. A thread takes one vector of the image in several planes, so that it finds the mask of
+// the vector, and its part in the box, once. (Of channels_last samples there is one plane, whose
+// vectors hold all channels.)
 #pragma once
 
 #include "mask_values.cuh"
@@ -26,7 +26,6 @@ struct MaskedParams : MixParams {
   uint32_t inner;  // vectors of a plane
   uint32_t planes, planes_per_thread;
   FastDiv inner_blocks, plane_blocks;
-  bool planes_differ;  // the box depends on the plane, or a plane is a part of a sample
 };
 
 // Planes whose vectors are in flight together. uint8 widens 32 bytes per pair of vectors, which
@@ -87,39 +86,44 @@ __device__ __forceinline__ BoxRange load_masked_box(const MaskedParams& p, int64
   return box;
 }
 
-// What a row of the plan says: its mask, or its weights where it has none, and its box.
+// What a row of the plan says of the thread's vectors: their mask, or weights where the row has
+// none, and the part of them that lies in the box.
 template <typename T, int V>
 struct MaskedRow {
   using A = typename Number<T>::Acc;
-  SampleMask mask;
+  bool masked;
   BlendWeights<A> weights;
-  BoxRange box;
-  float m[V];  // of the thread's vector, once find_mask() has run
-  bool ones;   // all m are 1
+  Span span;
+  float m[V];  // once find_mask() has run
 
-  __device__ __forceinline__ MaskedRow(const MaskedParams& p, int64_t i)
-      : mask(p.mask.args, i),
+  __device__ __forceinline__ MaskedRow(const MaskedParams& p, int64_t i, const Coordinates& c)
+      : masked((p.mask.args.code_of(i) & kMaskForm) != 0),
         weights(load_weights<T>(p, i)),
-        box(load_masked_box(p, i)),
-        m{},
-        ones(false) {}
+        span(span_of<V>(p.geo, load_masked_box(p, i), c)),
+        m{} {}
 
-  __device__ __forceinline__ void find_mask(const MaskedParams& p, const Pixels& at) {
-    if (!mask.masked()) return;
-    mask_values<V>(p.mask, mask, at, m);
-    ones = true;
-#pragma unroll
-    for (int e = 0; e < V; ++e) ones = ones && m[e] == 1.0f;
+  __device__ __forceinline__ void find_mask(const MaskedParams& p, int64_t i, const Pixels& at) {
+    if (masked) mask_values<V>(p.mask, SampleMask(p.mask.args, i), at, m);
   }
 
-  // Whether the row may change what is outside its box; of a mask this is known later.
-  __device__ __forceinline__ bool blends() const { return mask.masked() || !weights.keep; }
-  __device__ __forceinline__ bool keeps() const { return mask.masked() ? ones : weights.keep; }
+  // Whether the row takes anything from its partner, as far as that is known before its mask ...
+  __device__ __forceinline__ bool may_change() const {
+    return masked || !weights.keep || !span.empty();
+  }
+  // ... and behind it.
+  __device__ __forceinline__ bool changes() const {
+    bool keeps = weights.keep;
+    if (masked) {
+      keeps = true;
+#pragma unroll
+      for (int e = 0; e < V; ++e) keeps = keeps && m[e] == 1.0f;
+    }
+    return !keeps || !span.empty();
+  }
 
   // out = other inside the box, else m * own + (1 - m) * other.
-  __device__ __forceinline__ Vec<T, V> mix(const Vec<T, V>& own, const Vec<T, V>& other,
-                                           const Span& span) const {
-    if (!mask.masked()) return combine(own, other, weights, span);
+  __device__ __forceinline__ Vec<T, V> mix(const Vec<T, V>& own, const Vec<T, V>& other) const {
+    if (!masked) return combine(own, other, weights, span);
     if (span.template full<V>()) return other;
     using N = Number<T>;
     const Elements<T, V> theirs = elements(other);
@@ -135,9 +139,8 @@ struct MaskedRow {
   }
 
   // The transpose: what the row sends to itself ...
-  __device__ __forceinline__ void send_own(const Vec<T, V>& grad, const Span& span,
-                                           A (&sum)[V]) const {
-    if (!mask.masked()) return own_part(grad, weights, span, sum);
+  __device__ __forceinline__ void send_own(const Vec<T, V>& grad, A (&sum)[V]) const {
+    if (!masked) return own_part(grad, weights, span, sum);
     const Elements<T, V> g = elements(grad);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
@@ -146,9 +149,8 @@ struct MaskedRow {
   }
 
   // ... and to its partner.
-  __device__ __forceinline__ void send_partner(const Vec<T, V>& grad, const Span& span,
-                                               A (&sum)[V]) const {
-    if (!mask.masked()) return add_partner_part(grad, weights, span, sum);
+  __device__ __forceinline__ void send_partner(const Vec<T, V>& grad, A (&sum)[V]) const {
+    if (!masked) return add_partner_part(grad, weights, span, sum);
     const Elements<T, V> g = elements(grad);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
@@ -172,14 +174,6 @@ __device__ __forceinline__ Pixels pixels_at(const MaskedParams& p, const Coordin
   const int group = static_cast<int>(p.group_x.divisor);
   return {static_cast<int>(line), static_cast<int>(column), along ? group : V,
           along ? static_cast<int>(x) - static_cast<int>(column) * group : 0};
-}
-
-// The part of vector v that lies in the box.
-template <int V>
-__device__ __forceinline__ Span masked_span(const MaskedParams& p, const Coordinates& in_image,
-                                            uint32_t v, const BoxRange& box) {
-  if (p.planes_differ) return span_of<V>(p.geo, box, coordinates_of<V>(p.geo, v));
-  return span_of<V>(p.geo, box, in_image);
 }
 
 // Blocks have as many threads as the vectors of a plane can use; all threads have one row.
