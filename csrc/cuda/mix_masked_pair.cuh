@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       va[u] = vb[u] = Vec<T, V>{};
       if (active) va[u] = load<V>(src_row<T>(p, i) + at[u].src);
       if (active && !alone) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
+      if (alone) vb[u] = va[u];
     }
   };
   uint32_t plane = place.first_plane;
@@ -44,6 +45,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const Pixels pixels = pixels_at<V>(p, c);
   a.find_mask(p, i, pixels);
   if (!alone) b.find_mask(p, j, pixels);
+  if (alone) b = a;
   const bool write_a = !p.in_place || a.changes(), write_b = !p.in_place || b.changes();
 
 #pragma unroll 1  // few rounds, whose code is long
@@ -57,18 +59,15 @@ __global__ void __launch_bounds__(kThreads, 2)
       if constexpr (kTransposed) {
         typename Number<T>::Acc sum[V];
         a.send_own(va[u], sum);
-        if (alone) {
-          a.send_partner(va[u], sum);
-        } else {
-          b.send_partner(vb[u], sum);
-        }
+        // A row that is alone sends to itself: b is then a's plan, with its mask.
+        b.send_partner(vb[u], sum);
         store(row_a, rounded<T, V>(sum));
         if (alone) continue;
         b.send_own(vb[u], sum);
         a.send_partner(va[u], sum);
         store(row_b, rounded<T, V>(sum));
       } else {
-        if (write_a) store(row_a, a.mix(va[u], alone ? va[u] : vb[u]));
+        if (write_a) store(row_a, a.mix(va[u], vb[u]));
         if (write_b && !alone) store(row_b, b.mix(vb[u], va[u]));
       }
     }

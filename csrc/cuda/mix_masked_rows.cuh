@@ -126,14 +126,16 @@ struct MaskedRow {
     if (!masked) return combine(own, other, weights, span);
     if (span.template full<V>()) return other;
     using N = Number<T>;
-    const Elements<T, V> theirs = elements(other);
-    Elements<T, V> out = elements(own);
+    const Elements<T, V> ours = elements(own), theirs = elements(other);
+    Elements<T, V> out;
 #pragma unroll
     for (int e = 0; e < V; ++e) {
-      const T mixed = N::down(add(rounded_product(A(m[e]), N::up(out.e[e])),
-                                  rounded_product(A(1 - m[e]), N::up(theirs.e[e]))));
-      if (m[e] != 1.0f) out.e[e] = m[e] == 0.0f ? theirs.e[e] : mixed;
-      if (span.has(e)) out.e[e] = theirs.e[e];
+      // Assignments choose values. A ?: would choose between places, which takes local memory.
+      T value = N::down(add(rounded_product(A(m[e]), N::up(ours.e[e])),
+                            rounded_product(A(1 - m[e]), N::up(theirs.e[e]))));
+      if (m[e] == 1.0f) value = ours.e[e];
+      if (m[e] == 0.0f || span.has(e)) value = theirs.e[e];
+      out.e[e] = value;
     }
     return packed(out);
   }
