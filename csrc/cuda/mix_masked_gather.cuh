@@ -11,7 +11,7 @@
 namespace fused_mixup {
 
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kMaskedThreads, kOneRowBlocks)
     masked_gather_kernel(const __grid_constant__ MaskedParams p) {
   constexpr int U = kPlanes<V>;
   const MaskedPlace place(p, false);
@@ -26,27 +26,24 @@ __global__ void __launch_bounds__(kThreads, 2)
   const bool need_own = p.clean != nullptr || !row.span.template full<V>();
   const bool need_other = row.may_change();
 
-  Vec<T, V> own[U], other[U];
-  int64_t at[U];
-  const auto load_planes = [&](uint32_t plane) {
+#pragma unroll 1  // few rounds, whose code is long
+  for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
+    Vec<T, V> own[U], other[U];
+    int64_t at[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       const bool active = place.has(p, plane + u);
       const uint32_t v = active ? place.vector_of(p, plane + u) : place.vector;
       const Offsets offsets = offsets_of<V>(p.geo, v);
+      int64_t from = offsets.src;
+      if (p.other_apart) from = offsets_of<V>(p.other_geo, v).src;
       at[u] = offsets.dst;
       own[u] = other[u] = Vec<T, V>{};
       if (active && need_own) own[u] = load<V>(own_row + offsets.src);
-      const int64_t from = p.other_apart ? offsets_of<V>(p.other_geo, v).src : offsets.src;
       if (active && need_other) other[u] = load<V>(other_row + from);
     }
-  };
-  uint32_t plane = place.first_plane;
-  load_planes(plane);
-  row.find_mask(p, i, pixels_at<V>(p, c));  // while the first loads are in flight
-
-#pragma unroll 1  // few rounds, whose code is long
-  for (;;) {
+    // The mask is found while the first loads are in flight.
+    if (plane == place.first_plane) row.find_mask(p, i, pixels_at<V>(p, c));
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       if (!place.has(p, plane + u)) continue;
@@ -55,9 +52,6 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
       store(dst_row<T>(p, i) + at[u], row.mix(own[u], other[u]));
     }
-    plane += U;
-    if (plane >= place.end_plane) break;
-    load_planes(plane);
   }
 }
 
@@ -69,7 +63,7 @@ constexpr int kScatterPlanes = V == 1   ? 4
 
 // grad_j = own part of j + the partner parts of the rows whose partner j is, summed in their order.
 template <typename T, int V>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
     masked_scatter_kernel(const __grid_constant__ MaskedParams p) {
   constexpr int U = kScatterPlanes<V>;
   const MaskedPlace place(p, false);

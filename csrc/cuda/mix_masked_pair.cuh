@@ -13,7 +13,7 @@
 namespace fused_mixup {
 
 template <typename T, int V, bool kTransposed>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
     masked_pair_kernel(const __grid_constant__ MaskedParams p) {
   constexpr int U = kPlanes<V>;
   const MaskedPlace place(p, true);
@@ -26,9 +26,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   // In place, a thread has nothing to do where neither row changes.
   if (p.in_place && !a.may_change() && !b.may_change()) return;
 
-  Vec<T, V> va[U], vb[U];
-  Offsets at[U];
-  const auto load_planes = [&](uint32_t plane) {
+#pragma unroll 1  // few rounds, whose code is long
+  for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
+    Vec<T, V> va[U], vb[U];
+    Offsets at[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       const bool active = place.has(p, plane + u);
@@ -38,19 +39,16 @@ __global__ void __launch_bounds__(kThreads, 2)
       if (active && !alone) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
       if (alone) vb[u] = va[u];
     }
-  };
-  uint32_t plane = place.first_plane;
-  load_planes(plane);
-  // The masks are computed while the first loads are in flight.
-  const Pixels pixels = pixels_at<V>(p, c);
-  a.find_mask(p, i, pixels);
-  if (!alone) b.find_mask(p, j, pixels);
-  if (alone) b = a;
-  const bool write_a = !p.in_place || a.changes(), write_b = !p.in_place || b.changes();
-
-#pragma unroll 1  // few rounds, whose code is long
-  for (;;) {
+    // The masks are found while the first loads are in flight.
+    if (plane == place.first_plane) {
+      const Pixels pixels = pixels_at<V>(p, c);
+      a.find_mask(p, i, pixels);
+      if (!alone) b.find_mask(p, j, pixels);
+      if (alone) b = a;
+    }
     // Both originals are in registers, so the order of the stores is free.
+    const bool write_a = !p.in_place || a.changes();
+    const bool write_b = !alone && (!p.in_place || b.changes());
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       if (!place.has(p, plane + u)) continue;
@@ -59,7 +57,6 @@ __global__ void __launch_bounds__(kThreads, 2)
       if constexpr (kTransposed) {
         typename Number<T>::Acc sum[V];
         a.send_own(va[u], sum);
-        // A row that is alone sends to itself: b is then a's plan, with its mask.
         b.send_partner(vb[u], sum);
         store(row_a, rounded<T, V>(sum));
         if (alone) continue;
@@ -68,12 +65,9 @@ __global__ void __launch_bounds__(kThreads, 2)
         store(row_b, rounded<T, V>(sum));
       } else {
         if (write_a) store(row_a, a.mix(va[u], vb[u]));
-        if (write_b && !alone) store(row_b, b.mix(vb[u], va[u]));
+        if (write_b) store(row_b, b.mix(vb[u], va[u]));
       }
     }
-    plane += U;
-    if (plane >= place.end_plane) break;
-    load_planes(plane);
   }
 }
 

@@ -36,6 +36,11 @@ constexpr int kPlanes = V == 16 ? 1
                                 : 4;
 constexpr int kPlanesPerThread = 12;  // at most; a multiple of kPlanes
 
+// Masks of all kinds take registers: with three blocks of a multiprocessor the kernels that hold
+// two rows keep them all, with four the others.
+constexpr int kMaskedThreads = 128;
+constexpr int kTwoRowBlocks = 3, kOneRowBlocks = 4;
+
 // The place of a thread: its row or pair, its vector of the image, its planes.
 struct MaskedPlace {
   int64_t row;
@@ -181,7 +186,7 @@ __device__ __forceinline__ Pixels pixels_at(const MaskedParams& p, const Coordin
 // Blocks have as many threads as the vectors of a plane can use; all threads have one row.
 template <int V>
 inline int64_t set_masked_grid(MaskedParams* p, int64_t rows, dim3* block) {
-  unsigned threads = kThreads;
+  unsigned threads = kMaskedThreads;
   while (threads > 32 && threads / 2 >= p->inner) threads /= 2;
   const int64_t inner_blocks = (int64_t{p->inner} + threads - 1) / threads;
   const int64_t plane_blocks =
