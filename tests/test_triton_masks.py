@@ -20,6 +20,8 @@ from fused_mixup.triton_kernels import common
 
 masks_module = importlib.import_module("fused_mixup.triton_kernels.masks")
 pytestmark = [pytest.mark.gpu, quiet]
+DTYPES = (torch.float32, torch.uint8, torch.float64, *HALF)
+proof = pytest.mark.proof  # the interpreter is slow
 NONE = MaskArguments(None, None, None, None, None, 0)
 
 
@@ -42,20 +44,27 @@ def check_masked(x: torch.Tensor, plan, mask: MaskArguments) -> None:
         assert torch.equal(y, want)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, *HALF], ids=str)
+def test_every_code():
+    """Pairs of an odd batch, in place too, with boxes."""
+    check_masked(batch(7), plan_of(7, "flip", "boxes", (5, 7)), mask_of(7, 5, 7))
+
+
+@pytest.mark.parametrize("dtype", [DTYPES[1], *(pytest.param(d, marks=proof) for d in DTYPES)])
 def test_dtypes(dtype):
-    name = PAIRINGS[(1, 0, 3, 4, 2)[[torch.float32, torch.float64, torch.uint8, *HALF].index(dtype)]]
+    name = PAIRINGS[DTYPES.index(dtype)]
     check_masked(batch(6, (3, 5, 7), dtype), plan_of(6, name, "boxes", (5, 7)), mask_of(6, 5, 7))
 
 
+@proof
 @pytest.mark.parametrize("name", PAIRINGS)
 def test_pairings_and_batch_sizes(name):
-    sizes = {"flip": (0, 1, 7), "roll": (2,), "self": (3,), "permutation": (1, 7), "many": (6,)}
+    sizes = {"flip": (0, 1, 8), "roll": (2,), "self": (3,), "permutation": (1, 7), "many": (6,)}
     for size in sizes[name]:
         box = "none" if size % 2 else "boxes"
         check_masked(batch(size), plan_of(size, name, box, (5, 7)), mask_of(size, 5, 7))
 
 
+@proof
 @pytest.mark.parametrize("layout", ["channels_last", "offset", "strided", "transposed", "video"])
 def test_layouts(layout):
     """More planes than one program takes, planes that are vectors, frames that share a mask."""
@@ -66,6 +75,7 @@ def test_layouts(layout):
     check_masked(x, plan_of(6, name, "boxes", shape[-2:]), mask_of(6, *shape[-2:]))
 
 
+@proof
 def test_boxes_of_other_dims_and_one_host_row():
     mask = mask_of(6, 5, 7)
     check_masked(batch(6, (2, 5, 7)), plan_of(6, "flip", "boxes", (2, 5, 7)), mask)
@@ -78,10 +88,10 @@ def test_boxes_of_other_dims_and_one_host_row():
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (11, 16)])
 def test_maps(size, interpolation):
     """A map that is smaller or larger than the image, in every dtype."""
-    x, plan = batch(6, (1, 9, 10)), plan_of(6, "flip", "none", ())
-    dtypes = (torch.bool, torch.uint8, torch.float32) if size[0] > 1 else HALF
+    x, plan = batch(2, (1, 9, 10)), plan_of(2, "flip", "none", ())
+    dtypes = (torch.bool, torch.uint8, torch.float32) if size[0] == 7 else HALF
     for dtype in dtypes:
-        mask = mask_of(6, 9, 10, CODES[4:], 0, size, dtype, interpolation)
+        mask = mask_of(2, 9, 10, CODES[4:], 0, size, dtype, interpolation)
         assert torch.equal(
             tk.mix_masked(x, *arguments(plan), *mask),
             reference.mix_masked(x, *arguments(plan), *mask),
@@ -90,6 +100,23 @@ def test_maps(size, interpolation):
         assert torch.equal(mean, reference.mask_mean(*mask, 9, 10))
 
 
+def _pooled(size: int, name: str, samples: int, clean: bool, masked: bool) -> None:
+    plan = plan_of(size, name, "boxes", (5, 7))
+    mask = mask_of(size, 5, 7) if masked else NONE
+    x, other = batch(size), batch(samples, layout="strided")
+    partner, *rest = arguments(plan)
+    if partner is not None:
+        numbers = ([8, -4, 99, 7, 0, 5] * 2)[:size]
+        partner = torch.tensor(numbers, dtype=torch.int32, device=DEVICE)
+    args = x, other, partner, *rest, *mask, clean
+    rows = 2 * size if clean else size
+    want, got = (torch.zeros(rows, 3, 5, 7, device=DEVICE) for _ in range(2))
+    reference.mix_masked_out(*args, want)
+    assert tk.mix_masked_out(*args, got) is None
+    assert torch.equal(got, want)
+
+
+@proof
 def test_one_mask_for_all_samples():
     code, threshold, rows, columns, *rest = mask_of(1, 5, 7, (MASK_SEPARABLE,), 4, None)
     shared = (code.expand(4), threshold.expand(4), rows.expand(4, 4, 5), columns.expand(4, 4, 7))
@@ -97,25 +124,24 @@ def test_one_mask_for_all_samples():
 
 
 def test_partners_from_another_tensor_and_the_clean_batch():
-    for masked in (True, False):
-        for name, samples, clean in (("many", 9, True), ("flip", 6, False), ("roll", 7, True)):
-            plan = plan_of(6, name, "boxes", (5, 7))
-            mask = mask_of(6, 5, 7) if masked else NONE
-            x, other = batch(6), batch(samples, layout="strided")
-            partner, *rest = arguments(plan)
-            if partner is not None:
-                partner = torch.tensor([8, -4, 99, 7, 0, 5], dtype=torch.int32, device=DEVICE)
-            args = x, other, partner, *rest, *mask, clean
-            want, got = (torch.zeros(12 if clean else 6, 3, 5, 7, device=DEVICE) for _ in range(2))
-            reference.mix_masked_out(*args, want)
-            assert tk.mix_masked_out(*args, got) is None
-            assert torch.equal(got, want)
-    x, plan = batch(5), plan_of(5, "flip", "none", ())
-    want, got = (torch.zeros(10, 3, 5, 7, device=DEVICE) for _ in range(2))
+    _pooled(4, "many", 9, True, True)
+
+
+@proof
+@pytest.mark.parametrize("masked", [True, False])
+def test_pools(masked):
+    for size, name, samples, clean in ((6, "flip", 6, False), (6, "roll", 7, True)):
+        _pooled(size, name, samples, clean, masked)
+    _pooled(7, "many", 3, False, masked)
+
+
+def test_no_mask():
+    x, plan = batch(3), plan_of(3, "flip", "none", ())
+    want, got = (torch.zeros(6, 3, 5, 7, device=DEVICE) for _ in range(2))
     for op, out in ((reference.mix_masked_out, want), (tk.mix_masked_out, got)):
-        op(x, None, *arguments(plan), *mask_of(5, 5, 7), True, out)
+        op(x, None, *arguments(plan), *NONE, True, out)
     assert torch.equal(got, want)
-    flat, plan = batch(5, (17,)), plan_of(5, "roll", "boxes", (17,))
+    flat, plan = batch(2, (17,)), plan_of(2, "roll", "boxes", (17,))
     assert torch.equal(
         tk.mix_masked(flat, *arguments(plan), *NONE), reference.mix(flat, *arguments(plan))
     )
@@ -160,9 +186,9 @@ def test_means(monkeypatch):
     mask = mask_of(6, 30, 50, stored=(30, 50))
     mask.map[4:] = 3 * mask.map[4:] - 1
     mask.map[4, 2, 3] = torch.nan
-    mask.rows[1] /= 2**23
+    mask.rows[1] /= 2**20  # few units of 2^-24, which are rounded
     want = reference.mask_mean(*mask, 30, 50)
-    assert want[0] == 1 and 0 < want[1] < 2**-23
+    assert want[0] == 1 and 0 < want[1] < 2**-20
     assert torch.equal(tk.mask_mean(*mask, 30, 50), want)
     monkeypatch.setattr(masks_module, "_MEAN_ALONE", 256)
     monkeypatch.setattr(masks_module, "_MEAN_BLOCK", 128)
@@ -170,6 +196,7 @@ def test_means(monkeypatch):
     assert tk.mask_mean(*mask_of(0, 3, 3), 3, 3).shape == (0,)
 
 
+@proof
 def test_positions_in_64_bits(monkeypatch):
     """Run the code for planes of 2^30 elements on small ones."""
     monkeypatch.setattr(common, "WIDE_FROM", 0)
@@ -181,7 +208,7 @@ def test_refusals():
     x, plan = batch(4), plan_of(4, "roll", "none", ())
     with pytest.raises(ValueError, match="pairing: expected 1 .flip. or 3 .self. in place, got 2"):
         tk.mix_masked_(x, *arguments(plan), *mask_of(4, 5, 7))
-    with pytest.raises(ValueError, match="rows: expected shape"):
+    with pytest.raises(ValueError, match="columns: expected shape"):
         tk.mix_masked(x, *arguments(plan), *mask_of(4, 5, 8))
     with pytest.raises(ValueError, match="out: expected shape"):
         tk.mix_masked_out(x, None, *arguments(plan), *NONE, True, torch.empty_like(x))

@@ -50,13 +50,13 @@ def mask_cases(full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
         out = torch.empty(64, *x.shape[1:], dtype=x.dtype)
         tk.mix_masked_out(x, x, *_plan(boxes), *mask, True, out)
 
-    yield "mix mask_ flip bf16", lambda: tk.mix_masked_(image(), *_plan(flip), *_mask(32))
-    yield "mix mask flip bf16", lambda: tk.mix_masked(image(), *_plan(flip), *_mask(32, 3))
-    yield "mix mask tensor fp32", lambda: tk.mix_masked(image(single), *_plan(shuffled), *_mask(32))
+    yield "mask mix_ flip bf16", lambda: tk.mix_masked_(image(), *_plan(flip), *_mask(32))
+    yield "mask mix flip bf16", lambda: tk.mix_masked(image(), *_plan(flip), *_mask(32, 3))
+    yield "mask mix tensor fp32", lambda: tk.mix_masked(image(single), *_plan(shuffled), *_mask(32))
     bilinear = _mask(32, 4, half, codes.BILINEAR)
-    yield "mix mask everything bf16", lambda: tk.mix_masked(image(), *_plan(boxes), *bilinear)
-    yield "mix mask clean bf16", lambda: both(image(), _mask(32, 3, torch.bool))
-    yield "mix mask backward bf16", lambda: backward(image(), shuffled, _mask(32))
+    yield "mask mix everything bf16", lambda: tk.mix_masked(image(), *_plan(boxes), *bilinear)
+    yield "mask mix clean bf16", lambda: both(image(), _mask(32, 3, torch.bool))
+    yield "mask mix backward bf16", lambda: backward(image(), shuffled, _mask(32))
     yield "mask mean", lambda: tk.mask_mean(*_mask(32, 4, half, codes.BILINEAR, 1024), 1024, 1024)
     for batch, size in ((8, 32), (31, 64)):
         plan = MixPlan.uniform(batch, "flip", 1 / batch)
@@ -70,15 +70,15 @@ def mask_cases(full: bool) -> Iterator[tuple[str, Callable[[], object]]]:
         return
     for name, dtype in (("uint8", torch.uint8), ("fp64", double)):
         yield (
-            f"mix mask flip {name}",
+            f"mask mix flip {name}",
             lambda d=dtype: tk.mix_masked_(image(d), *_plan(flip), *bilinear),
         )
     last = image().contiguous(memory_format=torch.channels_last)
-    yield "mix mask channels_last", lambda: tk.mix_masked(last, *_plan(boxes), *bilinear)
+    yield "mask mix channels_last", lambda: tk.mix_masked(last, *_plan(boxes), *bilinear)
     odd = torch.zeros(32, 5, 33, 32)[..., ::2, :]
-    yield "mix mask strided", lambda: tk.mix_masked(odd, *_plan(shuffled), *_odd(32, 17))
-    yield "mix mask backward flip fp64", lambda: backward(image(double), flip, bilinear)
-    yield "mix mask backward everything", lambda: backward(image(), boxes, bilinear)
+    yield "mask mix strided", lambda: tk.mix_masked(odd, *_plan(shuffled), *_odd(32, 17))
+    yield "mask mix backward flip fp64", lambda: backward(image(double), flip, bilinear)
+    yield "mask mix backward everything", lambda: backward(image(), boxes, bilinear)
 
 
 def _odd(batch: int, height: int) -> MaskArguments:

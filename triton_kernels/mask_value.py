@@ -27,9 +27,9 @@ _SIGMOID, _INVERT = tl.constexpr(MASK_SIGMOID), tl.constexpr(MASK_INVERT)
 
 
 @triton.jit
-def _exp(x):
-    """e^x in float32, to one unit in the last place; 1 + e^x is right for any x."""
-    x = tl.where(x > 89.0, 89.0, x)  # infinite from here on
+def _sigmoid(s):
+    """1 / (1 + e^-s) in float32, within about one unit in the last place."""
+    x = 0.0 - tl.where(s < -88.722839, -88.722839, s)  # e^x is a finite float32
     x = tl.where(x < -40.0, -40.0, x)  # 1 + e^x is 1
     k = tl.floor(x * 1.4426950408889634 + 0.5)
     # ln 2 in two parts, of which the first has few bits: k times it is exact.
@@ -39,12 +39,19 @@ def _exp(x):
     p = 4.1665795894e-2 + p * r
     p = 1.6666665459e-1 + p * r
     p = 5.0000001201e-1 + p * r
-    p = 1.0 + (r + p * (r * r))
-    # 2^k in two factors, as 2^128 is no float32.
-    half = k.to(tl.int32) >> 1
-    low = ((half + 127) << 23).to(tl.float32, bitcast=True)
-    high = ((k.to(tl.int32) - half + 127) << 23).to(tl.float32, bitcast=True)
-    return p * low * high
+    t = r + p * (r * r)
+    # e^x, and what its rounding leaves, times 2^k: in two factors, as 2^128 is no float32.
+    whole = k.to(tl.int32)
+    low = (((whole >> 1) + 127) << 23).to(tl.float32, bitcast=True)
+    high = ((whole - (whole >> 1) + 127) << 23).to(tl.float32, bitcast=True)
+    power = 1.0 + t
+    rest = (t - (power - 1.0)) * low * high
+    power = power * low * high
+    total = 1.0 + power
+    large = tl.where(power > 1.0, power, 1.0)
+    rest += tl.where(power > 1.0, 1.0, power) - (total - large)
+    m = tl.div_rn(t * 0.0 + 1.0, total + rest)
+    return tl.where(s < -88.722839, 0.0, m)  # e^-s is infinite
 
 
 @triton.jit
@@ -112,7 +119,7 @@ def mask_value(
     elif (number & _FUNCTION) == _PARITY:
         m = s - tl.floor(s * 0.5) * 2.0
     elif (number & _FUNCTION) == _SIGMOID:
-        m = tl.div_rn((x * 0).to(tl.float32) + 1.0, 1.0 + _exp(0.0 - s))
+        m = _sigmoid(s)
     if (number & _INVERT) != 0:
         m = 1.0 - m
     return m

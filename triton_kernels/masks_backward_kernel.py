@@ -104,9 +104,7 @@ def masked_backward_kernel(
     acc: tl.constexpr = arithmetic(out.dtype.element_ty)
     mask = (code, threshold, rows, columns, map, steps, ratio_y, ratio_x)
     w0, w1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, j, B, acc)
-    own, _, alone = shares(
-        tl.cast(j, tl.int64), e, row, column, w0, w1, *mask, R, BILINEAR, acc
-    )
+    own, _, alone = shares(tl.cast(j, tl.int64), e, row, column, w0, w1, *mask, R, BILINEAR, acc)
     if BOX != _NO_BOX:
         alone = alone | in_box(
             e, j, B, box, box_row, box_col, box0, box1, box2, sizes, groups, AXES, D, BOX
