@@ -93,14 +93,16 @@ def mask_value(
 ):
     s = (x * 0).to(tl.float32)
     if rows is not None:
-        if (number & _FORM) == _SEPARABLE:
+        separable = (number & _FORM) == _SEPARABLE
+        if separable:
             row = rows + i * steps[2] + y.to(tl.int64) * steps[4]
             column = columns + i * steps[5] + x.to(tl.int64) * steps[7]
             s = tl.load(row) * tl.load(column)
             for k in tl.static_range(1, R):
                 s += tl.load(row + k * steps[3]) * tl.load(column + k * steps[6])
     if map is not None:
-        if (number & _FORM) == _STORED:
+        stored = (number & _FORM) == _STORED
+        if stored:
             base = map + i * steps[8]
             if BILINEAR:
                 y0, y1, ly = _bilinear(y, steps[11], ratio_y)
