@@ -3,9 +3,9 @@
 ``plan.py`` draws plans, ``draw_erasing.py`` boxes that are erased. ``mix.py`` mixes samples,
 ``masks.py`` mixes them by masks, ``mix_normalize.py`` normalises images too, ``targets.py`` mixes
 labels, ``boxes.py`` boxes. ``loss.py`` and ``bce.py`` hold the losses, ``label_ranks.py`` the ranks
-of labels, ``scale.py`` the scaling of a gradient. ``common.py`` holds what all files share (the memory layout of a batch, plan
-rows as kernel arguments, the launch); ``rows.py`` holds what the losses share: rows of classes in
-any memory layout.
+of labels, ``scale.py`` the scaling of a gradient. ``common.py`` holds what all files share (the
+memory layout of a batch, plan rows as kernel arguments, the launch); ``rows.py`` holds what the
+losses share: rows of classes in any memory layout.
 """
 
 if __name__ != "fused_mixup.triton_kernels":
