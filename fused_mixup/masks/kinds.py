@@ -111,6 +111,23 @@ def _inside(start: Tensor, stop: Tensor, n: int) -> Tensor:
     return (at >= start[..., None]) & (at < stop[..., None])
 
 
+def _holes(start: Tensor, crop: Tensor, period: Tensor, hole: Tensor, n: int) -> Tensor:
+    """float32 [B, 1, n]: where an axis has holes."""
+    start, crop, hole = start[:, None], crop[:, None], hole[:, None]
+    period = period.clamp(min=1)[:, None]
+
+    def first_pixel(at: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether a position is in a hole, and where that hole starts."""
+        phase = (at - start).remainder(period)
+        return (at >= start) & (at < start + crop) & (phase < hole), at - phase
+
+    at = torch.arange(n, device=start.device)
+    inside, first = first_pixel(at)
+    behind, before = first_pixel(at - n)
+    stop = torch.minimum(before + hole, start + crop)
+    return ((inside & (first >= 0)) | (behind & (stop < 0))).float()[:, None]
+
+
 def grid_mask(numbers: Tensor | Sequence[int], size: Sequence[int]) -> MixMask:
     """A grid of holes inside a crop: the partner shows in the holes.
 
@@ -119,14 +136,15 @@ def grid_mask(numbers: Tensor | Sequence[int], size: Sequence[int]) -> MixMask:
 
     Equivalent to (for one sample)::
 
-        y, x = torch.arange(H)[:, None] - y0, torch.arange(W) - x0
-        hole = (y >= 0) & (y < ch) & (x >= 0) & (x < cw) & (x % pw < hw) & (y % ph < hh)
-        m = (~hole).float()
+        m = torch.ones(H, W)
+        for y in range(y0, y0 + ch, ph):
+            for x in range(x0, x0 + cw, pw):
+                m[y : min(y + hh, y0 + ch), x : min(x + hw, x0 + cw)] = 0
 
     Args:
         numbers: [B, 8] integers, or eight for all samples: the corner (x0, y0) of the crop, its
             width and height, the width and height of a period, those of a hole.
-        size: (H, W). What lies outside the image is not seen.
+        size: (H, W).
 
     Returns:
         A mask of B samples (one for eight ints) on the device of ``numbers``.
@@ -137,8 +155,10 @@ def grid_mask(numbers: Tensor | Sequence[int], size: Sequence[int]) -> MixMask:
 
     Notes:
         GridMix draws a share λ, a number of columns nx and the crop; its holes are
-        ``min(max(int(p·sqrt(1-λ)), 1), p - 1)`` wide for a period p. No value is read from a
-        device.
+        ``min(max(int(p·sqrt(1-λ)), 1), p - 1)`` wide for a period p. Its crop may be larger than
+        the image. Then indices are negative, and as in the published code a hole that lies before
+        the image counts from the far end, and one across the border is left out. No value is read
+        from a device.
 
     Source: Baek et al., GridMix, 2021.
     """
@@ -149,16 +169,10 @@ def grid_mask(numbers: Tensor | Sequence[int], size: Sequence[int]) -> MixMask:
         raise ValueError(f"numbers: expected [B, 8] or eight ints, got shape {list(t.shape)}")
     x0, y0, crop_w, crop_h, period_w, period_h, hole_w, hole_h = rows.unbind(1)
     check_host("numbers", (period_w > 0) & (period_h > 0), "periods pw, ph of 1 and more")
-    tables = []
-    for start, crop, period, hole, n in (
-        (y0, crop_h, period_h, hole_h, height),
-        (x0, crop_w, period_w, hole_w, width),
-    ):
-        at = torch.arange(n, device=rows.device) - start[:, None]
-        holes = at.remainder(period.clamp(min=1)[:, None]) < hole[:, None]
-        tables.append((_inside(start, start + crop, n) & holes).float()[:, None])
+    row = _holes(y0, crop_h, period_h, hole_h, height)
+    column = _holes(x0, crop_w, period_w, hole_w, width)
     code = MASK_SEPARABLE + MASK_INVERT
-    return mask_of(code, rows, rows=tables[0], columns=tables[1])
+    return mask_of(code, rows, rows=row, columns=column)
 
 
 def rectangle_mask(
