@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import random
 
 import pytest
 import torch
+from mask_cases import ROUGH, pool_calls, random_calls
 from triton_masks import CODES, SIGMOID, mask_of
 from triton_mixes import PAIRINGS, arguments, batch, expect, plan_of
 from triton_place import DEVICE, HALF, quiet
 
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
-from fused_mixup.codes import BILINEAR, MASK_SEPARABLE, NEAREST
+from fused_mixup.codes import BILINEAR, FLIP, MASK_SEPARABLE, NEAREST, SELF
 from fused_mixup.reference.masks import dense_mask
 from fused_mixup.reference.pairing import transpose_pairing
 from fused_mixup.schemas import MaskArguments
@@ -202,6 +204,39 @@ def test_positions_in_64_bits(monkeypatch):
     monkeypatch.setattr(common, "WIDE_FROM", 0)
     check_masked(batch(3, layout="strided"), plan_of(3, "flip", "boxes", (5, 7)), mask_of(3, 5, 7))
     check_masked(batch(3), plan_of(3, "permutation", "none", ()), mask_of(3, 5, 7))
+
+
+@proof
+def test_random_calls():
+    rng = random.Random(5)
+    for call in random_calls(12, 5, DTYPES[:4]):  # the interpreter rounds bfloat16 otherwise
+        x = call.x.to(DEVICE)
+        args = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in call.plan + call.mask]
+        bound = {"rtol": 0, "atol": 0}
+        if call.rough:
+            bound = dict.fromkeys(bound, ROUGH[x.dtype])
+
+        def near(got, want, bound=bound):
+            torch.testing.assert_close(got, want, equal_nan=True, **bound)
+
+        want = reference.mix_masked(x, *args)
+        near(tk.mix_masked(x, *args), want)
+        *pool, out = pool_calls(call, rng)
+        pool = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in pool]
+        got, into = out.to(DEVICE), out.to(DEVICE, copy=True)
+        tk.mix_masked_out(*pool, got)
+        reference.mix_masked_out(*pool, into)
+        near(got, into)
+        if x.is_floating_point():
+            back = call.backward(call.x)
+            moved = [a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in back]
+            near(tk.mix_masked_backward(*moved).cpu(), reference.mix_masked_backward(*back))
+        if x.shape[-2]:
+            size = x.shape[-2:]
+            near(tk.mask_mean(*args[4:], *size), reference.mask_mean(*args[4:], *size))
+        if call.plan[3] in (FLIP, SELF):
+            tk.mix_masked_(x, *args)
+            near(x, want)
 
 
 def test_refusals():
