@@ -42,6 +42,7 @@ def _cases(full: bool):
     import torch
     from triton_collages import collage_cases
     from triton_images import image_cases
+    from triton_mask_cases import mask_cases
 
     import fused_mixup.triton_kernels as tk
     from fused_mixup.plan import MixPlan
@@ -122,6 +123,7 @@ def _cases(full: bool):
     yield "mix_backward tensor bf16", lambda: backward(image(), shuffled(32))
     yield from image_cases(full)
     yield from collage_cases(full)
+    yield from mask_cases(full)
     y = torch.zeros(4, dtype=torch.int64)
     weight = torch.full((4, 2), 0.5)
     yield "mix_targets bf16", lambda: tk.mix_targets(y, None, weight, 1, 1000, 0.1, half)

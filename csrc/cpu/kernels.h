@@ -9,6 +9,7 @@
 #include "bce_tables.h"
 #include "collage_tables.h"
 #include "loss_tables.h"
+#include "mask_tables.h"
 #include "mix_normalize_tables.h"
 #include "scalar_types.h"
 
@@ -49,6 +50,12 @@ struct Kernels {
   CollageKernels<Half> collage_half;
   CollageKernels<BFloat16> collage_bfloat16;
   CollageKernels<uint8_t> collage_uint8;
+  MaskKernels masks;
+  MaskedKernels<float> masked_float;
+  MaskedKernels<double> masked_double;
+  MaskedKernels<Half> masked_half;
+  MaskedKernels<BFloat16> masked_bfloat16;
+  MaskedKernels<uint8_t> masked_uint8;
   LossKernels<float, float> loss_float;
   LossKernels<double, double> loss_double;
   LossKernels<Half, Half> loss_half;
@@ -96,6 +103,16 @@ const CollageKernels<T>& collage_kernels() {
   if constexpr (std::is_same_v<T, Half>) return k.collage_half;
   if constexpr (std::is_same_v<T, BFloat16>) return k.collage_bfloat16;
   if constexpr (std::is_same_v<T, uint8_t>) return k.collage_uint8;
+}
+
+template <typename T>
+const MaskedKernels<T>& masked_kernels() {
+  const Kernels& k = kernels();
+  if constexpr (std::is_same_v<T, float>) return k.masked_float;
+  if constexpr (std::is_same_v<T, double>) return k.masked_double;
+  if constexpr (std::is_same_v<T, Half>) return k.masked_half;
+  if constexpr (std::is_same_v<T, BFloat16>) return k.masked_bfloat16;
+  if constexpr (std::is_same_v<T, uint8_t>) return k.masked_uint8;
 }
 
 template <typename S, typename U>

@@ -14,6 +14,7 @@
 #include "collage_kernels.inl"
 #include "mix_bytes.inl"
 #include "mix_kernels.inl"
+#include "mask_kernels.inl"
 #include "mix_normalize_kernels.inl"
 #include "noise.inl"
 #include "pixels.inl"
@@ -31,6 +32,12 @@ const Kernels table = {
     collage_table<Half>(),
     collage_table<BFloat16>(),
     collage_table<uint8_t>(),
+    mask_table(),
+    masked_table<float>(),
+    masked_table<double>(),
+    masked_table<Half>(),
+    masked_table<BFloat16>(),
+    masked_table<uint8_t>(),
     loss_table<float, float>(),
     loss_table<double, double>(),
     loss_table<Half, Half>(),
