@@ -99,7 +99,7 @@ inline int64_t rows_at_once(int64_t row_bytes, int64_t height) {
 
 // f(sample, first row, row behind the last) in parallel.
 template <typename F>
-void for_rows(int64_t batch, int64_t height, int64_t row_bytes, const F& f) {
+void for_image_rows(int64_t batch, int64_t height, int64_t row_bytes, const F& f) {
   constexpr int64_t kGrainBytes = 1 << 16;  // less work than this is not worth another thread
   const int64_t rows = rows_at_once(row_bytes, height), steps = (height + rows - 1) / rows;
   const int64_t grain = 1 + kGrainBytes / std::max<int64_t>(rows * row_bytes, 1);

@@ -230,7 +230,7 @@ void mix_patches(Tensor x,                      // [B, …, H, W]
     const ImageShape shape = image_shape({&out, &x});
     const Images<T> to(out, shape), from(x, shape);
     const int64_t row_bytes = width * shape.inner * shape.planes * int64_t(sizeof(T));
-    for_rows(batch, height, row_bytes, [&](int64_t i, int64_t begin, int64_t end) {
+    for_image_rows(batch, height, row_bytes, [&](int64_t i, int64_t begin, int64_t end) {
       PatchMixer<T>(to, from, own, other, m, rows, columns, height, width).mix(i, begin, end);
     });
   };

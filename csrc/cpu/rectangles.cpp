@@ -55,7 +55,7 @@ void mix_rectangles(Tensor x,              // [B, …, H, W]
     T value;
     std::memcpy(&value, bits.bytes, sizeof(T));
     const int64_t row_bytes = width * shape.inner * shape.planes * int64_t(sizeof(T));
-    for_rows(batch, height, row_bytes, [&](int64_t i, int64_t begin, int64_t end) {
+    for_image_rows(batch, height, row_bytes, [&](int64_t i, int64_t begin, int64_t end) {
       RectanglePaster<T, decltype(interpolates)::value> paster(
           to, own, from, rectangles.data() + i * count, count, width, rule,
           fill ? &value : nullptr);

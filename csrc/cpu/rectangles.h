@@ -21,7 +21,7 @@ struct Rectangle {
 // Where the elements of a line of a rectangle come from; offsets are from pixel `first` of the
 // source's line, as if its pixels were adjacent.
 template <typename A>
-struct Columns {
+struct ColumnTable {
   int64_t begin = 0, end = 0;    // columns of the result
   int64_t first = 0, count = 0;  // pixels of the source
   std::vector<int32_t> low, high;
@@ -30,8 +30,8 @@ struct Columns {
 };
 
 template <typename A>
-Columns<A> columns_of(const Axis& x, int64_t width, int64_t inner, int resample) {
-  Columns<A> c;
+ColumnTable<A> column_table_of(const Axis& x, int64_t width, int64_t inner, int resample) {
+  ColumnTable<A> c;
   c.begin = std::clamp<int64_t>(x.start, 0, width);
   c.end = std::clamp<int64_t>(x.stop, c.begin, width);
   const int64_t n = c.end - c.begin;
@@ -100,7 +100,7 @@ class RectanglePaster {
       for (int64_t edge : {r.y.start, r.y.stop}) {
         if (edge > begin && edge < end) edges.push_back(edge);
       }
-      columns_[k] = columns_of<A>(r.x, width_, inner_, resample_);
+      columns_[k] = column_table_of<A>(r.x, width_, inner_, resample_);
       prepare(k);
     }
     std::sort(edges.begin(), edges.end());
@@ -116,7 +116,7 @@ class RectanglePaster {
  private:
   // Memory for a line of the source and two interpolated ones.
   void prepare(int k) {
-    const Columns<A>& c = columns_[k];
+    const ColumnTable<A>& c = columns_[k];
     const size_t elements = size_t((c.end - c.begin) * inner_);
     if (size_t(c.count * inner_) > packed_.size()) packed_.resize(c.count * inner_);
     if constexpr (kInterpolates) {
@@ -182,7 +182,7 @@ class RectanglePaster {
       return;
     }
     const Rectangle& r = rectangles_[s.rectangle];
-    const Columns<A>& c = columns_[s.rectangle];
+    const ColumnTable<A>& c = columns_[s.rectangle];
     const Tap tap = tap_of(r.y, y, resample_);
     if (c.run) {
       const int64_t x = c.first + s.x - c.begin;
@@ -215,7 +215,7 @@ class RectanglePaster {
   }
 
   // The pixels of a line of the source that the rectangle reads, adjacent.
-  const T* packed(const Rectangle& r, const Columns<A>& c, int64_t p, int64_t row) {
+  const T* packed(const Rectangle& r, const ColumnTable<A>& c, int64_t p, int64_t row) {
     const T* src = images_.line(r.source, p, row) + c.first * images_.x;
     if (images_.runs) return src;
     copy_pixels(packed_.data(), inner_, src, images_.x, inner_, c.count);
@@ -224,8 +224,8 @@ class RectanglePaster {
 
   // The elements [at, at + n) of a line of the source, interpolated along the columns. The next row
   // of the result often needs the same line again. kept: the row whose line stays.
-  const A* interpolated(Segment& s, const Rectangle& r, const Columns<A>& c, int64_t p, int64_t row,
-                        int64_t at, int64_t n, int64_t kept) {
+  const A* interpolated(Segment& s, const Rectangle& r, const ColumnTable<A>& c, int64_t p,
+                        int64_t row, int64_t at, int64_t n, int64_t kept) {
     for (int k = 0; k < 2; ++k) {
       if (s.held[k] == row) return lines_[s.rectangle][k].data() + at;
     }
@@ -251,7 +251,7 @@ class RectanglePaster {
   int64_t width_, inner_;
   int resample_;
   const T* fill_;
-  std::array<Columns<A>, kMaxRectangles> columns_;
+  std::array<ColumnTable<A>, kMaxRectangles> columns_;
   std::array<std::array<std::vector<A>, 2>, kMaxRectangles> lines_;
   std::vector<T> line_, packed_;
   std::vector<A> wide_;
