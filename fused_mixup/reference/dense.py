@@ -9,10 +9,17 @@ from ..codes import NO_IGNORE
 from ..dtypes import arithmetic
 
 
-def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The two columns of [B, 2] weights in ``dtype``, shaped to multiply x [B, …]."""
-    w = weights.to(device=x.device, dtype=dtype).view([-1, 2] + [1] * (x.ndim - 1))
-    return w[:, 0], w[:, 1]
+def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The columns of [B, 2] or [B, k] weights in ``dtype``, shaped to multiply x [B, …]."""
+    w = weights.to(device=x.device, dtype=dtype)
+    return w.view([*w.shape] + [1] * (x.ndim - 1)).unbind(1)
+
+
+def label_columns(labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, ...]:
+    """The labels of each term, [B, …]: two, or k where ``partner_labels`` is [B, k-1, …]."""
+    if partner_labels.ndim == labels.ndim:
+        return labels, partner_labels
+    return labels, *partner_labels.unbind(1)
 
 
 def term(weight: Tensor, value: Tensor) -> Tensor:
@@ -26,8 +33,8 @@ def in_range(labels: Tensor, num_classes: int) -> Tensor:
 
 def dense_target(
     labels: Tensor,  # [B, …]
-    partner_labels: Tensor,  # [B, …]
-    weight: Tensor,  # [B, 2]
+    partner_labels: Tensor,  # [B, …], or [B, k-1, …]
+    weight: Tensor,  # [B, 2], or [B, k]
     num_classes: int,
     label_smoothing: float,
     dtype: torch.dtype,
@@ -45,7 +52,8 @@ def dense_target(
     # These stay on the host, whatever the default device: scalars serve labels on any device.
     hit_value, other_value = torch.tensor([on, off], dtype=acc, device="cpu").unbind()
     total = torch.zeros((), dtype=acc, device=labels.device)
-    for w, y in zip(weight_columns(weight, labels, acc), (labels, partner_labels), strict=True):
+    terms = weight_columns(weight, labels, acc), label_columns(labels, partner_labels)
+    for w, y in zip(*terms, strict=True):
         hit = classes == y.unsqueeze(1)
         values = torch.where(hit, hit_value, other_value)
         total = total + torch.where(
@@ -59,5 +67,7 @@ def poisoned_rows(
     labels: Tensor, partner_labels: Tensor, num_classes: int, ignore_index: int
 ) -> Tensor:
     """bool [B, …]: rows with a label outside [0, K) that is not ignored, whatever its weight."""
-    own, other = (in_range(y, num_classes) | (y == ignore_index) for y in (labels, partner_labels))
-    return ~(own & other)
+    good = torch.ones_like(labels, dtype=torch.bool)
+    for y in label_columns(labels, partner_labels):
+        good = good & (in_range(y, num_classes) | (y == ignore_index))
+    return ~good
