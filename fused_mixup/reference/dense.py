@@ -7,12 +7,7 @@ from torch import Tensor
 
 from ..codes import NO_IGNORE
 from ..dtypes import arithmetic
-
-
-def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The columns of [B, 2] or [B, k] weights in ``dtype``, shaped to multiply x [B, …]."""
-    w = weights.to(device=x.device, dtype=dtype)
-    return w.view([*w.shape] + [1] * (x.ndim - 1)).unbind(1)
+from .blending import term, weight_columns
 
 
 def label_columns(labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, ...]:
@@ -20,11 +15,6 @@ def label_columns(labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, ...]:
     if partner_labels.ndim == labels.ndim:
         return labels, partner_labels
     return labels, *partner_labels.unbind(1)
-
-
-def term(weight: Tensor, value: Tensor) -> Tensor:
-    """weight · value, where a weight of exactly 0 drops the term (no 0·inf)."""
-    return torch.where(weight == 0, 0, weight * value)
 
 
 def in_range(labels: Tensor, num_classes: int) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..arguments import is_host_row, kind
 from ..frozen import Frozen
-from ..reference.dense import label_columns, weight_columns
+from ..reference.blending import weight_columns
+from ..reference.dense import label_columns
 
 if TYPE_CHECKING:
     from typing_extensions import Self
