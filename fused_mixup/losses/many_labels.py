@@ -29,7 +29,7 @@ from ..schemas import CrossEntropyArguments
 
 # Labels of rows that the ops are to leave out, whatever the caller's ignore_index.
 _LEFT_OUT = -1
-_NO_WEIGHT = torch.zeros((1, 2), dtype=torch.float32, device="cpu")
+NO_WEIGHT = torch.zeros((1, 2), dtype=torch.float32, device="cpu")
 
 
 def all_labels(target: Tensor, partner_labels: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def sum_of_equal(index: Tensor, values: Tensor) -> Tensor:
     return total
 
 
-class _Terms(NamedTuple):
+class LabelTerms(NamedTuple):
     """What the labels of each row add to its target; S stands for d1…"""
 
     classes: Tensor  # int64 [B, k, S]: the labels, class 0 for those that are left out
@@ -64,7 +64,7 @@ class _Terms(NamedTuple):
     ignored: Tensor  # bool [B, S]
 
 
-def _terms(logits: Tensor, a: CrossEntropyArguments) -> _Terms:
+def label_terms(logits: Tensor, a: CrossEntropyArguments) -> LabelTerms:
     assert a.partner_labels is not None and a.weight is not None
     acc, k = arithmetic(logits.dtype), logits.shape[1]
     labels = all_labels(a.target, a.partner_labels)
@@ -79,19 +79,19 @@ def _terms(logits: Tensor, a: CrossEntropyArguments) -> _Terms:
     if a.class_weight is not None:
         share = torch.where(share == 0, 0, share * a.class_weight[index])
     constant = (1.0 - ls) * ts * weight.sum(1) + ls if ts or ls else None
-    return _Terms(index, share, constant, row_labels, ignored)
+    return LabelTerms(index, share, constant, row_labels, ignored)
 
 
-def _uniform(a: CrossEntropyArguments, terms: _Terms, reduction: int) -> CrossEntropyArguments:
+def _uniform(a: CrossEntropyArguments, terms: LabelTerms, reduction: int) -> CrossEntropyArguments:
     """Arguments of an op whose target is 1/K in every class, or 0 where nothing smooths."""
     ignore_index = NO_IGNORE if a.ignore_index == NO_IGNORE else _LEFT_OUT
-    weight = _NO_WEIGHT.expand(len(a.target), 2)
+    weight = NO_WEIGHT.expand(len(a.target), 2)
     sparse = terms.row_labels, terms.row_labels, weight, a.class_weight, ignore_index
     smoothing = 0.0 if terms.constant is None else 1.0
     return CrossEntropyArguments(*sparse, 0.0, smoothing, 0.0, 0.0, reduction)
 
 
-def _log_p(logits: Tensor, stats: Tensor, terms: _Terms) -> Tensor:
+def _log_p(logits: Tensor, stats: Tensor, terms: LabelTerms) -> Tensor:
     """log p of the labels, [B, k, d1…]; 0 for a masked class whose share is 0."""
     m, log_sum, _ = stats.unsqueeze(2)
     z = logits.gather(1, terms.classes).to(stats.dtype)
@@ -102,7 +102,7 @@ def soft_target_cross_entropy(
     logits: Tensor, *arguments: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     a, ranks = CrossEntropyArguments(*arguments[:-1]), arguments[-1]
-    terms = _terms(logits, a)
+    terms = label_terms(logits, a)
     uniform = _uniform(a, terms, NONE)
     spread, stats, count, found = ops.soft_target_cross_entropy(logits, *uniform, False)
     log_p = _log_p(logits, stats, terms)
@@ -146,7 +146,7 @@ class _Backward(NamedTuple):
 def _backward(
     grad_loss: Tensor, logits: Tensor, stats: Tensor, count: Tensor, a: CrossEntropyArguments
 ) -> _Backward:
-    terms = _terms(logits, a)
+    terms = label_terms(logits, a)
     scale = grad_loss / count if a.reduction == MEAN else grad_loss
     # Read first, as the gradient may be written over the logits.
     log_p = _log_p(logits, stats, terms)

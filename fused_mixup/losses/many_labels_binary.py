@@ -55,14 +55,19 @@ def _values(a: BinaryCrossEntropyArguments, num_classes: int, acc: torch.dtype) 
     return _Values(base.flatten(), index, at, poisoned)
 
 
+def samples_of_buffer(logits: Tensor) -> int:
+    """How many samples a buffer holds; all in compiled code, which would unroll the loop."""
+    if torch.compiler.is_compiling():
+        return max(len(logits), 1)
+    return max(_BUFFER // max(logits[:1].numel(), 1), 1)
+
+
 def _chunks(
     logits: Tensor, a: BinaryCrossEntropyArguments
 ) -> Iterator[tuple[Tensor, BinaryCrossEntropyArguments]]:
     """Logits of a few samples, and arguments with their dense target."""
-    batch = len(logits)
-    each = batch if torch.compiler.is_compiling() else _BUFFER // max(logits[:1].numel(), 1)
-    each = max(each, 1)
-    for start in range(0, max(batch, 1), each):
+    each = samples_of_buffer(logits)
+    for start in range(0, max(len(logits), 1), each):
         at = slice(start, start + each)
         z = logits[at]
         sparse = zip(("target", "partner_labels", "weight"), a[:3], strict=True)
