@@ -24,8 +24,16 @@ from ..codes import IGNORE_INDEX, MEAN, NO_IGNORE, NONE
 from ..dtypes import arithmetic
 from ..schemas import CrossEntropyArguments
 from ..target.mixed_target import MixedTarget
+from ..tracing import in_vmap
 from .arguments import cross_entropy_arguments
-from .autograd import call_op, compiled_function, function, needs_plain_pytorch, nones
+from .autograd import (
+    call_op,
+    compiled_function,
+    function,
+    needs_plain_pytorch,
+    nones,
+    plain_gradients,
+)
 from .checks import check_coefficient, check_logits, check_reduction
 from .cross_entropy import plain_cross_entropy
 from .many_labels import NO_WEIGHT, label_terms, label_weights
@@ -78,10 +86,11 @@ def decoupled_mixup_cross_entropy(
         A row has terms where its labels differ, neither is ignored and both weigh more than 0.001.
         The forward sweeps the logits twice, the second time a copy of a few samples in which one
         class is masked; the backward is one sweep. Exact where a class has all the probability.
-        Under vmap, forward mode and torch.func inside torch.compile, and in a double backward, it
-        runs in plain PyTorch. OpenMixup, which this follows, has no terms in a batch whose λ is ½
-        exactly, and gives the η of ``mode="less"`` and ``"more"`` to the labels in the order of
-        their class numbers in the first row, so that it may be the other label's.
+        Under vmap, forward mode and torch.func inside torch.compile, and in the backward of
+        torch.func.grad and of create_graph, it runs in plain PyTorch. OpenMixup, which this
+        follows, has no terms in a batch whose λ is ½ exactly, and deals the two η of its modes
+        "less" and "more" out by the class numbers of the first row, so that the other label may
+        get them.
 
     Source: Liu et al., Decoupled Mixup for Data-efficient Learning, 2022, arXiv 2203.10761.
     """
@@ -278,7 +287,13 @@ def _grad(ctx, grad_rows, again, call):
         return nones(12)
     logits, factors, *found = ctx.saved_tensors
     a = CrossEntropyArguments(*found[3:], *ctx.options)
-    if again:
+    if not torch.compiler.is_compiling() and in_vmap():
+
+        def rows_of(logits: Tensor, factors: Tensor) -> Tensor:
+            return _plain(logits, factors, a)[0]
+
+        grad, _ = plain_gradients(rows_of, (True, False), grad_rows, logits, factors)
+    elif again:
         with torch.enable_grad():
             rows = _plain(logits, factors, a)[0]
             (grad,) = torch.autograd.grad(rows, logits, grad_rows, create_graph=True)
