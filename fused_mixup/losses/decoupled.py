@@ -36,7 +36,7 @@ from .autograd import (
 )
 from .checks import check_coefficient, check_logits, check_reduction
 from .cross_entropy import plain_cross_entropy
-from .many_labels import NO_WEIGHT, label_terms, label_weights
+from .many_labels import label_terms, label_weights, no_weight
 from .many_labels_binary import samples_of_buffer
 
 # Both labels of a row weigh more than this where it has terms, as in OpenMixup.
@@ -195,7 +195,7 @@ def _sums_without(logits: Tensor, pairs: _Pairs) -> Tensor:
         uniform = CrossEntropyArguments(
             label,
             label,
-            NO_WEIGHT.expand(len(label), 2),
+            no_weight(len(label)),
             None,
             NO_IGNORE,
             *(0.0, 0.0, 0.0, 0.0, NONE),

@@ -29,7 +29,12 @@ from ..schemas import CrossEntropyArguments
 
 # Labels of rows that the ops are to leave out, whatever the caller's ignore_index.
 _LEFT_OUT = -1
-NO_WEIGHT = torch.zeros((1, 2), dtype=torch.float32, device="cpu")
+_NO_WEIGHT = torch.zeros((1, 2), dtype=torch.float32, device="cpu")
+
+
+def no_weight(batch_size: int) -> Tensor:
+    """float32 [B, 2] of zeros: one row, which serves labels on any device."""
+    return _NO_WEIGHT.expand(batch_size, 2)
 
 
 def all_labels(target: Tensor, partner_labels: Tensor) -> Tensor:
@@ -85,7 +90,7 @@ def label_terms(logits: Tensor, a: CrossEntropyArguments) -> LabelTerms:
 def _uniform(a: CrossEntropyArguments, terms: LabelTerms, reduction: int) -> CrossEntropyArguments:
     """Arguments of an op whose target is 1/K in every class, or 0 where nothing smooths."""
     ignore_index = NO_IGNORE if a.ignore_index == NO_IGNORE else _LEFT_OUT
-    weight = NO_WEIGHT.expand(len(a.target), 2)
+    weight = no_weight(len(a.target))
     sparse = terms.row_labels, terms.row_labels, weight, a.class_weight, ignore_index
     smoothing = 0.0 if terms.constant is None else 1.0
     return CrossEntropyArguments(*sparse, 0.0, smoothing, 0.0, 0.0, reduction)
