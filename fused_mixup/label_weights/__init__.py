@@ -1,7 +1,7 @@
 """Label weights [B, 2] by other rules than λ: areas, attention, maps of classes, class counts.
 
-Each is computed where its inputs live, without a value read back, and goes into a plan or a target:
-``MixedTarget(labels, partner_labels, weight, num_classes)``. Weights need not sum to one.
+Each is computed where its inputs live, without a value read back, and goes into a plan
+(``plan.with_weight(weight)``) or a target. Weights need not sum to one.
 """
 
 from .attention import (
