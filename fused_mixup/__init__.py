@@ -15,6 +15,7 @@ from .batch_mix.module import BatchMix  # noqa: E402
 from .collage.layouts import mosaic_plan, resize_into, ricap_plan, shifted_cutmix  # noqa: E402
 from .forcing import backend  # noqa: E402
 from .functional import (  # noqa: E402
+    decoupled_mixup_cross_entropy,
     linear_soft_target_cross_entropy,
     mix,
     mix_,
@@ -61,6 +62,7 @@ __all__ = [
     "SoftTargetCrossEntropy",
     "backend",
     "cutmix_box",
+    "decoupled_mixup_cross_entropy",
     "draw_plan",
     "erasing_settings",
     "linear_soft_target_cross_entropy",
