@@ -1,0 +1,64 @@
+"""Two photographs to mix, and what replaces the maps that networks would give.
+
+Saliency, attention and class activations are the strength of edges, label maps are brightness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Photos(NamedTuple):
+    """Two photographs, what is drawn for them, and what replaces the maps of networks."""
+
+    images: Tensor  # float32 [2, 3, H, W] in [0, 1]
+    saliency: Tensor  # float32 [2, H, W], of sum 1 each
+    generator: torch.Generator
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.images.shape[2], self.images.shape[3]
+
+    def integer(self, low: int, high: int) -> int:
+        """A number from ``low`` to ``high``, both of them possible."""
+        return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+    def places(self, sizes: Sequence[int]) -> list[int]:
+        """(top, left) at which a rectangle of ``sizes`` lies inside."""
+        return [self.integer(0, n - k) for n, k in zip(self.size, sizes, strict=True)]
+
+    def cells(self, grid: int) -> Tensor:
+        """Saliency [2, grid, grid]: the sum of 1 of each, cell by cell."""
+        means = F.adaptive_avg_pool2d(self.saliency[:, None], grid)[:, 0]
+        return means / means.sum((1, 2), keepdim=True)
+
+    def box(self, share: float) -> list[int]:
+        """A rectangle of that share of the area and the form of the image, somewhere inside."""
+        sizes = [int(n * math.sqrt(share)) for n in self.size]
+        start = self.places(sizes)
+        return [*start, *(a + n for a, n in zip(start, sizes, strict=True))]
+
+
+def edge_saliency(images: Tensor) -> Tensor:
+    """float32 [B, H, W], of sum 1: how much images [B, 3, H, W] change from pixel to pixel."""
+    grey = images.mean(1)
+    down = F.pad(grey.diff(dim=1).abs(), (0, 0, 0, 1))
+    across = F.pad(grey.diff(dim=2).abs(), (0, 1))
+    found = blur(down + across, min(grey.shape[1:]) / 24) + 1e-6  # flat images have some, too
+    return found / found.sum((1, 2), keepdim=True)
+
+
+def blur(maps: Tensor, sigma: float) -> Tensor:
+    """Maps […, H, W] under a Gaussian, whose rows sum to one at the borders, too."""
+    for dim in (-2, -1):
+        at = torch.arange(maps.shape[dim], dtype=maps.dtype)
+        weight = torch.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
+        weight = weight / weight.sum(1, keepdim=True)
+        maps = weight @ maps if dim == -2 else maps @ weight.T
+    return maps
