@@ -185,9 +185,9 @@ def smmix(photos: Photos) -> Plan:
 
 def snapmix(photos: Photos) -> Plan:
     box, source = photos.box(1 - LAM), photos.box(0.25)
-    rows = [torch.tensor([b] * 2, dtype=torch.int32) for b in (box, source)]
-    partner = torch.tensor([1, 0])
-    weight = weights.snapmix_weights(photos.saliency, *rows, partner, torch.arange(2))
+    cut, taken = (torch.tensor([b] * 2, dtype=torch.int32) for b in (box, source))
+    partner, labels = torch.tensor([1, 0]), torch.arange(2)
+    weight = weights.snapmix_weights(photos.saliency, cut, taken, partner, labels)
     return resize_into(
         2, photos.size, box, "flip", source_box=source, resample="bilinear_aligned", weight=weight
     )
