@@ -84,6 +84,31 @@ def _(images, partner, blend, box, pairing, mean, std, flip, *erase_first_out):
     return None
 
 
+@_fake("mix_masked")
+def _(x, *rest):
+    return torch.empty_like(x)
+
+
+@_fake("mix_masked_out")
+def _(x, *rest):
+    return None
+
+
+@_fake("mix_masked_")
+def _(x, *rest):
+    return None
+
+
+@_fake("mix_masked_backward")
+def _(grad, *rest):
+    return torch.empty_like(grad)
+
+
+@_fake("mask_mean")
+def _(code, *rest):
+    return code.new_empty(code.shape, dtype=torch.float32)
+
+
 @_fake("label_bounds")
 def _(labels, ignore_index):
     return labels.new_empty(2, dtype=torch.int64)

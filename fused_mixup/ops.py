@@ -18,7 +18,7 @@ from torch import Tensor
 from . import forcing
 from .codes import TENSOR
 from .fakes import FAKES
-from .plan.pairing import transpose_pairing
+from .reference.pairing import transpose_pairing
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
 from .tracing import never_recompute
 
@@ -60,6 +60,11 @@ mix_backward = _op("mix_backward")
 paste_ = _op("paste_")
 mix_samples = _op("mix_samples")
 mix_normalize = _op("mix_normalize")
+mix_masked = _op("mix_masked")
+mix_masked_out = _op("mix_masked_out")
+mix_masked_ = _op("mix_masked_")
+mix_masked_backward = _op("mix_masked_backward")
+mask_mean = _op("mask_mean")
 label_bounds = _op("label_bounds")
 mix_targets = _op("mix_targets")
 mix_boxes = _op("mix_boxes")
@@ -78,7 +83,7 @@ soft_target_binary_cross_entropy_grad = _op("soft_target_binary_cross_entropy_gr
 
 # A compiled checkpoint would run these again on the batch that they have already mixed.
 for _library in _libraries:
-    for _name in ("mix_", "paste_"):
+    for _name in ("mix_", "mix_masked_", "paste_"):
         never_recompute(f"{_library.ns}::{_name}", _library)
 
 
@@ -102,8 +107,7 @@ def _register_fake(name: str, fake: Callable) -> Callable:
     return check_then_fake
 
 
-_checked_fakes = {name: _register_fake(name, fake) for name, fake in FAKES.items()}
-fake_draw_plan = _checked_fakes["draw_plan"]
+checked_fakes = {name: _register_fake(name, fake) for name, fake in FAKES.items()}
 
 
 # ------------------------------------------------------------------ autograd
@@ -146,5 +150,34 @@ def _mix_backward_grad(op, ctx, grad):
     return grad_x, None, None, None, None, None, None
 
 
+def _masked_setup(ctx, inputs, output):
+    _, partner, blend, box, pairing, *mask, interpolation = inputs
+    ctx.save_for_backward(partner, blend, box, *mask)
+    ctx.pairing, ctx.interpolation = pairing, interpolation
+
+
+def _masked_grad(op, ctx, grad):
+    partner, blend, box, *mask = ctx.saved_tensors
+    sources = offsets = None
+    if ctx.pairing == TENSOR:
+        sources, offsets = transpose_pairing(partner)
+    plan = partner, sources, offsets, blend, box, ctx.pairing
+    grad_x = op("mix_masked_backward")(grad, *plan, *mask, ctx.interpolation)
+    return grad_x, *[None] * 10
+
+
+def _masked_backward_setup(ctx, inputs, output):
+    grad, partner, _, _, *rest = inputs
+    _masked_setup(ctx, (grad, partner, *rest), output)
+
+
+def _masked_backward_grad(op, ctx, grad):
+    partner, blend, box, *mask = ctx.saved_tensors
+    plan = partner, blend, box, ctx.pairing
+    return op("mix_masked")(grad, *plan, *mask, ctx.interpolation), *[None] * 12
+
+
+register_autograd("mix_masked", _masked_grad, _masked_setup)
+register_autograd("mix_masked_backward", _masked_backward_grad, _masked_backward_setup)
 register_autograd("mix", _mix_grad, _mix_setup)
 register_autograd("mix_backward", _mix_backward_grad, _mix_backward_setup)
