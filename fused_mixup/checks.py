@@ -36,6 +36,22 @@ def check_batch(
         )
     if spatial and not torch.compiler.is_compiling():
         plan.check_boxes(name, x.shape[x.ndim - spatial :])
+    if plan.mask is not None:
+        plan.mask.check(name, x)
+
+
+def check_no_mask(plan: MixPlan, remedy: str) -> None:
+    if plan.mask is not None:
+        raise ValueError(f"plan: expected one without a mask, got one with a mask; {remedy}")
+    check_no_pool(plan)
+
+
+def check_no_pool(plan: MixPlan) -> None:
+    if plan.pool is not None:
+        raise ValueError(
+            f"plan: expected partners among the batch, got a plan with pool={plan.pool}; use "
+            "mix(x, plan, other=…)"
+        )
 
 
 def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:

@@ -29,6 +29,19 @@ MAX_DIMS = 12  # dims of a sample that kernels can walk; kMaxDims in csrc/common
 MAX_SPATIAL = 3  # dims of a box
 MAX_CHANNELS = 64  # of images that are normalised; kMaxChannels in csrc/common/layout.h
 
+# ------------------------------------------------------------------ masks
+
+# ``code`` of a sample's mask: 0 for none, else its form + what follows + MASK_INVERT for 1 - m.
+MASK_SEPARABLE, MASK_STORED = 1, 2  # Σ_k rows[k, y] · columns[k, x]; a map, upsampled
+# m = s; 1 where s is above the threshold; 1 where the whole number s is odd; 1 / (1 + exp(-s)).
+MASK_IDENTITY, MASK_THRESHOLD, MASK_PARITY, MASK_SIGMOID = 0, 4, 8, 12
+MASK_INVERT = 16
+MASK_FORM, MASK_FUNCTION = 3, 12  # the bits of a code that tell them
+MASK_RANK = 4  # products in the sum of a separable mask, at most
+MASK_SCALE = 1 << 24  # masks are summed as whole numbers of 2^-24, in any order to the same bits
+NEAREST, BILINEAR = range(2)
+INTERPOLATIONS = {"nearest": NEAREST, "bilinear": BILINEAR}
+
 # ------------------------------------------------------------------ draw_plan, see docs/drawing.md
 
 # How samples share their draws.

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .tracing import write_count
+from .tracing import transforms_active, write_count
 
 
 class Frozen:
@@ -37,3 +37,9 @@ def versions(*tensors: Tensor | None) -> tuple[float, ...] | None:
     if torch.compiler.is_compiling():
         return None
     return tuple(0 if t is None or t.is_inference() else write_count(t) for t in tensors)
+
+
+def count_write(x: Tensor) -> None:
+    """Bump x's version: autograd cannot see a kernel write, and must refuse graphs that saved x."""
+    if not (torch.compiler.is_compiling() or transforms_active() or x.is_inference()):
+        torch.autograd.graph.increment_version(x)

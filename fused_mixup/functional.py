@@ -4,11 +4,12 @@ from .boxes.keypoints import mix_keypoints
 from .boxes.mix import mix_boxes
 from .loading.normalizing import mix_normalize
 from .loading.random_erasing import random_erasing
+from .loading.samples import mix_samples
 from .losses.accuracy import mixed_accuracy
 from .losses.criterion import mixed_criterion
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .losses.linear import linear_soft_target_cross_entropy
-from .mixing import mix, mix_, mix_samples, paste_
+from .mixing import mix, mix_, paste_
 from .target.labels import mix_labels, mix_targets
 
 __all__ = [

@@ -6,26 +6,21 @@ never read: plans are checked where they are built, and kernels clamp partners a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from .arguments import kind
 from .backends import implementation
-from .checks import check_batch, check_out, check_samples, check_samples_out, check_writable
+from .checks import check_batch, check_memory, check_no_pool, check_out, check_writable, span
 from .dtypes import BLENDABLE
+from .frozen import count_write
+from .memory import recycled_tensor
 from .plan.mix_plan import MixPlan
+from .reference.blending import inside_box
+from .reference.masks import mask_at, mix_with, pool_rows
+from .reference.pairing import partner_rows
+from .schemas import MaskArguments
 from .tracing import transforms_active
-
-if TYPE_CHECKING:
-    from numpy import ndarray
-
-
-def count_write(x: Tensor) -> None:
-    """Bump x's version: autograd cannot see a kernel write, and must refuse graphs that saved x."""
-    if not (torch.compiler.is_compiling() or transforms_active() or x.is_inference()):
-        torch.autograd.graph.increment_version(x)
 
 
 def mix_(x: Tensor, plan: MixPlan) -> Tensor:
@@ -62,12 +57,26 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     """
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
-    implementation().mix_(x, plan.partner_or_none, plan.blend, plan.box, plan.rule)
+    check_no_pool(plan)
+    rows = plan.partner_or_none, plan.blend, plan.box, plan.rule
+    if plan.mask is None:
+        implementation().mix_(x, *rows)
+    elif plan.pairing in ("flip", "self"):
+        implementation().mix_masked_(x, *rows, *plan.mask.arguments)
+    else:  # rows that wait for each other need a copy
+        x.copy_(implementation().mix_masked(x, *rows, *plan.mask.arguments))
     count_write(x)
     return x
 
 
-def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
+def mix(
+    x: Tensor,
+    plan: MixPlan,
+    out: Tensor | None = None,
+    *,
+    other: Tensor | None = None,
+    clean: bool = False,
+) -> Tensor:
     """Mix a batch out of place, differentiable. See :func:`mix_` for the rule and the numerics.
 
     Equivalent to (for a plan without boxes)::
@@ -80,6 +89,10 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
         plan: a plan for B samples.
         out: written instead of a new tensor; shape, dtype and device of x, no memory shared with
             x. As everywhere in PyTorch, ``out`` and gradients exclude each other.
+        other: [M, …], where the partners are taken from in place of x: the last batch, a memory
+            bank, the unlabelled half. Dtype, device and samples as in x. A plan for M other than B
+            is made with ``pool=M``.
+        clean: return [2B, …], the batch as it is and behind it the mixed one, in one pass.
 
     Returns:
         A tensor like x (its memory format kept), or ``out``.
@@ -98,6 +111,12 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
     arXiv 1806.05236.
     """
     check_batch("x", x, plan, BLENDABLE)
+    if other is not None or clean or plan.mask is not None or plan.pool is not None:
+        pooled = other is not None or clean or plan.pool is not None
+        mixed = _mix_pool(x, plan, out, other, clean) if pooled else _mix_by_mask(x, plan, out)
+        if out is not None:
+            count_write(out)
+        return mixed
     if out is not None:
         check_out(x, out)
         implementation().mix_out(x, plan.partner_or_none, plan.blend, plan.box, plan.rule, out)
@@ -109,7 +128,7 @@ def mix(x: Tensor, plan: MixPlan, out: Tensor | None = None) -> Tensor:
 def paste_(x: Tensor, plan: MixPlan) -> Tensor:
     """Paste the plan's boxes in place and touch nothing else: for masks and class maps.
 
-    ``x[i] = x[partner_i]`` inside box_i, on the original values.
+    ``x[i] = x[partner_i]`` inside box_i, on the original values; with a mask also where m < ½.
 
     Equivalent to::
 
@@ -133,63 +152,120 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
     """
     check_batch("x", x, plan, None)
     check_writable("x", x, "detach it first")
-    if plan.blends:
+    if plan.blends and plan.mask is None:
         raise ValueError(
             "plan: expected one that only pastes boxes (CutMix), got one that blends values; "
             "labels and masks cannot be blended: use mix_ for images, MixedTarget for labels"
         )
-    implementation().paste_(x, plan.partner_or_none, plan.box, plan.rule)
+    check_no_pool(plan)
+    if plan.mask is not None:
+        _paste_by_mask_(x, plan)
+    else:
+        implementation().paste_(x, plan.partner_or_none, plan.box, plan.rule)
     count_write(x)
     return x
 
 
-def mix_samples(
-    samples: Sequence[Tensor | ndarray], plan: MixPlan, out: Tensor | None = None
-) -> Tensor:
-    """Mix samples that lie apart in memory straight into a batch: what a collate function does.
+# ------------------------------------------------------------------ masks and pools
 
-    ``out[i] = samples[partner_i]`` inside box_i, else
-    ``blend_i0 * samples[i] + blend_i1 * samples[partner_i]``. Neither a stacked copy nor a float
-    copy of an image is made: samples are read, and the batch is written once.
+NO_MASK = MaskArguments(None, None, None, None, None, 0)
 
-    Equivalent to::
 
-        mix(torch.stack(samples), plan)[: len(out)]
+def mask_arguments(plan: MixPlan) -> MaskArguments:
+    return NO_MASK if plan.mask is None else plan.mask.arguments
 
-    Args:
-        samples: B tensors or NumPy arrays […], alike in shape and dtype, on the CPU: float16,
-            bfloat16, float32, float64 or uint8; any strides.
-        plan: a plan for B samples.
-        out: [n, …] with n <= B, written instead of a new tensor of B rows: the first n mixes,
-            of all B samples. It may be pinned or shared memory, but no memory of a sample.
 
-    Returns:
-        [B, …], contiguous, or ``out``.
+def plan_arguments(plan: MixPlan) -> tuple[Tensor | None, Tensor, Tensor, int]:
+    return plan.partner_or_none, plan.blend, plan.box, plan.rule
 
-    Raises:
-        TypeError: no sequence of tensors and arrays (PIL images, for example), dtypes that differ
-            or cannot be blended.
-        ValueError: no samples, shapes that differ, another batch size than the plan's, a box
-            outside the image, samples that are not on the CPU or require grad, an ``out`` that
-            does not fit.
 
-    Notes:
-        Numerics are those of :func:`mix_`. Fastest where all samples have the same strides, either
-        those of ``out`` or with channels last, as decoders give images; samples with other strides
-        than the first are copied. Samples are never written, so arrays may be read-only. CPU only:
-        forcing the Triton backend raises. Deterministic.
-
-    Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
-    """
-    tensors = check_samples(samples)
-    first = tensors[0]
-    check_batch("samples", first.expand(len(tensors), *first.shape), plan, None)
+def _mix_by_mask(x: Tensor, plan: MixPlan, out: Tensor | None) -> Tensor:
+    """``mix`` by a plan that has a mask; the arguments but ``out`` have been checked."""
+    arguments = *plan_arguments(plan), *mask_arguments(plan)
     if out is None:
-        out = torch.empty((len(tensors), *first.shape), dtype=first.dtype, device=first.device)
-    else:
-        check_samples_out(tensors, out)
-    implementation().mix_samples(
-        tensors, plan.partner_or_none, plan.blend, plan.box, plan.rule, out
-    )
-    count_write(out)
+        return implementation().mix_masked(x, *arguments)
+    check_out(x, out)
+    implementation().mix_masked_out(x, None, *arguments, False, out)
     return out
+
+
+def _mix_pool(
+    x: Tensor, plan: MixPlan, out: Tensor | None, other: Tensor | None, clean: bool
+) -> Tensor:
+    """``mix`` with partners from ``other``, or behind the clean batch; x has been checked."""
+    pool = _check_other(x, plan, other)
+    needs_grad = torch.is_grad_enabled() and (x.requires_grad or pool.requires_grad)
+    if needs_grad or transforms_active():
+        if out is not None:
+            raise ValueError("out: expected no gradients of x and other; leave out away")
+        partners = pool_rows(pool, plan.partner_or_none, plan.rule, len(x))
+        mixed = mix_with(x, partners, plan.blend, plan.box, mask_arguments(plan))
+        return torch.cat((x, mixed)) if clean else mixed
+    if out is None:
+        out = _new_result(x, clean)
+    else:
+        for t in (x, pool):
+            _check_pool_out(t, x, out, clean)
+    arguments = *plan_arguments(plan), *mask_arguments(plan)
+    implementation().mix_masked_out(x, other, *arguments, clean, out)
+    return out
+
+
+def _paste_by_mask_(x: Tensor, plan: MixPlan) -> Tensor:
+    """``paste_`` by a plan that has a mask: the partner where m < ½, and in the box."""
+    inside = (mask_at(mask_arguments(plan), x) < 0.5) | inside_box(plan.box, x)
+    x.copy_(torch.where(inside, partner_rows(x, plan.partner_or_none, plan.rule), x))
+    return x
+
+
+def _new_result(x: Tensor, clean: bool) -> Tensor:
+    """An empty tensor [B or 2B, …] in the memory format of x."""
+    like = torch.empty_like(x, device="meta")
+    shape = torch.Size(((2 if clean else 1) * x.shape[0], *x.shape[1:]))
+    batch_first = x.shape[0] < 2 or like.stride(0) == max(like.stride())
+    stride = like.stride() if batch_first else None
+    if x.is_cpu and not torch.compiler.is_compiling():
+        return recycled_tensor(shape, x.dtype, stride)
+    if stride is None:
+        return torch.empty(shape, dtype=x.dtype, device=x.device)
+    return torch.empty_strided(shape, stride, dtype=x.dtype, device=x.device)
+
+
+def _check_other(x: Tensor, plan: MixPlan, other: Tensor | None) -> Tensor:
+    """The tensor that partners are taken from."""
+    if other is None:
+        if plan.pool is not None:
+            raise ValueError(
+                f"other: expected the {plan.pool} samples that the plan takes partners from, got "
+                "None"
+            )
+        return x
+    if not isinstance(other, Tensor):
+        raise TypeError(f"other: expected a tensor [M, …] like x, got {kind(other)}")
+    check_memory("other", other)
+    count = x.shape[0] if plan.pool is None else plan.pool
+    expected = (count, *x.shape[1:])
+    if (other.shape, other.dtype, other.device) != (expected, x.dtype, x.device):
+        remedy = "" if other.shape[1:] != x.shape[1:] else "; make a plan with pool=M"
+        raise ValueError(
+            f"other: expected {list(expected)} {x.dtype} on {x.device}, got {list(other.shape)} "
+            f"{other.dtype} on {other.device}{remedy}"
+        )
+    return other
+
+
+def _check_pool_out(t: Tensor, x: Tensor, out: Tensor, clean: bool) -> None:
+    expected = ((2 if clean else 1) * x.shape[0], *x.shape[1:])
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out: expected a tensor, got {kind(out)}")
+    if (out.shape, out.dtype, out.device) != (expected, x.dtype, x.device):
+        raise ValueError(
+            f"out: expected {list(expected)} {x.dtype} on {x.device}, got {list(out.shape)} "
+            f"{out.dtype} on {out.device}"
+        )
+    check_writable("out", out, "detach it first")
+    if torch.compiler.is_compiling() or not t.numel():
+        return
+    (first, last), (out_first, out_last) = span(t), span(out)
+    if first <= out_last and out_first <= last:
+        raise ValueError("out: expected memory of its own, got memory of x or other")

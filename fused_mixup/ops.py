@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from . import forcing
-from .codes import CONST, NONE, PIXEL, RAND, TENSOR
-from .dtypes import arithmetic
-from .plan.pairing import transpose_pairing
+from .codes import TENSOR
+from .fakes import FAKES
+from .reference.pairing import transpose_pairing
 from .schemas import CHOSEN, NAMESPACE, SCHEMAS
 from .tracing import never_recompute
 
@@ -60,6 +60,11 @@ mix_backward = _op("mix_backward")
 paste_ = _op("paste_")
 mix_samples = _op("mix_samples")
 mix_normalize = _op("mix_normalize")
+mix_masked = _op("mix_masked")
+mix_masked_out = _op("mix_masked_out")
+mix_masked_ = _op("mix_masked_")
+mix_masked_backward = _op("mix_masked_backward")
+mask_mean = _op("mask_mean")
 label_bounds = _op("label_bounds")
 mix_targets = _op("mix_targets")
 mix_boxes = _op("mix_boxes")
@@ -78,193 +83,31 @@ soft_target_binary_cross_entropy_grad = _op("soft_target_binary_cross_entropy_gr
 
 # A compiled checkpoint would run these again on the batch that they have already mixed.
 for _library in _libraries:
-    for _name in ("mix_", "paste_"):
+    for _name in ("mix_", "mix_masked_", "paste_"):
         never_recompute(f"{_library.ns}::{_name}", _library)
 
 
 # ------------------------------------------------------------------ fake implementations
 
 
-def _fake(name: str) -> Callable:
-    def register(fake: Callable) -> Callable:
-        def check_then_fake(first, *rest):
-            # PyTorch calls this if any tensor is on meta, and would return uninitialised memory.
-            if isinstance(first, Tensor) and not first.is_meta:
-                for t in rest:
-                    if isinstance(t, Tensor) and t.is_meta:
-                        raise ValueError(
-                            f"fused_mixup, {name}: expected tensors of one device, "
-                            f"got meta and {first.device}"
-                        )
-            return fake(first, *rest)
+def _register_fake(name: str, fake: Callable) -> Callable:
+    def check_then_fake(first, *rest):
+        # PyTorch calls this if any tensor is on meta, and would return uninitialised memory.
+        if isinstance(first, Tensor) and not first.is_meta:
+            for t in rest:
+                if isinstance(t, Tensor) and t.is_meta:
+                    raise ValueError(
+                        f"fused_mixup, {name}: expected tensors of one device, "
+                        f"got meta and {first.device}"
+                    )
+        return fake(first, *rest)
 
-        for library in _libraries:
-            torch.library.register_fake(f"{library.ns}::{name}", check_then_fake, lib=library)
-        return check_then_fake
-
-    return register
+    for library in _libraries:
+        torch.library.register_fake(f"{library.ns}::{name}", check_then_fake, lib=library)
+    return check_then_fake
 
 
-@_fake("draw_plan")
-def fake_draw_plan(
-    state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric
-):
-    return (
-        state.new_empty((batch_size,), dtype=torch.int32),
-        state.new_empty((batch_size, 2), dtype=torch.float32),
-        state.new_empty((batch_size, 2), dtype=torch.float64),
-        state.new_empty((batch_size, 2 * len(spatial)), dtype=torch.int32),
-    )
-
-
-@_fake("draw_erasing")
-def fake_draw_erasing(
-    state, settings, fill, batch_size, height, width, max_count, channels, erase_mode, clean
-):
-    value = {CONST: (1, 1, len(fill)), RAND: (batch_size, max_count, channels), PIXEL: (0,)}[
-        erase_mode
-    ]
-    return (
-        state.new_empty((batch_size, max_count, 4), dtype=torch.int32),
-        state.new_empty(value, dtype=torch.float32),
-        state.new_empty((batch_size if erase_mode == PIXEL else 0,)),
-    )
-
-
-@_fake("mix_")
-def _(x, partner, blend, box, pairing):
-    return None
-
-
-@_fake("mix")
-def _(x, partner, blend, box, pairing):
-    return torch.empty_like(x)
-
-
-@_fake("mix_out")
-def _(x, partner, blend, box, pairing, out):
-    return None
-
-
-@_fake("mix_backward")
-def _(grad, partner, sources, offsets, blend, box, pairing):
-    return torch.empty_like(grad)
-
-
-@_fake("paste_")
-def _(x, partner, box, pairing):
-    return None
-
-
-@_fake("mix_samples")
-def _(samples, partner, blend, box, pairing, out):
-    return None
-
-
-@_fake("mix_normalize")
-def _(images, partner, blend, box, pairing, mean, std, flip, *erase_first_out):
-    return None
-
-
-@_fake("label_bounds")
-def _(labels, ignore_index):
-    return labels.new_empty(2, dtype=torch.int64)
-
-
-@_fake("mix_targets")
-def _(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):
-    shape = (labels.shape[0], num_classes, *labels.shape[1:])
-    return labels.new_empty(shape, dtype=dtype)
-
-
-@_fake("mix_boxes")
-def _(boxes, count, partner, blend, box, pairing, min_visible):
-    batch, room = boxes.shape[0], 2 * boxes.shape[1]
-    return (
-        boxes.new_empty((batch, room, 4)),
-        boxes.new_empty((batch, room), dtype=torch.int32),
-        boxes.new_empty((batch, room), dtype=torch.float32),
-        boxes.new_empty((batch,), dtype=torch.int32),
-    )
-
-
-@_fake("mix_boxes_packed")
-def _(boxes, counts, partner, blend, box, pairing, min_visible):
-    shown = torch.library.get_ctx().new_dynamic_size()  # it depends on values
-    return (
-        boxes.new_empty((shown, 4)),
-        boxes.new_empty((shown,), dtype=torch.int64),
-        boxes.new_empty((shown,), dtype=torch.float32),
-        boxes.new_empty((len(counts),), dtype=torch.int32),
-    )
-
-
-def _loss_like(logits, reduction, per_row=True):
-    acc = arithmetic(logits.dtype)
-    rows = (logits.shape[0], *logits.shape[2:]) if per_row else logits.shape
-    return logits.new_empty(rows if reduction == NONE else (), dtype=acc)
-
-
-def _ranks_like(logits, ranks):
-    shape = (2, logits.shape[0], *logits.shape[2:]) if ranks else (0,)
-    return logits.new_empty(shape, dtype=torch.int32)
-
-
-@_fake("soft_target_cross_entropy")
-def _(logits, *arguments):
-    *_, reduction, ranks = arguments
-    loss = _loss_like(logits, reduction)
-    stats = loss.new_empty((3, logits.shape[0], *logits.shape[2:]))
-    return loss, stats, loss.new_empty(()), _ranks_like(logits, ranks)
-
-
-@_fake("soft_target_cross_entropy_backward")
-def _(grad_loss, logits, *arguments):
-    return torch.empty_like(logits)
-
-
-@_fake("soft_target_cross_entropy_backward_")
-def _(grad_loss, logits, *arguments):
-    return None
-
-
-@_fake("soft_target_cross_entropy_grad")
-def _(logits, *arguments):
-    *_, reduction, ranks = arguments
-    return _loss_like(logits, reduction), torch.empty_like(logits), _ranks_like(logits, ranks)
-
-
-@_fake("scale_")
-def _(x, factor):
-    return None
-
-
-@_fake("label_ranks")
-def _(logits, labels, partner_labels):
-    shape = (1 if partner_labels is None else 2, *labels.shape)
-    return logits.new_empty(shape, dtype=torch.int32)
-
-
-@_fake("soft_target_binary_cross_entropy")
-def _(logits, *arguments):
-    *_, reduction, sum_classes = arguments
-    return _loss_like(logits, reduction, sum_classes)
-
-
-@_fake("soft_target_binary_cross_entropy_backward")
-def _(grad_loss, logits, *arguments):
-    return torch.empty_like(logits)
-
-
-@_fake("soft_target_binary_cross_entropy_backward_")
-def _(grad_loss, logits, *arguments):
-    return None
-
-
-@_fake("soft_target_binary_cross_entropy_grad")
-def _(logits, *arguments):
-    *_, reduction, sum_classes = arguments
-    return _loss_like(logits, reduction, sum_classes), torch.empty_like(logits)
+checked_fakes = {name: _register_fake(name, fake) for name, fake in FAKES.items()}
 
 
 # ------------------------------------------------------------------ autograd
@@ -307,5 +150,34 @@ def _mix_backward_grad(op, ctx, grad):
     return grad_x, None, None, None, None, None, None
 
 
+def _masked_setup(ctx, inputs, output):
+    _, partner, blend, box, pairing, *mask, interpolation = inputs
+    ctx.save_for_backward(partner, blend, box, *mask)
+    ctx.pairing, ctx.interpolation = pairing, interpolation
+
+
+def _masked_grad(op, ctx, grad):
+    partner, blend, box, *mask = ctx.saved_tensors
+    sources = offsets = None
+    if ctx.pairing == TENSOR:
+        sources, offsets = transpose_pairing(partner)
+    plan = partner, sources, offsets, blend, box, ctx.pairing
+    grad_x = op("mix_masked_backward")(grad, *plan, *mask, ctx.interpolation)
+    return grad_x, *[None] * 10
+
+
+def _masked_backward_setup(ctx, inputs, output):
+    grad, partner, _, _, *rest = inputs
+    _masked_setup(ctx, (grad, partner, *rest), output)
+
+
+def _masked_backward_grad(op, ctx, grad):
+    partner, blend, box, *mask = ctx.saved_tensors
+    plan = partner, blend, box, ctx.pairing
+    return op("mix_masked")(grad, *plan, *mask, ctx.interpolation), *[None] * 12
+
+
+register_autograd("mix_masked", _masked_grad, _masked_setup)
+register_autograd("mix_masked_backward", _masked_backward_grad, _masked_backward_setup)
 register_autograd("mix", _mix_grad, _mix_setup)
 register_autograd("mix_backward", _mix_backward_grad, _mix_backward_setup)

@@ -37,6 +37,23 @@ _BINARY = (
 )
 
 
+_PLAN = "Tensor? partner, Tensor blend, Tensor box, int pairing"
+_MASK = (
+    "Tensor? code, Tensor? threshold, Tensor? rows, Tensor? columns, Tensor? map, int interpolation"
+)
+
+
+class MaskArguments(NamedTuple):
+    """The mask of each sample over the last two dims [H, W]; dim 0 may be one row, expanded."""
+
+    code: Tensor | None  # int32 [B], see codes.py; None: no sample has one
+    threshold: Tensor | None  # float32 [B]
+    rows: Tensor | None  # float32 [B, R, H], R <= MASK_RANK; None: no mask is separable
+    columns: Tensor | None  # float32 [B, R, W]
+    map: Tensor | None  # [B, h, w], bool, uint8 or a float; None: no mask is stored
+    interpolation: int  # of the map to [H, W]
+
+
 class CrossEntropyArguments(NamedTuple):
     """What every op of the cross-entropy takes after the logits; two ops take ``ranks`` too."""
 
@@ -112,6 +129,23 @@ SCHEMAS = {
     "mix_normalize": "(Tensor[] images, Tensor? partner, Tensor blend, Tensor box, int pairing, "
     "float[] mean, float[] std, Tensor? flip, Tensor? erase_box, Tensor? erase_value, "
     "Tensor? erase_noise, bool first, Tensor(a!) out) -> ()",
+    # ------------------------------------------------------------ masks
+    # x_p in box_i, else m x_i + (1 - m) x_p with the mask m of sample i, or, where its code is 0,
+    # the blend of `mix`.
+    "mix_masked": f"(Tensor x, {_PLAN}, {_MASK}) -> Tensor",
+    # The partners are taken from other [M, …] where it is given. clean: out [2B, …] takes x, and
+    # behind it the mixed batch.
+    "mix_masked_out": f"(Tensor x, Tensor? other, {_PLAN}, {_MASK}, bool clean, "
+    "Tensor(a!) out) -> ()",
+    # In place; pairing is FLIP or SELF.
+    "mix_masked_": f"(Tensor(a!) x, {_PLAN}, {_MASK}) -> ()",
+    # The transpose of mix_masked; sources and offsets as in mix_backward.
+    "mix_masked_backward": "(Tensor grad, Tensor? partner, Tensor? sources, Tensor? offsets, "
+    f"Tensor blend, Tensor box, int pairing, {_MASK}) -> Tensor",
+    # float32 [B]: the mean of m over [height, width], of its values rounded to 2^-24; 1 where the
+    # code is 0.
+    "mask_mean": "(Tensor code, Tensor threshold, Tensor? rows, Tensor? columns, Tensor? map, "
+    "int interpolation, SymInt height, SymInt width) -> Tensor",
     "mix_targets": "(Tensor labels, Tensor? partner, Tensor weight, int pairing, "
     "int num_classes, float label_smoothing, ScalarType dtype) -> Tensor",
     # int64 [2]: the smallest and the largest of labels […], integers, that are not ignore_index;

@@ -37,7 +37,7 @@ from torch import Tensor
 import fused_mixup as fm
 from fused_mixup import backends, reference
 from fused_mixup.arguments import is_host_row
-from fused_mixup.plan.pairing import transpose_pairing
+from fused_mixup.reference.pairing import transpose_pairing
 
 # ------------------------------------------------------------------ backends
 

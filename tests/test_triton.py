@@ -17,7 +17,7 @@ from triton_place import DEVICE, HALF, INTERPRETED, quiet
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
 from fused_mixup.plan import MixPlan
-from fused_mixup.plan.pairing import transpose_pairing
+from fused_mixup.reference.pairing import transpose_pairing
 from fused_mixup.triton_kernels import common
 
 mix_module = importlib.import_module("fused_mixup.triton_kernels.mix")  # not the function mix
@@ -214,7 +214,7 @@ def test_paste_any_dtype(dtype):
         plan = plan_of(3, name, box, (5, 7))
         x = torch.randint(0, 2, (3, 5, 7), device=DEVICE).to(dtype)
         partner = plan.partner.to(DEVICE).long()
-        inside = reference.mixing.inside_box(plan.box, x)
+        inside = reference.blending.inside_box(plan.box, x)
         want = torch.where(inside, x.float()[partner], x.float()) if not dtype.is_complex else None
         if want is None:
             want = torch.where(inside, x[partner], x)

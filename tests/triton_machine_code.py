@@ -44,7 +44,7 @@ def _cases(full: bool):
 
     import fused_mixup.triton_kernels as tk
     from fused_mixup.plan import MixPlan
-    from fused_mixup.plan.pairing import transpose_pairing
+    from fused_mixup.reference.pairing import transpose_pairing
 
     def args(plan):
         return plan.partner_or_none, plan.blend, plan.box, plan.rule

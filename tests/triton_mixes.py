@@ -8,7 +8,7 @@ from triton_place import DEVICE, INTERPRETED
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
 from fused_mixup.plan import MixPlan
-from fused_mixup.plan.pairing import transpose_pairing
+from fused_mixup.reference.pairing import transpose_pairing
 
 
 def batch(size: int, shape=(3, 5, 7), dtype=torch.float32, layout="contiguous") -> torch.Tensor:

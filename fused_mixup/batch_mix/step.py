@@ -13,7 +13,8 @@ from ..arguments import check_choice, integer, kind
 from ..boxes.checks import check_share
 from ..boxes.formats import check_format
 from ..kinds import IMAGE_LIKE, KINDS, MAPS
-from ..mixing import mix, mix_, mix_samples, paste_
+from ..loading.samples import mix_samples
+from ..mixing import mix, mix_, paste_
 from ..plan.mix_plan import MixPlan
 from .checks import (
     check_batch_size,

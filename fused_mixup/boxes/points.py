@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..plan.mix_plan import MixPlan
-from ..plan.pairing import partner_rows
+from ..reference.pairing import partner_rows
 from .checks import (
     check_count,
     check_padded,

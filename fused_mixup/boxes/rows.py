@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..plan.pairing import partner_rows
+from ..reference.pairing import partner_rows
 
 
 class MixedRows(NamedTuple):

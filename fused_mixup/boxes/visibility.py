@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..plan.pairing import partner_rows
+from ..reference.pairing import partner_rows
 
 
 class ShownWhere(NamedTuple):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..arguments import check_choice
 from ..backends import implementation
+from ..frozen import count_write
 from ..memory import recycled_tensor
-from ..mixing import count_write
 from ..plan.mix_plan import MixPlan
 from ..tracing import in_vmap
 from .erasing import Erasing

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import ops
 from ..arguments import integer_tuple
 from ..codes import IGNORE_INDEX
-from ..reference.dense import weight_columns
+from ..reference.blending import weight_columns
 from ..reference.losses import label_ranks
 from ..target.mixed_target import MixedTarget
 from .autograd import needs_plain_pytorch

@@ -12,7 +12,7 @@ from ..arguments import is_host_row, kind
 from ..checks import check_plain_tensor
 from ..codes import IGNORE_INDEX, MEAN, NONE
 from ..dtypes import arithmetic
-from ..reference.dense import weight_columns
+from ..reference.blending import weight_columns
 from ..target.label_rows import one_label_weight
 from ..target.mixed_target import MixedTarget
 from ..tracing import has_host_values

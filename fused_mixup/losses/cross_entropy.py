@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import ops
 from ..codes import MEAN, NONE
 from ..reference import losses as reference
-from ..reference.dense import term
+from ..reference.blending import term
 from ..reference.focal import focal_curve, focal_loss, focal_slope
 from ..schemas import CrossEntropyArguments, focal_everywhere
 from ..tracing import in_vmap, transforms_active

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..arguments import integer_tuple, is_host_row, kind
+from ..arguments import integer, integer_tuple, is_host_row, kind
 from ..codes import PAIRINGS
 from ..tracing import has_host_values
 
@@ -45,13 +45,26 @@ def check_int32(name: str, t: Tensor) -> None:
             raise ValueError(f"{name}: expected values of 32 bits, got {low} to {high}")
 
 
-def check_partner_values(partner: Tensor, batch_size: int) -> None:
+def check_partner_values(partner: Tensor, count: int) -> None:
+    """Raise IndexError unless the partners are among ``count`` samples."""
     if has_host_values(partner) and partner.numel():
         low, high = (int(v) for v in torch.aminmax(partner))
-        if low < 0 or high >= batch_size:
+        if low < 0 or high >= count:
             raise IndexError(
-                f"partner: expected indices in [0, {batch_size}), got {low if low < 0 else high}"
+                f"partner: expected indices in [0, {count}), got {low if low < 0 else high}"
             )
+
+
+def check_pool(pool: int | None, pairing: str, batch_size: int) -> int | None:
+    """How many samples partners are taken from, where they are not those of the batch."""
+    if pool is None:
+        return None
+    pool = integer("pool", pool)
+    if pool < (batch_size if pairing != "tensor" else min(batch_size, 1)):
+        raise ValueError(
+            f"pool: expected at least {batch_size} samples to take partners from, got {pool}"
+        )
+    return pool
 
 
 def check_rule(pairing: str, partner: Tensor, expected: Tensor) -> None:
@@ -71,7 +84,8 @@ def is_permutation(partner: Tensor | None) -> bool | None:
         return True
     if not has_host_values(partner):
         return None
-    return bool(torch.bincount(partner, minlength=partner.shape[0]).le(1).all())
+    counts = torch.bincount(partner, minlength=partner.shape[0])
+    return len(counts) == len(partner) and bool(counts.le(1).all())
 
 
 def check_corners(box: Sequence[int]) -> tuple[int, ...]:
@@ -153,6 +167,7 @@ def check_values(
     weight: Tensor,  # [B, 2]
     blend: Tensor,  # [B, 2]
     box: Tensor,  # [B, 2·D]
+    pool: int | None = None,
 ) -> Facts:
     """Check the tensors on the host; values on a device stay unknown."""
     if torch.compiler.is_compiling():
@@ -161,7 +176,7 @@ def check_values(
         if has_host_values(t) and not bool(_rows(t).isfinite().all()):
             raise ValueError(f"{name}: expected finite numbers, got infinity or NaN")
     if partner is not None:
-        check_partner_values(partner, len(weight))
+        check_partner_values(partner, len(weight) if pool is None else pool)
     blends = False
     if has_host_values(blend):
         own, other = _rows(blend).unbind(1)

@@ -112,5 +112,5 @@ def _in_graph(op: str, call: Callable[..., Any], fake: Callable[..., Any]) -> Ca
     return getattr(torch.ops.fused_mixup, name).default
 
 
-_plan_in_graph = _in_graph("draw_plan", _draw_plan, ops.fake_draw_plan)
-_erasing_in_graph = _in_graph("draw_erasing", _draw_erasing, ops.fake_draw_erasing)
+_plan_in_graph = _in_graph("draw_plan", _draw_plan, ops.checked_fakes["draw_plan"])
+_erasing_in_graph = _in_graph("draw_erasing", _draw_erasing, ops.checked_fakes["draw_erasing"])

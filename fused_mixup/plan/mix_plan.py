@@ -4,6 +4,7 @@ A plan holds four small tensors, one row per sample. Every backend applies the s
 original values of the batch:
 
     out[i, ..., p] = x[partner_i, ..., p]                              where p lies in box_i
+                     m_i(p) * x[i, ..., p] + (1 - m_i(p)) * x[partner_i, ..., p]    with a mask
                      blend_i0 * x[i, ..., p] + blend_i1 * x[partner_i, ..., p]      elsewhere
 
 A weight of exactly 0 drops its term, so a partner that is not used never brings in a NaN.
@@ -20,9 +21,10 @@ from torch import Tensor
 from ..arguments import is_host_row
 from ..codes import PAIRINGS
 from ..frozen import versions
+from ..reference.pairing import partner_indices
 from ..tracing import has_host_values
-from .checks import Facts, check_layout, check_rule, check_stops, check_values
-from .pairing import partner_indices
+from .checks import Facts, check_layout, check_pool, check_rule, check_stops, check_values
+from .mask import PlanMask, check_mask
 from .plan_rows import PlanRows
 from .tensors import pairing_of, rows_per_sample, uniform_rows
 
@@ -44,6 +46,10 @@ class MixPlan(PlanRows):
             1, 2 or 3, or 0 where no row has a box.
         pairing: ``"flip"`` (partner B-1-i), ``"roll"`` (i-1), ``"self"``, or ``"tensor"``. For a
             rule, kernels compute the partner, and no partner tensor is kept.
+        mask: a :class:`fused_mixup.masks.MixMask` of B samples or of one for all, by which values
+            are mixed outside the box in place of ``blend``; None for none.
+        pool: how many samples there are to take partners from, where they are those of another
+            tensor (``mix(x, plan, other=bank)``); None for the batch itself.
 
     The rows of a plan made by :meth:`uniform` are one row, expanded, on the CPU. Kernels take
     it by value, so such a plan serves a batch on any device without a copy.
@@ -68,6 +74,8 @@ class MixPlan(PlanRows):
     _seen: Facts
     _versions: tuple[float, ...] | None
     _portable: bool
+    mask: PlanMask | None
+    pool: int | None
 
     def __init__(
         self,
@@ -76,8 +84,11 @@ class MixPlan(PlanRows):
         blend: Tensor,  # [B, 2]
         box: Tensor,  # [B, 2·D]
         pairing: str = "tensor",
+        mask: PlanMask | None = None,
+        pool: int | None = None,
     ) -> None:
         check_layout(partner, weight, blend, box, pairing)
+        mask, pool = check_mask(mask, len(weight)), check_pool(pool, pairing, len(weight))
         if partner is not None and pairing != "tensor":
             if has_host_values(partner):  # else the rule is taken on trust
                 check_rule(pairing, partner, partner_indices(PAIRINGS[pairing], len(weight)))
@@ -89,30 +100,51 @@ class MixPlan(PlanRows):
         )
         partner = None if partner is None else partner.contiguous()
         self._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
-        self._set_facts(check_values(partner, weight, blend, box))
+        self._fill(mask=mask, pool=pool)
+        self._set_facts(check_values(partner, weight, blend, box, pool))
 
     def _set_facts(self, facts: Facts) -> None:
         one_row = is_host_row(self.weight) and is_host_row(self.blend) and is_host_row(self.box)
         self._fill(
             _seen=facts,
             _versions=versions(self._partner, self.weight, self.blend, self.box),
-            _portable=one_row and self.pairing != "tensor",
+            _portable=one_row and self.pairing != "tensor" and self.mask is None,
         )
 
     @property
     def _facts(self) -> Facts:
         """What the host knows of the values, checked again after a write to them."""
         if self._versions != versions(self._partner, self.weight, self.blend, self.box):
-            self._set_facts(check_values(self._partner, self.weight, self.blend, self.box))
+            values = self._partner, self.weight, self.blend, self.box
+            self._set_facts(check_values(*values, self.pool))
         return self._seen
 
     def _replace(
         self, partner: Tensor | None, weight: Tensor, blend: Tensor, box: Tensor, facts: Facts
     ) -> MixPlan:
-        return known_plan((partner, weight, blend, box), self.pairing, facts)
+        tensors = partner, weight, blend, box
+        return known_plan(tensors, self.pairing, facts, self.mask, self.pool)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MixPlan, (self._partner, self.weight, self.blend, self.box, self.pairing)
+        rows = self._partner, self.weight, self.blend, self.box, self.pairing
+        more = self.mask, self.pool
+        return MixPlan, rows if more == (None, None) else (*rows, *more)
+
+    def with_mask(self, mask: PlanMask | None) -> MixPlan:
+        """The plan that mixes by ``mask``; labels keep their weights (see :meth:`with_weight`)."""
+        tensors = self._partner, self.weight, self.blend, self.box
+        mask = check_mask(mask, self.batch_size)
+        return known_plan(tensors, self.pairing, self._facts, mask, self.pool)
+
+    def with_weight(self, weight: Tensor) -> MixPlan:
+        """The plan with other label weights, float32 [B, 2] or those of the samples alone, [B].
+
+        ``plan.with_weight(plan.mask.mean(size))`` weighs labels by what is seen.
+        """
+        if isinstance(weight, Tensor) and weight.ndim == 1:
+            weight = torch.stack((weight, 1 - weight), 1)
+        rows = self._partner, weight, self.blend, self.box, self.pairing
+        return MixPlan(*rows, self.mask, self.pool)
 
     @property
     def partner(self) -> Tensor:
@@ -135,6 +167,7 @@ class MixPlan(PlanRows):
         box: Sequence[int] | None = None,
         *,
         device: torch.device | str | None = None,
+        pool: int | None = None,
     ) -> MixPlan:
         """One λ, and one box or none, for the whole batch.
 
@@ -147,6 +180,7 @@ class MixPlan(PlanRows):
             lam: weight of the sample itself, in [0, 1].
             box: D starts, then D stops, as :func:`cutmix_box` returns them.
             device: where a partner tensor goes; by default it stays where it is.
+            pool: as in the class; partners are then in [0, pool).
 
         Returns:
             A plan of one row; see the class on which devices it serves.
@@ -157,9 +191,10 @@ class MixPlan(PlanRows):
         Source: arXiv 1710.09412 (MixUp), arXiv 1905.04899 (CutMix).
         """
         # A rule's plan serves every device from the host; only a partner tensor is moved.
-        pairing, batch_size, index = pairing_of(batch_size, partner, device)
+        pairing, batch_size, index = pairing_of(batch_size, partner, device, pool)
         rows, facts = uniform_rows(batch_size, lam, box, index)
-        return known_plan((index, *rows), pairing, facts)
+        pool = check_pool(pool, pairing, batch_size)
+        return known_plan((index, *rows), pairing, facts, None, pool)
 
     @staticmethod
     def per_sample(
@@ -169,6 +204,7 @@ class MixPlan(PlanRows):
         cut: Tensor | Sequence[bool] | None = None,  # [B]
         *,
         device: torch.device | str | None = None,
+        pool: int | None = None,
     ) -> MixPlan:
         """A λ, and perhaps a box, for each sample.
 
@@ -182,6 +218,7 @@ class MixPlan(PlanRows):
             cut: bools [B], which rows are CutMix; by default those with a box that is not empty. A
                 cut row with an empty box keeps its values, and its ``lam`` weighs its labels.
             device: where the plan goes, in one copy; by default it stays where ``lam`` is.
+            pool: as in the class; partners are then in [0, pool).
 
         Returns:
             A plan with a row for each sample.
@@ -194,8 +231,8 @@ class MixPlan(PlanRows):
         """
         weight, blend, boxes = rows_per_sample(lam, box, cut)
         batch_size = weight.shape[0]
-        pairing, _, index = pairing_of(batch_size, partner, weight.device)
-        plan = MixPlan(index, weight, blend, boxes, pairing)
+        pairing, _, index = pairing_of(batch_size, partner, weight.device, pool)
+        plan = MixPlan(index, weight, blend, boxes, pairing, None, pool)
         return plan if device is None else plan.to(device)
 
     @property
@@ -237,6 +274,8 @@ class MixPlan(PlanRows):
             return True
         if self._partner is not None and self._partner.device != device:
             return False
+        if self.mask is not None and self.mask.device != device:
+            return False
         rows = (self.weight, self.blend, self.box)
         return all(t.device == device or is_host_row(t) for t in rows)
 
@@ -245,7 +284,13 @@ class MixPlan(PlanRows):
         check_stops(self._facts.box_stop, name, spatial)
 
 
-def known_plan(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> MixPlan:
+def known_plan(
+    tensors: Sequence[Tensor | None],
+    pairing: str,
+    facts: Facts,
+    mask: PlanMask | None = None,
+    pool: int | None = None,
+) -> MixPlan:
     """A plan of checked rows: checking them again costs as much as mixing a small batch.
 
     ``tensors``: partner (not kept where ``pairing`` is a rule), weight, blend, box.
@@ -254,5 +299,6 @@ def known_plan(tensors: Sequence[Tensor | None], pairing: str, facts: Facts) -> 
     partner, weight, blend, box = tensors
     partner = partner if pairing == "tensor" else None
     plan._fill(_partner=partner, weight=weight, blend=blend, box=box, pairing=pairing)
+    plan._fill(mask=mask, pool=pool)
     plan._set_facts(facts)
     return plan

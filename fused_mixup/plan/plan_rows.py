@@ -28,6 +28,8 @@ class PlanRows(Frozen):
     pairing: str
     partner: Any  # [B]
     _partner: Tensor | None  # [B], None where the pairing is a rule
+    mask: Any  # a MixMask, or None
+    pool: int | None
 
     @property
     def _facts(self) -> Facts:
@@ -37,6 +39,9 @@ class PlanRows(Frozen):
         self, partner: Tensor | None, weight: Tensor, blend: Tensor, box: Tensor, facts: Facts
     ) -> Self:
         """The plan with other tensors, whose values have been checked."""
+        raise NotImplementedError
+
+    def with_mask(self, mask: Any) -> Self:
         raise NotImplementedError
 
     @property
@@ -59,20 +64,23 @@ class PlanRows(Frozen):
         device = torch.device(device)
         rows = (self.blend, self.weight, self.box)  # widen dtype first: aligned
         tensors = rows if self._partner is None else (*rows, self._partner)
-        if all(t.device == device for t in tensors):
+        near = self.mask is None or self.mask.device == device
+        if near and all(t.device == device for t in tensors):
             return self
         if device.type == "cpu" or any(t.device.type != "cpu" for t in tensors):
             moved = [to_device(t, device) for t in tensors]
         else:
             moved = copy_packed(tensors, device, non_blocking)
         blend, weight, box, *partner = moved
-        return self._replace(partner[0] if partner else None, weight, blend, box, self._facts)
+        plan = self._replace(partner[0] if partner else None, weight, blend, box, self._facts)
+        return plan if self.mask is None else plan.with_mask(self.mask.to(device, non_blocking))
 
     def for_labels(self) -> Self:
         """The plan by which labels are blended: ``weight`` in the place of ``blend``, no boxes."""
         facts = Facts(self._facts.is_permutation, False, ())
         blend = map_rows(widen, self.weight)
-        return self._replace(self._partner, self.weight, blend, self.box[:, :0], facts)
+        plan = self._replace(self._partner, self.weight, blend, self.box[:, :0], facts)
+        return plan if self.mask is None else plan.with_mask(None)
 
     def resize(
         self, size: Sequence[int], new_size: Sequence[int], *, correct_lam: bool = True
@@ -101,6 +109,9 @@ class PlanRows(Frozen):
         Raises:
             TypeError, ValueError: sizes that are not D ints above 0, or a box outside ``size``.
         """
+        if self.mask is not None:
+            plan = self.with_mask(None).resize(size, new_size, correct_lam=correct_lam)
+            return plan.with_mask(self.mask.resize(new_size))
         d = self.spatial_dims
         size, new_size = integer_tuple("size", size), integer_tuple("new_size", new_size)
         if d == 0 or size == new_size:
@@ -173,7 +184,8 @@ class PlanRows(Frozen):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PlanRows):
             return NotImplemented
-        return all(
+        same = self.mask == other.mask and self.pool == other.pool
+        return same and all(
             torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu())
             for name in ("partner", "weight", "blend", "box")
         )
@@ -183,6 +195,9 @@ class PlanRows(Frozen):
     def __repr__(self) -> str:
         head = (
             f"MixPlan(batch_size={self.batch_size}, pairing={self.pairing!r}, "
-            f"spatial_dims={self.spatial_dims}, device={str(self.device)!r})"
+            f"spatial_dims={self.spatial_dims}, device={str(self.device)!r}"
+            + (f", mask={self.mask!r}" if self.mask is not None else "")
+            + (f", pool={self.pool}" if self.pool is not None else "")
+            + ")"
         )
         return "\n".join([head, *format_rows(self.partner, self.weight, self.blend, self.box)])

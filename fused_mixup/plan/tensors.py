@@ -62,7 +62,10 @@ def _repeat_row(count: int, row: Sequence[float], code: str) -> np.ndarray:
 
 
 def pairing_of(
-    batch_size: int, partner: str | Tensor, device: torch.device | str | None
+    batch_size: int,
+    partner: str | Tensor,
+    device: torch.device | str | None,
+    pool: int | None = None,
 ) -> tuple[str, int, Tensor | None]:
     """The name of the pairing, B, and partner int32 [B] on ``device`` (None for a rule)."""
     batch_size = integer("batch_size", batch_size)
@@ -80,7 +83,9 @@ def pairing_of(
             f"partner: expected shape [{batch_size}], got {list(index.shape)}; "
             "give one index for each sample"
         )
-    check_partner_values(index, batch_size)  # before int32 can wrap a huge index around
+    check_partner_values(
+        index, batch_size if pool is None else pool
+    )  # before int32 can wrap a huge index around
     # A copy: later writes to the caller's tensor must not change the plan.
     index = index.to(device=device or index.device, dtype=torch.int32, copy=True)
     return "tensor", batch_size, index.contiguous()

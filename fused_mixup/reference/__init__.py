@@ -20,6 +20,7 @@ from .losses import (
     soft_target_cross_entropy_backward_,
     soft_target_cross_entropy_grad,
 )
+from .masks import mask_mean, mix_masked, mix_masked_, mix_masked_backward, mix_masked_out
 from .mixing import mix, mix_, mix_backward, mix_normalize, mix_out, mix_samples, paste_
 from .targets import label_bounds, mix_targets
 
@@ -29,11 +30,16 @@ __all__ = [
     "draw_plan",
     "label_bounds",
     "label_ranks",
+    "mask_mean",
     "mix",
     "mix_",
     "mix_backward",
     "mix_boxes",
     "mix_boxes_packed",
+    "mix_masked",
+    "mix_masked_",
+    "mix_masked_backward",
+    "mix_masked_out",
     "mix_normalize",
     "mix_out",
     "mix_samples",

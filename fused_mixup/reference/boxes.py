@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..op_checks import check_mix_boxes, expect
-from ..plan.pairing import partner_rows
-from .dense import weight_columns
+from .blending import weight_columns
+from .pairing import partner_rows
 
 
 def _area(x1: Tensor, y1: Tensor, x2: Tensor, y2: Tensor) -> Tensor:

@@ -7,17 +7,7 @@ from torch import Tensor
 
 from ..codes import NO_IGNORE
 from ..dtypes import arithmetic
-
-
-def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The two columns of [B, 2] weights in ``dtype``, shaped to multiply x [B, …]."""
-    w = weights.to(device=x.device, dtype=dtype).view([-1, 2] + [1] * (x.ndim - 1))
-    return w[:, 0], w[:, 1]
-
-
-def term(weight: Tensor, value: Tensor) -> Tensor:
-    """weight · value, where a weight of exactly 0 drops the term (no 0·inf)."""
-    return torch.where(weight == 0, 0, weight * value)
+from .blending import term, weight_columns
 
 
 def in_range(labels: Tensor, num_classes: int) -> Tensor:

@@ -11,7 +11,8 @@ from .. import op_checks
 from ..codes import MEAN, NONE, SUM
 from ..dtypes import arithmetic
 from ..schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
-from .dense import dense_target, in_range, poisoned_rows, weight_columns
+from .blending import weight_columns
+from .dense import dense_target, in_range, poisoned_rows
 from .focal import binary_focal_loss, binary_focal_slope, focal_loss, focal_slope
 
 

@@ -15,41 +15,14 @@ from ..op_checks import (
     check_samples,
     check_transpose,
 )
-from ..plan.pairing import partner_rows
-from .dense import term, weight_columns
+from .blending import inside_box, mix_rows, term, weight_columns
 from .noise import noise
-
-
-def inside_box(box: Tensor, x: Tensor) -> Tensor:
-    """A bool mask that broadcasts to x [B, …, spatial]: is a position in the box of its row."""
-    d = box.shape[1] // 2
-    box = box.to(x.device)
-    inside = torch.full([x.shape[0]] + [1] * (x.ndim - 1), d > 0, device=x.device)
-    for k in range(d):
-        dim = x.ndim - d + k
-        p = torch.arange(x.shape[dim], device=x.device)
-        p = p.view([-1 if i == dim else 1 for i in range(x.ndim)])
-        row = [-1] + [1] * (x.ndim - 1)
-        inside = inside & (p >= box[:, k].view(row)) & (p < box[:, d + k].view(row))
-    return inside
-
-
-def _round(value: Tensor, dtype: torch.dtype) -> Tensor:
-    if dtype == torch.uint8:
-        value = value.round().clamp(0, 255)
-    return value.to(dtype)
+from .pairing import partner_rows
 
 
 def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int) -> Tensor:
     check_plan(x, pairing, partner, blend, box)
-    acc = arithmetic(x.dtype)
-    other = partner_rows(x, partner, pairing)
-    w0, w1 = weight_columns(blend, x, acc)
-    blended = term(w0, x.to(acc)) + term(w1, other.to(acc))
-    # Weights (1, 0) keep the bits of x, the sign of a zero included.
-    blended = torch.where((w0 == 1) & (w1 == 0), x, _round(blended, x.dtype))
-    out = torch.where(inside_box(box, x), other, blended)
-    return torch.empty_like(x).copy_(out)
+    return mix_rows(x, partner_rows(x, partner, pairing), blend, box)
 
 
 def mix_backward(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..op_checks import check_label_pairs, expect
-from ..plan.pairing import partner_rows
 from .dense import dense_target
+from .pairing import partner_rows
 
 
 def label_bounds(labels: Tensor, ignore_index: int) -> Tensor:

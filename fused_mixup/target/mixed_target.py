@@ -15,9 +15,9 @@ from ..codes import IGNORE_INDEX
 from ..frozen import versions
 from ..loading.by_value import send_by_value
 from ..plan.mix_plan import MixPlan
-from ..plan.pairing import partner_rows
 from ..plan.rows import map_rows
 from ..reference.dense import dense_target
+from ..reference.pairing import partner_rows
 from .accelerate import extend_accelerate
 from .checks import (
     check_label_smoothing,

@@ -16,7 +16,7 @@ from box_cases import random_call, wild_call
 from comparing import same_bits
 
 from fused_mixup import reference
-from fused_mixup.plan.pairing import transpose_pairing
+from fused_mixup.reference.pairing import transpose_pairing
 
 from . import lib, loss_grid, normalize_grid, plan_grid
 from . import ops as host
