@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,10 +18,11 @@ from .fmix_draws import (
     largest,
     soft_ranks,
     sum_of_products,
+    threshold_below,
 )
 from .masks import gauss, grid_lines
 from .pairs import Pairs, Targets, pair
-from .values import blend_by_mask
+from .values import blend_by_map, blend_by_threshold, blend_swapped
 
 Range = float | tuple[float, float]
 
@@ -71,26 +73,29 @@ def fmix(
     else:
         rows, columns = draw_fmix_rows(decay_power, *sides)
     share = float(drawn if lam is None or compat else lam)
+    if not compat:  # the kernels' arithmetic
+        rows, columns = rows.astype(np.float32), columns.astype(np.float32)
     image = sum_of_products(rows, columns)
     count = draw_count(share, image.size)
-    if max_soft > 0:
-        mask = torch.from_numpy(soft_ranks(image, share, count, max_soft))
-    else:
-        mask = torch.from_numpy(largest(image, count))
-    mask = mask.to(img.device, img.dtype if img.is_floating_point() else torch.float32)
-    if lam is None:
-        lam = drawn
-    elif compat and drawn < lam:
-        mask, lam = 1 - mask, 1 - drawn
+    inverted = bool(compat) and lam is not None and drawn < lam
+    if lam is None or inverted:
+        lam = 1 - drawn if inverted else drawn
     draw = torch.randperm if compat == "0.2.9" else draw_derangement
     pairs = pair(
         img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat), draw=draw
     )
-    out = blend_by_mask(pairs, mask[None])
-    if not return_mask:
-        return out, (*pairs.labels, lam)
+    threshold = None if compat or max_soft > 0 else threshold_below(image, count)
+    if threshold is not None and not return_mask:
+        every_row = np.broadcast_to(rows, (len(rows), pairs.size[0]))
+        tables = torch.from_numpy(every_row.copy()), torch.from_numpy(columns)
+        return blend_by_threshold(pairs, *tables, threshold), (*pairs.labels, lam)
+    soft = soft_ranks(image, share, count, max_soft) if max_soft > 0 else largest(image, count)
+    dtype = img.dtype if img.is_floating_point() else torch.float32
+    mask = torch.from_numpy(soft).to(img.device, dtype)
+    mask = 1 - mask if inverted else mask
+    out = blend_by_map(pairs, mask.to(torch.float32 if dtype == torch.float64 else dtype)[None])
     full = mask.to(img.dtype).expand(len(out), 1, *pairs.size)
-    return (out, full), (*pairs.labels, lam)
+    return (out, full) if return_mask else out, (*pairs.labels, lam)
 
 
 def _fmix_size(size: Any, img: Tensor) -> tuple[int, ...]:
@@ -152,12 +157,15 @@ def gridmix(
     )
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     rows, columns = grid_lines(pairs.size, lam, grid, draw_place(), bool(compat))
-    holes = torch.from_numpy(rows[:, None] & columns).to(img.device)
-    out = blend_by_mask(pairs.to_float32(), holes[None], partner_shows=True)
+    tables = torch.from_numpy(rows)[None], torch.from_numpy(columns)[None]
+    out = blend_by_threshold(pairs.to_float32(), *tables, 0.5, partner_shows=True)
     # Divided on the device: there a division by a number may round as a product.
     count = torch.tensor(float(rows.sum() * columns.sum()), device=img.device)
     share = 1 - count / (pairs.size[0] * pairs.size[1])
-    return _with_mask(pairs, out, holes.float(), return_mask), (*pairs.labels, share)
+    if return_mask:
+        holes = torch.from_numpy(rows[:, None] & columns).to(img.device, torch.float32)
+        out = _with_mask(pairs, out, holes)
+    return out, (*pairs.labels, share)
 
 
 def _bounds(name: str, value: Any) -> tuple[Any, Any]:
@@ -202,14 +210,14 @@ def smoothmix(
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     shift_y, shift_x, sigma = draw_gauss(pairs.size)
     g = gauss(pairs.size, (shift_y, shift_x), sigma.to(img.device))
-    out = blend_by_mask(pairs.to_float32(), g[None], partner_shows=True)
+    if compat:  # weights g and 1 - g; an inverted mask gives 1 - (1 - g) and 1 - g
+        out = blend_swapped(pairs.to_float32(), g[None])
+    else:
+        out = blend_by_map(pairs.to_float32(), g[None], partner_shows=True)
     partner_share = torch.sum(g) / (pairs.size[0] * pairs.size[1])
     share = partner_share if compat else 1 - partner_share
-    return _with_mask(pairs, out, g, return_mask), (*pairs.labels, share)
+    return _with_mask(pairs, out, g) if return_mask else out, (*pairs.labels, share)
 
 
-def _with_mask(pairs: Pairs, out: Tensor, mask: Tensor, return_mask: bool) -> Any:
-    return (out, mask.expand(len(out), 1, *pairs.size)) if return_mask else out
-
-
-__all__ = ["fmix", "gridmix", "smoothmix"]
+def _with_mask(pairs: Pairs, out: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return out, mask.expand(len(out), 1, *pairs.size)

@@ -69,7 +69,7 @@ def threshold_below(image: np.ndarray, count: int) -> float | None:
     """t such that ``count`` values are larger; None where equal values stand in the way."""
     if count == 0:
         return float(image.max())
-    if count == image.size:
+    if count >= image.size:
         return -math.inf
     flat = np.partition(image.reshape(-1), image.size - count - 1)
     t = flat[image.size - count - 1]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..codes import MASK_INVERT, MASK_SEPARABLE, MASK_STORED, MASK_THRESHOLD
+from ..masks import MixMask
 from ..mixing import mix, paste_
 from ..plan import MixPlan
 from .draws import Box
@@ -17,10 +19,52 @@ from .pairs import Pairs
 
 def blend(pairs: Pairs, lam: float) -> Tensor:
     """λ·x + (1-λ)·x_partner."""
-    if pairs.other is None:
-        plan = MixPlan.uniform(len(pairs.images), pairs.index, lam)
-        return mix(pairs.images.detach(), plan)
-    return lam * pairs.images + (1 - lam) * pairs.other[pairs.index]
+    return mix(pairs.images.detach(), _plan(pairs, float(lam)), other=pairs.other)
+
+
+def blend_by_map(pairs: Pairs, mask: Tensor, *, partner_shows: bool = False) -> Tensor:
+    """m·x + (1-m)·x_partner, m [B or 1, h, w] enlarged to the images, nearest.
+
+    ``partner_shows``: m is the share of the partner.
+    """
+    code = MASK_STORED + (MASK_INVERT if partner_shows else 0)
+    return _blend_by(pairs, code, 0.0, map=mask.contiguous())
+
+
+def blend_by_threshold(
+    pairs: Pairs, rows: Tensor, columns: Tensor, threshold: float, *, partner_shows: bool = False
+) -> Tensor:
+    """x where Σ_k rows[k, y]·columns[k, x] > ``threshold``, its partner elsewhere, or the reverse.
+
+    ``rows`` [R, H] and ``columns`` [R, W], one mask for all samples.
+    """
+    code = MASK_SEPARABLE + MASK_THRESHOLD + (MASK_INVERT if partner_shows else 0)
+    tables = (t.float()[None].to(pairs.images.device) for t in (rows, columns))
+    return _blend_by(pairs, code, threshold, *tables)
+
+
+def blend_swapped(pairs: Pairs, mask: Tensor) -> Tensor:
+    """m·x_partner + (1-m)·x, each weight as it is; at the price of a copy of the partners."""
+    pool = pairs.images if pairs.other is None else pairs.other
+    own = torch.arange(len(pairs.images), device=pairs.images.device)
+    swapped = Pairs(pool[pairs.index], pairs.images, own, pairs.labels, pairs.shuffle)
+    return blend_by_map(swapped, mask)
+
+
+def _blend_by(pairs: Pairs, code: int, threshold: float, *tables: Tensor, **stored: Tensor) -> Tensor:
+    count = len(stored["map"]) if stored else 1
+    device = pairs.images.device
+    codes = torch.full((count,), code, dtype=torch.int32, device=device)
+    mask = MixMask(codes, torch.full((count,), threshold, device=device), *tables, **stored)
+    return mix(pairs.images.detach(), _plan(pairs).with_mask(mask), other=pairs.other)
+
+
+def _plan(pairs: Pairs, lam: float = 1.0) -> MixPlan:
+    pool = None if pairs.other is None else len(pairs.other)
+    return MixPlan.uniform(len(pairs.images), pairs.index, lam, pool=pool)
+
+
+# ------------------------------------------------------------------ boxes, in place
 
 
 def paste_box_(pairs: Pairs, box: Box) -> Tensor:
@@ -31,34 +75,34 @@ def paste_box_(pairs: Pairs, box: Box) -> Tensor:
     if pairs.other is None:
         plan = MixPlan.uniform(len(pairs.images), pairs.index, 1.0, box)
         paste_(pairs.images.detach(), plan)
-        return pairs.images
-    pairs.images[:, :, y0:y1, x0:x1] = pairs.other[pairs.index, :, y0:y1, x0:x1]
+    else:
+        pairs.images[:, :, y0:y1, x0:x1] = pairs.other[pairs.index, :, y0:y1, x0:x1]
     return pairs.images
 
 
-def paste_resized_(pairs: Pairs, box: Box, mode: str, source: Box | None = None) -> Tensor:
-    """The partner, or its rectangle ``source``, resized into the box."""
+def paste_resized_(
+    pairs: Pairs, box: Box, mode: str, source: Box | None = None, *, exact: bool = False
+) -> Tensor:
+    """The partner, or its rectangle ``source``, resized into the box.
+
+    ``exact``: by PyTorch's own function, whose bilinear values may differ in their last bit. With
+    a ``source`` corners are aligned.
+    """
     y0, x0, y1, x1 = box
     if y0 == y1 or x0 == x1:
         return pairs.images
-    partner = (pairs.images if pairs.other is None else pairs.other)[pairs.index]
-    if source is not None:
-        partner = partner[:, :, source[0] : source[2], source[1] : source[3]]
-    corners = True if source is not None else None
-    small = torch.nn.functional.interpolate(
-        partner, size=(y1 - y0, x1 - x0), mode=mode, align_corners=corners
-    )
+    size = y1 - y0, x1 - x0
+    small = _interpolated(pairs, size, mode, source)
     pairs.images[:, :, y0:y1, x0:x1] = small
     return pairs.images
 
 
-def blend_by_mask(pairs: Pairs, mask: Tensor, partner_shows: bool = False) -> Tensor:
-    """m·x + (1-m)·x_partner; with ``partner_shows``, ``mask`` [B or 1, h, w] is the partner's."""
-    m = torch.nn.functional.interpolate(mask[:, None].float(), size=pairs.size, mode="nearest")
-    partner = (pairs.images if pairs.other is None else pairs.other)[pairs.index]
-    if partner_shows:
-        return pairs.images * (1 - m) + partner * m
-    return m * pairs.images + (1 - m) * partner
+def _interpolated(pairs: Pairs, size: tuple[int, int], mode: str, source: Box | None) -> Tensor:
+    pool = pairs.images if pairs.other is None else pairs.other
+    y0, x0, y1, x1 = (0, 0, *pairs.size) if source is None else source
+    part = pool[pairs.index, :, y0:y1, x0:x1]
+    aligned = True if source is not None else None
+    return torch.nn.functional.interpolate(part, size=size, mode=mode, align_corners=aligned)
 
 
 def box_mask(pairs: Pairs, box: Box) -> Tensor:
