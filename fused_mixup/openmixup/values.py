@@ -97,12 +97,52 @@ def paste_resized_(
     return pairs.images
 
 
+def move_windows(x: Tensor, source: Tensor, to: Tensor, size: Tensor) -> Tensor:
+    """A new tensor: x[i] with the window at ``source_i`` of x[B-1-i], placed at ``to_i``."""
+    out = x.clone(memory_format=torch.contiguous_format)
+    partner = x.flip(0)
+    h, w = size.tolist()
+    for i, ((y, x0), (v, u)) in enumerate(zip(to.tolist(), source.tolist(), strict=True)):
+        out[i, :, y : y + h, x0 : x0 + w] = partner[i, :, v : v + h, u : u + w]
+    return out
+
+
 def _interpolated(pairs: Pairs, size: tuple[int, int], mode: str, source: Box | None) -> Tensor:
     pool = pairs.images if pairs.other is None else pairs.other
     y0, x0, y1, x1 = (0, 0, *pairs.size) if source is None else source
     part = pool[pairs.index, :, y0:y1, x0:x1]
     aligned = True if source is not None else None
     return torch.nn.functional.interpolate(part, size=size, mode=mode, align_corners=aligned)
+
+
+# ------------------------------------------------------------------ patches
+
+
+def blend_patches(
+    pairs: Pairs, mask: Tensor, moves: tuple[Tensor, Tensor] | None, partners: Tensor | None
+) -> Tensor:
+    """m·T(x) + (1-m)·T'(x_partner), m [B, mh, mw] and T, T' maps of patches, or none.
+
+    ``partners``: [B, C, H, W] in place of ``pairs``' own.
+    """
+    own = torch.arange(len(pairs.images), device=pairs.images.device)
+    theirs = pairs.images[pairs.index] if partners is None else partners
+    images = pairs.images
+    if moves is not None:
+        images, theirs = (_moved(t, m) for t, m in zip((images, theirs), moves, strict=True))
+    return blend_by_map(Pairs(images, theirs, own, pairs.labels, pairs.shuffle), mask)
+
+
+def _moved(x: Tensor, index: Tensor) -> Tensor:
+    """[B, C, H, W] of patches ``index`` [B, gh, gw] of x, zeros where it is below 0."""
+    gh, gw = index.shape[1:]
+    b, c, h, w = x.shape
+    patches = x.view(b, c, gh, h // gh, gw, w // gw).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    flat = index.flatten(1)
+    taken = patches[torch.arange(b, device=x.device)[:, None], flat.clamp(min=0)]
+    taken = torch.where((flat >= 0)[:, :, None, None, None], taken, 0)
+    grid = taken.view(b, gh, gw, c, h // gh, w // gw)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
 
 
 def box_mask(pairs: Pairs, box: Box) -> Tensor:

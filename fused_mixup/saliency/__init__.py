@@ -1,0 +1,2 @@
+from .activation import class_activation
+from .filters import gaussian_blur, spectral_residual
