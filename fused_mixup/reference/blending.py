@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..dtypes import arithmetic
-
 
 def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The two columns of [B, 2] weights in ``dtype``, shaped to multiply x [B, …]."""
@@ -39,9 +37,8 @@ def round_to(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype)
 
 
-def mix_rows(x: Tensor, other: Tensor, blend: Tensor, box: Tensor) -> Tensor:
-    """The rows of x [B, …] mixed with those of ``other``."""
-    acc = arithmetic(x.dtype)
+def mix_rows(x: Tensor, other: Tensor, blend: Tensor, box: Tensor, acc: torch.dtype) -> Tensor:
+    """The rows of x [B, …] mixed with those of ``other``, computed in ``acc``."""
     w0, w1 = weight_columns(blend, x, acc)
     blended = term(w0, x.to(acc)) + term(w1, other.to(acc))
     # Weights (1, 0) keep the bits of x, the sign of a zero included.

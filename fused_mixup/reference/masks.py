@@ -124,7 +124,7 @@ def mix_masked(
 
 def mix_with(x: Tensor, other: Tensor, blend: Tensor, box: Tensor, mask: MaskArguments) -> Tensor:
     """The rows of x mixed with those of ``other``, in pairs."""
-    out = mix_rows(x, other, blend, box)
+    out = mix_rows(x, other, blend, box, arithmetic(x.dtype))
     if mask.code is None:
         return out
     acc = arithmetic(x.dtype)

@@ -22,7 +22,7 @@ from .pairing import partner_rows
 
 def mix(x: Tensor, partner: Tensor | None, blend: Tensor, box: Tensor, pairing: int) -> Tensor:
     check_plan(x, pairing, partner, blend, box)
-    return mix_rows(x, partner_rows(x, partner, pairing), blend, box)
+    return mix_rows(x, partner_rows(x, partner, pairing), blend, box, arithmetic(x.dtype))
 
 
 def mix_backward(
