@@ -71,8 +71,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     n, points, channels = x.shape
     step = max(1, _CHUNK // max(1, n * y.shape[1] * channels))
     parts = [
-        ((x[:, i : i + step, None] - y[:, None]).abs() ** 2).sum(-1)
-        for i in range(0, points, step)
+        ((x[:, i : i + step, None] - y[:, None]).abs() ** 2).sum(-1) for i in range(0, points, step)
     ]
     return torch.cat(parts, 1)
 
@@ -81,8 +80,10 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 def sinkhorn(cost: Tensor, eps: float, max_iter: int) -> Tensor:
     """The plan [N, P, Q] between equal masses that costs least, with an entropy term."""
     points = cost.shape[1], cost.shape[2]
-    mass = [torch.log(cost.new_full((len(cost), n), 1.0 / n, dtype=torch.float32) + 1e-8)
-            for n in points]
+    mass = [
+        torch.log(cost.new_full((len(cost), n), 1.0 / n, dtype=torch.float32) + 1e-8)
+        for n in points
+    ]
     u, v = (torch.zeros_like(m) for m in mass)
 
     def scaled() -> Tensor:

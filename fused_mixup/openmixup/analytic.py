@@ -158,7 +158,7 @@ def gridmix(
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     rows, columns = grid_lines(pairs.size, lam, grid, draw_place(), bool(compat))
     tables = torch.from_numpy(rows)[None], torch.from_numpy(columns)[None]
-    out = blend_by_threshold(pairs.to_float32(), *tables, 0.5, partner_shows=True)
+    out: Any = blend_by_threshold(pairs.to_float32(), *tables, 0.5, partner_shows=True)
     # Divided on the device: there a division by a number may round as a product.
     count = torch.tensor(float(rows.sum() * columns.sum()), device=img.device)
     share = 1 - count / (pairs.size[0] * pairs.size[1])

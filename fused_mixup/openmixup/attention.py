@@ -1,4 +1,4 @@
-"""The mixes that read feature maps or attention: attentivemix, transmix, tokenmix, mixpro, smmix."""
+"""The mixes that read features or attention: attentivemix, transmix, tokenmix, mixpro, smmix."""
 
 from __future__ import annotations
 

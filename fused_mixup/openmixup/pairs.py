@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ..arguments import kind
 from ..checks import check_memory, check_plain_tensor
-from .draws import draw_derangement
 
 Targets = tuple[Any, Any, Any]
 

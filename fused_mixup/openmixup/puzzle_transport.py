@@ -58,8 +58,6 @@ def winners(paid: Tensor, place: Tensor) -> Tensor:
     least = torch.zeros_like(paid).masked_fill_(absent == n, float("inf"))
     least.scatter_reduce_(1, place, paid, "amin")
     ties = paid == least.gather(1, place)
-    first = torch.full_like(place, n).scatter_reduce_(
-        1, place, torch.where(ties, order, n), "amin"
-    )
+    first = torch.full_like(place, n).scatter_reduce_(1, place, torch.where(ties, order, n), "amin")
     before = order < absent.gather(1, place)
     return ties & (order == first.gather(1, place)) & ((paid != 0) | before)

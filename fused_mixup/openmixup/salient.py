@@ -1,7 +1,5 @@
 """The mixes whose labels weigh by a saliency map: snapmix, guidedmix."""
 
-# ruff: noqa: NPY002  (the legacy generator is the one that OpenMixup draws from)
-
 from __future__ import annotations
 
 from typing import Any
@@ -11,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..arguments import kind
-from ..saliency.filters import gaussian_blur
 from ..saliency.activation import class_activation
+from ..saliency.filters import gaussian_blur
 from .compat import check_compat
 from .draws import Box, cut_share, draw_cut_box, draw_lam, outside_share
 from .pairs import Pairs, check_images, check_labels, pair

@@ -51,11 +51,18 @@ def blend_swapped(pairs: Pairs, mask: Tensor) -> Tensor:
     return blend_by_map(swapped, mask)
 
 
-def _blend_by(pairs: Pairs, code: int, threshold: float, *tables: Tensor, **stored: Tensor) -> Tensor:
-    count = len(stored["map"]) if stored else 1
+def _blend_by(
+    pairs: Pairs,
+    code: int,
+    threshold: float,
+    rows: Tensor | None = None,  # [1, R, H]
+    columns: Tensor | None = None,  # [1, R, W]
+    map: Tensor | None = None,  # [B or 1, h, w]
+) -> Tensor:
+    count = 1 if map is None else len(map)
     device = pairs.images.device
     codes = torch.full((count,), code, dtype=torch.int32, device=device)
-    mask = MixMask(codes, torch.full((count,), threshold, device=device), *tables, **stored)
+    mask = MixMask(codes, torch.full((count,), threshold, device=device), rows, columns, map)
     return mix(pairs.images.detach(), _plan(pairs).with_mask(mask), other=pairs.other)
 
 
