@@ -20,10 +20,11 @@ stays out. Nothing here is differentiable but ``alignmix``.
 
 from .alignment import alignmix
 from .analytic import fmix, gridmix, smoothmix
-from .attention import attentivemix, mixpro, smmix, tokenmix, transmix
+from .attention import attentivemix, transmix
 from .boxes import cutmix, mixup, resizemix, saliencymix, tla
 from .puzzle import puzzlemix
 from .salient import guidedmix, snapmix
+from .tokens import mixpro, smmix, tokenmix
 
 __all__ = [
     "alignmix",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .compat import check_compat
 from .draws import draw_lam
+from .given import refuse_ranks
 from .pairs import Targets, pair
 
 _CHUNK = 1 << 24  # elements of differences at a time
@@ -49,8 +50,7 @@ def alignmix(
     Source: Venkataramanan et al., AlignMixup, 2022, arXiv 2103.15375.
     """
     compat = check_compat(compat)
-    if dist_mode:
-        raise ValueError("dist_mode: expected False, as alignmix mixes the batch of one process")
+    refuse_ranks(dist_mode, "alignmix")
     lam = draw_lam(alpha, lam)
     pairs = pair(img, gt_label, False, compat=bool(compat))
     own = pairs.images

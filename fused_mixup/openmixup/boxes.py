@@ -21,6 +21,7 @@ from .draws import (
     draw_scale,
     outside_share,
 )
+from .given import refuse_ranks
 from .pairs import Pairs, Targets, pair
 from .values import blend, box_mask, paste_box_, paste_resized_
 
@@ -230,8 +231,7 @@ def tla(
     Source: Xiao et al., Token-Label Alignment, 2023, arXiv 2210.06455.
     """
     compat = check_compat(compat)
-    if dist_mode:
-        raise ValueError("dist_mode: expected False, as tla mixes the batch of one process")
+    refuse_ranks(dist_mode, "tla")
     lam = draw_lam(alpha, lam)
     pairs = pair(img, gt_label, False, compat=bool(compat))
     h, w = pairs.size

@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from ..arguments import kind
 from .compat import check_compat
+from .given import refuse_ranks
 from .pairs import Pairs, Targets, pair
 from .puzzle_mask import block_saliency, cut_costs, graph_cut, solve
 from .puzzle_transport import transport as plan_transport
@@ -87,8 +88,7 @@ def puzzlemix(
     """
     compat = check_compat(compat)
     graph_cut()
-    if dist_mode:
-        raise ValueError("dist_mode: expected False, as puzzlemix mixes the batch of one process")
+    refuse_ranks(dist_mode, "puzzlemix")
     if n_labels not in (2, 3, 4):
         raise ValueError(f"n_labels: expected 2, 3 or 4, got {kind(n_labels)}")
     saliency = _saliency(features, img)

@@ -13,6 +13,7 @@ from ..saliency.activation import class_activation
 from ..saliency.filters import gaussian_blur
 from .compat import check_compat
 from .draws import Box, cut_share, draw_cut_box, draw_lam, outside_share
+from .given import refuse_ranks
 from .pairs import Pairs, check_images, check_labels, pair
 from .values import blend_by_map, paste_resized_
 
@@ -52,7 +53,7 @@ def snapmix(
     Source: Huang et al., SnapMix, 2021, arXiv 2012.04846.
     """
     compat = check_compat(compat)
-    _refuse_ranks(dist_mode, "snapmix")
+    refuse_ranks(dist_mode, "snapmix")
     check_images(img)
     if img.ndim != 4:
         raise ValueError(f"img: expected [N, C, H, W] for snapmix, got {list(img.shape)}")
@@ -134,7 +135,7 @@ def guidedmix(
     Source: Kang and Kim, GuidedMixup, 2023, arXiv 2306.16612.
     """
     compat = check_compat(compat)
-    _refuse_ranks(dist_mode, "guidedmix")
+    refuse_ranks(dist_mode, "guidedmix")
     if condition != "greedy":
         raise ValueError(f"condition: expected 'greedy', got {kind(condition)}")
     check_images(img)
@@ -197,11 +198,6 @@ def far_cycle(distance: np.ndarray) -> np.ndarray:
         at = partner[at]
     partner[at] = start
     return partner
-
-
-def _refuse_ranks(dist_mode: bool, name: str) -> None:
-    if dist_mode:
-        raise ValueError(f"dist_mode: expected False, as {name} mixes the batch of one process")
 
 
 def _map(name: str, maps: Any, img: Tensor) -> Tensor:
