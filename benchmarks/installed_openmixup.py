@@ -53,25 +53,20 @@ def version() -> str:
 
 
 @functools.cache
-def mixes() -> types.SimpleNamespace:
-    """OpenMixup's functions by their names, made to run on the CPU."""
-    found = {}
-    for path in sorted((_root() / "models" / "augments").glob("*.py")):
-        name = path.stem
-        if name in ("__init__", "augmix"):
-            continue
-        try:
-            module = load_file(name)
-        except ImportError:  # a file that needs another package, or an older Python
-            continue
-        found[name] = _on_the_cpu(getattr(module, name))
-    return types.SimpleNamespace(**found)
+def mix(name: str) -> Callable[..., Any] | None:
+    """OpenMixup's function of this name, made to run on the CPU; None where it cannot be had."""
+    if not (_root() / "models" / "augments" / f"{name}.py").exists():
+        return None
+    try:
+        return _on_the_cpu(getattr(load_file(name), name))
+    except ImportError:  # a file that needs another package, or an older Python
+        return None
 
 
 @functools.cache
 def load_file(name: str) -> types.ModuleType:
     """A file of models/augments as a module."""
-    installed_peers.fit_torchvision()
+    installed_peers.fit_torchvision()  # some files import it
     utils = _root() / "models" / "utils"
     helpers = types.ModuleType("openmixup.models.utils")
     mmcv = types.ModuleType("mmcv.utils")
