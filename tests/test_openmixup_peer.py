@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from contextlib import nullcontext
+from functools import cache
 
 import pytest
+import torch
 from openmixup_cases import SETTINGS, call, difference, pretended_opencv, setting
 
 from benchmarks import installed_openmixup
 from fused_mixup import openmixup
+from fused_mixup.saliency import spectral_residual
 
 if (reason := installed_openmixup.reason_missing()) is not None:
     pytest.skip(reason, allow_module_level=True)
@@ -29,6 +32,8 @@ def compare(name, numbers):
     if theirs is None:
         pytest.skip(f"OpenMixup {installed_openmixup.version()} has no {name} that imports")
     module = installed_openmixup.load_file(name)
+    if name == "puzzlemix" and not hasattr(module.cost_matrix, "cache_info"):
+        module.cost_matrix = cache(module.cost_matrix)  # made anew, it takes most of the time
     with pretended_opencv(module) if name == "saliencymix" else nullcontext():
         return sum(compare_call(name, theirs, number) for number in numbers)
 
@@ -67,3 +72,14 @@ def test_many_calls(name):
         served += compare(name, [number])
         number += 1
     assert number < 3 * MANY  # most settings are ones that it serves
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 3, 40, 24), (1, 3, 200, 150)])
+def test_spectral_residual(shape):
+    if installed_openmixup.mix("guidedmix") is None:
+        pytest.skip(f"OpenMixup {installed_openmixup.version()} has no guidedmix that imports")
+    theirs = installed_openmixup.load_file("guidedmix").SpectralResidual(device="cpu")
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = theirs.transform_spectral_residual(x.clone())
+    torch.testing.assert_close(spectral_residual(x), expected, rtol=1e-4, atol=1e-7)
