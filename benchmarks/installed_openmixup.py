@@ -26,6 +26,7 @@ import torch
 from . import installed_peers
 
 
+@functools.cache
 def root() -> Path | None:
     """The folder of the package, or None."""
     given = os.environ.get("OPENMIXUP")
