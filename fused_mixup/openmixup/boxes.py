@@ -198,7 +198,7 @@ def resizemix(
     h, w = pairs.size
     x0, y0, x1, y1 = drawn = draw_cut_box((h, w) if compat else (w, h), tau)
     box = min(y0, h), min(x0, w), min(y1, h), min(x1, w)
-    target = _pasted(pairs, box, return_mask, interpolate_mode)
+    target = _pasted(pairs, box, return_mask, interpolate_mode, exact=bool(compat))
     if compat and return_mask:
         (out, _), labels = target
         target = (out, box_mask(pairs, drawn)), labels
@@ -250,9 +250,14 @@ def tla(
     return out, (y_a, y_b, outside_share(box, cells))
 
 
-def _pasted(pairs: Pairs, box: Box, return_mask: bool, resize: str = "") -> tuple[Any, Targets]:
+def _pasted(
+    pairs: Pairs, box: Box, return_mask: bool, resample: str = "", *, exact: bool = False
+) -> tuple[Any, Targets]:
     lam = outside_share(box, pairs.size)
-    out = paste_resized_(pairs, box, resize) if resize else paste_box_(pairs, box)
+    if resample:
+        out = paste_resized_(pairs, box, resample, exact=exact)
+    else:
+        out = paste_box_(pairs, box)
     return (out, box_mask(pairs, box)) if return_mask else out, (*pairs.labels, lam)
 
 
