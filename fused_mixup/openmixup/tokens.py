@@ -207,21 +207,22 @@ def smmix(
     sums = torch.nn.functional.unfold(attention, (window, window)).sum(1)
     places = side - window + 1
     least, most = sums.argmin(1), sums.argmax(1).flip(0)
-    patch = torch.tensor([img.shape[-2] // side, img.shape[-1] // side], device=img.device)
+    patch = img.shape[-2] // side, img.shape[-1] // side
+    steps = torch.tensor(patch, device=img.device)
     to, source = (
-        torch.stack((at // places, at % places), 1).to(img.device) * patch for at in (least, most)
+        torch.stack((at // places, at % places), 1).to(img.device) * steps for at in (least, most)
     )
-    size = patch * window
+    size = steps * window
     out = move_windows(img, source, to, size)
     if compat:
-        out[..., int(patch[0]) * side :, :] = 0
-        out[..., int(patch[1]) * side :] = 0
+        out[..., patch[0] * side :, :] = 0
+        out[..., patch[1] * side :] = 0
     target = gt_label, gt_label.flip(0), lam
     if not return_mask:
         return out, target
     pasted = _window_mask(to, size, img, attn.dtype)
     if compat:
-        pasted = pasted[..., : int(patch[0]) * side, : int(patch[1]) * side]
+        pasted = pasted[..., : patch[0] * side, : patch[1] * side]
     return out, target, (1 - pasted, pasted)
 
 
