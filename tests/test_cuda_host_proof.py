@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from host_cuda import build, grid, lib, normalize_grid, plan_grid
+from host_cuda import build, grid, lib, mask_grid, normalize_grid, plan_grid
 from host_cuda import loss_ops as losses
 from host_cuda import ops as host
 from host_cuda.batches import ORDERS, ROLL, TENSOR
@@ -75,6 +75,9 @@ def run_everything(file=""):
     if file.startswith("mix_normalize"):
         normalize_grid.several_passes()
         return
+    if file.startswith("mask_mean"):
+        mask_grid.run_mean_barrier()
+        return
     if file.startswith("draw_erasing"):
         plan_grid.check_erasing(plan_grid.erasing_barrier_case())
         return
@@ -138,6 +141,7 @@ def test_nothing_is_accused_with_all_barriers_in_place():
             run_everything("plan.cuh")
             run_everything("mix_normalize.cuh")
             run_everything("draw_erasing.cuh")
+            run_everything("mask_mean.cuh")
 
 
 @pytest.mark.proof

@@ -18,7 +18,7 @@ from comparing import same_bits
 from fused_mixup import reference
 from fused_mixup.reference.pairing import transpose_pairing
 
-from . import lib, loss_grid, normalize_grid, plan_grid
+from . import lib, loss_grid, mask_grid, normalize_grid, plan_grid
 from . import ops as host
 from .batches import (
     BATCHES,
@@ -164,6 +164,7 @@ def run() -> int:
     count += loss_grid.run(full, generator)
     count += plan_grid.run(1000 if full else 40)
     count += normalize_grid.run(4000 if full else 1000)
+    count += mask_grid.run(2000 if full else 300)
     compiled, launched = lib.kernels()
     assert compiled, "no kernel among the library's symbols"
     assert compiled == launched, f"never launched: {sorted(compiled - launched)}"
