@@ -43,6 +43,15 @@ def blend_by_threshold(
     return _blend_by(pairs, code, threshold, *tables)
 
 
+def blend_by_product(pairs: Pairs, rows: Tensor, columns: Tensor) -> Tensor:
+    """The partner by k = rows[y]·columns[x], in [0, 1]: weights 1 - k and, of that, the rest to 1.
+
+    ``rows`` [H] and ``columns`` [W], one mask for all samples.
+    """
+    code = MASK_SEPARABLE + MASK_INVERT
+    return _blend_by(pairs, code, 0.0, rows[None, None], columns[None, None])
+
+
 def blend_swapped(pairs: Pairs, mask: Tensor) -> Tensor:
     """m·x_partner + (1-m)·x, each weight as it is; at the price of a copy of the partners."""
     pool = pairs.images if pairs.other is None else pairs.other
