@@ -75,7 +75,7 @@ template <typename T, int V, bool kTransposed>
 cudaError_t launch_masked_pair(MaskedParams p, cudaStream_t stream) {
   dim3 block;
   const int64_t rows = p.pairing == kFlip ? (p.batch + 1) / 2 : p.batch;
-  const int64_t blocks = set_masked_grid<V>(&p, rows, &block);
+  const int64_t blocks = set_masked_grid(&p, rows, &block);
   return launch(masked_pair_kernel<T, V, kTransposed>, blocks, block, 0, stream, p);
 }
 
