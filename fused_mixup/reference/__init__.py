@@ -8,6 +8,7 @@ from .boxes import mix_boxes, mix_boxes_packed
 from .dense import dense_target
 from .draw import draw_plan
 from .draw_erasing import draw_erasing
+from .draw_variants import draw_variants
 from .losses import (
     label_ranks,
     scale_,
@@ -28,6 +29,7 @@ __all__ = [
     "dense_target",
     "draw_erasing",
     "draw_plan",
+    "draw_variants",
     "label_bounds",
     "label_ranks",
     "mask_mean",

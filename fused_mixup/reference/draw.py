@@ -71,7 +71,7 @@ def draw_plan(
     numbers = settings.to(state.device, torch.float64)
     stream = Stream(state)
     i = torch.arange(batch_size, device=state.device)
-    partner = _partners(stream, labels, partner, i, per, pairing)
+    partner = drawn_partners(stream, labels, partner, i, per, pairing)
     unit = {BATCH: torch.zeros_like(i), PAIR: torch.minimum(i, partner), SAMPLE: i}[per]
 
     mixup_alpha, cutmix_alpha = numbers[MIXUP_ALPHA], numbers[CUTMIX_ALPHA]
@@ -84,18 +84,18 @@ def draw_plan(
     mixed = happens(words[0][DRAW_MODE], numbers[PROB]) & (alpha > 0) & (partner != i)
     cut = cut & mixed
 
-    lam = _beta(stream, unit, torch.where(alpha > 0, alpha, 1.0), words)  # [B, 2]: λ and 1-λ
+    lam = drawn_beta(stream, unit, torch.where(alpha > 0, alpha, 1.0), words)  # [B, 2]: λ and 1-λ
     if symmetric:
         lam = torch.where(lam[:, :1] < lam[:, 1:], lam.flip(1), lam)
-    starts, stops = _boxes(words, lam[:, 1], spatial, numbers)
-    area_weight = _area_weights(starts, stops, spatial)
+    bounds = numbers[MINMAX_LOW], numbers[MINMAX_HIGH]
+    starts, stops = drawn_boxes(words, _root(lam[:, 1], len(spatial)), spatial, *bounds)
+    area_weight = area_weights(starts, stops, spatial)
     corrected = (numbers[MINMAX_HIGH] > 0) | correct_lam
 
     untouched = 1.0 - torch.arange(2, dtype=torch.float64, device=state.device)
     blend = torch.where((mixed & ~cut)[:, None], lam, untouched)
     weight = torch.where((cut & corrected)[:, None], area_weight, lam)
-    weight = torch.where(mixed[:, None], weight, untouched)
-    weight = torch.where(weight < _SMALLEST_FLOAT32, 0.0, weight).float()
+    weight = label_weight(torch.where(mixed[:, None], weight, untouched))
     box = torch.where(cut[:, None], torch.cat((starts, stops), 1), 0).int()
 
     # A device cannot raise, but weights of NaN cannot be overlooked. The step does not advance.
@@ -108,7 +108,7 @@ def draw_plan(
 # ------------------------------------------------------------------ partners
 
 
-def _partners(
+def drawn_partners(
     stream: Stream, labels: Tensor | None, given: Tensor | None, i: Tensor, per: int, pairing: int
 ) -> Tensor:
     n = i.shape[0]
@@ -162,7 +162,7 @@ def _shift(stream: Stream, largest: Tensor, n: int) -> Tensor:
 # ------------------------------------------------------------------ λ
 
 
-def _beta(stream: Stream, unit: Tensor, alpha: Tensor, words: Words) -> Tensor:
+def drawn_beta(stream: Stream, unit: Tensor, alpha: Tensor, words: Words) -> Tensor:
     """λ and 1-λ [B, 2], λ from Beta(α, α), by two gamma deviates in log space."""
     small = alpha < 1.0
     shape = torch.where(small, alpha + 1.0, alpha)
@@ -210,25 +210,24 @@ def _attempts(
 # ------------------------------------------------------------------ boxes
 
 
-def _boxes(
-    words: Words, share: Tensor, spatial: Sequence[int], numbers: Tensor
+def drawn_boxes(
+    words: Words, scale: Tensor, spatial: Sequence[int], least: Tensor, most: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Starts and stops [B, D] of boxes that cover ``share`` of a sample, or have bounded sides."""
-    scale = _root(share, len(spatial))
-    bounded = numbers[MINMAX_HIGH] > 0
+    """Starts and stops [B, D] of boxes whose sides are ``scale`` of the sizes, or within bounds."""
+    bounded = most > 0
     starts, stops = [], []
     for k, n in enumerate(spatial):
         length = (scale * float(n)).long()
         centre = below(words[k][DRAW_PLACE], n)
         around = (centre - length // 2).clamp(min=0), (centre + (length + 1) // 2).clamp(max=n)
-        low = (numbers[MINMAX_LOW] * float(n)).long()
-        high = (numbers[MINMAX_HIGH] * float(n)).long()
+        low = (least * float(n)).long()
+        high = (most * float(n)).long()
         length = low + below(words[k][DRAW_SIDE], (high - low).clamp(min=1))
         start = below(words[k][DRAW_PLACE], n - length + 1)
         starts.append(torch.where(bounded, start, around[0]))
         stops.append(torch.where(bounded, start + length, around[1]))
     if not starts:
-        none = share.new_empty((share.shape[0], 0))
+        none = scale.new_empty((scale.shape[0], 0))
         return none, none
     return torch.stack(starts, 1), torch.stack(stops, 1)
 
@@ -243,7 +242,7 @@ def _root(share: Tensor, dims: int) -> Tensor:
     return share
 
 
-def _area_weights(starts: Tensor, stops: Tensor, spatial: Sequence[int]) -> Tensor:
+def area_weights(starts: Tensor, stops: Tensor, spatial: Sequence[int]) -> Tensor:
     """The shares of the sample outside and inside its box [B, 2]; an empty sample is outside."""
     area = torch.ones(starts.shape[0], dtype=torch.float64, device=starts.device)
     total = 1.0
@@ -252,3 +251,8 @@ def _area_weights(starts: Tensor, stops: Tensor, spatial: Sequence[int]) -> Tens
         total = total * float(n)
     total = max(total, 1.0)
     return torch.stack(((total - area) / total, area / total), 1)
+
+
+def label_weight(w: Tensor) -> Tensor:
+    """w as float32; what would be subnormal is 0, as some devices flush it and others do not."""
+    return torch.where(w < _SMALLEST_FLOAT32, 0.0, w).float()
