@@ -101,10 +101,10 @@ SCHEMAS = {
     "draw_plan": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
     "SymInt batch_size, SymInt[] spatial, int per, int pairing, bool correct_lam, "
     "bool symmetric) -> (Tensor, Tensor, Tensor, Tensor)",
-    # The same with the variants ``kinds`` (codes.py), of which each unit draws one. settings float64
-    # [1 + 10 M]. Returns after box [B, 4] the mask: code int32 [B], threshold float32 [U], rows
-    # float32 [U, rank, height], columns float32 [U, rank, width], where U is 1 for BATCH and else
-    # B; and int32 [B, 4], [0, 4] without RESIZEMIX, the box that takes the whole partner, resized.
+    # The same with the variants ``kinds`` (codes.py), of which each unit draws one. settings are
+    # float64 [1 + 10 M]. Returns after box [B, 4] the mask: code int32 [B], threshold float32 [U],
+    # rows float32 [U, rank, height], columns float32 [U, rank, width], where U is 1 for BATCH and
+    # else B; and int32 [B, 4], [0, 4] without RESIZEMIX, the box that takes the whole partner.
     "draw_variants": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
     "int[] kinds, SymInt batch_size, SymInt height, SymInt width, int rank, int per, int pairing, "
     "bool correct_lam, bool symmetric) -> (Tensor partner, Tensor weight, Tensor blend, "

@@ -39,6 +39,7 @@ from ..codes import (
 )
 from ..op_checks import check_draw
 from .random import (
+    Stream,
     Words,
     below,
     exp_negative,
@@ -48,7 +49,6 @@ from .random import (
     square_root,
     uniform,
 )
-from .stream import Stream
 
 _USUAL_ATTEMPTS = 2  # made at once for all samples
 

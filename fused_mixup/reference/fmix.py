@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ..codes import DRAW_FREQUENCY
-from .random import exp_negative, log, normal, short_uniform, square_root, turn
-from .stream import Stream
+from .random import Stream, exp_negative, log, normal, short_uniform, square_root, turn
 
 
 def frequencies(height: int, width: int) -> int:

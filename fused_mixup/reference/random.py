@@ -41,6 +41,20 @@ def philox(
     return c0, c1, c2, c3
 
 
+class Stream:
+    """The random words of each sample and draw, in one step of a state."""
+
+    def __init__(self, state: Tensor) -> None:
+        _, seed, stream, step = state.unbind()
+        self._keys = key_schedule(seed & MASK, (seed >> 32) & MASK)
+        self._step = step & MASK, ((step >> 32) & 0xFFFF) << 16
+        self._stream = stream & MASK
+
+    def words(self, sample: Tensor, draw: Tensor | int) -> Words:
+        low, high = self._step
+        return philox(sample, high | draw, low, self._stream, self._keys)
+
+
 def below(word: Tensor, n: Tensor | int) -> Tensor:
     """An integer in [0, n) for n up to 2^31, by the high half of a product; 0 for n = 0."""
     return (word * n) >> 32
