@@ -34,7 +34,7 @@ from ..codes import (
     VERSION_WORD,
 )
 from ..op_checks import check_draw_variants
-from .draw import area_weights, drawn_beta, drawn_boxes, drawn_partners, label_weight
+from .draw_parts import area_weights, drawn_beta, drawn_boxes, drawn_partners, label_weight
 from .fmix import fmix_tables
 from .random import (
     Stream,
