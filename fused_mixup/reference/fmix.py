@@ -63,7 +63,7 @@ def _coefficients(
     column = torch.minimum(k, width - k).double() * side / float(width)
     row = torch.full_like(column, side) / float(height)
     real, imaginary = (
-        exp_negative(log(f.clamp(min=1.0)) * decay[:, None])
+        exp_negative(log(f.clamp(min=1.0)) * torch.where(decay > 0.0, decay, 0.0)[:, None])
         for f in (column, square_root(column * column + row * row))
     )
     return [real_0 * real, imaginary_0 * imaginary, real_1 * real, imaginary_1 * imaginary]
