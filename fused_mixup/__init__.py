@@ -38,6 +38,7 @@ from .plan import MixPlan  # noqa: E402
 from .plan.cutmix_box import cutmix_box  # noqa: E402
 from .plan.draw import draw_plan, plan_settings, plan_state  # noqa: E402
 from .target import MixedTarget  # noqa: E402
+from .variants.draw import draw_variants, variant_settings  # noqa: E402
 
 _backends.load()
 _backends.warn_where_shadowed(stacklevel=2)
@@ -55,6 +56,7 @@ __all__ = [
     "backend",
     "cutmix_box",
     "draw_plan",
+    "draw_variants",
     "erasing_settings",
     "linear_soft_target_cross_entropy",
     "mix",
@@ -73,4 +75,5 @@ __all__ = [
     "random_erasing",
     "soft_target_binary_cross_entropy",
     "soft_target_cross_entropy",
+    "variant_settings",
 ]

@@ -202,3 +202,8 @@ SCHEMAS = {
 # The inputs of these ops live on the host: they have native kernels on the CPU and no device
 # kernels; elsewhere they fall back to the reference.
 CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_samples"})
+
+# These have no kernel in a backend (name, device); the reference runs on that device instead.
+WITHOUT_KERNEL = {
+    "draw_variants": frozenset({("native", "CUDA"), ("triton", "CPU"), ("triton", "CUDA")})
+}

@@ -21,7 +21,18 @@ import torch
 import fused_mixup as fm
 from fused_mixup import ops, reference
 from fused_mixup.backends import reason_unavailable
-from fused_mixup.codes import CONST, CROSS_CLASS, MEAN, NONE, PIXEL, RAND, ROLL, TENSOR
+from fused_mixup.codes import (
+    CONST,
+    CROSS_CLASS,
+    FMIX,
+    MEAN,
+    NONE,
+    PIXEL,
+    RAND,
+    RESIZEMIX,
+    ROLL,
+    TENSOR,
+)
 
 BATCH, CLASSES = 4, 6
 Arguments = dict[str, object]
@@ -123,6 +134,26 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
             "partner": shuffled if pairing == TENSOR else None,
             "batch_size": BATCH,
             "spatial": [5, 6],
+            "per": 2,
+            "pairing": pairing,
+            "correct_lam": True,
+            "symmetric": False,
+        }
+        for pairing in (TENSOR, CROSS_CLASS)
+    ]
+    calls["draw_variants"] = [
+        {
+            "state": ints([reference_state(), 7, 0, 3], torch.int64),
+            "settings": torch.tensor(
+                [1.0, 0.5, 1.0, *[3.0] * 8, 1.0, 1.0, 0.2, 0.7, *[0.0] * 6], dtype=torch.float64
+            ),
+            "labels": labels if pairing == CROSS_CLASS else None,
+            "partner": shuffled if pairing == TENSOR else None,
+            "kinds": [FMIX, RESIZEMIX],
+            "batch_size": BATCH,
+            "height": 5,
+            "width": 6,
+            "rank": 3,
             "per": 2,
             "pairing": pairing,
             "correct_lam": True,

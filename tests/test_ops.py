@@ -13,6 +13,7 @@ import pytest
 import torch
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
+from variant_cases import variant_cases
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, forcing, ops, reference
@@ -74,6 +75,9 @@ def sample_inputs(device):
     for args in draw_cases(4, seed=3):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_plan"].append(tuple(there))
+    for args in variant_cases(2, seed=3, batches=(3,), sizes=(5,)):
+        there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+        samples["draw_variants"].append(tuple(there))
     for args in erasing_cases(3, seed=3, batches=(3,)):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_erasing"].append(tuple(there))
@@ -303,10 +307,10 @@ def test_public_names():
     assert sorted(fm.__all__) == [
         "BatchMix", "Erasing", "MixPlan", "MixedTarget", "Prefetcher",
         "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend", "cutmix_box",
-        "draw_plan", "erasing_settings",
+        "draw_plan", "draw_variants", "erasing_settings",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
         "mix_labels", "mix_normalize", "mix_samples", "mix_targets", "mixed_accuracy",
         "mixed_criterion", "paste_", "plan_settings", "plan_state", "random_erasing",
-        "soft_target_binary_cross_entropy", "soft_target_cross_entropy",
+        "soft_target_binary_cross_entropy", "soft_target_cross_entropy", "variant_settings",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

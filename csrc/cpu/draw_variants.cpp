@@ -18,6 +18,8 @@
 namespace fused_mixup {
 namespace {
 
+constexpr int64_t kGrain = 8;  // units that outweigh the cost of waking a thread
+
 // The mask of one unit, where the plan holds it.
 struct UnitMask {
   float* threshold;  // [1]
@@ -64,7 +66,7 @@ class Drawing {
   }
 
   // Draws a unit, and writes the tables of its mask.
-  VariantRow unit(int64_t u, const UnitMask& mask) const {
+  VariantRow unit(int64_t u, const UnitMask& mask, FmixScratch& scratch) const {
     VariantRow row = VariantDraws(stream_, args_, uint32_t(u)).row();
     const int64_t height = args_.size[0], width = args_.size[1];
     *mask.threshold = 0.0f;
@@ -72,7 +74,7 @@ class Drawing {
     std::fill(mask.columns + row.products * width, mask.columns + args_.rank * width, 0.0f);
     if (row.variant == kFmix) {
       *mask.threshold =
-          fmix_->fill(stream_, uint32_t(u), row.decay, row.kept, mask.rows, mask.columns);
+          fmix_->fill(stream_, uint32_t(u), row.decay, row.kept, mask.rows, mask.columns, scratch);
       return row;
     }
     int64_t sums[2] = {};
@@ -99,17 +101,19 @@ void draw_all(const Stream& stream, const VariantArgs& args, const VariantMemory
               const int32_t* partner, int64_t batch, int per) {
   const Drawing drawing(stream, args);
   if (per == kPerBatch) {
-    const VariantRow row = drawing.unit(0, plan.mask(0, args));
+    FmixScratch scratch;
+    const VariantRow row = drawing.unit(0, plan.mask(0, args), scratch);
     for (int64_t i = 0; i < batch; ++i) plan.put(i, row, partner[i] != i);
     return;
   }
-  torch::stable::parallel_for(0, batch, 8, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, batch, kGrain, [&](int64_t begin, int64_t end) {
+    FmixScratch scratch;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t p = partner[i], unit = per == kPerPair ? std::min(i, p) : i;
       const bool paired = per == kPerPair && p != i && partner[p] == i;
       if (paired && p < i) continue;  // the lower sample of a pair draws and writes both
       const UnitMask mask = plan.mask(i, args);
-      const VariantRow row = drawing.unit(unit, mask);
+      const VariantRow row = drawing.unit(unit, mask, scratch);
       plan.put(i, row, p != i);
       if (!paired) continue;
       const UnitMask other = plan.mask(p, args);

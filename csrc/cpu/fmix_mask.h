@@ -13,6 +13,12 @@
 
 namespace fused_mixup {
 
+// Memory that the masks of a thread use one after another.
+struct FmixScratch {
+  std::vector<FmixCoefficient> z;
+  std::vector<float> values, between;  // [H · W], and one more
+};
+
 // What the masks of a call share.
 class FmixTables {
  public:
@@ -32,8 +38,9 @@ class FmixTables {
 
   // Fills rows [3, height] and columns [3, width]; returns the threshold.
   float fill(const Stream& stream, uint32_t unit, Real decay, int64_t kept, float* rows,
-             float* columns) const {
-    std::vector<FmixCoefficient> z(count_);
+             float* columns, FmixScratch& scratch) const {
+    std::vector<FmixCoefficient>& z = scratch.z;
+    z.resize(count_);
     for (int64_t k = 0; k < count_; ++k) {
       z[k] = fmix_coefficient(stream, unit, k, height_, width_, decay);
     }
@@ -47,7 +54,7 @@ class FmixTables {
       }
     }
     std::copy(columns_.begin(), columns_.end(), columns);
-    return threshold(rows, kept);
+    return threshold(rows, kept, scratch);
   }
 
  private:
@@ -56,20 +63,21 @@ class FmixTables {
   std::vector<float> columns_;  // [3, width]
 
   // The largest value that is left out where the `kept` largest pixels stay.
-  float threshold(const float* rows, int64_t kept) const {
+  float threshold(const float* rows, int64_t kept, FmixScratch& scratch) const {
     const int64_t pixels = height_ * width_;
     if (kept >= pixels) return -std::numeric_limits<float>::infinity();
-    std::vector<float> values(pixels);
+    std::vector<float>& values = scratch.values;
+    values.resize(pixels);
     const float *cosine = &columns_[width_], *sine = &columns_[2 * width_];
     for (int64_t y = 0; y < height_; ++y) {
       const float a = rows[y], b = rows[height_ + y], c = rows[2 * height_ + y];
       float* row = &values[y * width_];
       for (int64_t x = 0; x < width_; ++x) row[x] = a + b * cosine[x] + c * sine[x];
     }
-    return nth_largest(values, kept);
+    return nth_largest(values, kept, scratch.between);
   }
 
-  static float nth_largest(std::vector<float>& values, int64_t n) {
+  static float nth_largest(std::vector<float>& values, int64_t n, std::vector<float>& between) {
     constexpr int64_t kSamples = 1024, kMargin = 64;  // four deviations of a rank among the samples
     const int64_t size = int64_t(values.size());
     if (size >= 16 * kSamples) {
@@ -81,7 +89,7 @@ class FmixTables {
       const float infinity = std::numeric_limits<float>::infinity();
       const float high = at >= kMargin ? samples[at - kMargin] : infinity;
       const float low = at + kMargin < kSamples ? samples[at + kMargin] : -infinity;
-      std::vector<float> between(size + 1);
+      between.resize(size + 1);
       int64_t above = 0, found = 0;
       for (const float v : values) {
         above += v > high;
