@@ -8,6 +8,7 @@
 #include "../common/noise.h"
 #include "bce_tables.h"
 #include "loss_tables.h"
+#include "mask_tables.h"
 #include "mix_normalize_tables.h"
 #include "scalar_types.h"
 
@@ -43,6 +44,12 @@ struct Kernels {
   MixKernels<Half> mix_half;
   MixKernels<BFloat16> mix_bfloat16;
   MixKernels<uint8_t> mix_uint8;
+  MaskKernels masks;
+  MaskedKernels<float> masked_float;
+  MaskedKernels<double> masked_double;
+  MaskedKernels<Half> masked_half;
+  MaskedKernels<BFloat16> masked_bfloat16;
+  MaskedKernels<uint8_t> masked_uint8;
   LossKernels<float, float> loss_float;
   LossKernels<double, double> loss_double;
   LossKernels<Half, Half> loss_half;
@@ -80,6 +87,16 @@ const MixKernels<T>& mix_kernels() {
   if constexpr (std::is_same_v<T, Half>) return k.mix_half;
   if constexpr (std::is_same_v<T, BFloat16>) return k.mix_bfloat16;
   if constexpr (std::is_same_v<T, uint8_t>) return k.mix_uint8;
+}
+
+template <typename T>
+const MaskedKernels<T>& masked_kernels() {
+  const Kernels& k = kernels();
+  if constexpr (std::is_same_v<T, float>) return k.masked_float;
+  if constexpr (std::is_same_v<T, double>) return k.masked_double;
+  if constexpr (std::is_same_v<T, Half>) return k.masked_half;
+  if constexpr (std::is_same_v<T, BFloat16>) return k.masked_bfloat16;
+  if constexpr (std::is_same_v<T, uint8_t>) return k.masked_uint8;
 }
 
 template <typename S, typename U>

@@ -13,6 +13,7 @@
 #include "bce_focal.inl"
 #include "mix_bytes.inl"
 #include "mix_kernels.inl"
+#include "mask_kernels.inl"
 #include "mix_normalize_kernels.inl"
 #include "noise.inl"
 #include "pixels.inl"
@@ -25,6 +26,12 @@ const Kernels table = {
     mix_table<Half>(),
     mix_table<BFloat16>(),
     mix_table<uint8_t>(),
+    mask_table(),
+    masked_table<float>(),
+    masked_table<double>(),
+    masked_table<Half>(),
+    masked_table<BFloat16>(),
+    masked_table<uint8_t>(),
     loss_table<float, float>(),
     loss_table<double, double>(),
     loss_table<Half, Half>(),

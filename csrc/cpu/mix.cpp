@@ -92,24 +92,7 @@ Tensor mix_backward(Tensor grad,             // [B, …]
   const int64_t batch = grad.size(0);
   const auto rows = rows_of(grad, batch, pairing, partner, &blend, box);
   check_transpose(pairing, sources, offsets, grad);
-  const bool listed = pairing == kTensor;
-  const Partners listed_sources(pairing, sources, batch);
-  const auto source_at = listed_sources.lookup();
-  const Tensor near_offsets = listed ? as_contiguous(*offsets) : box;
-  const int32_t* offset = data<int32_t>(near_offsets);
-  Sources from;
-  from.transposed = true;
-  from.offsets.resize(batch + 1);
-  from.sources.resize(batch);
-  for (int64_t j = 0; j < batch; ++j) {
-    if (listed) {  // the caller's values are clamped, as partners are
-      from.offsets[j + 1] = std::clamp<int64_t>(offset[j + 1], 0, batch);
-      from.sources[j] = source_at(j);
-    } else {
-      from.offsets[j + 1] = j + 1;
-      from.sources[rows[j].partner] = j;
-    }
-  }
+  const Sources from = sources_of(rows, pairing, sources, offsets);
   run_out_of_place(out, grad, rows, box, from);
   return out;
 }

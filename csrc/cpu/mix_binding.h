@@ -1,10 +1,12 @@
 // The tensors of a plan as rows, which every op that mixes needs.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "binding.h"
 #include "kernels.h"
+#include "mix_out_of_place.h"
 #include "walk.h"
 
 namespace fused_mixup {
@@ -36,6 +38,32 @@ inline std::vector<PlanRow> rows_of(const Tensor& x,  // [B, …]
     row.partner = partner_at(i);
   }
   return rows;
+}
+
+// The rows that each row of a backward is made of.
+inline Sources sources_of(const std::vector<PlanRow>& rows, int64_t pairing,
+                          const OptionalTensor& sources,    // int32 [B]
+                          const OptionalTensor& offsets) {  // int32 [B+1]
+  const int64_t batch = int64_t(rows.size());
+  const bool listed = pairing == kTensor;
+  const Partners listed_sources(pairing, sources, batch);
+  const auto source_at = listed_sources.lookup();
+  const OptionalTensor near_offsets = listed ? as_contiguous(offsets) : OptionalTensor();
+  const int32_t* offset = listed ? data<int32_t>(*near_offsets) : nullptr;
+  Sources from;
+  from.transposed = true;
+  from.offsets.resize(batch + 1);
+  from.sources.resize(batch);
+  for (int64_t j = 0; j < batch; ++j) {
+    if (listed) {  // the caller's values are clamped, as partners are
+      from.offsets[j + 1] = std::clamp<int64_t>(offset[j + 1], 0, batch);
+      from.sources[j] = source_at(j);
+    } else {
+      from.offsets[j + 1] = j + 1;
+      from.sources[rows[j].partner] = j;
+    }
+  }
+  return from;
 }
 
 inline bool any_box(const std::vector<PlanRow>& rows) {
