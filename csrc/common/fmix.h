@@ -46,27 +46,34 @@ struct FmixRow {
   float value[kFmixRank];
 };
 
-// The rows y and height - y, for y <= height / 2, which have the same cosines and opposite sines.
-// z [count]; waves [height]: the turn of each row.
-FUSED_MIXUP_HOST_DEVICE inline void fmix_rows(const FmixCoefficient* z, int64_t count,
-                                              const Turn* waves, int64_t height, int64_t y,
-                                              FmixRow& near, FmixRow& far) {
+// The six sums of the rows y and height - y, for y <= height / 2, which have the same cosines and
+// opposite sines. They run over the frequencies k from 0 on; wave: the turn of k·y.
+struct FmixSums {
   Real a = 0.0, b = 0.0, c = 0.0, d = 0.0, e = 0.0, f = 0.0;
-  int64_t j = 0;
-  for (int64_t k = 0; k < count; ++k) {
-    const Real cosine = waves[j].cosine, sine = waves[j].sine;
-    a = a + Real(z[k].real_0) * cosine;
-    b = b + Real(z[k].imaginary_0) * sine;
-    c = c + Real(z[k].real_1) * cosine;
-    d = d + Real(z[k].imaginary_1) * sine;
-    e = e + Real(z[k].real_1) * sine;
-    f = f + Real(z[k].imaginary_1) * cosine;
-    j += y;
-    if (j >= height) j -= height;
+
+  FUSED_MIXUP_HOST_DEVICE void add(const FmixCoefficient& z, const Turn& wave) {
+    a = a + Real(z.real_0) * wave.cosine;
+    b = b + Real(z.imaginary_0) * wave.sine;
+    c = c + Real(z.real_1) * wave.cosine;
+    d = d + Real(z.imaginary_1) * wave.sine;
+    e = e + Real(z.real_1) * wave.sine;
+    f = f + Real(z.imaginary_1) * wave.cosine;
   }
-  near = {{float((a - b).value), float(((c - d) * 2.0).value), float(((e + f) * -2.0).value)}};
-  far = {{float((a + b).value), float(((c + d) * 2.0).value), float(((f - e) * -2.0).value)}};
-}
+  FUSED_MIXUP_HOST_DEVICE FmixRow near() const {  // row y
+    return {{float((a - b).value), float(((c - d) * 2.0).value), float(((e + f) * -2.0).value)}};
+  }
+  FUSED_MIXUP_HOST_DEVICE FmixRow far() const {  // row height - y
+    return {{float((a + b).value), float(((c + d) * 2.0).value), float(((f - e) * -2.0).value)}};
+  }
+  // Writes both rows to a table [3, height].
+  FUSED_MIXUP_HOST_DEVICE void put(int64_t y, int64_t height, float* rows) const {
+    const FmixRow own = near(), other = far();
+    for (int k = 0; k < kFmixRank; ++k) {
+      rows[k * height + y] = own.value[k];
+      if (y > 0 && 2 * y != height) rows[k * height + height - y] = other.value[k];
+    }
+  }
+};
 
 // How many of `pixels` show the sample itself, of the share λ: a whole number below or above.
 FUSED_MIXUP_HOST_DEVICE inline int64_t fmix_count(Real own, int64_t pixels, uint32_t word) {

@@ -45,13 +45,14 @@ class FmixTables {
       z[k] = fmix_coefficient(stream, unit, k, height_, width_, decay);
     }
     for (int64_t y = 0; y <= height_ / 2; ++y) {
-      FmixRow near, far;
-      fmix_rows(z.data(), count_, waves_.data(), height_, y, near, far);
-      for (int c = 0; c < kFmixRank; ++c) {
-        rows[c * height_ + y] = near.value[c];
-        if (y > 0)
-          rows[c * height_ + height_ - y] = 2 * y == height_ ? near.value[c] : far.value[c];
+      FmixSums sums;
+      int64_t j = 0;  // k·y mod height
+      for (int64_t k = 0; k < count_; ++k) {
+        sums.add(z[k], waves_[j]);
+        j += y;
+        if (j >= height_) j -= height_;
       }
+      sums.put(y, height_, rows);
     }
     std::copy(columns_.begin(), columns_.end(), columns);
     return threshold(rows, kept, scratch);
