@@ -23,7 +23,9 @@ def code_of(*values):
 
 
 def stored(map, interpolation="nearest", code=MASK_STORED):
-    return MixMask(code_of(*[code] * len(map)), HALF.expand(len(map)), None, None, map, interpolation)
+    return MixMask(
+        code_of(*[code] * len(map)), HALF.expand(len(map)), None, None, map, interpolation
+    )
 
 
 def agree(got, expected, rough, what):

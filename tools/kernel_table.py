@@ -83,6 +83,7 @@ DESIGNS = (
     Design(r"normalize_groups .* c4", 128, 3, 8, 40, 4, "both samples, four vectors"),
     Design(r"normalize_single .*", 256, 4, 0, -1, 0, "any strides"),
     Design(r"erasing", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
+    Design(r"variant", 512, 1, 0, -1, 0, "a block for each unit, arithmetic on float64"),
     Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
 )
 
@@ -123,7 +124,7 @@ def label_of(demangled: str) -> str:
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
     if kernel.startswith("normalize"):
         return " ".join([kernel, f"{given[0]}-{given[1]}", *(f"c{n}" for n in given[2:])])
-    if kernel in ("order", "plan", "erasing", "boxes"):
+    if kernel in ("order", "plan", "variant", "erasing", "boxes"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     names = ["box", "transposed"]

@@ -81,10 +81,11 @@ FUSED_MIXUP_HOST_DEVICE inline Real decayed(Real x) {
 
 // A whole number of 2^-32, so that sums are the same in any order.
 FUSED_MIXUP_HOST_DEVICE inline int64_t quanta(float x) {
+  const Real scaled = Real(double(x)) * 0x1p32;
 #ifdef __CUDA_ARCH__
-  return __double2ll_rn(double(x) * 0x1p32);
+  return __double2ll_rn(scaled.value);
 #else
-  return int64_t(std::llrint(double(x) * 0x1p32));
+  return int64_t(std::llrint(scaled.value));
 #endif
 }
 

@@ -15,7 +15,7 @@
 namespace fused_mixup {
 
 constexpr int kVariantThreads = 512;
-constexpr int kChunkOfFrequencies = 256;  // whose coefficients lie in shared memory
+constexpr int kChunkOfFrequencies = 128;  // whose coefficients lie in shared memory
 constexpr int kNearWaves = 1024;          // rows whose cosines and sines do
 
 struct VariantLaunch {
@@ -105,7 +105,7 @@ __device__ __forceinline__ float fmix_threshold(VariantShared& shared, const flo
   uint32_t best = 0;
   for (int bit = 31; bit >= 0; --bit) {
     const uint32_t least = best | 1u << bit;
-    __syncthreads();  // all threads have read the count before
+    __syncthreads();  // the tables are written, and all threads have read the count before
     if (tid == 0) shared.sums[0] = 0;
     __syncthreads();  // it is 0
     unsigned count = 0;
@@ -158,8 +158,8 @@ __device__ __forceinline__ void put_variant(const VariantLaunch& a, int i, const
   const bool mixes = a.partner[i] != i;
 #pragma unroll
   for (int k = 0; k < 2; ++k) {
-    const float weight = mixes ? label_weight(row.weight[k]) : 1.0f - static_cast<float>(k);
-    const double blend = mixes ? row.blend[k] : 1.0 - k;
+    const float weight = mixes ? label_weight(row.weight[k]) : k == 0 ? 1.0f : 0.0f;
+    const double blend = mixes ? row.blend[k] : k == 0 ? 1.0 : 0.0;
     a.weight[2 * i + k] = known ? weight : NAN;
     a.blend[2 * i + k] = known ? blend : NAN;
   }
@@ -210,7 +210,6 @@ __global__ void __launch_bounds__(kVariantThreads, 1)
   float threshold = 0.0f;
   if (shared.row.variant == kFmix) {
     fill_fmix(shared, stream, static_cast<uint32_t>(unit), rows, columns);
-    __syncthreads();  // the tables are written
     threshold = fmix_threshold(shared, rows, columns);
   } else {
     fill_tables(shared, rows, columns);

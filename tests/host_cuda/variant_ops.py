@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import torch
-from variant_cases import assert_same_variants, resizes, variant_cases
+from variant_cases import assert_same_variants, one_variant, resizes, variant_cases
 
 from fused_mixup import reference
 from fused_mixup.codes import BATCH
@@ -76,3 +76,9 @@ def check_variant_cases(count, seed, **options) -> int:
     for k, args in enumerate(variant_cases(count, seed, **options)):
         check_variants(args, ORDERS[k % len(ORDERS)], settings_on_device=bool(k & 1))
     return count
+
+
+def barrier_cases():
+    """Cases that need each barrier of the kernel: frequencies of two chunks, and a bell."""
+    yield one_variant("fmix", 1, (130, 256))
+    yield one_variant("gmix", 1, (70, 40))
