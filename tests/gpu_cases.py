@@ -19,6 +19,7 @@ from gpu_draw_cases import DRAWN, draw_cases
 from gpu_loss_cases import OPS as LOSSES
 from gpu_loss_cases import loss_cases
 from gpu_loss_expected import expect
+from gpu_mask_cases import mask_cases
 from gpu_normalize_cases import normalize_cases
 
 from fused_mixup import MixPlan, ops, reference
@@ -26,6 +27,7 @@ from fused_mixup.arguments import is_host_row
 
 # All backends give the same bits for these ops; other ops sum, each backend in its own order.
 EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_normalize", "mix_targets", "mix_boxes", *DRAWN)
+EXACT += ("mix_masked", "mix_masked_", "mix_masked_out", "mask_mean")  # without sigmoids
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
     if op in DRAWN:
         return (*results, args[0])  # the state after the step
     # In place: x is the first argument, out the last.
-    return results or (args[-1] if op in ("mix_out", "mix_normalize") else args[0],)
+    last = op in ("mix_out", "mix_normalize", "mix_masked_out")
+    return results or (args[-1] if last else args[0],)
 
 
 def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
@@ -289,6 +292,7 @@ def box_cases() -> Iterator[Case]:
 
 CASES = [*mix_cases(), *(Case(**case) for case in draw_cases()), *target_cases(), *box_cases()]
 CASES += [Case(**case) for case in normalize_cases(plan_of)]
+CASES += [Case(**case) for case in mask_cases(plan_of, lay_out)]
 CASES += [Case(*case) for case in loss_cases()]
 QUICK = [case for case in CASES if case.quick]
 

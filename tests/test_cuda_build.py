@@ -47,7 +47,11 @@ def _vectors(found):
 # Fewer would mean that the drivers no longer instantiate every kernel.
 @pytest.mark.proof
 @pytest.mark.parametrize(
+<<<<<<< HEAD
     ("driver", "count"), [("mix", 111), ("loss", 47), ("normalize", 48), ("plan", 3)]
+=======
+    ("driver", "count"), [("mix", 111), ("loss", 47), ("normalize", 48), ("masks", 37), ("plan", 2)]
+>>>>>>> main
 )
 def test_every_kernel_is_instantiated_once(instances, driver, count):
     labels = [i.label for i in instances if i.driver == driver]
@@ -177,6 +181,34 @@ def test_boxes_round_every_operation_on_its_own(tmp_path):
         found = re.findall(r"\b(fma|mad|add|sub|mul|div)\.((?:\w+\.)*)f(?:32|64)", entry)
         # A product that is said to be rounded is never contracted with a sum.
         assert set(found) == {("mul", "rn."), ("div", "rn."), ("add", ""), ("sub", "")}
+
+
+@pytest.mark.proof
+def test_masks_round_every_operation_on_its_own(tmp_path):
+    """Nothing is fused, so that each pixel has the bits of the CPU; sigmoids too."""
+    entries = ptx_of("masks", tmp_path).split(".entry ")[1:]
+    assert len(entries) == 37
+    for entry in entries:
+        name = entry.split("(")[0]
+        assert not re.search(r"\b(?:fma|mad)\.(?:\w+\.)*f(?:16|32|64)", entry), name
+        # A product that is said to be rounded is never contracted with a sum; there is one other,
+        # of the pixels of a mean, which no sum takes.
+        others = {"mul.f64"} if "mask_mean" in name else set()
+        found = re.findall(r"\bmul\.(?:\w+\.)*f(?:16|32|64)", entry)
+        assert set(found) <= {"mul.rn.f32", "mul.rn.f64"} | others, name
+        # No element is found by a division of 64 bits.
+        assert not re.search(r"\b(?:div|rem)\.[su]64", entry), name
+
+
+@pytest.mark.proof
+def test_samples_that_masks_mix_move_16_bytes_at_a_time(instances):
+    """Narrower loads are those of masks, weights, boxes and partners."""
+    checked = [i for i in _vectors(instances) if i.label.startswith("masked")]
+    assert len(checked) == 18  # five dtypes, four of them with a transpose
+    for i in checked:
+        assert set(i.code.stores) == {16}, (i.label, i.code.stores)
+        assert i.code.stores[16] >= i.design.stores, (i.label, i.code.stores)
+        assert i.code.loads[16] >= i.design.loads, (i.label, i.code.loads)
 
 
 @pytest.mark.proof

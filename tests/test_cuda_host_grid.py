@@ -11,7 +11,7 @@ import re
 
 import pytest
 import torch
-from host_cuda import lib, loss_ops, normalize_ops, ops
+from host_cuda import lib, loss_ops, mask_ops, normalize_ops, ops
 from native_build import ROOT, why_no_compiler
 
 pytestmark = pytest.mark.skipif(why_no_compiler() is not None, reason=str(why_no_compiler()))
@@ -41,6 +41,26 @@ def normalized(samples: int) -> None:
     box = torch.empty(samples, 0, dtype=torch.int32)
     nothing = (None, None, None, None)
     normalize_ops.mix_normalize([x], None, blend, box, ROLL, [1.0], [2.0], *nothing, False, out)
+
+
+def mixed_by_masks(samples: int, pairing: int, in_place: bool) -> None:
+    x = expanded(samples, 1, 1)
+    blend = torch.tensor([[0.5, 0.5]], dtype=torch.float64).expand(samples, 2)
+    plan = (None, blend, torch.empty(samples, 0, dtype=torch.int32), pairing)
+    code, threshold = expanded(samples, dtype=torch.int32), expanded(samples)
+    line = expanded(samples, 1, 1)
+    mask = (code, threshold, line, line, None, 0)
+    if in_place:
+        mask_ops.mix_masked_(x, *plan, *mask)
+    else:
+        mask_ops.mix_masked_out(x, None, *plan, *mask, False, expanded(samples, 1, 1))
+
+
+def means_of_masks() -> None:
+    code = expanded(CUT_TO_ONE, dtype=torch.int32)
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    mask = mask_ops.host_mask(1, 1, code, expanded(CUT_TO_ONE), None, None, None, 0)
+    lib.check(lib.library().host_mask_mean(ctypes.byref(mask), number(CUT_TO_ONE), pointer()))
 
 
 def scaled() -> None:
@@ -83,6 +103,10 @@ CALLS = {
     "mix_out, flip": lambda: mixed(2 * 32 * 2**32 + 2, FLIP, True),
     "mix_out, roll": lambda: mixed(32 * 2**32 + 1, ROLL, True),
     "mix_normalize": lambda: normalized(CUT_TO_ONE),
+    # A block takes one row, or one pair.
+    "mix_masked_, flip": lambda: mixed_by_masks(2 * CUT_TO_ONE, FLIP, True),
+    "mix_masked_out, roll": lambda: mixed_by_masks(CUT_TO_ONE, ROLL, False),
+    "mask_mean": means_of_masks,
     "scale_": scaled,
     "mix_targets": targets,
     "cross-entropy, rows": lambda: cross_entropy(8 * 2**32 + 1, 1),

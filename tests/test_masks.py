@@ -81,20 +81,16 @@ def test_the_backward_is_the_transpose():
         torch.testing.assert_close(got.double(), truth, rtol=bound, atol=bound, equal_nan=True)
 
 
-@pytest.mark.parametrize("pairing", ["flip", [1, 1, 0, 2]])
+@pytest.mark.parametrize("pairing", ["flip", [1, 1, 0]])
 def test_gradients_of_first_and_second_order(backend, pairing):
     partner = pairing if isinstance(pairing, str) else torch.tensor(pairing)
-    mask = stored(torch.rand(4, 2, 3), "bilinear")
-    plan = MixPlan.uniform(4, partner, 0.3, [1, 2, 3, 4]).with_mask(mask)
-    x = torch.rand(4, 2, 4, 5, dtype=torch.float64, requires_grad=True)
-    bank = torch.rand(4, 2, 4, 5, dtype=torch.float64, requires_grad=True)
-    for mix in (
-        lambda x: fm.mix(x, plan),
-        lambda x: fm.mix(x, plan, clean=True),
-        lambda x: fm.mix(x, plan, other=bank),
-    ):
+    mask = stored(torch.rand(3, 2, 2), "bilinear")
+    plan = MixPlan.uniform(3, partner, 0.3, [1, 2, 3, 3]).with_mask(mask)
+    x = torch.rand(3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    bank = torch.rand(3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    for mix in (lambda x: fm.mix(x, plan), lambda x: fm.mix(x, plan, other=bank, clean=True)):
         assert torch.autograd.gradcheck(mix, x)
-        assert torch.autograd.gradgradcheck(mix, x)
+    assert torch.autograd.gradgradcheck(lambda x: fm.mix(x, plan), x)
     assert torch.autograd.gradcheck(lambda other: fm.mix(x.detach(), plan, other=other), bank)
 
 

@@ -11,9 +11,13 @@ import sys
 
 import pytest
 import torch
+<<<<<<< HEAD
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
 from variant_cases import variant_cases
+=======
+from op_samples import sample_inputs
+>>>>>>> main
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, forcing, ops, reference
@@ -23,6 +27,7 @@ from fused_mixup.schemas import (
     CrossEntropyArguments,
 )
 
+<<<<<<< HEAD
 
 def sample_inputs(device):
     """op name -> list of argument tuples, for opcheck of every op."""
@@ -133,6 +138,8 @@ def detached(options):
     return tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in options)
 
 
+=======
+>>>>>>> main
 QUICK = ("test_schema", "test_autograd_registration", "test_faketensor")
 TRACED = "test_aot_dispatch_dynamic"  # takes 9 tenths of opcheck's time
 

@@ -29,6 +29,11 @@ WARPS = {
     "pair_kernel": 24,
     "tile_kernel": 8,
     "mix_backward_kernel": 32,
+    # A thread holds 16 bytes of up to four channels, and of both partners.
+    "masked_kernel": 12,
+    "masked_backward_kernel": 12,
+    "mask_sum_kernel": 16,
+    "mask_mean_kernel": 32,
     "targets_kernel": 32,
     "boxes_kernel": 8,  # one program a sample, few of them
     # Class weights or ranks take more registers for a row.
@@ -136,6 +141,11 @@ def test_draws_boxes_and_images_round_every_operation_on_its_own(compiled):
         assert set(k["rounded"]) <= singles, k
         assert ("mul" in str(k["rounded"])) == ("plain" not in k["case"]), k
         assert "div" in str(k["rounded"]), k
+    doubles = kinds - {"sqrt.rn.f64", "llvm.sqrt.f64"}
+    masks = [k for k in found if k["case"].startswith("mask")]
+    assert {"masked_kernel", "masked_backward_kernel"} < {k["kernel"] for k in masks}
+    for k in masks:  # the quotient of a sigmoid has multiply-adds inside
+        assert k["rounded"] and set(k["rounded"]) <= singles | doubles, k
 
 
 @pytest.mark.parametrize(
@@ -213,6 +223,18 @@ def test_images_of_drawn_plans_move_16_bytes_at_a_time(compiled):
         assert k["ahead"] >= 5, k
 
 
+def test_channels_of_a_mask_move_16_bytes_at_a_time(compiled):
+    """Channels of one program are all read before one is used."""
+    target, found = compiled
+    cases = ("mix_ flip bf16", "mix flip bf16", "mix tensor fp32", "mix everything bf16")
+    for case in (*cases, "mix clean bf16", "mix backward bf16"):
+        (k,) = (k for k in found if k["case"] == f"mask {case}")
+        # A wave has 64 threads, which take 8 bytes each.
+        assert set(k["stores"]) == {8 if target == "gfx942" else 16}, k
+        if target != "gfx942":
+            assert k["ahead"] >= 3, k
+
+
 def test_in_place_tiles_store_after_all_loads(compiled):
     _, found = compiled
     tiles = [k for k in found if k["kernel"] == "tile_kernel" and k["case"].startswith("mix_ ")]
@@ -227,6 +249,7 @@ def test_new_values_compile_nothing_new(compiled):
     same = [k["hash"] for k in found if k["case"].startswith("again")]
     assert len(same) == 6
     assert len(set(same)) == 2
-    images = [k["hash"] for k in found if k["case"] == "images again"]
-    assert len(images) == 2
-    assert len(set(images)) == 1
+    for name in ("images", "mask"):
+        same = [k["hash"] for k in found if k["case"] == f"{name} again"]
+        assert len(same) == 2
+        assert len(set(same)) == 1

@@ -41,6 +41,7 @@ def _cases(full: bool):
     """(name, call) for every kernel; ``full`` adds dtypes, layouts and batch sizes."""
     import torch
     from triton_images import image_cases
+    from triton_mask_cases import mask_cases
 
     import fused_mixup.triton_kernels as tk
     from fused_mixup.plan import MixPlan
@@ -120,6 +121,7 @@ def _cases(full: bool):
     yield "paste_ boxes", lambda: tk.paste_(image(), None, rows(32, "flip").box, 1)
     yield "mix_backward tensor bf16", lambda: backward(image(), shuffled(32))
     yield from image_cases(full)
+    yield from mask_cases(full)
     y = torch.zeros(4, dtype=torch.int64)
     weight = torch.full((4, 2), 0.5)
     yield "mix_targets bf16", lambda: tk.mix_targets(y, None, weight, 1, 1000, 0.1, half)

@@ -76,6 +76,14 @@ DESIGNS = (
     Design(r"scale \w+ single", 256, 4, 0, -1, 0, "unaligned"),
     Design(r"reduce \w+", 512, 1, 0, -1, 0, "one value per block, or two labels per row"),
     Design(r"boxes f(32|64)", 128, 4, 0, -1, 0, "a warp for each sample's few boxes"),
+    Design(r"masked_pair u8x16", 128, 3, 2, -1, 2, "widening uint8 takes the registers"),
+    Design(r"masked_pair \w+x\d+.*", 128, 3, 6, -1, 6, "both samples, three channels of each"),
+    Design(r"masked_gather u8x16", 128, 4, 2, -1, 2, "widening uint8 takes the registers"),
+    Design(r"masked_gather \w+x\d+", 128, 4, 3, -1, 6, "each row once more, from L2"),
+    Design(r"masked_scatter \w+x\d+", 128, 3, 1, -1, 1, "two masks and a sum take the registers"),
+    Design(r"masked_(pair|scatter) \w+ single.*", 128, 3, 0, -1, 0, "unaligned"),
+    Design(r"masked_gather \w+ single", 128, 4, 0, -1, 0, "unaligned"),
+    Design(r"mask_mean", 512, 2, 0, -1, 0, "small tables, in cache"),
     Design(r"normalize_groups .* c1", 128, 8, 2, 40, 1, "both samples, one vector of each"),
     Design(r"normalize_groups u8-b?f16 c3", 128, 6, 6, 40, 6, "both samples, three vectors"),
     Design(r"normalize_groups u8-b?f16 c4", 128, 4, 8, 40, 8, "both samples, four vectors"),
@@ -124,10 +132,10 @@ def label_of(demangled: str) -> str:
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
     if kernel.startswith("normalize"):
         return " ".join([kernel, f"{given[0]}-{given[1]}", *(f"c{n}" for n in given[2:])])
-    if kernel in ("order", "plan", "variant", "erasing", "boxes"):
+    if kernel in ("order", "plan", "variant", "erasing", "boxes", "mask_mean"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
-    names = ["box", "transposed"]
+    names = ["transposed"] if kernel.startswith("masked") else ["box", "transposed"]
     on = [n for n, flag in zip(names, flags, strict=False) if flag == "true"]
     return " ".join([kernel, _width(dtype, v), *on])
 

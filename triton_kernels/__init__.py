@@ -1,11 +1,11 @@
 """The ops of ``fused_mixup/ops.py`` in Triton, under the same names and with the same arguments.
 
 ``plan.py`` draws plans, ``draw_erasing.py`` boxes that are erased. ``mix.py`` mixes samples,
-``mix_normalize.py`` normalises images too, ``targets.py`` mixes labels, ``boxes.py`` boxes.
-``loss.py`` and ``bce.py`` hold the losses, ``label_ranks.py`` the ranks of labels, ``scale.py`` the
-scaling of a gradient. ``common.py`` holds what all files share (the memory layout of a batch, plan
-rows as kernel arguments, the launch); ``rows.py`` holds what the losses share: rows of classes in
-any memory layout.
+``masks.py`` mixes them by masks, ``mix_normalize.py`` normalises images too, ``targets.py`` mixes
+labels, ``boxes.py`` boxes. ``loss.py`` and ``bce.py`` hold the losses, ``label_ranks.py`` the ranks
+of labels, ``scale.py`` the scaling of a gradient. ``common.py`` holds what all files share (the
+memory layout of a batch, plan rows as kernel arguments, the launch); ``rows.py`` holds what the
+losses share: rows of classes in any memory layout.
 """
 
 if __name__ != "fused_mixup.triton_kernels":
@@ -29,6 +29,7 @@ from .loss import (
     soft_target_cross_entropy_backward_,
     soft_target_cross_entropy_grad,
 )
+from .masks import mask_mean, mix_masked, mix_masked_, mix_masked_backward, mix_masked_out
 from .mix import mix, mix_, mix_backward, mix_out, paste_
 from .mix_normalize import mix_normalize
 from .plan import draw_plan
@@ -39,10 +40,15 @@ __all__ = [
     "draw_erasing",
     "draw_plan",
     "label_ranks",
+    "mask_mean",
     "mix",
     "mix_",
     "mix_backward",
     "mix_boxes",
+    "mix_masked",
+    "mix_masked_",
+    "mix_masked_backward",
+    "mix_masked_out",
     "mix_normalize",
     "mix_out",
     "mix_targets",

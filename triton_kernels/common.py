@@ -110,34 +110,42 @@ def alignment(*counts: int) -> int:
     return math.gcd(16, *counts)
 
 
-def make_layout(dst: Tensor, src: Tensor, box_dims: dict[int, int]) -> Layout:
-    """The layout of ``dst`` and ``src`` [B, …] of one shape; ``box_dims`` maps dims to box axes."""
+def merge_dims(
+    tensors: tuple[Tensor, ...], dim_axes: dict[int, int]
+) -> list[tuple[int, tuple[int, ...], int, int]]:
+    """(size, stride in each tensor, axis or -1, group) of the dims of a sample, innermost first.
+
+    The tensors have one shape but for their dim 0; dims are sorted as the first one has them, and
+    merged where all tensors allow it. ``dim_axes`` maps dims to axes, which stay apart.
+    """
+    x = tensors[0]
     dims = [
-        (dst.shape[k], dst.stride(k), src.stride(k), box_dims.get(k, -1))
-        for k in range(1, dst.ndim)
-        if dst.shape[k] != 1 or k in box_dims  # a size of 1 matters to a box only
+        (x.shape[k], tuple(t.stride(k) for t in tensors), dim_axes.get(k, -1))
+        for k in range(1, x.ndim)
+        if x.shape[k] != 1 or k in dim_axes  # a size of 1 matters to an axis only
     ]
     # Outermost first; the sort is stable, and a size of 1 may stand anywhere.
-    dims.sort(key=lambda d: -d[1])
-    merged: list[list[int]] = []
-    for size, dst_stride, src_stride, axis in dims:
-        last = merged[-1] if merged else None
-        if (
-            last is not None
-            and axis < 0
-            and last[1] == size * dst_stride
-            and last[2] == size * src_stride
-        ):
-            merged[-1] = [last[0] * size, dst_stride, src_stride, last[3], last[4] * size]
+    dims.sort(key=lambda d: -d[1][0])
+    merged: list[tuple[int, tuple[int, ...], int, int]] = []
+    for size, strides, axis in dims:
+        outer = merged[-1] if merged else None
+        if outer is not None and axis < 0 and outer[1] == tuple(size * s for s in strides):
+            merged[-1] = (outer[0] * size, strides, outer[2], outer[3] * size)
         else:
-            merged.append([size, dst_stride, src_stride, axis, 1])
-    merged = merged[::-1] or [[1, 1, 1, -1, 1]]
+            merged.append((size, strides, axis, 1))
+    return merged[::-1] or [(1, (1,) * len(tensors), -1, 1)]
+
+
+def make_layout(dst: Tensor, src: Tensor, box_dims: dict[int, int]) -> Layout:
+    """The layout of ``dst`` and ``src`` [B, …] of one shape; ``box_dims`` maps dims to box axes."""
+    merged = merge_dims((dst, src), box_dims)
     flat, run = True, 1
-    for size, dst_stride, src_stride, _, _ in merged:
-        flat &= size == 1 or dst_stride == src_stride == run
+    for size, strides, _, _ in merged:
+        flat &= size == 1 or strides == (run, run)
         run *= size
     align = alignment(run, dst.stride(0), src.stride(0)) if flat else 1
-    sizes, dst_strides, src_strides, axes, groups = zip(*merged, strict=True)
+    sizes, strides, axes, groups = zip(*merged, strict=True)
+    dst_strides, src_strides = zip(*strides, strict=True)
     if flat and not box_dims:  # one compiled kernel for every shape
         sizes = dst_strides = src_strides = groups = (1,)
         axes = (-1,)
@@ -249,6 +257,20 @@ def offset_of(e, sizes, strides, FLAT: tl.constexpr, NDIM: tl.constexpr):
 
 
 @triton.jit
+def coordinate_of(e, sizes, groups, AXES: tl.constexpr, axis: tl.constexpr):
+    """Where elements ``e`` of a sample lie along an axis."""
+    # The same divisions for every axis and row; the compiler shares them.
+    rest = e
+    coordinate = e * 0
+    for k in tl.static_range(len(AXES)):
+        outer = rest // sizes[k]
+        if AXES[k] == axis:
+            coordinate = (rest - outer * sizes[k]) // groups[k]
+        rest = outer
+    return coordinate
+
+
+@triton.jit
 def in_box(
     e,
     rows,
@@ -268,14 +290,7 @@ def in_box(
     """Whether elements ``e`` of ``rows`` lie in the box of their row. Their shapes broadcast."""
     inside = e >= 0
     for axis in tl.static_range(D):
-        # The same divisions for every axis and row; the compiler shares them.
-        rest = e
-        coordinate = e * 0
-        for k in tl.static_range(len(AXES)):
-            outer = rest // sizes[k]
-            if AXES[k] == axis:
-                coordinate = (rest - outer * sizes[k]) // groups[k]
-            rest = outer
+        coordinate = coordinate_of(e, sizes, groups, AXES, axis)
         if BOX == _HOST_BOX:
             packed = tl.cast(box0 if axis == 0 else (box1 if axis == 1 else box2), tl.int64)
             start = packed & 0xFFFFFFFF

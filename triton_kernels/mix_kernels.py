@@ -46,7 +46,7 @@ CHANGING = [
 
 
 @triton.jit
-def _mixed(own, other, inside, w0, w1, BOX: tl.constexpr, MODE: tl.constexpr):
+def mixed(own, other, inside, w0, w1, BOX: tl.constexpr, MODE: tl.constexpr):
     """The rule for one block; the result has the dtype of ``own``."""
     dtype: tl.constexpr = own.dtype
     if MODE == _BLEND:
@@ -147,13 +147,13 @@ def pair_kernel(
     if PAIRING == _FLIP:
         other = tl.load(src_at + p * src_step, mask=i_valid | p_valid, other=0)
         # The middle sample of an odd batch is its own partner: one store is enough.
-        p_result = _mixed(other, own, p_inside, p0, p1, BOX, MODE)
+        p_result = mixed(other, own, p_inside, p0, p1, BOX, MODE)
         # A bound again, and no scalar in the mask: Triton 3.9 interprets such a mask as integers.
         p_bound = tl.where(p != i, numel, 0)
         tl.store(dst_at + p * dst_step, p_result, mask=p_valid & (e < p_bound))
     else:
         other = own
-    tl.store(dst_at + i * dst_step, _mixed(own, other, i_inside, i0, i1, BOX, MODE), mask=i_valid)
+    tl.store(dst_at + i * dst_step, mixed(own, other, i_inside, i0, i1, BOX, MODE), mask=i_valid)
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -247,7 +247,7 @@ def tile_kernel(
         own = tl.load(src_at + rows.to(tl.int64) * src_step, mask=stored, other=0)
     else:
         own = other
-    result = _mixed(own, other, inside, w0, w1, BOX, MODE)
+    result = mixed(own, other, inside, w0, w1, BOX, MODE)
     if BARRIER:
         # In place, a row is read by its own threads and by those of the rows whose partner it is. A
         # thread that stored before all had loaded would give them mixed values.

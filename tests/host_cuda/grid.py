@@ -18,7 +18,11 @@ from comparing import same_bits
 from fused_mixup import reference
 from fused_mixup.reference.pairing import transpose_pairing
 
+<<<<<<< HEAD
 from . import lib, loss_grid, normalize_grid, plan_grid, variant_ops
+=======
+from . import lib, loss_grid, mask_grid, normalize_grid, plan_grid
+>>>>>>> main
 from . import ops as host
 from .batches import (
     BATCHES,
@@ -165,6 +169,7 @@ def run() -> int:
     count += plan_grid.run(1000 if full else 40)
     count += variant_ops.check_variant_cases(300 if full else 20, seed=4)
     count += normalize_grid.run(4000 if full else 1000)
+    count += mask_grid.run(2000 if full else 300)
     compiled, launched = lib.kernels()
     assert compiled, "no kernel among the library's symbols"
     assert compiled == launched, f"never launched: {sorted(compiled - launched)}"

@@ -15,7 +15,6 @@ import itertools
 import json
 import math
 import os
-import random
 import sys
 from pathlib import Path
 
@@ -23,11 +22,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # tests
 
 import loss_checks
 import torch
-from box_cases import counts_of, random_call, wild_call
 from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
 from comparing import same_bits
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
+from grid_boxes import check_boxes
+from grid_masks import check_masks
 from normalize_cases import random_results
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
@@ -177,8 +177,6 @@ def check_mix_samples(batch_size, shape, dtype, plan, *what):
 
 def collating():
     """Mix samples that lie apart in memory into a batch."""
-    if "mix_samples" not in ops.SCHEMAS:
-        return
     for dtype in BLENDABLE:
         for batch_size, shape in [*(g for g in GRID if g[0]), *LARGE]:
             step = 20 if math.prod(shape) * batch_size < 5000 else 41
@@ -190,6 +188,14 @@ def normalizing():
     """From bytes or floats of any layout to the model's input."""
     for got, expected, what in random_results(1500 if FULL else 250):
         check("mix_normalize", got, expected, *what)
+
+
+def masking():
+    check_masks(check, 900 if FULL else 260)
+
+
+def boxes():
+    check_boxes(check, 1000 if FULL else 60)
 
 
 def every_half():
@@ -232,25 +238,6 @@ def drawing():
             got = getattr(ops, name)(state, *options)
             for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
                 check(name, a, b, part, *options)
-
-
-# ------------------------------------------------------------------ boxes
-
-
-def boxes():
-    rng = random.Random(4)
-    for k in range(1000 if FULL else 60):
-        dtype = (torch.float32, torch.float64)[k % 2]
-        args = (wild_call if k % 3 == 0 else random_call)(rng, dtype)
-        for part in zip(ops.mix_boxes(*args), reference.mix_boxes(*args), strict=True):
-            check("mix_boxes", *part, k)
-        rows, count, *rest = args
-        counts = [min(max(n, 0), rows.shape[1]) for n in counts_of(rows, count)]
-        lists = [b[:n] for b, n in zip(rows, counts, strict=True)]
-        args = torch.cat([rows[:0].view(0, 4), *lists]), counts, *rest
-        got, expected = ops.mix_boxes_packed(*args), reference.mix_boxes_packed(*args)
-        for part in zip(got, expected, strict=True):
-            check("mix_boxes_packed", *part, k)
 
 
 # ------------------------------------------------------------------ labels and loss
@@ -300,7 +287,17 @@ def losses():
 
 def main():
     assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
-    parts = mixing, collating, normalizing, every_half, beyond_the_ends, drawing, boxes, targets
+    parts = (
+        mixing,
+        collating,
+        normalizing,
+        masking,
+        every_half,
+        beyond_the_ends,
+        drawing,
+        boxes,
+        targets,
+    )
     for part in (*parts, maps, losses):
         torch.manual_seed(0)
         part()
