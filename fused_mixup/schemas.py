@@ -204,6 +204,4 @@ SCHEMAS = {
 CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_samples"})
 
 # These have no kernel in a backend (name, device); the reference runs on that device instead.
-WITHOUT_KERNEL = {
-    "draw_variants": frozenset({("triton", "CPU"), ("triton", "CUDA")})
-}
+WITHOUT_KERNEL = {"draw_variants": frozenset({("triton", "CPU"), ("triton", "CUDA")})}

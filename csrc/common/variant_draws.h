@@ -11,14 +11,14 @@ class VariantDraws {
   FUSED_MIXUP_HOST_DEVICE VariantDraws(const Stream& stream, const VariantArgs& args, uint32_t unit)
       : stream_(stream), args_(args), unit_(unit) {}
 
-  FUSED_MIXUP_HOST_DEVICE VariantRow row() {
-    VariantRow row = {};
+  // Fills a row of zeros, where it lies: in a kernel a local one would need memory of its own.
+  FUSED_MIXUP_HOST_DEVICE void draw(VariantRow& row) {
     row.variant = -1;
     row.weight[0] = row.blend[0] = 1.0;
     const Words mode = stream_.words(unit_, kDrawMode);
     int chosen = 0;
     while (chosen < args_.count && !happens(mode.w[1], args_.number[chosen][0])) ++chosen;
-    if (chosen == args_.count || !happens(mode.w[0], args_.prob)) return row;
+    if (chosen == args_.count || !happens(mode.w[0], args_.prob)) return;
     row.variant = args_.kind[chosen];
     alpha_ = args_.number[chosen][1];
     number_ = args_.number[chosen] + 2;
@@ -63,7 +63,6 @@ class VariantDraws {
       default:
         resize(row);
     }
-    return row;
   }
 
  private:
@@ -199,7 +198,8 @@ class VariantDraws {
       const int64_t n = args_.size[k], length = whole(number_[0] * double(n), n);
       const int64_t bands = below(shape_.w[k], whole(number_[1 + k], 2) + 1);
       TableAxis& axis = row.axis[k];
-      for (int64_t b = 0; b < bands; ++b) {
+      for (int b = 0; b < 2; ++b) {  // a constant count, so that words stay in registers
+        if (b >= bands) break;
         axis.start[b] = int32_t(below(place.w[2 * k + b], n - length + 1));
         axis.stop[b] = axis.start[b] + int32_t(length);
       }

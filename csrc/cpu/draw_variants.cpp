@@ -67,7 +67,8 @@ class Drawing {
 
   // Draws a unit, and writes the tables of its mask.
   VariantRow unit(int64_t u, const UnitMask& mask, FmixScratch& scratch) const {
-    VariantRow row = VariantDraws(stream_, args_, uint32_t(u)).row();
+    VariantRow row = {};
+    VariantDraws(stream_, args_, uint32_t(u)).draw(row);
     const int64_t height = args_.size[0], width = args_.size[1];
     *mask.threshold = 0.0f;
     std::fill(mask.rows + row.products * height, mask.rows + args_.rank * height, 0.0f);

@@ -46,6 +46,11 @@ struct VariantShared {
   Turn waves[kNearWaves];
 };
 
+__device__ __forceinline__ void clear(VariantRow& row) {
+  int32_t* words = reinterpret_cast<int32_t*>(&row);
+  for (int k = 0; k < static_cast<int>(sizeof(row) / sizeof(*words)); ++k) words[k] = 0;
+}
+
 // Fills rows [3, H] and columns [3, W] of FMix.
 __device__ __forceinline__ void fill_fmix(VariantShared& shared, const Stream& stream,
                                           uint32_t unit, float* rows, float* columns) {
@@ -145,10 +150,8 @@ __device__ __forceinline__ void fill_tables(VariantShared& shared, float* rows, 
   if (!bell) return;
   __syncthreads();  // all sums are complete
   if (tid == 0) {
-    VariantRow weighed = shared.row;
-    weigh_bell(weighed, static_cast<int64_t>(shared.sums[0]), static_cast<int64_t>(shared.sums[1]),
-               shared.draw.pixels());
-    shared.row = weighed;
+    weigh_bell(shared.row, static_cast<int64_t>(shared.sums[0]),
+               static_cast<int64_t>(shared.sums[1]), shared.draw.pixels());
   }
   __syncthreads();  // the weights are written
 }
@@ -196,9 +199,8 @@ __global__ void __launch_bounds__(kVariantThreads, 1)
     }
     shared.sums[0] = shared.sums[1] = 0;
     const Stream stream(shared.state);
-    // A local variable, as in plan_kernel, so that the race detector sees its writes.
-    const VariantRow row = VariantDraws(stream, shared.draw, static_cast<uint32_t>(unit)).row();
-    shared.row = row;
+    clear(shared.row);
+    VariantDraws(stream, shared.draw, static_cast<uint32_t>(unit)).draw(shared.row);
   }
   __syncthreads();  // state, settings and the row are written
   const Stream stream(shared.state);

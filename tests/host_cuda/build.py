@@ -14,18 +14,14 @@ import native_build
 from native_build import ROOT, compiler
 
 HERE = Path(__file__).resolve().parent
-<<<<<<< HEAD
-KERNELS = ("driver_mix.cpp", "driver_loss.cpp", "driver_normalize.cpp", "driver_plan.cpp")
-KERNELS += ("driver_variants.cpp",)
-=======
 KERNELS = (
     "driver_mix.cpp",
     "driver_loss.cpp",
     "driver_normalize.cpp",
     "driver_masks.cpp",
     "driver_plan.cpp",
+    "driver_variants.cpp",
 )
->>>>>>> main
 SELF_TESTS = ("driver_bugs.cpp", "driver_words.cpp")
 # Contraction off: the intrinsics that round separately are plain operators on the host.
 FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-aliasing".split()

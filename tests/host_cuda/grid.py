@@ -18,11 +18,7 @@ from comparing import same_bits
 from fused_mixup import reference
 from fused_mixup.reference.pairing import transpose_pairing
 
-<<<<<<< HEAD
-from . import lib, loss_grid, normalize_grid, plan_grid, variant_ops
-=======
-from . import lib, loss_grid, mask_grid, normalize_grid, plan_grid
->>>>>>> main
+from . import lib, loss_grid, mask_grid, normalize_grid, plan_grid, variant_ops
 from . import ops as host
 from .batches import (
     BATCHES,

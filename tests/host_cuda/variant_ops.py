@@ -79,6 +79,6 @@ def check_variant_cases(count, seed, **options) -> int:
 
 
 def barrier_cases():
-    """Cases that need each barrier of the kernel: frequencies of two chunks, and a bell."""
+    """Cases that need each barrier of the kernel: frequencies of two chunks, a bell of a batch."""
     yield one_variant("fmix", 1, (130, 256))
-    yield one_variant("gmix", 1, (70, 40))
+    yield one_variant("gmix", 40, (70, 40), per=BATCH)
