@@ -22,6 +22,8 @@ def refused(error, match, size=(8, 8), **options):
         ("fmix", TypeError, "mix: expected a dict"),
         ({}, ValueError, "at least one of"),
         ({"mixip": 1.0}, ValueError, "expected names of .*'gridmix'.*got 'mixip'"),
+        ({"saliencymix": 1.0}, ValueError, "need no map of an image, got 'saliencymix'; make its"),
+        ({"resizemix": 1.0}, ValueError, "'resizemix', which resizes its partner"),
         ({"fmix": 0}, ValueError, "α > 0, got 0; leave the variant out"),
         ({"fmix": -1.0}, ValueError, "expected a number in"),
         ({"smoothmix": 1.0}, ValueError, "no α"),

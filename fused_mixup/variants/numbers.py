@@ -67,6 +67,18 @@ SETTINGS: dict[str, Variant] = {
 }
 
 
+# These read a saliency, attention or activation map of each image.
+OF_MAPS = (
+    "saliencymix",
+    "attentivemix",
+    "tokenmix",
+    "puzzlemix",
+    "guidedmixup",
+    "snapmix",
+    "transmix",
+)
+
+
 class Mix(NamedTuple):
     """Variants with their probabilities and numbers, checked."""
 
@@ -117,6 +129,16 @@ def check_mix(mix: Any, weights: Any = None) -> Mix:
         raise ValueError(f"mix: expected at least one of {list(SETTINGS)}, got none")
     alphas, records = {}, {}
     for name, given in mix.items():
+        if name in OF_MAPS:
+            raise ValueError(
+                f"mix: expected variants that need no map of an image, got {name!r}; make its mask "
+                "with fused_mixup.masks, and mix(x, plan.with_mask(mask))"
+            )
+        if name == "resizemix":
+            raise ValueError(
+                "mix: expected variants by masks and boxes of one place, got 'resizemix', which "
+                "resizes its partner; use a plan of rectangles"
+            )
         if not isinstance(name, str) or name not in SETTINGS:
             raise ValueError(f"mix: expected names of {list(SETTINGS)}, got {kind(name)}")
         alphas[name], records[name] = _variant(name, given)
