@@ -14,6 +14,7 @@ from . import memory as _memory  # noqa: E402, F401  (registers an op that csrc/
 from .batch_mix.module import BatchMix  # noqa: E402
 from .forcing import backend  # noqa: E402
 from .functional import (  # noqa: E402
+    decoupled_mixup_cross_entropy,
     linear_soft_target_cross_entropy,
     mix,
     mix_,
@@ -55,6 +56,7 @@ __all__ = [
     "SoftTargetCrossEntropy",
     "backend",
     "cutmix_box",
+    "decoupled_mixup_cross_entropy",
     "draw_plan",
     "draw_variants",
     "erasing_settings",

@@ -7,12 +7,14 @@ from .loading.random_erasing import random_erasing
 from .loading.samples import mix_samples
 from .losses.accuracy import mixed_accuracy
 from .losses.criterion import mixed_criterion
+from .losses.decoupled import decoupled_mixup_cross_entropy
 from .losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
 from .losses.linear import linear_soft_target_cross_entropy
 from .mixing import mix, mix_, paste_
 from .target.labels import mix_labels, mix_targets
 
 __all__ = [
+    "decoupled_mixup_cross_entropy",
     "linear_soft_target_cross_entropy",
     "mix",
     "mix_",

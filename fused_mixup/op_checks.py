@@ -182,8 +182,11 @@ def check_logits(logits: Tensor) -> None:
 
 
 def check_loss(
-    logits: Tensor, arguments: CrossEntropyArguments | BinaryCrossEntropyArguments
+    logits: Tensor,
+    arguments: CrossEntropyArguments | BinaryCrossEntropyArguments,
+    more_labels: bool = False,
 ) -> None:
+    """Raise for arguments that do not fit; ``more_labels``: rows may have more than two."""
     target, partner_labels, weight = arguments[:3]
     check_logits(logits)
     expect(0 <= arguments.reduction <= NONE, "reduction", "0 to 2", arguments.reduction)
@@ -198,8 +201,12 @@ def check_loss(
         expect_shape("target", target, *logits.shape)
     else:
         expect_labels("target", target, *row_shape(logits))
-        expect_labels("partner_labels", partner_labels, *row_shape(logits))
-        expect_shape("weight", weight, logits.shape[0], 2)
+        batch, *inner = row_shape(logits)
+        more: tuple[int, ...] = ()
+        if more_labels and partner_labels.ndim > target.ndim:
+            more = (partner_labels.shape[1],)
+        expect_labels("partner_labels", partner_labels, batch, *more, *inner)
+        expect_shape("weight", weight, batch, *(n + 1 for n in more or (1,)))
     for w in (arguments.class_weight, getattr(arguments, "pos_weight", None)):
         if w is not None:
             expect_shape("class_weight, pos_weight", w, logits.shape[1])

@@ -79,6 +79,14 @@ def focal_everywhere(a: CrossEntropyArguments) -> bool:
     return a.focal_gamma != 0 and (a.partner_labels is None or smooth)
 
 
+def has_many_labels(weight: Tensor | None) -> bool:
+    """Whether rows have k > 2 labels: weight is [B, k], and partner_labels [B, k-1, d1…].
+
+    The kernels take two: ``losses/many_labels.py`` is made of them; plain PyTorch takes any.
+    """
+    return weight is not None and weight.shape[1] > 2
+
+
 class BinaryCrossEntropyArguments(NamedTuple):
     """What every op of the binary cross-entropy takes after the logits."""
 

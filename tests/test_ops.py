@@ -195,7 +195,7 @@ def test_public_names():
     assert sorted(fm.__all__) == [
         "BatchMix", "Erasing", "MixPlan", "MixedTarget", "Prefetcher",
         "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend", "cutmix_box",
-        "draw_plan", "draw_variants", "erasing_settings",
+        "decoupled_mixup_cross_entropy", "draw_plan", "draw_variants", "erasing_settings",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
         "mix_labels", "mix_normalize", "mix_samples", "mix_targets", "mixed_accuracy",
         "mixed_criterion", "paste_", "plan_settings", "plan_state", "random_erasing",

@@ -11,7 +11,8 @@ from .. import ops
 from ..arguments import integer_tuple
 from ..codes import IGNORE_INDEX
 from ..reference.blending import weight_columns
-from ..reference.losses import label_ranks
+from ..reference.dense import label_columns
+from ..reference.losses import label_ranks, ranks_of
 from ..target.mixed_target import MixedTarget
 from .autograd import needs_plain_pytorch
 from .checks import (
@@ -27,7 +28,7 @@ from .checks import (
 def mixed_accuracy(
     logits: Tensor, target: Tensor | MixedTarget, topk: Sequence[int] = (1, 5)
 ) -> tuple[Tensor, ...]:
-    """Top-k accuracies of a mixed batch, in one sweep over the logits.
+    """Top-k accuracies of a mixed batch, in one sweep over the logits (for two labels a row).
 
     ``acc_k = mean_i Σ_j weight_ij [label_ij among the k largest logits of row i]``
 
@@ -61,16 +62,16 @@ def mixed_accuracy(
     check_logits(logits)
     topk = check_topk(topk)
     logits = logits.detach()
-    ranks_of = label_ranks if needs_plain_pytorch() else ops.label_ranks
+    rank = label_ranks if needs_plain_pytorch() else ops.label_ranks
     if isinstance(target, MixedTarget):
         check_mixed_target(logits, target)
         sparse = *target.indices, target.weight
-        ranks = ranks_of(logits, *sparse[:2])
+        ranks = ranks_of(rank, logits, label_columns(*sparse[:2]))
         return accuracy_of_ranks(ranks, *sparse, logits.shape[1], target.ignore_index, topk)
     if is_class_indices(logits, target):
         ignore_index = chosen_ignore_index(target, IGNORE_INDEX)
         check_class_indices(logits, target, ignore_index)
-        ranks = ranks_of(logits, target, None)
+        ranks = rank(logits, target, None)
         return accuracy_of_ranks(ranks, target, None, None, logits.shape[1], ignore_index, topk)
     return dense_accuracy(logits, check_dense_target(logits, target).detach(), topk)
 
@@ -83,21 +84,21 @@ def check_topk(topk: Sequence[int], name: str = "topk") -> tuple[int, ...]:
 
 
 def accuracy_of_ranks(
-    ranks: Tensor,  # [1 or 2, B, d1, …]
+    ranks: Tensor,  # [labels of a row, B, d1, …]
     labels: Tensor,  # [B, d1, …]
-    partner_labels: Tensor | None,  # [B, d1, …]
-    weight: Tensor | None,  # [B, 2]
+    partner_labels: Tensor | None,  # [B, d1, …], or [B, k-1, d1, …]
+    weight: Tensor | None,  # [B, 2], or [B, k]
     num_classes: int,
     ignore_index: int,
     topk: tuple[int, ...],
 ) -> tuple[Tensor, ...]:
     """The top-k accuracies from the int32 ranks of the labels."""
-    kept = (labels != ignore_index).float()
     if partner_labels is not None and weight is not None:
-        w0, w1 = weight_columns(weight, labels, torch.float32)
-        kept = torch.stack((w0 * kept, w1 * (partner_labels != ignore_index)))
+        columns = weight_columns(weight, labels, torch.float32)
+        pairs = zip(columns, label_columns(labels, partner_labels), strict=True)
+        kept = torch.stack([w * (y != ignore_index) for w, y in pairs])
     else:
-        kept = kept.unsqueeze(0)
+        kept = (labels != ignore_index).float().unsqueeze(0)
     total = kept.sum(0)
     counts = total != 0
     share = kept / torch.where(counts, total, 1)

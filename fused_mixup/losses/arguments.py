@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..arguments import is_host_row
 from ..codes import IGNORE_INDEX, MEAN, NO_IGNORE, SUM
 from ..dtypes import arithmetic
 from ..reference.dense import dense_target
@@ -118,3 +121,25 @@ def binary_target(
     if threshold is not None:  # applied here, so that a label that is neither 0 nor 1 stays NaN
         t = torch.where(t.isnan(), t, (t > threshold).to(t.dtype))
     return (t, None, None), 0.0, None
+
+
+def flatten_target(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
+    """The target for logits [rows, K], from one for logits of ``shape`` […, K]."""
+    if target.labels.shape != tuple(shape[:-1]):
+        raise ValueError(
+            f"target: expected labels {list(shape[:-1])} for logits {list(shape)}, got "
+            f"{list(target.labels.shape)}"
+        )
+    if len(shape) == 2:
+        return target
+    weight, rows = target.weight, target.labels.numel()
+    if is_host_row(weight):
+        weight = weight[:1].expand(rows, -1)  # stays one row for any device
+    else:
+        weight = weight.repeat_interleave(math.prod(shape[1:-1]), 0)
+    labels, partner_labels = target.labels.reshape(-1), target.partner_labels
+    if target.num_labels > 2:
+        partner_labels = partner_labels.movedim(1, -1).reshape(rows, target.num_labels - 1)
+    else:
+        partner_labels = partner_labels.reshape(-1)
+    return target._replace(labels, partner_labels, weight)

@@ -73,6 +73,23 @@ def function(forward: Callable, setup: Callable, backward: Callable) -> Callable
     return apply
 
 
+def compiled_function(forward: Callable, setup: Callable, backward: Callable) -> Callable:
+    """The ``apply`` of a Function that Dynamo traces: code of several ops with one backward."""
+
+    class _Compiled(Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            output = forward(*inputs)
+            setup(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx, *grads):
+            return backward(ctx, *grads)
+
+    return _Compiled.apply
+
+
 def nones(count: int) -> tuple[None, ...]:
     return (None,) * count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,14 @@ from .. import ops
 from ..codes import MEAN, NONE
 from ..reference import losses as reference
 from ..reference.focal import binary_focal_curve, binary_focal_loss, binary_focal_slope
-from ..schemas import BinaryCrossEntropyArguments
+from ..schemas import BinaryCrossEntropyArguments, has_many_labels
 from ..tracing import in_vmap, transforms_active
+from . import many_labels_binary
 from .autograd import (
     GradInForward,
     InPlace,
     call_op,
+    compiled_function,
     function,
     needs_plain_pytorch,
     nones,
@@ -96,12 +99,22 @@ def _binary_backward_grad(ctx, v):
     return grad_grad_loss, grad_logits, grad_target, *nones(9)
 
 
+def _kernels_for(weight: Tensor | None) -> Any:
+    return many_labels_binary if has_many_labels(weight) else ops
+
+
 def _binary(*arguments):
-    return call_op(ops.soft_target_binary_cross_entropy, *arguments)
+    return call_op(_kernels_for(arguments[3]).soft_target_binary_cross_entropy, *arguments)
 
 
 def _binary_backward(*arguments):
-    return call_op(ops.soft_target_binary_cross_entropy_backward, *arguments)
+    kernels = _kernels_for(arguments[4])
+    return call_op(kernels.soft_target_binary_cross_entropy_backward, *arguments)
+
+
+def _compiled_grad(ctx, grad_loss):
+    backward = many_labels_binary.soft_target_binary_cross_entropy_backward
+    return _binary_grad(backward, ctx, grad_loss)
 
 
 def _eager_binary_grad(ctx, grad_loss):
@@ -120,6 +133,9 @@ _differentiable_binary_backward = function(
     _binary_backward, _binary_backward_setup, _binary_backward_grad
 )
 _differentiable_binary = function(_binary, _binary_setup, _eager_binary_grad)
+_compiled_many_labels = compiled_function(
+    many_labels_binary.soft_target_binary_cross_entropy, _binary_setup, _compiled_grad
+)
 
 
 def binary_cross_entropy(
@@ -131,17 +147,18 @@ def binary_cross_entropy(
     """The loss of the op with these arguments after the logits, in the given memory mode."""
     if needs_plain_pytorch():
         return reference.soft_target_binary_cross_entropy(logits, *arguments)
+    kernels = _kernels_for(arguments.weight)
+    op = kernels.soft_target_binary_cross_entropy
     if torch.compiler.is_compiling():
-        return ops.soft_target_binary_cross_entropy(logits, *arguments)
+        return (op if kernels is ops else _compiled_many_labels)(logits, *arguments)
     if not wants_grad(logits, arguments.target):
-        return call_op(ops.soft_target_binary_cross_entropy, logits, *arguments)
+        return call_op(op, logits, *arguments)
     if transforms_active() or not (inplace_backward or grad_in_forward):
         return _differentiable_binary(logits, *arguments)
     if grad_in_forward:
-        op = ops.soft_target_binary_cross_entropy_grad
-        return GradInForward.apply(op, logits, *arguments)[0]
-    op = ops.soft_target_binary_cross_entropy
-    write = ops.soft_target_binary_cross_entropy_backward_
+        both = kernels.soft_target_binary_cross_entropy_grad
+        return GradInForward.apply(both, logits, *arguments)[0]
+    write = kernels.soft_target_binary_cross_entropy_backward_
     return InPlace.apply(op, write, logits, *arguments)
 
 

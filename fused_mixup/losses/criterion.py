@@ -13,6 +13,7 @@ from ..checks import check_plain_tensor
 from ..codes import IGNORE_INDEX, MEAN, NONE
 from ..dtypes import arithmetic
 from ..reference.blending import weight_columns
+from ..reference.dense import label_columns
 from ..target.label_rows import one_label_weight
 from ..target.mixed_target import MixedTarget
 from ..tracing import has_host_values
@@ -26,11 +27,11 @@ def mixed_criterion(
     target: Tensor | MixedTarget,  # [B, d1, …]
     reduction: str = "mean",
 ) -> Tensor:
-    """A criterion for class indices on a mixed batch: its losses of both labels, weighted.
+    """A criterion for class indices on a mixed batch: its losses of a row's labels, weighted.
 
     ``loss_i = Σ_k weight_ik · criterion(output, label_k)_i``
 
-    Equivalent to (nothing ignored)::
+    Equivalent to (two labels, nothing ignored)::
 
         w = weight.view(B, 2, *[1] * (labels.ndim - 1))
         (w[:, 0] * criterion(output, labels) + w[:, 1] * criterion(output, partner_labels)).mean()
@@ -41,7 +42,7 @@ def mixed_criterion(
             of ArcFace, an ordinal loss, a loss of your own.
         output: what the criterion takes, such as logits [B, K, d1, …]; passed on as it is.
         target: a :class:`MixedTarget` without label smoothing, or int64 class indices, whose loss
-            is the criterion's. The weights [B, 2] of a sample serve all its positions.
+            is the criterion's. The weights of a sample serve all its positions.
         reduction: ``"mean"`` (over the rows that count), ``"sum"`` or ``"none"``.
 
     Returns:
@@ -57,22 +58,24 @@ def mixed_criterion(
         is left has loss 0 and does not count, as in :func:`soft_target_cross_entropy`. In place of
         such a label, and of one whose weight is 0, the criterion gets the row's other label (class
         0 where there is none): it meets no ``ignore_index``, and no infinite loss of a label that
-        is not used. It is called twice, or once where all rows share weights of which one is 0. It
-        is differentiated as it is; under torch.compile and torch.func it runs if it can.
+        is not used. It is called once for each label of a row, but for those whose weight is 0 in
+        all rows, where rows share their weights. It is differentiated as it is; under torch.compile
+        and torch.func it runs if it can.
         A loss that takes dense soft labels needs no help: ``criterion(output, target.dense())``.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412, whose code has it as mixup_criterion.
     """
     code = check_reduction(reduction)
     own, partner, weight, ignore_index = _label_pairs(target)
-    kept = own != ignore_index, partner != ignore_index
+    labels = label_columns(own, partner)
+    kept = [y != ignore_index for y in labels]
     columns = weight_columns(weight, own, torch.float32)
     used = [(w != 0) & k for w, k in zip(columns, kept, strict=True)]
-    counts = (kept[0] & kept[1]) | used[0] | used[1]
-    labels = [
-        torch.where(used[0], own, torch.where(used[1], partner, 0)),
-        torch.where(used[1], partner, torch.where(used[0], own, 0)),
-    ]
+    counts = torch.stack(kept).all(0) | torch.stack(used).any(0)
+    other = torch.zeros_like(own)  # the first label that is used
+    for u, y in zip(reversed(used), reversed(labels), strict=True):
+        other = torch.where(u, y, other)
+    labels = tuple(torch.where(u, y, other) for u, y in zip(used, labels, strict=True))
     rows: Tensor | None = None
     for k in _terms(weight):
         loss = _check_losses(criterion(output, labels[k]), own)
@@ -112,11 +115,12 @@ def _label_pairs(target: object) -> tuple[Tensor, Tensor, Tensor, int]:
 
 
 def _terms(weight: Tensor) -> tuple[int, ...]:
-    """Which of the two terms have to be computed: all but one whose weight is 0 in every row."""
+    """Which of the terms have to be computed: all but those whose weight is 0 in every row."""
+    each = range(weight.shape[1])
     if torch.compiler.is_compiling() or not is_host_row(weight) or not has_host_values(weight):
-        return 0, 1
+        return tuple(each)
     weighed = weight[:1].any(0).tolist()  # of no rows: False
-    return tuple(k for k in (0, 1) if weighed[k]) or (0,)
+    return tuple(k for k in each if weighed[k]) or (0,)
 
 
 def _check_losses(loss: object, labels: Tensor) -> Tensor:

@@ -13,12 +13,14 @@ from ..codes import MEAN, NONE
 from ..reference import losses as reference
 from ..reference.blending import term
 from ..reference.focal import focal_curve, focal_loss, focal_slope
-from ..schemas import CrossEntropyArguments, focal_everywhere
+from ..schemas import CrossEntropyArguments, focal_everywhere, has_many_labels
 from ..tracing import in_vmap, transforms_active
+from . import many_labels
 from .autograd import (
     GradInForward,
     InPlace,
     call_op,
+    compiled_function,
     function,
     needs_plain_pytorch,
     nones,
@@ -116,12 +118,22 @@ def plain_cross_entropy(logits: Tensor, a: CrossEntropyArguments, ranks: bool) -
     return reference.soft_target_cross_entropy(logits, *a, ranks)
 
 
+def kernels_for(weight: Tensor | None) -> Any:
+    """The module of the ops that serve targets with these weights of labels."""
+    return many_labels if has_many_labels(weight) else ops
+
+
 def _cross_entropy(*arguments):
-    return call_op(ops.soft_target_cross_entropy, *arguments)
+    return call_op(kernels_for(arguments[3]).soft_target_cross_entropy, *arguments)
 
 
 def _cross_entropy_backward(*arguments):
-    return call_op(ops.soft_target_cross_entropy_backward, *arguments)
+    return call_op(kernels_for(arguments[6]).soft_target_cross_entropy_backward, *arguments)
+
+
+def _compiled_grad(ctx, grad_loss, *_):
+    backward = many_labels.soft_target_cross_entropy_backward
+    return _cross_entropy_grad(backward, ctx, grad_loss)
 
 
 def _eager_cross_entropy_grad(ctx, grad_loss, *_):
@@ -142,6 +154,9 @@ _differentiable_backward = function(
     _cross_entropy_backward, _cross_entropy_backward_setup, _cross_entropy_backward_grad
 )
 _differentiable = function(_cross_entropy, _cross_entropy_setup, _eager_cross_entropy_grad)
+_compiled_many_labels = compiled_function(
+    many_labels.soft_target_cross_entropy, _cross_entropy_setup, _compiled_grad
+)
 
 
 def cross_entropy(
@@ -153,19 +168,22 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Loss and ranks of the op with these arguments after the logits, in the given memory mode."""
     arguments = (*a, ranks)
+    kernels = kernels_for(a.weight)
     if needs_plain_pytorch() or focal_everywhere(a):
         loss, _, _, found = plain_cross_entropy(logits, a, ranks)
     elif torch.compiler.is_compiling():
-        loss, _, _, found = ops.soft_target_cross_entropy(logits, *arguments)
+        compiled = ops.soft_target_cross_entropy if kernels is ops else _compiled_many_labels
+        loss, _, _, found = compiled(logits, *arguments)
     elif not wants_grad(logits, a.target):
-        loss, _, _, found = call_op(ops.soft_target_cross_entropy, logits, *arguments)
+        loss, _, _, found = call_op(kernels.soft_target_cross_entropy, logits, *arguments)
     elif transforms_active() or not (inplace_backward or grad_in_forward):
         loss, _, _, found = _differentiable(logits, *arguments)
     elif grad_in_forward:
-        op = ops.soft_target_cross_entropy_grad
+        op = kernels.soft_target_cross_entropy_grad
         loss, found = GradInForward.apply(op, logits, *arguments)
     else:
-        op, write = ops.soft_target_cross_entropy, ops.soft_target_cross_entropy_backward_
+        op = kernels.soft_target_cross_entropy
+        write = kernels.soft_target_cross_entropy_backward_
         loss, _, _, found = InPlace.apply(op, write, logits, *arguments)
     return loss, found
 

@@ -55,9 +55,9 @@ def soft_target_cross_entropy(
 
     Args:
         logits: [B, K, d1, …], floating; read where they lie, classes last in memory or not.
-        target: a :class:`MixedTarget` with labels [B, d1, …]; dense probabilities of the shape of
-            the logits, floating, whose rows need not sum to one; or int64 class indices
-            [B, d1, …].
+        target: a :class:`MixedTarget` with labels [B, d1, …], two or more a row; dense
+            probabilities of the shape of the logits, floating, whose rows need not sum to one; or
+            int64 class indices [B, d1, …].
         weight: floating [K], the weight of each class.
         ignore_index: terms with this label are left out; a row without others (of weight other
             than 0) has loss 0 and gradient 0, and the mean does not count it. A target's own
@@ -99,7 +99,9 @@ def soft_target_cross_entropy(
         Every exponent uses z - max(z), so logits far from zero lose nothing. A target of exactly 0
         drops its term, so a logit of -inf where t is 0 keeps the loss finite (eager gives NaN).
         Deterministic. Double backward works in the default mode, at eager speed. A dense target
-        that requires grad gets its gradient (default mode); ``weight`` gets none. With
+        that requires grad gets its gradient (default mode); ``weight`` gets none. A target with
+        k > 2 labels a row takes the sweeps of two, and small ops on the k logits of a row; its
+        ``grad_in_forward`` reads the logits twice, its accuracy once more for each two labels. With
         ``grad_in_forward`` the gradient of half logits is rounded before it is scaled: with float16
         and a GradScaler, whose scale keeps small gradients from vanishing, use another mode.
         torch.compile and torch.func use the default mode; vmap, jacrev, forward mode (jvp, hessian)
@@ -152,7 +154,8 @@ def soft_target_binary_cross_entropy(
     """Binary cross-entropy of every class with soft targets, in one pass over the logits.
 
     ``loss_ic = -w_c (q_c t_ic (1-p_ic)^γ log p_ic + (1-t_ic) p_ic^γ log(1-p_ic))`` with
-    ``p = σ(x)``. From a :class:`MixedTarget` no [B, K] target is ever built.
+    ``p = σ(x)``. From a :class:`MixedTarget` of two labels a row no [B, K] target is ever built;
+    of more, the loss reads a dense one of a few samples at a time, its gradient none.
 
     Equivalent to (γ = 0)::
 

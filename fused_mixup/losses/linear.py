@@ -13,9 +13,9 @@ from ..checks import check_plain_tensor
 from ..codes import IGNORE_INDEX, MEAN, NONE, SUM
 from ..dtypes import FLOATING
 from ..schemas import focal_everywhere
-from ..target.mixed_target import MixedTarget, flatten_target
+from ..target.mixed_target import MixedTarget
 from ..tracing import in_forward_mode, transforms_active
-from .arguments import cross_entropy_arguments, divide_or_nan, promote
+from .arguments import cross_entropy_arguments, divide_or_nan, flatten_target, promote
 from .checks import check_reduction
 from .cross_entropy import cross_entropy
 from .linear_chunks import Chunks, sum_chunks

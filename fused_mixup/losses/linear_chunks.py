@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .. import ops
 from ..codes import NONE
 from ..dtypes import arithmetic
 from ..forcing import recalls_backend, remembers_backend
 from ..schemas import CrossEntropyArguments
 from ..tracing import is_batch
 from .autograd import call_op, refuse_create_graph, rescale
+from .cross_entropy import kernels_for
 
 _REMEDY = "use F.linear and soft_target_cross_entropy"
 
@@ -35,6 +35,7 @@ class Chunks:
         # target, partner_labels and weight by row; class_weight
         self.tensors, self.options = arguments[:4], arguments[4:]
         self.rows, self.num_classes, self.size = rows, num_classes, min(size, rows)
+        self.kernels = kernels_for(arguments.weight)
 
     def __iter__(self) -> Iterator[tuple[slice, tuple]]:
         """Each chunk's rows, and what the op takes after its logits."""
@@ -117,7 +118,8 @@ def _losses(
     logits_of = chunks.logits_of(features, weight, bias)
     for at, arguments in chunks:
         z = logits_of(at)
-        part, found, counted, _ = call_op(ops.soft_target_cross_entropy, z, *arguments, False)
+        op = chunks.kernels.soft_target_cross_entropy
+        part, found, counted, _ = call_op(op, z, *arguments, False)
         count += counted
         stats[:, at] = found
         if per_row:
@@ -125,7 +127,7 @@ def _losses(
         else:
             loss += part
         if gradients is not None:
-            write = ops.soft_target_cross_entropy_backward_
+            write = chunks.kernels.soft_target_cross_entropy_backward_
             call_op(write, one, z, found, counted, *arguments)
             gradients.add(at, z)
     return loss, count, stats
@@ -183,7 +185,7 @@ class _Recomputed(Function):
         chunks = Chunks(CrossEntropyArguments(*tensors, *ctx.options), *ctx.sizes)
         gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, stats.dtype)
         logits_of = chunks.logits_of(features, weight, bias)
-        write = ops.soft_target_cross_entropy_backward_
+        write = chunks.kernels.soft_target_cross_entropy_backward_
         for at, arguments in chunks:
             z = logits_of(at)
             call_op(write, grad_loss[at], z, stats[:, at].contiguous(), count, *arguments)

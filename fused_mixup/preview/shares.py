@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .. import MixedTarget, MixPlan
+from ..reference.dense import label_columns
 
 Names = Mapping[int, str] | Sequence[str] | None
 
@@ -52,17 +53,17 @@ def plan_shares(plan: MixPlan, rows: int) -> list[list[Share]]:
 
 
 def target_shares(target: MixedTarget, rows: int, names: Names) -> list[list[Share]]:
-    """The share of each of the two labels in the target that a loss sees, and of all others."""
+    """The share of each label of a row in the target that a loss sees, and of all others."""
     target = target[:rows].to("cpu")
     dense = target.dense().double()  # label smoothing and ignored labels are in it
-    labels, partner_labels = target.labels.tolist(), target.partner_labels.tolist()
+    labels = [y.tolist() for y in label_columns(target.labels, target.partner_labels)]
     shares = []
-    for i, (own, other) in enumerate(target.weight.tolist()):
-        kept = []
-        if own != 0.0 or other == 0.0:
-            kept.append((labels[i], own, OWN))
-        if other != 0.0 and (own == 0.0 or partner_labels[i] != labels[i]):
-            kept.append((partner_labels[i], other, PARTNER))
+    for i, weights in enumerate(target.weight.tolist()):
+        kept: list[tuple[int, float, str]] = []
+        for j, weight in enumerate(weights):
+            if weight != 0.0 and all(labels[j][i] != label for label, *_ in kept):
+                kept.append((labels[j][i], weight, PARTNER if j else OWN))
+        kept = kept or [(labels[0][i], weights[0], OWN)]
         row = [
             Share("ignored", weight, OTHERS)
             if label == target.ignore_index

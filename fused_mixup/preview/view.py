@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import MixedTarget, MixPlan, mix
 from ..arguments import integer, kind, names
+from ..reference.dense import label_columns
 from .pillow import require_pillow
 from .shares import Names, Share, dense_shares, plan_shares, target_shares
 
@@ -240,10 +241,11 @@ def _maps(
             raise TypeError(f"mask: expected integers, got {mask.dtype}")
         return [[(labels.long(), 1.0, NO_IGNORE)] for labels in mask[:shown].detach().cpu()]
     mask = mask[:shown].to("cpu")
-    pairs = zip(mask.labels, mask.partner_labels, mask.weight.tolist(), strict=True)
+    columns = zip(*label_columns(mask.labels, mask.partner_labels), strict=True)
+    pairs = zip(columns, mask.weight.tolist(), strict=True)
     return [
-        [(own, weight[0], mask.ignore_index), (other, weight[1], mask.ignore_index)]
-        for own, other, weight in pairs
+        [(y, weight, mask.ignore_index) for y, weight in zip(labels, weights, strict=True)]
+        for labels, weights in pairs
     ]
 
 

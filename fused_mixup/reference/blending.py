@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 
-def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The two columns of [B, 2] weights in ``dtype``, shaped to multiply x [B, …]."""
-    w = weights.to(device=x.device, dtype=dtype).view([-1, 2] + [1] * (x.ndim - 1))
-    return w[:, 0], w[:, 1]
+def weight_columns(weights: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The columns of [B, 2] or [B, k] weights in ``dtype``, shaped to multiply x [B, …]."""
+    w = weights.to(device=x.device, dtype=dtype)
+    return w.view([*w.shape] + [1] * (x.ndim - 1)).unbind(1)
 
 
 def term(weight: Tensor, value: Tensor) -> Tensor:

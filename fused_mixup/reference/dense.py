@@ -10,14 +10,21 @@ from ..dtypes import arithmetic
 from .blending import term, weight_columns
 
 
+def label_columns(labels: Tensor, partner_labels: Tensor) -> tuple[Tensor, ...]:
+    """The labels of each term, [B, …]: two, or k where ``partner_labels`` is [B, k-1, …]."""
+    if partner_labels.ndim == labels.ndim:
+        return labels, partner_labels
+    return labels, *partner_labels.unbind(1)
+
+
 def in_range(labels: Tensor, num_classes: int) -> Tensor:
     return (labels >= 0) & (labels < num_classes)
 
 
 def dense_target(
     labels: Tensor,  # [B, …]
-    partner_labels: Tensor,  # [B, …]
-    weight: Tensor,  # [B, 2]
+    partner_labels: Tensor,  # [B, …], or [B, k-1, …]
+    weight: Tensor,  # [B, 2], or [B, k]
     num_classes: int,
     label_smoothing: float,
     dtype: torch.dtype,
@@ -35,7 +42,8 @@ def dense_target(
     # These stay on the host, whatever the default device: scalars serve labels on any device.
     hit_value, other_value = torch.tensor([on, off], dtype=acc, device="cpu").unbind()
     total = torch.zeros((), dtype=acc, device=labels.device)
-    for w, y in zip(weight_columns(weight, labels, acc), (labels, partner_labels), strict=True):
+    terms = weight_columns(weight, labels, acc), label_columns(labels, partner_labels)
+    for w, y in zip(*terms, strict=True):
         hit = classes == y.unsqueeze(1)
         values = torch.where(hit, hit_value, other_value)
         total = total + torch.where(
@@ -49,5 +57,7 @@ def poisoned_rows(
     labels: Tensor, partner_labels: Tensor, num_classes: int, ignore_index: int
 ) -> Tensor:
     """bool [B, …]: rows with a label outside [0, K) that is not ignored, whatever its weight."""
-    own, other = (in_range(y, num_classes) | (y == ignore_index) for y in (labels, partner_labels))
-    return ~(own & other)
+    good = torch.ones_like(labels, dtype=torch.bool)
+    for y in label_columns(labels, partner_labels):
+        good = good & (in_range(y, num_classes) | (y == ignore_index))
+    return ~good

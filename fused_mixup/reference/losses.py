@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ..codes import MEAN, NONE, SUM
 from ..dtypes import arithmetic
 from ..schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
 from .blending import weight_columns
-from .dense import dense_target, in_range, poisoned_rows
+from .dense import dense_target, in_range, label_columns, poisoned_rows
 from .focal import binary_focal_loss, binary_focal_slope, focal_loss, focal_slope
 
 
@@ -26,17 +27,20 @@ def broadcast_classes(per_class: Tensor, like: Tensor) -> Tensor:
 
 def ignored_rows(
     labels: Tensor,  # [B, d1…]
-    partner_labels: Tensor,  # [B, d1…]
-    weight: Tensor,  # [B, 2]
+    partner_labels: Tensor,  # [B, d1…], or [B, k-1, d1…]
+    weight: Tensor,  # [B, 2], or [B, k]
     num_classes: int,
     ignore_index: int,
 ) -> Tensor:
     """bool [B, d1…]: rows with an ignored label and no other label of nonzero weight."""
-    own, other = labels == ignore_index, partner_labels == ignore_index
-    w0, w1 = weight_columns(weight, labels, torch.float32)
-    nothing_left = (own | (w0 == 0)) & (other | (w1 == 0))
+    dropped = torch.zeros_like(labels, dtype=torch.bool)
+    nothing_left = ~dropped
+    terms = weight_columns(weight, labels, torch.float32), label_columns(labels, partner_labels)
+    for w, y in zip(*terms, strict=True):
+        dropped = dropped | (y == ignore_index)
+        nothing_left = nothing_left & ((y == ignore_index) | (w == 0))
     poisoned = poisoned_rows(labels, partner_labels, num_classes, ignore_index)
-    return (own | other) & nothing_left & ~poisoned
+    return dropped & nothing_left & ~poisoned
 
 
 def weighted_target(logits: Tensor, arguments: CrossEntropyArguments) -> tuple[Tensor, Tensor]:
@@ -84,7 +88,7 @@ def soft_target_cross_entropy(
     # stats [3, B, d1…] = (m, l, T). With γ the loss is Σ u f(p) and T is Σ u h(p) (focal.py); z
     # adds z (m + l)² to the loss and 2 z (m + l) to T.
     a, ranks = CrossEntropyArguments(*arguments[:-1]), arguments[-1]
-    op_checks.check_loss(logits, a)
+    op_checks.check_loss(logits, a, more_labels=True)
     u, ignored = weighted_target(logits, a)
     z = logits.to(u.dtype)
     m = z.detach().amax(1, keepdim=True)  # the loss does not depend on it
@@ -106,10 +110,25 @@ def soft_target_cross_entropy(
     stats = torch.stack((m.squeeze(1), log_sum, total))
     found = logits.new_empty(0, dtype=torch.int32)
     if ranks:
-        found = label_ranks(logits, a.target, a.partner_labels)
-        labels = torch.stack((a.target, a.target if a.partner_labels is None else a.partner_labels))
-        found = torch.where(labels == a.ignore_index, logits.shape[1], found)
+        found = ranks_of_kept(label_ranks, logits, a)
     return _reduce(rows, a.reduction, count), stats, count, found
+
+
+def ranks_of(rank: Callable[..., Tensor], logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
+    """int32 [len(labels), B, d1…]: the ranks by ``rank``, which takes two labels a sweep."""
+    pairs = ((*labels[i : i + 2], None)[:2] for i in range(0, len(labels), 2))
+    found = [rank(logits, *pair) for pair in pairs]
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def ranks_of_kept(rank: Callable[..., Tensor], logits: Tensor, a: CrossEntropyArguments) -> Tensor:
+    """The ranks of the labels of each row, by ``rank``; K for ignored ones."""
+    if a.partner_labels is None:
+        labels: tuple[Tensor, ...] = (a.target, a.target)
+    else:
+        labels = label_columns(a.target, a.partner_labels)
+    found = ranks_of(rank, logits, labels)
+    return torch.where(torch.stack(labels) == a.ignore_index, logits.shape[1], found)
 
 
 def soft_target_cross_entropy_backward(
@@ -117,7 +136,7 @@ def soft_target_cross_entropy_backward(
 ) -> Tensor:
     # d loss / d z = T softmax(z) - u (with γ: u h(p)), scaled by the gradient of the row's loss.
     a = CrossEntropyArguments(*arguments)
-    op_checks.check_loss(logits, a)
+    op_checks.check_loss(logits, a, more_labels=True)
     op_checks.check_grad_loss(grad_loss, logits, a.reduction)
     op_checks.check_saved(stats, count, logits)
     u, ignored = weighted_target(logits, a)
@@ -199,7 +218,7 @@ def soft_target_binary_cross_entropy(logits: Tensor, *arguments: Any) -> Tensor:
     # w_c [(1-t) x + (1 + (q_c-1) t) softplus(-x)],  softplus(-x) = log(1 + e^-x)
     # with γ: w_c [q_c t F(x) + (1-t) F(-x)] (focal.py)
     a = BinaryCrossEntropyArguments(*arguments)
-    op_checks.check_loss(logits, a)
+    op_checks.check_loss(logits, a, more_labels=True)
     t = dense_binary_target(logits, a)
     x = logits.to(t.dtype)
     w, q = class_factors(a.class_weight, t), class_factors(a.pos_weight, t)
@@ -218,7 +237,7 @@ def soft_target_binary_cross_entropy_backward(
     grad_loss: Tensor, logits: Tensor, *arguments: Any
 ) -> Tensor:
     a = BinaryCrossEntropyArguments(*arguments)
-    op_checks.check_loss(logits, a)
+    op_checks.check_loss(logits, a, more_labels=True)
     op_checks.check_grad_loss(grad_loss, logits, a.reduction, not a.sum_classes)
     t = dense_binary_target(logits, a)
     w, q = class_factors(a.class_weight, t), class_factors(a.pos_weight, t)

@@ -81,23 +81,30 @@ def check_target_tensors(labels: Tensor, partner_labels: Tensor, weight: Tensor)
     """Raise TypeError or ValueError for tensors that make no target with int64 ``labels``."""
     if labels.ndim < 1:
         raise ValueError("labels: expected shape [B, …], got a scalar")
+    more = isinstance(partner_labels, Tensor) and partner_labels.ndim == labels.ndim + 1
+    shape = [*labels.shape[:1], partner_labels.shape[1] if more else 1, *labels.shape[1:]]
     if (
         not isinstance(partner_labels, Tensor)
-        or partner_labels.shape != labels.shape
+        or list(partner_labels.shape) != (shape if more else list(labels.shape))
+        or (more and shape[1] < 2)
         or partner_labels.dtype != labels.dtype
         or partner_labels.device != labels.device
     ):
         raise ValueError(
             f"partner_labels: expected a {labels.dtype} tensor of shape {list(labels.shape)} on "
-            f"{labels.device} as labels, got {kind(partner_labels)}"
+            f"{labels.device} as labels, got {kind(partner_labels)}; of k > 2 labels make a target "
+            "by MixedTarget.of_labels"
         )
     if not isinstance(weight, Tensor) or weight.dtype != torch.float32:
         raise TypeError(
             f"weight: expected a float32 tensor, got {kind(weight)}; λ in half precision loses "
             "labels"
         )
-    if weight.shape != (labels.shape[0], 2):
-        raise ValueError(f"weight: expected shape [{labels.shape[0]}, 2], got {list(weight.shape)}")
+    if weight.shape != (labels.shape[0], shape[1] + 1):
+        raise ValueError(
+            f"weight: expected shape {[labels.shape[0], shape[1] + 1]}, one for each label, got "
+            f"{list(weight.shape)}"
+        )
     if weight.requires_grad:
         raise ValueError(
             "weight: expected a tensor that does not require grad, as no gradient reaches it; "

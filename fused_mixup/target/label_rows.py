@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..arguments import is_host_row, kind
 from ..frozen import Frozen
+from ..reference.blending import weight_columns
+from ..reference.dense import label_columns
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,12 +27,31 @@ def one_label_weight(batch_size: int) -> Tensor:
     return _ONE_LABEL.expand(batch_size, 2)
 
 
+def split_labels(labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """labels, partner_labels and weight of a target, from labels [B, k, …] and weight [B, k]."""
+    if not isinstance(labels, Tensor) or labels.ndim < 2 or labels.shape[1] < 1:
+        raise ValueError(
+            f"labels: expected shape [B, k, …] with k >= 1 labels a row, got {kind(labels)}"
+        )
+    if isinstance(weight, Tensor) and weight.shape != labels.shape[:2]:
+        raise ValueError(
+            f"weight: expected shape {list(labels.shape[:2])}, one for each label, got "
+            f"{list(weight.shape)}"
+        )
+    own, count = labels[:, 0], labels.shape[1]
+    if count == 1:
+        if isinstance(weight, Tensor):
+            weight = torch.nn.functional.pad(weight, (0, 1))
+        return own, own, weight
+    return own, labels[:, 1] if count == 2 else labels[:, 1:], weight
+
+
 class LabelRows(Frozen):
     """The methods of :class:`fused_mixup.MixedTarget` as a batch of B labels."""
 
     labels: Tensor  # [B, …]
-    partner_labels: Tensor  # [B, …]
-    weight: Tensor  # [B, 2], or one expanded row on the CPU, which serves labels on any device
+    partner_labels: Tensor  # [B, …], or [B, k-1, …] of k > 2 labels
+    weight: Tensor  # [B, 2], or [B, k]; one expanded row on the CPU serves labels on any device
 
     def _replace(self, labels: Tensor, partner_labels: Tensor, weight: Tensor) -> Self:
         """The target with other tensors, whose values have been checked."""
@@ -45,6 +66,27 @@ class LabelRows(Frozen):
     def device(self) -> torch.device:
         """Where the labels live."""
         return self.labels.device
+
+    @property
+    def num_labels(self) -> int:
+        """k, how many labels a row has: 2, or more."""
+        return self.weight.shape[1]
+
+    @property
+    def indices(self) -> tuple[Tensor, Tensor]:
+        """labels and partner_labels as int64, which any ignore_index can be compared with."""
+        return self.labels.long(), self.partner_labels.long()
+
+    @property
+    def dominant(self) -> Tensor:
+        """int64 [B, …]: the label with the largest weight (the first of them on a tie)."""
+        weights = weight_columns(self.weight, self.labels, torch.float32)
+        label, most = self.labels, weights[0]
+        columns = label_columns(self.labels, self.partner_labels)
+        for other, weight in zip(columns[1:], weights[1:], strict=True):
+            label = torch.where(weight > most, other, label)
+            most = torch.maximum(weight, most)
+        return label
 
     def size(self, dim: int | None = None) -> Any:
         """``shape``, or the size of one dim."""
@@ -66,7 +108,7 @@ class LabelRows(Frozen):
             )
         weight = self.weight
         if is_host_row(weight) and len(weight):  # stays one row for any device
-            weight = weight[:1].expand(len(labels), 2)
+            weight = weight[:1].expand(len(labels), -1)
         else:
             weight = weight[rows.to(weight.device) if isinstance(rows, Tensor) else rows]
         return self._replace(labels, self.partner_labels[rows], weight)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..arguments import integer, is_host_row, kind
+from ..arguments import integer, kind
 from ..codes import IGNORE_INDEX
 from ..frozen import versions
 from ..loading.by_value import send_by_value
@@ -27,12 +26,12 @@ from .checks import (
     check_target_tensors,
 )
 from .heads import STRUCTURES, class_counts, heads, restore_structure
-from .label_rows import LabelRows
+from .label_rows import LabelRows, split_labels
 
 
 @send_by_value
 class MixedTarget(LabelRows):
-    """The labels of a mixed batch: two class indices and two weights per sample.
+    """The labels of a mixed batch: two class indices and two weights per sample, or more.
 
     It stands for ``t = Σ_k weight_k · ((1-ε) · onehot(label_k) + ε/K)``; where both labels are
     equal their weights add. :func:`fused_mixup.soft_target_cross_entropy` takes it as it is; for
@@ -41,9 +40,10 @@ class MixedTarget(LabelRows):
 
     Attributes:
         labels: int64 [B, …], classes of the samples themselves; maps keep a narrower dtype.
-        partner_labels: the same of their partners.
-        weight: float32 [B, 2], weights of the two. One expanded row on the CPU serves labels on
-            any device, as in :class:`MixPlan`.
+        partner_labels: the same of their partners; [B, k-1, …] for k > 2 labels a row, which
+            :meth:`of_labels` makes targets of.
+        weight: float32 [B, 2], weights of the two, or [B, k]; they need not sum to one. One
+            expanded row on the CPU serves labels on any device, as in :class:`MixPlan`.
         num_classes: K.
         label_smoothing: ε in [0, 1].
         ignore_index: labels equal to it are legal, and their terms are left out.
@@ -83,8 +83,8 @@ class MixedTarget(LabelRows):
     def __init__(
         self,
         labels: Tensor,  # [B, …]
-        partner_labels: Tensor,  # [B, …]
-        weight: Tensor,  # [B, 2]
+        partner_labels: Tensor,  # [B, …], or [B, k-1, …]
+        weight: Tensor,  # [B, 2], or [B, k]
         num_classes: int,
         label_smoothing: float = 0.0,
         ignore_index: int = IGNORE_INDEX,
@@ -207,17 +207,47 @@ class MixedTarget(LabelRows):
         numbers = num_classes, label_smoothing, ignore_index
         return target_of_checked(labels, plan, numbers, in_range)
 
-    @property
-    def indices(self) -> tuple[Tensor, Tensor]:
-        """labels and partner_labels as int64, which any ignore_index can be compared with."""
-        return self.labels.long(), self.partner_labels.long()
+    @staticmethod
+    def of_labels(
+        labels: Tensor,  # [B, k, …]
+        weight: Tensor,  # [B, k]
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> MixedTarget:
+        """The target of rows with k labels: mosaic and RICAP have four, Co-Mixup up to twenty.
 
-    @property
-    def dominant(self) -> Tensor:
-        """int64 [B, …]: the label with the larger weight (the sample's own on a tie)."""
-        weight = self.weight.to(self.labels.device)
-        own = (weight[:, 0] >= weight[:, 1]).view(-1, *[1] * (self.labels.ndim - 1))
-        return torch.where(own, self.labels, self.partner_labels)
+        ``t = Σ_j weight_j · ((1-ε) · onehot(label_j) + ε/K)``; weights of equal labels add.
+
+        Equivalent to (:meth:`dense`, nothing ignored)::
+
+            ((F.one_hot(labels, K) * (1 - ε) + ε / K) * weight[:, :, None]).sum(1)
+
+        Args:
+            labels: int64 [B, k, …], class indices in [0, num_classes), k >= 1. Those of rows with
+                fewer labels may be any, with a weight of 0.
+            weight: float32 [B, k], which need not sum to one.
+            num_classes: K.
+            label_smoothing: ε in [0, 1].
+            ignore_index: labels equal to it are legal, and their terms are left out.
+
+        Returns:
+            A target whose :attr:`labels` are the first labels of the rows. Of one or two labels it
+            is that of two, with a second weight of 0 for one.
+
+        Raises:
+            TypeError, IndexError, ValueError: labels that are no int64 indices in
+                [0, num_classes), weights of another shape or dtype.
+
+        Notes:
+            The losses read the k labels of a row beside one sweep over its logits: see
+            :func:`soft_target_cross_entropy`.
+
+        Source: Takahashi et al., RICAP, 2018, arXiv 1811.09030; Kim et al., Co-Mixup, 2021,
+        arXiv 2102.03065.
+        """
+        tensors = split_labels(labels, weight)
+        return MixedTarget(*tensors, num_classes, label_smoothing, ignore_index)
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The dense soft labels [B, K, …] of a floating ``dtype`` that this target stands for."""
@@ -242,8 +272,9 @@ class MixedTarget(LabelRows):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
+        more = f"num_labels={self.num_labels}, " if self.num_labels > 2 else ""
         return (
-            f"MixedTarget(shape={list(self.shape)}, num_classes={self.num_classes}, "
+            f"MixedTarget(shape={list(self.shape)}, {more}num_classes={self.num_classes}, "
             f"label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}, "
             f"device={str(self.device)!r})"
         )
@@ -284,21 +315,3 @@ def target_of_checked(
     target = object.__new__(MixedTarget)
     target._set((labels, partner_labels, weight), numbers, in_range)
     return target
-
-
-def flatten_target(target: MixedTarget, shape: Sequence[int]) -> MixedTarget:
-    """The target for logits [rows, K], from one for logits of ``shape`` […, K]."""
-    if target.labels.shape != tuple(shape[:-1]):
-        raise ValueError(
-            f"target: expected labels {list(shape[:-1])} for logits {list(shape)}, got "
-            f"{list(target.labels.shape)}"
-        )
-    if len(shape) == 2:
-        return target
-    weight, rows = target.weight, target.labels.numel()
-    if is_host_row(weight):
-        weight = weight[:1].expand(rows, -1)  # stays one row for any device
-    else:
-        weight = weight.repeat_interleave(math.prod(shape[1:-1]), 0)
-    labels, partner_labels = target.labels.reshape(-1), target.partner_labels.reshape(-1)
-    return target._replace(labels, partner_labels, weight)

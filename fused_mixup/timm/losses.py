@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..codes import NO_IGNORE
+from ..losses.arguments import flatten_target
 from ..losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
-from ..target.mixed_target import MixedTarget, flatten_target
+from ..target.mixed_target import MixedTarget
 from .checks import class_indices
 
 
