@@ -131,9 +131,7 @@ def _resized(pairs: Pairs, size: tuple[int, int], resample: str, source: Box | N
         len(pairs.images), pairs.size, part, pairs.index, source_box=part, resample=way
     )
     box = torch.tensor((0, 0, *size), device=plan.device).expand_as(plan.box)
-    canvas = RectanglePlan(
-        plan.source, plan.source_box, box, plan.weight, way, fill=0.0, size=size
-    )
+    canvas = RectanglePlan(plan.source, plan.source_box, box, plan.weight, way, fill=0.0, size=size)
     return mix_rectangles(pairs.images.detach(), canvas, pairs.other)
 
 
