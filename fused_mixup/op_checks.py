@@ -264,7 +264,7 @@ def check_draw_variants(
     per: int,
     pairing: int,
 ) -> None:
-    known = len(kinds) in range(1, MAX_VARIANTS + 1) and all(k in range(RESIZEMIX + 1) for k in kinds)
+    known = 1 <= len(kinds) <= MAX_VARIANTS and all(0 <= k <= RESIZEMIX for k in kinds)
     expect(known, "kinds", f"1 to {MAX_VARIANTS} numbers up to {RESIZEMIX}", list(kinds))
     expect_shape("settings", settings, 1 + VARIANT_NUMBERS * len(kinds))
     sizes = 1 <= height <= MAX_MASK_SIZE and 1 <= width <= MAX_MASK_SIZE
