@@ -22,6 +22,17 @@ DRAWN_PAIRINGS = {
 MEAN, SUM, NONE = range(3)
 REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
+# How mix_rectangles finds the values of a rectangle in its source: as they are, the nearest, or
+# interpolated, with align_corners False or True.
+RAW, RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_ALIGNED = range(4)
+RESAMPLES = {
+    "none": RAW,
+    "nearest": RESIZE_NEAREST,
+    "bilinear": RESIZE_BILINEAR,
+    "bilinear_aligned": RESIZE_ALIGNED,
+}
+MAX_RECTANGLES = 4  # of a sample
+
 IGNORE_INDEX = -100  # PyTorch's default
 NO_IGNORE = -(2**63)  # for ops: no label is ignored
 

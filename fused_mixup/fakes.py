@@ -103,6 +103,12 @@ def _(images, partner, blend, box, pairing, mean, std, flip, *erase_first_out):
     return None
 
 
+@_fake("mix_rectangles")
+@_fake("mix_patches")
+def _(x, *rest_out):
+    return None
+
+
 @_fake("mix_masked")
 def _(x, *rest):
     return torch.empty_like(x)

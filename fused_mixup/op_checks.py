@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .arguments import expect as expect
+from .arguments import expect_shape as expect_shape
 from .codes import (
     CONST,
     CROSS_CLASS,
@@ -36,16 +38,6 @@ from .codes import (
 )
 from .dtypes import BLENDABLE, NORMALIZED
 from .schemas import BinaryCrossEntropyArguments, CrossEntropyArguments, focal_everywhere
-
-
-def expect(holds: bool, name: str, expected: str, got: object) -> None:
-    if not holds:
-        raise ValueError(f"fused_mixup, {name}: expected {expected}, got {got}")
-
-
-def expect_shape(name: str, t: Tensor | None, *sizes: int) -> None:
-    got = None if t is None else tuple(t.shape)
-    expect(got == sizes, name, f"shape {list(sizes)}", got and list(got))
 
 
 def check_pairing(pairing: int, partner: Tensor | None, batch: int) -> None:

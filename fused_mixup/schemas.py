@@ -145,6 +145,19 @@ SCHEMAS = {
     "mix_normalize": "(Tensor[] images, Tensor? partner, Tensor blend, Tensor box, int pairing, "
     "float[] mean, float[] std, Tensor? flip, Tensor? erase_box, Tensor? erase_value, "
     "Tensor? erase_noise, bool first, Tensor(a!) out) -> ()",
+    # out [B, …, H', W'] = x, or with ``fill`` a canvas of any size, under up to four rectangles of
+    # each sample: source_box[i, k] of sample source[i, k] of other [M, …] (or x) goes to box[i, k],
+    # a later one over an earlier one. source int32 [B, R]; boxes int32 [B, R, 4], top, left,
+    # bottom, right. scale float32 [B, R, 2]: steps in the source for each step, where the ratio of
+    # the sizes does not tell. resample: see codes.py.
+    "mix_rectangles": "(Tensor x, Tensor? other, Tensor source, Tensor source_box, Tensor box, "
+    "Tensor? scale, int resample, float? fill, Tensor(a!) out) -> ()",
+    # out = x whose patches are taken from elsewhere: patch j of sample i is patch index[i, j] of
+    # sample[i, j], zeros where index is below 0; with a mask [B, mh, mw] float32 it is blended with
+    # those that partner and partner_index name. index int32 [B, gh, gw], None for j; sample int32
+    # [B] or [B, gh, gw], None for i.
+    "mix_patches": "(Tensor x, Tensor? sample, Tensor? index, Tensor? partner, "
+    "Tensor? partner_index, Tensor? mask, Tensor(a!) out) -> ()",
     # ------------------------------------------------------------ masks
     # x_p in box_i, else m x_i + (1 - m) x_p with the mask m of sample i, or, where its code is 0,
     # the blend of `mix`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from collage_inputs import collage_inputs
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
 from mask_cases import random_calls
@@ -81,6 +82,8 @@ def sample_inputs(device):
         samples["mix_masked_out"].append((x, x.flip(0), *plan, *mask, True, out))
         samples["mix_masked_"].append((x, None, *plan[1:3], FLIP if k else SELF, *mask))
         samples["mask_mean"].append((*mask, *image))
+    for name, calls in collage_inputs(device).items():
+        samples[name] = [tuple(calls[0].values())]
     return samples | loss_inputs(device)
 
 

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 import torch
+from collage_inputs import collage_inputs
 from smoke_draws import draw_inputs
 from smoke_inputs import BATCH, box_inputs, mask_inputs
 
@@ -75,8 +76,7 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     }
     plans = [rows, by_rule]
     calls: dict[str, list[Arguments]] = {}
-    for name in ("mix_", "mix"):
-        calls[name] = [{"x": x, **plan} for plan in plans]
+    calls |= {name: [{"x": x, **plan} for plan in plans] for name in ("mix_", "mix")}
     calls["mix_out"] = [{"x": x, **plan, "out": torch.zeros_like(x)} for plan in plans]
     pastes = [{k: v for k, v in plan.items() if k != "blend"} for plan in plans]
     calls["paste_"] = [{"x": x, **plan} for plan in pastes]
@@ -127,7 +127,7 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     state = ints([STATE_VERSION, 7, 0, 3], torch.int64)
     calls |= draw_inputs(state, labels, shuffled)
     calls["scale_"] = [{"x": x, "factor": rand(1)[0]}]
-    return calls | loss_inputs(rand, labels, shuffled, weight)
+    return calls | loss_inputs(rand, labels, shuffled, weight) | collage_inputs(device)
 
 
 def loss_inputs(

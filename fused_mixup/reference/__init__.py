@@ -5,6 +5,7 @@ read, not to be fast: it makes full-size temporaries, which the other backends d
 """
 
 from .boxes import mix_boxes, mix_boxes_packed
+from .collage import mix_patches, mix_rectangles
 from .dense import dense_target
 from .draw import draw_plan
 from .draw_erasing import draw_erasing
@@ -44,6 +45,8 @@ __all__ = [
     "mix_masked_out",
     "mix_normalize",
     "mix_out",
+    "mix_patches",
+    "mix_rectangles",
     "mix_samples",
     "mix_targets",
     "paste_",

@@ -19,6 +19,7 @@ KERNELS = (
     "driver_loss.cpp",
     "driver_normalize.cpp",
     "driver_masks.cpp",
+    "driver_collage.cpp",
     "driver_plan.cpp",
     "driver_variants.cpp",
 )
