@@ -95,6 +95,35 @@ DRAW_COLOR = 4096  # 4096 + 32·box + channel div 2
 ERASE_ATTEMPTS = 10  # as in timm; a box that no attempt fits into the image is left out
 MAX_ERASED = 64  # boxes of a sample
 
+# ------------------------------------------------------------------ draw_variants, likewise
+
+VARIANTS = {
+    "mixup": 0,
+    "cutmix": 1,
+    "hmix": 2,
+    "gridmix": 3,
+    "smoothmix": 4,
+    "gmix": 5,
+    "fmix": 6,
+    "specmix": 7,
+    "cutmix_seg": 8,
+    "resizemix": 9,
+}
+MIXUP, CUTMIX, HMIX, GRIDMIX, SMOOTHMIX, GMIX, FMIX, SPECMIX, CUTMIX_SEG, RESIZEMIX = range(10)
+
+# The products in the sum of their masks, where they have one; cutmix_seg has one for each box.
+VARIANT_RANKS = {GRIDMIX: 1, SMOOTHMIX: 1, GMIX: 1, FMIX: 3, SPECMIX: 1, CUTMIX_SEG: 1}
+
+# ``settings`` of draw_variants: the probability that a row is mixed, then for each variant the
+# running sum of the variants' probabilities, α, and eight numbers of its own.
+VARIANT_NUMBERS = 10
+MAX_VARIANTS = 16
+MAX_MASK_SIZE = 1 << 16  # of a side of an image whose mask is drawn
+
+DRAW_SHAPE, DRAW_BANDS = 6, 7
+DRAW_SQUARE = 8  # 8 + box of cutmix_seg, up to 11
+DRAW_FREQUENCY = 8192  # 8192 + frequency of fmix
+
 # ------------------------------------------------------------------ mix_normalize
 
 NOISE_TAG = 0x4E4F4953  # the last word of the counter of noise

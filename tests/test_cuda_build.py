@@ -48,7 +48,7 @@ def _vectors(found):
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("driver", "count"),
-    [("mix", 111), ("loss", 47), ("normalize", 48), ("collage", 38), ("masks", 37), ("plan", 2)],
+    [("mix", 111), ("loss", 47), ("normalize", 48), ("collage", 38), ("masks", 37), ("plan", 3)],
 )
 def test_every_kernel_is_instantiated_once(instances, driver, count):
     labels = [i.label for i in instances if i.driver == driver]

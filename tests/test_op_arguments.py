@@ -165,6 +165,7 @@ NUMBERS |= {"focal_gamma": (-1.0, math.inf, math.nan), "z_loss": (-0.1, math.inf
 NUMBERS |= {"max_count": (0, 65), "channels": (0, 65), "erase_mode": (-1, 3), "clean": (-1, 2**17)}
 NUMBERS |= {"height": (-1, 2**31), "width": (-1, 2**31), "fill": ([0.0] * 65,)}
 NUMBERS |= {"resample": (-1, 4)}
+NUMBERS |= {"kinds": ([], [-1], [10], [0] * 17), "rank": (2, 5)}
 NUMBERS |= {"num_classes": (-1,), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
 
 
@@ -191,6 +192,7 @@ def test_numbers_that_mean_nothing(backend, name, key):
         ("mix_patches", "partner"),
         ("mix_boxes_packed", "partner"),
         ("draw_plan", "partner"),
+        ("draw_variants", "partner"),
         ("soft_target_cross_entropy", "weight"),
         ("soft_target_cross_entropy", "partner_labels"),
         ("soft_target_binary_cross_entropy_backward", "weight"),

@@ -197,13 +197,15 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "BatchMix", "Erasing", "MixPlan", "MixedTarget", "PatchPlan", "Prefetcher",
-        "RectanglePlan", "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend",
-        "cutmix_box", "decoupled_mixup_cross_entropy", "draw_plan", "erasing_settings",
+        "BatchMix", "Erasing", "MixPlan", "MixedTarget", "PatchPlan", "Prefetcher", "RectanglePlan",
+        "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend", "cutmix_box",
+        "decoupled_mixup_cross_entropy", "draw_plan", "draw_resizemix", "draw_variants",
+        "erasing_settings",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
         "mix_labels", "mix_normalize", "mix_patches", "mix_rectangles", "mix_samples",
         "mix_targets", "mixed_accuracy", "mixed_criterion", "mosaic_plan", "paste_",
         "plan_settings", "plan_state", "random_erasing", "resize_into", "ricap_plan",
         "shifted_cutmix", "soft_target_binary_cross_entropy", "soft_target_cross_entropy",
+        "variant_settings",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

@@ -9,6 +9,7 @@ from .collage import mix_patches, mix_rectangles
 from .dense import dense_target
 from .draw import draw_plan
 from .draw_erasing import draw_erasing
+from .draw_variants import draw_variants
 from .losses import (
     label_ranks,
     scale_,
@@ -29,6 +30,7 @@ __all__ = [
     "dense_target",
     "draw_erasing",
     "draw_plan",
+    "draw_variants",
     "label_bounds",
     "label_ranks",
     "mask_mean",

@@ -21,6 +21,7 @@ KERNELS = (
     "driver_masks.cpp",
     "driver_collage.cpp",
     "driver_plan.cpp",
+    "driver_variants.cpp",
 )
 SELF_TESTS = ("driver_bugs.cpp", "driver_words.cpp")
 # Contraction off: the intrinsics that round separately are plain operators on the host.

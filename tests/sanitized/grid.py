@@ -30,6 +30,7 @@ from erasing_cases import erasing_cases
 from grid_boxes import check_boxes
 from grid_masks import check_masks
 from normalize_cases import random_results
+from variant_cases import variant_cases
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
 from fused_mixup.codes import PAIRINGS
@@ -232,8 +233,10 @@ def beyond_the_ends():
 
 def drawing():
     size = 5 if FULL else 1
-    plans_drawn = draw_cases(80 * size, seed=4, large=0.15)
-    for name, cases in (("draw_plan", plans_drawn), ("draw_erasing", erasing_cases(90 * size, 4))):
+    drawn = {"draw_plan": draw_cases(80 * size, seed=4, large=0.15)}
+    drawn |= {"draw_variants": variant_cases(60 * size, 7)}
+    drawn |= {"draw_erasing": erasing_cases(90 * size, 4)}
+    for name, cases in drawn.items():
         for state, *options in cases:
             stepped = state.clone()
             expected = getattr(reference, name)(stepped, *options)
