@@ -107,7 +107,7 @@ def test_the_picture_of_a_mask_is_the_share_that_the_first_photograph_has(cells,
 
 
 def test_resizemix_shows_the_second_photograph_small(cells, plans, images):
-    top, left, bottom, right = plans["ResizeMix"].box[0].tolist()
+    top, left, bottom, right = plans["ResizeMix"].box[0, 0].tolist()
     small = torch.nn.functional.interpolate(images[1:], (bottom - top, right - left))[0]
     assert torch.equal(cells["ResizeMix"].image[:, top:bottom, left:right], small)
 

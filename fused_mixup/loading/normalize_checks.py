@@ -8,16 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import check_number, kind
-from ..checks import (
-    as_array,
-    check_memory,
-    check_plain_tensor,
-    check_plan,
-    check_samples,
-    check_writable,
-    span,
-)
+from ..arguments import check_number, check_plain_tensor, kind
+from ..checks import as_array, check_memory, check_plan, check_samples, check_writable, span
 from ..codes import MAX_CHANNELS, SELF
 from ..dtypes import NORMALIZED
 from ..plan.mix_plan import MixPlan

@@ -22,8 +22,8 @@ from .. import (
     ricap_plan,
     shifted_cutmix,
 )
-from .. import label_weights as weights
 from .. import masks as kinds
+from ..label_weights.attention import snapmix_weights, tokenmix_weights, transmix_weights
 from .gallery_photos import Photos, blur
 
 Plan = MixPlan | RectanglePlan | PatchPlan
@@ -69,7 +69,7 @@ def transmix(photos: Photos) -> Plan:
     plan = cutmix(photos)
     assert isinstance(plan, MixPlan)
     seen = F.adaptive_avg_pool2d(mix(photos.saliency[:, None], plan), TOKENS)[:, 0]
-    return plan.with_weight(weights.transmix_weights(seen, plan.box, photos.size))
+    return plan.with_weight(transmix_weights(seen, plan.box, photos.size))
 
 
 # ---------------------------------------------------------------- masks
@@ -156,7 +156,7 @@ def tokenmix(photos: Photos) -> Plan:
             block.fill_(True)
     plan = MixPlan.uniform(2, "flip", LAM).with_mask(kinds.patch_mask(~pasted[None]).expand(2))
     own = (~pasted)[None].float()
-    return plan.with_weight(weights.tokenmix_weights(photos.cells(TOKENS), own, plan.partner))
+    return plan.with_weight(tokenmix_weights(photos.cells(TOKENS), own, plan.partner))
 
 
 def guidedmixup(photos: Photos) -> Plan:
@@ -187,7 +187,7 @@ def snapmix(photos: Photos) -> Plan:
     box, source = photos.box(1 - LAM), photos.box(0.25)
     cut, taken = (torch.tensor([b] * 2, dtype=torch.int32) for b in (box, source))
     partner, labels = torch.tensor([1, 0]), torch.arange(2)
-    weight = weights.snapmix_weights(photos.saliency, cut, taken, partner, labels)
+    weight = snapmix_weights(photos.saliency, cut, taken, partner, labels)
     return resize_into(
         2, photos.size, box, "flip", source_box=source, resample="bilinear_aligned", weight=weight
     )
