@@ -15,7 +15,7 @@ from PIL import Image
 
 from fused_mixup.preview import __main__ as cli
 from fused_mixup.preview import figure, gallery, show_variants, tiles
-from fused_mixup.preview.gallery_photos import Photos, edge_saliency
+from fused_mixup.preview.gallery_photos import Photos, residual_saliency
 from fused_mixup.preview.gallery_plans import LAM, VARIANTS, transport
 
 NAMES = [variant.name for variant in VARIANTS]
@@ -35,7 +35,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def plans(images):
-    saliency = edge_saliency(images)
+    saliency = residual_saliency(images)
     return {
         v.name: v.plan(Photos(images, saliency, torch.Generator().manual_seed(5))) for v in VARIANTS
     }

@@ -116,7 +116,7 @@ def _draw_tile(
         draw.text((end, middle), number, INK, fonts.text, anchor="rm")
         y += LINE
     if tile.mask is not None:
-        y = max(y, at[1] + above + tile.image.height + SPACE + tile.mask.height + 2)
+        y = max(y, at[1] + above + tile.image.height + SPACE + tile.mask.height + 4)
     draw.text((at[0], y), shorten(tile.caption, wide, fonts.small), SOFT, fonts.small)
 
 

@@ -66,7 +66,7 @@ def show_variants(
 
     Notes:
         λ is 0.6 for all variants that take one. Maps that a network would give (saliency,
-        attention, a class activation) are the strength of edges here, a label map is brightness.
+        attention, a class activation) are spectral residuals here, a label map is brightness.
     """
     require_pillow()
     from . import figure, tiles
@@ -96,18 +96,18 @@ def show_variants(
         drawn.append(tile)
     notes = [
         f"masks are white where {names[0]} is seen, black where {names[1]} is; the line below is "
-        "the rule of the label weights; edges replace the saliency and attention of networks, "
-        "brightness replaces label maps"
+        "the rule of the label weights; spectral residuals replace the saliency and "
+        "attention of networks, brightness replaces label maps"
     ]
     return figure.draw_figure(drawn, columns, title, notes)
 
 
 def variant_cells(images: Tensor, seed: int = 0) -> list[Cell]:
     """What each variant makes of two photographs, float32 [2, 3, H, W]."""
-    from .gallery_photos import Photos, edge_saliency
+    from .gallery_photos import Photos, residual_saliency
     from .gallery_plans import VARIANTS
 
-    saliency = edge_saliency(images)
+    saliency = residual_saliency(images)
     cells = []
     for variant in VARIANTS:
         generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
 """Two photographs to mix, and what replaces the maps that networks would give.
 
-Saliency, attention and class activations are the strength of edges, label maps are brightness.
+Saliency, attention and class activations are spectral residuals, label maps are brightness.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..saliency import spectral_residual
 
 
 class Photos(NamedTuple):
@@ -45,20 +47,8 @@ class Photos(NamedTuple):
         return [*start, *(a + n for a, n in zip(start, sizes, strict=True))]
 
 
-def edge_saliency(images: Tensor) -> Tensor:
-    """float32 [B, H, W], of sum 1: how much images [B, 3, H, W] change from pixel to pixel."""
-    grey = images.mean(1)
-    down = F.pad(grey.diff(dim=1).abs(), (0, 0, 0, 1))
-    across = F.pad(grey.diff(dim=2).abs(), (0, 1))
-    found = blur(down + across, min(grey.shape[1:]) / 24) + 1e-6  # flat images have some, too
+def residual_saliency(images: Tensor) -> Tensor:
+    """float32 [B, H, W], of sum 1: the spectral residual of images [B, 3, H, W]."""
+    side = min(images.shape[2:])
+    found = spectral_residual(images, 2 * (side // 14) + 1, side / 20) + 1e-6
     return found / found.sum((1, 2), keepdim=True)
-
-
-def blur(maps: Tensor, sigma: float) -> Tensor:
-    """Maps […, H, W] under a Gaussian, whose rows sum to one at the borders, too."""
-    for dim in (-2, -1):
-        at = torch.arange(maps.shape[dim], dtype=maps.dtype)
-        weight = torch.exp(-((at[:, None] - at) ** 2) / (2 * sigma**2))
-        weight = weight / weight.sum(1, keepdim=True)
-        maps = weight @ maps if dim == -2 else maps @ weight.T
-    return maps

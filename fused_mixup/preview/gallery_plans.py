@@ -24,7 +24,8 @@ from .. import (
 )
 from .. import masks as kinds
 from ..label_weights.attention import snapmix_weights, tokenmix_weights, transmix_weights
-from .gallery_photos import Photos, blur
+from ..saliency import gaussian_blur
+from .gallery_photos import Photos
 
 Plan = MixPlan | RectanglePlan | PatchPlan
 
@@ -120,7 +121,10 @@ def cutmix_seg(photos: Photos) -> Plan:
 
 
 def cowmix(photos: Photos) -> Plan:
-    noise = blur(torch.randn(1, *photos.size, generator=photos.generator), photos.size[0] / 16)
+    sigma = min(photos.size) / 16
+    width = 2 * math.ceil(2 * sigma) + 1
+    normals = torch.randn(1, *photos.size, generator=photos.generator)
+    noise = gaussian_blur(normals, (width, width), (sigma, sigma))
     level = noise.mean() + noise.std() * math.sqrt(2) * torch.erfinv(torch.tensor(1 - 2 * LAM))
     return _with_mask(photos, kinds.stored_mask(noise > level))
 
