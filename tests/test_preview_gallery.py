@@ -16,7 +16,7 @@ from PIL import Image
 from fused_mixup.preview import __main__ as cli
 from fused_mixup.preview import figure, gallery, show_variants, tiles
 from fused_mixup.preview.gallery_photos import Photos, residual_saliency
-from fused_mixup.preview.gallery_plans import LAM, VARIANTS, transport
+from fused_mixup.preview.gallery_plans import LAM, VARIANTS
 
 NAMES = [variant.name for variant in VARIANTS]
 # The label weights of these are the shares of what is seen.
@@ -125,22 +125,6 @@ def test_the_seed_moves_places_and_nothing_else_is_drawn(images):
     moved = {a.name for a, b in zip(first, other, strict=True) if not torch.equal(a.image, b.image)}
     assert all(same) and {"CutMix", "FMix", "GridMix", "ResizeMix", "Mosaic"} <= moved
     assert not {"MixUp", "GuidedMixup", "SaliencyMix", "Co-Mixup"} & moved
-
-
-def test_patches_stay_where_nothing_is_hidden_and_leave_where_all_is():
-    maps = torch.rand(2, 4, 4) + 0.1
-    everywhere = torch.ones(2, 4, 4, dtype=torch.bool)
-    stay = torch.arange(16).view(4, 4).expand(2, 4, 4)
-    assert torch.equal(transport(maps, everywhere), stay)
-    # One salient patch under the partner moves to the next place that is seen.
-    maps = torch.full((1, 4, 4), 0.01)
-    maps[0, 0, 0] = 1.0
-    seen = torch.ones(1, 4, 4, dtype=torch.bool)
-    seen[0, 0, 0] = False
-    moved = transport(maps, seen)
-    assert int(moved[0, 0, 1]) == 0 or int(moved[0, 1, 0]) == 0
-    used = moved[moved >= 0]
-    assert len(used.unique()) == len(used)  # each patch lies in one place
 
 
 # ---------------------------------------------------------------- the program

@@ -61,7 +61,7 @@ def show_variants(
         A ``PIL.Image.Image`` in RGB.
 
     Raises:
-        ImportError: Pillow is not installed.
+        ImportError: Pillow or NumPy is not installed.
         TypeError, ValueError: an argument that is not as described.
 
     Notes:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from .. import (
     MixPlan,
@@ -24,6 +23,7 @@ from .. import (
 )
 from .. import masks as kinds
 from ..label_weights.attention import snapmix_weights, tokenmix_weights, transmix_weights
+from ..openmixup.puzzle_transport import transport
 from ..saliency import gaussian_blur
 from .gallery_photos import Photos
 
@@ -33,6 +33,7 @@ LAM = 0.6  # what a variant that takes λ gives the first photograph
 TOKENS = 14  # a side of the grid of ViTs and of what replaces their attention
 CELLS = 8  # a side of the grids of PuzzleMix, Co-Mixup and Jigsaw; divides the size
 MOSAIC_GREY = 114 / 255
+TRANSPORT_COST = 0.8  # of PuzzleMix, for a patch that moves by a whole side
 
 
 # ---------------------------------------------------------------- scalars and boxes
@@ -218,32 +219,9 @@ def puzzlemix(photos: Photos) -> Plan:
     maps = photos.cells(CELLS)
     share = maps / (maps + maps.flip(0))
     mask = (share > 1 / 3).float() / 2 + (share > 2 / 3).float() / 2
-    index = transport(maps, mask > 0)
-    others = transport(maps.flip(0), mask < 1)
+    index = transport(mask, maps, TRANSPORT_COST)
+    others = transport(1 - mask, maps.flip(0), TRANSPORT_COST)
     return PatchPlan(index, None, mask, torch.tensor([1, 0]), others)
-
-
-def transport(maps: Tensor, seen: Tensor, near: float = 0.8) -> Tensor:
-    """PuzzleMix's: which patch each place shows, [B, g, g], so that salient ones are seen.
-
-    The cost of patch i at place j is ``near · |i - j|² / (g-1)² - saliency_i · seen_j``, the
-    saliency of the largest patch being 1. In each round a patch takes its cheapest place, a place
-    keeps its cheapest patch, and places become dearer for those it refused. -1: no patch.
-    """
-    batch, g, _ = maps.shape
-    at = torch.cartesian_prod(torch.arange(g), torch.arange(g)).float()
-    apart = ((at[:, None] - at) ** 2).sum(2) / (g - 1) ** 2
-    flat = maps.flatten(1)
-    worth = flat / flat.amax(1, keepdim=True)
-    cost = near * apart - worth[:, :, None] * seen.flatten(1).float()[:, None, :]
-    taken = torch.zeros(cost.shape, dtype=torch.bool)
-    for _ in range(g):
-        choice = F.one_hot(cost.argmin(2), g * g).bool()
-        best = torch.where(choice, cost, math.inf).argmin(1)
-        taken = choice & F.one_hot(best, g * g).bool().transpose(1, 2)
-        cost = cost + (choice & ~taken).float()
-    index = torch.where(taken.any(1), taken.int().argmax(1), -1)
-    return index.view(batch, g, g)
 
 
 def comixup(photos: Photos) -> Plan:
