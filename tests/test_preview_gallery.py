@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -195,3 +196,12 @@ def test_bytes_are_drawn_as_floats_are(images):
     assert page.tobytes() == show_variants(pixels / 255, columns=26).tobytes()
     with pytest.raises(ValueError, match="columns: expected at least 1"):
         show_variants(images, columns=0)
+
+
+def test_the_page_has_a_row_for_each_variant():
+    page = Path(__file__).resolve().parent.parent / "docs" / "gallery.md"
+    if not page.is_file():
+        pytest.skip("needs the source tree")
+    rows = [line.split("|")[1] for line in page.read_text("utf-8").splitlines() if "|" in line]
+    for name in NAMES:
+        assert sum(name in [n.strip() for n in row.split(",")] for row in rows) == 2, name
