@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_number, check_plain_tensor, kind
-from ..checks import as_array, check_memory, check_plan, check_samples, check_writable, span
+from ..checks import (
+    as_array,
+    check_memory,
+    check_no_mask,
+    check_plan,
+    check_samples,
+    check_writable,
+    span,
+)
 from ..codes import MAX_CHANNELS, SELF
 from ..dtypes import NORMALIZED
 from ..plan.mix_plan import MixPlan
@@ -163,6 +171,7 @@ def plan_arguments(
         return None, blend.expand(shape[0], 2), box.expand(shape[0], 0), SELF
     if not isinstance(plan, MixPlan):
         raise TypeError(f"plan: expected a MixPlan or None, got {type(plan).__name__}")
+    check_no_mask(plan, "normalise first, and mix(x, plan) after")
     check_plan("images", torch.empty((), device=device).expand(shape), plan)
     spatial = plan.spatial_dims
     if spatial > 2:
