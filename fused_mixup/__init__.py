@@ -12,6 +12,7 @@ if _os.path.isdir(_os.path.join(_root, "csrc")):
 from . import backends as _backends  # noqa: E402
 from . import memory as _memory  # noqa: E402, F401  (registers an op that csrc/cpu calls)
 from .batch_mix.module import BatchMix  # noqa: E402
+from .collage.layouts import mosaic_plan, resize_into, ricap_plan, shifted_cutmix  # noqa: E402
 from .forcing import backend  # noqa: E402
 from .functional import (  # noqa: E402
     decoupled_mixup_cross_entropy,
@@ -22,6 +23,8 @@ from .functional import (  # noqa: E402
     mix_keypoints,
     mix_labels,
     mix_normalize,
+    mix_patches,
+    mix_rectangles,
     mix_samples,
     mix_targets,
     mixed_accuracy,
@@ -38,7 +41,10 @@ from .losses.modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy
 from .plan import MixPlan  # noqa: E402
 from .plan.cutmix_box import cutmix_box  # noqa: E402
 from .plan.draw import draw_plan, plan_settings, plan_state  # noqa: E402
+from .plan.patches import PatchPlan  # noqa: E402
+from .plan.rectangles import RectanglePlan  # noqa: E402
 from .target import MixedTarget  # noqa: E402
+from .variants.draw import draw_variants, variant_settings  # noqa: E402
 
 _backends.load()
 _backends.warn_where_shadowed(stacklevel=2)
@@ -50,13 +56,16 @@ __all__ = [
     "Erasing",
     "MixPlan",
     "MixedTarget",
+    "PatchPlan",
     "Prefetcher",
+    "RectanglePlan",
     "SoftTargetBinaryCrossEntropy",
     "SoftTargetCrossEntropy",
     "backend",
     "cutmix_box",
     "decoupled_mixup_cross_entropy",
     "draw_plan",
+    "draw_variants",
     "erasing_settings",
     "linear_soft_target_cross_entropy",
     "mix",
@@ -65,14 +74,21 @@ __all__ = [
     "mix_keypoints",
     "mix_labels",
     "mix_normalize",
+    "mix_patches",
+    "mix_rectangles",
     "mix_samples",
     "mix_targets",
     "mixed_accuracy",
     "mixed_criterion",
+    "mosaic_plan",
     "paste_",
     "plan_settings",
     "plan_state",
     "random_erasing",
+    "resize_into",
+    "ricap_plan",
+    "shifted_cutmix",
     "soft_target_binary_cross_entropy",
     "soft_target_cross_entropy",
+    "variant_settings",
 ]

@@ -102,3 +102,14 @@ def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
 def is_host_row(t: Tensor) -> bool:
     """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
     return t.is_cpu and (t.stride(0) == 0 or t.shape[0] <= 1)
+
+
+def expect(holds: bool, name: str, expected: str, got: object) -> None:
+    """Raise ValueError for an argument of an op that is not as ``expected``."""
+    if not holds:
+        raise ValueError(f"fused_mixup, {name}: expected {expected}, got {got}")
+
+
+def expect_shape(name: str, t: Tensor | None, *sizes: int) -> None:
+    got = None if t is None else tuple(t.shape)
+    expect(got == sizes, name, f"shape {list(sizes)}", got and list(got))

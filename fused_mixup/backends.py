@@ -30,7 +30,7 @@ import torch
 from . import ops, reference
 from .forcing import BACKENDS, force_in_process, forced
 from .ops import default_op
-from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS
+from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS, WITHOUT_KERNEL
 from .tracing import in_forward_mode, skip_autograd, transforms_active
 
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
@@ -54,6 +54,8 @@ def reason_unavailable(backend: str, device: str, op: str | None = None) -> str 
     why = _reasons.get((backend, device))
     if why is None and op in CPU_ONLY and (backend, device) in _NO_KERNEL_OF_CPU_ONLY:
         return f"{op} has a kernel in the CPU extension alone, as its samples lie on the host"
+    if why is None and op is not None and (backend, device) in WITHOUT_KERNEL.get(op, ()):
+        return f"{op} has no kernel there; plain PyTorch runs it on the device"
     return why
 
 

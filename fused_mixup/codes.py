@@ -22,6 +22,17 @@ DRAWN_PAIRINGS = {
 MEAN, SUM, NONE = range(3)
 REDUCTIONS = {"mean": MEAN, "sum": SUM, "none": NONE}
 
+# How mix_rectangles finds the values of a rectangle in its source: as they are, the nearest, or
+# interpolated, with align_corners False or True.
+RAW, RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_ALIGNED = range(4)
+RESAMPLES = {
+    "none": RAW,
+    "nearest": RESIZE_NEAREST,
+    "bilinear": RESIZE_BILINEAR,
+    "bilinear_aligned": RESIZE_ALIGNED,
+}
+MAX_RECTANGLES = 4  # of a sample
+
 IGNORE_INDEX = -100  # PyTorch's default
 NO_IGNORE = -(2**63)  # for ops: no label is ignored
 
@@ -83,6 +94,35 @@ DRAW_COLOR = 4096  # 4096 + 32·box + channel div 2
 
 ERASE_ATTEMPTS = 10  # as in timm; a box that no attempt fits into the image is left out
 MAX_ERASED = 64  # boxes of a sample
+
+# ------------------------------------------------------------------ draw_variants, likewise
+
+VARIANTS = {
+    "mixup": 0,
+    "cutmix": 1,
+    "hmix": 2,
+    "gridmix": 3,
+    "smoothmix": 4,
+    "gmix": 5,
+    "fmix": 6,
+    "specmix": 7,
+    "cutmix_seg": 8,
+    "resizemix": 9,
+}
+MIXUP, CUTMIX, HMIX, GRIDMIX, SMOOTHMIX, GMIX, FMIX, SPECMIX, CUTMIX_SEG, RESIZEMIX = range(10)
+
+# The products in the sum of their masks, where they have one; cutmix_seg has one for each box.
+VARIANT_RANKS = {GRIDMIX: 1, SMOOTHMIX: 1, GMIX: 1, FMIX: 3, SPECMIX: 1, CUTMIX_SEG: 1}
+
+# ``settings`` of draw_variants: the probability that a row is mixed, then for each variant the
+# running sum of the variants' probabilities, α, and eight numbers of its own.
+VARIANT_NUMBERS = 10
+MAX_VARIANTS = 16
+MAX_MASK_SIZE = 1 << 16  # of a side of an image whose mask is drawn
+
+DRAW_SHAPE, DRAW_BANDS = 6, 7
+DRAW_SQUARE = 8  # 8 + box of cutmix_seg, up to 11
+DRAW_FREQUENCY = 8192  # 8192 + frequency of fmix
 
 # ------------------------------------------------------------------ mix_normalize
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from .codes import CONST, NONE, PIXEL, RAND
+from .codes import BATCH, CONST, NONE, PIXEL, RAND, RESIZEMIX
 from .dtypes import arithmetic
 
 FAKES: dict[str, Callable] = {}
@@ -33,6 +33,25 @@ def fake_draw_plan(
         state.new_empty((batch_size, 2), dtype=torch.float64),
         state.new_empty((batch_size, 2 * len(spatial)), dtype=torch.int32),
     )
+
+
+@_fake("draw_variants")
+def fake_draw_variants(
+    state, settings, labels, partner, kinds, batch_size, height, width, rank, per, *rest
+):
+    units = 1 if per == BATCH else batch_size
+    shapes = (
+        ((batch_size,), torch.int32),
+        ((batch_size, 2), torch.float32),
+        ((batch_size, 2), torch.float64),
+        ((batch_size, 4), torch.int32),
+        ((batch_size,), torch.int32),
+        ((units,), torch.float32),
+        ((units, rank, height), torch.float32),
+        ((units, rank, width), torch.float32),
+        ((batch_size if RESIZEMIX in kinds else 0, 4), torch.int32),
+    )
+    return tuple(state.new_empty(shape, dtype=dtype) for shape, dtype in shapes)
 
 
 @_fake("draw_erasing")
@@ -81,6 +100,12 @@ def _(samples, partner, blend, box, pairing, out):
 
 @_fake("mix_normalize")
 def _(images, partner, blend, box, pairing, mean, std, flip, *erase_first_out):
+    return None
+
+
+@_fake("mix_rectangles")
+@_fake("mix_patches")
+def _(x, *rest_out):
     return None
 
 

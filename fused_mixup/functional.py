@@ -2,6 +2,8 @@
 
 from .boxes.keypoints import mix_keypoints
 from .boxes.mix import mix_boxes
+from .collage.patches import mix_patches
+from .collage.rectangles import mix_rectangles
 from .loading.normalizing import mix_normalize
 from .loading.random_erasing import random_erasing
 from .loading.samples import mix_samples
@@ -22,6 +24,8 @@ __all__ = [
     "mix_keypoints",
     "mix_labels",
     "mix_normalize",
+    "mix_patches",
+    "mix_rectangles",
     "mix_samples",
     "mix_targets",
     "mixed_accuracy",

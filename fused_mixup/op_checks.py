@@ -14,31 +14,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .arguments import expect as expect
+from .arguments import expect_shape as expect_shape
 from .codes import (
     CONST,
     CROSS_CLASS,
     ERASE_SETTINGS,
+    MASK_RANK,
     MAX_BATCH,
     MAX_CHANNELS,
     MAX_ERASED,
+    MAX_MASK_SIZE,
     MAX_SPATIAL,
+    MAX_VARIANTS,
+    MIXUP,
     NONE,
     PIXEL,
+    RESIZEMIX,
     SELF,
+    SETTINGS,
     TENSOR,
+    VARIANT_NUMBERS,
+    VARIANT_RANKS,
 )
 from .dtypes import BLENDABLE, NORMALIZED
 from .schemas import BinaryCrossEntropyArguments, CrossEntropyArguments, focal_everywhere
-
-
-def expect(holds: bool, name: str, expected: str, got: object) -> None:
-    if not holds:
-        raise ValueError(f"fused_mixup, {name}: expected {expected}, got {got}")
-
-
-def expect_shape(name: str, t: Tensor | None, *sizes: int) -> None:
-    got = None if t is None else tuple(t.shape)
-    expect(got == sizes, name, f"shape {list(sizes)}", got and list(got))
 
 
 def check_pairing(pairing: int, partner: Tensor | None, batch: int) -> None:
@@ -238,12 +238,47 @@ def check_draw(
     per: int,
     pairing: int,
 ) -> None:
-    expect(state.dtype == torch.int64, "state", "int64, as it is written", state.dtype)
-    expect_shape("state", state, 4)
-    expect_shape("settings", settings, 6)
-    expect(0 <= batch <= MAX_BATCH, "batch_size", f"0 to {MAX_BATCH:,}", batch)
+    expect_shape("settings", settings, SETTINGS)
     sizes = len(spatial) <= MAX_SPATIAL and all(0 <= n < 2**31 for n in spatial)
     expect(sizes, "spatial", "at most 3 sizes of 31 bits", list(spatial))
+    _check_drawn(state, labels, partner, batch, per, pairing)
+
+
+def check_draw_variants(
+    state: Tensor,  # [4]
+    settings: Tensor,  # [1 + 10·M]
+    labels: Tensor | None,  # [B]
+    partner: Tensor | None,  # [B]
+    kinds: Sequence[int],  # [M]
+    batch: int,
+    height: int,
+    width: int,
+    rank: int,
+    per: int,
+    pairing: int,
+) -> None:
+    expect(1 <= len(kinds) <= MAX_VARIANTS, "kinds", f"1 to {MAX_VARIANTS} of them", len(kinds))
+    known = all(MIXUP <= kind <= RESIZEMIX for kind in kinds)
+    expect(known, "kinds", f"numbers from 0 to {RESIZEMIX}", list(kinds))
+    expect_shape("settings", settings, 1 + VARIANT_NUMBERS * len(kinds))
+    sizes = 1 <= height <= MAX_MASK_SIZE and 1 <= width <= MAX_MASK_SIZE
+    expect(sizes, "height, width", f"1 to {MAX_MASK_SIZE:,}", (height, width))
+    least = max(VARIANT_RANKS.get(kind, 0) for kind in kinds)
+    expect(least <= rank <= MASK_RANK, "rank", f"{least} to {MASK_RANK}", rank)
+    _check_drawn(state, labels, partner, batch, per, pairing)
+
+
+def _check_drawn(
+    state: Tensor,
+    labels: Tensor | None,
+    partner: Tensor | None,
+    batch: int,
+    per: int,
+    pairing: int,
+) -> None:
+    expect(state.dtype == torch.int64, "state", "int64, as it is written", state.dtype)
+    expect_shape("state", state, 4)
+    expect(0 <= batch <= MAX_BATCH, "batch_size", f"0 to {MAX_BATCH:,}", batch)
     expect(0 <= per <= 2, "per", "0 to 2", per)
     expect(TENSOR <= pairing <= CROSS_CLASS, "pairing", "0 to 6", pairing)
     if pairing == TENSOR:

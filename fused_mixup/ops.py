@@ -52,6 +52,7 @@ def _op(name: str) -> Callable[..., Any]:
 
 
 draw_plan = _op("draw_plan")
+draw_variants = _op("draw_variants")
 draw_erasing = _op("draw_erasing")
 mix_ = _op("mix_")
 mix = _op("mix")
@@ -60,6 +61,8 @@ mix_backward = _op("mix_backward")
 paste_ = _op("paste_")
 mix_samples = _op("mix_samples")
 mix_normalize = _op("mix_normalize")
+mix_rectangles = _op("mix_rectangles")
+mix_patches = _op("mix_patches")
 mix_masked = _op("mix_masked")
 mix_masked_out = _op("mix_masked_out")
 mix_masked_ = _op("mix_masked_")

@@ -109,6 +109,14 @@ SCHEMAS = {
     "draw_plan": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
     "SymInt batch_size, SymInt[] spatial, int per, int pairing, bool correct_lam, "
     "bool symmetric) -> (Tensor, Tensor, Tensor, Tensor)",
+    # The same with the variants ``kinds`` (codes.py), of which each unit draws one. settings are
+    # float64 [1 + 10 M]. Returns after box [B, 4] the mask: code int32 [B], threshold float32 [U],
+    # rows float32 [U, rank, height], columns float32 [U, rank, width], where U is 1 for BATCH and
+    # else B; and int32 [B, 4], [0, 4] without RESIZEMIX, the box that takes the whole partner.
+    "draw_variants": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
+    "int[] kinds, SymInt batch_size, SymInt height, SymInt width, int rank, int per, int pairing, "
+    "bool correct_lam, bool symmetric) -> (Tensor partner, Tensor weight, Tensor blend, "
+    "Tensor box, Tensor code, Tensor threshold, Tensor rows, Tensor columns, Tensor resize_box)",
     # Returns box int32 [B, max_count, 4], value, noise, as in Erasing: value float32 [1, 1, C] of
     # ``fill`` for CONST, [B, max_count, channels] for RAND, else [0]; noise int64 [B] for PIXEL,
     # else [0]. state and settings (float64 [5]) as above; samples below ``clean`` have no boxes.
@@ -137,6 +145,19 @@ SCHEMAS = {
     "mix_normalize": "(Tensor[] images, Tensor? partner, Tensor blend, Tensor box, int pairing, "
     "float[] mean, float[] std, Tensor? flip, Tensor? erase_box, Tensor? erase_value, "
     "Tensor? erase_noise, bool first, Tensor(a!) out) -> ()",
+    # out [B, …, H', W'] = x, or with ``fill`` a canvas of any size, under up to four rectangles of
+    # each sample: source_box[i, k] of sample source[i, k] of other [M, …] (or x) goes to box[i, k],
+    # a later one over an earlier one. source int32 [B, R]; boxes int32 [B, R, 4], top, left,
+    # bottom, right. scale float32 [B, R, 2]: steps in the source for each step, where the ratio of
+    # the sizes does not tell. resample: see codes.py.
+    "mix_rectangles": "(Tensor x, Tensor? other, Tensor source, Tensor source_box, Tensor box, "
+    "Tensor? scale, int resample, float? fill, Tensor(a!) out) -> ()",
+    # out = x whose patches are taken from elsewhere: patch j of sample i is patch index[i, j] of
+    # sample[i, j], zeros where index is below 0; with a mask [B, mh, mw] float32 it is blended with
+    # those that partner and partner_index name. index int32 [B, gh, gw], None for j; sample int32
+    # [B] or [B, gh, gw], None for i.
+    "mix_patches": "(Tensor x, Tensor? sample, Tensor? index, Tensor? partner, "
+    "Tensor? partner_index, Tensor? mask, Tensor(a!) out) -> ()",
     # ------------------------------------------------------------ masks
     # x_p in box_i, else m x_i + (1 - m) x_p with the mask m of sample i, or, where its code is 0,
     # the blend of `mix`.
@@ -202,3 +223,6 @@ SCHEMAS = {
 # The inputs of these ops live on the host: they have native kernels on the CPU and no device
 # kernels; elsewhere they fall back to the reference.
 CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_samples"})
+
+# These have no kernel in a backend (name, device); the reference runs on that device instead.
+WITHOUT_KERNEL = {"draw_variants": frozenset({("triton", "CPU"), ("triton", "CUDA")})}

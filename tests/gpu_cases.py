@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from cases import BLENDABLE, FLOATS, random_boxes, values
 from comparing import same_bits
+from gpu_collage_cases import collage_cases
 from gpu_draw_cases import DRAWN, draw_cases
 from gpu_loss_cases import OPS as LOSSES
 from gpu_loss_cases import loss_cases
@@ -28,6 +29,8 @@ from fused_mixup.arguments import is_host_row
 # All backends give the same bits for these ops; other ops sum, each backend in its own order.
 EXACT = ("mix_", "mix", "mix_out", "paste_", "mix_normalize", "mix_targets", "mix_boxes", *DRAWN)
 EXACT += ("mix_masked", "mix_masked_", "mix_masked_out", "mask_mean")  # without sigmoids
+EXACT += ("mix_rectangles", "mix_patches")
+WRITE_LAST = ("mix_out", "mix_normalize", "mix_masked_out", "mix_rectangles", "mix_patches")
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,7 @@ def _reference(op: str, args: list) -> tuple[torch.Tensor, ...]:
     if op in DRAWN:
         return (*results, args[0])  # the state after the step
     # In place: x is the first argument, out the last.
-    last = op in ("mix_out", "mix_normalize", "mix_masked_out")
-    return results or (args[-1] if last else args[0],)
+    return results or (args[-1] if op in WRITE_LAST else args[0],)
 
 
 def mix_tolerance(grad: torch.Tensor) -> tuple[float, float]:
@@ -293,6 +295,7 @@ def box_cases() -> Iterator[Case]:
 CASES = [*mix_cases(), *(Case(**case) for case in draw_cases()), *target_cases(), *box_cases()]
 CASES += [Case(**case) for case in normalize_cases(plan_of)]
 CASES += [Case(**case) for case in mask_cases(plan_of, lay_out)]
+CASES += [Case(**case) for case in collage_cases()]
 CASES += [Case(*case) for case in loss_cases()]
 QUICK = [case for case in CASES if case.quick]
 

@@ -7,27 +7,31 @@ from functools import partial
 
 import torch
 
-from fused_mixup import erasing_settings, plan_settings, plan_state
+from fused_mixup import erasing_settings, plan_settings, plan_state, variant_settings
 from fused_mixup.codes import (
     BATCH,
     CONST,
     CROSS_CLASS,
     DERANGEMENT,
     FLIP,
+    FMIX,
     PAIR,
     PIXEL,
     RAND,
+    RESIZEMIX,
     SAMPLE,
     SHUFFLE,
     TENSOR,
+    VARIANTS,
 )
 
-DRAWN = ("draw_plan", "draw_erasing")
+DRAWN = ("draw_plan", "draw_variants", "draw_erasing")
 
 
 def draw_cases() -> Iterator[dict]:
     """The arguments of each Case."""
     yield from draw_plan_cases()
+    yield from variant_cases()
     yield from erasing_cases()
 
 
@@ -56,6 +60,25 @@ def draw_plan_cases() -> Iterator[dict]:
         name = f"{sizes} per {per} pairing {pairing}{' host' * bool(on_host)}"
         make = partial(draw_args, size, spatial, per, pairing)
         yield _case("draw_plan", name, make, quick, on_host)
+
+
+def variant_args(size: int, image: tuple[int, int], per: int, kinds: tuple[int, ...]) -> tuple:
+    state = plan_state(int(torch.randint(2**62, ())), rank=3)
+    mix = [name for name, kind in VARIANTS.items() if kind in kinds]
+    settings = variant_settings(dict.fromkeys(mix))
+    return state, settings, None, None, list(kinds), size, *image, 3, per, FLIP, True, False
+
+
+def variant_cases() -> Iterator[dict]:
+    every = tuple(range(RESIZEMIX))
+    grid = [(33, (60, 50), SAMPLE, every, "", True), (8, (224, 224), BATCH, (FMIX,), "", True)]
+    grid += [(64, (224, 160), per, every, "settings", False) for per in (BATCH, PAIR, SAMPLE)]
+    grid += [(0, (9, 9), per, every, "", False) for per in (BATCH, SAMPLE)]
+    grid += [(2, (1500, 700), SAMPLE, (FMIX,), "", False), (1, (1, 1), SAMPLE, every, "", False)]
+    for size, image, per, kinds, on_host, quick in grid:
+        name = f"{size} of {image} per {per} variants {len(kinds)}{' host' * bool(on_host)}"
+        make = partial(variant_args, size, image, per, kinds)
+        yield _case("draw_variants", name, make, quick, on_host)
 
 
 def erasing_args(size: int, spatial: tuple[int, int], count: int, mode: int) -> tuple:

@@ -75,9 +75,10 @@ def mask_cases(plan_of: PlanOf, lay_out: LayOut) -> Iterator[dict]:
     few, image, f32 = (3, 7, 5), (3, 16, 16), torch.float32
     for op in OPS:
         dtypes = FLOATS if op == "mix_masked_backward" else BLENDABLE
+        other = "flip" if op == "mix_masked_" else "permutation"
         grid: list[tuple] = [
-            (4, image, f32, "contiguous", "flip", "mixup", "separable", f32, True),  # host rows
-            (3, few, f32, "contiguous", "flip", "both", "mixed", torch.float16, True),
+            (4, few, f32, "contiguous", "flip", "mixup", "separable", f32, True),  # host rows
+            (3, few, f32, "contiguous", other, "both", "mixed", torch.float16, True),
         ]
         for dtype in dtypes:
             for form in FORMS:
@@ -93,7 +94,7 @@ def mask_cases(plan_of: PlanOf, lay_out: LayOut) -> Iterator[dict]:
                 for layout in ("contiguous", "channels_last", "transposed")
                 for pairing in ("roll", "permutation", "many")
             ]
-            grid += [(4, few, f32, "contiguous", "permutation", "boxes", "one", f32, True)]
+            grid += [(4, few, f32, "contiguous", "permutation", "boxes", "one", f32, False)]
         for *args, quick in grid:
             size, shape, dtype, layout, pairing, rows, form, map_dtype = args
             sizes = "x".join(map(str, (size, *shape)))
@@ -107,5 +108,5 @@ def mask_cases(plan_of: PlanOf, lay_out: LayOut) -> Iterator[dict]:
                     "op": "mask_mean",
                     "name": f"{size}x{height}x{width} {form} masks, map {map_dtype}",
                     "make": partial(mean_args, form, size, height, width, map_dtype),
-                    "quick": size == 4 and map_dtype == f32,
+                    "quick": size == 4 and map_dtype == f32 and form == "mixed",
                 }

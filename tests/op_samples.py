@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from collage_inputs import collage_inputs
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
 from mask_cases import random_calls
+from variant_cases import variant_cases
 
 from fused_mixup import MixedTarget, MixPlan, ops
 from fused_mixup.codes import FLIP, SELF
@@ -62,6 +64,9 @@ def sample_inputs(device):
     for args in draw_cases(4, seed=3):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_plan"].append(tuple(there))
+    for args in variant_cases(2, seed=3, batches=(3,), sizes=(5,)):
+        there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+        samples["draw_variants"].append(tuple(there))
     for args in erasing_cases(3, seed=3, batches=(3,)):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_erasing"].append(tuple(there))
@@ -77,6 +82,8 @@ def sample_inputs(device):
         samples["mix_masked_out"].append((x, x.flip(0), *plan, *mask, True, out))
         samples["mix_masked_"].append((x, None, *plan[1:3], FLIP if k else SELF, *mask))
         samples["mask_mean"].append((*mask, *image))
+    for name, calls in collage_inputs(device).items():
+        samples[name] = [tuple(calls[0].values())]
     return samples | loss_inputs(device)
 
 

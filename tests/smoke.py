@@ -17,18 +17,16 @@ import traceback
 from collections.abc import Callable, Iterator
 
 import torch
+from collage_inputs import collage_inputs
+from smoke_draws import draw_inputs
 from smoke_inputs import BATCH, box_inputs, mask_inputs
 
 import fused_mixup as fm
 from fused_mixup import ops, reference
 from fused_mixup.backends import reason_unavailable
 from fused_mixup.codes import (
-    CONST,
-    CROSS_CLASS,
     MEAN,
     NONE,
-    PIXEL,
-    RAND,
     ROLL,
     STATE_VERSION,
     TENSOR,
@@ -78,8 +76,7 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     }
     plans = [rows, by_rule]
     calls: dict[str, list[Arguments]] = {}
-    for name in ("mix_", "mix"):
-        calls[name] = [{"x": x, **plan} for plan in plans]
+    calls |= {name: [{"x": x, **plan} for plan in plans] for name in ("mix_", "mix")}
     calls["mix_out"] = [{"x": x, **plan, "out": torch.zeros_like(x)} for plan in plans]
     pastes = [{k: v for k, v in plan.items() if k != "blend"} for plan in plans]
     calls["paste_"] = [{"x": x, **plan} for plan in pastes]
@@ -127,38 +124,10 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     maps = labels.view(BATCH, 1).expand(BATCH, 3).contiguous()
     calls["label_bounds"] = [{"labels": maps, "ignore_index": 5}]
     calls |= box_inputs(rand, [rows, by_rule], device)
-    calls["draw_plan"] = [
-        {
-            "state": ints([STATE_VERSION, 7, 0, 3], torch.int64),
-            "settings": torch.tensor([0.8, 1.0, 0.5, 1.0, 0.0, 0.0], dtype=torch.float64),
-            "labels": labels if pairing == CROSS_CLASS else None,
-            "partner": shuffled if pairing == TENSOR else None,
-            "batch_size": BATCH,
-            "spatial": [5, 6],
-            "per": 2,
-            "pairing": pairing,
-            "correct_lam": True,
-            "symmetric": False,
-        }
-        for pairing in (TENSOR, CROSS_CLASS)
-    ]
-    calls["draw_erasing"] = [
-        {
-            "state": ints([STATE_VERSION, 7, 0, 3], torch.int64),
-            "settings": torch.tensor([0.7, 0.02, 0.3, 0.3, 3.0], dtype=torch.float64),
-            "fill": [0.5, 0.25] if mode == CONST else [],
-            "batch_size": BATCH,
-            "height": 50,
-            "width": 60,
-            "max_count": 2,
-            "channels": 3,
-            "erase_mode": mode,
-            "clean": 1,
-        }
-        for mode in (CONST, RAND, PIXEL)
-    ]
+    state = ints([STATE_VERSION, 7, 0, 3], torch.int64)
+    calls |= draw_inputs(state, labels, shuffled)
     calls["scale_"] = [{"x": x, "factor": rand(1)[0]}]
-    return calls | loss_inputs(rand, labels, shuffled, weight)
+    return calls | loss_inputs(rand, labels, shuffled, weight) | collage_inputs(device)
 
 
 def loss_inputs(

@@ -47,7 +47,8 @@ def _vectors(found):
 # Fewer would mean that the drivers no longer instantiate every kernel.
 @pytest.mark.proof
 @pytest.mark.parametrize(
-    ("driver", "count"), [("mix", 111), ("loss", 47), ("normalize", 48), ("masks", 37), ("plan", 2)]
+    ("driver", "count"),
+    [("mix", 111), ("loss", 47), ("normalize", 48), ("collage", 38), ("masks", 37), ("plan", 3)],
 )
 def test_every_kernel_is_instantiated_once(instances, driver, count):
     labels = [i.label for i in instances if i.driver == driver]

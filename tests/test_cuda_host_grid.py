@@ -11,7 +11,7 @@ import re
 
 import pytest
 import torch
-from host_cuda import lib, loss_ops, mask_ops, normalize_ops, ops
+from host_cuda import collage_ops, lib, loss_ops, mask_ops, normalize_ops, ops
 from native_build import ROOT, why_no_compiler
 
 pytestmark = pytest.mark.skipif(why_no_compiler() is not None, reason=str(why_no_compiler()))
@@ -41,6 +41,15 @@ def normalized(samples: int) -> None:
     box = torch.empty(samples, 0, dtype=torch.int32)
     nothing = (None, None, None, None)
     normalize_ops.mix_normalize([x], None, blend, box, ROLL, [1.0], [2.0], *nothing, False, out)
+
+
+def collage(patches: bool) -> None:
+    x, out = expanded(CUT_TO_ONE, 1, 1), expanded(CUT_TO_ONE, 1, 1)
+    if patches:
+        collage_ops.mix_patches(x, None, None, None, None, None, out)
+    else:
+        none = torch.empty(0, 0, 4, dtype=torch.int32)
+        collage_ops.mix_rectangles(x, None, none[..., 0], none, none, None, 0, None, out)
 
 
 def mixed_by_masks(samples: int, pairing: int, in_place: bool) -> None:
@@ -103,6 +112,8 @@ CALLS = {
     "mix_out, flip": lambda: mixed(2 * 32 * 2**32 + 2, FLIP, True),
     "mix_out, roll": lambda: mixed(32 * 2**32 + 1, ROLL, True),
     "mix_normalize": lambda: normalized(CUT_TO_ONE),
+    "mix_rectangles": lambda: collage(False),
+    "mix_patches": lambda: collage(True),
     # A block takes one row, or one pair.
     "mix_masked_, flip": lambda: mixed_by_masks(2 * CUT_TO_ONE, FLIP, True),
     "mix_masked_out, roll": lambda: mixed_by_masks(CUT_TO_ONE, ROLL, False),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from host_cuda import build, grid, lib, mask_grid, normalize_grid, plan_grid
+from host_cuda import build, grid, lib, mask_grid, normalize_grid, plan_grid, variant_ops
 from host_cuda import loss_ops as losses
 from host_cuda import ops as host
 from host_cuda.batches import ORDERS, ROLL, TENSOR
@@ -75,6 +75,10 @@ def run_everything(file=""):
     if file.startswith("mix_normalize"):
         normalize_grid.several_passes()
         return
+    if file.startswith("draw_variants"):
+        for args in variant_ops.barrier_cases():
+            variant_ops.check_variants(args)
+        return
     if file.startswith("mask_mean"):
         mask_grid.run_mean_barrier()
         return
@@ -141,6 +145,7 @@ def test_nothing_is_accused_with_all_barriers_in_place():
             run_everything("plan.cuh")
             run_everything("mix_normalize.cuh")
             run_everything("draw_erasing.cuh")
+            run_everything("draw_variants.cuh")
             run_everything("mask_mean.cuh")
 
 

@@ -12,8 +12,7 @@ from draw_cases import PAIRING_NAMES, assert_same_plan, draw, draw_cases
 import fused_mixup as fm
 from fused_mixup import ops, reference
 from fused_mixup.codes import DRAW_PLACE, STEP_WORD
-from fused_mixup.reference.random import below, key_schedule, philox, square_root
-from fused_mixup.reference.stream import Stream
+from fused_mixup.reference.random import Stream, below, key_schedule, philox, square_root
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

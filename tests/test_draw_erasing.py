@@ -35,7 +35,7 @@ from fused_mixup.codes import (
     STEP_WORD,
     VERSION_WORD,
 )
-from fused_mixup.reference.stream import Stream
+from fused_mixup.reference.random import Stream
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,7 +16,7 @@ from comparing import same_bits
 from conftest import places
 from gpu_cases import CASES, EXACT, QUICK, cases_of
 from gpu_draw_cases import DRAWN
-from gpu_places import interpreted_cases, run_on_gpu
+from gpu_places import cases_with_kernel, interpreted_cases, run_on_gpu
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, ops
@@ -33,7 +33,7 @@ def devices_and_cases() -> list:
         first = [pytest.mark.gpu_first] if pytest.mark.gpu in place.marks else []
         # The CPU's reference gives the expected results, so it needs only the quick cases.
         cases = QUICK if place.values[0] == ("cpu", "reference") else CASES
-        for case in cases:
+        for case in cases_with_kernel(cases, place.values[0][1]):
             marks = [*place.marks, *(first if case.quick else [])]
             found.append(pytest.param(*place.values, case, marks=marks, id=f"{place.id}-{case}"))
     return found

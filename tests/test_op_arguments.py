@@ -23,6 +23,7 @@ REFUSED = (RuntimeError, TypeError, ValueError, IndexError)
 ADJACENT = {"state", "settings"}
 # The op's main tensor may have any shape that the others fit.
 FREE = {"x", "grad", "logits", "labels", "samples", "state", "boxes"}
+FREE |= {"other", "index", "partner_index", "mask"}  # any number of samples; other grids
 FREE |= {"erase_box", "erase_value"}  # any number of boxes; values may be one for all
 
 CALLS = op_inputs()
@@ -113,7 +114,8 @@ def test_another_shape(backend, name, key):
                 got = try_op(name, {**arguments, key: changed})
             if got is None:
                 continue
-            fewer = (name, key) == ("mix_samples", "out")  # the first argument of the mixing ops
+            # Some of the mixes; a canvas of another size.
+            fewer = (name, key) in (("mix_samples", "out"), ("mix_rectangles", "out"))
             assert key in FREE or fewer, f"{name}: {key} with {what} was taken"
             want = call(getattr(reference, name), name, {**arguments, key: changed})
             same(got, want)
@@ -162,6 +164,8 @@ NUMBERS = {"pairing": (-1, 7), "reduction": (-1, 3), "per": (-1, 3), "batch_size
 NUMBERS |= {"focal_gamma": (-1.0, math.inf, math.nan), "z_loss": (-0.1, math.inf, math.nan)}
 NUMBERS |= {"max_count": (0, 65), "channels": (0, 65), "erase_mode": (-1, 3), "clean": (-1, 2**17)}
 NUMBERS |= {"height": (-1, 2**31), "width": (-1, 2**31), "fill": ([0.0] * 65,)}
+NUMBERS |= {"resample": (-1, 4)}
+NUMBERS |= {"kinds": ([], [-1], [10], [0] * 17), "rank": (2, 5)}
 NUMBERS |= {"num_classes": (-1,), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
 
 
@@ -185,8 +189,10 @@ def test_numbers_that_mean_nothing(backend, name, key):
         ("mix_backward", "offsets"),
         ("mix_targets", "partner"),
         ("mix_boxes", "partner"),
+        ("mix_patches", "partner"),
         ("mix_boxes_packed", "partner"),
         ("draw_plan", "partner"),
+        ("draw_variants", "partner"),
         ("soft_target_cross_entropy", "weight"),
         ("soft_target_cross_entropy", "partner_labels"),
         ("soft_target_binary_cross_entropy_backward", "weight"),

@@ -50,9 +50,13 @@ def test_each_op_is_in_every_backend():
 # ------------------------------------------------------------------ torch.compile
 
 
+RECTANGLES, PATCHES = fm.resize_into(6, (4, 5), (1, 0, 3, 4)), fm.PatchPlan([[[1], [0]]] * 6)
+
+
 def step(x, weight, plan, labels, mask):
     """A training step that uses every public op of the package."""
     fm.mix_(x, plan)
+    x = fm.mix_rectangles(fm.mix_patches(x, PATCHES.to(x.device)), RECTANGLES.to(x.device))
     again = fm.mix(x * weight, plan)
     fm.paste_(mask, plan) if not plan.blends else mask
     target = MixedTarget.from_labels(labels, plan, 10, 0.1)
@@ -193,12 +197,14 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "BatchMix", "Erasing", "MixPlan", "MixedTarget", "Prefetcher",
+        "BatchMix", "Erasing", "MixPlan", "MixedTarget", "PatchPlan", "Prefetcher", "RectanglePlan",
         "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend", "cutmix_box",
-        "decoupled_mixup_cross_entropy", "draw_plan", "erasing_settings",
+        "decoupled_mixup_cross_entropy", "draw_plan", "draw_variants", "erasing_settings",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
-        "mix_labels", "mix_normalize", "mix_samples", "mix_targets", "mixed_accuracy",
-        "mixed_criterion", "paste_", "plan_settings", "plan_state", "random_erasing",
-        "soft_target_binary_cross_entropy", "soft_target_cross_entropy",
+        "mix_labels", "mix_normalize", "mix_patches", "mix_rectangles", "mix_samples",
+        "mix_targets", "mixed_accuracy", "mixed_criterion", "mosaic_plan", "paste_",
+        "plan_settings", "plan_state", "random_erasing", "resize_into", "ricap_plan",
+        "shifted_cutmix", "soft_target_binary_cross_entropy", "soft_target_cross_entropy",
+        "variant_settings",
     ]  # fmt: skip
     assert all(hasattr(fm, name) for name in fm.__all__)

@@ -40,6 +40,7 @@ _AMD_FUSED = re.compile(r"\bv_(?:pk_)?(?:fma|fmac|fmaak|mad|mac|dot2\w*)_(?:mix\
 def _cases(full: bool):
     """(name, call) for every kernel; ``full`` adds dtypes, layouts and batch sizes."""
     import torch
+    from triton_collages import collage_cases
     from triton_images import image_cases
     from triton_mask_cases import mask_cases
 
@@ -121,6 +122,7 @@ def _cases(full: bool):
     yield "paste_ boxes", lambda: tk.paste_(image(), None, rows(32, "flip").box, 1)
     yield "mix_backward tensor bf16", lambda: backward(image(), shuffled(32))
     yield from image_cases(full)
+    yield from collage_cases(full)
     yield from mask_cases(full)
     y = torch.zeros(4, dtype=torch.int64)
     weight = torch.full((4, 2), 0.5)

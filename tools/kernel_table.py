@@ -90,7 +90,11 @@ DESIGNS = (
     Design(r"normalize_groups .* c3", 128, 4, 6, 40, 3, "both samples, three vectors"),
     Design(r"normalize_groups .* c4", 128, 3, 8, 40, 4, "both samples, four vectors"),
     Design(r"normalize_single .*", 256, 4, 0, -1, 0, "any strides"),
+    Design(r"rectangles \w+x\d+", 256, 4, 0, -1, 1, "finds the rectangle of each element"),
+    Design(r"patches \w+x\d+", 256, 5, 0, -1, 1, "where a patch lies takes the registers"),
+    Design(r"(rectangles|patches) \w+ single", 256, 4, 0, -1, 0, "unaligned, or narrow patches"),
     Design(r"erasing", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
+    Design(r"variant", 512, 1, 0, -1, 0, "a block for each unit, arithmetic on float64"),
     Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
 )
 
@@ -119,8 +123,8 @@ def label_of(demangled: str) -> str:
         return f"row {given[0]} {KINDS[int(given[1])]}"
     if kernel == "column":
         return f"column {_width(given[0], given[1])} {KINDS[int(given[2])]}"
-    if kernel == "scale":
-        return f"scale {_width(given[0], given[1])}"
+    if kernel in ("scale", "rectangles", "patches"):
+        return f"{kernel} {_width(given[0], given[1])}"
     if kernel in ("binary_row", "binary_column"):
         *place, focal = given
         shown = place[0] if kernel == "binary_row" else _width(*place)
@@ -131,7 +135,7 @@ def label_of(demangled: str) -> str:
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
     if kernel.startswith("normalize"):
         return " ".join([kernel, f"{given[0]}-{given[1]}", *(f"c{n}" for n in given[2:])])
-    if kernel in ("order", "plan", "erasing", "boxes", "mask_mean"):
+    if kernel in ("order", "plan", "variant", "erasing", "boxes", "mask_mean"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     names = ["transposed"] if kernel.startswith("masked") else ["box", "transposed"]

@@ -32,7 +32,7 @@ import sass  # noqa: E402
 from kernel_table import Design, design_of, label_of  # noqa: E402
 from occupancy import ARCHS, RESERVED, blocks_per_multiprocessor, most_registers  # noqa: E402
 
-DRIVERS = ("mix", "loss", "normalize", "masks", "plan")  # the longer to compile first
+DRIVERS = ("mix", "loss", "normalize", "masks", "collage", "plan")  # the longer to compile first
 
 
 class MissingTool(Exception):

@@ -32,6 +32,8 @@ BIN = VENV / "bin"
 ORIGIN = VENV / "made-with"  # the Python that .venv was made with
 DEFAULT_TORCH = "torch==2.13.0"
 DEFAULT_TRITON = "triton==3.6.0"  # if there is none; a newer one that came with PyTorch stays
+# Tests read its files. It is in no group: mmcv, which it depends on, takes long to build.
+OPENMIXUP = "openmixup>=0.2.9"
 MIN_TORCH = (2, 10)
 MUST = ("pytest", "setuptools")
 PROGRAMS = ("ninja", "ruff", "mypy", "clang-format")
@@ -168,6 +170,10 @@ def install(names: list[str]) -> None:
             left_out.append(fitting)
             # timm needs torchvision, and pip would choose another one.
             absent = [r for r in absent if not r.startswith("timm")]
+    for requirement in find_missing([OPENMIXUP] if "test" in names else []):
+        say(f"installing {requirement}")
+        if not pip("--no-deps", requirement):
+            left_out.append(requirement)
     absent = [DEFAULT_TRITON if r.startswith("triton") else r for r in absent]
     if absent:
         say(f"installing {', '.join(r.split(';')[0] for r in absent)}")

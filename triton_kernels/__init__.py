@@ -1,11 +1,12 @@
 """The ops of ``fused_mixup/ops.py`` in Triton, under the same names and with the same arguments.
 
 ``plan.py`` draws plans, ``draw_erasing.py`` boxes that are erased. ``mix.py`` mixes samples,
-``masks.py`` mixes them by masks, ``mix_normalize.py`` normalises images too, ``targets.py`` mixes
-labels, ``boxes.py`` boxes. ``loss.py`` and ``bce.py`` hold the losses, ``label_ranks.py`` the ranks
-of labels, ``scale.py`` the scaling of a gradient. ``common.py`` holds what all files share (the
-memory layout of a batch, plan rows as kernel arguments, the launch); ``rows.py`` holds what the
-losses share: rows of classes in any memory layout.
+``masks.py`` mixes them by masks, ``collage.py`` pastes rectangles and patches, ``mix_normalize.py``
+normalises images too, ``targets.py`` mixes labels, ``boxes.py`` boxes. ``loss.py`` and ``bce.py``
+hold the losses, ``label_ranks.py`` the ranks of labels, ``scale.py`` the scaling of a gradient.
+``common.py`` holds what all files share (the memory layout of a batch, plan rows as kernel
+arguments, the launch); ``rows.py`` holds what the losses share: rows of classes in any memory
+layout.
 """
 
 if __name__ != "fused_mixup.triton_kernels":
@@ -21,6 +22,7 @@ from .bce import (
     soft_target_binary_cross_entropy_grad,
 )
 from .boxes import mix_boxes
+from .collage import mix_patches, mix_rectangles
 from .draw_erasing import draw_erasing
 from .label_ranks import label_ranks
 from .loss import (
@@ -51,6 +53,8 @@ __all__ = [
     "mix_masked_out",
     "mix_normalize",
     "mix_out",
+    "mix_patches",
+    "mix_rectangles",
     "mix_targets",
     "paste_",
     "scale_",

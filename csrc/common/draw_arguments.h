@@ -1,5 +1,5 @@
-// The checks of the arguments of draw_plan and draw_erasing, the same for both modules (see
-// arguments.h).
+// The checks of the arguments of draw_plan, draw_variants and draw_erasing, the same for both
+// modules (see arguments.h).
 #pragma once
 
 #include <vector>
@@ -7,6 +7,7 @@
 #include "arguments.h"
 #include "draw.h"
 #include "draw_erasing.h"
+#include "variants.h"
 
 namespace fused_mixup {
 
@@ -19,14 +20,9 @@ inline void check_drawn(const Tensor& state, const Tensor& settings, int64_t num
   expect(batch >= 0 && batch <= kMaxDrawn, "batch_size", "0 to 65,536");
 }
 
-inline void check_draw(const Tensor& state, const Tensor& settings, const OptionalTensor& labels,
-                       const OptionalTensor& given, int64_t batch,
-                       const std::vector<int64_t>& sizes, int64_t per, int64_t pairing) {
-  check_drawn(state, settings, kSettings, batch);
-  expect(sizes.size() <= size_t(kMaxSpatial), "spatial", "at most 3 sizes");
-  for (const int64_t n : sizes) {
-    expect(n >= 0 && n <= INT32_MAX, "spatial", "sizes of 31 bits");
-  }
+inline void check_pairing(const Tensor& state, const OptionalTensor& labels,
+                          const OptionalTensor& given, int64_t batch, int64_t per,
+                          int64_t pairing) {
   expect(per >= kPerBatch && per <= kPerSample, "per", "a number from 0 to 2");
   expect(pairing >= kTensor && pairing <= kCrossClass, "pairing", "a number from 0 to 6");
   expect(pairing != kTensor || given, "partner", "a tensor, as pairing is 0");
@@ -35,6 +31,54 @@ inline void check_draw(const Tensor& state, const Tensor& settings, const Option
   expect(pairing != kCrossClass || labels, "labels", "a tensor, as pairing is 6");
   if (pairing == kCrossClass)
     expect_tensor("labels", *labels, aoti_torch_dtype_int64(), {batch}, state);
+}
+
+inline void check_draw(const Tensor& state, const Tensor& settings, const OptionalTensor& labels,
+                       const OptionalTensor& given, int64_t batch,
+                       const std::vector<int64_t>& sizes, int64_t per, int64_t pairing) {
+  check_drawn(state, settings, kSettings, batch);
+  expect(sizes.size() <= size_t(kMaxSpatial), "spatial", "at most 3 sizes");
+  for (const int64_t n : sizes) {
+    expect(n >= 0 && n <= INT32_MAX, "spatial", "sizes of 31 bits");
+  }
+  check_pairing(state, labels, given, batch, per, pairing);
+}
+
+inline void check_draw_variants(const Tensor& state, const Tensor& settings,
+                                const OptionalTensor& labels, const OptionalTensor& given,
+                                const std::vector<int64_t>& kinds, int64_t batch, int64_t height,
+                                int64_t width, int64_t rank, int64_t per, int64_t pairing) {
+  expect(kinds.size() >= 1 && kinds.size() <= size_t(kMaxVariants), "kinds", "1 to 16 of them");
+  check_drawn(state, settings, 1 + kVariantNumbers * int64_t(kinds.size()), batch);
+  for (const int64_t n : {height, width}) {
+    expect(n >= 1 && n <= kMaxMaskSize, "height, width", "1 to 65,536");
+  }
+  expect(rank <= kMaskRank, "rank", "at most 4");
+  for (const int64_t kind : kinds) {
+    expect(kind >= 0 && kind < kVariants, "kinds", "numbers from 0 to 9");
+    expect(rank >= least_rank(int(kind)), "rank", "as many products as the variants have");
+  }
+  check_pairing(state, labels, given, batch, per, pairing);
+}
+
+inline VariantArgs variant_args(const double* settings, const std::vector<int64_t>& kinds,
+                                int64_t height, int64_t width, int64_t rank, bool correct_lam,
+                                bool symmetric) {
+  VariantArgs args = {};
+  args.count = int(kinds.size());
+  args.prob = *settings;
+  for (int k = 0; k < args.count; ++k) {
+    args.kind[k] = int(kinds[k]);
+    for (int n = 0; n < kVariantNumbers; ++n) {
+      args.number[k][n] = settings[1 + kVariantNumbers * k + n];
+    }
+  }
+  args.size[0] = height;
+  args.size[1] = width;
+  args.rank = int(rank);
+  args.correct_lam = correct_lam;
+  args.symmetric = symmetric;
+  return args;
 }
 
 inline void check_draw_erasing(const Tensor& state, const Tensor& settings,

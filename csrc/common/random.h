@@ -174,6 +174,34 @@ FUSED_MIXUP_HOST_DEVICE inline Real exp_of(Real x) {
   return x > 0.0 ? Real(1.0) / e : e;
 }
 
+// ---------------------------------------------------------------- cosine and sine of a turn
+
+struct Turn {
+  double cosine, sine;
+};
+
+// cos and sin of 2π·j/n for 0 <= j < n, within two ulp; exact where they are 0 or ±1.
+FUSED_MIXUP_HOST_DEVICE inline Turn turn(int64_t j, int64_t n) {
+  const int64_t eighths = 8 * j / n, rest = 8 * j % n;
+  const bool odd = eighths & 1;
+  const Real x = Real(double(odd ? n - rest : rest)) * 7.85398163397448278999e-01 / double(n);
+  const Real z = x * x;
+  const Real sine = x + x * z *
+                            horner(z, -1.66666666666666324348e-01, 8.33333333332248946124e-03,
+                                   -1.98412698298579493134e-04, 2.75573137070700676789e-06,
+                                   -2.50507602534068634195e-08, 1.58969099521155010221e-10);
+  const Real half = z * 0.5;
+  const Real w = Real(1.0) - half;
+  const Real cosine =
+      w + ((Real(1.0) - w - half) +
+           z * (z * horner(z, 4.16666666666666019037e-02, -1.38888888888741095749e-03,
+                           2.48015872894767294178e-05, -2.75573143513906633035e-07,
+                           2.08757232129817482790e-09, -1.13596475577881948265e-11)));
+  const bool swapped = odd != bool(eighths & 2);
+  const double c = (swapped ? sine : cosine).value, s = (swapped ? cosine : sine).value;
+  return {eighths >= 2 && eighths < 6 ? -c : c, eighths >= 4 ? -s : s};
+}
+
 // ---------------------------------------------------------------- normal deviates (AS 241)
 
 // The p-quantile of the normal distribution (Wichura, 1988), for p in (0, 1).

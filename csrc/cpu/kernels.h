@@ -7,6 +7,7 @@
 
 #include "../common/noise.h"
 #include "bce_tables.h"
+#include "collage_tables.h"
 #include "loss_tables.h"
 #include "mask_tables.h"
 #include "mix_normalize_tables.h"
@@ -44,6 +45,11 @@ struct Kernels {
   MixKernels<Half> mix_half;
   MixKernels<BFloat16> mix_bfloat16;
   MixKernels<uint8_t> mix_uint8;
+  CollageKernels<float> collage_float;
+  CollageKernels<double> collage_double;
+  CollageKernels<Half> collage_half;
+  CollageKernels<BFloat16> collage_bfloat16;
+  CollageKernels<uint8_t> collage_uint8;
   MaskKernels masks;
   MaskedKernels<float> masked_float;
   MaskedKernels<double> masked_double;
@@ -87,6 +93,16 @@ const MixKernels<T>& mix_kernels() {
   if constexpr (std::is_same_v<T, Half>) return k.mix_half;
   if constexpr (std::is_same_v<T, BFloat16>) return k.mix_bfloat16;
   if constexpr (std::is_same_v<T, uint8_t>) return k.mix_uint8;
+}
+
+template <typename T>
+const CollageKernels<T>& collage_kernels() {
+  const Kernels& k = kernels();
+  if constexpr (std::is_same_v<T, float>) return k.collage_float;
+  if constexpr (std::is_same_v<T, double>) return k.collage_double;
+  if constexpr (std::is_same_v<T, Half>) return k.collage_half;
+  if constexpr (std::is_same_v<T, BFloat16>) return k.collage_bfloat16;
+  if constexpr (std::is_same_v<T, uint8_t>) return k.collage_uint8;
 }
 
 template <typename T>

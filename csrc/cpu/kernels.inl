@@ -11,6 +11,7 @@
 #include "loss_columns.inl"
 #include "bce_kernels.inl"
 #include "bce_focal.inl"
+#include "collage_kernels.inl"
 #include "mix_bytes.inl"
 #include "mix_kernels.inl"
 #include "mask_kernels.inl"
@@ -26,6 +27,11 @@ const Kernels table = {
     mix_table<Half>(),
     mix_table<BFloat16>(),
     mix_table<uint8_t>(),
+    collage_table<float>(),
+    collage_table<double>(),
+    collage_table<Half>(),
+    collage_table<BFloat16>(),
+    collage_table<uint8_t>(),
     mask_table(),
     masked_table<float>(),
     masked_table<double>(),

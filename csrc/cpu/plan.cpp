@@ -6,65 +6,17 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <numeric>
 #include <tuple>
 #include <vector>
 
 #include "../common/draw_arguments.h"
 #include "binding.h"
+#include "drawn_partners.h"
 
 namespace fused_mixup {
 namespace {
 
 constexpr int64_t kGrain = 64;  // rows that outweigh the cost of waking a thread
-
-// ---------------------------------------------------------------- partners
-
-struct Classes {
-  std::vector<int32_t> leader;  // [B], the first sample of each sample's class
-  int64_t largest;              // size of the largest class
-};
-
-Classes classes_of(const int64_t* labels, int64_t batch) {
-  std::vector<int32_t> order(batch);
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return labels[a] != labels[b] ? labels[a] < labels[b] : a < b;
-  });
-  Classes classes = {std::vector<int32_t>(batch), 0};
-  int64_t start = 0;
-  for (int64_t p = 0; p < batch; ++p) {
-    if (labels[order[p]] != labels[order[start]]) start = p;
-    classes.leader[order[p]] = order[start];
-    classes.largest = std::max(classes.largest, p - start + 1);
-  }
-  return classes;
-}
-
-// Draws partners by a sort: shuffle, derangement and across classes.
-void match(const Stream& stream, const int64_t* labels, int64_t batch, int per, int pairing,
-           int32_t* partner) {
-  std::vector<int64_t> keys(batch);
-  int64_t shift = 1;
-  if (pairing == kCrossClass) {
-    const Classes classes = classes_of(labels, batch);
-    for (int64_t i = 0; i < batch; ++i) {
-      keys[i] = class_key(stream, uint32_t(i), uint32_t(classes.leader[i]));
-    }
-    shift = class_shift(stream, classes.largest, batch);
-  } else {
-    for (int64_t i = 0; i < batch; ++i) keys[i] = order_key(stream, uint32_t(i));
-  }
-  std::sort(keys.begin(), keys.end());
-  const auto sample_at = [&](int64_t p) { return int32_t(keys[p] & (kMaxDrawn - 1)); };
-  if (pairing == kShuffle && per != kPerPair) {
-    for (int64_t p = 0; p < batch; ++p) partner[p] = sample_at(p);
-    return;
-  }
-  for (int64_t p = 0; p < batch; ++p) {
-    partner[sample_at(p)] = sample_at(matched_place(p, batch, per, shift));
-  }
-}
 
 // ---------------------------------------------------------------- rows
 
@@ -136,15 +88,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
   const Stream stream(words);
   const PlanMemory plan = {data<int32_t>(partner), data<float>(weight), data<double>(blend),
                            data<int32_t>(box), spatial};
-  if (pairing >= kShuffle) {
-    labels = as_contiguous(labels);
-    const int64_t* classes = labels ? data<int64_t>(*labels) : nullptr;
-    match(stream, classes, batch, int(per), int(pairing), plan.partner);
-  } else {
-    const Partners partners(pairing, given, batch);
-    const auto partner_at = partners.lookup();
-    for (int64_t i = 0; i < batch; ++i) plan.partner[i] = int32_t(partner_at(i));
-  }
+  draw_partners(stream, labels, given, batch, int(per), pairing, plan.partner);
   draw_rows(stream, args, plan, batch, int(per));
 
   if (words[kVersionWord] == kStateVersion) {

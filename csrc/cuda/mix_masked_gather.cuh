@@ -55,17 +55,14 @@ __global__ void __launch_bounds__(kMaskedThreads, kOneRowBlocks)
   }
 }
 
-// Two sums and two masks take the registers.
-template <int V>
-constexpr int kScatterPlanes = V == 1   ? 4
-                               : V == 8 ? 1
-                                        : 2;
+// A mask and sums take the registers.
+constexpr int kScatterPlanes = 2;
 
 // grad_j = own part of j + the partner parts of the rows whose partner j is, summed in their order.
 template <typename T, int V>
 __global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
     masked_scatter_kernel(const __grid_constant__ MaskedParams p) {
-  constexpr int U = kScatterPlanes<V>;
+  constexpr int U = kScatterPlanes;
   const MaskedPlace place(p, false);
   if (place.vector >= p.inner) return;
   const int64_t j = place.row;
@@ -77,32 +74,37 @@ __global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
   }
   const Coordinates c = coordinates_of<V>(p.geo, place.vector);
   const Pixels pixels = pixels_at<V>(p, c);
-  MaskedRow<T, V> own(p, j, c);
-  own.find_mask(p, j, pixels);
 #pragma unroll 1
   for (uint32_t plane = place.first_plane; plane < place.end_plane; plane += U) {
-    typename Number<T>::Acc sum[U][V];
-    Vec<T, V> grad[U];
+    typename Number<T>::Acc sum[U][V] = {};
     Offsets at[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       // Beyond the end a thread reads its first vector, and writes nothing below.
       const bool active = place.has(p, plane + u);
       at[u] = offsets_of<V>(p.geo, active ? place.vector_of(p, plane + u) : place.vector);
-      grad[u] = load<V>(src_row<T>(p, j) + at[u].src);
     }
-#pragma unroll
-    for (int u = 0; u < U; ++u) own.send_own(grad[u], sum[u]);
-#pragma unroll 1  // there is mostly one row: more at once would only take registers
-    for (int64_t s = begin; s < end; ++s) {
-      const int64_t i = p.pairing == kTensor ? partner_of(kTensor, p.sources, s, p.batch)
-                                             : (j + 1 == p.batch ? 0 : j + 1);
+    // The row itself comes first: a mask's code is long, and stands here once.
+#pragma unroll 1
+    for (int64_t s = begin - 1; s < end; ++s) {
+      int64_t i = j;
+      if (s >= begin) {
+        i = p.pairing == kTensor ? partner_of(kTensor, p.sources, s, p.batch)
+                                 : (j + 1 == p.batch ? 0 : j + 1);
+      }
+      Vec<T, V> grad[U];
 #pragma unroll
       for (int u = 0; u < U; ++u) grad[u] = load<V>(src_row<T>(p, i) + at[u].src);
-      MaskedRow<T, V> sender(p, i, c);
-      sender.find_mask(p, i, pixels);
+      MaskedRow<T, V> row(p, i, c);
+      row.find_mask(p, i, pixels);
 #pragma unroll
-      for (int u = 0; u < U; ++u) sender.send_partner(grad[u], sum[u]);
+      for (int u = 0; u < U; ++u) {
+        if (s < begin) {
+          row.send_own(grad[u], sum[u]);
+        } else {
+          row.send_partner(grad[u], sum[u]);
+        }
+      }
     }
 #pragma unroll
     for (int u = 0; u < U; ++u) {
@@ -114,7 +116,7 @@ __global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
 template <typename T, int V, bool kTransposed>
 cudaError_t launch_masked_gather(MaskedParams p, cudaStream_t stream) {
   dim3 block;
-  const int64_t blocks = set_masked_grid<V>(&p, p.batch, &block);
+  const int64_t blocks = set_masked_grid(&p, p.batch, &block);
   if constexpr (kTransposed) {
     return launch(masked_scatter_kernel<T, V>, blocks, block, 0, stream, p);
   } else {

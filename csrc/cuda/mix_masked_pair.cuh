@@ -36,8 +36,8 @@ __global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
       at[u] = offsets_of<V>(p.geo, active ? place.vector_of(p, plane + u) : place.vector);
       va[u] = vb[u] = Vec<T, V>{};
       if (active) va[u] = load<V>(src_row<T>(p, i) + at[u].src);
-      if (active && !alone) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
-      if (alone) vb[u] = va[u];
+      // Of a row that is alone too: a copy of registers would wait for the first load.
+      if (active) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
     }
     // The masks are found while the first loads are in flight.
     if (plane == place.first_plane) {
@@ -75,7 +75,7 @@ template <typename T, int V, bool kTransposed>
 cudaError_t launch_masked_pair(MaskedParams p, cudaStream_t stream) {
   dim3 block;
   const int64_t rows = p.pairing == kFlip ? (p.batch + 1) / 2 : p.batch;
-  const int64_t blocks = set_masked_grid<V>(&p, rows, &block);
+  const int64_t blocks = set_masked_grid(&p, rows, &block);
   return launch(masked_pair_kernel<T, V, kTransposed>, blocks, block, 0, stream, p);
 }
 

@@ -184,7 +184,6 @@ __device__ __forceinline__ Pixels pixels_at(const MaskedParams& p, const Coordin
 }
 
 // Blocks have as many threads as the vectors of a plane can use; all threads have one row.
-template <int V>
 inline int64_t set_masked_grid(MaskedParams* p, int64_t rows, dim3* block) {
   unsigned threads = kMaskedThreads;
   while (threads > 32 && threads / 2 >= p->inner) threads /= 2;

@@ -121,6 +121,28 @@ def check_label_maps(heads: Sequence[Tensor], cut: tuple[int, ...]) -> None:
             )
 
 
+def check_masks(
+    first: Entry, sizes: tuple[int, ...], boxes: Sequence[Entry], images: object
+) -> None:
+    """Raise for entries that no mask can mix, or that would not follow one."""
+    if len(sizes) != 2:
+        raise ValueError(
+            f"{first.name}: expected two spatial dims for the masks of mix=, got {len(sizes)}; "
+            "view a signal as x.unsqueeze(-2), or set spatial_dims=2"
+        )
+    if boxes:
+        raise ValueError(
+            f"{boxes[0].name}: expected no boxes, instance masks or keypoints beside masks of "
+            "mix=, as what is seen of them has no box; leave mix= with mixup, cutmix and hmix, or "
+            f"say BatchMix(…, kinds={{{boxes[0].path[-1]!r}: 'keep'}})"
+        )
+    if images is not None:
+        raise ValueError(
+            "mix: expected variants without masks (mixup, cutmix, hmix) in a pass that normalises "
+            "images; mix by masks in the training step"
+        )
+
+
 def check_in_place(entries: Sequence[Entry], warned: bool) -> bool:
     """Raise for tensors that may not be written; warn, once, of one that is part of a larger."""
     for i, entry in enumerate(entries):

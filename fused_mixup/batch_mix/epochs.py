@@ -1,34 +1,87 @@
-"""The settings of each epoch of a :class:`fused_mixup.BatchMix`."""
+"""What a :class:`fused_mixup.BatchMix` draws, and its settings of each epoch: MixUp and CutMix."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from ..arguments import check_number, integer, kind
-from ..plan.draw import settings_numbers
+from ..codes import CUTMIX_ALPHA
+from ..plan.draw import draw_plan, settings_numbers
+from ..plan.draw_checks import check_minmax, saved_settings_error
+from ..plan.mix_plan import MixPlan
 
 Schedule = Callable[[int], float | Mapping[str, float]]
 
 _SCHEDULED = ("mixup_alpha", "cutmix_alpha", "switch_prob", "prob")
 
 
-class Epochs:
-    """The numbers given, the schedule that changes them, and the epochs that are not mixed."""
+class Law:
+    """What is drawn: the numbers given, their schedule, and the epochs that are not mixed."""
 
-    def __init__(
-        self, numbers: dict[str, Any], schedule: Schedule | None, off_after_epoch: int | None
-    ) -> None:
+    numbers: dict[str, Any]  # as they are shown
+    blends: bool  # values may be blended, other than by a mask
+    cuts: bool  # it draws in the sizes of images
+    masks = False  # it draws masks of images [H, W]
+    keeps_weights = False  # label weights are not those of the areas of boxes
+
+    def __init__(self, schedule: Schedule | None, off_after_epoch: int | None) -> None:
         if schedule is not None and not callable(schedule):
             raise TypeError(f"schedule: expected a function of the epoch, got {kind(schedule)}")
         if off_after_epoch is not None:
             off_after_epoch = integer("off_after_epoch", off_after_epoch)
             if off_after_epoch < 0:
                 raise ValueError(f"off_after_epoch: expected an epoch >= 0, got {off_after_epoch}")
-        self.numbers, self.schedule, self.off_after_epoch = numbers, schedule, off_after_epoch
+        self.schedule, self.off_after_epoch = schedule, off_after_epoch
+
+    def is_off(self, epoch: int) -> bool:
+        return self.off_after_epoch is not None and epoch >= self.off_after_epoch
 
     def settings(self, epoch: int) -> list[float]:
-        """The numbers of ``epoch``, in the order of :func:`plan_settings`."""
+        """The numbers of ``epoch``, as the op takes them."""
+        raise NotImplementedError
+
+    def settings_error(self, name: str, settings: Tensor) -> str | None:
+        """Why settings from a checkpoint do not fit, or None."""
+        raise NotImplementedError
+
+    def draw(
+        self,
+        state: Tensor,  # [4]
+        settings: Tensor,
+        batch_size: int,
+        spatial: Sequence[int],
+        labels: Tensor | None,  # [B]
+        rules: Mapping[str, Any],
+    ) -> MixPlan:
+        raise NotImplementedError
+
+
+class PlanLaw(Law):
+    """MixUp and CutMix, by :func:`draw_plan`."""
+
+    def __init__(
+        self,
+        mixup_alpha: float,
+        cutmix_alpha: float,
+        switch_prob: float,
+        prob: float,
+        cutmix_minmax: Sequence[float] | None,
+        schedule: Schedule | None,
+        off_after_epoch: int | None,
+    ) -> None:
+        super().__init__(schedule, off_after_epoch)
+        bounds = None if cutmix_minmax is None else check_minmax(cutmix_minmax)
+        names = ("mixup_alpha", "cutmix_alpha", "switch_prob", "prob", "cutmix_minmax")
+        given = mixup_alpha, cutmix_alpha, switch_prob, prob, bounds
+        on = settings_numbers(*given)  # bounds alone turn CutMix on
+        given = mixup_alpha, on[CUTMIX_ALPHA], *given[2:]
+        self.numbers = dict(zip(names, given, strict=True))
+        self.blends, self.cuts = mixup_alpha > 0, on[CUTMIX_ALPHA] > 0
+
+    def settings(self, epoch: int) -> list[float]:
         numbers = dict(self.numbers)
         if self.schedule is not None:
             scheduled = self.schedule(epoch)
@@ -45,9 +98,31 @@ class Epochs:
                         f"BatchMix a {name} above 0 (any: the schedule's counts)"
                     )
                 numbers[name] = value
-        off = self.off_after_epoch is not None and epoch >= self.off_after_epoch
-        if off or (numbers["mixup_alpha"] == 0 and numbers["cutmix_alpha"] == 0):
+        if self.is_off(epoch) or (numbers["mixup_alpha"] == 0 and numbers["cutmix_alpha"] == 0):
             numbers["prob"] = 0.0
         if numbers["cutmix_alpha"] == 0:
             numbers["cutmix_minmax"] = None  # CutMix is off in this epoch
         return settings_numbers(**numbers)
+
+    def settings_error(self, name: str, settings: Tensor) -> str | None:
+        modes = self.blends, self.cuts, self.schedule is not None
+        return saved_settings_error(name, settings, *modes)
+
+    def draw(
+        self,
+        state: Tensor,  # [4]
+        settings: Tensor,  # [6]
+        batch_size: int,
+        spatial: Sequence[int],
+        labels: Tensor | None,  # [B]
+        rules: Mapping[str, Any],
+    ) -> MixPlan:
+        if self.cuts and not spatial:
+            raise ValueError(
+                "images: expected sizes for the boxes of CutMix after [B, C], got none; set "
+                "spatial_dims=1 for [B, T], or cutmix_alpha=0 for MixUp alone"
+            )
+        # Plans without boxes are mixed faster.
+        spatial = tuple(spatial) if self.cuts else ()
+        given: dict[str, Any] = {"state": state, "settings": settings, "labels": labels}
+        return draw_plan(batch_size, spatial, **given, **rules)

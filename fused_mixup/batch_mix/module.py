@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_choice
-from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS
-from ..plan.draw import draw_plan, settings_numbers
-from ..plan.draw_checks import check_minmax
+from ..codes import DRAWN_PAIRINGS
 from ..plan.mix_plan import MixPlan
 from .collate import collate_samples, untyped
 from .entries import Kinds
-from .epochs import Epochs, Schedule
+from .epochs import Schedule
 from .labels import Targets
 from .state import StreamModule
 from .step import ImageStep, Options, Step
 from .structure import items, replace
+from .variant_law import choose_law
 from .worker_streams import check_epoch
 
 
@@ -48,6 +47,9 @@ class BatchMix(StreamModule):
     Args:
         num_classes: K of labels that are class indices, and of class maps; for several heads a dict
             or list of them. None where there are no such labels.
+        mix, weights: variants by their papers' names, ``{"mixup": 0.8, "cutmix": 1.0, "fmix": 1}``,
+            and their probabilities, as in :func:`draw_variants`, which then draws the plans. They
+            take the place of the α that follow. Images have two spatial dims.
         mixup_alpha, cutmix_alpha, switch_prob, prob, per, pairing, cutmix_minmax, correct_lam,
             symmetric: as in :func:`draw_plan`; ``pairing`` by name.
         label_smoothing: ε in [0, 1] of the targets, while training. timm's default is 0.1.
@@ -59,8 +61,9 @@ class BatchMix(StreamModule):
         seed: 64 bits; the same on every rank.
         rank: rank of this process, for its own stream; by default see :attr:`rank`.
         schedule: called by :meth:`set_epoch` with the epoch; returns an α for the modes that are
-            on, or a dict of any of mixup_alpha, cutmix_alpha, switch_prob and prob. A mode whose α
-            is 0 above stays off. Spawned workers need one that pickles: a ``def``, no lambda.
+            on, or a dict of any of mixup_alpha, cutmix_alpha, switch_prob and prob; with ``mix`` of
+            α by name, weights and prob. A mode whose α is 0 above stays off. Spawned workers need
+            one that pickles: a ``def``, no lambda.
         off_after_epoch: this epoch (counted from 0) and later ones are not mixed.
         images, labels, masks: keys (or, in tuples and lists, positions) of these entries; several
             as a tuple, none as ``()``.
@@ -118,6 +121,8 @@ class BatchMix(StreamModule):
         self,
         num_classes: int | Mapping[Any, int] | Sequence[int] | None = None,
         *,
+        mix: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | Sequence[float] | None = None,
         mixup_alpha: float = 1.0,
         cutmix_alpha: float = 0.0,
         switch_prob: float = 0.5,
@@ -156,19 +161,14 @@ class BatchMix(StreamModule):
             "correct_lam": bool(correct_lam),
             "symmetric": bool(symmetric),
         }
-        bounds = None if cutmix_minmax is None else check_minmax(cutmix_minmax)
-        names = ("mixup_alpha", "cutmix_alpha", "switch_prob", "prob", "cutmix_minmax")
-        given = mixup_alpha, cutmix_alpha, switch_prob, prob, bounds
-        on = settings_numbers(*given)  # bounds alone turn CutMix on
-        numbers = dict(zip(names, (mixup_alpha, on[CUTMIX_ALPHA], *given[2:]), strict=True))
-        self._epochs = Epochs(numbers, schedule, off_after_epoch)
-        self._blends, self._cuts = mixup_alpha > 0, on[CUTMIX_ALPHA] > 0
+        modes = mixup_alpha, cutmix_alpha, switch_prob, cutmix_minmax
+        self._law = choose_law(mix, weights, modes, prob, schedule, off_after_epoch)
         options = spatial_dims, cut, follows, min_visible, box_format
-        self._options = Options.make(self._blends, self._cuts, bool(correct_lam), *options)
-        self._start(seed, rank, self._epochs.settings(0))
-        # A trial draw, so that draw_plan refuses here rather than in the first step.
+        self._options = Options.make(self._law, bool(correct_lam), *options)
+        self._start(seed, rank, self._law.settings(0))
+        # A trial draw, so that it is refused here rather than in the first step.
         no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
-        self._draw(self.state.clone(), self.settings, 0, (1,), no_labels)
+        self._draw(self.state.clone(), self.settings, 0, (1, 1), no_labels)
 
     # ---------------------------------------------------------------- epochs
 
@@ -178,7 +178,7 @@ class BatchMix(StreamModule):
         This makes one small copy to the device; compiled and captured steps read it when they run.
         """
         epoch = check_epoch(epoch)
-        self._set_settings(self._epochs.settings(epoch), epoch)
+        self._set_settings(self._law.settings(epoch), epoch)
 
     # ---------------------------------------------------------------- a step
 
@@ -260,21 +260,8 @@ class BatchMix(StreamModule):
         spatial: Sequence[int],
         labels: Tensor | None,  # [B]
     ) -> MixPlan:
-        if self._cuts and not spatial:
-            raise ValueError(
-                "images: expected sizes for the boxes of CutMix after [B, C], got none; set "
-                "spatial_dims=1 for [B, T], or cutmix_alpha=0 for MixUp alone"
-            )
-        # Plans without boxes are mixed faster.
-        spatial = tuple(spatial) if self._cuts else ()
-        return draw_plan(
-            batch_size,
-            spatial,
-            state=state,
-            settings=settings,
-            labels=labels if self._rules["pairing"] == "cross_class" else None,
-            **self._rules,
-        )
+        labels = labels if self._rules["pairing"] == "cross_class" else None
+        return self._law.draw(state, settings, batch_size, spatial, labels, self._rules)
 
     # ---------------------------------------------------------------- as a module
 
@@ -303,10 +290,10 @@ class BatchMix(StreamModule):
         self._targets.dense = bool(dense)
 
     def extra_repr(self) -> str:
-        shown = {"num_classes": self.num_classes, **self._epochs.numbers, **self._rules}
+        shown = {"num_classes": self.num_classes, **self._law.numbers, **self._rules}
         shown |= {"label_smoothing": self.label_smoothing, "ignore_index": self.ignore_index}
         shown["rank"] = self.rank
         return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
 
-    def _modes(self) -> tuple[bool, bool, bool]:
-        return self._blends, self._cuts, self._epochs.schedule is not None
+    def _settings_error(self, name: str, settings: Tensor) -> str | None:
+        return self._law.settings_error(name, settings)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from ..arguments import integer
-from ..codes import SETTINGS, STATE_WORDS, STREAM_WORD
+from ..codes import STATE_WORDS, STREAM_WORD
 from ..plan.draw import state_words
-from ..plan.draw_checks import saved_settings_error, saved_state_error
+from ..plan.draw_checks import saved_state_error
 from ..tracing import keep_in_place, process_rank
 from .worker_streams import WorkerStreams
 
@@ -25,7 +25,7 @@ class StreamModule(nn.Module):
 
     Both are plain attributes, no buffers: buffers are averaged (EMA, SWA), broadcast from rank 0
     (DistributedDataParallel), cast and emptied (``to_empty``). A checkpoint holds both, without the
-    rank, as the extra state of the module: one tensor, int64 [10], a copy.
+    rank, as the extra state of the module: one tensor, int64 [4 + settings], a copy.
     """
 
     state: Tensor
@@ -131,8 +131,8 @@ class StreamModule(nn.Module):
         if error:
             raise ValueError(error)
 
-    def _modes(self) -> tuple[bool, bool, bool]:
-        """Whether MixUp, CutMix and a schedule are on."""
+    def _settings_error(self, name: str, settings: Tensor) -> str | None:
+        """Why settings from a checkpoint do not fit this module, or None."""
         raise NotImplementedError
 
     def _take(self, state: Any, settings: Any, name: str) -> str | None:
@@ -141,9 +141,7 @@ class StreamModule(nn.Module):
             if not isinstance(t, Tensor) or t.dtype != like.dtype or t.shape != like.shape:
                 got = f"{t.dtype} {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
                 return f"{name}: expected a {what} {like.dtype} {list(like.shape)}, got {got}"
-        error = saved_state_error(name, state) or saved_settings_error(
-            name, settings, *self._modes()
-        )
+        error = saved_state_error(name, state) or self._settings_error(name, settings)
         if error:
             return error
         words, numbers = state.tolist(), settings.tolist()
@@ -183,9 +181,9 @@ class StreamModule(nn.Module):
 def _unpack(saved: Any) -> tuple[Any, Any]:
     if not isinstance(saved, Tensor) or saved.dtype != torch.int64 or saved.ndim != 1:
         return saved, None
-    if saved.shape[0] != STATE_WORDS + SETTINGS:
+    if saved.shape[0] <= STATE_WORDS:
         return saved, None
-    state, bits = saved.split((STATE_WORDS, SETTINGS))
+    state, bits = saved[:STATE_WORDS], saved[STATE_WORDS:]
     return state, bits.clone().view(torch.float64)
 
 

@@ -21,10 +21,12 @@ from .checks import (
     check_follows,
     check_in_place,
     check_label_maps,
+    check_masks,
     check_tokens,
     check_values,
 )
 from .entries import Entry, dotted
+from .epochs import Law
 from .groups import instance_groups
 from .instances import Instances
 from .labels import Targets, as_integers, as_labels, is_class_map, leaves
@@ -38,8 +40,9 @@ class Options:
     """How entries are mixed, whatever the batch."""
 
     blends: bool  # MixUp may be drawn
-    cuts: bool  # CutMix may be drawn
+    cuts: bool  # boxes or masks may be drawn
     correct_lam: bool
+    masks: bool  # masks may be drawn
     spatial_dims: int | None
     cut: str
     follows: Mapping[Key, Key]  # labels by the share of another entry than the first
@@ -48,8 +51,7 @@ class Options:
 
     @staticmethod
     def make(
-        blends: bool,
-        cuts: bool,
+        law: Law,
         correct_lam: bool,
         spatial_dims: int | None,
         cut: str,
@@ -66,7 +68,10 @@ class Options:
         check_format(box_format)
         share = check_share(min_visible)
         given = dict(follows or {})
-        return Options(blends, cuts, correct_lam, spatial_dims, cut, given, share, box_format)
+        if law.masks and cut != "space":
+            raise ValueError(f"cut: expected 'space' for the masks of mix=, got {cut!r}")
+        drawn = law.blends, law.cuts, correct_lam and not law.keeps_weights, law.masks
+        return Options(*drawn, spatial_dims, cut, given, share, box_format)
 
 
 class ImageStep(Protocol):
@@ -153,6 +158,8 @@ class Step:
         self.scene = Scene(first, shape_of(first.value), o.spatial_dims, o.cut, o.cuts)
         self.places = {e.path: self.scene.place_of(e, shape_of(e.value)) for e in self.values}
         check_label_maps(self.heads, self.scene.sizes)
+        if o.masks:
+            check_masks(first, self.scene.sizes, [group.lead for group in self.groups], self.images)
         self.follows = check_follows(o.follows, self.labels, self.values)
         for entry in self.values:
             pasted = _is_class_map(entry) and entry.path not in self.maps and o.cuts
@@ -260,13 +267,12 @@ class Step:
     def _mixed_list(self, entry: Entry, samples: Any, plan: MixPlan, place: Place) -> Any:
         """One tensor for each sample, as views of one batch."""
         alone = [plain(sample) for sample in samples]
-        first = alone[0]
         if entry.path in self.maps:
             known = self.counts[entry.path], self.maps[entry.path]
             return self.targets.mix_map(whole(alone), plan, *known, inplace=True)
         if _is_class_map(entry):
             made = paste_(torch.stack(alone), plan)
-        elif first.is_cpu and place.dim == -1 and not any(x.requires_grad for x in alone):
+        elif _is_collated(plan, place, alone):
             made = mix_samples(alone, plan)
         else:
             made = mix_at(torch.stack(alone), plan, place, inplace=False)
@@ -286,6 +292,12 @@ def mix_at(x: Tensor, plan: MixPlan, place: Place, inplace: bool) -> Tensor:
         mix_(seen, plan)
         return x
     return mix(seen, plan).movedim(-1, place.dim)
+
+
+def _is_collated(plan: MixPlan, place: Place, alone: Sequence[Tensor]) -> bool:
+    """Whether samples are mixed as they are stacked, in one pass."""
+    plain_plan = plan.mask is None and place.dim == -1
+    return plain_plan and alone[0].is_cpu and not any(x.requires_grad for x in alone)
 
 
 def _is_class_map(entry: Entry) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from ..arguments import integer
-from ..codes import SEED_WORD, SETTINGS, STEP_WORD
+from ..codes import SEED_WORD, STEP_WORD
 from ..plan.draw import plan_state
 
 # How the 48 bits of a worker's step are used. With set_epoch: the epoch, then the batches that the
@@ -47,9 +47,9 @@ class WorkerStreams:
         """Write settings and epoch where workers see them, also those that are already running."""
         if not self.has_memory:
             return
-        self._shared[:SETTINGS] = torch.tensor(settings, dtype=torch.float64, device="cpu")
+        self._shared[:-1] = torch.tensor(settings, dtype=torch.float64, device="cpu")
         if epoch is not None:
-            self._shared[SETTINGS] = epoch
+            self._shared[-1] = epoch
 
     def worker_state(self, state: Tensor, rank: int) -> tuple[Tensor, Tensor] | None:
         """State and settings for a batch made in this worker; None outside workers."""
@@ -61,7 +61,7 @@ class WorkerStreams:
                 f"BatchMix: expected it on the CPU in a data loader's worker, got {state.device}; "
                 "mix in the training process, or keep a BatchMix on the CPU for the loader"
             )
-        epoch = int(self._shared[SETTINGS])
+        epoch = int(self._shared[-1])
         seed = state.tolist()[SEED_WORD]
         made_for = (seed, rank, worker.id, worker.seed, epoch)
         if self._state is None or made_for != self._made_for:
@@ -72,7 +72,7 @@ class WorkerStreams:
                 self._state[STEP_WORD] = _UNNUMBERED | base << _PASS_SHIFT
             else:
                 self._state[STEP_WORD] = epoch << _EPOCH_SHIFT
-        return self._state, self._shared[:SETTINGS]
+        return self._state, self._shared[:-1]
 
     def _share(self, shared: Tensor) -> None:
         # After copy.deepcopy or plain pickling the memory is private again; torch.multiprocessing

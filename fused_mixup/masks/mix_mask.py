@@ -214,6 +214,14 @@ class MixMask(PlanMask):
         )
 
 
+def known_mask(code: Tensor, threshold: Tensor, rows: Tensor, columns: Tensor) -> MixMask:
+    """A separable mask of checked tensors, without a look at their values."""
+    mask = object.__new__(MixMask)
+    mask._fill(code=code, threshold=threshold, rows=rows, columns=columns, map=None)
+    mask._fill(interpolation="nearest")
+    return mask
+
+
 def _adjacent(t: Tensor | None) -> Tensor | None:
     """t with rows that are runs of memory; one row, expanded, stays one."""
     if t is None or t[:1].is_contiguous():

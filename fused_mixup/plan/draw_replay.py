@@ -46,12 +46,24 @@ def draw_boxes(state: Tensor, settings: Tensor, *rest: Any) -> ErasingTensors:
     return _draw_erasing(state, settings, *rest)
 
 
+def draw_parts(state: Tensor, settings: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """Call ``ops.draw_variants`` likewise."""
+    if torch.compiler.is_compiling():
+        op = ops.draw_variants if is_exporting() else _variants_in_graph
+        return op(state, settings, *rest)
+    return _draw_variants(state, settings, *rest)
+
+
 def _draw_plan(state: Tensor, settings: Tensor, *rest: Any) -> PlanTensors:
     return ops.draw_plan(*_replayed("draw_plan", state, settings), *rest)
 
 
 def _draw_erasing(state: Tensor, settings: Tensor, *rest: Any) -> ErasingTensors:
     return ops.draw_erasing(*_replayed("draw_erasing", state, settings), *rest)
+
+
+def _draw_variants(state: Tensor, settings: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return ops.draw_variants(*_replayed("draw_variants", state, settings), *rest)
 
 
 def _replayed(op: str, state: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,3 +126,4 @@ def _in_graph(op: str, call: Callable[..., Any], fake: Callable[..., Any]) -> Ca
 
 _plan_in_graph = _in_graph("draw_plan", _draw_plan, ops.checked_fakes["draw_plan"])
 _erasing_in_graph = _in_graph("draw_erasing", _draw_erasing, ops.checked_fakes["draw_erasing"])
+_variants_in_graph = _in_graph("draw_variants", _draw_variants, ops.checked_fakes["draw_variants"])

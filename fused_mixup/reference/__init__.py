@@ -5,9 +5,11 @@ read, not to be fast: it makes full-size temporaries, which the other backends d
 """
 
 from .boxes import mix_boxes, mix_boxes_packed
+from .collage import mix_patches, mix_rectangles
 from .dense import dense_target
 from .draw import draw_plan
 from .draw_erasing import draw_erasing
+from .draw_variants import draw_variants
 from .losses import (
     label_ranks,
     scale_,
@@ -28,6 +30,7 @@ __all__ = [
     "dense_target",
     "draw_erasing",
     "draw_plan",
+    "draw_variants",
     "label_bounds",
     "label_ranks",
     "mask_mean",
@@ -42,6 +45,8 @@ __all__ = [
     "mix_masked_out",
     "mix_normalize",
     "mix_out",
+    "mix_patches",
+    "mix_rectangles",
     "mix_samples",
     "mix_targets",
     "paste_",

@@ -12,47 +12,26 @@ from torch import Tensor
 
 from ..codes import (
     BATCH,
-    CROSS_CLASS,
     CUTMIX_ALPHA,
-    DERANGEMENT,
     DRAW_BOOST,
-    DRAW_GAMMA,
     DRAW_MODE,
-    DRAW_ORDER,
-    DRAW_PLACE,
-    DRAW_SHIFT,
-    DRAW_SIDE,
-    FLIP,
-    MAX_ATTEMPTS,
     MINMAX_HIGH,
     MINMAX_LOW,
     MIXUP_ALPHA,
     PAIR,
     PROB,
-    ROLL,
     SAMPLE,
     STATE_VERSION,
     STEP_WORD,
     SWITCH_PROB,
-    TENSOR,
     VERSION_WORD,
 )
 from ..op_checks import check_draw
+from .draw_parts import area_weights, drawn_beta, drawn_boxes, drawn_partners, label_weight, root
 from .random import (
-    Words,
-    below,
-    exp_negative,
+    Stream,
     happens,
-    log,
-    normal,
-    square_root,
-    uniform,
 )
-from .stream import Stream
-
-_USUAL_ATTEMPTS = 2  # made at once for all samples
-
-_SMALLEST_FLOAT32 = 2.0**-126
 
 
 def draw_plan(
@@ -71,7 +50,7 @@ def draw_plan(
     numbers = settings.to(state.device, torch.float64)
     stream = Stream(state)
     i = torch.arange(batch_size, device=state.device)
-    partner = _partners(stream, labels, partner, i, per, pairing)
+    partner = drawn_partners(stream, labels, partner, i, per, pairing)
     unit = {BATCH: torch.zeros_like(i), PAIR: torch.minimum(i, partner), SAMPLE: i}[per]
 
     mixup_alpha, cutmix_alpha = numbers[MIXUP_ALPHA], numbers[CUTMIX_ALPHA]
@@ -84,18 +63,18 @@ def draw_plan(
     mixed = happens(words[0][DRAW_MODE], numbers[PROB]) & (alpha > 0) & (partner != i)
     cut = cut & mixed
 
-    lam = _beta(stream, unit, torch.where(alpha > 0, alpha, 1.0), words)  # [B, 2]: λ and 1-λ
+    lam = drawn_beta(stream, unit, torch.where(alpha > 0, alpha, 1.0), words)  # [B, 2]: λ and 1-λ
     if symmetric:
         lam = torch.where(lam[:, :1] < lam[:, 1:], lam.flip(1), lam)
-    starts, stops = _boxes(words, lam[:, 1], spatial, numbers)
-    area_weight = _area_weights(starts, stops, spatial)
+    bounds = numbers[MINMAX_LOW], numbers[MINMAX_HIGH]
+    starts, stops = drawn_boxes(words, root(lam[:, 1], len(spatial)), spatial, *bounds)
+    area_weight = area_weights(starts, stops, spatial)
     corrected = (numbers[MINMAX_HIGH] > 0) | correct_lam
 
     untouched = 1.0 - torch.arange(2, dtype=torch.float64, device=state.device)
     blend = torch.where((mixed & ~cut)[:, None], lam, untouched)
     weight = torch.where((cut & corrected)[:, None], area_weight, lam)
-    weight = torch.where(mixed[:, None], weight, untouched)
-    weight = torch.where(weight < _SMALLEST_FLOAT32, 0.0, weight).float()
+    weight = label_weight(torch.where(mixed[:, None], weight, untouched))
     box = torch.where(cut[:, None], torch.cat((starts, stops), 1), 0).int()
 
     # A device cannot raise, but weights of NaN cannot be overlooked. The step does not advance.
@@ -103,152 +82,3 @@ def draw_plan(
     blend, weight = (torch.where(known, w, float("nan")) for w in (blend, weight))
     state[STEP_WORD].add_(known)
     return partner.int(), weight, blend, box
-
-
-# ------------------------------------------------------------------ partners
-
-
-def _partners(
-    stream: Stream, labels: Tensor | None, given: Tensor | None, i: Tensor, per: int, pairing: int
-) -> Tensor:
-    n = i.shape[0]
-    if pairing == TENSOR:
-        assert given is not None
-        return given.long().clamp(0, max(n - 1, 0))
-    if pairing == FLIP:
-        return i.flip(0)
-    if pairing == ROLL:
-        return i.roll(1)
-    words = stream.words(i, DRAW_ORDER)
-    if pairing == CROSS_CLASS:
-        assert labels is not None
-        leader, largest = _classes(labels, i)
-        class_key = words[2][leader] >> 17
-        key = class_key << 48 | leader << 32 | words[0] >> 16 << 16 | i
-    else:
-        key = (words[0] | (words[1] & 0x7FFF) << 32) << 16 | i
-    order = key.sort().values & 0xFFFF
-    if per == PAIR:
-        half = n // 2
-        matched = torch.cat((order[half : 2 * half], order[:half], order[2 * half :]))
-    elif pairing == CROSS_CLASS:
-        matched = order[(i + _shift(stream, largest, n)) % max(n, 1)]
-    elif pairing == DERANGEMENT:
-        matched = order.roll(-1)
-    else:
-        return order
-    return torch.empty_like(i).scatter_(0, order, matched)
-
-
-def _classes(labels: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
-    """The first sample of each sample's class [B], and the size of the largest class [1] or [0]."""
-    ordered, sources = labels.sort(stable=True)
-    starts = torch.ones_like(labels, dtype=torch.bool)
-    starts[1:] = ordered[1:] != ordered[:-1]
-    start = torch.where(starts, i, 0).cummax(0).values
-    leader = torch.empty_like(i).scatter_(0, sources, sources[start])
-    largest = (i - start + 1).amax(0, keepdim=True) if len(i) else i
-    return leader, largest
-
-
-def _shift(stream: Stream, largest: Tensor, n: int) -> Tensor:
-    """A shift along the order: any from ``largest`` to n - ``largest`` leads to another class."""
-    word = stream.words(torch.zeros_like(largest), DRAW_SHIFT)[0]
-    free = largest + below(word, n - 2 * largest + 1)
-    crowded = torch.where(largest < n, largest, 1)
-    return torch.where(2 * largest <= n, free, crowded)
-
-
-# ------------------------------------------------------------------ λ
-
-
-def _beta(stream: Stream, unit: Tensor, alpha: Tensor, words: Words) -> Tensor:
-    """λ and 1-λ [B, 2], λ from Beta(α, α), by two gamma deviates in log space."""
-    small = alpha < 1.0
-    shape = torch.where(small, alpha + 1.0, alpha)
-    first, second = _log_roots(stream, unit, shape)
-    a, b, c, d = (w[DRAW_BOOST] for w in words)
-    boost = (log(uniform(c, d)) - log(uniform(a, b))) / alpha
-    t = (second - first) * 3.0
-    t = torch.where(small, t + boost, t)
-    e = exp_negative(t.abs())  # the smaller gamma deviate over the larger one
-    major, minor = 1.0 / (e + 1.0), e / (e + 1.0)
-    own = t <= 0.0
-    return torch.stack((torch.where(own, major, minor), torch.where(own, minor, major)), 1)
-
-
-def _log_roots(stream: Stream, unit: Tensor, shape: Tensor) -> Tensor:
-    """log w [2, B], where d·w³ are gamma deviates of ``shape`` and d = shape - 1/3."""
-    log_w, done = _attempts(stream, unit, shape, 0, _USUAL_ATTEMPTS)
-    # Only the CPU knows which samples are left; on a device all make every attempt.
-    on_host = unit.device.type == "cpu"
-    rows = (~done.all(0)).nonzero()[:, 0] if on_host else slice(None)
-    late, done_late = _attempts(stream, unit[rows], shape[rows], _USUAL_ATTEMPTS, MAX_ATTEMPTS)
-    late = torch.where(done_late, late, 0.0)  # the mode, where no attempt was accepted
-    log_w[:, rows] = torch.where(done[:, rows], log_w[:, rows], late)
-    return log_w
-
-
-def _attempts(
-    stream: Stream, unit: Tensor, shape: Tensor, start: int, stop: int
-) -> tuple[Tensor, Tensor]:
-    """log w of the first attempt in [start, stop) that was accepted, and whether one was [2, B]."""
-    draws = torch.arange(DRAW_GAMMA + 2 * start, DRAW_GAMMA + 2 * stop, device=unit.device)
-    words = stream.words(unit, draws.view(-1, 2, 1))  # each [attempts, 2, B]
-    d = shape - 1.0 / 3.0
-    c = 1.0 / square_root(d * 9.0)
-    x = normal(uniform(words[0], words[1]))
-    w = c * x + 1.0
-    positive = w > 0.0
-    log_w = log(torch.where(positive, w, 1.0))
-    bound = x * x * 0.5 + d * (1.0 - w * w * w + log_w * 3.0)
-    accepted = positive & (log(uniform(words[2], words[3])) < bound)
-    first = accepted.int().argmax(0, keepdim=True)
-    return log_w.gather(0, first)[0], accepted.any(0)
-
-
-# ------------------------------------------------------------------ boxes
-
-
-def _boxes(
-    words: Words, share: Tensor, spatial: Sequence[int], numbers: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Starts and stops [B, D] of boxes that cover ``share`` of a sample, or have bounded sides."""
-    scale = _root(share, len(spatial))
-    bounded = numbers[MINMAX_HIGH] > 0
-    starts, stops = [], []
-    for k, n in enumerate(spatial):
-        length = (scale * float(n)).long()
-        centre = below(words[k][DRAW_PLACE], n)
-        around = (centre - length // 2).clamp(min=0), (centre + (length + 1) // 2).clamp(max=n)
-        low = (numbers[MINMAX_LOW] * float(n)).long()
-        high = (numbers[MINMAX_HIGH] * float(n)).long()
-        length = low + below(words[k][DRAW_SIDE], (high - low).clamp(min=1))
-        start = below(words[k][DRAW_PLACE], n - length + 1)
-        starts.append(torch.where(bounded, start, around[0]))
-        stops.append(torch.where(bounded, start + length, around[1]))
-    if not starts:
-        none = share.new_empty((share.shape[0], 0))
-        return none, none
-    return torch.stack(starts, 1), torch.stack(stops, 1)
-
-
-def _root(share: Tensor, dims: int) -> Tensor:
-    """share^(1/dims)."""
-    if dims == 2:
-        return square_root(share)
-    if dims == 3:
-        positive = torch.where(share > 0.0, share, 1.0)
-        return torch.where(share > 0.0, exp_negative(-log(positive) / 3.0), 0.0)
-    return share
-
-
-def _area_weights(starts: Tensor, stops: Tensor, spatial: Sequence[int]) -> Tensor:
-    """The shares of the sample outside and inside its box [B, 2]; an empty sample is outside."""
-    area = torch.ones(starts.shape[0], dtype=torch.float64, device=starts.device)
-    total = 1.0
-    for k, n in enumerate(spatial):
-        area = area * (stops[:, k] - starts[:, k]).double()
-        total = total * float(n)
-    total = max(total, 1.0)
-    return torch.stack(((total - area) / total, area / total), 1)

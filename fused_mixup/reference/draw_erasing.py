@@ -29,6 +29,7 @@ from ..codes import (
 )
 from ..op_checks import check_draw_erasing
 from .random import (
+    Stream,
     below,
     exp,
     happens,
@@ -38,7 +39,6 @@ from .random import (
     square_root,
     uniform,
 )
-from .stream import Stream
 
 
 def draw_erasing(

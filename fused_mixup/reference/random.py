@@ -41,6 +41,20 @@ def philox(
     return c0, c1, c2, c3
 
 
+class Stream:
+    """The random words of each sample and draw, in one step of a state."""
+
+    def __init__(self, state: Tensor) -> None:
+        _, seed, stream, step = state.unbind()
+        self._keys = key_schedule(seed & MASK, (seed >> 32) & MASK)
+        self._step = step & MASK, ((step >> 32) & 0xFFFF) << 16
+        self._stream = stream & MASK
+
+    def words(self, sample: Tensor, draw: Tensor | int) -> Words:
+        low, high = self._step
+        return philox(sample, high | draw, low, self._stream, self._keys)
+
+
 def below(word: Tensor, n: Tensor | int) -> Tensor:
     """An integer in [0, n) for n up to 2^31, by the high half of a product; 0 for n = 0."""
     return (word * n) >> 32
@@ -146,6 +160,42 @@ def exp(x: Tensor) -> Tensor:
     """e^x, within two ulp; 0 for x < -708, infinite for x > 708."""
     e = exp_negative(x.abs())
     return torch.where(x > 0.0, 1.0 / e, e)
+
+
+# ------------------------------------------------------------------ cosine and sine of a turn
+
+EIGHTH = 7.85398163397448278999e-01  # π/4
+SIN = (
+    -1.66666666666666324348e-01,
+    8.33333333332248946124e-03,
+    -1.98412698298579493134e-04,
+    2.75573137070700676789e-06,
+    -2.50507602534068634195e-08,
+    1.58969099521155010221e-10,
+)
+COS = (
+    4.16666666666666019037e-02,
+    -1.38888888888741095749e-03,
+    2.48015872894767294178e-05,
+    -2.75573143513906633035e-07,
+    2.08757232129817482790e-09,
+    -1.13596475577881948265e-11,
+)
+
+
+def turn(j: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """cos and sin of 2π·j/n for whole 0 <= j < n, within two ulp; exact where they are 0 or ±1."""
+    eighths, rest = torch.div(8 * j, n, rounding_mode="floor"), (8 * j) % n
+    odd = (eighths & 1).bool()
+    x = torch.where(odd, n - rest, rest).double() * EIGHTH / float(n)  # in [0, π/4]
+    z = x * x
+    sine = x + x * z * horner(z, SIN)
+    half = z * 0.5
+    w = 1.0 - half
+    cosine = w + ((1.0 - w - half) + z * (z * horner(z, COS)))
+    swapped = odd ^ (eighths & 2).bool()
+    c, s = torch.where(swapped, sine, cosine), torch.where(swapped, cosine, sine)
+    return torch.where((eighths >= 2) & (eighths < 6), -c, c), torch.where(eighths >= 4, -s, s)
 
 
 # ------------------------------------------------------------------ normal deviates (AS 241)

@@ -19,7 +19,9 @@ KERNELS = (
     "driver_loss.cpp",
     "driver_normalize.cpp",
     "driver_masks.cpp",
+    "driver_collage.cpp",
     "driver_plan.cpp",
+    "driver_variants.cpp",
 )
 SELF_TESTS = ("driver_bugs.cpp", "driver_words.cpp")
 # Contraction off: the intrinsics that round separately are plain operators on the host.

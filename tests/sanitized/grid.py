@@ -23,12 +23,14 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # tests
 import loss_checks
 import torch
 from cases import BLENDABLE, FLOATS, GRID, layouts, pairings, plans, values
+from collage_cases import random_results as collages
 from comparing import same_bits
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
 from grid_boxes import check_boxes
 from grid_masks import check_masks
 from normalize_cases import random_results
+from variant_cases import variant_cases
 
 from fused_mixup import _C, MixPlan, backends, ops, reference
 from fused_mixup.codes import PAIRINGS
@@ -188,6 +190,8 @@ def normalizing():
     """From bytes or floats of any layout to the model's input."""
     for got, expected, what in random_results(1500 if FULL else 250):
         check("mix_normalize", got, expected, *what)
+    for name, got, expected, what in collages(3000 if FULL else 500, 0, ops, reference):
+        check(name, got, expected, what)
 
 
 def masking():
@@ -204,10 +208,9 @@ def every_half():
     self, box = PAIRINGS["self"], torch.zeros(1, 0, dtype=torch.int32)
     for dtype in (torch.float16, torch.bfloat16):
         for w in (0.5, 1 / 3, 1.7, 1e-3):
-            x, blend = bits.view(dtype)[None], torch.tensor([[w, 0.0]], dtype=torch.float64)
-            check(
-                "mix", ops.mix(x, None, blend, box, self), reference.mix(x, None, blend, box, self)
-            )
+            blend = torch.tensor([[w, 0.0]], dtype=torch.float64)
+            args = bits.view(dtype)[None], None, blend, box, self
+            check("mix", ops.mix(*args), reference.mix(*args))
 
 
 def beyond_the_ends():
@@ -230,8 +233,10 @@ def beyond_the_ends():
 
 def drawing():
     size = 5 if FULL else 1
-    plans_drawn = draw_cases(80 * size, seed=4, large=0.15)
-    for name, cases in (("draw_plan", plans_drawn), ("draw_erasing", erasing_cases(90 * size, 4))):
+    drawn = {"draw_plan": draw_cases(80 * size, seed=4, large=0.15)}
+    drawn |= {"draw_variants": variant_cases(60 * size, 7)}
+    drawn |= {"draw_erasing": erasing_cases(90 * size, 4)}
+    for name, cases in drawn.items():
         for state, *options in cases:
             stepped = state.clone()
             expected = getattr(reference, name)(stepped, *options)
@@ -250,10 +255,8 @@ def targets():
         for dtype, (name, partner) in itertools.product(FLOATS, pairings(batch_size)):
             lam = torch.rand(batch_size)
             lam[::3] = 1.0
-            for plan in (
-                MixPlan.uniform(batch_size, partner, 0.3),
-                MixPlan.per_sample(lam, partner),
-            ):
+            each = MixPlan.uniform(batch_size, partner, 0.3), MixPlan.per_sample(lam, partner)
+            for plan in each:
                 for smoothing in (0.0, 0.1):
                     args = (plan.partner_or_none, plan.weight, plan.rule, k, smoothing, dtype)
                     got = ops.mix_targets(labels, *args)

@@ -1,0 +1,99 @@
+"""What a :class:`fused_mixup.BatchMix` draws with ``mix=``: variants by their papers' names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..arguments import kind
+from ..plan.draw_checks import check_probability
+from ..plan.mix_plan import MixPlan
+from ..variants.draw import draw_checked
+from ..variants.numbers import SETTINGS, check_mix, check_weights, variant_alpha
+from .epochs import Law, PlanLaw, Schedule
+
+
+class VariantLaw(Law):
+    """Variants by :func:`draw_variants`."""
+
+    def __init__(
+        self,
+        mix: Any,
+        weights: Any,
+        prob: float,
+        schedule: Schedule | None,
+        off_after_epoch: int | None,
+    ) -> None:
+        super().__init__(schedule, off_after_epoch)
+        self.mix, self.prob = check_mix(mix, weights), check_probability("prob", prob)
+        self.numbers = {"mix": dict(mix), "weights": self.mix.weights, "prob": prob}
+        self.blends, self.cuts = self.mix.blends, self.mix.places
+        self.masks, self.keeps_weights = self.mix.rank > 0, "hmix" in mix
+
+    def settings(self, epoch: int) -> list[float]:
+        mix, prob = self.mix, self.prob
+        if self.schedule is not None:
+            scheduled = self.schedule(epoch)
+            if not isinstance(scheduled, Mapping):
+                with_alpha = [name for name in mix.alphas if SETTINGS[name].alpha is not None]
+                scheduled = dict.fromkeys(with_alpha, scheduled)
+            alphas, weights = dict(mix.alphas), mix.weights
+            for name, value in scheduled.items():
+                if name == "prob":
+                    prob = check_probability("schedule: prob", value)
+                elif name == "weights":
+                    weights = check_weights(value, list(mix.alphas))
+                elif name in alphas:
+                    alphas[name] = variant_alpha(name, value)
+                else:
+                    expected = [*alphas, "weights", "prob"]
+                    raise ValueError(f"schedule: expected keys of {expected}, got {kind(name)}")
+            mix = mix._replace(alphas=alphas, weights=weights)
+        return mix.settings(0.0 if self.is_off(epoch) else prob)
+
+    def settings_error(self, name: str, settings: Tensor) -> str | None:
+        return None  # their number was compared
+
+    def draw(
+        self,
+        state: Tensor,  # [4]
+        settings: Tensor,  # [1 + 10·M]
+        batch_size: int,
+        spatial: Sequence[int],
+        labels: Tensor | None,  # [B]
+        rules: Mapping[str, Any],
+    ) -> MixPlan:
+        size = tuple(spatial) if self.cuts else (1, 1)
+        if len(size) != 2:
+            raise ValueError(
+                f"images: expected [B, …, H, W], as {list(self.mix.alphas)} have places in images, "
+                f"got {len(size)} spatial sizes; view a signal as x.unsqueeze(-2), or set "
+                "spatial_dims=2"
+            )
+        return draw_checked(batch_size, size, state, settings, self.mix, labels, **rules)
+
+
+def choose_law(
+    mix: Any,
+    weights: Any,
+    modes: tuple[Any, ...],
+    prob: float,
+    schedule: Schedule | None,
+    off_after_epoch: int | None,
+) -> Law:
+    """The law of ``mix=``, or without it that of mixup_alpha, cutmix_alpha and the like."""
+    mixup_alpha, cutmix_alpha, switch_prob, bounds = modes
+    if mix is None:
+        if weights is not None:
+            raise ValueError("weights: expected None without mix=, got weights; give mix={…: α}")
+        numbers = mixup_alpha, cutmix_alpha, switch_prob, prob, bounds
+        return PlanLaw(*numbers, schedule, off_after_epoch)
+    if modes != (1.0, 0.0, 0.5, None):
+        raise ValueError(
+            "mix: expected None beside mixup_alpha, cutmix_alpha, switch_prob and cutmix_minmax, "
+            f"got {kind(mix)}; give their α in mix={{'mixup': …, 'cutmix': …}} and their shares in "
+            "weights="
+        )
+    return VariantLaw(mix, weights, prob, schedule, off_after_epoch)
