@@ -17,13 +17,13 @@ import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
 from fused_mixup.masks import MixMask, fmix_mask, gauss_mask, grid_mask, stored_mask
 
+from ..goals import PLAIN
 from ..registry import OURS_TRITON, Case, Provider, Work
 from ..sides import LAM, our_providers, reference, rounding
 from ..timing import rotate
 
 CLASSES = 1000
 GRID = 14  # patches along a side, of a ViT at 224²
-PLAIN = "plain MixUp"
 
 
 def batches(case: Case, device: str) -> list[Tensor]:
@@ -98,7 +98,8 @@ def gauss(batch_size: int, size: tuple[int, int], device: str) -> MixMask:
 def grid(batch_size: int, size: tuple[int, int], device: str) -> MixMask:
     height, width = size
     period = max(width // 5, 2)
-    return grid_mask((1, 1, width - 2, height - 2, period, period, period // 2, period // 2), size)
+    crop, hole = (width - 2, height - 2), (period // 2, period // 2)
+    return grid_mask(torch.tensor((1, 1, *crop, period, period, *hole), device=device), size)
 
 
 def fmix(batch_size: int, size: tuple[int, int], device: str) -> MixMask:
@@ -130,7 +131,7 @@ def by_mask(case: Case, device: str) -> Work:
     batch_size, _, height, width = case.shape
     flips = in_place == "flip"
     order: Any = "flip" if flips else torch.randperm(batch_size, device=device)
-    plain = MixPlan.uniform(batch_size, order, LAM)
+    plain = MixPlan.uniform(batch_size, order, LAM, device=device)
     mask = KINDS[kind](batch_size, (height, width), device)
     run = fm.mix_ if flips else fm.mix
     ours, theirs = (partial(run, plan=plan) for plan in (plain.with_mask(mask), plain))
