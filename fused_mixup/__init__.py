@@ -45,6 +45,7 @@ from .plan.patches import PatchPlan  # noqa: E402
 from .plan.rectangles import RectanglePlan  # noqa: E402
 from .target import MixedTarget  # noqa: E402
 from .variants.draw import draw_variants, variant_settings  # noqa: E402
+from .variants.resize import draw_resizemix  # noqa: E402
 
 _backends.load()
 _backends.warn_where_shadowed(stacklevel=2)
@@ -65,6 +66,7 @@ __all__ = [
     "cutmix_box",
     "decoupled_mixup_cross_entropy",
     "draw_plan",
+    "draw_resizemix",
     "draw_variants",
     "erasing_settings",
     "linear_soft_target_cross_entropy",

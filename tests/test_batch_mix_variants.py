@@ -7,10 +7,12 @@ import copy
 import pytest
 import torch
 import torch._dynamo.testing
+import torch.utils.checkpoint
 from batch_mix_cases import K, batch, equal, run, tensors
 
 import fused_mixup as fm
 from fused_mixup import BatchMix, MixedTarget
+from fused_mixup.codes import STEP_WORD
 from fused_mixup.variants.numbers import SETTINGS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -143,6 +145,21 @@ def test_compiled_steps_do_not_recompile():
         mix.set_epoch(epoch + 1)
         other.set_epoch(epoch + 1)
     assert torch.equal(mix.state, other.state) and counter.frame_count == 1
+
+
+def test_the_recompute_of_a_checkpoint_mixes_as_its_forward():
+    mix = BatchMix(mix={"fmix": 1.0, "mixup": 1.0}, per="sample", inplace=False)
+    scale, seen = torch.ones((), requires_grad=True), []
+
+    def region(x, scale):
+        mixed = mix({"image": x})["image"]
+        seen.append(mixed)
+        return (mixed * scale).sin()
+
+    x = torch.rand(4, 1, 8, 8)
+    torch.utils.checkpoint.checkpoint(region, x, scale, use_reentrant=False).sum().backward()
+    assert len(seen) == 2 and torch.equal(*seen)
+    assert mix.state[STEP_WORD] == 1
 
 
 # ------------------------------------------------------------------ refused

@@ -199,7 +199,8 @@ def test_public_names():
     assert sorted(fm.__all__) == [
         "BatchMix", "Erasing", "MixPlan", "MixedTarget", "PatchPlan", "Prefetcher", "RectanglePlan",
         "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend", "cutmix_box",
-        "decoupled_mixup_cross_entropy", "draw_plan", "draw_variants", "erasing_settings",
+        "decoupled_mixup_cross_entropy", "draw_plan", "draw_resizemix", "draw_variants",
+        "erasing_settings",
         "linear_soft_target_cross_entropy", "mix", "mix_", "mix_boxes", "mix_keypoints",
         "mix_labels", "mix_normalize", "mix_patches", "mix_rectangles", "mix_samples",
         "mix_targets", "mixed_accuracy", "mixed_criterion", "mosaic_plan", "paste_",

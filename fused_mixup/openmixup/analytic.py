@@ -20,9 +20,9 @@ from .fmix_draws import (
     sum_of_products,
     threshold_below,
 )
-from .masks import gauss, grid_lines
+from .masks import gauss, gauss_lines, grid_lines
 from .pairs import Pairs, Targets, pair
-from .values import blend_by_map, blend_by_threshold, blend_swapped
+from .values import blend_by_map, blend_by_product, blend_by_threshold, blend_swapped
 
 Range = float | tuple[float, float]
 
@@ -209,14 +209,18 @@ def smoothmix(
     draw_lam(alpha, lam)
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     shift_y, shift_x, sigma = draw_gauss(pairs.size)
-    g = gauss(pairs.size, (shift_y, shift_x), sigma.to(img.device))
-    if compat:  # weights g and 1 - g; an inverted mask gives 1 - (1 - g) and 1 - g
-        out = blend_swapped(pairs.to_float32(), g[None])
+    sigma, shifts = sigma.to(img.device), (shift_y, shift_x)
+    if compat:
+        g = gauss(pairs.size, shifts, sigma)
+        out: Any = blend_swapped(pairs.to_float32(), g[None])
+        share = torch.sum(g) / (pairs.size[0] * pairs.size[1])
     else:
-        out = blend_by_map(pairs.to_float32(), g[None], partner_shows=True)
-    partner_share = torch.sum(g) / (pairs.size[0] * pairs.size[1])
-    share = partner_share if compat else 1 - partner_share
-    return _with_mask(pairs, out, g) if return_mask else out, (*pairs.labels, share)
+        down, across = gauss_lines(pairs.size, shifts, sigma)
+        out = blend_by_product(pairs.to_float32(), down, across)
+        share = 1 - down.mean() * across.mean()
+    if return_mask:
+        out = _with_mask(pairs, out, g if compat else torch.outer(down, across))
+    return out, (*pairs.labels, share)
 
 
 def _with_mask(pairs: Pairs, out: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,12 +60,27 @@ def _holes(n: int, start: int, length: int, cell: int, hole: int, wrap: bool) ->
 
 def gauss(size: tuple[int, int], shifts: tuple[int, int], sigma: Tensor) -> Tensor:
     """SmoothMix: float32 [H, W], the partner's weight exp(-d² / 2σ²), d from a shifted centre."""
-    # Halves and their squares are exact in float32, so exp sees OpenMixup's argument.
-    along_y, along_x = (
-        (torch.arange(n, device=sigma.device) - ((n - 1) / 2 + shift)) ** 2
+    along_y, along_x = _squares(size, shifts, sigma.device)
+    return torch.exp(-(along_y[:, None] + along_x) / (2 * sigma**2))
+
+
+def gauss_lines(
+    size: tuple[int, int], shifts: tuple[int, int], sigma: Tensor
+) -> tuple[Tensor, Tensor]:
+    """float32 [H] and [W], whose products are those weights, but for their last bits."""
+    lines = [torch.exp(-square / (2 * sigma**2)) for square in _squares(size, shifts, sigma.device)]
+    return lines[0], lines[1]
+
+
+def _squares(
+    size: tuple[int, int], shifts: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Squared distances of rows and columns: halves and squares, exact in float32."""
+    y, x = (
+        (torch.arange(n, device=device) - ((n - 1) / 2 + shift)) ** 2
         for n, shift in zip(size, shifts, strict=True)
     )
-    return torch.exp(-(along_y[:, None] + along_x) / (2 * sigma**2))
+    return y, x
 
 
 def attentive_cells(features: Tensor, top_k: int) -> Tensor:

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 
 from ..codes import MASK_INVERT, MASK_SEPARABLE, MASK_STORED, MASK_THRESHOLD
+from ..collage.layouts import resize_into, shifted_cutmix
+from ..collage.patches import mix_patches
+from ..collage.rectangles import mix_rectangles
 from ..masks import MixMask
 from ..mixing import mix, paste_
 from ..plan import MixPlan
+from ..plan.patches import PatchPlan
+from ..plan.rectangles import RectanglePlan
 from .draws import Box
 from .pairs import Pairs
 
@@ -41,6 +46,15 @@ def blend_by_threshold(
     code = MASK_SEPARABLE + MASK_THRESHOLD + (MASK_INVERT if partner_shows else 0)
     tables = (t.float()[None].to(pairs.images.device) for t in (rows, columns))
     return _blend_by(pairs, code, threshold, *tables)
+
+
+def blend_by_product(pairs: Pairs, rows: Tensor, columns: Tensor) -> Tensor:
+    """The partner by k = rows[y]·columns[x], in [0, 1]: weights 1 - k and, of that, the rest to 1.
+
+    ``rows`` [H] and ``columns`` [W], one mask for all samples.
+    """
+    code = MASK_SEPARABLE + MASK_INVERT
+    return _blend_by(pairs, code, 0.0, rows[None, None], columns[None, None])
 
 
 def blend_swapped(pairs: Pairs, mask: Tensor) -> Tensor:
@@ -88,7 +102,7 @@ def paste_box_(pairs: Pairs, box: Box) -> Tensor:
 
 
 def paste_resized_(
-    pairs: Pairs, box: Box, mode: str, source: Box | None = None, *, exact: bool = False
+    pairs: Pairs, box: Box, resample: str, source: Box | None = None, *, exact: bool = False
 ) -> Tensor:
     """The partner, or its rectangle ``source``, resized into the box.
 
@@ -99,19 +113,32 @@ def paste_resized_(
     if y0 == y1 or x0 == x1:
         return pairs.images
     size = y1 - y0, x1 - x0
-    small = _interpolated(pairs, size, mode, source)
+    # PyTorch interpolates bytes in whole numbers.
+    fused = resample == "bilinear" and not exact and pairs.images.is_floating_point()
+    if resample == "nearest" or fused:
+        small = _resized(pairs, size, resample, source)
+    else:
+        small = _interpolated(pairs, size, resample, source)
     pairs.images[:, :, y0:y1, x0:x1] = small
     return pairs.images
 
 
+def _resized(pairs: Pairs, size: tuple[int, int], resample: str, source: Box | None) -> Tensor:
+    """What the box will show, on a canvas of its size: no more of the images is read."""
+    part = (0, 0, *pairs.size) if source is None else source
+    way = resample if source is None else "bilinear_aligned"
+    plan = resize_into(
+        len(pairs.images), pairs.size, part, pairs.index, source_box=part, resample=way
+    )
+    box = torch.tensor((0, 0, *size), device=plan.device).expand_as(plan.box)
+    canvas = RectanglePlan(plan.source, plan.source_box, box, plan.weight, way, fill=0.0, size=size)
+    return mix_rectangles(pairs.images.detach(), canvas, pairs.other)
+
+
 def move_windows(x: Tensor, source: Tensor, to: Tensor, size: Tensor) -> Tensor:
     """A new tensor: x[i] with the window at ``source_i`` of x[B-1-i], placed at ``to_i``."""
-    out = x.clone(memory_format=torch.contiguous_format)
-    partner = x.flip(0)
-    h, w = size.tolist()
-    for i, ((y, x0), (v, u)) in enumerate(zip(to.tolist(), source.tolist(), strict=True)):
-        out[i, :, y : y + h, x0 : x0 + w] = partner[i, :, v : v + h, u : u + w]
-    return out
+    plan = shifted_cutmix(len(x), x.shape[-2:], torch.cat((to, to + size), 1), source, "flip")
+    return mix_rectangles(x.detach(), plan)
 
 
 def _interpolated(pairs: Pairs, size: tuple[int, int], mode: str, source: Box | None) -> Tensor:
@@ -132,24 +159,18 @@ def blend_patches(
 
     ``partners``: [B, C, H, W] in place of ``pairs``' own.
     """
-    own = torch.arange(len(pairs.images), device=pairs.images.device)
-    theirs = pairs.images[pairs.index] if partners is None else partners
+    first, second = (None, None) if moves is None else moves
+    if partners is None:
+        plan = PatchPlan(first, None, mask, pairs.index, second)
+        return mix_patches(pairs.images.detach(), plan)
     images = pairs.images
     if moves is not None:
-        images, theirs = (_moved(t, m) for t, m in zip((images, theirs), moves, strict=True))
-    return blend_by_map(Pairs(images, theirs, own, pairs.labels, pairs.shuffle), mask)
-
-
-def _moved(x: Tensor, index: Tensor) -> Tensor:
-    """[B, C, H, W] of patches ``index`` [B, gh, gw] of x, zeros where it is below 0."""
-    gh, gw = index.shape[1:]
-    b, c, h, w = x.shape
-    patches = x.view(b, c, gh, h // gh, gw, w // gw).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    flat = index.flatten(1)
-    taken = patches[torch.arange(b, device=x.device)[:, None], flat.clamp(min=0)]
-    taken = torch.where((flat >= 0)[:, :, None, None, None], taken, 0)
-    grid = taken.view(b, gh, gw, c, h // gh, w // gw)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        images, partners = (
+            mix_patches(t, PatchPlan(move))
+            for t, move in zip((images, partners), moves, strict=True)
+        )
+    own = torch.arange(len(images), device=images.device)
+    return blend_by_map(Pairs(images, partners, own, pairs.labels, pairs.shuffle), mask)
 
 
 def box_mask(pairs: Pairs, box: Box) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,6 +130,22 @@ def draw_variants(
     return draw_checked(batch_size, size, state, settings, checked, labels, *rules)
 
 
+class Drawn(NamedTuple):
+    """What the op ``draw_variants`` returns, its masks expanded to the batch, and its pairing."""
+
+    partner: Tensor  # [B]
+    weight: Tensor  # [B, 2]
+    blend: Tensor  # [B, 2]
+    box: Tensor  # [B, 4]
+    code: Tensor  # [B]
+    threshold: Tensor  # [B]
+    rows: Tensor  # [B, R, H]
+    columns: Tensor  # [B, R, W]
+    resize_box: Tensor  # [B, 4], or [0, 4]
+    pairing: str
+    is_permutation: bool | None
+
+
 def draw_checked(
     batch_size: int,
     size: Sequence[int],
@@ -143,6 +159,30 @@ def draw_checked(
     symmetric: bool,
 ) -> MixPlan:
     """:func:`draw_variants` of a checked mix, state and settings."""
+    rules = per, pairing, correct_lam, symmetric
+    d = drawn(batch_size, size, state, settings, mix.kinds, mix.rank, labels, *rules)
+    mask = known_mask(d.code, d.threshold, d.rows, d.columns) if mix.rank else None
+    box = d.box if mix.places else d.box[:, :0]  # plans without boxes are mixed faster
+    stop = tuple(size) if mix.places else ()
+    facts = Facts(is_permutation=d.is_permutation, blends=False, box_stop=stop)
+    plan = known_plan((d.partner, d.weight, d.blend, box), d.pairing, facts, mask)
+    return plan if has_float64(state.device) else plan.to(state.device)
+
+
+def drawn(
+    batch_size: int,
+    size: Sequence[int],
+    state: Tensor,  # [4]
+    settings: Tensor,  # [1 + 10·M]
+    kinds: list[int],  # [M]
+    rank: int,
+    labels: Tensor | None,  # [B]
+    per: str,
+    pairing: str | Tensor,
+    correct_lam: bool,
+    symmetric: bool,
+) -> Drawn:
+    """The results of the op, on the CPU where the device has no float64."""
     batch_size, size = check_sizes(batch_size, size)
     if len(size) != 2 or not all(1 <= n <= MAX_MASK_SIZE for n in size):
         raise ValueError(
@@ -165,8 +205,7 @@ def draw_checked(
             f"pairs, got {kind(per)}; for pairs use pairing='flip' or 'derangement'"
         )
     labels = check_drawn_labels(labels, rule, batch_size, state)
-    facts = Facts(is_permutation=permutes, blends=False, box_stop=size if mix.places else ())
-    numbers = mix.kinds, batch_size, *size, mix.rank, shared, rule, correct_lam, symmetric
+    numbers = kinds, batch_size, *size, rank, shared, rule, correct_lam, symmetric
     if has_float64(state.device):
         parts = draw_parts(state, settings, labels, given, *numbers)
     else:
@@ -174,13 +213,10 @@ def draw_checked(
         labels, given = (None if t is None else t.cpu() for t in (labels, given))
         parts = draw_parts(host, settings.cpu(), labels, given, *numbers)
         state.copy_(host)
-    partner, weight, blend, box, code, *tables, _ = parts
-    mask = None
-    if mix.rank:
-        if shared == BATCH:  # one row for all samples
-            tables = [t.expand(batch_size, *t.shape[1:]) for t in tables]
-        mask = known_mask(code, *tables)
-    if not mix.places:
-        box = box[:, :0]  # plans without boxes are mixed faster
-    plan = known_plan((partner, weight, blend, box), name, facts, mask)
-    return plan if has_float64(state.device) else plan.to(state.device)
+    partner, weight, blend, box, code, threshold, rows, columns, resize_box = parts
+    if shared == BATCH:  # one row for all samples
+        threshold, rows, columns = (
+            t.expand(batch_size, *t.shape[1:]) for t in (threshold, rows, columns)
+        )
+    masks = code, threshold, rows, columns
+    return Drawn(partner, weight, blend, box, *masks, resize_box, name, permutes)

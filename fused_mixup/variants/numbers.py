@@ -137,7 +137,7 @@ def check_mix(mix: Any, weights: Any = None) -> Mix:
         if name == "resizemix":
             raise ValueError(
                 "mix: expected variants by masks and boxes of one place, got 'resizemix', which "
-                "resizes its partner; use a plan of rectangles"
+                "resizes its partner; use draw_resizemix and mix_rectangles"
             )
         if not isinstance(name, str) or name not in SETTINGS:
             raise ValueError(f"mix: expected names of {list(SETTINGS)}, got {kind(name)}")
@@ -232,3 +232,8 @@ def check_weights(weights: Any, variants: Sequence[str]) -> dict[str, float]:
             "by it, or set prob for batches that stay as they are"
         )
     return dict(zip(variants, made, strict=True))
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> list[float]:
+    """A number, or two (low, high), within bounds; always two."""
+    return _number(name, value, Number((low, high), low, high))
