@@ -16,8 +16,7 @@ from .dtypes import BLENDABLE
 from .frozen import count_write
 from .memory import recycled_tensor
 from .plan.mix_plan import MixPlan
-from .reference.blending import inside_box
-from .reference.masks import mask_at, mix_with, pool_rows
+from .reference.masks import mix_with, paste_rows, pool_rows
 from .reference.pairing import partner_rows
 from .schemas import MaskArguments
 from .tracing import transforms_active
@@ -213,8 +212,8 @@ def _mix_pool(
 
 def _paste_by_mask_(x: Tensor, plan: MixPlan) -> Tensor:
     """``paste_`` by a plan that has a mask: the partner where m < ½, and in the box."""
-    inside = (mask_at(mask_arguments(plan), x) < 0.5) | inside_box(plan.box, x)
-    x.copy_(torch.where(inside, partner_rows(x, plan.partner_or_none, plan.rule), x))
+    partners = partner_rows(x, plan.partner_or_none, plan.rule)
+    x.copy_(paste_rows(x, partners, plan.box, mask_arguments(plan)))
     return x
 
 

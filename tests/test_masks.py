@@ -211,3 +211,64 @@ def test_compiled_without_recompiling(backend):
         with torch._dynamo.config.patch(error_on_recompile=seed > 0):
             got = compiled(x, plan)
         assert all(map(torch.equal, got, step(x, plan)))
+
+
+# ------------------------------------------------------------------ labels
+
+
+def test_class_maps_of_a_target_are_cut_by_the_mask(backend):
+    labels, m = torch.randint(0, 9, (2, 4, 6)), torch.rand(2, 4, 6)
+    plan = MixPlan.uniform(2, "flip", 0.3).with_mask(stored(m))
+    target = fm.MixedTarget.from_labels(labels, plan, 9)
+    shown = torch.where(m < 0.5, labels.flip(0), labels)
+    assert torch.equal(target.dominant, shown)
+    expected = torch.nn.functional.one_hot(shown, 9).movedim(-1, 1).float()
+    assert torch.equal(target.dense(), expected)
+    classes = fm.MixedTarget.from_labels(labels[:, 0, 0], plan, 9)
+    assert torch.equal(classes.weight, plan.weight)
+
+
+def test_weights_of_what_is_seen():
+    plan = MixPlan.uniform(2, "flip", 0.3).with_mask(stored(torch.tensor([[[1.0, 0.0]]])))
+    seen = plan.with_weight(plan.mask.mean((4, 6)))
+    assert torch.equal(seen.weight, torch.full((2, 2), 0.5)) and seen.mask == plan.mask
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_what_is_refused():
+    mask, plan = stored(torch.rand(1, 2, 2)), MixPlan.uniform(3, "flip", 0.3)
+    masked, pooled = plan.with_mask(mask), MixPlan.uniform(3, torch.tensor([6, 0, 1]), 0.3, pool=7)
+    x, images = torch.rand(3, 2, 4, 6), torch.zeros(3, 3, 4, 6, dtype=torch.uint8)
+    rows, signal = torch.rand(1, 5, 4), MixPlan.uniform(3, "flip", 0.3, [1, 2])
+    boxes = torch.zeros(3, 1, 4)
+    for error, text, call in (
+        (ValueError, r"numbers in \[0, 1\]", lambda: stored(torch.full((1, 1, 1), 2.0))),
+        (ValueError, r"numbers in \[0, 1\]", lambda: stored(torch.full((1, 2, 2), torch.nan))),
+        (ValueError, "divide bytes by 255", lambda: stored(images[:1, 0] + 200)),
+        (ValueError, "R from 1 to 4", lambda: MixMask(code_of(1), HALF, rows, rows)),
+        (ValueError, "rows: expected a tensor", lambda: MixMask(code_of(1), HALF)),
+        (ValueError, "code: expected form", lambda: MixMask(code_of(32), HALF)),
+        (TypeError, "map: expected bool, uint8", lambda: stored(torch.zeros(1, 2, 2).long())),
+        (TypeError, "mask: expected a MixMask", lambda: plan.with_mask(torch.rand(3))),
+        (ValueError, "expected 3 samples or one", lambda: plan.with_mask(mask.expand(2))),
+        (ValueError, "boxes have 2 dims", lambda: signal.with_mask(mask)),
+        (ValueError, r"\[B, …, H, W\]", lambda: fm.mix(x[:, 0, 0], masked)),
+        (ValueError, "without a mask", lambda: fm.mix_samples(list(x), masked)),
+        (ValueError, "without a mask", lambda: fm.mix_boxes(boxes, None, masked, (4, 6))),
+        (ValueError, "without a mask", lambda: fm.mix_normalize(images, masked, mean=0, std=1)),
+        (ValueError, "other: expected the 7 samples", lambda: fm.mix(x, pooled, clean=True)),
+        (ValueError, "other: expected", lambda: fm.mix(x, pooled, other=x)),
+        (ValueError, "mix\\(x, plan, other=", lambda: fm.mix_(x, pooled)),
+        (ValueError, "pool: expected at least 3", lambda: MixPlan.uniform(3, "flip", 0.3, pool=2)),
+        (IndexError, r"\[0, 7\)", lambda: MixPlan.uniform(1, torch.tensor([7]), 0.3, pool=7)),
+        (ValueError, "out: expected memory of its own", lambda: fm.mix(x, plan, x, other=x)),
+    ):  # fmt: skip
+        with pytest.raises(error, match=text):
+            call()
+    sized = MixMask(code_of(1), HALF, torch.rand(1, 1, 4), torch.rand(1, 1, 6))
+    with pytest.raises(ValueError, match="use plan.resize"):
+        fm.mix(torch.rand(3, 8, 12), plan.with_mask(sized))
+    large = plan.with_mask(sized).resize((4, 6), (8, 12))
+    assert fm.mix(torch.rand(3, 8, 12), large).shape == (3, 8, 12)

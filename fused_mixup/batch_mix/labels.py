@@ -11,9 +11,7 @@ from torch import Tensor
 from ..arguments import integer, names
 from ..codes import IGNORE_INDEX, NO_IGNORE
 from ..dtypes import FLOATING
-from ..mixing import paste_
 from ..plan.mix_plan import MixPlan
-from ..reference.pairing import partner_rows
 from ..target.checks import (
     MAP_DTYPES,
     check_label_smoothing,
@@ -128,11 +126,6 @@ class Targets:
         """The target of checked class maps, whose boxes are pasted in them if ``inplace``."""
         numbers = count, self.label_smoothing, self._ignored
         maps = as_integers(maps)
-        if plan.mask is not None:  # what the mask shows is pasted, so that only the blend is left
-            partners = partner_rows(maps, plan.partner_or_none, plan.rule)
-            pasted = paste_(maps if inplace else maps.clone(), plan)
-            weight = plan.blend.float()
-            return self._as_configured(MixedTarget(pasted, partners, weight, *numbers))
         return self._as_configured(target_of_checked(maps, plan, numbers, in_range, inplace))
 
 

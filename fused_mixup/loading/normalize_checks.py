@@ -12,6 +12,7 @@ from ..arguments import check_number, kind
 from ..checks import (
     as_array,
     check_memory,
+    check_no_mask,
     check_plain_tensor,
     check_plan,
     check_samples,
@@ -171,6 +172,7 @@ def plan_arguments(
         return None, blend.expand(shape[0], 2), box.expand(shape[0], 0), SELF
     if not isinstance(plan, MixPlan):
         raise TypeError(f"plan: expected a MixPlan or None, got {type(plan).__name__}")
+    check_no_mask(plan, "normalise first, and mix(x, plan) after")
     check_plan("images", torch.empty((), device=device).expand(shape), plan)
     spatial = plan.spatial_dims
     if spatial > 2:

@@ -48,12 +48,18 @@ class PlanMask(Frozen):
         raise NotImplementedError
 
 
-def check_mask(mask: PlanMask | None, batch_size: int) -> PlanMask | None:
-    """The mask of a plan, expanded to its batch."""
+def check_mask(mask: PlanMask | None, box: Tensor) -> PlanMask | None:
+    """The mask of a plan with this ``box`` [B, 2·D], expanded to its batch."""
+    batch_size = len(box)
     if mask is None:
         return None
     if not isinstance(mask, PlanMask):
         raise TypeError(f"mask: expected a MixMask, got {kind(mask)}; see fused_mixup.masks")
     if mask.batch_size not in (1, batch_size):
         raise ValueError(f"mask: expected {batch_size} samples or one, got {mask.batch_size}")
+    if box.shape[1] not in (0, 4):
+        raise ValueError(
+            f"mask: expected a plan whose boxes have 2 dims, or none, as a mask covers images, got "
+            f"boxes of {box.shape[1] // 2}"
+        )
     return mask.expand(batch_size)

@@ -88,7 +88,7 @@ class MixPlan(PlanRows):
         pool: int | None = None,
     ) -> None:
         check_layout(partner, weight, blend, box, pairing)
-        mask, pool = check_mask(mask, len(weight)), check_pool(pool, pairing, len(weight))
+        mask, pool = check_mask(mask, box), check_pool(pool, pairing, len(weight))
         if partner is not None and pairing != "tensor":
             if has_host_values(partner):  # else the rule is taken on trust
                 check_rule(pairing, partner, partner_indices(PAIRINGS[pairing], len(weight)))
@@ -133,7 +133,7 @@ class MixPlan(PlanRows):
     def with_mask(self, mask: PlanMask | None) -> MixPlan:
         """The plan that mixes by ``mask``; labels keep their weights (see :meth:`with_weight`)."""
         tensors = self._partner, self.weight, self.blend, self.box
-        mask = check_mask(mask, self.batch_size)
+        mask = check_mask(mask, self.box)
         return known_plan(tensors, self.pairing, self._facts, mask, self.pool)
 
     def with_weight(self, weight: Tensor) -> MixPlan:

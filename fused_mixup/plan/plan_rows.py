@@ -142,6 +142,17 @@ class PlanRows(Frozen):
         weight, box = weight.expand(size), box.to(torch.int32).expand(size)
         return self._replace(self._partner, weight, self.blend, box, facts)
 
+    def cuts_maps(self, labels: Tensor) -> bool:
+        """Whether labels [B, …] are maps to paste in; ValueError where the plan does not fit."""
+        d = self.spatial_dims if self.mask is None else 2
+        if d == 0 or labels.ndim - 1 < d:
+            return False
+        if self.mask is not None:
+            self.mask.check("labels", labels)
+        if not torch.compiler.is_compiling():
+            check_stops(self._facts.box_stop, "labels", labels.shape[labels.ndim - d :])
+        return True
+
     def over_whole(self, size: int) -> Self:
         """The plan whose boxes have one more dim, the last, all ``size`` of which they cover."""
         one_row = is_host_row(self.box)

@@ -97,6 +97,17 @@ def mask_at(mask: MaskArguments, x: Tensor) -> Tensor:
     return m.view(m.shape[0], *[1] * (x.ndim - 3), *m.shape[1:])
 
 
+def paste_rows(x: Tensor, other: Tensor, box: Tensor, mask: MaskArguments) -> Tensor:
+    """``other`` where m < ½ and in the box, else x: what can be moved and not blended."""
+    return torch.where((mask_at(mask, x) < 0.5) | inside_box(box, x), other, x)
+
+
+def keep_masked(weight: Tensor, code: Tensor) -> Tensor:
+    """Weights [B, 2] of what lies outside a pasted mask: (1, 0) in rows that have one."""
+    kept = weight.new_tensor([1.0, 0.0]).to(code.device)
+    return torch.where((code & MASK_FORM != 0)[:, None], kept, weight.to(code.device))
+
+
 def pool_rows(pool: Tensor, partner: Tensor | None, pairing: int, batch: int) -> Tensor:
     """The partners of ``batch`` samples among those of ``pool``."""
     if pairing != TENSOR:

@@ -10,8 +10,13 @@ from ..checks import check_batch, check_float_labels, check_plan
 from ..codes import NO_IGNORE
 from ..dtypes import FLOATING
 from ..plan.mix_plan import MixPlan
-from .checks import check_label_smoothing, check_labels, check_num_classes, check_target_dtype
-from .mixed_target import MixedTarget, are_maps
+from .checks import (
+    check_label_smoothing,
+    check_labels,
+    check_num_classes,
+    check_target_dtype,
+)
+from .mixed_target import MixedTarget
 
 
 def mix_labels(values: Tensor, plan: MixPlan) -> Tensor:
@@ -89,7 +94,7 @@ def mix_targets(
     check_labels(labels, num_classes)
     check_target_dtype(dtype)
     check_plan("labels", labels, plan)
-    if are_maps(labels, plan):
+    if plan.cuts_maps(labels):
         target = MixedTarget.from_labels(labels, plan, num_classes, label_smoothing, NO_IGNORE)
         return target.dense(dtype)
     return implementation().mix_targets(

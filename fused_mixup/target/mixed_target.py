@@ -16,6 +16,7 @@ from ..loading.by_value import send_by_value
 from ..plan.mix_plan import MixPlan
 from ..plan.rows import map_rows
 from ..reference.dense import dense_target
+from ..reference.masks import keep_masked, paste_rows
 from ..reference.pairing import partner_rows
 from .accelerate import extend_accelerate
 from .checks import (
@@ -284,16 +285,6 @@ class MixedTarget(LabelRows):
 torch.serialization.add_safe_globals([MixPlan, MixedTarget])
 
 
-def are_maps(labels: Tensor, plan: MixPlan) -> bool:
-    """Whether labels [B, …] are maps to paste boxes in; ValueError where a box leaves the map."""
-    d = plan.spatial_dims
-    if d == 0 or labels.ndim - 1 < d:
-        return False
-    if not torch.compiler.is_compiling():
-        plan.check_boxes("labels", labels.shape[labels.ndim - d :])
-    return True
-
-
 def target_of_checked(
     labels: Tensor,  # [B, …]
     plan: MixPlan,
@@ -308,10 +299,14 @@ def target_of_checked(
     partner = plan.partner_or_none
     partner_labels = partner_rows(labels, partner, plan.rule)
     weight = plan.weight
-    if are_maps(labels, plan):
+    if plan.cuts_maps(labels):
         labels = labels if inplace else labels.clone()
-        ops.paste_(labels, partner, plan.box, plan.rule)
         weight = map_rows(torch.Tensor.float, plan.blend)
+        if plan.mask is None:
+            ops.paste_(labels, partner, plan.box, plan.rule)
+        else:
+            labels.copy_(paste_rows(labels, partner_labels, plan.box, plan.mask.arguments))
+            weight = keep_masked(weight, plan.mask.code)
     target = object.__new__(MixedTarget)
     target._set((labels, partner_labels, weight), numbers, in_range)
     return target
