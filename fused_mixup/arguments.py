@@ -99,6 +99,18 @@ def floats(name: str, value: Tensor | Sequence[float]) -> Tensor:
     return t
 
 
+def check_plain_tensor(name: str, x: Any) -> None:
+    """Raise TypeError for a DTensor: a kernel would take the shard of one process for the whole."""
+    cls = type(x)
+    if cls is Tensor or cls is torch.nn.Parameter:
+        return
+    if hasattr(cls, "full_tensor") and hasattr(cls, "to_local"):  # needs no import
+        raise TypeError(
+            f"{name}: expected a plain tensor, got a {cls.__name__}, of which each process holds "
+            "a part; use .full_tensor(), or .to_local() where each process works on its own part"
+        )
+
+
 def is_host_row(t: Tensor) -> bool:
     """True for a tensor whose rows are one row on the CPU, which kernels take as arguments."""
     return t.is_cpu and (t.stride(0) == 0 or t.shape[0] <= 1)

@@ -67,18 +67,6 @@ def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
         )
 
 
-def check_plain_tensor(name: str, x: Any) -> None:
-    """Raise TypeError for a DTensor: a kernel would take the shard of one process for the whole."""
-    cls = type(x)
-    if cls is Tensor or cls is torch.nn.Parameter:
-        return
-    if hasattr(cls, "full_tensor") and hasattr(cls, "to_local"):  # needs no import
-        raise TypeError(
-            f"{name}: expected a plain tensor, got a {cls.__name__}, of which each process holds "
-            "a part; use .full_tensor(), or .to_local() where each process works on its own part"
-        )
-
-
 def check_float_labels(values: Tensor) -> None:
     if not isinstance(values, Tensor):
         raise TypeError(f"values: expected a floating tensor [B, …], got {kind(values)}")

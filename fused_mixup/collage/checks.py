@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import check_memory, check_plain_tensor, check_writable, span
+from ..arguments import check_plain_tensor
+from ..checks import check_memory, check_writable, span
 from ..codes import MAX_DIMS
 from ..memory import recycled_like, recycled_tensor
 from ..tracing import in_vmap

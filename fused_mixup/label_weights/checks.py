@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import integer_tuple, is_host_row, kind
-from ..checks import check_plain_tensor
+from ..arguments import check_plain_tensor, integer_tuple, is_host_row, kind
 
 
 def check_floats(name: str, value: object, shape: str, dims: Sequence[int]) -> Tensor:

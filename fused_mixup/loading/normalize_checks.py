@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import check_number, kind
+from ..arguments import check_number, check_plain_tensor, kind
 from ..checks import (
     as_array,
     check_memory,
     check_no_mask,
-    check_plain_tensor,
     check_plan,
     check_samples,
     check_writable,

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..arguments import integer, is_host_row, kind
-from ..checks import check_plain_tensor, may_overlap
+from ..arguments import check_plain_tensor, integer, is_host_row, kind
+from ..checks import may_overlap
 from ..codes import IGNORE_INDEX, MAX_DIMS, NO_IGNORE, REDUCTIONS
 from ..dtypes import FLOATING, arithmetic
 from ..target.checks import check_labels

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import is_host_row, kind
-from ..checks import check_plain_tensor
+from ..arguments import check_plain_tensor, is_host_row, kind
 from ..codes import IGNORE_INDEX, MEAN, NONE
 from ..dtypes import arithmetic
 from ..reference.blending import weight_columns

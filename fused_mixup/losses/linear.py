@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import integer
-from ..checks import check_plain_tensor
+from ..arguments import check_plain_tensor, integer
 from ..codes import IGNORE_INDEX, MEAN, NONE, SUM
 from ..dtypes import FLOATING
 from ..schemas import focal_everywhere

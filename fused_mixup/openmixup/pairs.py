@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import kind
-from ..checks import check_memory, check_plain_tensor
+from ..arguments import check_plain_tensor, kind
+from ..checks import check_memory
 
 Targets = tuple[Any, Any, Any]
 

@@ -1,8 +1,10 @@
-"""What a mix does to real images: :func:`show`, and ``python -m fused_mixup.preview``.
+"""What mixes do to real images: :func:`show`, :func:`show_variants`, and the same from a shell,
+``python -m fused_mixup.preview``.
 
 It needs Pillow, and ``import fused_mixup`` does not import it.
 """
 
+from .gallery import show_variants
 from .view import show
 
-__all__ = ["show"]
+__all__ = ["show", "show_variants"]

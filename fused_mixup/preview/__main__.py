@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import BatchMix
-from .options import make_parser, settings_of, settings_text
+from .gallery import bundled_photographs, show_variants
+from .options import BATCH, check_all, make_parser, settings_of, settings_text
 from .pillow import require_pillow
 from .progress import Progress
 from .view import show
@@ -57,6 +58,12 @@ def run(args: argparse.Namespace) -> str:
             raise ValueError(f"--{name}: expected at least {least}, got {value}")
     file_format = check_out(args.out)
     settings = settings_of(args)
+    if args.all:
+        check_all(args)
+        write(draw_variants(args, settings["seed"]), args.out, file_format)
+        return f"{args.out}: every variant on two images of {args.size} x {args.size} pixels"
+    if not args.paths:
+        raise ValueError("PATH: expected folders or images, got none")
     BatchMix(2, **settings)  # errors of settings come before any image is read
     coco = None if args.boxes is None else CocoBoxes(args.boxes)
     masks = None if args.masks is None else MaskFolder(args.masks)
@@ -81,15 +88,34 @@ def run(args: argparse.Namespace) -> str:
     return f"{done}; {unread} could not be read" if unread else done
 
 
+def draw_variants(args: argparse.Namespace, seed: int) -> Any:
+    """The figure of ``--all``."""
+    from .gallery_plans import CELLS
+    from .pictures import find_pictures, read_picture
+
+    if args.size % CELLS or args.size < 2 * CELLS:
+        raise ValueError(
+            f"--size: expected a multiple of {CELLS} from {2 * CELLS} on for --all, whose grids "
+            f"divide it, got {args.size}"
+        )
+    paths = find_pictures(args.paths or bundled_photographs(), seed)[:FEWEST]
+    if len(paths) < FEWEST:
+        raise ValueError(f"PATH: expected {FEWEST} images for --all, got {len(paths)}")
+    images = torch.stack([read_picture(path, args.size).image for path in paths])
+    names = [path.stem for path in paths]
+    return show_variants(images, names, seed=seed, columns=args.columns)
+
+
 def read_samples(
     paths: Sequence[Path], args: argparse.Namespace, coco: Any, masks: Any
 ) -> tuple[list[Sample], int]:
     """The first images that can be read, as many as asked for, and how many could not."""
     samples: list[Sample] = []
     unread = []
-    with Progress(min(args.batch, len(paths))) as progress:
+    batch = BATCH if args.batch is None else args.batch
+    with Progress(min(batch, len(paths))) as progress:
         for path in paths:
-            if len(samples) == args.batch:
+            if len(samples) == batch:
                 break
             try:
                 samples.append(read_sample(path, args.size, coco, masks))

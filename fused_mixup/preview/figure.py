@@ -32,6 +32,8 @@ class Tile:
     caption: str
     original: Image.Image | None = None  # above it
     original_caption: str = ""
+    name: str = ""  # above it
+    mask: Image.Image | None = None  # beside the shares, as high as they are
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,15 @@ def draw_figure(
     tiles: Sequence[Tile], columns: int, title: str = "", notes: Sequence[str] = ()
 ) -> Image.Image:
     """The grid of ``tiles``, all of one size, with a title and notes above and below it."""
-    texts = [title, *notes, *(tile.caption + tile.original_caption for tile in tiles)]
+    texts = [title, *notes]
+    texts += [tile.name + tile.caption + tile.original_caption for tile in tiles]
     texts += [share.name for tile in tiles for share in tile.shares]
     fonts = Fonts(*(find_font(texts, size) for size in (TEXT, SMALL, TITLE)))
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     wide, high = tiles[0].image.size
     above = high + SMALL_LINE + 4 if any(tile.original for tile in tiles) else 0
+    above += LINE + 4 if any(tile.name for tile in tiles) else 0
     under = SPACE + BAR + 6 + LINE * max(len(tile.shares) for tile in tiles) + SMALL_LINE
     cell = above + high + under
     width = 2 * MARGIN + columns * wide + (columns - 1) * GAP
@@ -84,6 +88,8 @@ def _draw_tile(
     page: Image.Image, draw: Any, tile: Tile, at: tuple[int, int], above: int, fonts: Fonts
 ) -> None:
     (x, y), wide = at, tile.image.width
+    if tile.name:
+        draw.text((x, y + above - LINE - 4), shorten(tile.name, wide, fonts.text), INK, fonts.text)
     if tile.original is not None:
         page.paste(tile.original, at)
         text = shorten(tile.original_caption, wide, fonts.small)
@@ -91,20 +97,27 @@ def _draw_tile(
     y += above
     page.paste(tile.image, (x, y))
     y += tile.image.height + SPACE
-    _draw_bar(draw, (x, y, x + wide), tile.shares)
+    if tile.mask is not None:
+        page.paste(tile.mask, (x, y))
+        draw.rectangle((x, y, x + tile.mask.width - 1, y + tile.mask.height - 1), outline=GREY)
+        x += tile.mask.width + 8
+    end = at[0] + wide
+    _draw_bar(draw, (x, y, end), tile.shares)
     y += BAR + 6
     for share in tile.shares:
         number = weight_text(share.weight)
-        left, right = x + SWATCH + 6, x + wide
-        room = wide - SWATCH - 6 - fonts.text.getlength(number) - 8
+        left = x + SWATCH + 6
+        room = end - left - fonts.text.getlength(number) - 8
         middle = y + LINE // 2
         swatch = (x, middle - SWATCH // 2 - 1, x + SWATCH - 1, middle + SWATCH // 2 - 1)
         draw.rectangle(swatch, fill=COLOURS[share.source])
         name = shorten(share.name, room, fonts.text)
         draw.text((left, middle), name, INK, fonts.text, anchor="lm")
-        draw.text((right, middle), number, INK, fonts.text, anchor="rm")
+        draw.text((end, middle), number, INK, fonts.text, anchor="rm")
         y += LINE
-    draw.text((x, y), shorten(tile.caption, wide, fonts.small), SOFT, fonts.small)
+    if tile.mask is not None:
+        y = max(y, at[1] + above + tile.image.height + SPACE + tile.mask.height + 4)
+    draw.text((at[0], y), shorten(tile.caption, wide, fonts.small), SOFT, fonts.small)
 
 
 def _draw_bar(draw: Any, place: tuple[int, int, int], shares: Sequence[Share]) -> None:
@@ -126,7 +139,8 @@ def _draw_legend(
     """What the colours mean, as far as they occur."""
     x, y = at
     used = {share.source for tile in tiles for share in tile.shares}
-    words = {OWN: "the image itself", PARTNER: "its partner, and the box cut from it"}
+    box = all(tile.mask is None for tile in tiles)
+    words = {OWN: "the image itself", PARTNER: "its partner" + ", and the box cut from it" * box}
     for source in (source for source in words if source in used):
         wide = SWATCH + 6 + fonts.small.getlength(words[source]) + 18
         if x + wide - 18 > at[0] + room:

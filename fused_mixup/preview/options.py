@@ -28,6 +28,10 @@ DEFAULTS = {
     name: inspect.signature(BatchMix).parameters[name].default for name in SETTINGS
 }  # fmt: skip
 
+BATCH = 16
+# What --all has no use for.
+OF_A_BATCH = ("batch", "compare", "boxes", "masks", "recipe", *(n for n in SETTINGS if n != "seed"))
+
 RECIPES: dict[str, dict[str, Any]] = {
     # The settings of DeiT and of what followed it in timm; timm's train.py alone mixes nothing.
     "timm": {
@@ -56,16 +60,21 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "paths",
-        nargs="+",
+        nargs="*",
         type=Path,
         metavar="PATH",
         help="folders, searched to the bottom, or images",
     )
     add(
+        "--all", action="store_true",
+        help="draw every variant on two images instead, the first two or scikit-learn's "
+        "photographs; takes -o, --size, --columns and --seed",
+    )  # fmt: skip
+    add(
         "-o", "--out", type=Path, default=Path("preview.png"), metavar="FILE",
         help="where to write; the suffix says the format (default: preview.png)",
     )  # fmt: skip
-    add("--batch", type=int, default=16, metavar="B", help="images in the batch (default: 16)")
+    add("--batch", type=int, metavar="B", help=f"images in the batch (default: {BATCH})")
     add("--size", type=int, default=224, metavar="PIXELS", help="their sides (default: 224)")
     add("--columns", type=int, metavar="N", help="images side by side")
     add("--compare", action="store_true", help="draw the images before the mix, too")
@@ -90,6 +99,16 @@ def make_parser() -> argparse.ArgumentParser:
         else:
             mixing.add_argument(option, type=kind, metavar=name.split("_")[-1].upper(), help=said)
     return parser
+
+
+def check_all(args: argparse.Namespace) -> None:
+    """Raise ValueError for an option of a batch beside ``--all``."""
+    for name in OF_A_BATCH:
+        if getattr(args, name) not in (None, False):
+            raise ValueError(
+                f"--{name.replace('_', '-')}: expected none beside --all, which takes -o, --size, "
+                "--columns and --seed"
+            )
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
