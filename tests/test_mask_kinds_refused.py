@@ -84,7 +84,7 @@ def test_no_value_is_read_from_a_device():
         (lambda: stored_mask(torch.ones(1, 2, 2)).dense((-1, 4)), ValueError, "size: expected"),
         (lambda: stored_mask(torch.ones(1, 2, 2)).mean((1, 2, 3)), ValueError, "size: expected"),
         (lambda: stored_mask(torch.ones(1, 2, 2)).resize((4,)), ValueError, "size: expected"),
-        (lambda: MixPlan.identity(3).with_weight(torch.ones(1)), ValueError, "^weight: expected shape .3"),
+        (lambda: MixPlan.identity(3).with_weight(torch.ones(1)), ValueError, "^weight: expected"),
         (lambda: saliency_mask(-torch.ones(1, 2, 2), torch.ones(1, 2, 2)), ValueError, "own: "),
     ],
 )  # fmt: skip

@@ -305,7 +305,9 @@ def _check_values(mask: MixMask) -> None:
             outside = name == "map" and not (low >= 0 and high <= 1)
             if outside and (plain or t.dtype == torch.uint8):
                 remedy = (
-                    "divide by 255" if t.dtype == torch.uint8 else "clamp it, or give a function"
+                    "divide bytes by 255"
+                    if t.dtype == torch.uint8
+                    else "clamp it, or give a function"
                 )
                 raise ValueError(
                     f"{name}: expected numbers in [0, 1], got {low:.4g} to {high:.4g}; {remedy}"
