@@ -12,6 +12,7 @@ from torch import Tensor
 from .arguments import kind
 from .codes import MAX_DIMS
 from .dtypes import BLENDABLE, FLOATING
+from .plan.checks import check_no_pool
 from .plan.mix_plan import MixPlan
 
 
@@ -43,15 +44,7 @@ def check_batch(
 def check_no_mask(plan: MixPlan, remedy: str) -> None:
     if plan.mask is not None:
         raise ValueError(f"plan: expected one without a mask, got one with a mask; {remedy}")
-    check_no_pool(plan)
-
-
-def check_no_pool(plan: MixPlan) -> None:
-    if plan.pool is not None:
-        raise ValueError(
-            f"plan: expected partners among the batch, got a plan with pool={plan.pool}; use "
-            "mix(x, plan, other=…)"
-        )
+    check_no_pool(plan.pool)
 
 
 def _check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .arguments import kind
 from .backends import implementation
-from .checks import check_batch, check_memory, check_no_pool, check_out, check_writable, span
+from .checks import check_batch, check_memory, check_out, check_writable, span
 from .dtypes import BLENDABLE
 from .frozen import count_write
 from .memory import recycled_tensor
+from .plan.checks import check_no_pool
 from .plan.mix_plan import MixPlan
 from .reference.masks import mix_with, paste_rows, pool_rows
 from .reference.pairing import partner_rows
@@ -56,7 +57,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     """
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
-    check_no_pool(plan)
+    check_no_pool(plan.pool)
     rows = plan.partner_or_none, plan.blend, plan.box, plan.rule
     if plan.mask is None:
         implementation().mix_(x, *rows)
@@ -156,7 +157,7 @@ def paste_(x: Tensor, plan: MixPlan) -> Tensor:
             "plan: expected one that only pastes boxes (CutMix), got one that blends values; "
             "labels and masks cannot be blended: use mix_ for images, MixedTarget for labels"
         )
-    check_no_pool(plan)
+    check_no_pool(plan.pool)
     if plan.mask is not None:
         _paste_by_mask_(x, plan)
     else:

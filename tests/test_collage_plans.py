@@ -82,6 +82,12 @@ REFUSED = {
     "no weight": (([[0]], BOX, BOX), {"size": None}, "weight: expected label weights"),
     "a weight too few": (([[0]], BOX, BOX, [[1.0]]), {}, r"weight: expected shape \[1, 2\]"),
     "a shape": (([[0]], BOX[0], BOX), {}, r"source_box: expected shape \[1, 1, 4\]"),
+    "a weight that is NaN": (([[0]], BOX, BOX, [[1.0, float("nan")]]), {}, "weight: expected fin"),
+    "steps of zero": (
+        ([[0]], BOX, BOX),
+        {"scale": [[[0.0, 1.0]]], "resample": "nearest"},
+        "scale: expected finite steps",
+    ),
     "a way": (([[0]], BOX, BOX), {"resample": "cubic"}, "resample: expected one of"),
     "steps without a use": (
         ([[0]], BOX, BOX),
@@ -107,6 +113,8 @@ LAYOUTS = {
     "rows of another batch": (lambda: fm.resize_into(3, (8, 9), [[0, 0, 1, 1]] * 2), "box"),
     "a size": (lambda: fm.resize_into(3, (8,), (0, 0, 1, 1)), "size"),
     "a pairing": (lambda: fm.resize_into(3, (8, 9), (0, 0, 1, 1), "shuffle"), "partner"),
+    "a factor of zero": (lambda: fm.resize_into(3, (8, 9), (0, 0, 1, 1), tau=0.0), "tau"),
+    "factors": (lambda: fm.resize_into(3, (8, 9), (0, 0, 1, 1), tau=torch.ones(2)), "tau"),
     "three tiles": (lambda: fm.mosaic_plan((8, 9), (4, 4), [[0, 1, 2]]), "source"),
     "starts": (lambda: fm.ricap_plan((8, 9), (4, 4), [[0] * 4], [[0, 0]] * 3), "start"),
 }

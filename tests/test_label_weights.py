@@ -204,11 +204,35 @@ def test_compiled():
             r"weight: expected a floating tensor \[B, 2\]",
         ),
         (
+            lambda: lw.tokenmix_weights(
+                torch.rand(3, 4, 4), torch.rand(3, 4, 4), torch.tensor([0, 1, -1])
+            ),
+            r"partner: expected indices in \[0, 3\), got -1",
+        ),
+        (
+            lambda: lw.snapmix_weights(
+                torch.rand(3, 4, 4),
+                boxes(3, 4, 4),
+                boxes(3, 4, 4),
+                torch.arange(1, 4),
+                torch.arange(3),
+            ),
+            r"partner: expected indices in \[0, 3\), got 3",
+        ),
+        (
+            lambda: lw.remix_weights(pairs(3)[0], -torch.arange(3), torch.zeros(3).int(), COUNTS),
+            r"labels: expected indices in \[0, \d+\), got -2",
+        ),
+        (
+            lambda: lw.mamix_weights(*pairs(3), torch.zeros(len(COUNTS))),
+            "class_counts: expected numbers of 1 and more",
+        ),
+        (
             lambda: lw.mamix_weights(*pairs(3), [3, 4]),
             "class_counts: expected a tensor .*; use torch.tensor",
         ),
     ],
 )
 def test_bad_input(call, match):
-    with pytest.raises((TypeError, ValueError), match=match):
+    with pytest.raises((TypeError, ValueError, IndexError), match=match):
         call()

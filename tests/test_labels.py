@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import fused_mixup as fm
-from fused_mixup import MixedTarget, MixPlan, mix_labels
+from fused_mixup import MixedTarget, MixPlan, mix_labels, mix_targets
 from fused_mixup.arguments import is_host_row
 
 K = 5
@@ -212,3 +212,15 @@ def test_labels_that_were_written_to_are_looked_at_again():
     target.partner_labels[1] = K
     with pytest.raises(IndexError, match="got 5"):
         _ = target.labels_in_range
+
+
+def test_labels_of_another_tensor_are_not_taken_from_the_batch() -> None:
+    plan = MixPlan.uniform(2, torch.tensor([5, 1]), 0.5, pool=6)
+    labels = torch.tensor([0, 1])
+    for mixed in (
+        lambda: MixedTarget.from_labels(labels, plan, 3),
+        lambda: mix_targets(labels, plan, 3),
+        lambda: mix_labels(torch.rand(2, 3), plan),
+    ):
+        with pytest.raises(ValueError, match="plan: expected partners among the batch.*pool=6; "):
+            mixed()

@@ -282,3 +282,12 @@ def test_a_batch_is_mixed_by_them():
     one = gauss_mask((5.0, 6.0), 3.0, (H, W))
     m = one.dense()
     assert torch.equal(mix(x, plan.with_mask(one)), m * x + (1 - m) * x.flip(0))
+
+
+def test_extreme_numbers_and_empty_batches():
+    narrow = gauss_mask((3.0, 4.0), np.float32(1e-30), (8, 9)).dense()
+    assert torch.equal(gauss_mask((3.0, 4.0), 1e-200, (8, 9)).dense(), narrow)
+    assert narrow.sum() == 8 * 9 - 1 and narrow[0, 0, 3, 4] == 0
+    assert gauss_mask(torch.ones(0, 2), 2.0, (8, 9)).mean().shape == (0,)
+    large = torch.full((1, 2, 2), 3e38)
+    assert saliency_mask(large, large).mean((2, 2)).tolist() == [0.5]

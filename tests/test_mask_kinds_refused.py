@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fused_mixup import MixPlan
 from fused_mixup.masks import (
     band_mask,
     class_mask,
@@ -73,6 +74,17 @@ def test_no_value_is_read_from_a_device():
         (lambda: patch_mask(torch.ones(1, 6).bool()), ValueError, "grid: expected"),
         (lambda: patch_mask(torch.ones(1, 4).bool(), cell=4), ValueError, "both or neither"),
         (lambda: patch_mask(torch.ones(1, 4).bool(), cell=4, size=(9, 8)), ValueError, "cover"),
+        (lambda: patch_mask(torch.ones(2, 0).bool()), ValueError, "grid: expected"),
+        (lambda: stored_mask(torch.full((1, 2, 2), torch.nan), function="sigmoid"), ValueError,
+         "map: expected numbers, got NaN; use .nan_to_num"),
+        (lambda: stored_mask(torch.ones(1, 2, 2), threshold=torch.nan), ValueError, "threshold: "),
+        (lambda: row_table_mask(torch.full((1, 1, 3), torch.nan), torch.ones(1, 1, 3),
+         torch.ones(1)), ValueError, "rows: expected numbers, got NaN"),
+        (lambda: fmix_mask(torch.ones(1, 2, 6, 2), [3], (5, 9), torch.nan), ValueError, "decay: "),
+        (lambda: stored_mask(torch.ones(1, 2, 2)).dense((-1, 4)), ValueError, "size: expected"),
+        (lambda: stored_mask(torch.ones(1, 2, 2)).mean((1, 2, 3)), ValueError, "size: expected"),
+        (lambda: stored_mask(torch.ones(1, 2, 2)).resize((4,)), ValueError, "size: expected"),
+        (lambda: MixPlan.identity(3).with_weight(torch.ones(1)), ValueError, "^weight: expected"),
         (lambda: saliency_mask(-torch.ones(1, 2, 2), torch.ones(1, 2, 2)), ValueError, "own: "),
     ],
 )  # fmt: skip

@@ -210,3 +210,24 @@ def test_class_attention_that_cannot_be_read():
         ClassAttention(nn.Sequential(ViTAttention()), 3)
     with ClassAttention(nn.Sequential(ViTAttention())) as seen, pytest.raises(RuntimeError):
         _ = seen.maps
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: gaussian_blur(images(1, 8, 8), (4, 3), (1.0, 1.0)), "size: expected odd"),
+        (lambda: gaussian_blur(images(1, 8, 8), (17, 3), (1.0, 1.0)), "size: expected odd"),
+        (lambda: gaussian_blur(images(1, 8, 8), (3, 3), (0.0, 1.0)), "sigma: expected"),
+        (lambda: spectral_residual(images(1, 3, 8, 8), box=2), "box: expected an odd"),
+        (lambda: spectral_residual(images(0, 3, 8, 8)), "images: expected images with pixels"),
+        (
+            lambda: class_activation(
+                images(2, 4, 3, 3), images(5, 4), None, torch.tensor([0, -1]), (6, 6)
+            ),
+            "labels: expected",
+        ),
+    ],
+)
+def test_what_would_give_nan_or_another_class_is_refused(call, match):
+    with pytest.raises((ValueError, IndexError), match=f"^{match}"):
+        call()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import as_tensor, integer, integer_tuple, integers
+from ..arguments import as_tensor, check_number, integer, integer_tuple, integers
 from ..codes import PAIRINGS
 from ..plan.rectangles import RectanglePlan
 from ..reference.pairing import partner_indices
@@ -70,7 +70,14 @@ def resize_into(
     sources = _rows("source_box", whole, batch_size, 4, boxes.device)
     scale = None
     if tau is not None:
-        step = 1.0 / torch.as_tensor(tau, dtype=torch.float64, device=boxes.device)
+        factor = tau if isinstance(tau, Tensor) else check_number("tau", tau)
+        factors = torch.as_tensor(factor, dtype=torch.float64, device=boxes.device)
+        if factors.shape not in ((), (batch_size,)):
+            shape = list(factors.shape)
+            raise ValueError(f"tau: expected a number or [{batch_size}], got shape {shape}")
+        if has_host_values(factors) and not bool(((factors > 0) & factors.isfinite()).all()):
+            raise ValueError("tau: expected finite factors above 0, got others")
+        step = 1.0 / factors
         scale = step.float().reshape(-1, 1, 1).expand(batch_size, 1, 2)
     index = _partners("partner", partner, batch_size, boxes.device)
     return RectanglePlan(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import kind
+from ..arguments import check_number, kind
 from ..losses.checks import check_logits, check_mixed_target
 from ..target.mixed_target import MixedTarget
 from .boxes import area_share, box_mass, pixel_of_cell
@@ -15,6 +15,7 @@ from .checks import (
     check_batch,
     check_box,
     check_floats,
+    check_indices,
     check_integers,
     check_near,
     check_size,
@@ -73,6 +74,7 @@ def transmix_weights(
     box = check_box("box", box, len(attention), 2)
     check_near("box", box, attention.device, "attention")
     sizes = check_size(size, 2)
+    ratio = check_number("ratio", ratio)
     if not 0.0 <= ratio <= 1.0:
         raise ValueError(f"ratio: expected a number in [0, 1], got {ratio}")
     edges = columns(box, attention.device)
@@ -219,6 +221,7 @@ def tokenmix_weights(
     maps = check_floats("maps", maps, "[B, h, w]", (3,)).float()
     own = _check_mask(mask, maps, "maps").to(torch.float32)
     partner = check_integers("partner", partner, (len(maps),)).to(maps.device).long()
+    check_indices("partner", partner, len(maps))
     maps = maps / (maps.sum((1, 2), keepdim=True) + _TINY)
     pasted = (maps[partner] * (1.0 - own)).sum((1, 2))
     return torch.stack(((maps * own).sum((1, 2)), pasted), 1)
@@ -271,6 +274,7 @@ def snapmix_weights(
     for name, t in zip(("box", "partner_box"), boxes, strict=True):
         check_near(name, t, maps.device, "maps")
     partner = check_integers("partner", partner, (batch,)).to(maps.device).long()
+    check_indices("partner", partner, len(maps))
     labels = check_integers("labels", labels, (batch,))
     places = [torch.arange(n, device=maps.device) for n in sizes]
     edges, taken = (columns(t, maps.device) for t in boxes)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_plain_tensor, integer_tuple, is_host_row, kind
+from ..tracing import has_host_values
 
 
 def check_floats(name: str, value: object, shape: str, dims: Sequence[int]) -> Tensor:
@@ -27,9 +28,18 @@ def check_integers(name: str, value: object, shape: Sequence[int | None]) -> Ten
         or value.ndim != len(shape)
         or any(n is not None and m != n for m, n in zip(value.shape, shape, strict=True))
     ):
-        sizes = ", ".join("B" if n is None else str(n) for n in shape)
+        sizes = ", ".join("any" if n is None else str(n) for n in shape)
         raise ValueError(f"{name}: expected integers of shape [{sizes}], got {kind(value)}")
     return value
+
+
+def check_indices(name: str, value: Tensor, count: int) -> None:
+    """Raise IndexError unless host values lie in [0, count): -1 would be the last one."""
+    if has_host_values(value) and value.numel():
+        low, high = (int(v) for v in torch.aminmax(value))
+        if low < 0 or high >= count:
+            got = low if low < 0 else high
+            raise IndexError(f"{name}: expected indices in [0, {count}), got {got}")
 
 
 def check_batch(name: str, value: Tensor, batch: int, like: str) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_number
-from .checks import check_batch, check_floats, check_integers, check_near, columns
+from ..tracing import has_host_values
+from .checks import check_batch, check_floats, check_indices, check_integers, check_near, columns
 
 
 def remix_weights(
@@ -43,6 +44,7 @@ def remix_weights(
 
     Raises:
         TypeError, ValueError: shapes or numbers that do not fit.
+        IndexError: a label outside [0, K), looked at on the CPU alone.
 
     Notes:
         The products are compared in float32: they are exact for counts up to 2²⁴ / κ.
@@ -50,7 +52,7 @@ def remix_weights(
     Source: Chou et al., Remix, 2020, arXiv 2007.03943.
     """
     kappa, tau = check_number("kappa", kappa), check_number("tau", tau)
-    if kappa < 1.0:
+    if not kappa >= 1.0:
         raise ValueError(f"kappa: expected a number >= 1, got {kappa}")
     if not 0.0 <= tau <= 1.0:
         raise ValueError(f"tau: expected a number in [0, 1], got {tau}")
@@ -92,11 +94,14 @@ def mamix_weights(
 
     Raises:
         TypeError, ValueError: shapes or numbers that do not fit.
+        IndexError: a label outside [0, K), looked at on the CPU alone.
 
     Source: Cheng et al., MAMix, 2022, whose code is in imbalanced-DL.
     """
     power = check_number("power", power)
     _, mu, n, m = _inputs(weight, labels, partner_labels, class_counts)
+    if has_host_values(class_counts) and not bool((class_counts >= 1).all()):
+        raise ValueError("class_counts: expected numbers of 1 and more; count empty classes as 1")
     k = n**power
     c = k / (k + m**power)
     share = torch.where(mu <= c, 1.0 - mu / (2.0 * c), (1.0 - mu) / (2.0 * (1.0 - c)))
@@ -118,6 +123,8 @@ def _inputs(
             "class_counts: expected a tensor [K] of numbers of samples; use torch.tensor(counts)"
         )
     check_batch("partner_labels", partner_labels, len(labels), "labels")
+    check_indices("labels", labels, len(class_counts))
+    check_indices("partner_labels", partner_labels, len(class_counts))
     counts = class_counts.to(labels.device).float()
     own, other = columns(weight.float(), labels.device)
     return own, other, counts[labels.long()], counts[partner_labels.long()]

@@ -13,6 +13,8 @@ from ..reference.random import exp_negative
 from .fields import check_choice_of, check_host, check_same, image_size, integer_rows, mask_of
 from .mix_mask import MixMask
 
+_LEAST = torch.finfo(torch.float64).tiny
+
 
 def gauss_mask(
     center: Tensor | Sequence[float],  # [B, 2] or (cy, cx)
@@ -54,12 +56,12 @@ def gauss_mask(
     """
     height, width = image_size(size)
     place, spread = _pair(center, sigma), _spread(sigma, center)
-    batch = max(place.shape[0], spread.shape[0])
+    batch = spread.shape[0] if place.shape[0] == 1 else place.shape[0]
     place, spread = _rows("center", place, batch), _rows("sigma", spread, batch)
     check_same("sigma", spread, "center", place)
     check_host("center", place.isfinite(), "finite numbers")
     check_host("sigma", (spread > 0) & spread.isfinite(), "finite numbers above 0")
-    under = 2.0 * spread * spread
+    under = (2.0 * spread * spread).clamp(min=_LEAST)  # above 0, where the square is not
     tables = []
     for axis, n in enumerate((height, width)):
         apart = torch.arange(n, device=place.device, dtype=torch.float64) - place[:, axis, None]
@@ -90,8 +92,8 @@ def _spread(sigma: Tensor | float, beside: object) -> Tensor:
         if t.ndim > 1:
             raise ValueError(f"sigma: expected [B] or a number, got shape {list(t.shape)}")
         return t.view(-1)
-    if not isinstance(sigma, (int, float)):
-        raise TypeError(f"sigma: expected [B] or a number, got {kind(sigma)}")
+    if not hasattr(sigma, "__float__"):
+        raise TypeError(f"sigma: expected a tensor [B] or a number, got {kind(sigma)}")
     device = beside.device if isinstance(beside, Tensor) else None
     return torch.full((1,), float(sigma), dtype=torch.float64, device=device)
 

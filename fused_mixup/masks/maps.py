@@ -75,6 +75,8 @@ def stored_mask(
     code = MASK_STORED + check_choice("function", function, _FUNCTIONS)
     code += MASK_INVERT if complement else 0
     level = check_number("threshold", threshold)
+    if level != level:
+        raise ValueError("threshold: expected a number, got NaN")
     return mask_of(code, values, level, map=values, interpolation=interpolation)
 
 
@@ -171,8 +173,10 @@ def patch_mask(
     if kept.ndim == 2:
         side = isqrt(kept.shape[1])
         shape = (side, side) if grid is None else integer_tuple("grid", grid)
-        if len(shape) != 2 or shape[0] * shape[1] != kept.shape[1]:
-            raise ValueError(f"grid: expected (gh, gw) of {kept.shape[1]} cells, got {list(shape)}")
+        if len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] != kept.shape[1]:
+            raise ValueError(
+                f"grid: expected (gh, gw) of {kept.shape[1]} cells, 1 and more, got {list(shape)}"
+            )
         kept = kept.view(-1, *shape) if kept.is_contiguous() else kept.reshape(-1, *shape)
     check_dims("keep", kept, "B, gh, gw")
     if (cell is None) != (size is None):
@@ -231,4 +235,6 @@ def saliency_mask(
         raise ValueError(f"partner: expected shape {shapes[0]} as own, got {shapes[1]}")
     total = maps[0] + maps[1]
     share = torch.where(total > 0, maps[0] / total, 0.5)
+    halves = maps[0] / 2, maps[1] / 2  # whose sum is finite
+    share = torch.where(total.isinf(), halves[0] / (halves[0] + halves[1]), share)
     return stored_mask(share, interpolation)

@@ -135,7 +135,7 @@ class MixMask(PlanMask):
             if own is None:
                 raise ValueError("size: expected (H, W), as a stored mask fits any, got None")
             return own
-        height, width = integer_tuple("size", size)
+        height, width = _two_sizes(size)
         if own is not None and (height, width) != own:
             raise ValueError(
                 f"size: expected {list(own)}, for which this mask was made, got "
@@ -145,7 +145,7 @@ class MixMask(PlanMask):
 
     def resize(self, size: Sequence[int]) -> MixMask:
         """The mask for entries of another ``size``; a separable one is taken at nearest pixels."""
-        if self.size is None or self.size == tuple(size):
+        if self.size in (None, _two_sizes(size)):
             return self
         row = self._one_row()
         code = torch.where(row.code == 0, 0, torch.full_like(row.code, MASK_STORED))
@@ -212,6 +212,13 @@ class MixMask(PlanMask):
             f"MixMask(batch_size={self.batch_size}, {form}, interpolation="
             f"{self.interpolation!r}, device={str(self.device)!r})"
         )
+
+
+def _two_sizes(size: Sequence[int]) -> tuple[int, int]:
+    sizes = integer_tuple("size", size)
+    if len(sizes) != 2 or min(sizes) < 0:
+        raise ValueError(f"size: expected (H, W), got {list(sizes)}")
+    return sizes[0], sizes[1]
 
 
 def known_mask(code: Tensor, threshold: Tensor, rows: Tensor, columns: Tensor) -> MixMask:
@@ -293,12 +300,17 @@ def _check_values(mask: MixMask) -> None:
                 continue
             low, high = (v.item() for v in torch.aminmax(t[uses] if len(t) > 1 else t))
             plain = bool(((function == 0) & uses).any())
+            if low != low:
+                raise ValueError(f"{name}: expected numbers, got NaN; use .nan_to_num()")
             outside = name == "map" and not (low >= 0 and high <= 1)
-            if low != low or (outside and (plain or t.dtype == torch.uint8)):
-                remedy = "divide bytes by 255" if t.dtype == torch.uint8 else "clamp it"
+            if outside and (plain or t.dtype == torch.uint8):
+                remedy = (
+                    "divide bytes by 255"
+                    if t.dtype == torch.uint8
+                    else "clamp it, or give a function"
+                )
                 raise ValueError(
-                    f"{name}: expected numbers in [0, 1], got {low:.4g} to {high:.4g}; {remedy}, "
-                    "or give a function (sigmoid, threshold)"
+                    f"{name}: expected numbers in [0, 1], got {low:.4g} to {high:.4g}; {remedy}"
                 )
     if not bool(known.all()):
         raise ValueError("code: expected form + function + MASK_INVERT, got another number")

@@ -93,7 +93,7 @@ def fmix_mask(
             ``np.random.randn(1, H, K, 2)``, ``[:, :2]``.
         count: [B] integers from 0 to H·W: ``floor`` or ``ceil`` of λ·H·W.
         size: (H, W), of 3 and more.
-        decay: the power δ by which frequencies fall.
+        decay: the power δ by which frequencies fall, from 0 to 10.
 
     Returns:
         A mask of B samples on the device of ``normals``: tables of 3·B·(H + W) float32.
@@ -120,7 +120,10 @@ def fmix_mask(
     check_same("count", number, "normals", n)
     pixels = height * width
     check_host("count", (number >= 0) & (number <= pixels), f"integers from 0 to {pixels}")
-    rows, columns = _fmix_tables(n, height, width, check_number("decay", decay))
+    power = check_number("decay", decay)
+    if not 0.0 <= power <= 10.0:  # float32 holds what is drawn by these
+        raise ValueError(f"decay: expected a number in [0, 10], got {decay}")
+    rows, columns = _fmix_tables(n, height, width, power)
     s = rows[:, 0, :, None] * columns[:, 0, None, :]
     for k in (1, 2):
         s = s + rows[:, k, :, None] * columns[:, k, None, :]

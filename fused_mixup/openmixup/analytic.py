@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .compat import check_compat
-from .draws import draw_derangement, draw_gauss, draw_grid, draw_lam, draw_place
+from .draws import check_lam, draw_derangement, draw_gauss, draw_grid, draw_lam, draw_place
 from .fmix_draws import (
     draw_count,
     draw_fmix_columns,
@@ -67,6 +67,8 @@ def fmix(
     """
     compat = check_compat(compat)
     sides = _fmix_size(size, img)
+    check_lam(alpha, None)
+    check_lam(alpha, lam)
     drawn = draw_fmix_lam(alpha, reformulate)
     if len(sides) == 1:
         rows, columns = draw_fmix_columns(decay_power, sides[0])

@@ -67,6 +67,14 @@ def check_pool(pool: int | None, pairing: str, batch_size: int) -> int | None:
     return pool
 
 
+def check_no_pool(pool: int | None, remedy: str = "use mix(x, plan, other=…)") -> None:
+    """Raise ValueError for a plan whose partners are those of another tensor."""
+    if pool is not None:
+        raise ValueError(
+            f"plan: expected partners among the batch, got a plan with pool={pool}; {remedy}"
+        )
+
+
 def check_rule(pairing: str, partner: Tensor, expected: Tensor) -> None:
     """Raise ValueError for a partner tensor on the host that is not what the rule says."""
     check_partner_values(partner, partner.shape[0])

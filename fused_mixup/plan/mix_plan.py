@@ -143,6 +143,11 @@ class MixPlan(PlanRows):
         """
         if isinstance(weight, Tensor) and weight.ndim == 1:
             weight = torch.stack((weight, 1 - weight), 1)
+        if isinstance(weight, Tensor) and weight.shape[:1] != (self.batch_size,):
+            raise ValueError(
+                f"weight: expected shape [{self.batch_size}] or [{self.batch_size}, 2] as in the "
+                f"plan, got {list(weight.shape)}; use .expand"
+            )
         rows = self._partner, weight, self.blend, self.box, self.pairing
         return MixPlan(*rows, self.mask, self.pool)
 

@@ -111,6 +111,8 @@ class RectanglePlan(Frozen):
         if scale is not None:
             scale = floats("scale", scale).float().contiguous()
             expect_rows("scale", scale, (batch, rows, 2), source.device)
+            if has_host_values(scale) and not bool(((scale > 0) & scale.isfinite()).all()):
+                raise ValueError("scale: expected finite steps above 0, got others; τ is above 0")
             if resample not in ("nearest", "bilinear"):
                 raise ValueError(
                     f"scale: expected None for resample={resample!r}, which has no such step"
@@ -130,6 +132,8 @@ class RectanglePlan(Frozen):
             weight = self.visible(whole)
         weight = floats("weight", weight).float().contiguous()
         expect_rows("weight", weight, (batch, 1 + rows), source.device)
+        if has_host_values(weight) and not bool(weight.isfinite().all()):
+            raise ValueError("weight: expected finite numbers, got infinity or NaN")
         self._fill(weight=weight)
 
     # ------------------------------------------------------------ what the host knows

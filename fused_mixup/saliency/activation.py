@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
+from ..tracing import has_host_values
 from .modes import evaluating
 
 
@@ -49,6 +50,8 @@ def class_activation(
             f"weight: expected [K, {features.shape[1]}] for features {list(features.shape)}, got "
             f"{list(weight.shape)}"
         )
+    if has_host_values(labels) and not bool(((labels >= 0) & (labels < len(weight))).all()):
+        raise IndexError(f"labels: expected class indices in [0, {len(weight)}), got others")
     index = labels.long().to(weight.device)
     maps = torch.einsum("bchw,bc->bhw", relu(features), weight[index].to(features.dtype))
     if bias is not None:

@@ -23,8 +23,18 @@ def gaussian_blur(maps: Tensor, size: Sequence[int], sigma: Sequence[float]) -> 
     Args:
         maps: […, H, W], floating; sides larger than half of ``size``.
         size: odd width and height of the kernel.
-        sigma: along the width and along the height.
+        sigma: along the width and along the height, above 0.
+
+    Raises:
+        ValueError: an even size, a sigma that is not above 0, maps too small for the size.
     """
+    for n, s, extent in zip(size, sigma, (maps.shape[-1], maps.shape[-2]), strict=True):
+        if n < 1 or n % 2 == 0 or n // 2 >= extent:
+            raise ValueError(
+                f"size: expected odd sizes below {2 * extent}, twice a side of the maps, got {n}"
+            )
+        if not s > 0:
+            raise ValueError(f"sigma: expected numbers above 0, got {s}")
     (wide, high) = lines = [_line(n, s, maps) for n, s in zip(size, sigma, strict=True)]
     x, y = (len(line) // 2 for line in lines)
     kernel = torch.mm(high[:, None], wide[None])[None, None]
@@ -65,6 +75,10 @@ def spectral_residual(images: Tensor, blur: int = 7, sigma: float = 3.0, box: in
             f"images: expected floats [B, C, H, W] or [C, H, W], got {images.dtype} "
             f"{list(images.shape)}"
         )
+    if box < 1 or box % 2 == 0:
+        raise ValueError(f"box: expected an odd number of frequencies, got {box}")
+    if 0 in images.shape:
+        raise ValueError(f"images: expected images with pixels, got {list(images.shape)}")
     if images.ndim == 3:
         return spectral_residual(images[None], blur, sigma, box)[0]
     if images.dtype in (torch.float16, torch.bfloat16):

@@ -9,6 +9,7 @@ from ..backends import implementation
 from ..checks import check_batch, check_float_labels, check_plan
 from ..codes import NO_IGNORE
 from ..dtypes import FLOATING
+from ..plan.checks import check_no_pool
 from ..plan.mix_plan import MixPlan
 from .checks import (
     check_label_smoothing,
@@ -48,6 +49,7 @@ def mix_labels(values: Tensor, plan: MixPlan) -> Tensor:
     """
     check_float_labels(values)
     check_plan("values", values, plan)
+    check_no_pool(plan.pool, "use mix(values, plan.for_labels(), other=…)")
     by_weight = plan.for_labels()
     check_batch("values", values, by_weight, FLOATING)
     row = by_weight.blend, by_weight.box
@@ -94,6 +96,7 @@ def mix_targets(
     check_labels(labels, num_classes)
     check_target_dtype(dtype)
     check_plan("labels", labels, plan)
+    check_no_pool(plan.pool, "make a MixedTarget of labels and those of the other samples")
     if plan.cuts_maps(labels):
         target = MixedTarget.from_labels(labels, plan, num_classes, label_smoothing, NO_IGNORE)
         return target.dense(dtype)

@@ -13,6 +13,7 @@ from ..arguments import integer, kind
 from ..codes import IGNORE_INDEX
 from ..frozen import versions
 from ..loading.by_value import send_by_value
+from ..plan.checks import check_no_pool
 from ..plan.mix_plan import MixPlan
 from ..plan.rows import map_rows
 from ..reference.dense import dense_target
@@ -205,6 +206,7 @@ class MixedTarget(LabelRows):
                 f"labels: expected shape [{plan.batch_size}, …] as in plan, "
                 f"got {list(labels.shape)}"
             )
+        check_no_pool(plan.pool, "use MixedTarget(labels, other_labels[plan.partner], …)")
         numbers = num_classes, label_smoothing, ignore_index
         return target_of_checked(labels, plan, numbers, in_range)
 
