@@ -144,6 +144,21 @@ def test_schedules_resume_and_eval():
     assert torch.equal(mix(x.clone(), labels, maps=maps)[0], x)
 
 
+def test_compiled_draws():
+    torch._dynamo.reset()
+    mix = BatchMix(mix={"attentivemix": {"top_k": 0}}, per="sample", prob=0.7)
+    other, maps = copy.deepcopy(mix), torch.rand(4, 4, 4)
+
+    def step(maps):
+        plan = other.draw(4, (8, 8), maps=maps)
+        return plan.mask.map, plan.weight
+
+    keep, weight = torch.compile(step, backend="eager", fullgraph=True)(maps)
+    plan = mix.draw(4, (8, 8), maps=maps)
+    assert torch.equal(keep, plan.mask.map) and torch.equal(weight, plan.weight)
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_steps(name):
     torch._dynamo.reset()
