@@ -51,7 +51,8 @@ class BatchMix(DescribedModule):
             or list of them. None where there are no such labels.
         mix, weights: variants by their papers' names, ``{"mixup": 0.8, "cutmix": 1.0, "fmix": 1}``,
             and their probabilities, as in :func:`draw_variants`, which then draws the plans. They
-            take the place of the α that follow. Images have two spatial dims.
+            take the place of the α that follow. Images have two spatial dims. ``"resizemix"`` may
+            be among them; docs/variants.md has those that stand alone, as they need ``maps=``.
         mixup_alpha, cutmix_alpha, switch_prob, prob, per, pairing, cutmix_minmax, correct_lam,
             symmetric: as in :func:`draw_plan`; ``pairing`` by name.
         label_smoothing: ε in [0, 1] of the targets, while training. timm's default is 0.1.
