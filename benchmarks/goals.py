@@ -14,6 +14,7 @@ AT_MOST = ("us", "above us", "MiB")
 BARE = "bare launch"
 MIXING = "mixing the batch"
 IMAGES = "images alone"
+PLAIN = "plain MixUp"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ def _goal(device: str, text: str, **wants: float) -> Goal:
         "loader": "timm's loader and mixer",
         "mixing": MIXING,
         "images": IMAGES,
+        "mixup": PLAIN,
+        "openmixup": "OpenMixup",
+        "kornia": "Kornia",
         "plain": "plain PyTorch",
     }
     return Goal(device, text, tuple(Want(names.get(k, k), v) for k, v in wants.items()))
@@ -91,6 +95,17 @@ GOALS: dict[str, Goal] = {
         )
         for mode in ("CutMix", "MixUp")
     },
+    "cpu fmix": _goal("cpu", "FMix, whole call", openmixup=20),
+    "cpu gridmix": _goal("cpu", "GridMix, whole call", openmixup=15),
+    "cpu smoothmix": _goal("cpu", "SmoothMix, whole call", openmixup=10),
+    "cpu resizemix": _goal("cpu", "ResizeMix, whole call", openmixup=8),
+    "cpu puzzlemix": _goal("cpu", "PuzzleMix behind its graph cut", openmixup=20),
+    "cpu attentivemix": _goal("cpu", "AttentiveMix of a map 14², whole call", openmixup=12),
+    "cpu stored mask": _goal("cpu", "a stored mask 14², whole step", eager=12),
+    "cpu mosaic": _goal("cpu", "mosaic 2×2, whole call", kornia=8),
+    # At most 1.3 times as long.
+    "cpu mask flip": _goal("cpu", "mix_ by a mask, flip", mixup=0.77, mib=1),
+    "cpu mask permutation": _goal("cpu", "mix by a mask, permutation", mixup=0.77),
     "cuda flip": _goal(
         "cuda", "mix_ flip, bf16, 1024×3×224²", floor=0.95, timm_lines=4.2, compiled=2.2, mib=1
     ),

@@ -19,12 +19,20 @@ from __future__ import annotations
 
 import math
 import random
+from functools import lru_cache
 
 import numpy as np
 
 
 def draw_fmix_lam(alpha: float, reformulate: bool) -> np.float64:
     return np.float64(np.random.beta(alpha + 1 if reformulate else alpha, alpha))
+
+
+@lru_cache(maxsize=4)  # a size or two are in use; making it takes longer than the mix
+def _waves(h: int, terms: int) -> np.ndarray:
+    """complex128 [h, terms]: e^(2πi k y / h)."""
+    turns = np.arange(h)[:, None] * np.arange(terms) % h
+    return np.exp(2j * np.pi / h * np.arange(h))[turns]
 
 
 def draw_fmix_rows(decay: float, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,8 +44,7 @@ def draw_fmix_rows(decay: float, h: int, w: int) -> tuple[np.ndarray, np.ndarray
     frequency = np.sqrt(along_w**2 + along_h[:, None] ** 2)  # [2, terms]
     scale = np.ones(1) / np.maximum(frequency, 1.0 / max(h, w)) ** decay
     spectrum = scale[0, :, None] * normals[0, :terms] + 1j * scale[1, :, None] * normals[1, :terms]
-    turns = np.arange(h)[:, None] * np.arange(terms) % h
-    sums = np.exp(2j * np.pi / h * turns) @ spectrum  # [h, 2]
+    sums = _waves(h, terms) @ spectrum  # [h, 2]
     angle = 2 * np.pi / w * np.arange(w)
     rows = np.stack((sums[:, 0].real, 2 * sums[:, 1].real, -2 * sums[:, 1].imag))
     return rows, np.stack((np.ones(w), np.cos(angle), np.sin(angle)))
