@@ -143,6 +143,17 @@ def check_masks(
         )
 
 
+def check_no_gradients(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        samples = entry.value if isinstance(entry.value, (list, tuple)) else [entry.value]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in samples):
+            raise ValueError(
+                f"{entry.name}: expected a tensor that does not require grad, as no gradient goes "
+                "through the resized partners of 'resizemix'; use .detach(), or leave it out of "
+                "mix="
+            )
+
+
 def check_in_place(entries: Sequence[Entry], warned: bool) -> bool:
     """Raise for tensors that may not be written; warn, once, of one that is part of a larger."""
     for i, entry in enumerate(entries):

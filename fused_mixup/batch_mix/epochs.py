@@ -26,6 +26,8 @@ class Law:
     cuts: bool  # it draws in the sizes of images
     masks = False  # it draws masks of images [H, W]
     keeps_weights = False  # label weights are not those of the areas of boxes
+    resizes = False  # partners may be resized into a place
+    map_variant: str | None = None  # it makes its plans of a map of each image
 
     def __init__(self, schedule: Schedule | None, off_after_epoch: int | None) -> None:
         if schedule is not None and not callable(schedule):
@@ -55,7 +57,9 @@ class Law:
         spatial: Sequence[int],
         labels: Tensor | None,  # [B]
         rules: Mapping[str, Any],
-    ) -> MixPlan:
+        maps: Tensor | None = None,  # [B, h, w]
+    ) -> tuple[MixPlan, Tensor | None]:
+        """The plan, and the places [B, 4] of resized partners if there may be any."""
         raise NotImplementedError
 
 
@@ -116,7 +120,8 @@ class PlanLaw(Law):
         spatial: Sequence[int],
         labels: Tensor | None,  # [B]
         rules: Mapping[str, Any],
-    ) -> MixPlan:
+        maps: Tensor | None = None,
+    ) -> tuple[MixPlan, Tensor | None]:
         if self.cuts and not spatial:
             raise ValueError(
                 "images: expected sizes for the boxes of CutMix after [B, C], got none; set "
@@ -125,4 +130,4 @@ class PlanLaw(Law):
         # Plans without boxes are mixed faster.
         spatial = tuple(spatial) if self.cuts else ()
         given: dict[str, Any] = {"state": state, "settings": settings, "labels": labels}
-        return draw_plan(batch_size, spatial, **given, **rules)
+        return draw_plan(batch_size, spatial, **given, **rules), None

@@ -23,6 +23,9 @@ from ..target.label_rows import one_label_weight
 from ..target.labels import mix_labels, mix_targets
 from ..target.mixed_target import MixedTarget, target_of_checked
 
+# Pastes what a plan does not say: called with the mixed values and the original ones.
+Paste = Callable[[Tensor, Tensor], Tensor]
+
 
 class Targets:
     """Make class indices a MixedTarget or dense targets, and float labels a blend of floats.
@@ -121,11 +124,22 @@ class Targets:
         )
 
     def mix_map(
-        self, maps: Tensor, plan: MixPlan, count: Any, in_range: bool, inplace: bool
+        self,
+        maps: Tensor,
+        plan: MixPlan,
+        count: Any,
+        in_range: bool,
+        inplace: bool,
+        paste: Paste | None = None,
     ) -> Tensor | MixedTarget:
         """The target of checked class maps, whose boxes are pasted in them if ``inplace``."""
         numbers = count, self.label_smoothing, self._ignored
         maps = as_integers(maps)
+        if paste is not None:
+            target = target_of_checked(maps, plan, numbers, in_range)
+            labels = paste(target.labels, maps)
+            rows = labels, target.partner_labels, target.weight
+            return self._as_configured(MixedTarget(*rows, *numbers))
         return self._as_configured(target_of_checked(maps, plan, numbers, in_range, inplace))
 
 

@@ -12,17 +12,19 @@ from ..arguments import check_choice
 from ..codes import DRAWN_PAIRINGS
 from ..plan.mix_plan import MixPlan
 from .collate import collate_samples, untyped
+from .described import DescribedModule
 from .entries import Kinds
 from .epochs import Schedule
 from .labels import Targets
-from .state import StreamModule
+from .map_law import check_needed
+from .resized import Resized
 from .step import ImageStep, Options, Step
 from .structure import items, replace
 from .variant_law import choose_law
 from .worker_streams import check_epoch
 
 
-class BatchMix(StreamModule):
+class BatchMix(DescribedModule):
     r"""Mix each batch of a training loop with a plan drawn on its own device.
 
     ``x_i ← λ x_i + (1-λ) x_j``, or a box of x_j pasted in x_i, with ``λ ~ Beta(α, α)`` and the
@@ -49,7 +51,8 @@ class BatchMix(StreamModule):
             or list of them. None where there are no such labels.
         mix, weights: variants by their papers' names, ``{"mixup": 0.8, "cutmix": 1.0, "fmix": 1}``,
             and their probabilities, as in :func:`draw_variants`, which then draws the plans. They
-            take the place of the α that follow. Images have two spatial dims.
+            take the place of the α that follow. Images have two spatial dims. ``"resizemix"`` may
+            be among them; docs/variants.md has those that stand alone, as they need ``maps=``.
         mixup_alpha, cutmix_alpha, switch_prob, prob, per, pairing, cutmix_minmax, correct_lam,
             symmetric: as in :func:`draw_plan`; ``pairing`` by name.
         label_smoothing: ε in [0, 1] of the targets, while training. timm's default is 0.1.
@@ -76,7 +79,9 @@ class BatchMix(StreamModule):
         min_visible, box_format: as ``min_visible`` and ``format`` of :func:`mix_boxes`.
 
     Called with ``(x, labels, …)``, one structure (dicts, tuples, lists, dataclasses, nested), or
-    images alone.
+    images alone; and with ``maps=``, floats [B, h, w] or [B, 1, h, w] of 0 and more, how much each
+    part of the unmixed images matters, where ``mix`` is one of saliencymix, attentivemix and
+    guidedmixup.
 
     Shapes:
         images: [B, …], float16, bfloat16, float32, float64 or uint8, or a list of B samples. Boxes
@@ -168,7 +173,8 @@ class BatchMix(StreamModule):
         self._start(seed, rank, self._law.settings(0))
         # A trial draw, so that it is refused here rather than in the first step.
         no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
-        self._draw(self.state.clone(), self.settings, 0, (1, 1), no_labels)
+        no_maps = torch.empty(0, 1, 1, device=self.state.device)
+        self._draw(self.state.clone(), self.settings, 0, (1, 1), no_labels, no_maps)
 
     # ---------------------------------------------------------------- epochs
 
@@ -182,21 +188,27 @@ class BatchMix(StreamModule):
 
     # ---------------------------------------------------------------- a step
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, maps: Tensor | None = None) -> Any:
         """The batch with its images mixed and its labels made a target; see the class."""
-        return self.with_plans(*inputs)[0]
+        return self.with_plans(*inputs, maps=maps)[0]
 
-    def with_plans(self, *inputs: Any) -> tuple[Any, dict[str, MixPlan]]:
+    def with_plans(
+        self, *inputs: Any, maps: Tensor | None = None
+    ) -> tuple[Any, dict[str, MixPlan]]:
         """The mixed batch, and the plan by which each entry was mixed, by the entry's name.
 
         ``plan.weight`` is what each entry really got: of entries of other sizes the share that was
         pasted at their size. Names are keys (positions as text), joined by dots where nested. In
-        eval mode there are none.
+        eval mode there are none. A row of ResizeMix has no more than its weights there.
         """
-        return self._batch(inputs[0] if len(inputs) == 1 else inputs)
+        return self._batch(inputs[0] if len(inputs) == 1 else inputs, maps=maps)
 
     def _batch(
-        self, batch: Any, images: ImageStep | None = None, mixes: bool = True
+        self,
+        batch: Any,
+        images: ImageStep | None = None,
+        mixes: bool = True,
+        maps: Tensor | None = None,  # [B, h, w]
     ) -> tuple[Any, dict[str, MixPlan]]:
         """A step whose images are mixed by ``images``, where a loader does more with them."""
         alone = isinstance(batch, Tensor)  # images
@@ -209,6 +221,7 @@ class BatchMix(StreamModule):
                 "BatchMix: expected images and labels, or one dict, tuple, list or dataclass, got "
                 f"{got}"
             )
+        check_needed(maps, self._law.map_variant, self.training and mixes)
         step = Step(batch, self._kinds.find(batch), self._targets, self._options, images)
         if not (self.training and mixes):
             made = replace(batch, step.keep())
@@ -216,8 +229,9 @@ class BatchMix(StreamModule):
         self._warned = step.check(self.state, self.inplace, self._warned)
         by_class = self._rules["pairing"] == "cross_class"
         classes = step.pairing_labels() if by_class else None
-        plan = self.draw(step.size, step.scene.sizes, classes)
-        news, plans = step.mix(plan, self.inplace)
+        plan, places = self._next(step.size, step.scene.sizes, classes, maps)
+        paste = None if places is None else Resized(places, plan, step.scene.sizes).paste
+        news, plans = step.mix(plan, self.inplace, paste)
         made = replace(batch, news)
         return made[0] if alone else made, plans
 
@@ -234,7 +248,11 @@ class BatchMix(StreamModule):
         return untyped(self(collate_samples(samples, self._kinds.all_said)))
 
     def draw(
-        self, batch_size: int, spatial: Sequence[int] = (), labels: Tensor | None = None
+        self,
+        batch_size: int,
+        spatial: Sequence[int] = (),
+        labels: Tensor | None = None,
+        maps: Tensor | None = None,
     ) -> MixPlan:
         """The plan of the next step, for what :meth:`forward` does not cover.
 
@@ -242,15 +260,33 @@ class BatchMix(StreamModule):
             batch_size: B.
             spatial: the sizes that boxes live in; CutMix needs them.
             labels: int64 [B], for ``pairing="cross_class"``.
+            maps: as in the call.
 
         Returns:
             A :class:`MixPlan` on the device of this module; the state advances by one step.
+
+        Raises:
+            ValueError: ResizeMix among the variants, whose resized partners no MixPlan has.
         """
+        if self._law.resizes:
+            raise ValueError(
+                "mix: expected variants that a MixPlan says, got 'resizemix', which resizes its "
+                "partner; call BatchMix with the batch, or use draw_resizemix and mix_rectangles"
+            )
+        return self._next(batch_size, spatial, labels, maps)[0]
+
+    def _next(
+        self,
+        batch_size: int,
+        spatial: Sequence[int],
+        labels: Tensor | None,  # [B]
+        maps: Tensor | None,  # [B, h, w]
+    ) -> tuple[MixPlan, Tensor | None]:
         here = None
         if not torch.compiler.is_compiling():
             here = self._workers.worker_state(self.state, self.rank)
         state, settings = here or (self._own_state(), self.settings)
-        return self._draw(state, settings, batch_size, spatial, labels)
+        return self._draw(state, settings, batch_size, spatial, labels, maps)
 
     def _draw(
         self,
@@ -259,41 +295,7 @@ class BatchMix(StreamModule):
         batch_size: int,
         spatial: Sequence[int],
         labels: Tensor | None,  # [B]
-    ) -> MixPlan:
+        maps: Tensor | None,  # [B, h, w]
+    ) -> tuple[MixPlan, Tensor | None]:
         labels = labels if self._rules["pairing"] == "cross_class" else None
-        return self._law.draw(state, settings, batch_size, spatial, labels, self._rules)
-
-    # ---------------------------------------------------------------- as a module
-
-    @property
-    def num_classes(self) -> Any:
-        return self._targets.num_classes
-
-    @property
-    def spatial_dims(self) -> int | None:
-        return self._options.spatial_dims
-
-    @property
-    def label_smoothing(self) -> float:
-        return self._targets.label_smoothing
-
-    @property
-    def ignore_index(self) -> int | None:
-        return self._targets.ignore_index
-
-    @property
-    def dense_targets(self) -> bool:
-        return self._targets.dense
-
-    @dense_targets.setter
-    def dense_targets(self, dense: bool) -> None:
-        self._targets.dense = bool(dense)
-
-    def extra_repr(self) -> str:
-        shown = {"num_classes": self.num_classes, **self._law.numbers, **self._rules}
-        shown |= {"label_smoothing": self.label_smoothing, "ignore_index": self.ignore_index}
-        shown["rank"] = self.rank
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
-
-    def _settings_error(self, name: str, settings: Tensor) -> str | None:
-        return self._law.settings_error(name, settings)
+        return self._law.draw(state, settings, batch_size, spatial, labels, self._rules, maps)

@@ -14,7 +14,7 @@ from ..boxes.checks import check_share
 from ..boxes.formats import check_format
 from ..kinds import IMAGE_LIKE, KINDS, MAPS
 from ..loading.samples import mix_samples
-from ..mixing import mix, mix_, paste_
+from ..mixing import mix, paste_
 from ..plan.mix_plan import MixPlan
 from .checks import (
     check_batch_size,
@@ -22,6 +22,7 @@ from .checks import (
     check_in_place,
     check_label_maps,
     check_masks,
+    check_no_gradients,
     check_tokens,
     check_values,
 )
@@ -29,10 +30,11 @@ from .entries import Entry, dotted
 from .epochs import Law
 from .groups import instance_groups
 from .instances import Instances
-from .labels import Targets, as_integers, as_labels, is_class_map, leaves
+from .labels import Paste, Targets, as_integers, as_labels, is_class_map, leaves
 from .places import CUTS, Place, Scene
 from .structure import Key, New, Path, same_memory
 from .tv_tensors import plain, wrap_like
+from .values import is_collated, mix_at, shape_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Options:
     blends: bool  # MixUp may be drawn
     cuts: bool  # boxes or masks may be drawn
     correct_lam: bool
-    masks: bool  # masks may be drawn
+    masks: bool  # masks, or places of resized partners, may be drawn
+    resizes: bool  # those places
     spatial_dims: int | None
     cut: str
     follows: Mapping[Key, Key]  # labels by the share of another entry than the first
@@ -70,7 +73,7 @@ class Options:
         given = dict(follows or {})
         if law.masks and cut != "space":
             raise ValueError(f"cut: expected 'space' for the masks of mix=, got {cut!r}")
-        drawn = law.blends, law.cuts, correct_lam and not law.keeps_weights, law.masks
+        drawn = law.blends, law.cuts, correct_lam and not law.keeps_weights, law.masks, law.resizes
         return Options(*drawn, spatial_dims, cut, given, share, box_format)
 
 
@@ -183,6 +186,8 @@ class Step:
                     f"{entry.name}: expected boxes of up to 2 dims for images that are "
                     f"normalised, got spatial_dims={o.spatial_dims}"
                 )
+        if o.resizes:
+            check_no_gradients(self.values)
         return check_in_place(written, warned)
 
     def _apart(self, entry: Entry) -> ImageStep | None:
@@ -213,8 +218,11 @@ class Step:
                 f"{len(sizes)} dims and cut={self.scene.cut!r}"
             )
 
-    def mix(self, plan: MixPlan, inplace: bool) -> tuple[dict[Path, New], dict[str, MixPlan]]:
-        """The new entries, and the plan of each that is mixed."""
+    def mix(
+        self, plan: MixPlan, inplace: bool, paste: Paste | None = None
+    ) -> tuple[dict[Path, New], dict[str, MixPlan]]:
+        """The new entries, and the plan of each that is mixed; then ``paste`` is called."""
+        self.paste = paste
         plans: dict[str, MixPlan] = {}
         news: dict[Path, New] = {}
         for group in self.groups:  # first, as images are written in place
@@ -257,11 +265,17 @@ class Step:
             return self._mixed_list(entry, value, plan, place)
         if entry.path in self.maps:
             known = self.counts[entry.path], self.maps[entry.path]
-            return self.targets.mix_map(value, plan, *known, inplace)
+            return self.targets.mix_map(value, plan, *known, inplace, self.paste)
+        paste = self.paste if place.sizes else None
+        here = inplace and paste is None
         if _is_class_map(entry):
-            made = paste_(value if inplace else value.clone(), plan)
+            made = paste_(value if here else value.clone(), plan)
         else:
-            made = mix_at(value, plan, place, inplace)
+            made = mix_at(value, plan, place, here)
+        if paste is not None:
+            made = paste(made, value)
+            if inplace:
+                value.copy_(made)
         return entry.value if inplace else wrap_like(made, entry.value)
 
     def _mixed_list(self, entry: Entry, samples: Any, plan: MixPlan, place: Place) -> Any:
@@ -269,35 +283,20 @@ class Step:
         alone = [plain(sample) for sample in samples]
         if entry.path in self.maps:
             known = self.counts[entry.path], self.maps[entry.path]
-            return self.targets.mix_map(whole(alone), plan, *known, inplace=True)
-        if _is_class_map(entry):
+            return self.targets.mix_map(whole(alone), plan, *known, True, self.paste)
+        paste = self.paste if place.sizes else None
+        if paste is not None:
+            x = torch.stack(alone)
+            made = paste_(x.clone(), plan) if _is_class_map(entry) else mix(x, plan)
+            made = paste(made, x)
+        elif _is_class_map(entry):
             made = paste_(torch.stack(alone), plan)
-        elif _is_collated(plan, place, alone):
+        elif is_collated(plan, place, alone):
             made = mix_samples(alone, plan)
         else:
             made = mix_at(torch.stack(alone), plan, place, inplace=False)
         rows = [wrap_like(x, like) for x, like in zip(made.unbind(), samples, strict=True)]
         return type(samples)(rows) if isinstance(samples, (list, tuple)) else rows
-
-
-def mix_at(x: Tensor, plan: MixPlan, place: Place, inplace: bool) -> Tensor:
-    """Mix an entry by its own plan, whose box ends in the dim of ``place``."""
-    if place.dim == -1 or not plan.spatial_dims:
-        return mix_(x, plan) if inplace else mix(x, plan)
-    if place.dim == 1 - x.ndim and x.is_contiguous():  # [B, T, …]: the box is whole rows of [T, …]
-        flat, plan = x.flatten(2), plan.over_whole(x[0, 0].numel())
-        return mix_(flat, plan).view_as(x) if inplace else mix(flat, plan).view_as(x)
-    seen = x.movedim(place.dim, -1)
-    if inplace:
-        mix_(seen, plan)
-        return x
-    return mix(seen, plan).movedim(-1, place.dim)
-
-
-def _is_collated(plan: MixPlan, place: Place, alone: Sequence[Tensor]) -> bool:
-    """Whether samples are mixed as they are stacked, in one pass."""
-    plain_plan = plan.mask is None and place.dim == -1
-    return plain_plan and alone[0].is_cpu and not any(x.requires_grad for x in alone)
 
 
 def _is_class_map(entry: Entry) -> bool:
@@ -309,8 +308,3 @@ def whole(value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         value = torch.stack([plain(sample) for sample in value])
     return as_integers(plain(value))
-
-
-def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of a batch, or of one of alike samples."""
-    return tuple(value.shape) if isinstance(value, Tensor) else (len(value), *value[0].shape)

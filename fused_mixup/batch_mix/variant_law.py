@@ -11,8 +11,9 @@ from ..arguments import kind
 from ..plan.draw_checks import check_probability
 from ..plan.mix_plan import MixPlan
 from ..variants.draw import draw_checked
-from ..variants.numbers import SETTINGS, check_mix, check_weights, variant_alpha
+from ..variants.numbers import FROM_MAPS, check_mix, check_weights, variant_alpha
 from .epochs import Law, PlanLaw, Schedule
+from .map_law import MapLaw
 
 
 class VariantLaw(Law):
@@ -27,17 +28,18 @@ class VariantLaw(Law):
         off_after_epoch: int | None,
     ) -> None:
         super().__init__(schedule, off_after_epoch)
-        self.mix, self.prob = check_mix(mix, weights), check_probability("prob", prob)
+        self.mix, self.prob = check_mix(mix, weights, True), check_probability("prob", prob)
         self.numbers = {"mix": dict(mix), "weights": self.mix.weights, "prob": prob}
         self.blends, self.cuts = self.mix.blends, self.mix.places
-        self.masks, self.keeps_weights = self.mix.rank > 0, "hmix" in mix
+        self.resizes, self.keeps_weights = "resizemix" in mix, "hmix" in mix
+        self.masks = self.mix.rank > 0 or self.resizes
 
     def settings(self, epoch: int) -> list[float]:
         mix, prob = self.mix, self.prob
         if self.schedule is not None:
             scheduled = self.schedule(epoch)
             if not isinstance(scheduled, Mapping):
-                with_alpha = [name for name in mix.alphas if SETTINGS[name].alpha is not None]
+                with_alpha = [name for name, alpha in mix.alphas.items() if alpha > 0]
                 scheduled = dict.fromkeys(with_alpha, scheduled)
             alphas, weights = dict(mix.alphas), mix.weights
             for name, value in scheduled.items():
@@ -64,7 +66,8 @@ class VariantLaw(Law):
         spatial: Sequence[int],
         labels: Tensor | None,  # [B]
         rules: Mapping[str, Any],
-    ) -> MixPlan:
+        maps: Tensor | None = None,
+    ) -> tuple[MixPlan, Tensor | None]:
         size = tuple(spatial) if self.cuts else (1, 1)
         if len(size) != 2:
             raise ValueError(
@@ -96,4 +99,13 @@ def choose_law(
             f"got {kind(mix)}; give their α in mix={{'mixup': …, 'cutmix': …}} and their shares in "
             "weights="
         )
-    return VariantLaw(mix, weights, prob, schedule, off_after_epoch)
+    of_maps = [name for name in FROM_MAPS if isinstance(mix, Mapping) and name in mix]
+    if not of_maps:
+        return VariantLaw(mix, weights, prob, schedule, off_after_epoch)
+    if len(mix) > 1:
+        raise ValueError(
+            f"mix: expected {of_maps[0]!r} alone, as its maps are needed before a variant is "
+            f"drawn, got it among {list(mix)}; make two BatchMix and choose one for each batch"
+        )
+    check_weights(weights, of_maps)
+    return MapLaw(of_maps[0], mix[of_maps[0]], prob, schedule, off_after_epoch)

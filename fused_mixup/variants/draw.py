@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_choice, kind
-from ..codes import BATCH, DRAWN_PAIRINGS, MAX_MASK_SIZE, PAIR, PAIRINGS, PER, ROLL, TENSOR
+from ..codes import (
+    BATCH,
+    DRAWN_PAIRINGS,
+    MAX_MASK_SIZE,
+    PAIR,
+    PAIRINGS,
+    PER,
+    RESIZEMIX,
+    ROLL,
+    TENSOR,
+)
 from ..masks.mix_mask import known_mask
 from ..plan.checks import Facts
 from ..plan.draw_checks import (
@@ -127,7 +137,7 @@ def draw_variants(
         check_settings(settings, state, "variant_settings", count)
     check_state(state)
     rules = per, pairing, correct_lam, symmetric
-    return draw_checked(batch_size, size, state, settings, checked, labels, *rules)
+    return draw_checked(batch_size, size, state, settings, checked, labels, *rules)[0]
 
 
 class Drawn(NamedTuple):
@@ -157,8 +167,11 @@ def draw_checked(
     pairing: str | Tensor,
     correct_lam: bool,
     symmetric: bool,
-) -> MixPlan:
-    """:func:`draw_variants` of a checked mix, state and settings."""
+) -> tuple[MixPlan, Tensor | None]:
+    """:func:`draw_variants` of a checked mix, state and settings.
+
+    Beside the plan, where ResizeMix is among the variants, the places [B, 4] of resized partners.
+    """
     rules = per, pairing, correct_lam, symmetric
     d = drawn(batch_size, size, state, settings, mix.kinds, mix.rank, labels, *rules)
     mask = known_mask(d.code, d.threshold, d.rows, d.columns) if mix.rank else None
@@ -166,7 +179,10 @@ def draw_checked(
     stop = tuple(size) if mix.places else ()
     facts = Facts(is_permutation=d.is_permutation, blends=False, box_stop=stop)
     plan = known_plan((d.partner, d.weight, d.blend, box), d.pairing, facts, mask)
-    return plan if has_float64(state.device) else plan.to(state.device)
+    places = d.resize_box if RESIZEMIX in mix.kinds else None
+    if has_float64(state.device):
+        return plan, places
+    return plan.to(state.device), None if places is None else places.to(state.device)
 
 
 def drawn(

@@ -66,17 +66,30 @@ SETTINGS: dict[str, Variant] = {
     ),
 }
 
+# What BatchMix draws and a MixPlan alone does not say: a partner that is resized.
+RESIZED = {"resizemix": Variant(0.0, {"scale": Number((0.1, 0.8), 0.0, 1.0)})}
+
+# What BatchMix makes of a map of each image that its caller gives.
+FROM_MAPS = {
+    "saliencymix": Variant(1.0, {}),
+    "attentivemix": Variant(2.0, {"top_k": Number(6, 0, 1 << 16, True)}),
+    "guidedmixup": Variant(None, {}),
+}
 
 # These read a saliency, attention or activation map of each image.
-OF_MAPS = (
-    "saliencymix",
-    "attentivemix",
-    "tokenmix",
-    "puzzlemix",
-    "guidedmixup",
-    "snapmix",
-    "transmix",
-)
+_MASKS = "make its mask with fused_mixup.masks, and mix(x, plan.with_mask(mask))"
+_BY_WEIGHTS = "give its plan the weights of fused_mixup.label_weights."
+OF_MAPS = {
+    **dict.fromkeys(FROM_MAPS, f"{_MASKS}, or give it alone to BatchMix, and maps= to its call"),
+    "puzzlemix": f"{_MASKS}, or move patches with mix_patches",
+    "tokenmix": f"choose its tokens with fused_mixup.masks.patch_mask, and {_BY_WEIGHTS}"
+    "tokenmix_weights",
+    "transmix": "mix by cutmix, and as its attention is that of the mixed images, afterwards "
+    f"{_BY_WEIGHTS}transmix_weights",
+    "snapmix": f"resize a box of the partner with resize_into, and {_BY_WEIGHTS}snapmix_weights",
+}
+
+_ALL = SETTINGS | RESIZED | FROM_MAPS
 
 
 class Mix(NamedTuple):
@@ -118,8 +131,8 @@ class Mix(NamedTuple):
         return made
 
 
-def check_mix(mix: Any, weights: Any = None) -> Mix:
-    """``mix=`` and ``weights=`` as given by a caller."""
+def check_mix(mix: Any, weights: Any = None, resizes: bool = False) -> Mix:
+    """``mix=`` and ``weights=`` as given by a caller; ``resizes``: ResizeMix may be among them."""
     if not isinstance(mix, Mapping):
         raise TypeError(
             f"mix: expected a dict of variants and their α, got {kind(mix)}; for example "
@@ -131,23 +144,24 @@ def check_mix(mix: Any, weights: Any = None) -> Mix:
     for name, given in mix.items():
         if name in OF_MAPS:
             raise ValueError(
-                f"mix: expected variants that need no map of an image, got {name!r}; make its mask "
-                "with fused_mixup.masks, and mix(x, plan.with_mask(mask))"
+                f"mix: expected variants that need no map of an image, got {name!r}; "
+                f"{OF_MAPS[name]}"
             )
-        if name == "resizemix":
+        if name in RESIZED and not resizes:
             raise ValueError(
                 "mix: expected variants by masks and boxes of one place, got 'resizemix', which "
-                "resizes its partner; use draw_resizemix and mix_rectangles"
+                "resizes its partner; use draw_resizemix and mix_rectangles, or BatchMix"
             )
-        if not isinstance(name, str) or name not in SETTINGS:
-            raise ValueError(f"mix: expected names of {list(SETTINGS)}, got {kind(name)}")
-        alphas[name], records[name] = _variant(name, given)
+        known = SETTINGS | RESIZED if resizes else SETTINGS
+        if not isinstance(name, str) or name not in known:
+            raise ValueError(f"mix: expected names of {list(known)}, got {kind(name)}")
+        alphas[name], records[name] = variant_numbers(name, given)
     return Mix(alphas, records, check_weights(weights, list(mix)))
 
 
-def _variant(name: str, given: Any) -> tuple[float, list[float]]:
+def variant_numbers(name: str, given: Any) -> tuple[float, list[float]]:
     """α (0 for none) and the eight numbers of a variant."""
-    variant = SETTINGS[name]
+    variant = _ALL[name]
     own = dict(given) if isinstance(given, Mapping) else {}
     if not isinstance(given, Mapping) and given is not None and given is not True:
         own["alpha"] = given
@@ -166,17 +180,17 @@ def _variant(name: str, given: Any) -> tuple[float, list[float]]:
 
 
 def variant_alpha(name: str, value: Any) -> float:
-    """α of a variant, checked; 0 where it draws no λ."""
-    variant = SETTINGS[name]
+    """α of a variant, checked; 0 where it draws no λ, or a uniform one."""
+    variant = _ALL[name]
     if variant.alpha is None:
         if value is not None:
             raise ValueError(
-                f"mix[{name!r}]: expected no α, as it draws no λ, got {kind(value)}; give True, or "
-                f"a dict of {list(variant.numbers)}"
+                f"mix[{name!r}]: expected no α, as it draws no λ, got {kind(value)}; give True"
+                + (f", or a dict of {list(variant.numbers)}" if variant.numbers else "")
             )
         return 0.0
     alpha = check_alpha(f"mix[{name!r}]", value)
-    if not alpha:
+    if not alpha and variant.alpha:
         raise ValueError(
             f"mix[{name!r}]: expected α > 0, got 0; leave the variant out, or give it a weight of 0"
         )
