@@ -54,9 +54,10 @@ def mix_rectangles(
     Notes:
         Indices and weights are float32, as those of ``torch.nn.functional.interpolate`` for float32
         images: ``"nearest"`` equals it bit for bit; ``"bilinear"`` rounds each product and sum by
-        itself, and lies within 2 units in the last place of the largest of the four values (PyTorch
-        may fuse them). A weight of 0 drops its term. Half types and uint8 are computed in float32
-        and rounded once (uint8 half to even), as PyTorch does for half, and not for uint8, where it
+        itself, where PyTorch may fuse them: results differ by 2 units in the last place of the
+        largest of the four values, and by one of the index times their difference. A weight of 0
+        drops its term. Half types and uint8 are computed in float32 and rounded once (uint8 half to
+        even), as PyTorch does for half, and not for uint8, where it
         computes in 16-bit integers. Not differentiable. Deterministic.
 
     Source: Qin et al., ResizeMix, 2020, arXiv 2012.11101; Yang et al., RecursiveMix, 2022,
