@@ -59,7 +59,9 @@ def test_launches_of_our_own_kernels(kernel_backend, case):
 TRITON_KERNELS = (
     "pair_kernel", "tile_kernel", "mix_backward_kernel", "targets_kernel", "plan_kernel",
     "loss_kernel", "loss_backward_kernel", "count_kernel", "bce_kernel", "ranks_kernel",
-    "scale_kernel", "boxes_kernel", "erasing_kernel", "normalize_kernel",
+    "scale_kernel", "boxes_kernel", "erasing_kernel", "normalize_kernel", "masked_kernel",
+    "masked_backward_kernel", "mask_sum_kernel", "mask_mean_kernel", "rectangles_kernel",
+    "patches_kernel",
 )  # fmt: skip
 
 

@@ -114,7 +114,8 @@ FUSED_MIXUP_HOST_DEVICE inline float table_value(const VariantRow& row, int a, i
 // The weights of a bell, from the sums of the quanta of its tables.
 FUSED_MIXUP_HOST_DEVICE inline void weigh_bell(VariantRow& row, int64_t rows, int64_t columns,
                                                int64_t pixels) {
-  const Real mean = Real(double(rows)) / 0x1p32 * (Real(double(columns)) / 0x1p32) / double(pixels);
+  const Real mean =
+      Real(double(rows)) * 0x1p-32 * (Real(double(columns)) * 0x1p-32) / double(pixels);
   const Real rest = Real(1.0) - mean;
   const bool inverted = row.code & kInvert;
   row.weight[0] = (inverted ? rest : mean).value;
