@@ -235,7 +235,7 @@ class MixedTarget(LabelRows):
             ignore_index: labels equal to it are legal, and their terms are left out.
 
         Returns:
-            A target whose :attr:`labels` are the first labels of the rows. Of one or two labels it
+            A target whose ``labels`` are the first labels of the rows. Of one or two labels it
             is that of two, with a second weight of 0 for one.
 
         Raises:
