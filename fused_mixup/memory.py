@@ -13,6 +13,7 @@ the trial fails, no memory is kept.
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections import deque
@@ -116,6 +117,17 @@ def recycled_like(x: Tensor) -> Tensor:
         except (MemoryError, RuntimeError):
             empty_cache()
     return torch.empty_like(x)
+
+
+def recycled_scratch(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Memory of ``shape``, contiguous, no larger than x, that lives as long as a call.
+
+    On the CPU it lies in memory of x's size, so that calls of many shapes reuse the same.
+    """
+    count = math.prod(shape)
+    if not x.is_cpu or count > x.numel():
+        return x.new_empty(shape)
+    return recycled_tensor(torch.Size((x.numel(),)), x.dtype)[:count].view(shape)
 
 
 _CHANNELS_LAST = (4, torch.channels_last), (5, torch.channels_last_3d)

@@ -7,7 +7,7 @@ import torch
 from comparing import same_bits
 
 import fused_mixup as fm
-from fused_mixup import MixPlan, reference
+from fused_mixup import MixPlan, masks, reference
 
 
 def cycles(*lengths: int) -> torch.Tensor:
@@ -83,3 +83,46 @@ def test_pairs_of_which_rows_are_cut_blended_or_kept(size):
                     boxes[row] = torch.tensor([top, 2, h - 1, w - top])
             plan = MixPlan.per_sample(lam, "flip", boxes)
             assert mixed_like_the_reference(x, plan), (same, first, second)
+
+
+# 17 MiB in float32 and more, in samples and lines that end between two lines of a cache.
+LARGE = 13, 3, 337, 341
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["channels first", "channels last"])
+def test_large_results_written_past_the_caches(dtype, channels_last):
+    batch = 13 if dtype.itemsize > 2 else 26 if dtype.itemsize == 2 else 52
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    x = torch.rand(batch, *LARGE[1:]).mul(255).to(dtype, memory_format=form)
+    box = torch.tensor((5, 7, 100, 333)).repeat(batch, 1)
+    plan = MixPlan.per_sample(torch.rand(batch), torch.randperm(batch), box)
+    rows = plan.partner_or_none, plan.blend, plan.box, plan.rule
+    expected = reference.mix(x, *rows)
+    assert same_bits(fm.mix(x, plan), expected)
+    # The result starts 4 bytes, or one element, past a line of the cache.
+    store = torch.zeros(x.numel() + 64, dtype=dtype)
+    skipped = (-store.data_ptr() // dtype.itemsize) % (64 // dtype.itemsize) + max(
+        1, 4 // dtype.itemsize
+    )
+    out = store[skipped:].as_strided(x.shape, x.stride())
+    assert same_bits(fm.mix(x, plan, out), expected)
+    assert not store[:skipped].any() and not store[skipped + x.numel() :].any()
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one mask", "a mask for each"])
+def test_large_results_by_masks(each):
+    x = torch.rand(LARGE)
+    count = len(x) if each else 1
+    stored = masks.stored_mask(torch.rand(count, 14, 14), "bilinear")
+    plan = MixPlan.uniform(len(x), torch.randperm(len(x)), 0.3).with_mask(stored)
+    rows = plan.partner_or_none, plan.blend, plan.box, plan.rule, *plan.mask.arguments
+    assert same_bits(fm.mix(x, plan), reference.mix_masked(x, *rows))
+    both = fm.mix(x, plan, clean=True)
+    assert same_bits(both[: len(x)], x) and same_bits(both[len(x) :], fm.mix(x, plan))
+    x.requires_grad_()
+    upstream = torch.rand(LARGE)
+    (grad,) = torch.autograd.grad(fm.mix(x, plan), x, upstream)
+    m, partner = plan.mask.dense(LARGE[2:]), plan.partner.long()
+    expected = (m * upstream).index_add(0, partner, (1 - m) * upstream)
+    torch.testing.assert_close(grad, expected, rtol=1e-6, atol=1e-6)

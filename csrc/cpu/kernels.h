@@ -40,6 +40,8 @@ struct MixKernels {
 
 struct Kernels {
   const char* name;
+  // dst = src, past the caches; null where no instruction does that.
+  void (*stream)(void* dst, const void* src, int64_t bytes);
   MixKernels<float> mix_float;
   MixKernels<double> mix_double;
   MixKernels<Half> mix_half;

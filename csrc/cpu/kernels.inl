@@ -18,10 +18,12 @@
 #include "mix_normalize_kernels.inl"
 #include "noise.inl"
 #include "pixels.inl"
+#include "stream.inl"
 // clang-format on
 
 const Kernels table = {
     FUSED_MIXUP_ISA,
+    kStreamCopy,
     mix_table<float>(),
     mix_table<double>(),
     mix_table<Half>(),

@@ -46,30 +46,21 @@ class MaskLines {
 
   // The width values of m in line y of sample i, valid until the next call.
   const float* line(int64_t i, int64_t y) {
-    const int32_t code = a_.code_of(i);
-    if ((code & kMaskForm) == kStored) {
-      const float ratio = map_ratio(a_.map_height, a_.height);
-      if (a_.interpolation == kNearest) {
-        const int source = nearest_source(int(y), ratio, a_.map_height);
-        if (kept(i, source)) return line_.data();
-        read_line(i, source, line_.data());
-      } else {
-        if (kept(i, y)) return line_.data();
-        const BilinearSource at = bilinear_source(int(y), ratio, a_.map_height);
-        read_both(i, at);
-        kernels().masks.interpolate(line_.data(), top_.data(), bottom_.data(), at.weight, a_.width);
-      }
-    } else {
-      if (kept(i, y)) return line_.data();
-      const float* rows = a_.rows + i * a_.rows_stride + y;
-      float r[kMaskRank] = {};
-      for (int k = 0; k < a_.rank; ++k) r[k] = rows[int64_t(k) * a_.height];
-      const float* columns = a_.columns + i * a_.columns_stride;
-      kernels().masks.separable(line_.data(), r, columns, a_.width, a_.rank, a_.width);
+    if (nearest(i)) {
+      const int row = nearest_source(int(y), map_ratio(a_.map_height, a_.height), a_.map_height);
+      if (kept(i, row)) return line_.data();
+      read_line(i, row, line_.data());
+      finish(i, line_.data(), a_.width);
+    } else if (!kept(i, y)) {
+      compute(i, y, 0, a_.width, line_.data());
     }
-    const float threshold = a_.threshold[i * a_.threshold_stride];
-    kernels().masks.finish(line_.data(), a_.width, code, threshold);
     return line_.data();
+  }
+
+  // Writes n values of line y of sample i, from column `begin` on, to m.
+  void write(int64_t i, int64_t y, int64_t begin, int64_t n, float* m) {
+    if (!nearest(i)) return compute(i, y, begin, n, m);
+    std::memcpy(m, line(i, y) + begin, n * sizeof(float));
   }
 
   // Whether the last line was the same as the one before.
@@ -82,6 +73,31 @@ class MaskLines {
   int64_t sample_ = -1, y_ = -1;  // of line_
   bool again_ = false;
   int64_t map_sample_ = -1, top_row_ = -1, bottom_row_ = -1;  // of top_ and bottom_
+
+  bool nearest(int64_t i) const {
+    return (a_.code_of(i) & kMaskForm) == kStored && a_.interpolation == kNearest;
+  }
+
+  void compute(int64_t i, int64_t y, int64_t begin, int64_t n, float* m) {
+    if ((a_.code_of(i) & kMaskForm) == kStored) {
+      const float ratio = map_ratio(a_.map_height, a_.height);
+      const BilinearSource at = bilinear_source(int(y), ratio, a_.map_height);
+      read_both(i, at);
+      kernels().masks.interpolate(m, top_.data() + begin, bottom_.data() + begin, at.weight, n);
+    } else {
+      const float* rows = a_.rows + i * a_.rows_stride + y;
+      float r[kMaskRank] = {};
+      for (int k = 0; k < a_.rank; ++k) r[k] = rows[int64_t(k) * a_.height];
+      const float* columns = a_.columns + i * a_.columns_stride + begin;
+      kernels().masks.separable(m, r, columns, a_.width, a_.rank, n);
+    }
+    finish(i, m, n);
+  }
+
+  void finish(int64_t i, float* m, int64_t n) {
+    const float threshold = a_.threshold[i * a_.threshold_stride];
+    kernels().masks.finish(m, n, a_.code_of(i), threshold);
+  }
 
   bool kept(int64_t i, int64_t y) {
     again_ = sample_ == i && y_ == y;
@@ -156,13 +172,13 @@ class MaskTile {
         for (int64_t k = 0; k < run.length; ++k) {
           m[k] = line_of(i, (run.begin + k) / group)[run.coordinate[1]];
         }
+      } else if (group > 1) {
+        spread(m, line_of(i, run.coordinate[0]), run.begin, run.length, group);
+      } else if (dense_) {
+        const float* line = dense_ + run.coordinate[0] * args_.width;
+        std::memcpy(m, line + run.begin, run.length * sizeof(float));
       } else {
-        const float* line = line_of(i, run.coordinate[0]);
-        if (group == 1) {
-          std::memcpy(m, line + run.begin, run.length * sizeof(float));
-        } else {
-          spread(m, line, run.begin, run.length, group);
-        }
+        lines_.write(i, run.coordinate[0], run.begin, run.length, m);
       }
       const RunSpan span = tiles.span(run, box);
       std::fill(m + span.from, m + span.to, 0.0f);

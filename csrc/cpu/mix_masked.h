@@ -35,7 +35,7 @@ class MaskedMix {
       if (i <= rows_[i].partner && !(same(i) && same(rows_[i].partner))) firsts.push_back(i);
     }
     const int64_t count = tiles_.count();
-    run(int64_t(firsts.size()) * count, 2, [&](Scratch& s, int64_t w) {
+    run(int64_t(firsts.size()) * count, 2, false, [&](Scratch& s, int64_t w) {
       const int64_t i = firsts[w / count], p = rows_[i].partner;
       const int n = tiles_.runs_of(w % count, s.runs);
       mix_pair(s, x + i * batch_stride, x + p * batch_stride, i, p, n);
@@ -45,7 +45,7 @@ class MaskedMix {
   // clean: where the batch itself goes, or null.
   void out_of_place(T* out, T* clean, int64_t out_stride, const T* x, int64_t x_stride,
                     const T* other, int64_t other_stride) {
-    run(tiles_.count(), batch(), [&](Scratch& s, int64_t t) {
+    run(tiles_.count(), batch(), true, [&](Scratch& s, int64_t t) {
       const int n = tiles_.runs_of(t, s.runs);
       for (int64_t i = 0; i < batch(); ++i) {
         const T* own = x + i * x_stride;
@@ -58,7 +58,7 @@ class MaskedMix {
   // out_j = own part of j, and the partner parts of the rows whose partner it is.
   void transposed(T* out, int64_t out_stride, const T* x, int64_t x_stride, const Sources& from) {
     constexpr size_t kPlanes = 16;  // summed together: each computes the masks once
-    run(tiles_.count(), batch(), [&](Scratch& s, int64_t t) {
+    run(tiles_.count(), batch(), true, [&](Scratch& s, int64_t t) {
       const int n = tiles_.runs_of(t, s.runs);
       s.sums.resize(kPlanes * kTile);
       const auto& planes = layout_.planes;
@@ -92,6 +92,7 @@ class MaskedMix {
 
   struct Scratch {
     MaskTile own, other;
+    const Writer writer;
     Run runs[Tiles::kMaxRuns];
     Piece pieces[Tiles::kMaxRuns];
     alignas(64) T dst[kTile];
@@ -106,13 +107,17 @@ class MaskedMix {
   bool same(int64_t i) const { return !masked(i) && rows_[i].unchanged(); }
 
   // work(scratch, w) for each w, by several threads. each: samples that a piece of work touches.
+  // streams: whether memory of its own is written.
   template <typename F>
-  void run(int64_t count, int64_t each, const F& work) {
+  void run(int64_t count, int64_t each, bool streams, const F& work) {
     const int64_t planes = int64_t(layout_.planes.size());
+    const bool runs = streams && tiles_.dst_stride() == 1;
+    const int64_t bytes = runs ? batch() * planes * layout_.image.numel() * int64_t(sizeof(T)) : 0;
     const int64_t grain = 1 + kGrainBytes / (tiles_.elements() * planes * each * sizeof(T) + 1);
     torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
       const auto tile = [&] { return MaskTile(mask_, columns_, dense_.get()); };
-      std::unique_ptr<Scratch> s(new Scratch{tile(), tile(), {}, {}, {}, {}, {}, {}});
+      std::unique_ptr<Scratch> s(
+          new Scratch{tile(), tile(), Writer(bytes), {}, {}, {}, {}, {}, {}});
       for (int64_t w = begin; w < end; ++w) work(*s, w);
     });
   }
@@ -139,7 +144,9 @@ class MaskedMix {
         T* target = dst_stride == 1 ? dst : s.dst;
         const T* a = gathered(s.a, own + src_at + p.src, src_stride, p.length);
         const T* b = gathered(s.b, partner + src_at + p.src, src_stride, p.length);
-        masked_kernels<T>().blend(target, a, b, m + p.at, p.length);
+        s.writer.write(target, p.length, [&](T* to, int64_t at, int64_t count) {
+          masked_kernels<T>().blend(to, a + at, b + at, m + p.at + at, count);
+        });
         if (target != dst) scatter(dst, dst_stride, s.dst, p.length);
       }
     }
@@ -155,7 +162,10 @@ class MaskedMix {
         T* target = dst_stride == 1 ? dst : s.dst;
         const T* a = gathered(s.a, own + src_at + run.src, src_stride, run.length);
         const T* b = gathered(s.b, partner + src_at + run.src, src_stride, run.length);
-        mix_run(target, a, b, b, rows_[i], tiles_.span(run, rows_[i].box), run.length);
+        const RunSpan span = tiles_.span(run, rows_[i].box);
+        s.writer.write(target, run.length, [&](T* to, int64_t at, int64_t count) {
+          mix_run(to, a + at, b + at, b + at, rows_[i], span.part(at, count), count);
+        });
         if (target != dst) scatter(dst, dst_stride, s.dst, run.length);
       }
     }
@@ -227,7 +237,7 @@ class MaskedMix {
         T* dst = out + dst_at + p.dst;
         const T* src = own + src_at + p.src;
         if (adjacent_) {
-          std::memcpy(dst, src, p.length * sizeof(T));
+          s.writer.copy(dst, src, p.length);
         } else {
           const T* values = gathered(s.a, src, tiles_.src_stride(), p.length);
           scatter(dst, tiles_.dst_stride(), values, p.length);
@@ -271,7 +281,9 @@ class MaskedMix {
       const Run& run = s.runs[r];
       T* dst = out + run.dst;
       T* target = tiles_.dst_stride() == 1 ? dst : s.dst;
-      mix_kernels<T>().round(target, sum, run.length);
+      s.writer.write(target, run.length, [&](T* to, int64_t at, int64_t count) {
+        mix_kernels<T>().round(to, sum + at, count);
+      });
       if (target != dst) scatter(dst, tiles_.dst_stride(), s.dst, run.length);
       sum += run.length;
     }

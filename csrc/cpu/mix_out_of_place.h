@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "mix_runs.h"
+#include "stream.h"
 
 namespace fused_mixup {
 
@@ -22,7 +23,7 @@ struct Sources {
 template <typename T>
 void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, int64_t j,
                     const std::vector<PlanRow>& rows, const Sources& from, const Tiles& tiles,
-                    const Run& run, T* part) {
+                    const Run& run, T* part, const Writer& writer) {
   using A = acc_t<T>;
   constexpr int64_t kTile = kTileBytes / sizeof(T);
   alignas(64) A sum[kTile];
@@ -49,7 +50,9 @@ void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, 
     add(p, span.from, span.to, 1.0);
     add(p, span.to, run.length, rows[i].other);
   }
-  mix_kernels<T>().round(dst, sum, run.length);
+  writer.write(dst, run.length, [&](T* to, int64_t at, int64_t n) {
+    mix_kernels<T>().round(to, sum + at, n);
+  });
 }
 
 // Copies a row that is not blended: its own values in as few copies as the layout allows, then the
@@ -87,6 +90,7 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
     alignas(64) T own_part[kTile];
     alignas(64) T partner_part[kTile];
     Run runs[Tiles::kMaxRuns];
+    const Writer writer(tiles.dst_stride() == 1 ? layout.numel() * batch * int64_t(sizeof(T)) : 0);
     for (int64_t t = begin; t < end; ++t) {
       const int n = tiles.runs_of(t, runs);
       for (int64_t i = 0; i < batch; ++i) {
@@ -101,7 +105,7 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
           T* target = tiles.dst_stride() == 1 ? dst : out_part;
           if (from.transposed) {
             add_transposed(target, x, x_stride, tiles.src_stride(), i, rows, from, tiles, run,
-                           own_part);
+                           own_part, writer);
           } else {
             const T* own = x + i * x_stride + run.src;
             const T* partner = x + rows[i].partner * x_stride + run.src;
@@ -111,8 +115,11 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
               own = own_part;
               partner = partner_part;
             }
-            mix_run(target, own, partner, partner, rows[i], tiles.span(run, rows[i].box),
-                    run.length);
+            const RunSpan span = tiles.span(run, rows[i].box);
+            writer.write(target, run.length, [&](T* to, int64_t at, int64_t count) {
+              mix_run(to, own + at, partner + at, partner + at, rows[i], span.part(at, count),
+                      count);
+            });
           }
           if (target != dst) scatter(dst, tiles.dst_stride(), out_part, run.length);
         }

@@ -128,6 +128,13 @@ struct Run {
 struct RunSpan {
   int64_t from = 0;
   int64_t to = 0;
+
+  // What of it lies in the elements [at, at + n), counted from there.
+  RunSpan part(int64_t at, int64_t n) const {
+    const RunSpan found = {std::clamp<int64_t>(from - at, 0, n),
+                           std::clamp<int64_t>(to - at, 0, n)};
+    return found.to > found.from ? found : RunSpan{};
+  }
 };
 
 // Divides the samples of a layout into tiles of about `tile` elements, each a few runs.

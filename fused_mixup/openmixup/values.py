@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ..codes import MASK_INVERT, MASK_SEPARABLE, MASK_STORED, MASK_THRESHOLD
-from ..collage.layouts import resize_into, shifted_cutmix
+from ..collage.layouts import shifted_cutmix
 from ..collage.patches import mix_patches
 from ..collage.rectangles import mix_rectangles
 from ..masks import MixMask
+from ..masks.mix_mask import known_mask
+from ..memory import recycled_scratch
 from ..mixing import mix, paste_
 from ..plan import MixPlan
 from ..plan.patches import PatchPlan
@@ -33,7 +35,10 @@ def blend_by_map(pairs: Pairs, mask: Tensor, *, partner_shows: bool = False) -> 
     ``partner_shows``: m is the share of the partner.
     """
     code = MASK_STORED + (MASK_INVERT if partner_shows else 0)
-    return _blend_by(pairs, code, 0.0, map=mask.contiguous())
+    device, count = pairs.images.device, len(mask)
+    codes = torch.full((count,), code, dtype=torch.int32, device=device)
+    threshold = torch.zeros(count, device=device)
+    return _blend_by(pairs, MixMask(codes, threshold, map=mask.contiguous()))
 
 
 def blend_by_threshold(
@@ -44,8 +49,7 @@ def blend_by_threshold(
     ``rows`` [R, H] and ``columns`` [R, W], one mask for all samples.
     """
     code = MASK_SEPARABLE + MASK_THRESHOLD + (MASK_INVERT if partner_shows else 0)
-    tables = (t.float()[None].to(pairs.images.device) for t in (rows, columns))
-    return _blend_by(pairs, code, threshold, *tables)
+    return _blend_by_lines(pairs, code, threshold, rows, columns)
 
 
 def blend_by_product(pairs: Pairs, rows: Tensor, columns: Tensor) -> Tensor:
@@ -54,7 +58,7 @@ def blend_by_product(pairs: Pairs, rows: Tensor, columns: Tensor) -> Tensor:
     ``rows`` [H] and ``columns`` [W], one mask for all samples.
     """
     code = MASK_SEPARABLE + MASK_INVERT
-    return _blend_by(pairs, code, 0.0, rows[None, None], columns[None, None])
+    return _blend_by_lines(pairs, code, 0.0, rows[None], columns[None])
 
 
 def blend_swapped(pairs: Pairs, mask: Tensor) -> Tensor:
@@ -65,18 +69,18 @@ def blend_swapped(pairs: Pairs, mask: Tensor) -> Tensor:
     return blend_by_map(swapped, mask)
 
 
-def _blend_by(
-    pairs: Pairs,
-    code: int,
-    threshold: float,
-    rows: Tensor | None = None,  # [1, R, H]
-    columns: Tensor | None = None,  # [1, R, W]
-    map: Tensor | None = None,  # [B or 1, h, w]
+def _blend_by_lines(
+    pairs: Pairs, code: int, threshold: float, rows: Tensor, columns: Tensor
 ) -> Tensor:
-    count = 1 if map is None else len(map)
+    """By a separable mask, rows [R, H] and columns [R, W]."""
     device = pairs.images.device
-    codes = torch.full((count,), code, dtype=torch.int32, device=device)
-    mask = MixMask(codes, torch.full((count,), threshold, device=device), rows, columns, map)
+    tables = (t.float()[None].contiguous().to(device) for t in (rows, columns))
+    codes = torch.full((1,), code, dtype=torch.int32, device=device)
+    mask = known_mask(codes, torch.full((1,), threshold, device=device), *tables, None)
+    return _blend_by(pairs, mask)
+
+
+def _blend_by(pairs: Pairs, mask: MixMask) -> Tensor:
     return mix(pairs.images.detach(), _plan(pairs).with_mask(mask), other=pairs.other)
 
 
@@ -127,12 +131,20 @@ def _resized(pairs: Pairs, size: tuple[int, int], resample: str, source: Box | N
     """What the box will show, on a canvas of its size: no more of the images is read."""
     part = (0, 0, *pairs.size) if source is None else source
     way = resample if source is None else "bilinear_aligned"
-    plan = resize_into(
-        len(pairs.images), pairs.size, part, pairs.index, source_box=part, resample=way
+    images, count = pairs.images.detach(), len(pairs.images)
+    boxes = torch.tensor((part, (0, 0, *size)), dtype=torch.int32, device=images.device)
+    source_box, box = boxes[:, None, None].expand(2, count, 1, 4)
+    weight = torch.ones((), device=images.device).expand(count, 2)  # not read
+    canvas = RectanglePlan(
+        pairs.index[:, None], source_box, box, weight, way, fill=0.0, size=size
     )
-    box = torch.tensor((0, 0, *size), device=plan.device).expand_as(plan.box)
-    canvas = RectanglePlan(plan.source, plan.source_box, box, plan.weight, way, fill=0.0, size=size)
-    return mix_rectangles(pairs.images.detach(), canvas, pairs.other)
+    return mix_rectangles(images, canvas, pairs.other, _scratch(images, size))
+
+
+def _scratch(images: Tensor, size: tuple[int, int]) -> Tensor | None:
+    if not images.is_contiguous():
+        return None
+    return recycled_scratch(images, (*images.shape[:-2], *size))
 
 
 def move_windows(x: Tensor, source: Tensor, to: Tensor, size: Tensor) -> Tensor:

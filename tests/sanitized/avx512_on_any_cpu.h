@@ -172,4 +172,8 @@ inline __m128i _mm_loadu_si128(const void* p) {
   return v;
 }
 inline void _mm256_storeu_si256(void* p, __m256i v) { __builtin_memcpy(p, &v, sizeof(v)); }
+inline void _mm256_stream_si256(void* p, __m256i v) {
+  if (reinterpret_cast<uintptr_t>(p) % sizeof(v) != 0) __builtin_trap();  // as the CPU does
+  _mm256_storeu_si256(p, v);
+}
 inline void _mm_storeu_si128(void* p, __m128i v) { __builtin_memcpy(p, &v, sizeof(v)); }
