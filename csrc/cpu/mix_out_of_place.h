@@ -50,9 +50,8 @@ void add_transposed(T* dst, const T* x, int64_t x_stride, int64_t inner_stride, 
     add(p, span.from, span.to, 1.0);
     add(p, span.to, run.length, rows[i].other);
   }
-  writer.write(dst, run.length, [&](T* to, int64_t at, int64_t n) {
-    mix_kernels<T>().round(to, sum + at, n);
-  });
+  writer.write(dst, run.length,
+               [&](T* to, int64_t at, int64_t n) { mix_kernels<T>().round(to, sum + at, n); });
 }
 
 // Copies a row that is not blended: its own values in as few copies as the layout allows, then the

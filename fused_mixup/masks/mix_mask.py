@@ -111,7 +111,9 @@ class MixMask(PlanMask):
 
     def _replace(self, *fields: Tensor | None) -> MixMask:
         """The mask with other tensors, whose values have been checked."""
-        return known_mask(*fields, interpolation=self.interpolation)
+        mask = object.__new__(MixMask)
+        mask._fill(**dict(zip(_FIELDS, fields, strict=True)), interpolation=self.interpolation)
+        return mask
 
     def dense(self, size: Sequence[int] | None = None) -> Tensor:
         """float32 [B, 1, H, W]: m at each pixel, as the kernels compute it (1 without a mask)."""
@@ -278,13 +280,6 @@ def _check_layout(fields: dict[str, Tensor | None]) -> None:
         )
     if stored is not None and min(stored.shape[1:]) < 1:
         raise ValueError(f"map: expected [B, h, w], not empty, got shape {list(stored.shape)}")
-
-
-def known_mask(*fields: Tensor | None, interpolation: str = "nearest") -> MixMask:
-    """A mask of checked tensors: checking them again takes as long as mixing a small batch."""
-    mask = object.__new__(MixMask)
-    mask._fill(**dict(zip(_FIELDS, fields, strict=True)), interpolation=interpolation)
-    return mask
 
 
 def _check_values(mask: MixMask) -> None:

@@ -76,7 +76,7 @@ def _blend_by_lines(
     device = pairs.images.device
     tables = (t.float()[None].contiguous().to(device) for t in (rows, columns))
     codes = torch.full((1,), code, dtype=torch.int32, device=device)
-    mask = known_mask(codes, torch.full((1,), threshold, device=device), *tables, None)
+    mask = known_mask(codes, torch.full((1,), threshold, device=device), *tables)
     return _blend_by(pairs, mask)
 
 
@@ -135,9 +135,7 @@ def _resized(pairs: Pairs, size: tuple[int, int], resample: str, source: Box | N
     boxes = torch.tensor((part, (0, 0, *size)), dtype=torch.int32, device=images.device)
     source_box, box = boxes[:, None, None].expand(2, count, 1, 4)
     weight = torch.ones((), device=images.device).expand(count, 2)  # not read
-    canvas = RectanglePlan(
-        pairs.index[:, None], source_box, box, weight, way, fill=0.0, size=size
-    )
+    canvas = RectanglePlan(pairs.index[:, None], source_box, box, weight, way, fill=0.0, size=size)
     return mix_rectangles(images, canvas, pairs.other, _scratch(images, size))
 
 
