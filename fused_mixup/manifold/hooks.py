@@ -3,11 +3,17 @@
 A hook runs again where torch.utils.checkpoint recomputes its region, in the backward, when the call
 is over and others may have begun. So the first run notes the call at each region around it, which
 PyTorch keeps for the recompute, and the recompute finds it there.
+
+In a compiled model a hook is part of the graph, which may write to nothing outside where it holds a
+checkpoint, and cannot tell how often it ran. So the first call that draws a layer runs the model
+without its graphs, which checks the layer; those that follow need to know only that the hook was
+traced.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +24,7 @@ from torch import Tensor, nn
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from ..tracing import checkpoint_regions, in_backward
+from .checks import never_fired, untraced
 from .hidden import Axes, check_hidden, get_hidden, hidden_key, replaced
 
 INPUT = "input"
@@ -32,7 +39,9 @@ class Call:
     def __init__(self, layer: str, size: int, draw: Draw) -> None:
         self.layer, self.size, self.draw = layer, size, draw
         self.plan: MixPlan | None = None  # drawn before the forward, or by the hook
+        self.cuts = False  # there may be boxes, in the spatial dims of the hidden state
         self.draws = False  # the hook draws, as it knows the sizes for boxes
+        self.sizes: tuple[int, ...] = ()  # in which it drew
         self.fired = False
         self.recomputes = False  # the hook ran where a checkpoint will run it again
         self.with_grad = torch.is_grad_enabled()
@@ -46,6 +55,17 @@ class Slot:
         # The calls whose layers fired in a region of torch.utils.checkpoint, by their names.
         self.regions: WeakKeyDictionary[Any, dict[str, Call]] = WeakKeyDictionary()
         self.reentrant: set[str] = set()  # layers mixed in a region that PyTorch does not show
+        self.number = next(_numbers)
+
+
+_numbers = itertools.count()
+_traced: set[tuple[int, str]] = set()  # slots and layers whose hooks are in some graph
+
+
+def note_traced(number: int, name: str) -> bool:
+    """Note that a compiler traces a hook; it runs this once and takes the result for a constant."""
+    _traced.add((number, name))
+    return True
 
 
 class LayerHook:
@@ -60,11 +80,12 @@ class LayerHook:
     def __call__(self, module: Any, args: Any, output: Any) -> Any:
         if torch.compiler.is_compiling():
             call = self.slot.call
-            drawn = call is not None and call.layer == self.name
-        else:
-            call = self._call_in_region()
-            drawn = call is not None
-        if call is None or not drawn:
+            if call is None or call.layer != self.name:
+                return None
+            note_traced(self.slot.number, self.name)
+            return self._mixed(output, call)
+        call = self._call_in_region()
+        if call is None:
             return None
         call.fired = True
         return self._mixed(output, call)
@@ -111,16 +132,15 @@ class LayerHook:
         hidden = output if key is None else get_hidden(output, key)
         batch_dim = self.axes.batch_dim
         hidden = check_hidden(self.name, hidden, call.size, batch_dim)
-        order = None
+        spatial = self.axes.spatial(self.name, hidden) if call.cuts else []
+        plan = call.plan
         if call.draws:
-            spatial = self.axes.spatial(self.name, hidden)
             # A recompute draws again too, which repeats the plan: draws in a region are counted.
-            call.plan = call.draw(call.size, tuple(hidden.shape[d] for d in spatial))
-            order = self.axes.order(spatial, hidden)
-        elif batch_dim:
-            order = self.axes.order((), hidden)
-        assert call.plan is not None
-        mixed = mix_along(hidden, call.plan, order)
+            call.sizes = tuple(hidden.shape[d] for d in spatial)
+            call.plan = plan = call.draw(call.size, call.sizes)
+        assert plan is not None
+        order = self.axes.order(spatial, hidden) if spatial or batch_dim else None
+        mixed = mix_along(hidden, plan, order)
         return mixed if key is None else replaced(output, key, mixed)
 
 
@@ -156,7 +176,11 @@ class Hooks:
     def _open(self) -> None:
         self._slot = Slot()
         self._handles: dict[str, Any] = {}
+        self._known: dict[
+            Any, tuple[int, ...]
+        ] = {}  # checked layers: sizes of boxes
         if self.stay and not self.closed:
+            torch.compiler.assume_constant_result(note_traced)  # imports the compiler
             self._handles = {name: self._register(name) for name in self.layers}
 
     def _register(self, name: str) -> Any:
@@ -164,15 +188,24 @@ class Hooks:
         # In front of the hooks by which transformers records hidden states.
         return self.layers[name].register_forward_hook(hook, prepend=True)
 
+    def known_sizes(self, layer: str, shape: Any) -> tuple[int, ...] | None:
+        """Sizes of boxes in a layer of a compiled model, once a call has shown them."""
+        return self._known.get((layer, shape))
+
     @contextlib.contextmanager
-    def around(self, call: Call) -> Iterator[None]:
-        """A forward in which the hook of the drawn layer mixes."""
+    def around(self, call: Call, shape: Any) -> Iterator[None]:
+        """A forward in which the hook of the drawn layer mixes; raises where it did not."""
         name, handle = call.layer, None
-        if name != INPUT and name not in self._handles:
+        hooked = name != INPUT
+        if hooked and name not in self._handles:
             handle = self._register(name)
+        key = name, shape if call.cuts else None
+        checks = hooked and (not self.stay or key not in self._known)
+        eager = torch.compiler.set_stance("force_eager") if self.stay and checks else None
         self._slot.call = call
         try:
-            yield
+            with eager or contextlib.nullcontext():
+                yield
         finally:
             self._slot.call = None
             if handle is not None:
@@ -180,6 +213,12 @@ class Hooks:
                     self._handles[name] = handle
                 else:
                     handle.remove()
+        if checks and not call.fired:
+            never_fired(name)
+        if hooked and not checks and not call.fired and (self._slot.number, name) not in _traced:
+            untraced(name)
+        if self.stay and checks:
+            self._known[key] = call.sizes
 
     def check_idle(self) -> None:
         if self.closed:
@@ -200,7 +239,7 @@ class Hooks:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_slot"], state["_handles"]
+        del state["_slot"], state["_handles"], state["_known"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

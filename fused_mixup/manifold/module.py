@@ -18,7 +18,7 @@ from ..codes import DRAWN_PAIRINGS, SEED_WORD, STEP_WORD
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from ..tracing import in_backward
-from .checks import check_inputs, classes_of, never_fired
+from .checks import check_inputs, classes_of
 from .hidden import Axes
 from .hooks import INPUT, Call, Hooks
 from .layers import Predicate, find_layers, holds_compiled
@@ -169,13 +169,12 @@ class ManifoldMixup(StreamModule):
             return self._plain(x, args, kwargs), labels
         self._check_call()
         size = check_inputs(x, labels, INPUT in self.layers, self._targets)
-        call = self._begin(x, labels, size)
+        shape = None if x is None else x.shape
+        call = self._begin(x, labels, size, shape)
         if call.layer == INPUT:
-            x, call.fired = mix(x, self._plan_of(call, x)), True
-        with self._hooks.around(call):
+            x = mix(x, self._plan_of(call, x))
+        with self._hooks.around(call, shape):
             output = self._plain(x, args, kwargs)
-        if not call.fired:
-            never_fired(call.layer, self.compiled)
         plan = self._plan_of(call, None)
         self.last_layer, self.last_plan = call.layer, plan
         return output, self._target(labels, plan, output)
@@ -186,6 +185,11 @@ class ManifoldMixup(StreamModule):
         return self.model(x, *args, **kwargs)
 
     def _check_call(self) -> None:
+        if torch.compiler.is_compiling():
+            raise RuntimeError(
+                "ManifoldMixup: expected a call outside torch.compile, as the host draws the "
+                "layer; compile the model, and make ManifoldMixup(torch.compile(model), …)"
+            )
         self._hooks.check_idle()
         if in_backward():
             raise RuntimeError(
@@ -194,7 +198,7 @@ class ManifoldMixup(StreamModule):
                 "checkpoint parts of the model, not the call of ManifoldMixup"
             )
 
-    def _begin(self, x: Any, labels: Any, size: int) -> Call:
+    def _begin(self, x: Any, labels: Any, size: int, shape: Any) -> Call:
         device = _device_of(x, labels)
         if self.state.device != device:
             self._hold(self.state.to(device), self.settings.to(device))
@@ -207,10 +211,12 @@ class ManifoldMixup(StreamModule):
 
         call = Call(self._draw_layer(), size, draw)
         self._steps += 1
-        if self._law.cuts:
+        call.cuts = self._law.cuts
+        sizes = self._hooks.known_sizes(call.layer, shape) if call.cuts else ()
+        if sizes is None:
             call.draws = True
         else:
-            call.plan = draw(size, ())
+            call.plan = draw(size, sizes)
         return call
 
     def _draw_layer(self) -> str:
