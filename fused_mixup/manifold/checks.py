@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from ..arguments import kind
 from ..batch_mix.labels import Targets, leaves
-from ..dtypes import BLENDABLE
+from ..dtypes import BLENDABLE, FLOATING
 from ..target.heads import STRUCTURES
 
 
-def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets) -> int:
+def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets, cuts: bool) -> int:
     """B, of a call whose arguments are as described."""
     if labels is None:
         raise ValueError(
             "labels: expected labels [B], as the model is in training mode, got None; without "
             "labels call model.eval() first, or the model itself"
         )
-    _check_labels(labels)
+    _check_labels(labels, targets, cuts)
     size = next(leaves(labels)).shape[0]
     if x is not None:
         if not isinstance(x, Tensor) or x.ndim < 1:
@@ -41,12 +42,27 @@ def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets) -> in
     return size
 
 
-def _check_labels(labels: Any) -> None:
+def _check_labels(labels: Any, targets: Targets, cuts: bool) -> None:
+    maps = False
     for y in leaves(labels):
         if not isinstance(y, Tensor) or y.ndim < 1:
             raise TypeError(
                 f"labels: expected int64 class indices [B] or floats [B, …], got {kind(y)}"
             )
+        if y.dtype not in (*FLOATING, torch.int64):
+            remedy = ".float() to blend" if y.dtype == torch.bool else ".long()"
+            raise TypeError(
+                f"labels: expected int64 class indices [B] or floats [B, …], got {y.dtype}; use "
+                f"{remedy}"
+            )
+        maps = maps or (y.dtype == torch.int64 and y.ndim > 1)
+    if maps and cuts:
+        raise ValueError(
+            "labels: expected one class a sample where cutmix > 0, as boxes are drawn in feature "
+            "maps, not in class maps; set cutmix=0"
+        )
+    if targets.num_classes is not None and not maps:
+        targets.check("labels", labels, targets.num_classes)
 
 
 def classes_of(output: Any, labels: Any) -> int | None:

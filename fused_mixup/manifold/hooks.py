@@ -168,20 +168,22 @@ class Hooks:
     Hooks hold the slot alone, so that they end with this object.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], axes: Axes, stay: bool) -> None:
-        self.layers, self.axes, self.stay = layers, axes, stay
+    def __init__(
+        self, layers: Mapping[str, nn.Module], axes: Axes, compiled: set[str], whole: bool
+    ) -> None:
+        self.layers, self.axes = layers, axes
+        self.compiled = compiled  # names of the layers inside a compiled module
+        self.whole = whole  # which is the whole model
         self.closed = False
         self._open()
 
     def _open(self) -> None:
         self._slot = Slot()
         self._handles: dict[str, Any] = {}
-        self._known: dict[
-            Any, tuple[int, ...]
-        ] = {}  # checked layers: sizes of boxes
-        if self.stay and not self.closed:
+        self._known: dict[Any, tuple[int, ...]] = {}  # checked layers: sizes of boxes
+        if self.compiled and not self.closed:
             torch.compiler.assume_constant_result(note_traced)  # imports the compiler
-            self._handles = {name: self._register(name) for name in self.layers}
+            self._handles = {name: self._register(name) for name in self.compiled}
 
     def _register(self, name: str) -> Any:
         hook = LayerHook(self._slot, name, self.axes)
@@ -199,9 +201,10 @@ class Hooks:
         hooked = name != INPUT
         if hooked and name not in self._handles:
             handle = self._register(name)
+        compiled = name in self.compiled
         key = name, shape if call.cuts else None
-        checks = hooked and (not self.stay or key not in self._known)
-        eager = torch.compiler.set_stance("force_eager") if self.stay and checks else None
+        checks = compiled and key not in self._known
+        eager = torch.compiler.set_stance("force_eager") if checks else None
         self._slot.call = call
         try:
             with eager or contextlib.nullcontext():
@@ -213,12 +216,24 @@ class Hooks:
                     self._handles[name] = handle
                 else:
                     handle.remove()
-        if checks and not call.fired:
-            never_fired(name)
-        if hooked and not checks and not call.fired and (self._slot.number, name) not in _traced:
-            untraced(name)
-        if self.stay and checks:
+        if hooked:
+            self._check_fired(call, compiled and not checks)
+        if checks:
             self._known[key] = call.sizes
+
+    def _check_fired(self, call: Call, traced: bool) -> None:
+        name = call.layer
+        if traced:
+            if not call.fired and (self._slot.number, name) not in _traced:
+                untraced(name)
+        elif not call.fired:
+            never_fired(name)
+        elif call.recomputes and name in self.compiled and not self.whole:
+            raise RuntimeError(
+                f"ManifoldMixup: expected {name!r}, inside a compiled block, outside regions of "
+                "torch.utils.checkpoint, whose recompute would run the block's graph of another "
+                "call; name the compiled block itself, or compile the whole model"
+            )
 
     def check_idle(self) -> None:
         if self.closed:

@@ -21,30 +21,33 @@ def is_compiled_module(module: nn.Module) -> bool:
     return any(name == COMPILED for name, _ in module.named_children())
 
 
-def holds_compiled(model: nn.Module) -> bool:
-    """Whether some module in ``model`` is compiled."""
-    return any(is_compiled_module(module) for module in model.modules())
-
-
-def inner_model(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile's and the data-parallel wrappers, whose names users know."""
+def inner_model(model: nn.Module) -> tuple[nn.Module, bool]:
+    """The model inside torch.compile's and data-parallel wrappers; whether it is compiled."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    compiled = False
     while True:
         if is_compiled_module(model):
-            model = model.get_submodule(COMPILED)
+            model, compiled = model.get_submodule(COMPILED), True
         elif isinstance(model, wrappers):
             model = model.module
         else:
-            return model
+            return model, compiled
 
 
-def find_layers(model: nn.Module, layers: Any) -> dict[str, nn.Module]:
-    """The modules of ``layers``, names or a predicate, by name and in the order given."""
+def find_layers(model: nn.Module, layers: Any) -> tuple[dict[str, nn.Module], set[str]]:
+    """The modules of ``layers``, names or a predicate, by name and in the order given.
+
+    And the names of those inside a compiled block, whose wrapper itself is not inside.
+    """
     known: dict[str, nn.Module] = {}
-    for path, module in inner_model(model).named_modules(remove_duplicate=False):
-        name = ".".join(part for part in path.split(".") if part != COMPILED)
-        if name:
-            known.setdefault(name, module)  # first comes the wrapper of a compiled block
+    inside = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+        parts = path.split(".")
+        name = ".".join(part for part in parts if part != COMPILED)
+        if name and name not in known:  # first comes the wrapper of a compiled block
+            known[name] = module
+            if COMPILED in parts:
+                inside.add(name)
     if isinstance(layers, str):
         raise TypeError(f"layers: expected a list of names, got {kind(layers)}; use [{layers!r}]")
     if callable(layers) and not isinstance(layers, nn.Module):
@@ -62,7 +65,7 @@ def find_layers(model: nn.Module, layers: Any) -> dict[str, nn.Module]:
                 f"layers: expected modules that are called, got {name!r}, a "
                 f"{type(module).__name__}, which is none; name its modules: {name}.0 and so on"
             )
-    return found
+    return found, inside & found.keys()
 
 
 def _named(known: dict[str, nn.Module], wanted: list[Any]) -> dict[str, nn.Module]:

@@ -17,11 +17,11 @@ from ..batch_mix.worker_streams import check_epoch
 from ..codes import DRAWN_PAIRINGS, SEED_WORD, STEP_WORD
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
-from ..tracing import in_backward
+from ..tracing import call_eagerly, in_backward
 from .checks import check_inputs, classes_of
 from .hidden import Axes
 from .hooks import INPUT, Call, Hooks
-from .layers import Predicate, find_layers, holds_compiled
+from .layers import Predicate, find_layers, inner_model
 
 
 class ManifoldMixup(StreamModule):
@@ -62,8 +62,9 @@ class ManifoldMixup(StreamModule):
         batch_dim: the dim of samples in what the layers return: 1 for XLNet's [T, B, H].
         channel_dim: the dim of channels there, for CutMix: -1 for tokens [B, N, C] and feature maps
             [B, H, W, C] (Swin). By default 1, and tokens are refused.
-        compiled: hooks stay registered from now on, which a compiled model needs. None: where the
-            model is, or holds, what torch.compile or ``module.compile()`` made.
+        compiled: the model is compiled as a whole, so that its hooks are set now and stay. None
+            sees what ``torch.compile(model)`` returns, and blocks made so; after
+            ``model.compile()`` give True.
 
     Called with ``(x, labels, …)``; all but ``labels`` goes to the model.
 
@@ -129,7 +130,12 @@ class ManifoldMixup(StreamModule):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected an nn.Module, got {kind(model)}")
         self._held = (model,)  # in a tuple: its parameters are not this module's
-        found = find_layers(model, layers)
+        inner, whole = inner_model(model)
+        found, inside = find_layers(inner, layers)
+        if compiled is None:
+            compiled = whole
+        elif not compiled:
+            inside = set()
         self.layers = (*((INPUT,) if include_input else ()), *found)
         if not self.layers:
             raise ValueError("layers: expected at least one, got none and include_input=False")
@@ -153,8 +159,8 @@ class ManifoldMixup(StreamModule):
         no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
         rules = self._rules
         self._law.draw(self.state.clone(), self.settings, 0, (1, 1), no_labels, rules)
-        self.compiled = holds_compiled(model) if compiled is None else bool(compiled)
-        self._hooks = Hooks(found, Axes(self.batch_dim, self.channel_dim), self.compiled)
+        axes = Axes(self.batch_dim, self.channel_dim)
+        self._hooks = Hooks(found, axes, set(found) if compiled else inside, bool(compiled))
 
     # ---------------------------------------------------------------- a step
 
@@ -164,11 +170,16 @@ class ManifoldMixup(StreamModule):
 
     def forward(self, x: Any = None, labels: Any = None, *args: Any, **kwargs: Any) -> Any:
         """What the model returns, and the target; see the class."""
+        if torch.compiler.is_compiling():  # the host draws the layer
+            return call_eagerly(self._step, x, labels, args, kwargs)
+        return self._step(x, labels, args, kwargs)
+
+    def _step(self, x: Any, labels: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         model = self.model
         if not (self.training and model.training):
             return self._plain(x, args, kwargs), labels
         self._check_call()
-        size = check_inputs(x, labels, INPUT in self.layers, self._targets)
+        size = check_inputs(x, labels, INPUT in self.layers, self._targets, self._law.cuts)
         shape = None if x is None else x.shape
         call = self._begin(x, labels, size, shape)
         if call.layer == INPUT:
@@ -185,11 +196,6 @@ class ManifoldMixup(StreamModule):
         return self.model(x, *args, **kwargs)
 
     def _check_call(self) -> None:
-        if torch.compiler.is_compiling():
-            raise RuntimeError(
-                "ManifoldMixup: expected a call outside torch.compile, as the host draws the "
-                "layer; compile the model, and make ManifoldMixup(torch.compile(model), …)"
-            )
         self._hooks.check_idle()
         if in_backward():
             raise RuntimeError(
