@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-# What timm's train.py has where an argument is left out. Alone it mixes nothing.
+# What timm's train.py has where an argument is left out. Alone it mixes nothing. timm reverses the
+# batch.
 TIMM_DEFAULTS: dict[str, Any] = {
     "mixup": 0.0, "cutmix": 0.0, "cutmix_minmax": None, "mixup_prob": 1.0,
     "mixup_switch_prob": 0.5, "mixup_mode": "batch", "mixup_off_epoch": 0, "smoothing": 0.1,
-    "bce_loss": False, "bce_target_thresh": None, "bce_sum": False,
+    "bce_loss": False, "bce_target_thresh": None, "bce_sum": False, "pairing": "flip",
 }  # fmt: skip
 
 # What is not said is as in TIMM_DEFAULTS.
