@@ -23,7 +23,9 @@ class Progress:
         if self._bar is not None:
             self._bar.update()
         elif self._shown:
-            print(f"\r{self._doing} {self._done}/{self._total}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{self._doing} {self._done}/{self._total}", end="", file=sys.stderr, flush=True
+            )
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
