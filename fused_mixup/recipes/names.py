@@ -27,8 +27,8 @@ RENAMED = {
 }
 LOSS_SETTINGS = ("loss", "target_threshold", "sum_classes")
 BATCH_MIX_SETTINGS = tuple(inspect.signature(BatchMix).parameters)
-#: The keys of a recipe: of the arguments of a whole training give those alone.
 KEYS = tuple(sorted({*RENAMED, *LOSS_SETTINGS, *BATCH_MIX_SETTINGS, "epochs", "recipe"}))
+"""The keys that a recipe takes: of the arguments of a whole training give these alone."""
 LOSSES = {"ce": 0, "bce": 1}
 
 _MODES = {"batch": "batch", "pair": "pair", "elem": "sample"}

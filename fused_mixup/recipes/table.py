@@ -32,3 +32,4 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cutmix-paper": {"cutmix": 1.0, "mixup_prob": 0.5, "smoothing": 0.0, "pairing": "shuffle"},
     "cutmix-paper-imagenet": {"cutmix": 1.0, "smoothing": 0.0, "pairing": "shuffle"},
 }  # fmt: skip
+"""The recipes by name, in the argument names of timm's train.py: docs/recipes.md has a table."""

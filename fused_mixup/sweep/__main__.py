@@ -13,9 +13,9 @@ import torch
 from ..preview.progress import Progress
 from .options import check_options, grid_of, make_parser
 from .plot import draw
-from .records import Runs, digest
+from .records import Record, Runs, digest
 from .summary import table, warnings_of
-from .training import Record, recipe_of, train_run
+from .training import recipe_of, train_run
 from .user_module import UserModule, check_path, execute, functions_of
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ends

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from .records import Record
 from .summary import by_alpha, measured, spread
-from .training import Record
 
 PANELS = (("val_accuracy", "validation accuracy"), ("val_ece", "calibration error (ECE)"))
 

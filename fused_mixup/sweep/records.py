@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .training import MEASURED, Record
-
+Record = dict[str, Any]  # one run: its α, its seed, and what was measured
+MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_ece")
 COLUMNS = ("alpha", "seed", *MEASURED, "seconds")
 
 

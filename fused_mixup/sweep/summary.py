@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .training import Record
+from .records import Record
 
 SHOWN = ("train_accuracy", "val_accuracy", "val_loss", "val_ece")
 

@@ -17,10 +17,8 @@ from .. import BatchMix
 from ..calibration import expected_calibration_error
 from ..recipes import Recipe
 from .options import LEARNING_RATE
+from .records import MEASURED, Record
 from .user_module import UserModule, batches, loaders_of
-
-Record = dict[str, Any]
-MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_ece")
 
 
 def seed_all(seed: int) -> None:
