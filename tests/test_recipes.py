@@ -128,6 +128,11 @@ def test_a_yaml_file(tmp_path):
     path.write_text("mixup: 0.2\nmixup_porb: 1\n")
     with pytest.raises(ValueError, match=r"mix.yaml: .*'mixup_porb'; did you mean 'mixup_prob'"):
         Recipe(path)
+    path.write_text("mixup: 2e-1\n")
+    with pytest.raises(TypeError, match="mixup: .*'2e-1'; YAML reads 1e-1 as text: write 1.0e-1"):
+        Recipe(path)
+    path.write_text("mixup: 2.0e-1\n")
+    assert Recipe(path, 10).settings["mixup_alpha"] == 0.2
     path.write_text("- 1\n")
     with pytest.raises(ValueError, match="expected a mapping of names to values, got a list"):
         Recipe(path)
@@ -161,7 +166,8 @@ def test_without_pyyaml_the_error_says_what_to_install(monkeypatch):
             "one key for mixup_alpha, got 'mixup' and 'mixup_alpha'",
         ),
         (lambda: Recipe("timm", mixup=-1), ValueError, "mixup_alpha: expected a number in"),
-        (lambda: Recipe("timm", mixup="0.2"), TypeError, "mixup_alpha: expected a number"),
+        (lambda: Recipe("timm", mixup="0.2"), TypeError, "mixup: expected a number, got the text"),
+        (lambda: Recipe("timm", mixup="much"), TypeError, "mixup_alpha: expected a number"),
         (lambda: Recipe("timm", mixup_mode="half"), ValueError, "mixup_mode: .*'elem'"),
         (lambda: Recipe("timm", loss="mse"), ValueError, r"loss: expected one of \['ce', 'bce'\]"),
         (lambda: Recipe("timm", bce_loss=1), TypeError, "bce_loss: expected a bool"),

@@ -65,6 +65,12 @@ def renamed(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _value(key: str, value: Any, given: Mapping[str, Any], where: str) -> Any:
+    if isinstance(value, str) and _is_number(value):
+        # YAML 1.1, which PyYAML reads, wants a dot and a signed exponent.
+        raise TypeError(
+            f"{key}: expected a number, got the text {kind(value)}; YAML reads 1e-1 as text: write "
+            "1.0e-1 or 0.1"
+        )
     if key in ("mixup_mode", "mode"):
         check_choice(key, value, dict.fromkeys(_MODES, 0), " (timm's names; ours are those of per)")
         return _MODES[value]
@@ -79,6 +85,14 @@ def _value(key: str, value: Any, given: Mapping[str, Any], where: str) -> Any:
     if key == "disable_mixup_epochs":
         return _last_epochs(integer(key, value), given, where)
     return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _last_epochs(count: int, given: Mapping[str, Any], where: str) -> int | None:
