@@ -38,6 +38,7 @@ from .loading.erasing import Erasing  # noqa: E402
 from .loading.prefetcher import Prefetcher  # noqa: E402
 from .loading.random_erasing import erasing_settings  # noqa: E402
 from .losses.modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy  # noqa: E402
+from .manifold.module import ManifoldMixup  # noqa: E402
 from .plan import MixPlan  # noqa: E402
 from .plan.cutmix_box import cutmix_box  # noqa: E402
 from .plan.draw import draw_plan, plan_settings, plan_state  # noqa: E402
@@ -55,6 +56,7 @@ __version__ = "0.2.0"
 __all__ = [
     "BatchMix",
     "Erasing",
+    "ManifoldMixup",
     "MixPlan",
     "MixedTarget",
     "PatchPlan",

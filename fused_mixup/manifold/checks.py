@@ -1,0 +1,102 @@
+"""Checks of what a :class:`fused_mixup.ManifoldMixup` is called with, and what its model did."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ..arguments import kind
+from ..batch_mix.labels import Targets, leaves
+from ..dtypes import BLENDABLE, FLOATING
+from ..target.heads import STRUCTURES
+
+
+def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets, cuts: bool) -> int:
+    """B, of a call whose arguments are as described."""
+    if labels is None:
+        raise ValueError(
+            "labels: expected labels [B], as the model is in training mode, got None; without "
+            "labels call model.eval() first, or the model itself"
+        )
+    _check_labels(labels, targets, cuts)
+    size = next(leaves(labels)).shape[0]
+    if x is not None:
+        if not isinstance(x, Tensor) or x.ndim < 1:
+            raise TypeError(
+                f"x: expected a tensor [B, …], got {kind(x)}; give all inputs as keywords, or the "
+                "one with the samples first"
+            )
+        if x.shape[0] != size:
+            raise ValueError(f"labels: expected {x.shape[0]} samples as in x, got {size}")
+    if mixes_input and (x is None or x.dtype not in BLENDABLE):
+        got = "None" if x is None else str(x.dtype)
+        raise TypeError(
+            f"x: expected floating values or uint8, as include_input=True mixes them, got {got}; "
+            "token ids cannot be mixed: set include_input=False, or hook the embeddings"
+        )
+    for y in leaves(labels):
+        if y.shape[0] != size:
+            raise ValueError(f"labels: expected {size} samples in each head, got {y.shape[0]}")
+    return size
+
+
+def _check_labels(labels: Any, targets: Targets, cuts: bool) -> None:
+    maps = False
+    for y in leaves(labels):
+        if not isinstance(y, Tensor) or y.ndim < 1:
+            raise TypeError(
+                f"labels: expected int64 class indices [B] or floats [B, …], got {kind(y)}"
+            )
+        if y.dtype not in (*FLOATING, torch.int64):
+            remedy = ".float() to blend" if y.dtype == torch.bool else ".long()"
+            raise TypeError(
+                f"labels: expected int64 class indices [B] or floats [B, …], got {y.dtype}; use "
+                f"{remedy}"
+            )
+        maps = maps or (y.dtype == torch.int64 and y.ndim > 1)
+    if maps and cuts:
+        raise ValueError(
+            "labels: expected one class a sample where cutmix > 0, as boxes are drawn in feature "
+            "maps, not in class maps; set cutmix=0"
+        )
+    if targets.num_classes is not None and not maps:
+        targets.check("labels", labels, targets.num_classes)
+
+
+def classes_of(output: Any, labels: Any) -> int | None:
+    """K, by the logits that the model returned; None where labels are floats."""
+    if all(y.is_floating_point() for y in leaves(labels)):
+        return None
+    if isinstance(labels, STRUCTURES):
+        raise ValueError(
+            "num_classes: expected the number of each head of labels, got None; give "
+            "ManifoldMixup(num_classes={…})"
+        )
+    logits = getattr(output, "logits", output)
+    if isinstance(logits, (tuple, list)) and logits:
+        logits = logits[0]
+    if not isinstance(logits, Tensor) or logits.ndim < 2:
+        raise ValueError(
+            f"num_classes: expected a number, as the model returns no logits [B, K], got "
+            f"{kind(output)}; give ManifoldMixup(num_classes=K)"
+        )
+    return logits.shape[1]
+
+
+def never_fired(name: str) -> NoReturn:
+    raise RuntimeError(
+        f"ManifoldMixup: expected {name!r} to be called in the forward, got no call, so nothing "
+        "was mixed; a model may skip a module's __call__ (after timm's set_grad_checkpointing() "
+        "name single blocks, such as 'blocks.3'), drop a layer at random, or be compiled in parts "
+        "(then set compiled=True before it is called first)"
+    )
+
+
+def untraced(name: str) -> NoReturn:
+    raise RuntimeError(
+        f"ManifoldMixup: expected the hook of {name!r} in the compiled model, got a model that was "
+        "compiled before; make ManifoldMixup before the model is called first, or call "
+        "torch.compiler.reset() behind it"
+    )

@@ -1,0 +1,284 @@
+"""Manifold Mixup as a wrapper of the training call: :class:`ManifoldMixup`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..arguments import check_choice, integer, kind
+from ..batch_mix.epochs import PlanLaw, Schedule
+from ..batch_mix.labels import Targets
+from ..batch_mix.state import StreamModule
+from ..batch_mix.worker_streams import check_epoch
+from ..codes import DRAWN_PAIRINGS, SEED_WORD, STEP_WORD
+from ..mixing import mix
+from ..plan.mix_plan import MixPlan
+from ..tracing import call_eagerly, in_backward
+from .checks import check_inputs, classes_of
+from .hidden import Axes
+from .hooks import INPUT, Call, Hooks
+from .layers import Predicate, find_layers, inner_model
+
+
+class ManifoldMixup(StreamModule):
+    r"""Call a model with one of its hidden states mixed, drawn anew for each call.
+
+    ``h_i ← λ h_i + (1-λ) h_j`` at one of ``layers``, or at the input, with ``λ ~ Beta(α, α)``; the
+    target is ``λ y_i + (1-λ) y_j``. The blend is :func:`mix`, placed by a forward hook::
+
+        manifold = ManifoldMixup(model, layers=["layer1", "layer2"], alpha=2.0)
+        for x, labels in loader:
+            logits, target = manifold(x, labels)  # x [B, C, H, W], labels [B]
+            loss = soft_target_cross_entropy(logits, target)
+
+    Equivalent to (a model of three parts)::
+
+        h, layer = x, rng.integers(3)
+        for k, part in enumerate((first, second, third)):
+            if k == layer:
+                h = lam * h + (1 - lam) * h[partner]
+            h = part(h)
+        y = F.one_hot(labels, K)
+        h, lam * y + (1 - lam) * y[partner]
+
+    Args:
+        model: the model, also inside torch.compile, DistributedDataParallel or fully_shard. Its
+            code, ``state_dict`` and copies stay as they are.
+        layers: names of modules, as ``model.named_modules()`` gives them, or a function of (name,
+            module). Each call draws one of them, each as likely.
+        include_input: the input is drawn too, as one layer more.
+        alpha: α of λ where values are blended; 0 turns this mode off. The paper has 2 for CIFAR.
+        cutmix: α of CutMix, whose boxes are drawn in the sizes of the feature map; 0 turns it off.
+        num_classes: K of labels that are class indices; None takes the logits' ``shape[1]``. For
+            several heads a dict or list of them.
+        switch_prob, prob, per, pairing, cutmix_minmax, correct_lam, symmetric: as in
+            :func:`draw_plan`; ``pairing`` by name.
+        label_smoothing, ignore_index, dense_targets, seed, rank, schedule, off_after_epoch: as in
+            :class:`BatchMix`.
+        batch_dim: the dim of samples in what the layers return: 1 for XLNet's [T, B, H].
+        channel_dim: the dim of channels there, for CutMix: -1 for tokens [B, N, C] and feature maps
+            [B, H, W, C] (Swin). By default 1, and tokens are refused.
+        compiled: the model is compiled as a whole, so that its hooks are set now and stay. None
+            sees what ``torch.compile(model)`` returns, and blocks made so; after
+            ``model.compile()`` give True.
+
+    Called with ``(x, labels, …)``; all but ``labels`` goes to the model.
+
+    Shapes:
+        x: [B, …]. None where the model takes keywords alone.
+        labels: int64 [B], or floats [B, …], or a dict, list or tuple of those, one for each head.
+
+    Returns:
+        What the model returned, and the target: a :class:`MixedTarget` of class indices (dense
+        with ``dense_targets``), floats blended by :func:`mix_labels`. In eval mode (of the model or
+        of this) the plain model's output and the labels as they are, None too.
+
+    Raises:
+        ValueError: names that match no module, labels that are missing or of another size, a layer
+            whose batch is of another size than the input.
+        TypeError: a layer that returns no floating hidden state; ids where the input is mixed.
+        RuntimeError: a layer that is called twice in one forward, or not at all; a call inside
+            another, inside a backward, or after :meth:`close`.
+
+    Notes:
+        Only the hidden state is mixed: of tuples the first entry, of dicts and dataclasses
+        ``last_hidden_state``, else the first; the type stays.
+
+        Hooks live for one call, also where it raises; those of layers inside a region of
+        torch.utils.checkpoint and of compiled models until :meth:`close`. In a recompute the layer
+        is mixed as in its forward.
+
+        Which layer a call draws is a function of seed, rank and step. ``state_dict()`` of this
+        module (it holds no parameters, and not the model's) resumes both streams to the bit.
+
+    Source: Verma et al., Manifold Mixup, 2019, arXiv 1806.05236; Yun et al., CutMix, 2019,
+    arXiv 1905.04899.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str] | Predicate,
+        *,
+        include_input: bool = True,
+        alpha: float = 2.0,
+        cutmix: float = 0.0,
+        num_classes: Any = None,
+        switch_prob: float = 0.5,
+        prob: float = 1.0,
+        per: str = "batch",
+        pairing: str = "flip",
+        cutmix_minmax: Sequence[float] | None = None,
+        correct_lam: bool = True,
+        symmetric: bool = False,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        dense_targets: bool = False,
+        batch_dim: int = 0,
+        channel_dim: int | None = None,
+        seed: int = 0,
+        rank: int | None = None,
+        schedule: Schedule | None = None,
+        off_after_epoch: int | None = None,
+        compiled: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model: expected an nn.Module, got {kind(model)}")
+        self._held = (model,)  # in a tuple: its parameters are not this module's
+        inner, whole = inner_model(model)
+        found, inside = find_layers(inner, layers)
+        if compiled is None:
+            compiled = whole
+        elif not compiled:
+            inside = set()
+        self.layers = (*((INPUT,) if include_input else ()), *found)
+        if not self.layers:
+            raise ValueError("layers: expected at least one, got none and include_input=False")
+        self.batch_dim = integer("batch_dim", batch_dim)
+        self.channel_dim = None if channel_dim is None else integer("channel_dim", channel_dim)
+        self._targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
+        check_choice("pairing", pairing, DRAWN_PAIRINGS)
+        self._rules: dict[str, Any] = {
+            "per": per,
+            "pairing": pairing,
+            "correct_lam": bool(correct_lam),
+            "symmetric": bool(symmetric),
+        }
+        modes = alpha, cutmix, switch_prob, prob, cutmix_minmax
+        self._law = PlanLaw(*modes, schedule, off_after_epoch)
+        self._start(seed, rank, self._law.settings(0))
+        self._steps = 0  # draws so far, as in the state, which may lie on a device
+        self.last_layer: str | None = None
+        self.last_plan: MixPlan | None = None
+        # A trial draw, so that it is refused here rather than in the first step.
+        no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
+        rules = self._rules
+        self._law.draw(self.state.clone(), self.settings, 0, (1, 1), no_labels, rules)
+        axes = Axes(self.batch_dim, self.channel_dim)
+        self._hooks = Hooks(found, axes, set(found) if compiled else inside, bool(compiled))
+
+    # ---------------------------------------------------------------- a step
+
+    @property
+    def model(self) -> nn.Module:
+        return self._held[0]
+
+    def forward(self, x: Any = None, labels: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """What the model returns, and the target; see the class."""
+        if torch.compiler.is_compiling():  # the host draws the layer
+            return call_eagerly(self._step, x, labels, args, kwargs)
+        return self._step(x, labels, args, kwargs)
+
+    def _step(self, x: Any, labels: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        model = self.model
+        if not (self.training and model.training):
+            return self._plain(x, args, kwargs), labels
+        self._check_call()
+        size = check_inputs(x, labels, INPUT in self.layers, self._targets, self._law.cuts)
+        shape = None if x is None else x.shape
+        call = self._begin(x, labels, size, shape)
+        if call.layer == INPUT:
+            x = mix(x, self._plan_of(call, x))
+        with self._hooks.around(call, shape):
+            output = self._plain(x, args, kwargs)
+        plan = self._plan_of(call, None)
+        self.last_layer, self.last_plan = call.layer, plan
+        return output, self._target(labels, plan, output)
+
+    def _plain(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if x is None and not args:
+            return self.model(**kwargs)
+        return self.model(x, *args, **kwargs)
+
+    def _check_call(self) -> None:
+        self._hooks.check_idle()
+        if in_backward():
+            raise RuntimeError(
+                "ManifoldMixup: expected a call before the backward, got one inside it, where "
+                "torch.utils.checkpoint runs a region again and another layer would be drawn; "
+                "checkpoint parts of the model, not the call of ManifoldMixup"
+            )
+
+    def _begin(self, x: Any, labels: Any, size: int, shape: Any) -> Call:
+        device = _device_of(x, labels)
+        if self.state.device != device:
+            self._hold(self.state.to(device), self.settings.to(device))
+        by_class = self._rules["pairing"] == "cross_class"
+        classes = labels if by_class else None
+
+        def draw(size: int, spatial: tuple[int, ...]) -> MixPlan:
+            settings, rules = self.settings, self._rules
+            return self._law.draw(self._own_state(), settings, size, spatial, classes, rules)[0]
+
+        call = Call(self._draw_layer(), size, draw)
+        self._steps += 1
+        call.cuts = self._law.cuts
+        sizes = self._hooks.known_sizes(call.layer, shape) if call.cuts else ()
+        if sizes is None:
+            call.draws = True
+        else:
+            call.plan = draw(size, sizes)
+        return call
+
+    def _draw_layer(self) -> str:
+        seed = self._values[0][SEED_WORD]
+        words = random.Random(f"layer {seed} {self.rank} {self._steps}")
+        return self.layers[words.randrange(len(self.layers))]
+
+    def _plan_of(self, call: Call, x: Tensor | None) -> MixPlan:
+        if call.plan is None:
+            assert x is not None
+            call.plan = call.draw(call.size, tuple(x.shape[2:]))
+        return call.plan
+
+    def _target(self, labels: Any, plan: MixPlan, output: Any) -> Any:
+        targets = self._targets
+        count = targets.num_classes
+        if count is None:
+            count = classes_of(output, labels)
+        return targets.mix(labels, plan, count)
+
+    def close(self) -> None:
+        """Remove all hooks. Then only the plain model can be called, in eval mode."""
+        self._hooks.close()
+
+    def __enter__(self) -> ManifoldMixup:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- epochs and state
+
+    def set_epoch(self, epoch: int) -> None:
+        """Apply ``schedule`` and ``off_after_epoch`` for ``epoch`` (from 0)."""
+        epoch = check_epoch(epoch)
+        self._set_settings(self._law.settings(epoch), epoch)
+
+    def _settings_error(self, name: str, settings: Tensor) -> str | None:
+        return self._law.settings_error(name, settings)
+
+    def _take(self, state: Any, settings: Any, name: str) -> str | None:
+        error = super()._take(state, settings, name)
+        if error is None:
+            self._steps = self._values[0][STEP_WORD]
+        return error
+
+    def extra_repr(self) -> str:
+        targets = self._targets
+        shown = {"layers": list(self.layers), "num_classes": targets.num_classes}
+        shown |= {**self._law.numbers, **self._rules, "label_smoothing": targets.label_smoothing}
+        shown["rank"] = self.rank
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
+
+
+def _device_of(*values: Any) -> torch.device:
+    for value in values:
+        if isinstance(value, Tensor):
+            return value.device
+    return torch.get_default_device()
