@@ -124,6 +124,14 @@ DRAW_SHAPE, DRAW_BANDS = 6, 7
 DRAW_SQUARE = 8  # 8 + box of cutmix_seg, up to 11
 DRAW_FREQUENCY = 8192  # 8192 + frequency of fmix
 
+# ------------------------------------------------------------------ draw_neighbors, likewise
+
+GAUSSIAN, TOPHAT = range(2)
+NEIGHBOR_KERNELS = {"gaussian": GAUSSIAN, "tophat": TOPHAT}
+DRAW_NEIGHBOR = 66
+WEIGHT_SCALE = 1 << 32  # weights are whole numbers, summed in any order to the same bits
+MAX_POOL = 1 << 30  # so that their sum has 63 bits
+
 # ------------------------------------------------------------------ mix_normalize
 
 NOISE_TAG = 0x4E4F4953  # the last word of the counter of noise

@@ -68,6 +68,11 @@ def fake_draw_erasing(
     )
 
 
+@_fake("draw_neighbors")
+def fake_draw_neighbors(state, settings, labels, pool, kernel):
+    return state.new_empty((labels.shape[0],), dtype=torch.int32)
+
+
 @_fake("mix_")
 def _(x, partner, blend, box, pairing):
     return None

@@ -54,6 +54,7 @@ def _op(name: str) -> Callable[..., Any]:
 draw_plan = _op("draw_plan")
 draw_variants = _op("draw_variants")
 draw_erasing = _op("draw_erasing")
+draw_neighbors = _op("draw_neighbors")
 mix_ = _op("mix_")
 mix = _op("mix")
 mix_out = _op("mix_out")

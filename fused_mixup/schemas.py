@@ -123,6 +123,10 @@ SCHEMAS = {
     "draw_erasing": "(Tensor(a!) state, Tensor settings, float[] fill, SymInt batch_size, "
     "SymInt height, SymInt width, int max_count, int channels, int erase_mode, SymInt clean) "
     "-> (Tensor box, Tensor value, Tensor noise)",
+    # Returns int32 [B]: for each of labels [B, D] (float32, float64) a sample of pool [N, D] (None:
+    # of labels) whose label is near by. settings float64 [1]: the bandwidth.
+    "draw_neighbors": "(Tensor(a!) state, Tensor settings, Tensor labels, Tensor? pool, "
+    "int kernel) -> Tensor",
     "mix_": "(Tensor(a!) x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> ()",
     "mix": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing) -> Tensor",
     "mix_out": "(Tensor x, Tensor? partner, Tensor blend, Tensor box, int pairing, "
@@ -225,4 +229,5 @@ SCHEMAS = {
 CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_samples"})
 
 # These have no kernel in a backend (name, device); the reference runs on that device instead.
-WITHOUT_KERNEL = {"draw_variants": frozenset({("triton", "CPU"), ("triton", "CUDA")})}
+_TRITON = frozenset({("triton", "CPU"), ("triton", "CUDA")})
+WITHOUT_KERNEL = {"draw_variants": _TRITON, "draw_neighbors": _TRITON}

@@ -17,6 +17,7 @@ from frameworks import require
 from upstreams import why_absent, write_folder, write_shard
 
 import fused_mixup
+import fused_mixup.calibration
 import fused_mixup.label_weights
 import fused_mixup.masks
 import fused_mixup.openmixup
@@ -126,7 +127,7 @@ def test_what_does_not_run_says_why(page):
 def test_every_public_name_has_an_entry():
     modules = [fused_mixup, fused_mixup.label_weights, fused_mixup.masks, fused_mixup.preview]
     modules += [fused_mixup.timm, fused_mixup.torchvision]
-    modules += [fused_mixup.openmixup, fused_mixup.saliency]
+    modules += [fused_mixup.openmixup, fused_mixup.saliency, fused_mixup.calibration]
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
     pages = [path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md")]
     entries = [name for text in pages for name in re.findall(r"^::: (\S+)", text, re.MULTILINE)]

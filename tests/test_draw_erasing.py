@@ -21,6 +21,7 @@ from fused_mixup.codes import (
     DRAW_ERASED_BOX,
     DRAW_GAMMA,
     DRAW_MODE,
+    DRAW_NEIGHBOR,
     DRAW_NOISE,
     DRAW_ORDER,
     DRAW_PLACE,
@@ -63,7 +64,7 @@ def test_every_backend_gives_the_bits_of_the_reference(device):
 def test_no_two_draws_share_words():
     draws = [DRAW_MODE, DRAW_PLACE, DRAW_SIDE, DRAW_BOOST, DRAW_ORDER, DRAW_SHIFT]
     draws += range(DRAW_GAMMA, DRAW_GAMMA + 2 * MAX_ATTEMPTS)
-    draws += [DRAW_ERASE, DRAW_NOISE]
+    draws += [DRAW_ERASE, DRAW_NOISE, DRAW_NEIGHBOR]
     for k in range(MAX_ERASED):
         draws += (DRAW_ERASED_BOX + 16 * k + attempt for attempt in range(ERASE_ATTEMPTS))
         draws += (DRAW_COLOR + 32 * k + pair for pair in range(MAX_CHANNELS // 2))

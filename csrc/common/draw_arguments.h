@@ -7,6 +7,7 @@
 #include "arguments.h"
 #include "draw.h"
 #include "draw_erasing.h"
+#include "neighbors.h"
 #include "variants.h"
 
 namespace fused_mixup {
@@ -79,6 +80,27 @@ inline VariantArgs variant_args(const double* settings, const std::vector<int64_
   args.correct_lam = correct_lam;
   args.symmetric = symmetric;
   return args;
+}
+
+inline void check_draw_neighbors(const Tensor& state, const Tensor& settings, const Tensor& labels,
+                                 const OptionalTensor& pool, int64_t kernel) {
+  check_drawn(state, settings, 1, 0);
+  const auto check_labels = [&](const char* name, const Tensor& t) {
+    const bool known =
+        t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double;
+    expect(known, name, "float32 or float64");
+    expect(t.dim() == 2 && t.size(1) >= 1, name, "shape [samples, D], D >= 1");
+    expect(t.device() == state.device(), name, "the device of state");
+    expect(t.size(0) <= kMaxPool, name, "up to 2^30 samples");
+  };
+  check_labels("labels", labels);
+  if (pool) {
+    check_labels("pool", *pool);
+    expect(pool->scalar_type() == labels.scalar_type(), "pool", "the dtype of labels");
+    expect(pool->size(1) == labels.size(1), "pool", "shape [N, D] as labels");
+    expect(pool->size(0) >= 1 || labels.size(0) == 0, "pool", "a sample");
+  }
+  expect(kernel >= kGaussian && kernel <= kTophat, "kernel", "0 or 1");
 }
 
 inline void check_draw_erasing(const Tensor& state, const Tensor& settings,

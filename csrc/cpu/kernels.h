@@ -11,6 +11,7 @@
 #include "loss_tables.h"
 #include "mask_tables.h"
 #include "mix_normalize_tables.h"
+#include "neighbor_tables.h"
 #include "scalar_types.h"
 
 namespace fused_mixup {
@@ -74,6 +75,7 @@ struct Kernels {
   LogitKernels<double> logits_double;
   LogitKernels<Half> logits_half;
   LogitKernels<BFloat16> logits_bfloat16;
+  NeighborKernels neighbors;
   PixelKernels pixels;
   NormalizeKernels<uint8_t, float> normalize_bytes_float;
   NormalizeKernels<uint8_t, Half> normalize_bytes_half;

@@ -16,6 +16,7 @@
 #include "mix_kernels.inl"
 #include "mask_kernels.inl"
 #include "mix_normalize_kernels.inl"
+#include "neighbor_kernels.inl"
 #include "noise.inl"
 #include "pixels.inl"
 #include "stream.inl"
@@ -56,6 +57,7 @@ const Kernels table = {
     logit_table<double>(),
     logit_table<Half>(),
     logit_table<BFloat16>(),
+    neighbor_table(),
     pixel_table(),
     normalize_table<uint8_t, float>(),
     normalize_table<uint8_t, Half>(),

@@ -54,6 +54,14 @@ def draw_parts(state: Tensor, settings: Tensor, *rest: Any) -> tuple[Tensor, ...
     return _draw_variants(state, settings, *rest)
 
 
+def draw_partners(state: Tensor, settings: Tensor, *rest: Any) -> Tensor:
+    """Call ``ops.draw_neighbors`` likewise."""
+    if torch.compiler.is_compiling():
+        op = ops.draw_neighbors if is_exporting() else _neighbors_in_graph
+        return op(state, settings, *rest)
+    return _draw_neighbors(state, settings, *rest)
+
+
 def _draw_plan(state: Tensor, settings: Tensor, *rest: Any) -> PlanTensors:
     return ops.draw_plan(*_replayed("draw_plan", state, settings), *rest)
 
@@ -64,6 +72,10 @@ def _draw_erasing(state: Tensor, settings: Tensor, *rest: Any) -> ErasingTensors
 
 def _draw_variants(state: Tensor, settings: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return ops.draw_variants(*_replayed("draw_variants", state, settings), *rest)
+
+
+def _draw_neighbors(state: Tensor, settings: Tensor, *rest: Any) -> Tensor:
+    return ops.draw_neighbors(*_replayed("draw_neighbors", state, settings), *rest)
 
 
 def _replayed(op: str, state: Tensor, settings: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,3 +139,6 @@ def _in_graph(op: str, call: Callable[..., Any], fake: Callable[..., Any]) -> Ca
 _plan_in_graph = _in_graph("draw_plan", _draw_plan, ops.checked_fakes["draw_plan"])
 _erasing_in_graph = _in_graph("draw_erasing", _draw_erasing, ops.checked_fakes["draw_erasing"])
 _variants_in_graph = _in_graph("draw_variants", _draw_variants, ops.checked_fakes["draw_variants"])
+_neighbors_in_graph = _in_graph(
+    "draw_neighbors", _draw_neighbors, ops.checked_fakes["draw_neighbors"]
+)

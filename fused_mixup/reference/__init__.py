@@ -9,6 +9,7 @@ from .collage import mix_patches, mix_rectangles
 from .dense import dense_target
 from .draw import draw_plan
 from .draw_erasing import draw_erasing
+from .draw_neighbors import draw_neighbors
 from .draw_variants import draw_variants
 from .losses import (
     label_ranks,
@@ -29,6 +30,7 @@ from .targets import label_bounds, mix_targets
 __all__ = [
     "dense_target",
     "draw_erasing",
+    "draw_neighbors",
     "draw_plan",
     "draw_variants",
     "label_bounds",
