@@ -153,6 +153,7 @@ def test_an_interrupted_training_resumes_to_the_bit(tmp_path, stop, interval, re
     off = 3 if interval == "epoch" else 12
     options = {"interval": interval, "restore_callback_states_from_checkpoint": restores}
     options |= {"save_strategy": "steps", "save_steps": stop}
+
     def run(model, checkpoint=None, **more):
         mix = mixer(off_after_epoch=off, seed=5)
         made = trainer(tmp_path, model, mix, **options, **more)
