@@ -52,21 +52,22 @@ class Claim(NamedTuple):
 
 
 CLAIMS = (
-    Claim("MixUp is more accurate than no mixing [1]", COLUMNS[0], MIXUP, NONE, True),
-    Claim("CutMix is more accurate than no mixing [2]", COLUMNS[0], CUTMIX, NONE, True),
+    Claim("MixUp is more accurate than none [1]", COLUMNS[0], MIXUP, NONE, True),
+    Claim("CutMix is more accurate than none [2]", COLUMNS[0], CUTMIX, NONE, True),
     Claim("CutMix is more accurate than MixUp [2]", COLUMNS[0], CUTMIX, MIXUP, True),
-    Claim("Manifold Mixup is more accurate than no mixing [3]", COLUMNS[0], MANIFOLD, NONE, True),
+    Claim("Manifold Mixup is more accurate than none [3]", COLUMNS[0], MANIFOLD, NONE, True),
     Claim("Manifold Mixup is more accurate than MixUp [3]", COLUMNS[0], MANIFOLD, MIXUP, True),
-    Claim("MixUp is better calibrated [4]", COLUMNS[1], MIXUP, NONE, False),
-    Claim("CutMix is better calibrated", COLUMNS[1], CUTMIX, NONE, False),
+    Claim("MixUp lowers the calibration error [4]", COLUMNS[1], MIXUP, NONE, False),
+    Claim("CutMix lowers it", COLUMNS[1], CUTMIX, NONE, False),
+    Claim("Manifold Mixup lowers it", COLUMNS[1], MANIFOLD, NONE, False),
     Claim("MixUp resists FGSM better [1]", COLUMNS[2], MIXUP, NONE, True),
     Claim("CutMix resists FGSM better [2]", COLUMNS[2], CUTMIX, NONE, True),
     Claim("Manifold Mixup resists FGSM better [3]", COLUMNS[2], MANIFOLD, NONE, True),
     Claim("MixUp resists 20 % corrupted labels better [1]", COLUMNS[3], MIXUP, NONE, True),
     Claim("MixUp resists 40 % corrupted labels better [1]", COLUMNS[4], MIXUP, NONE, True),
-    Claim("CutMix resists 40 % corrupted labels better", COLUMNS[4], CUTMIX, NONE, True),
-    Claim("both resist 40 % corrupted labels better", COLUMNS[4], BOTH, NONE, True),
-    Claim("Manifold Mixup, 40 % corrupted labels", COLUMNS[4], MANIFOLD, NONE, True),
+    Claim("CutMix resists 40 % better", COLUMNS[4], CUTMIX, NONE, True),
+    Claim("both resist 40 % better", COLUMNS[4], BOTH, NONE, True),
+    Claim("Manifold Mixup resists 40 % better", COLUMNS[4], MANIFOLD, NONE, True),
 )
 HOLDS, UNDECIDED, REVERSED = "holds", "not decided", "the opposite"
 
