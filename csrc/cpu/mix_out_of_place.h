@@ -4,12 +4,15 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "mix_runs.h"
 #include "stream.h"
 
 namespace fused_mixup {
+
+constexpr int64_t kFewTiles = 16;  // enough for some parts for each of a machine's threads
 
 // Which rows a row is made of. Forward: itself and its partner. Transposed (the backward): row j
 // takes its own part, and the partner part of every row i whose partner is j, with row i's weight
@@ -83,16 +86,20 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
   constexpr int64_t kTile = kTileBytes / sizeof(T);
   const Tiles tiles(layout, origin, kTile);
   const bool adjacent = tiles.dst_stride() == 1 && tiles.src_stride() == 1;
-  const int64_t grain = 1 + kGrainBytes / (tiles.elements() * sizeof(T) * batch + 1);
-  torch::stable::parallel_for(0, tiles.count(), grain, [&](int64_t begin, int64_t end) {
+  // Where there are few tiles (tokens, rows of a table), threads share the samples of a tile too.
+  const int64_t shares = std::max<int64_t>(1, std::min(batch, kFewTiles / tiles.count()));
+  const int64_t share = (batch + shares - 1) / shares;
+  const int64_t grain = 1 + kGrainBytes / (tiles.elements() * sizeof(T) * share + 1);
+  torch::stable::parallel_for(0, tiles.count() * shares, grain, [&](int64_t begin, int64_t end) {
     alignas(64) T out_part[kTile];
     alignas(64) T own_part[kTile];
     alignas(64) T partner_part[kTile];
     Run runs[Tiles::kMaxRuns];
     const Writer writer(tiles.dst_stride() == 1 ? layout.numel() * batch * int64_t(sizeof(T)) : 0);
-    for (int64_t t = begin; t < end; ++t) {
-      const int n = tiles.runs_of(t, runs);
-      for (int64_t i = 0; i < batch; ++i) {
+    for (int64_t u = begin; u < end; ++u) {
+      const int n = tiles.runs_of(u / shares, runs);
+      const int64_t first = u % shares * share;
+      for (int64_t i = first; i < std::min(first + share, batch); ++i) {
         if (adjacent && !from.transposed && !rows[i].blends()) {
           const T* partner = x + rows[i].partner * x_stride;
           copy_row(out + i * out_stride, x + i * x_stride, partner, rows[i].box, tiles, runs, n);

@@ -1,0 +1,38 @@
+"""How much the loss depends on each token: the gradient at its embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ..saliency.modes import evaluating, logits_of
+from .inputs import embedding_of
+
+
+def token_saliency(
+    model: nn.Module, labels: Tensor, inputs: dict[str, Any], batch_dim: int
+) -> Tensor:
+    """[B, T] >= 0: ``sqrt(mean_h (∂ cross_entropy / ∂e_h)²)`` at the embedding e of each token.
+
+    One forward and one backward in evaluation mode; gradients of parameters are neither computed
+    nor touched. A hook takes the embeddings, so that a model sees its ids as ever.
+    """
+    seen: list[Tensor] = []
+
+    def take(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        seen.append(output.detach().requires_grad_())
+        return seen[-1]
+
+    embedding = embedding_of(model)
+    handle = embedding.register_forward_hook(take)
+    try:
+        with evaluating(model), torch.enable_grad():
+            logits = logits_of(model(**{k: v for k, v in inputs.items() if v is not None}))
+            (gradient,) = torch.autograd.grad(cross_entropy(logits, labels), seen[0])
+    finally:
+        handle.remove()
+    norm = gradient.square().mean(-1).sqrt()
+    return norm.transpose(0, 1) if batch_dim else norm
