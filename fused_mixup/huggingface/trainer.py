@@ -37,10 +37,11 @@ class MixupTrainerMixin:
 
     Args:
         mixing: a :class:`fused_mixup.BatchMix`, which mixes what the model takes (images,
-            spectrograms), or a module that calls the model itself: ``mixing(x, labels, **inputs)``
-            gives its outputs and the target, as :class:`fused_mixup.manifold.ManifoldMixup` does.
-            Its ``set_epoch`` is called with the epoch, from 0: ``schedule=`` gives α or
-            probabilities by epoch, ``off_after_epoch=`` the epochs at the end without mixing.
+            spectrograms), or a module that calls the model itself and gives its outputs and the
+            target: :class:`fused_mixup.manifold.ManifoldMixup` of the model, or one of
+            :mod:`fused_mixup.text`. Its ``set_epoch`` is called with the epoch, from 0:
+            ``schedule=`` gives α or probabilities by epoch, ``off_after_epoch=`` the epochs at the
+            end without mixing.
         mixing_loss: a function of (outputs, target) that gives the mean loss of a micro-batch. By
             default :func:`soft_target_cross_entropy` for class indices; for float labels the rule
             of Transformers' heads: by ``config.problem_type``, else squared error for one logit,
@@ -74,6 +75,7 @@ class MixupTrainerMixin:
     loss_is_scaled_for_ga: bool | None = False  # a mean of a micro-batch: the Trainer divides it
 
     # Of the Trainer, which comes after this class.
+    accelerator: Any
     args: Any
     model: Any
     label_names: list[str]
@@ -144,12 +146,27 @@ class MixupTrainerMixin:
             inputs = self.mixing(inputs)
             target = self._labels(inputs, take=True)
             return model(**inputs), target
+        self._follow_wrapper(model)
         labels = self._labels(inputs, take=True)
         main = getattr(self.model, "main_input_name", "")
         x = inputs.get(main)
         if isinstance(x, Tensor) and x.is_floating_point():
-            return self.mixing(inputs.pop(main), labels, **inputs)
-        return self.mixing(None, labels, **inputs)  # ids are no values that could be mixed
+            return self.mixing(inputs.pop(main), labels=labels, **inputs)
+        return self.mixing(labels=labels, **inputs)  # ids go by their names
+
+    def _follow_wrapper(self, model: Any) -> None:
+        """Let a mix call the model as the Trainer has wrapped it: DDP counts on its own call."""
+        mixing: Any = self.mixing
+        own = getattr(mixing, "model", None)
+        if own is None or own is model:
+            return
+        unwrap = self.accelerator.unwrap_model
+        if unwrap(own) is not unwrap(model):
+            raise ValueError(
+                f"mixing: expected a {type(mixing).__name__} of the Trainer's model, got one of "
+                f"another {kind(own)}; make it with trainer.model"
+            )
+        mixing._held = (model,)
 
     def _labels(self, inputs: Mapping[str, Any], take: bool = False) -> Any:
         """The labels of a batch, several heads as a dict; removed from it with ``take``."""
