@@ -38,8 +38,8 @@ class MixupTrainerMixin:
     Args:
         mixing: a :class:`fused_mixup.BatchMix`, which mixes what the model takes (images,
             spectrograms), or a module that calls the model itself and gives its outputs and the
-            target: :class:`fused_mixup.manifold.ManifoldMixup` of the model, or one of
-            :mod:`fused_mixup.text`. Its ``set_epoch`` is called with the epoch, from 0:
+            target: ``fused_mixup.manifold.ManifoldMixup`` of the model, or one of
+            ``fused_mixup.text``. Its ``set_epoch`` is called with the epoch, from 0:
             ``schedule=`` gives α or probabilities by epoch, ``off_after_epoch=`` the epochs at the
             end without mixing.
         mixing_loss: a function of (outputs, target) that gives the mean loss of a micro-batch. By
