@@ -15,6 +15,7 @@ from fused_mixup.codes import (
     DERANGEMENT,
     FLIP,
     FMIX,
+    GAUSSIAN,
     PAIR,
     PIXEL,
     RAND,
@@ -22,10 +23,11 @@ from fused_mixup.codes import (
     SAMPLE,
     SHUFFLE,
     TENSOR,
+    TOPHAT,
     VARIANTS,
 )
 
-DRAWN = ("draw_plan", "draw_variants", "draw_erasing")
+DRAWN = ("draw_plan", "draw_variants", "draw_erasing", "draw_neighbors")
 
 
 def draw_cases() -> Iterator[dict]:
@@ -33,6 +35,7 @@ def draw_cases() -> Iterator[dict]:
     yield from draw_plan_cases()
     yield from variant_cases()
     yield from erasing_cases()
+    yield from neighbor_cases()
 
 
 def _case(op: str, name: str, make: Callable[[], tuple], quick: bool, on_host: str) -> dict:
@@ -96,3 +99,22 @@ def erasing_cases() -> Iterator[dict]:
         name = f"{size}x{count} of {spatial} mode {mode}{' host' * bool(on_host)}"
         make = partial(erasing_args, size, spatial, count, mode)
         yield _case("draw_erasing", name, make, quick, on_host)
+
+
+def neighbor_args(size: int, dims: int, pool: int | None, kernel: int, dtype: torch.dtype) -> tuple:
+    state = plan_state(int(torch.randint(2**62, ())), rank=3)
+    labels = torch.randn(size, dims, dtype=dtype)
+    others = None if pool is None else torch.randn(pool, dims, dtype=dtype)
+    return state, torch.tensor([0.3], dtype=torch.float64), labels, others, kernel
+
+
+def neighbor_cases() -> Iterator[dict]:
+    half, full = torch.float32, torch.float64
+    grid: list[tuple] = [(33, 1, None, GAUSSIAN, half, "", True)]
+    grid += [(8, 2, 40, TOPHAT, full, "settings", True)]
+    grid += [(n, 1, None, GAUSSIAN, full, "settings", False) for n in (0, 1, 257, 4096)]
+    grid += [(33000, 3, 60, k, half, "", False) for k in (GAUSSIAN, TOPHAT)]  # more than the blocks
+    for size, dims, pool, kernel, dtype, on_host, quick in grid:
+        name = f"{size}x{dims} of {pool} kernel {kernel} {dtype}{' host' * bool(on_host)}"
+        make = partial(neighbor_args, size, dims, pool, kernel, dtype)
+        yield _case("draw_neighbors", name, make, quick, on_host)

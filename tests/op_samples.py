@@ -7,6 +7,7 @@ from collage_inputs import collage_inputs
 from draw_cases import draw_cases
 from erasing_cases import erasing_cases
 from mask_cases import random_calls
+from neighbor_cases import neighbor_cases
 from variant_cases import variant_cases
 
 from fused_mixup import MixedTarget, MixPlan, ops
@@ -70,6 +71,9 @@ def sample_inputs(device):
     for args in erasing_cases(3, seed=3, batches=(3,)):
         there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
         samples["draw_erasing"].append(tuple(there))
+    for args in neighbor_cases(3, seed=3, batches=(3,), pools=(None, 5)):
+        there = (a.to(device) if isinstance(a, torch.Tensor) else a for a in args)
+        samples["draw_neighbors"].append(tuple(there))
     for k, call in enumerate(random_calls(3, seed=6, dtypes=(torch.float32,))):
         x = call.x.detach().clone().to(device)
         plan = [a.to(device) if isinstance(a, torch.Tensor) else a for a in call.plan]

@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fused_mixup.codes import CONST, CROSS_CLASS, FMIX, PIXEL, RAND, RESIZEMIX, TENSOR
+from fused_mixup.codes import (
+    CONST,
+    CROSS_CLASS,
+    FMIX,
+    GAUSSIAN,
+    PIXEL,
+    RAND,
+    RESIZEMIX,
+    TENSOR,
+    TOPHAT,
+)
 
 
 def draw_inputs(state: Tensor, labels: Tensor, shuffled: Tensor) -> dict[str, list[dict]]:
@@ -60,5 +70,16 @@ def draw_inputs(state: Tensor, labels: Tensor, shuffled: Tensor) -> dict[str, li
             "clean": 1,
         }
         for mode in (CONST, RAND, PIXEL)
+    ]
+    positions = torch.arange(2.0 * len(labels)).view(-1, 2)
+    calls["draw_neighbors"] = [
+        {
+            "state": state.clone(),
+            "settings": torch.tensor([1.5], dtype=torch.float64),
+            "labels": positions,
+            "pool": pool,
+            "kernel": kernel,
+        }
+        for kernel, pool in ((GAUSSIAN, None), (TOPHAT, positions[:3] + 0.5))
     ]
     return calls

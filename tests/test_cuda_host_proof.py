@@ -6,7 +6,16 @@ import re
 
 import pytest
 import torch
-from host_cuda import build, grid, lib, mask_grid, normalize_grid, plan_grid, variant_ops
+from host_cuda import (
+    build,
+    grid,
+    lib,
+    mask_grid,
+    neighbor_ops,
+    normalize_grid,
+    plan_grid,
+    variant_ops,
+)
 from host_cuda import loss_ops as losses
 from host_cuda import ops as host
 from host_cuda.batches import ORDERS, ROLL, TENSOR
@@ -85,6 +94,9 @@ def run_everything(file=""):
     if file.startswith("draw_erasing"):
         plan_grid.check_erasing(plan_grid.erasing_barrier_case())
         return
+    if file.startswith("draw_neighbors"):
+        neighbor_ops.check_neighbors(neighbor_ops.barrier_case())
+        return
     generator = torch.Generator().manual_seed(0)
     batch = 40
     x = torch.randn(batch, 72, generator=generator)
@@ -145,6 +157,7 @@ def test_nothing_is_accused_with_all_barriers_in_place():
             run_everything("plan.cuh")
             run_everything("mix_normalize.cuh")
             run_everything("draw_erasing.cuh")
+            run_everything("draw_neighbors.cuh")
             run_everything("draw_variants.cuh")
             run_everything("mask_mean.cuh")
 

@@ -23,7 +23,7 @@ REFUSED = (RuntimeError, TypeError, ValueError, IndexError)
 ADJACENT = {"state", "settings"}
 # The op's main tensor may have any shape that the others fit.
 FREE = {"map", "x", "grad", "logits", "labels", "samples", "state", "boxes"}
-FREE |= {"other", "index", "partner_index", "mask"}  # any number of samples; other grids
+FREE |= {"other", "index", "partner_index", "mask", "pool"}  # any number of samples; other grids
 FREE |= {"erase_box", "erase_value"}  # any number of boxes; values may be one for all
 
 CALLS = op_inputs()
@@ -164,7 +164,7 @@ NUMBERS = {"pairing": (-1, 7), "reduction": (-1, 3), "per": (-1, 3), "batch_size
 NUMBERS |= {"focal_gamma": (-1.0, math.inf, math.nan), "z_loss": (-0.1, math.inf, math.nan)}
 NUMBERS |= {"max_count": (0, 65), "channels": (0, 65), "erase_mode": (-1, 3), "clean": (-1, 2**17)}
 NUMBERS |= {"height": (-1, 2**31), "width": (-1, 2**31), "fill": ([0.0] * 65,)}
-NUMBERS |= {"resample": (-1, 4), "interpolation": (-1, 2)}
+NUMBERS |= {"resample": (-1, 4), "interpolation": (-1, 2), "kernel": (-1, 2)}
 NUMBERS |= {"kinds": ([], [-1], [10], [0] * 17), "rank": (2, 5)}
 NUMBERS |= {"num_classes": (-1,), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
 

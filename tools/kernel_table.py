@@ -93,6 +93,7 @@ DESIGNS = (
     Design(r"rectangles \w+x\d+", 256, 4, 0, -1, 1, "finds the rectangle of each element"),
     Design(r"patches \w+x\d+", 256, 5, 0, -1, 1, "where a patch lies takes the registers"),
     Design(r"(rectangles|patches) \w+ single", 256, 4, 0, -1, 0, "unaligned, or narrow patches"),
+    Design(r"neighbor f(32|64)", 256, 1, 0, -1, 0, "a warp for each sample, arithmetic on float64"),
     Design(r"erasing", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
     Design(r"variant", 512, 1, 0, -1, 0, "a block for each unit, arithmetic on float64"),
     Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
@@ -135,7 +136,7 @@ def label_of(demangled: str) -> str:
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
     if kernel.startswith("normalize"):
         return " ".join([kernel, f"{given[0]}-{given[1]}", *(f"c{n}" for n in given[2:])])
-    if kernel in ("order", "plan", "variant", "erasing", "boxes", "mask_mean"):
+    if kernel in ("order", "plan", "variant", "erasing", "neighbor", "boxes", "mask_mean"):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     names = ["transposed"] if kernel.startswith("masked") else ["box", "transposed"]

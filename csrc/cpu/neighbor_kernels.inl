@@ -74,8 +74,7 @@ inline uint64_t neighbor_sum(const NeighborRow& row, int64_t begin, int64_t end)
                                    : sum_weights<false>(row, begin, end);
 }
 
-inline void neighbor_weights(const NeighborRow& row, int64_t begin, int64_t end,
-                             uint64_t* weight) {
+inline void neighbor_weights(const NeighborRow& row, int64_t begin, int64_t end, uint64_t* weight) {
   for (int64_t j = begin; j < end; j += kLanes<double>) {
     const VL w = row.law.kernel == kTophat ? weights_at<true>(row, j) : weights_at<false>(row, j);
     __builtin_memcpy(weight + (j - begin), &w, sizeof(w));

@@ -29,6 +29,9 @@
 
 using host_cuda::Site;
 
+// Blocks run one after another.
+inline void __threadfence() {}
+
 inline void __syncthreads(Site site = Site::here()) { host_cuda::block_barrier(site); }
 
 // ------------------------------------------------------------------ what launch.cuh provides

@@ -1,5 +1,6 @@
-// C entry points to the kernels of draw_plan and draw_erasing, run on the host (see cuda_host.h).
+// C entry points to the kernels of draw_plan, draw_erasing and draw_neighbors, run on the host (see cuda_host.h).
 #include "../../csrc/cuda/draw_erasing.cuh"
+#include "../../csrc/cuda/draw_neighbors.cuh"
 #include "../../csrc/cuda/plan.cuh"
 
 using namespace fused_mixup;
@@ -76,5 +77,38 @@ EXPORT int host_draw_erasing(const HostErasing* h) {
   a.value = h->value;
   a.noise = h->noise;
   return draw_erasing(a);
+}
+
+struct HostNeighbors {
+  int64_t* state;
+  const double* settings;      // [1], read by the kernel, or null
+  const double* setting_args;  // [1], passed with the launch, or null
+  int64_t wide;                // labels are float64
+  const void* labels;
+  const void* pool;  // or null
+  const int64_t* label_stride;
+  const int64_t* pool_stride;
+  int64_t batch, count, dims, kernel, most_blocks;
+  int32_t* partner;
+};
+
+EXPORT int host_draw_neighbors(const HostNeighbors* h) {
+  NeighborLaunch a = {};
+  a.state = h->state;
+  a.settings = h->settings;
+  if (h->setting_args != nullptr) a.bandwidth = *h->setting_args;
+  a.kernel = static_cast<int>(h->kernel);
+  a.labels = h->labels;
+  a.pool = h->pool;
+  for (int d = 0; d < 2; ++d) {
+    a.label_stride[d] = h->label_stride[d];
+    a.pool_stride[d] = h->pool_stride[d];
+  }
+  a.batch = h->batch;
+  a.count = h->count;
+  a.dims = h->dims;
+  a.partner = h->partner;
+  a.most_blocks = h->most_blocks;
+  return h->wide != 0 ? draw_neighbors<double>(a) : draw_neighbors<float>(a);
 }
 }

@@ -18,7 +18,16 @@ from comparing import same_bits
 from fused_mixup import reference
 from fused_mixup.reference.pairing import transpose_pairing
 
-from . import collage_grid, lib, loss_grid, mask_grid, normalize_grid, plan_grid, variant_ops
+from . import (
+    collage_grid,
+    lib,
+    loss_grid,
+    mask_grid,
+    neighbor_ops,
+    normalize_grid,
+    plan_grid,
+    variant_ops,
+)
 from . import ops as host
 from .batches import (
     BATCHES,
@@ -164,6 +173,7 @@ def run() -> int:
     count += loss_grid.run(full, generator)
     count += plan_grid.run(1000 if full else 40)
     count += variant_ops.check_variant_cases(300 if full else 20, seed=4)
+    count += neighbor_ops.check_neighbor_cases(300 if full else 30, seed=4)
     count += normalize_grid.run(4000 if full else 1000)
     count += collage_grid.run(4000 if full else 700)
     count += mask_grid.run(2000 if full else 300)

@@ -29,6 +29,7 @@ from draw_cases import draw_cases
 from erasing_cases import erasing_cases
 from grid_boxes import check_boxes
 from grid_masks import check_masks
+from neighbor_cases import neighbor_cases
 from normalize_cases import random_results
 from variant_cases import variant_cases
 
@@ -235,12 +236,11 @@ def drawing():
     size = 5 if FULL else 1
     drawn = {"draw_plan": draw_cases(80 * size, seed=4, large=0.15)}
     drawn |= {"draw_variants": variant_cases(60 * size, 7)}
-    drawn |= {"draw_erasing": erasing_cases(90 * size, 4)}
+    drawn |= {"draw_erasing": erasing_cases(90, 4), "draw_neighbors": neighbor_cases(60, 2)}
     for name, cases in drawn.items():
         for state, *options in cases:
-            stepped = state.clone()
-            expected = getattr(reference, name)(stepped, *options)
-            got = getattr(ops, name)(state, *options)
+            calls = (ops, state), (reference, stepped := state.clone())
+            got, expected = (getattr(of, name)(s, *options) for of, s in calls)
             for part, (a, b) in enumerate(zip((*got, state), (*expected, stepped), strict=True)):
                 check(name, a, b, part, *options)
 
