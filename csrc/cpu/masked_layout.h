@@ -1,6 +1,7 @@
 // How the samples that a mask covers lie in memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -10,11 +11,16 @@
 namespace fused_mixup {
 
 // The dims of a sample, taken apart: those of the image, and where each channel and frame begins.
+// Without masks and boxes the whole sample is the image.
 struct MaskedLayout {
   Layout image;
   std::vector<std::pair<int64_t, int64_t>> planes;  // offsets in dst and src
 
   explicit MaskedLayout(const Layout& whole) : planes{{0, 0}} {
+    if (std::all_of(whole.axis, whole.axis + whole.ndim, [](int axis) { return axis < 0; })) {
+      image = whole;
+      return;
+    }
     for (int k = 0; k < whole.ndim; ++k) {
       if (whole.axis[k] < 0) {
         add_planes(whole, k);
