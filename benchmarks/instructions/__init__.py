@@ -11,3 +11,5 @@ it shows at once that a loop is no longer vectorised, or that a check has moved 
 
 Only instructions inside the compiled module count: not Python's, not PyTorch's.
 """
+
+SKIPPED = "FUSED_MIXUP_CALLS_SKIPPED"  # a JSON list of names of calls that are not counted

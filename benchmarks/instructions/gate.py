@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import re
+from collections.abc import Collection
 from pathlib import Path
 
-from . import callgrind, stepping
+from . import SKIPPED, callgrind, stepping
 
 COUNTS = Path(__file__).with_name("counts.json")
 TOLERANCE = 0.03  # counts vary with patch levels of the compiler and PyTorch's headers
@@ -20,11 +21,13 @@ def compiler(module: Path) -> str:
     return found[0].decode(errors="replace") if found else "unknown"
 
 
-def measure(tool: str, capability: str = "") -> dict:
+def measure(tool: str, capability: str = "", skipped: Collection[str] = ()) -> dict:
     """One record. ``capability`` limits the kernels to an instruction set."""
     from fused_mixup import _C
 
-    environment = {"FUSED_MIXUP_CPU": capability} if capability else {}
+    environment = {SKIPPED: json.dumps([*skipped])}
+    if capability:
+        environment["FUSED_MIXUP_CPU"] = capability
     chosen, counts = TOOLS[tool].count(environment)
     return {
         "compiler": compiler(Path(_C.__file__)),
@@ -49,7 +52,16 @@ def save(record: dict, path: Path = COUNTS) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def compare(record: dict, committed: list[dict]) -> tuple[bool, list[str]]:
+def longer_than(instructions: int, committed: list[dict]) -> set[str]:
+    """The calls that take more, by some record: a step takes 90 microseconds."""
+    return {
+        name for old in committed for name, count in old["counts"].items() if count > instructions
+    }
+
+
+def compare(
+    record: dict, committed: list[dict], skipped: Collection[str] = ()
+) -> tuple[bool, list[str]]:
     """Whether the record passes, and lines to print.
 
     More instructions than recorded fail. Fewer pass, with a request to record them. A compiler or
@@ -69,7 +81,7 @@ def compare(record: dict, committed: list[dict]) -> tuple[bool, list[str]]:
             said.append(f"{name}: {count} instructions, recorded {before} ({count / before:.2f}×)")
         elif count < before * (1 - TOLERANCE):
             said.append(f"{name}: {count} instructions, recorded {before}: fewer, record them")
-    missing = sorted(set(old["counts"]) - set(record["counts"]))
+    missing = sorted(set(old["counts"]) - set(record["counts"]) - {*skipped})
     if missing:
         passed = False
         said.append(f"recorded, but no longer counted: {', '.join(missing)}")

@@ -3,7 +3,8 @@
 It is a program, to run in a separate process: with the kernels of one instruction set
 (FUSED_MIXUP_CPU), and with a module under a sanitizer. It prints, as JSON, the instruction
 set that ran, the module's file, and how many results of each op were compared.
-FUSED_MIXUP_GRID=full takes every combination instead of a part of them.
+FUSED_MIXUP_GRID=full takes every combination instead of a part of them, FUSED_MIXUP_GRID=thin a
+smaller part.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from fused_mixup import _C, MixPlan, backends, ops, reference
 from fused_mixup.codes import PAIRINGS
 
 FULL = os.environ.get("FUSED_MIXUP_GRID") == "full"
+THIN = 4 if os.environ.get("FUSED_MIXUP_GRID") == "thin" else 1
 MOVABLE = (torch.bool, torch.int16, torch.int32, torch.int64, torch.complex128)  # 1 to 16 bytes
 # Batches large enough that parallel_for splits them into tiles or samples.
 LARGE = ((24, [3, 32, 33]), (3, [40_001]), (300, [70]))
@@ -45,7 +47,7 @@ compared: collections.Counter[str] = collections.Counter()
 
 def thin(items, step):
     """Keep all of ``items``, or every ``step``-th from a random one on."""
-    items = list(items)
+    items, step = list(items), step * THIN
     return items if FULL else items[int(torch.randint(step, ())) :: step]
 
 
@@ -189,14 +191,14 @@ def collating():
 
 def normalizing():
     """From bytes or floats of any layout to the model's input."""
-    for got, expected, what in random_results(1500 if FULL else 250):
+    for got, expected, what in random_results(1500 if FULL else 250 // THIN):
         check("mix_normalize", got, expected, *what)
-    for name, got, expected, what in collages(3000 if FULL else 500, 0, ops, reference):
+    for name, got, expected, what in collages(3000 if FULL else 500 // THIN, 0, ops, reference):
         check(name, got, expected, what)
 
 
 def masking():
-    check_masks(check, 900 if FULL else 260)
+    check_masks(check, 900 if FULL else 260 // THIN)
 
 
 def boxes():
