@@ -209,7 +209,7 @@ def spread(values: list[float]) -> float:
 
 def draw(result: Result, found: dict[str, list[float]], sizes: Sizes) -> None:
     made = common.figure(
-        12, 5, "Text: one plan mixes embeddings, masks and labels",
+        12, 5.6, "Text: one plan mixes embeddings, masks and labels",
         f"Praise or complaint in {sizes.train} Chinese reviews. Embeddings of two reviews are "
         "blended place by place; the mixed review is as long as the longer.",
     )  # fmt: skip
