@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None, sizes: Sizes = DEFAULT) -> Result:
             found[run.way.name].append(right.item())
     scores = {name: mean(values) for name, values in found.items()}
     result = Result(agreement, runs, scores, args.out)
-    common.report(result, "held-out accuracy", "embeddings, masks and targets of a batch")
+    common.report(result, "held-out accuracy", "embeddings, masks, targets and gradients")
     print(f"accuracy on {sizes.test} reviews, mean and standard deviation of {sizes.seeds} seeds:")
     for name, values in found.items():
         each = " ".join(f"{100 * value:.1f}" for value in values)
@@ -179,25 +179,29 @@ def make_ways(seed: int) -> tuple[Way, Way, Way]:
 
 
 def agree(net: Classifier, batches) -> Agreement:
-    """Both ways on the same embeddings and plans."""
+    """Both ways on the same embeddings and plans, forward and backward."""
     agreement, draws = Agreement(), Draws(0)
     plain, ours = Way(PLAIN, plain_mix, plain_loss), Way(OURS, ours_mix, ours_loss)
     for batch in batches:
         made = draws({**batch, "embeddings": net.words(batch["ids"]).detach()})
-        plan = made.pop("plan")
-        theirs, mixed = (
-            agreement_of(agreement, way, {**common.copied(made), "plan": plan})
-            for way in (plain, ours)
+        (theirs, their_gradient), (mixed, gradient) = (
+            mixed_with_gradient(agreement, way, made) for way in (plain, ours)
         )
         agreement.add("embeddings", mixed["embeddings"], theirs["embeddings"])
+        agreement.add("gradients", gradient, their_gradient)
         agreement.add("masks", mixed["mask"], theirs["mask"])
         agreement.add("targets", mixed["label"].dense(), theirs["label"])
     return agreement
 
 
-def agreement_of(agreement: Agreement, way: Way, batch: Batch) -> Batch:
+def mixed_with_gradient(agreement: Agreement, way: Way, batch: Batch) -> tuple[Batch, Tensor]:
+    """The batch mixed, and the gradient of a sum of squares with respect to its embeddings."""
+    before = batch["embeddings"].clone().requires_grad_()
     with agreement.watch(way.name):
-        return way.mix(batch)
+        mixed = way.mix({**batch, "embeddings": before})
+        (gradient,) = torch.autograd.grad(mixed["embeddings"].square().sum(), before)
+    mixed["embeddings"] = mixed["embeddings"].detach()
+    return mixed, gradient
 
 
 def spread(values: list[float]) -> float:

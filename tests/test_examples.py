@@ -58,7 +58,7 @@ def test_audio(tmp_path, capsys):
 @needs_reviews
 def test_text(tmp_path, capsys):
     sizes = text.Sizes(train=40, test=20, characters=60, batch=8, seeds=2, compared=3)
-    check(text, sizes, {"embeddings", "masks", "targets"}, tmp_path, capsys)
+    check(text, sizes, {"embeddings", "gradients", "masks", "targets"}, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("example", [segmentation, detection, audio, text])
