@@ -106,6 +106,7 @@ GOALS: dict[str, Goal] = {
     # At most 1.3 times as long.
     "cpu mask flip": _goal("cpu", "mix_ by a mask, flip", mixup=0.77, mib=1),
     "cpu mask permutation": _goal("cpu", "mix by a mask, permutation", mixup=0.77),
+    "cpu embeddings": _goal("cpu", "embeddings and masks of text, fwd+bwd", plain=4, eager=4),
     "cuda flip": _goal(
         "cuda", "mix_ flip, bf16, 1024×3×224²", floor=0.95, timm_lines=4.2, compiled=2.2, mib=1
     ),

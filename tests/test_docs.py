@@ -26,6 +26,7 @@ import fused_mixup.recipes
 import fused_mixup.saliency
 import fused_mixup.schemes
 import fused_mixup.tables
+import fused_mixup.text
 import fused_mixup.timm
 import fused_mixup.torchvision
 from benchmarks.report.page import STYLE
@@ -132,6 +133,7 @@ def test_every_public_name_has_an_entry():
     modules += [fused_mixup.timm, fused_mixup.torchvision]
     modules += [fused_mixup.openmixup, fused_mixup.saliency, fused_mixup.calibration]
     modules += [fused_mixup.recipes, fused_mixup.schemes, fused_mixup.tables]
+    modules += [fused_mixup.text]
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
     pages = [path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md")]
     entries = [name for text in pages for name in re.findall(r"^::: (\S+)", text, re.MULTILINE)]

