@@ -1,4 +1,4 @@
-"""What layers may return: tuples, lists, dicts, dataclasses, of which ManifoldMixup mixes one entry."""
+"""What layers return: tuples, lists, dicts, dataclasses; ManifoldMixup mixes one entry of them."""
 
 from __future__ import annotations
 
