@@ -273,6 +273,19 @@ def test_no_hook_stays_behind_a_call():
     manifold(IMAGES, LABELS)  # a call after one that failed
 
 
+def test_a_call_that_fails_before_its_draw_is_no_step():
+    net = Net()
+    options = {"include_input": False, "cutmix": 1.0, "seed": 4}
+    manifold, other = (ManifoldMixup(net, LAYERS, **options) for _ in range(2))
+    net.a.forward = None
+    with pytest.raises(TypeError):
+        manifold(IMAGES, LABELS)
+    del net.a.forward
+    for _ in range(6):
+        manifold(IMAGES, LABELS), other(IMAGES, LABELS)
+        assert (other.last_layer, other.last_plan) == (manifold.last_layer, manifold.last_plan)
+
+
 def test_hooks_that_stay_end_with_close():
     net = Net(False)
     with ManifoldMixup(net, ["b"], include_input=False) as manifold:
