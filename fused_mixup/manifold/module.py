@@ -220,6 +220,8 @@ class ManifoldMixup(StreamModule):
         classes = labels if rules["pairing"] == "cross_class" else None
 
         def draw(size: int, spatial: tuple[int, ...]) -> MixPlan:
+            if call.plan is None:  # no repetition in a recompute
+                self._stream.steps += 1
             return law.draw(state, settings, size, spatial, classes, rules)[0]
 
         call = Call(self._stream.draw(self._values[0][SEED_WORD], self._stream_rank), size, draw)

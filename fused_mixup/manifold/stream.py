@@ -15,18 +15,18 @@ class LayerStream:
 
     def __init__(self, layers: Sequence[str]) -> None:
         self.layers = tuple(layers)
-        self.steps = 0  # draws so far, as in the state of the plans, which may lie on a device
+        self.steps = 0  # plans drawn so far, as in their state, which may lie on a device
         self.last: Call | None = None
         self._made_for: tuple[int, ...] = ()
         self._block: list[str] = []
 
     def draw(self, seed: int, rank: int) -> str:
+        """The layer of this step, which ends where the plan is drawn."""
         block, at = divmod(self.steps, _BLOCK)
         if self._made_for != (seed, rank, block):
             words = random.Random(f"layers {seed} {rank} {block}")
             self._block = [self.layers[words.randrange(len(self.layers))] for _ in range(_BLOCK)]
             self._made_for = (seed, rank, block)
-        self.steps += 1
         return self._block[at]
 
     def __getstate__(self) -> dict[str, object]:
