@@ -24,7 +24,9 @@ import fused_mixup.lightning
 import fused_mixup.masks
 import fused_mixup.openmixup
 import fused_mixup.preview
+import fused_mixup.recipes
 import fused_mixup.saliency
+import fused_mixup.schemes
 import fused_mixup.tables
 import fused_mixup.timm
 import fused_mixup.torchvision
@@ -130,8 +132,8 @@ def test_what_does_not_run_says_why(page):
 def test_every_public_name_has_an_entry():
     modules = [fused_mixup, fused_mixup.label_weights, fused_mixup.masks, fused_mixup.preview]
     modules += [fused_mixup.timm, fused_mixup.torchvision]
-    modules += [fused_mixup.openmixup, fused_mixup.saliency]
-    modules += [fused_mixup.calibration, fused_mixup.tables]
+    modules += [fused_mixup.openmixup, fused_mixup.saliency, fused_mixup.calibration]
+    modules += [fused_mixup.recipes, fused_mixup.schemes, fused_mixup.tables]
     modules += [fused_mixup.huggingface, fused_mixup.lightning]
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
     pages = [path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md")]

@@ -14,7 +14,17 @@ from draw_cases import assert_same_plan, draw_cases, largest_cases
 
 import fused_mixup as fm
 from fused_mixup import backends, ops, reference
-from fused_mixup.codes import CROSS_CLASS, FLIP, PAIR, SAMPLE, SHUFFLE, STEP_WORD, TENSOR
+from fused_mixup.codes import (
+    CROSS_CLASS,
+    FLIP,
+    PAIR,
+    ROLL,
+    SAMPLE,
+    SELF,
+    SHUFFLE,
+    STEP_WORD,
+    TENSOR,
+)
 
 CASES = int(os.environ.get("FUSED_MIXUP_DRAW_CASES", "240"))
 
@@ -101,3 +111,12 @@ def test_arguments_of_any_stride_and_none_that_would_crash():
         for refused in ((None, None), (every, every.int())):
             with pytest.raises(RuntimeError):
                 drawn(*refused)
+
+
+@pytest.mark.parametrize(
+    ("rule", "partner"), [(FLIP, [2, 1, 0]), (ROLL, [2, 0, 1]), (SELF, [0, 1, 2])]
+)
+def test_partners_by_a_rule(rule, partner):
+    given = fm.plan_settings(), None, None, 3, [], SAMPLE, rule, True, False
+    for drawing in (ops.draw_plan, reference.draw_plan):
+        assert drawing(fm.plan_state(1), *given)[0].tolist() == partner

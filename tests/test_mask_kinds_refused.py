@@ -70,6 +70,8 @@ def test_no_value_is_read_from_a_device():
         (lambda: stored_mask(torch.ones(1, 2, 2), function="relu"), ValueError, "function: "),
         (lambda: class_mask(torch.ones(1, 2, 2), [[1]]), TypeError, "label_map: expected integers"),
         (lambda: class_mask(torch.ones(2, 2, 2).int(), [[1]]), ValueError, "chosen: expected 2"),
+        (lambda: class_mask(torch.ones(2, 2, 2).int(), [[1, 2], [3]]), ValueError,
+         "chosen: expected as many classes for each sample, got lists of 1 to 2; fill"),
         (lambda: patch_mask(torch.ones(1, 4)), TypeError, "keep: expected bool"),
         (lambda: patch_mask(torch.ones(1, 6).bool()), ValueError, "grid: expected"),
         (lambda: patch_mask(torch.ones(1, 4).bool(), cell=4), ValueError, "both or neither"),

@@ -57,6 +57,16 @@ def test_input_gradient_equals_autograd_and_leaves_the_model():
     torch.testing.assert_close(found, given.grad.square().mean(1).sqrt())
 
 
+def test_input_gradient_in_inference_mode():
+    model, x, y = ConvNet(), images(3, 3, 8, 10), torch.arange(3)
+    truth = input_gradient(model, x, y)
+    with torch.inference_mode():
+        made = x.clone(), y.clone()
+        found = input_gradient(model, *made)
+    assert torch.equal(found, truth)
+    assert torch.equal(input_gradient(model, *made), truth)
+
+
 def test_input_gradient_of_outputs_with_logits_and_of_other_losses():
     model, x = ConvNet(), images(2, 3, 8, 8)
     plain = input_gradient(model, x, torch.zeros(2, 4), F.mse_loss)

@@ -23,7 +23,8 @@ class MaskTensors {
               int64_t interpolation, int64_t batch, int64_t height, int64_t width,
               const Tensor& like) {
     if (!code) return;
-    expect(height < (int64_t{1} << 24) && width < (int64_t{1} << 24), "x", "smaller images");
+    const int64_t most = int64_t{1} << 24;  // what a float counts
+    expect(height < most && width < most, "x", "smaller images");
     expect(threshold.has_value(), "threshold", "a tensor, as there is a code");
     expect(rows.has_value() == columns.has_value(), "rows, columns", "both or neither");
     expect(interpolation == kNearest || interpolation == kBilinear, "interpolation", "0 or 1");
@@ -43,6 +44,7 @@ class MaskTensors {
     if (map) {
       expect(map->dim() == 3 && map->size(0) == batch && map->size(1) > 0 && map->size(2) > 0,
              "map", "shape [B, h, w], not empty");
+      expect(map->size(1) < most && map->size(2) < most, "map", "a smaller one");
       const Code type = code_of(*map);
       const bool byte = type == aoti_torch_dtype_bool() || type == aoti_torch_dtype_uint8();
       args.map_type = byte                                  ? MapType::kByte

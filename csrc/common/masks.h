@@ -136,7 +136,8 @@ FUSED_MIXUP_HOST_DEVICE inline float finish_mask(float s, int32_t code, float th
   float m = s;
   const int32_t function = code & kMaskFunction;
   if (function == kThreshold) m = s > threshold ? 1.0f : 0.0f;
-  if (function == kParity) m = static_cast<float>(static_cast<int>(s) & 1);
+  // Floats from 2^24 on are even, and no int holds the largest.
+  if (function == kParity) m = fabsf(s) < kMaskScale ? static_cast<float>(int(s) & 1) : 0.0f;
   if (function == kSigmoid) m = sigmoid_of(s);
   return code & kInvert ? 1 - m : m;
 }

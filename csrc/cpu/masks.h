@@ -1,6 +1,7 @@
 // The masks of samples, computed a line of pixels at a time.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -74,22 +75,29 @@ class MaskLines {
   bool again_ = false;
   int64_t map_sample_ = -1, top_row_ = -1, bottom_row_ = -1;  // of top_ and bottom_
 
-  bool nearest(int64_t i) const {
-    return (a_.code_of(i) & kMaskForm) == kStored && a_.interpolation == kNearest;
+  // Nobody has compared the codes with the tensors that are there: without them the sum is 0.
+  bool stored(int64_t i) const {
+    return (a_.code_of(i) & kMaskForm) == kStored && a_.map != nullptr;
   }
+  bool separable(int64_t i) const {
+    return (a_.code_of(i) & kMaskForm) == kSeparable && a_.rank > 0;
+  }
+  bool nearest(int64_t i) const { return a_.interpolation == kNearest && stored(i); }
 
   void compute(int64_t i, int64_t y, int64_t begin, int64_t n, float* m) {
-    if ((a_.code_of(i) & kMaskForm) == kStored) {
+    if (stored(i)) {
       const float ratio = map_ratio(a_.map_height, a_.height);
       const BilinearSource at = bilinear_source(int(y), ratio, a_.map_height);
       read_both(i, at);
       kernels().masks.interpolate(m, top_.data() + begin, bottom_.data() + begin, at.weight, n);
-    } else {
+    } else if (separable(i)) {
       const float* rows = a_.rows + i * a_.rows_stride + y;
       float r[kMaskRank] = {};
       for (int k = 0; k < a_.rank; ++k) r[k] = rows[int64_t(k) * a_.height];
       const float* columns = a_.columns + i * a_.columns_stride + begin;
       kernels().masks.separable(m, r, columns, a_.width, a_.rank, n);
+    } else {
+      std::fill_n(m, n, 0.0f);
     }
     finish(i, m, n);
   }
@@ -211,7 +219,7 @@ class MaskTile {
 // The mask of all samples [height, width], where they share one that is computed; else null.
 inline std::unique_ptr<float[]> dense_mask(const MaskArgs& args, const MaskColumns& columns,
                                            int64_t batch) {
-  if (batch < 2 || args.code == nullptr || !args.shared() || args.code_of(0) == 0) return nullptr;
+  if (batch < 2 || !args.shared() || (args.code_of(0) & kMaskForm) == 0) return nullptr;
   std::unique_ptr<float[]> dense(new float[int64_t(args.height) * args.width]);
   MaskLines lines(args, columns);
   for (int64_t y = 0; y < args.height; ++y) {

@@ -1,13 +1,17 @@
-"""What a :class:`fused_mixup.BatchMix` says of itself: its options and its text."""
+"""What a :class:`fused_mixup.BatchMix` says of itself, and how it is made by a recipe."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .epochs import Law
 from .state import StreamModule
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class DescribedModule(StreamModule):
@@ -17,6 +21,30 @@ class DescribedModule(StreamModule):
     _options: Any  # of its entries
     _rules: dict[str, Any]
     _targets: Any
+
+    @classmethod
+    def from_recipe(cls, recipe: Any, num_classes: Any = None, **overrides: Any) -> Self:
+        """The mixer of a published training, or of a mapping or YAML file in timm's names.
+
+        Equivalent to::
+
+            BatchMix(**fused_mixup.recipes.Recipe(recipe, num_classes, **overrides).settings)
+
+        Args:
+            recipe: ``"timm"``, ``"torchvision"``, ``"deit"`` and more, a mapping, or the path of a
+                ``.yaml`` file; see :class:`fused_mixup.recipes.Recipe`.
+            num_classes: as in :class:`BatchMix`.
+            overrides: settings that go before those of the recipe, in timm's names or those here.
+
+        Returns:
+            A :class:`BatchMix`. A Recipe has the loss too, which may be binary cross-entropy.
+
+        Raises:
+            TypeError, ValueError, ImportError, OSError: as Recipe.
+        """
+        # By name, as importing this package must not import the recipes.
+        recipes = importlib.import_module("fused_mixup.recipes")
+        return cls(**recipes.Recipe(recipe, num_classes, **overrides).settings)
 
     @property
     def num_classes(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import torch
@@ -12,6 +13,8 @@ from ..batch_mix.labels import Targets, leaves
 from ..dtypes import BLENDABLE, FLOATING
 from ..target.heads import STRUCTURES
 
+_LABELS = (torch.int64, *FLOATING)
+
 
 def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets, cuts: bool) -> int:
     """B, of a call whose arguments are as described."""
@@ -20,8 +23,7 @@ def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets, cuts:
             "labels: expected labels [B], as the model is in training mode, got None; without "
             "labels call model.eval() first, or the model itself"
         )
-    _check_labels(labels, targets, cuts)
-    size = next(leaves(labels)).shape[0]
+    size = _check_labels(labels, targets, cuts)
     if x is not None:
         if not isinstance(x, Tensor) or x.ndim < 1:
             raise TypeError(
@@ -36,26 +38,30 @@ def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets, cuts:
             f"x: expected floating values or uint8, as include_input=True mixes them, got {got}; "
             "token ids cannot be mixed: set include_input=False, or hook the embeddings"
         )
-    for y in leaves(labels):
-        if y.shape[0] != size:
-            raise ValueError(f"labels: expected {size} samples in each head, got {y.shape[0]}")
     return size
 
 
-def _check_labels(labels: Any, targets: Targets, cuts: bool) -> None:
+def _check_labels(labels: Any, targets: Targets, cuts: bool) -> int:
+    """B of the labels of all heads."""
+    size: int | None = None
     maps = False
-    for y in leaves(labels):
+    for y in heads_of(labels):
         if not isinstance(y, Tensor) or y.ndim < 1:
             raise TypeError(
                 f"labels: expected int64 class indices [B] or floats [B, …], got {kind(y)}"
             )
-        if y.dtype not in (*FLOATING, torch.int64):
+        if y.dtype not in _LABELS:
             remedy = ".float() to blend" if y.dtype == torch.bool else ".long()"
             raise TypeError(
                 f"labels: expected int64 class indices [B] or floats [B, …], got {y.dtype}; use "
                 f"{remedy}"
             )
-        maps = maps or (y.dtype == torch.int64 and y.ndim > 1)
+        if size is not None and y.shape[0] != size:
+            raise ValueError(f"labels: expected {size} samples in each head, got {y.shape[0]}")
+        size = y.shape[0]
+        maps = maps or (y.ndim > 1 and y.dtype == torch.int64)
+    if size is None:
+        raise ValueError(f"labels: expected those of one head or more, got {kind(labels)}")
     if maps and cuts:
         raise ValueError(
             "labels: expected one class a sample where cutmix > 0, as boxes are drawn in feature "
@@ -63,11 +69,16 @@ def _check_labels(labels: Any, targets: Targets, cuts: bool) -> None:
         )
     if targets.num_classes is not None and not maps:
         targets.check("labels", labels, targets.num_classes)
+    return size
+
+
+def heads_of(labels: Any) -> Iterable[Any]:
+    return (labels,) if isinstance(labels, Tensor) else leaves(labels)
 
 
 def classes_of(output: Any, labels: Any) -> int | None:
     """K, by the logits that the model returned; None where labels are floats."""
-    if all(y.is_floating_point() for y in leaves(labels)):
+    if all(y.is_floating_point() for y in heads_of(labels)):
         return None
     if isinstance(labels, STRUCTURES):
         raise ValueError(

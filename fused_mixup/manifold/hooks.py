@@ -12,9 +12,8 @@ traced.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -194,23 +193,24 @@ class Hooks:
         """Sizes of boxes in a layer of a compiled model, once a call has shown them."""
         return self._known.get((layer, shape))
 
-    @contextlib.contextmanager
-    def around(self, call: Call, shape: Any) -> Iterator[None]:
-        """A forward in which the hook of the drawn layer mixes; raises where it did not."""
-        name, handle = call.layer, None
+    def run(self, call: Call, shape: Any, forward: Callable[[], Any]) -> Any:
+        """What ``forward`` returns while the drawn layer's hook mixes; raises unless it did."""
+        name, handle, slot = call.layer, None, self._slot
         hooked = name != INPUT
         if hooked and name not in self._handles:
             handle = self._register(name)
         compiled = name in self.compiled
         key = name, shape if call.cuts else None
         checks = compiled and key not in self._known
-        eager = torch.compiler.set_stance("force_eager") if checks else None
-        self._slot.call = call
+        slot.call = call
         try:
-            with eager or contextlib.nullcontext():
-                yield
+            if checks:
+                with torch.compiler.set_stance("force_eager"):
+                    output = forward()
+            else:
+                output = forward()
         finally:
-            self._slot.call = None
+            slot.call = None
             if handle is not None:
                 if call.recomputes:
                     self._handles[name] = handle
@@ -220,6 +220,7 @@ class Hooks:
             self._check_fired(call, compiled and not checks)
         if checks:
             self._known[key] = call.sizes
+        return output
 
     def _check_fired(self, call: Call, traced: bool) -> None:
         name = call.layer

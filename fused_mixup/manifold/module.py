@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from .checks import check_inputs, classes_of
 from .hidden import Axes
 from .hooks import INPUT, Call, Hooks
 from .layers import Predicate, find_layers, inner_model
+from .stream import LayerStream
 
 
 class ManifoldMixup(StreamModule):
@@ -152,9 +152,7 @@ class ManifoldMixup(StreamModule):
         modes = alpha, cutmix, switch_prob, prob, cutmix_minmax
         self._law = PlanLaw(*modes, schedule, off_after_epoch)
         self._start(seed, rank, self._law.settings(0))
-        self._steps = 0  # draws so far, as in the state, which may lie on a device
-        self.last_layer: str | None = None
-        self.last_plan: MixPlan | None = None
+        self._stream = LayerStream(self.layers)
         # A trial draw, so that it is refused here rather than in the first step.
         no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
         rules = self._rules
@@ -167,6 +165,18 @@ class ManifoldMixup(StreamModule):
     @property
     def model(self) -> nn.Module:
         return self._held[0]
+
+    @property
+    def last_layer(self) -> str | None:
+        """The layer that the last training call mixed, ``"input"`` for the input."""
+        last = self._stream.last
+        return None if last is None else last.layer
+
+    @property
+    def last_plan(self) -> MixPlan | None:
+        """The plan by which it was mixed."""
+        last = self._stream.last
+        return None if last is None else last.plan
 
     def forward(self, x: Any = None, labels: Any = None, *args: Any, **kwargs: Any) -> Any:
         """What the model returns, and the target; see the class."""
@@ -184,11 +194,9 @@ class ManifoldMixup(StreamModule):
         call = self._begin(x, labels, size, shape)
         if call.layer == INPUT:
             x = mix(x, self._plan_of(call, x))
-        with self._hooks.around(call, shape):
-            output = self._plain(x, args, kwargs)
-        plan = self._plan_of(call, None)
-        self.last_layer, self.last_plan = call.layer, plan
-        return output, self._target(labels, plan, output)
+        output = self._hooks.run(call, shape, lambda: self._plain(x, args, kwargs))
+        self._stream.last = call
+        return output, self._target(labels, self._plan_of(call, None), output)
 
     def _plain(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if x is None and not args:
@@ -208,27 +216,20 @@ class ManifoldMixup(StreamModule):
         device = _device_of(x, labels)
         if self.state.device != device:
             self._hold(self.state.to(device), self.settings.to(device))
-        by_class = self._rules["pairing"] == "cross_class"
-        classes = labels if by_class else None
+        law, rules, settings, state = self._law, self._rules, self.settings, self._own_state()
+        classes = labels if rules["pairing"] == "cross_class" else None
 
         def draw(size: int, spatial: tuple[int, ...]) -> MixPlan:
-            settings, rules = self.settings, self._rules
-            return self._law.draw(self._own_state(), settings, size, spatial, classes, rules)[0]
+            return law.draw(state, settings, size, spatial, classes, rules)[0]
 
-        call = Call(self._draw_layer(), size, draw)
-        self._steps += 1
-        call.cuts = self._law.cuts
+        call = Call(self._stream.draw(self._values[0][SEED_WORD], self._stream_rank), size, draw)
+        call.cuts = law.cuts
         sizes = self._hooks.known_sizes(call.layer, shape) if call.cuts else ()
         if sizes is None:
             call.draws = True
         else:
             call.plan = draw(size, sizes)
         return call
-
-    def _draw_layer(self) -> str:
-        seed = self._values[0][SEED_WORD]
-        words = random.Random(f"layer {seed} {self.rank} {self._steps}")
-        return self.layers[words.randrange(len(self.layers))]
 
     def _plan_of(self, call: Call, x: Tensor | None) -> MixPlan:
         if call.plan is None:
@@ -266,7 +267,7 @@ class ManifoldMixup(StreamModule):
     def _take(self, state: Any, settings: Any, name: str) -> str | None:
         error = super()._take(state, settings, name)
         if error is None:
-            self._steps = self._values[0][STEP_WORD]
+            self._stream.steps = self._values[0][STEP_WORD]
         return error
 
     def extra_repr(self) -> str:

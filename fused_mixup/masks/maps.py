@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +115,7 @@ def class_mask(
     arXiv 2012.07177.
     """
     labels = integer_rows("label_map", label_map, "B, H, W")
-    classes = as_tensor("chosen", chosen)
+    classes = _chosen(chosen)
     check_dims("chosen", classes, "B, n")
     check_same("chosen", classes, "label_map", labels)
     if classes.dtype == torch.bool:
@@ -129,6 +130,18 @@ def class_mask(
     for c in classes.unbind(1):  # one at a time: all at once would take n maps
         hit |= labels == c[:, None, None]
     return stored_mask(hit, complement=complement)
+
+
+def _chosen(chosen: Any) -> Tensor:
+    """A tensor of the chosen classes; lists of several lengths make none."""
+    if isinstance(chosen, (list, tuple)):
+        lengths = {len(row) for row in chosen if isinstance(row, (list, tuple))}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"chosen: expected as many classes for each sample, got lists of {min(lengths)} to "
+                f"{max(lengths)}; fill the short ones up with a number that is no label, -1 say"
+            )
+    return as_tensor("chosen", chosen)
 
 
 def patch_mask(

@@ -16,6 +16,7 @@ from ..codes import (
     MASK_FUNCTION,
     MASK_INVERT,
     MASK_RANK,
+    MASK_SCALE,
     MASK_SEPARABLE,
     MASK_STORED,
 )
@@ -278,8 +279,11 @@ def _check_layout(fields: dict[str, Tensor | None]) -> None:
             f"rows, columns: expected [B, R, H] and [B, R, W] with R from 1 to {MASK_RANK}, "
             f"got R {ranks[0]} and {ranks[1]}"
         )
-    if stored is not None and min(stored.shape[1:]) < 1:
-        raise ValueError(f"map: expected [B, h, w], not empty, got shape {list(stored.shape)}")
+    if stored is not None and not 1 <= min(stored.shape[1:]) <= max(stored.shape[1:]) < MASK_SCALE:
+        raise ValueError(
+            f"map: expected [B, h, w], sides from 1 to {MASK_SCALE - 1:,}, got shape "
+            f"{list(stored.shape)}; interpolate it to the images' size"
+        )
 
 
 def _check_values(mask: MixMask) -> None:

@@ -4,8 +4,9 @@
 
 Names, arguments, results ``(img, (y_a, y_b, lam))`` and their types are those of OpenMixup 0.2.10,
 and so are the draws: the same numbers from the same generators (NumPy's, Python's, PyTorch's of the
-CPU) in the same order. OpenMixup, mmcv and a GPU are not needed. Arguments that OpenMixup does not
-read are taken and not read. ``augmix`` mixes no two samples, and is not here.
+CPU) in the same order. OpenMixup, mmcv and a GPU are not needed. Keywords that its models hand over
+and its functions do not read are taken and not read; others, which it takes too, raise. ``augmix``
+mixes no two samples, and is not here.
 
 Where OpenMixup is wrong, a function here is right, and its docstring says what differs;
 ``compat=True`` gives what OpenMixup gives. ``compat="0.2.9"`` is the last version that pip finds,

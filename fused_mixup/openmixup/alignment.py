@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compat import check_compat
+from .calls import check_call
 from .draws import draw_lam
-from .given import refuse_ranks
+from .numbers import number, whole
 from .pairs import Targets, pair
 
 _CHUNK = 1 << 24  # elements of differences at a time
@@ -49,8 +49,14 @@ def alignmix(
 
     Source: Venkataramanan et al., AlignMixup, 2022, arXiv 2103.15375.
     """
-    compat = check_compat(compat)
-    refuse_ranks(dist_mode, "alignmix")
+    compat = check_call(
+        alignmix, img, gt_label, dist_mode, compat, kwargs, ranks=False, views=False
+    )
+    if not img.is_floating_point():
+        raise TypeError(f"img: expected floating features, got {img.dtype}; use .float()")
+    if not number("eps", eps) > 0:
+        raise ValueError(f"eps: expected a number above 0, got {eps}")
+    max_iter = whole("max_iter", max_iter, 0)
     lam = draw_lam(alpha, lam)
     pairs = pair(img, gt_label, False, compat=bool(compat))
     own = pairs.images

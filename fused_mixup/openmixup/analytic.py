@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compat import check_compat
-from .draws import check_lam, draw_derangement, draw_gauss, draw_grid, draw_lam, draw_place
+from ..arguments import kind
+from .calls import check_call
+from .draws import draw_derangement, draw_gauss, draw_grid, draw_lam, draw_place
 from .fmix_draws import (
     draw_count,
     draw_fmix_columns,
@@ -21,6 +22,7 @@ from .fmix_draws import (
     threshold_below,
 )
 from .masks import gauss, gauss_lines, grid_lines
+from .numbers import bounds, check_lam, number, whole
 from .pairs import Pairs, Targets, pair
 from .values import blend_by_map, blend_by_product, blend_by_threshold, blend_swapped
 
@@ -65,10 +67,11 @@ def fmix(
 
     Source: Harris et al., FMix, 2020, arXiv 2002.12047.
     """
-    compat = check_compat(compat)
+    compat = check_call(fmix, img, gt_label, dist_mode, compat, kwargs)
     sides = _fmix_size(size, img)
     check_lam(alpha, None)
     check_lam(alpha, lam)
+    decay_power, max_soft = number("decay_power", decay_power), number("max_soft", max_soft, 0)
     drawn = draw_fmix_lam(alpha, reformulate)
     if len(sides) == 1:
         rows, columns = draw_fmix_columns(decay_power, sides[0])
@@ -101,7 +104,10 @@ def fmix(
 
 
 def _fmix_size(size: Any, img: Tensor) -> tuple[int, ...]:
-    sides = (size,) if isinstance(size, int) else tuple(size)
+    try:
+        sides = (size,) if isinstance(size, int) else tuple(map(int, size))
+    except (TypeError, ValueError):
+        raise TypeError(f"size: expected (H, W) of the images, got {kind(size)}") from None
     expected = tuple(img.shape[-2:])
     if len(sides) in (1, 2) and sides == expected[-len(sides) :] and min(sides) > 1:
         return sides
@@ -145,18 +151,20 @@ def gridmix(
         ``(y_a, y_b, lam)``, λ a float32 tensor []: the share of pixels that are no holes.
 
     Raises:
-        AssertionError: more holes than half the width of the crop.
+        AssertionError: more holes than half the width of the crop that was drawn.
+        ValueError: bounds out of order or not above 0, and a drawn crop without a whole cell.
 
     Source: Baek et al., GridMix, 2021, https://doi.org/10.1016/j.patcog.2020.107594.
     """
-    compat = check_compat(compat)
+    compat = check_call(gridmix, img, gt_label, dist_mode, compat, kwargs)
+    counts = _hole_bounds(n_holes)
+    ratios = [
+        _ratio_bounds("hole_aspect_ratio", hole_aspect_ratio),
+        _ratio_bounds("cut_area_ratio", cut_area_ratio),
+        _ratio_bounds("cut_aspect_ratio", cut_aspect_ratio),
+    ]
     lam = draw_lam(alpha, lam)
-    grid = draw_grid(
-        _bounds("n_holes", n_holes),
-        _bounds("hole_aspect_ratio", hole_aspect_ratio),
-        _bounds("cut_area_ratio", cut_area_ratio),
-        _bounds("cut_aspect_ratio", cut_aspect_ratio),
-    )
+    grid = draw_grid(counts, *ratios)
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     rows, columns = grid_lines(pairs.size, lam, grid, draw_place(), bool(compat))
     tables = torch.from_numpy(rows)[None], torch.from_numpy(columns)[None]
@@ -170,13 +178,18 @@ def gridmix(
     return out, (*pairs.labels, share)
 
 
-def _bounds(name: str, value: Any) -> tuple[Any, Any]:
-    """A pair as it is, a number twice."""
-    if not hasattr(value, "__len__"):
-        return value, value
-    if len(value) != 2:
-        raise ValueError(f"{name}: expected a number or two bounds, got {len(value)} numbers")
-    return value[0], value[1]
+def _hole_bounds(n_holes: Any) -> tuple[int, int]:
+    low, high = (whole("n_holes", n, 1) for n in bounds("n_holes", n_holes))
+    if low > high:
+        raise ValueError(f"n_holes: expected bounds in order, got {low} and {high}")
+    return low, high
+
+
+def _ratio_bounds(name: str, value: Any) -> tuple[float, float]:
+    low, high = (number(name, r) for r in bounds(name, value))
+    if not min(low, high) > 0:
+        raise ValueError(f"{name}: expected numbers above 0, got {low} and {high}")
+    return low, high
 
 
 @torch.no_grad()
@@ -207,7 +220,7 @@ def smoothmix(
 
     Source: Lee et al., SmoothMix, 2020, CVPR workshops.
     """
-    compat = check_compat(compat)
+    compat = check_call(smoothmix, img, gt_label, dist_mode, compat, kwargs)
     draw_lam(alpha, lam)
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     shift_y, shift_x, sigma = draw_gauss(pairs.size)

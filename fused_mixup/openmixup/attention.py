@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import kind
-from .compat import check_compat
+from ..arguments import integer_tuple, kind
+from ..masks.fields import check_host
+from .calls import check_call
 from .draws import cut_share, draw_cut_box, draw_lam, outside_share
-from .given import class_attention, image_maps, refuse_ranks
+from .given import class_attention, image_maps
 from .masks import attentive_cells, enlarged
+from .numbers import check_lam, number, whole
 from .pairs import Targets, pair
 from .values import blend_by_map, box_mask, paste_box_
 
@@ -49,15 +51,13 @@ def attentivemix(
 
     Source: Walawalkar et al., Attentive CutMix, 2020, arXiv 2003.13048.
     """
-    compat = check_compat(compat)
-    refuse_ranks(dist_mode, "attentivemix")
+    compat = check_call(attentivemix, img, gt_label, dist_mode, compat, kwargs, ranks=False)
     features = image_maps("features", features, img, 4)
-    lam = draw_lam(alpha, lam)
     cells = features.shape[-2] * features.shape[-1]
-    if top_k is None:
-        top_k = min(max(1, int(cells * lam)), cells)
-    if not 0 <= top_k <= cells:
+    if top_k is not None and whole("top_k", top_k, 0) > cells:
         raise ValueError(f"top_k: expected at most the {cells} cells of features, got {top_k}")
+    lam = draw_lam(alpha, lam)
+    top_k = min(max(1, int(cells * lam)), cells) if top_k is None else int(top_k)
     pairs = pair(img, gt_label, False, compat=bool(compat))
     mask = attentive_cells(features, top_k).to(img.device)
     out = blend_by_map(pairs.to_float32(), mask)
@@ -118,9 +118,18 @@ def transmix(
 
     Source: Chen et al., TransMix, 2022, arXiv 2111.09833.
     """
-    compat = check_compat(compat)
+    compat = check_call(transmix, img, gt_label, dist_mode, compat, kwargs)
+    ratio = number("ratio", ratio, 0, 1)
+    if mask is not None:
+        mask = _given_mask(mask, img)
+    if attn is not None:
+        attention = class_attention(image_maps("attn", attn, img, 4))
+        grid = _patch_grid(patch_shape, attention.shape[1])
     if mask is None:
-        share = draw_lam(alpha, None if lam is None else float(lam))
+        lam = None if lam is None else number("lam", lam)
+        share = draw_lam(alpha, lam)
+    elif not isinstance(lam, Tensor) or lam.shape != (len(img),):
+        check_lam(alpha, 0.0 if lam is None else lam)
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     if mask is None:
         box = draw_cut_box(pairs.size, cut_share(share))
@@ -128,27 +137,44 @@ def transmix(
         lam0: Any = outside_share(box, pairs.size)
         mask = box_mask(pairs, box)
     else:
-        mask = image_maps("mask", mask, img, 4, rows=(1, len(pairs.images)))
         out = blend_by_map(pairs.to_float32(), mask[:, 0].float(), partner_shows=True)
         mean = mask[0, 0].float().mean()
         own = mean / (pairs.size[0] * pairs.size[1]) if compat else 1 - mean
         lam0 = own if lam is None else lam
     lam1 = lam0
     if attn is not None:
-        shown = _attention_outside(class_attention(attn), mask, patch_shape)
+        shown = _attention_outside(attention, mask, grid)
         lam1 = 1 - shown if compat and dist_mode else shown
     weight = lam0 * ratio + lam1 * (1 - ratio)
     return (out, mask) if return_mask else out, (*pairs.labels, weight)
 
 
-def _attention_outside(attention: Tensor, mask: Tensor, grid: Any) -> Tensor:
-    """[N]: the share of ``attention`` [N, T] on patches where ``mask`` [N or 1, 1, H, W] is < 1."""
-    if grid is None or len(grid) != 2 or grid[0] * grid[1] != attention.shape[1]:
+def _given_mask(mask: Any, img: Tensor) -> Tensor:
+    mask = image_maps("mask", mask, img, 4, rows=(1, len(img)), floating=False)
+    if mask.shape[1:] != (1, *img.shape[-2:]):
         raise ValueError(
-            f"patch_shape: expected the grid (gh, gw) of {attention.shape[1]} patches, got "
-            f"{kind(grid) if grid is None else list(grid)}"
+            f"mask: expected [N or 1, 1, {img.shape[-2]}, {img.shape[-1]}], got {list(mask.shape)}"
         )
-    small = torch.nn.functional.interpolate(mask.float(), size=tuple(grid), mode="nearest")
+    check_host("mask", (mask >= 0) & (mask <= 1), "numbers in [0, 1]")
+    return mask
+
+
+def _patch_grid(grid: Any, patches: int) -> tuple[int, int]:
+    try:
+        rows, columns = integer_tuple("patch_shape", grid)
+    except (TypeError, ValueError):
+        rows = columns = 0
+    if min(rows, columns) < 1 or rows * columns != patches:
+        shown = list(grid) if isinstance(grid, (tuple, list, torch.Size)) else kind(grid)
+        raise ValueError(
+            f"patch_shape: expected the grid (gh, gw) of {patches} patches, got {shown}"
+        )
+    return rows, columns
+
+
+def _attention_outside(attention: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[N]: the share of ``attention`` [N, T] on patches where ``mask`` [N or 1, 1, H, W] is < 1."""
+    small = torch.nn.functional.interpolate(mask.float(), size=grid, mode="nearest")
     inside = small.reshape(len(mask), -1).int().to(attention.device)
     theirs, own = ((m * attention).sum(1) for m in (inside, 1 - inside))
     return own / (theirs + own)

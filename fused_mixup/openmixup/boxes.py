@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import kind
-from .compat import check_compat
+from .calls import check_call
 from .draws import (
     Box,
     clipped_box,
@@ -21,9 +21,11 @@ from .draws import (
     draw_scale,
     outside_share,
 )
-from .given import refuse_ranks
+from .numbers import check_lam, choice, number, whole
 from .pairs import Pairs, Targets, pair
 from .values import blend, box_mask, paste_box_, paste_resized_
+
+_MODES = "nearest", "nearest-exact", "bilinear", "bicubic", "area"
 
 SaliencyMap = Callable[[Tensor], Any]
 
@@ -61,7 +63,7 @@ def mixup(
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
-    compat = check_compat(compat)
+    compat = check_call(mixup, img, gt_label, dist_mode, compat, kwargs)
     lam = draw_lam(alpha, lam)
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     return blend(pairs.as_float(), lam), (*pairs.labels, lam)
@@ -99,7 +101,7 @@ def cutmix(
 
     Source: Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
-    compat = check_compat(compat)
+    compat = check_call(cutmix, img, gt_label, dist_mode, compat, kwargs)
     lam = draw_lam(alpha, lam)
     draw = torch.randperm if compat == "0.2.9" else draw_derangement
     pairs = pair(
@@ -140,7 +142,9 @@ def saliencymix(
 
     Source: Uddin et al., SaliencyMix, 2021, arXiv 2006.01791.
     """
-    compat = check_compat(compat)
+    compat = check_call(saliencymix, img, gt_label, dist_mode, compat, kwargs)
+    if saliency is not None and not callable(saliency):
+        _checked_map(saliency, img.shape[-2:])
     detector = _opencv_detector() if saliency is None else None
     lam = draw_lam(alpha, lam)
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
@@ -190,9 +194,10 @@ def resizemix(
 
     Source: Qin et al., ResizeMix, 2020, arXiv 2012.11101.
     """
-    compat = check_compat(compat)
-    if len(scope) != 2:
-        raise AssertionError(f"scope: expected two shares, got {len(scope)}")
+    compat = check_call(resizemix, img, gt_label, dist_mode, compat, kwargs)
+    scope = _scope(scope)
+    choice("interpolate_mode", interpolate_mode, _MODES)
+    check_lam(alpha if use_alpha else 1.0, lam)
     pairs = pair(img, gt_label, dist_mode, kwargs.get("idx_shuffle_mix"), compat=bool(compat))
     tau = draw_scale(scope, alpha, lam, use_alpha, clamp=not dist_mode)
     h, w = pairs.size
@@ -230,16 +235,16 @@ def tla(
 
     Source: Xiao et al., Token-Label Alignment, 2023, arXiv 2210.06455.
     """
-    compat = check_compat(compat)
-    refuse_ranks(dist_mode, "tla")
-    lam = draw_lam(alpha, lam)
-    pairs = pair(img, gt_label, False, compat=bool(compat))
-    h, w = pairs.size
-    if patch_size < 1 or h % patch_size or w % patch_size:
+    compat = check_call(tla, img, gt_label, dist_mode, compat, kwargs, ranks=False)
+    h, w = img.shape[-2:]
+    patch_size = whole("patch_size", patch_size, 1)
+    if h % patch_size or w % patch_size:
         raise ValueError(
             f"patch_size: expected a divisor of the sides {h} and {w}, got {kind(patch_size)}; "
             "resize the images"
         )
+    lam = draw_lam(alpha, lam)
+    pairs = pair(img, gt_label, False, compat=bool(compat))
     cells = h // patch_size, w // patch_size
     y0, x0, y1, x1 = box = draw_cut_box(cells, cut_share(lam))
     pairs = pairs.to_float32()
@@ -248,6 +253,14 @@ def tla(
     pixels = y0 * patch_size, x0 * patch_size, y1 * patch_size, x1 * patch_size
     out, (y_a, y_b, _) = _pasted(pairs, pixels, return_mask)
     return out, (y_a, y_b, outside_share(box, cells))
+
+
+def _scope(scope: Any) -> tuple[float, float]:
+    if not isinstance(scope, (tuple, list)):
+        raise TypeError(f"scope: expected two shares, got {kind(scope)}")
+    if len(scope) != 2:
+        raise AssertionError(f"scope: expected two shares, got {len(scope)}")
+    return number("scope", scope[0], 0), number("scope", scope[1], 0)
 
 
 def _pasted(
@@ -285,10 +298,16 @@ def _opencv_detector() -> SaliencyMap:
 def _peak(image: Tensor, saliency: Any) -> list[int]:
     """Row and column of the largest value, the first of ties."""
     found = saliency(image) if callable(saliency) else saliency
-    values = found.detach().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
-    if values.size != image[0].numel() or values.shape[-2:] != tuple(image.shape[-2:]):
-        raise ValueError(
-            f"saliency: expected a map {list(image.shape[-2:])} of one image, got "
-            f"{list(values.shape)}"
-        )
+    values = _checked_map(found, image.shape[-2:])
     return [int(i) for i in np.unravel_index(values.argmax(), image.shape[-2:])]
+
+
+def _checked_map(found: Any, size: torch.Size) -> np.ndarray:
+    """An array of ``size``, perhaps with dims of one number before."""
+    values = found.detach().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
+    if values.size != size.numel() or values.shape[-2:] != size or values.dtype.kind not in "bfiu":
+        raise ValueError(
+            f"saliency: expected a map {list(size)} of numbers of one image, got "
+            f"{list(values.shape)} of {values.dtype}"
+        )
+    return values

@@ -9,7 +9,7 @@ VERSIONS = ("0.2.9", "0.2.10")
 
 def check_compat(compat: bool | str) -> bool | str:
     """False, or the version whose behaviour is reproduced; True stands for the last one."""
-    if compat is False or compat in VERSIONS:
+    if compat is False or (isinstance(compat, str) and compat in VERSIONS):
         return compat
     if compat is True:
         return VERSIONS[-1]

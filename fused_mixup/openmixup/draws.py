@@ -16,15 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .numbers import check_lam
+
 Box = tuple[int, int, int, int]  # starts, then stops, of dims 2 and 3
-
-
-def check_lam(alpha: float, lam: float | None) -> None:
-    """Raise ValueError for an α from which, or a λ with which, nothing can be mixed."""
-    if lam is None and not alpha > 0:
-        raise ValueError(f"alpha: expected a number above 0, got {alpha}; for no mix give lam=1.0")
-    if lam is not None and not 0 <= lam <= 1:
-        raise ValueError(f"lam: expected a number in [0, 1], got {lam}")
 
 
 def draw_lam(alpha: float, lam: float | None) -> float:
@@ -79,7 +73,6 @@ def draw_scale(
 ) -> float:
     """τ, the share of each side that the pasted image takes. ``clamp``: a given λ to the scope."""
     low, high = scope
-    check_lam(alpha if use_alpha else 1.0, lam)
     if lam is not None:
         return min(max(lam, low), high) if clamp else lam
     if use_alpha:

@@ -75,16 +75,14 @@ def pair(
     compat: bool = False,
     draw: Callable[[int], Tensor] = torch.randperm,
 ) -> Pairs:
-    """The pairs of a batch, drawn as OpenMixup draws them.
+    """The pairs of a checked batch, drawn as OpenMixup draws them.
 
     For two views, labels follow their sample; OpenMixup (``compat``) shuffles them.
     """
-    check_images(img)
     own, second = (img, None) if img.ndim == 4 else (img[:, 0].contiguous(), img[:, 1])
     batch_size = len(own)
     if dist_mode:
         return _pair_over_ranks(own, second, gt_label, idx_shuffle)
-    check_labels(gt_label, batch_size)
     shuffle = draw(batch_size).to(img.device)
     index = shuffle if second is None else torch.arange(batch_size, device=img.device)
     follows = shuffle if compat else index
@@ -122,31 +120,36 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
 # ------------------------------------------------------------------ over all processes
 
 
-def _pair_over_ranks(
-    own: Tensor, second: Tensor | None, gt_label: Any, idx_shuffle: Tensor | None
-) -> Pairs:
-    """Partners from the batches of all ranks; rank 0's permutation holds for all."""
+def check_ranks(batch_size: int, idx_shuffle: Any) -> None:
+    """Raise ValueError without a process group, or for a permutation that is not of its images."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         raise ValueError(
             "dist_mode: expected a process group, got none; call "
             "torch.distributed.init_process_group, or leave dist_mode=False"
         )
+    total = _world() * batch_size
+    fits = isinstance(idx_shuffle, Tensor) and idx_shuffle.shape == (total,)
+    if idx_shuffle is not None and not fits:
+        raise ValueError(
+            f"idx_shuffle_mix: expected [{total}], one for each image of all processes, got "
+            f"{kind(idx_shuffle)}"
+        )
+
+
+def _pair_over_ranks(
+    own: Tensor, second: Tensor | None, gt_label: Any, idx_shuffle: Tensor | None
+) -> Pairs:
+    """Partners from the batches of all ranks; rank 0's permutation holds for all."""
     gathered = _gather(own if second is None else second)
     total = len(gathered)
     if idx_shuffle is None:
         idx_shuffle = _draw_over_ranks(total).to(own.device)
-    elif len(idx_shuffle) != total:
-        raise ValueError(
-            f"idx_shuffle_mix: expected [{total}], one for each image of all processes, got "
-            f"{list(idx_shuffle.shape)}"
-        )
     torch.distributed.broadcast(idx_shuffle, src=0)
     rank, batch_size = torch.distributed.get_rank(), len(own)
     index = idx_shuffle[rank * batch_size : (rank + 1) * batch_size]
     if gt_label is None:
         labels = idx_shuffle, torch.argsort(idx_shuffle)
     else:
-        check_labels(gt_label, batch_size)
         all_labels = _gather(gt_label)
         # OpenMixup broadcasts the permutation once more with the labels; nothing changes.
         labels = gt_label, _rows(all_labels, index)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from ..arguments import kind
-from .compat import check_compat
-from .given import refuse_ranks
+from .calls import check_call
+from .numbers import check_lam, number, whole
 from .pairs import Pairs, Targets, pair
 from .puzzle_mask import block_saliency, cut_costs, graph_cut, solve
 from .puzzle_transport import transport as plan_transport
@@ -86,23 +86,33 @@ def puzzlemix(
 
     Source: Kim et al., Puzzle Mix, 2020, arXiv 2009.06962.
     """
-    compat = check_compat(compat)
-    graph_cut()
-    refuse_ranks(dist_mode, "puzzlemix")
-    if n_labels not in (2, 3, 4):
-        raise ValueError(f"n_labels: expected 2, 3 or 4, got {kind(n_labels)}")
+    compat = check_call(
+        puzzlemix, img, gt_label, dist_mode, compat, kwargs, ranks=False, views=False
+    )
+    n_labels = whole("n_labels", n_labels, 2, 4)
+    low, high = _block_bounds(block_num, img)
+    neigh_size, t_size = whole("neigh_size", neigh_size, 1), whole("t_size", t_size, -1)
+    if t_size == 0:
+        raise ValueError("t_size: expected pixels along a side of a patch, or -1, got 0")
+    beta, gamma, eta = (
+        number(*named) for named in (("beta", beta), ("gamma", gamma), ("eta", eta))
+    )
+    t_eps = number("t_eps", t_eps)
+    mp = None if mp is None else whole("mp", mp, 1)
     saliency = _saliency(features, img)
+    noisy = [number("adv_mask1", adv_mask1) == 1.0, number("adv_mask2", adv_mask2) == 1.0]
+    if any(noisy):
+        _check_noise(noise, img)
+    center, spread = _statistics(img, mean, std)
+    check_lam(alpha, None)
+    graph_cut()
     share = np.random.beta(alpha, alpha)
     pairs = pair(img, gt_label, False).to_float32()
-    low, high = (1, block_num) if isinstance(block_num, int) else block_num
     blocks = 2 ** np.random.randint(low, high)
     size = pairs.size
-    if min(size) < blocks:
-        raise ValueError(f"img: expected sides of at least {blocks} pixels, got {list(size)}")
     block = size[0] // blocks, size[1] // blocks
     near = min(neigh_size, *block)
     smoothness = beta / blocks / 16
-    center, spread = _statistics(pairs.images, mean, std)
     pooled = avg_pool2d(pairs.images * spread + center, near)
     own = block_saliency(saliency, block)
     theirs, pooled_theirs = pairs.partner_of(own), pairs.partner_of(pooled)
@@ -120,7 +130,6 @@ def puzzlemix(
             own = block_saliency(saliency, (t_size, t_size))
             theirs = pairs.partner_of(own)
         moves = plan_transport(mask, own, t_eps), plan_transport(1 - mask, theirs, t_eps)
-    noisy = [bool(flag == 1.0) for flag in (adv_mask1, adv_mask2)]
     partners = None
     if any(noisy):
         pairs, partners = _add_noise(pairs, noise, noisy, center, spread)
@@ -129,16 +138,37 @@ def puzzlemix(
     return out, (*pairs.labels, full.reshape(len(out), -1).mean(-1))
 
 
+def _block_bounds(block_num: Any, img: Tensor) -> tuple[int, int]:
+    """Bounds of k in [low, high), for 2^k blocks along a side."""
+    pair_of = block_num if isinstance(block_num, (tuple, list)) else (1, block_num)
+    if len(pair_of) != 2:
+        raise ValueError(f"block_num: expected a number or two bounds, got {kind(block_num)}")
+    low, high = (whole("block_num", n, 0) for n in pair_of)
+    if low >= high:
+        raise ValueError(f"block_num: expected more than {low}, the first bound, got {high}")
+    if high > 32 or min(img.shape[-2:]) < 2 ** (high - 1):
+        raise ValueError(
+            f"block_num: expected at most {min(img.shape[-2:])} blocks along a side of "
+            f"{list(img.shape[-2:])} pixels, got 2**{high - 1}; give a smaller one"
+        )
+    return low, high
+
+
 def _saliency(features: Any, img: Tensor) -> Tensor:
-    if not isinstance(img, Tensor) or img.ndim != 4:
-        raise ValueError(f"img: expected [N, C, H, W] for puzzlemix, got {kind(img)}")
     expected = (len(img), *img.shape[-2:])
     if not isinstance(features, Tensor) or features.shape != expected:
         raise ValueError(
             f"features: expected a saliency map {list(expected)}, got {kind(features)}; "
             "fused_mixup.saliency.input_gradient makes one"
         )
+    if not features.is_floating_point():
+        raise TypeError(f"features: expected floats, got {features.dtype}; use .float()")
     return features
+
+
+def _check_noise(noise: Any, img: Tensor) -> None:
+    if not isinstance(noise, Tensor) or noise.shape != img.shape:
+        raise ValueError(f"noise: expected a tensor like img, got {kind(noise)}")
 
 
 def _statistics(img: Tensor, mean: Any, std: Any) -> tuple[Tensor, Tensor]:
@@ -149,6 +179,10 @@ def _statistics(img: Tensor, mean: Any, std: Any) -> tuple[Tensor, Tensor]:
             if img.shape[1] != len(values):
                 raise ValueError(f"{name}: expected a tensor [1, {img.shape[1]}, 1, 1], got None")
             given = torch.tensor(values, device=img.device).view(1, -1, 1, 1)
+        elif not isinstance(given, Tensor) or given.shape != (1, img.shape[1], 1, 1):
+            raise ValueError(
+                f"{name}: expected a tensor [1, {img.shape[1]}, 1, 1], got {kind(given)}"
+            )
         found.append(given)
     return found[0], found[1]
 
@@ -157,8 +191,6 @@ def _add_noise(
     pairs: Pairs, noise: Any, noisy: list[bool], mean: Tensor, std: Tensor
 ) -> tuple[Pairs, Tensor]:
     """Noise on the samples, or on their partners, of pixels in [0, 1]; and the partners, apart."""
-    if not isinstance(noise, Tensor):
-        raise ValueError(f"noise: expected a tensor like img, got {kind(noise)}")
     sides = [(pairs.images, noise), (pairs.images[pairs.index], noise[pairs.index])]
     for k, (images, extra) in enumerate(sides):
         if noisy[k]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch import Tensor
 from ..arguments import kind
 from ..saliency.activation import class_activation
 from ..saliency.filters import gaussian_blur
-from .compat import check_compat
+from .calls import check_call
 from .draws import Box, cut_share, draw_cut_box, draw_lam, outside_share
-from .given import refuse_ranks
-from .pairs import Pairs, check_images, check_labels, pair
+from .numbers import bounds, choice, number, whole
+from .pairs import Pairs, pair
 from .values import blend_by_map, paste_resized_
 
 FourTargets = tuple[Any, Any, Tensor, Tensor]
@@ -52,12 +53,9 @@ def snapmix(
 
     Source: Huang et al., SnapMix, 2021, arXiv 2012.04846.
     """
-    compat = check_compat(compat)
-    refuse_ranks(dist_mode, "snapmix")
-    check_images(img)
-    if img.ndim != 4:
-        raise ValueError(f"img: expected [N, C, H, W] for snapmix, got {list(img.shape)}")
-    check_labels(gt_label, len(img))
+    compat = check_call(snapmix, img, gt_label, dist_mode, compat, kwargs, ranks=False, views=False)
+    if gt_label.ndim != 1:
+        raise ValueError(f"gt_label: expected class indices [N], got {list(gt_label.shape)}")
     if isinstance(features, tuple) and len(features) == 3:
         features = class_activation(*features, gt_label, img.shape[-2:])
     maps = _map("features", features, img)
@@ -134,15 +132,13 @@ def guidedmix(
 
     Source: Kang and Kim, GuidedMixup, 2023, arXiv 2306.16612.
     """
-    compat = check_compat(compat)
-    refuse_ranks(dist_mode, "guidedmix")
-    if condition != "greedy":
-        raise ValueError(f"condition: expected 'greedy', got {kind(condition)}")
-    check_images(img)
+    compat = check_call(guidedmix, img, gt_label, dist_mode, compat, kwargs, ranks=False)
+    choice("condition", condition, ("greedy",))
+    choice("distance_metric", distance_metric, ("l2", "l1", "cosine", "cosine_abs"))
     maps = _map("features", features, img)
+    maps = gaussian_blur(maps, _two("size", size, whole), _two("sigma", sigma, number))
     draw_lam(alpha, lam)
     pairs = pair(img, gt_label, False, compat=bool(compat))
-    maps = gaussian_blur(maps, size, sigma)
     maps = maps / maps.sum((-1, -2), keepdim=True)
     if not compat:
         cycle = torch.from_numpy(far_cycle(map_distances(maps, distance_metric)))
@@ -171,10 +167,6 @@ def map_distances(maps: Tensor, metric: str) -> np.ndarray:
         p = 1.0 if metric == "l1" else 2.0
         mode = "donot_use_mm_for_euclid_dist"
         return torch.cdist(flat, flat, p=p, compute_mode=mode).cpu().numpy()
-    if metric not in ("cosine", "cosine_abs"):
-        raise ValueError(
-            f"distance_metric: expected 'l2', 'l1', 'cosine' or 'cosine_abs', got {kind(metric)}"
-        )
     unit = flat / flat.norm(dim=1, keepdim=True)
     similar = unit @ unit.T
     return (1 - (similar.abs() if metric == "cosine_abs" else similar)).cpu().numpy()
@@ -200,6 +192,11 @@ def far_cycle(distance: np.ndarray) -> np.ndarray:
     return partner
 
 
+def _two(name: str, values: Any, check: Callable[[str, Any, int], Any]) -> tuple[Any, Any]:
+    values = bounds(name, values)
+    return check(name, values[0], 0), check(name, values[1], 0)
+
+
 def _map(name: str, maps: Any, img: Tensor) -> Tensor:
     expected = (len(img), *img.shape[-2:])
     if not isinstance(maps, Tensor) or maps.shape != expected:
@@ -207,4 +204,6 @@ def _map(name: str, maps: Any, img: Tensor) -> Tensor:
             f"{name}: expected maps {list(expected)}, got {kind(maps)}; fused_mixup.saliency makes "
             "them"
         )
+    if not maps.is_floating_point():
+        raise TypeError(f"{name}: expected floats, got {maps.dtype}; use .float()")
     return maps

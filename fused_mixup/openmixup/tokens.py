@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import kind
-from .compat import check_compat
+from ..masks.fields import check_host
+from .calls import check_call
 from .draws import TOKENS, draw_blocks, draw_kept_cells, draw_lam, draw_side, draw_tokens
-from .given import class_attention, image_maps, refuse_ranks
+from .given import class_attention, image_maps
 from .masks import enlarged
-from .pairs import Pairs, Targets, check_images, check_labels, pair
+from .numbers import check_lam, choice, number, whole
+from .pairs import Pairs, Targets, pair
 from .values import blend_by_map, move_windows
 
 
@@ -53,10 +54,9 @@ def tokenmix(
 
     Source: Liu et al., TokenMix, 2022, arXiv 2207.08409.
     """
-    compat = check_compat(compat)
-    refuse_ranks(dist_mode, "tokenmix")
-    if mask_type not in ("block", "random"):
-        raise ValueError(f"mask_type: expected 'block' or 'random', got {kind(mask_type)}")
+    compat = check_call(tokenmix, img, gt_label, dist_mode, compat, kwargs, ranks=False)
+    choice("mask_type", mask_type, ("block", "random"))
+    minimum_tokens = whole("minimum_tokens", minimum_tokens, 0)
     if attn is not None:
         attention = class_attention(image_maps("attn", attn, img, 4), TOKENS * TOKENS)
     lam = draw_lam(alpha, lam)
@@ -117,10 +117,21 @@ def mixpro(
 
     Source: Zhao et al., MixPro, 2023, arXiv 2304.12043.
     """
-    compat = check_compat(compat)
-    refuse_ranks(dist_mode, "mixpro")
+    compat = check_call(mixpro, img, gt_label, dist_mode, compat, kwargs, ranks=False)
+    sizes = mask_patch_size, model_patch_size = (
+        whole("mask_patch_size", mask_patch_size, 1),
+        whole("model_patch_size", model_patch_size, 1),
+    )
+    grid = [n // model_patch_size for n in img.shape[-2:]]
     if attn is not None:
-        attn = image_maps("attn", attn, img, 4)
+        if sizes[0] % sizes[1]:
+            raise ValueError(
+                f"mask_patch_size: expected a multiple of model_patch_size, {sizes[1]}, got "
+                f"{sizes[0]}"
+            )
+        attention = class_attention(image_maps("attn", attn, img, 4), grid[0] * grid[1])
+    num_classes, smoothing = whole("num_classes", num_classes, 1), number("smoothing", smoothing)
+    _check_classes(gt_label, num_classes)
     lam = draw_lam(alpha, lam)
     pairs = pair(img, gt_label, False, compat=bool(compat))
     # Of two views, the first of another row: the labels' partner.
@@ -138,10 +149,8 @@ def mixpro(
     kept_attention = ratio
     if attn is not None:
         repeat = mask_patch_size // model_patch_size
-        grid = [n // model_patch_size for n in (h, w)]
         fine = kept.repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)
-        small = fine[:, : grid[0], : grid[1]].reshape(len(out), -1).to(attn.device)
-        attention = class_attention(attn, small.shape[1])
+        small = fine[:, : grid[0], : grid[1]].reshape(len(out), -1).to(attention.device)
         own, theirs = ((m * attention).sum(1) for m in (small, 1 - small))
         kept_attention = own / (own + theirs)
     y_a, y_b = pairs.labels
@@ -149,6 +158,12 @@ def mixpro(
     weight = ratio if compat and len(out) == num_classes else ratio[:, None]
     soft = soft_a * weight + soft_b * (1.0 - weight)
     return out, (y_a, y_b, ratio), kept_attention, soft
+
+
+def _check_classes(y: Tensor, num_classes: int) -> None:
+    if y.ndim != 1 or y.is_floating_point():
+        raise ValueError(f"gt_label: expected class indices [N], got {y.dtype} {list(y.shape)}")
+    check_host("gt_label", (y >= 0) & (y < num_classes), f"classes below num_classes={num_classes}")
 
 
 def _smooth(y: Tensor, num_classes: int, smoothing: float, device: torch.device) -> Tensor:
@@ -192,15 +207,18 @@ def smmix(
 
     Source: Chen et al., SMMix, 2023, arXiv 2212.12977.
     """
-    compat = check_compat(compat)
-    refuse_ranks(dist_mode, "smmix")
-    check_images(img)
-    if img.ndim != 4:
-        raise ValueError(f"img: expected [N, C, H, W] for smmix, got {list(img.shape)}")
-    check_labels(gt_label, len(img))
+    compat = check_call(smmix, img, gt_label, dist_mode, compat, kwargs, ranks=False, views=False)
+    side = whole("side", side, 1, min(img.shape[-2:]))
+    low = number("min_side_ratio", min_side_ratio, 0, 1)
+    if int(side * low) < 1:
+        raise ValueError(
+            f"min_side_ratio: expected windows of a patch or more of {side}, got {low}"
+        )
+    high = number("max_side_ratio", max_side_ratio, low, 1)
+    check_lam(1.0, lam)
     attn = image_maps("attn", attn, img, 4)
     attention = class_attention(attn, side * side).reshape(-1, 1, side, side)
-    window = draw_side(side, min_side_ratio, max_side_ratio)
+    window = draw_side(side, low, high)
     if lam is None:
         lam = (side**2 - window * window) / side**2
     # Sums in the order of OpenMixup's: windows may tie to the last bit.

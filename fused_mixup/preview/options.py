@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import BatchMix
+from ..recipes.settings import read_settings
+from ..recipes.table import RECIPES as NAMED
 
 # The settings of BatchMix that are options here: the type of each, and what help says.
 SETTINGS: dict[str, tuple[Any, str]] = {
@@ -33,17 +35,9 @@ BATCH = 16
 OF_A_BATCH = ("batch", "compare", "boxes", "masks", "recipe", *(n for n in SETTINGS if n != "seed"))
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # The settings of DeiT and of what followed it in timm; timm's train.py alone mixes nothing.
-    "timm": {
-        "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "switch_prob": 0.5, "prob": 1.0, "per": "batch",
-        "pairing": "flip", "label_smoothing": 0.1,
-    },
-    # references/classification of torchvision, for its IMAGENET1K_V2 weights.
-    "torchvision": {
-        "mixup_alpha": 0.2, "cutmix_alpha": 1.0, "switch_prob": 0.5, "prob": 1.0, "per": "batch",
-        "pairing": "roll", "label_smoothing": 0.1,
-    },
-}  # fmt: skip
+    name: {key: value for key, value in read_settings(name, {}).items() if key in SETTINGS}
+    for name in NAMED
+}
 
 DESCRIPTION = """\
 Mix a batch of real images as training would, and draw it: each image with its labels and their

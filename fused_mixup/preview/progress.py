@@ -1,4 +1,4 @@
-"""A bar while images are read: tqdm's, else a counter; neither where stderr is no terminal."""
+"""A bar of long work: tqdm's, else a counter; neither where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 class Progress:
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
+    def __init__(self, total: int, doing: str = "reading", unit: str = "image") -> None:
+        self._total, self._done, self._doing = total, 0, doing
         self._shown = sys.stderr.isatty()
         self._bar: Any = None
         if self._shown:
@@ -16,14 +16,25 @@ class Progress:
                 from tqdm import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=total, desc="reading", unit="image", leave=False)
+            self._bar = tqdm(total=total, desc=doing, unit=unit, leave=False)
 
     def step(self) -> None:
         self._done += 1
         if self._bar is not None:
             self._bar.update()
         elif self._shown:
-            print(f"\rreading {self._done}/{self._total}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{self._doing} {self._done}/{self._total}", end="", file=sys.stderr, flush=True
+            )
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is not None:
+            self._bar.write(line)
+            return
+        if self._shown:
+            print("\r" + " " * 40, end="\r", file=sys.stderr, flush=True)
+        print(line)
 
     def __enter__(self) -> Progress:
         return self

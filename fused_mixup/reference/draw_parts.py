@@ -20,6 +20,7 @@ from ..codes import (
     MAX_ATTEMPTS,
     PAIR,
     ROLL,
+    SELF,
     TENSOR,
 )
 from .random import (
@@ -52,6 +53,8 @@ def drawn_partners(
         return i.flip(0)
     if pairing == ROLL:
         return i.roll(1)
+    if pairing == SELF:
+        return i
     words = stream.words(i, DRAW_ORDER)
     if pairing == CROSS_CLASS:
         assert labels is not None

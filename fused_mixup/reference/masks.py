@@ -247,7 +247,8 @@ def check_mask(mask: MaskArguments, height: int, width: int) -> None:
         expect_shape("columns", columns, batch, rank, width)
     if stored is not None:
         fits = stored.ndim == 3 and stored.shape[0] == batch and min(stored.shape[1:]) > 0
-        expect(fits, "map", f"[{batch}, h, w], not empty", list(stored.shape))
+        fits = fits and max(stored.shape[1:]) < MASK_SCALE  # what a float counts
+        expect(fits, "map", f"[{batch}, h, w], neither empty nor larger", list(stored.shape))
     expect(NEAREST <= interpolation <= BILINEAR, "interpolation", "0 or 1", interpolation)
 
 

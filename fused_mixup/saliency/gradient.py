@@ -45,13 +45,15 @@ def input_gradient(
     Notes:
         One forward and one backward in evaluation mode. Gradients of parameters are neither
         computed nor touched, and each module gets its mode back, also where it differed from the
-        model's. Statistics of batch norm stay.
+        model's. Statistics of batch norm stay. It works under ``torch.no_grad`` and in inference
+        mode too, for a model whose parameters were not made there.
 
     Source: Simonyan et al., 2013, arXiv 1312.6034; Kim et al., Puzzle Mix, 2020, arXiv 2009.06962.
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
         raise TypeError(f"images: expected floats [B, C, H, W], got {kind(images)}")
-    with evaluating(model), torch.enable_grad():
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+        images, target = _normal(images), _normal(target)
         x = images.detach().requires_grad_()
         loss = criterion(logits_of(model(x)), target)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -59,3 +61,8 @@ def input_gradient(
         (gradient,) = torch.autograd.grad(loss, x)
     gradient = gradient if gradient.dtype == torch.float64 else gradient.float()
     return gradient.square().mean(1).sqrt()
+
+
+def _normal(value: Any) -> Any:
+    """A copy of a tensor made in inference mode, which autograd would refuse; else ``value``."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
