@@ -71,6 +71,7 @@ GOALS: dict[str, Goal] = {
     "cpu cutmix timm": _goal("cpu", "CutMix batch, timm's", timm_lines=15),
     "cpu cutmix torchvision": _goal("cpu", "CutMix batch, torchvision's", torchvision_lines=25),
     "cpu elem": _goal("cpu", "per-sample mode", elem_lines=12),
+    "cpu manifold": _goal("cpu", "hidden state mixed, forward and backward", plain=4),
     "cpu normalise": _goal(
         "cpu", "uint8 → normalise → mix → bf16 → channels_last", eager=25, compiled=6, bytes=0.6
     ),

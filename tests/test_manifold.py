@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import io
 import pickle
-from collections import OrderedDict, namedtuple
 
 import pytest
 import torch
@@ -157,55 +155,6 @@ def test_saves_no_more_for_the_backward_than_plain_lines():
         return net.head(net.c(h.sin()).cos().mean((2, 3)))
 
     assert saved_bytes(lambda: manifold(x, labels)) <= saved_bytes(plain) + 64 * 24  # the plan
-
-
-# ------------------------------------------------------------------ what layers return
-
-Pair = namedtuple("Pair", "hidden bias")
-
-
-@dataclasses.dataclass
-class Record:
-    bias: torch.Tensor
-    last_hidden_state: torch.Tensor
-
-
-class Returning(nn.Module):
-    def __init__(self, make):
-        super().__init__()
-        self.layer, self.make, self.seen = nn.Identity(), make, None
-        self.layer.forward = lambda x: make(x, torch.ones(1, 2))
-
-    def forward(self, x):
-        self.seen = self.layer(x)
-        return x
-
-
-@pytest.mark.parametrize(
-    ("make", "key"),
-    [
-        (lambda h, b: (h, b, None), 0),
-        (lambda h, b: [h, b], 0),
-        (Pair, "hidden"),
-        (lambda h, b: {"h": h, "bias": b}, "h"),
-        (lambda h, b: OrderedDict(bias=b, last_hidden_state=h), "last_hidden_state"),
-        (lambda h, b: Record(b, h), "last_hidden_state"),
-    ],
-    ids=["tuple", "list", "namedtuple", "dict", "last_hidden_state", "dataclass"],
-)
-def test_only_the_hidden_state_is_mixed(make, key):
-    net, x = Returning(make), torch.randn(B, 4)
-    manifold = ManifoldMixup(net, ["layer"], include_input=False, num_classes=K, per="sample")
-    manifold(x, LABELS)
-    plain = make(x, torch.ones(1, 2))
-    assert type(net.seen) is type(plain)
-    get = (lambda s: s[key]) if not isinstance(key, str) or isinstance(plain, dict) else None
-    get = get or (lambda s: getattr(s, key))
-    torch.testing.assert_close(get(net.seen), blend(x, manifold.last_plan))
-    bias = plain.bias if hasattr(plain, "bias") else plain["bias" if type(key) is str else 1]
-    found = net.seen.bias if hasattr(net.seen, "bias") else None
-    found = net.seen["bias" if type(key) is str else 1] if found is None else found
-    assert torch.equal(found, bias)
 
 
 # ------------------------------------------------------------------ labels

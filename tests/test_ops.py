@@ -197,7 +197,8 @@ def test_bare_name_of_the_triton_package_is_refused():
 
 def test_public_names():
     assert sorted(fm.__all__) == [
-        "BatchMix", "Erasing", "MixPlan", "MixedTarget", "PatchPlan", "Prefetcher", "RectanglePlan",
+        "BatchMix", "Erasing", "ManifoldMixup", "MixPlan", "MixedTarget", "PatchPlan", "Prefetcher",
+        "RectanglePlan",
         "SoftTargetBinaryCrossEntropy", "SoftTargetCrossEntropy", "backend", "cutmix_box",
         "decoupled_mixup_cross_entropy", "draw_plan", "draw_resizemix", "draw_variants",
         "erasing_settings",

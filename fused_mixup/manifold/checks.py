@@ -1,9 +1,9 @@
-"""Checks of what a :class:`fused_mixup.ManifoldMixup` is called with, and what its model did."""
+"""Checks of what a :class:`fused_mixup.ManifoldMixup` is called with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,20 +94,3 @@ def classes_of(output: Any, labels: Any) -> int | None:
             f"{kind(output)}; give ManifoldMixup(num_classes=K)"
         )
     return logits.shape[1]
-
-
-def never_fired(name: str) -> NoReturn:
-    raise RuntimeError(
-        f"ManifoldMixup: expected {name!r} to be called in the forward, got no call, so nothing "
-        "was mixed; a model may skip a module's __call__ (after timm's set_grad_checkpointing() "
-        "name single blocks, such as 'blocks.3'), drop a layer at random, or be compiled in parts "
-        "(then set compiled=True before it is called first)"
-    )
-
-
-def untraced(name: str) -> NoReturn:
-    raise RuntimeError(
-        f"ManifoldMixup: expected the hook of {name!r} in the compiled model, got a model that was "
-        "compiled before; make ManifoldMixup before the model is called first, or call "
-        "torch.compiler.reset() behind it"
-    )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from ..tracing import checkpoint_regions, in_backward
-from .checks import never_fired, untraced
+from .errors import never_fired, untraced
 from .hidden import Axes, check_hidden, get_hidden, hidden_key, replaced
 
 INPUT = "input"
