@@ -206,8 +206,16 @@ def _mix_pool(
     else:
         for t in (x, pool):
             _check_pool_out(t, x, out, clean)
-    arguments = *plan_arguments(plan), *mask_arguments(plan)
-    implementation().mix_masked_out(x, other, *arguments, clean, out)
+    rows = plan_arguments(plan)
+    tensors = x, other, out
+    if x.is_cpu and x.ndim > 1 and plan.mask is None and not plan.spatial_dims:
+        # The op walks along the dims of boxes, and element by element where there are none.
+        if all(t is None or t.is_contiguous() for t in tensors):
+            tensors = x.flatten(1), None if other is None else other.flatten(1), out.flatten(1)
+        dims = min(2, tensors[0].ndim - 1)
+        partner, blend, box, rule = rows
+        rows = partner, blend, box.new_zeros((1, 2 * dims)).expand(len(x), 2 * dims), rule
+    implementation().mix_masked_out(*tensors[:2], *rows, *mask_arguments(plan), clean, tensors[2])
     return out
 
 

@@ -97,6 +97,17 @@ def test_mixmatch_leaves_its_inputs_alone():
     assert torch.equal(x, before)
 
 
+def test_an_earlier_result_is_not_written_over():
+    x, labels = torch.rand(16, 3, 64, 64), torch.arange(16) % K  # large enough to be reused
+    state, soft = plan_state(0), torch.rand(16, K).softmax(1)
+    kept = [mixmatch(x, labels, x, soft, state=state).unlabelled for _ in range(6)]
+    copies = [t.clone() for t in kept]
+    for _ in range(6):
+        mixmatch(x, labels, x, soft, state=state)
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+    assert len({t.data_ptr() for t in kept}) == 6
+
+
 # ---------------------------------------------------------------- RegMixup
 
 

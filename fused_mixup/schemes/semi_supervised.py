@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import check_number, floats, kind
+from ..memory import recycled_tensor
 from ..mixing import mix, mix_
 from ..plan.draw import draw_plan
 from ..target.labels import mix_labels
@@ -119,7 +120,7 @@ def mixmatch(
     soft = _soft_labels(labels, guesses, x)
     alpha = check_draw(x, state, alpha)
     sizes = len(x), len(unlabelled)
-    both = torch.cat((x, unlabelled))
+    both = _joined(x, unlabelled)
     plan = draw_plan(
         sum(sizes), state=state, mixup_alpha=alpha, per="sample", pairing="shuffle", symmetric=True
     )
@@ -128,6 +129,16 @@ def mixmatch(
     soft = mix_labels(torch.cat((soft, guesses)), plan)
     images, labels_of = both.split(sizes), soft.split(sizes)
     return MixMatchBatch(images[0], labels_of[0], images[1], labels_of[1])
+
+
+def _joined(x: Tensor, unlabelled: Tensor) -> Tensor:
+    """Both in one tensor of its own, on the CPU in the memory of an earlier one where there is."""
+    needs_grad = torch.is_grad_enabled() and (x.requires_grad or unlabelled.requires_grad)
+    lie = x.is_cpu and x.is_contiguous() and unlabelled.is_contiguous()
+    if torch.compiler.is_compiling() or needs_grad or not lie:
+        return torch.cat((x, unlabelled))
+    shape = torch.Size((len(x) + len(unlabelled), *x.shape[1:]))
+    return torch.cat((x, unlabelled), out=recycled_tensor(shape, x.dtype))
 
 
 def _soft_labels(labels: Tensor, guesses: Tensor, x: Tensor) -> Tensor:
