@@ -76,7 +76,7 @@ def study(seeds: int, epochs: int, processes: int) -> dict[str, Any]:
     # disable=None: silent where the error output is no terminal.
     with tqdm(total=len(jobs), unit="training", disable=None) as bar:
         for run in run_all(jobs, processes):
-            runs.append(run)
+            runs.append(rounded(run))  # as they are saved
             bar.set_postfix_str(f"{run['method']}, accuracy {run['accuracy']:.3f}", refresh=False)
             bar.update()
     return {
@@ -108,7 +108,7 @@ def machine() -> dict[str, Any]:
 def dumps(results: dict[str, Any]) -> str:
     """JSON with a line for each training."""
     head = {key: value for key, value in results.items() if key != "runs"}
-    runs = ",\n".join(json.dumps(rounded(run)) for run in results["runs"])
+    runs = ",\n".join(json.dumps(run) for run in results["runs"])
     return json.dumps(head)[:-1] + ', "runs": [\n' + runs + "\n]}\n"
 
 

@@ -18,7 +18,9 @@ from upstreams import why_absent, write_folder, write_shard
 
 import fused_mixup
 import fused_mixup.calibration
+import fused_mixup.huggingface
 import fused_mixup.label_weights
+import fused_mixup.lightning
 import fused_mixup.masks
 import fused_mixup.openmixup
 import fused_mixup.preview
@@ -133,7 +135,7 @@ def test_every_public_name_has_an_entry():
     modules += [fused_mixup.timm, fused_mixup.torchvision]
     modules += [fused_mixup.openmixup, fused_mixup.saliency, fused_mixup.calibration]
     modules += [fused_mixup.recipes, fused_mixup.schemes, fused_mixup.tables]
-    modules += [fused_mixup.text]
+    modules += [fused_mixup.text, fused_mixup.huggingface, fused_mixup.lightning]
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
     pages = [path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md")]
     entries = [name for text in pages for name in re.findall(r"^::: (\S+)", text, re.MULTILINE)]

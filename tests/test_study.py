@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def small():
     data = study_train.digits()
     whole = data.train_images, data.train_labels, data.test_images, data.test_labels
-    return study_train.Data(*(t[:64] for t in whole))
+    return study_train.Data(*(t[:48] for t in whole))
 
 
 def test_a_tiny_run(tmp_path, monkeypatch, small, capsys):

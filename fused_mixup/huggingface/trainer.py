@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..arguments import kind, names
 from ..batch_mix.labels import leaves
-from ..batch_mix.module import BatchMix
 from ..loops.clock import Clock
-from .losses import mixed_loss
+from ..losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from ..target.mixed_target import MixedTarget
 from .state import state_callback
 
 
@@ -142,7 +143,7 @@ class MixupTrainerMixin:
         Returns:
             The outputs, and labels mixed as the values were, for the loss.
         """
-        if isinstance(self.mixing, BatchMix):
+        if getattr(self.mixing, "model", None) is None:  # it mixes what the model takes
             inputs = self.mixing(inputs)
             target = self._labels(inputs, take=True)
             return model(**inputs), target
@@ -157,8 +158,8 @@ class MixupTrainerMixin:
     def _follow_wrapper(self, model: Any) -> None:
         """Let a mix call the model as the Trainer has wrapped it: DDP counts on its own call."""
         mixing: Any = self.mixing
-        own = getattr(mixing, "model", None)
-        if own is None or own is model:
+        own = mixing.model
+        if own is model:
             return
         unwrap = self.accelerator.unwrap_model
         if unwrap(own) is not unwrap(model):
@@ -180,3 +181,44 @@ class MixupTrainerMixin:
             for name in self.label_names:
                 inputs.pop(name, None)  # type: ignore[attr-defined]
         return next(iter(found.values())) if len(found) == 1 else found
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The logits of what a model returned: by name, or the first entry of a tuple."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    logits = None
+    if isinstance(outputs, Mapping):
+        logits = outputs.get("logits")
+    elif isinstance(outputs, (tuple, list)) and len(outputs):
+        logits = outputs[0]
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"outputs: expected a model that returns logits, got {kind(outputs)} without; give "
+            "mixing_loss=, a function of (outputs, target)"
+        )
+    return logits
+
+
+def mixed_loss(outputs: Any, target: Any, indices: bool, problem: str | None) -> Tensor:
+    """The mean loss of a mixed batch.
+
+    Args:
+        outputs: what the model returned.
+        target: a :class:`MixedTarget`, or floats [B], [B, K].
+        indices: the labels were class indices before they were mixed.
+        problem: the model's ``config.problem_type``.
+    """
+    logits = logits_of(outputs)
+    if isinstance(target, MixedTarget):
+        return soft_target_cross_entropy(logits, target)
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"labels: expected one tensor of them, got {kind(target)}; give mixing_loss=, a "
+            "function of (outputs, target), for a model of several heads"
+        )
+    if indices or problem == "single_label_classification":
+        return soft_target_cross_entropy(logits, target)
+    if problem == "regression" or (problem is None and logits.shape[1:].numel() == 1):
+        return F.mse_loss(logits.reshape(target.shape), target.to(logits.dtype))
+    return soft_target_binary_cross_entropy(logits, target)
