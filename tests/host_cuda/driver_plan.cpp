@@ -1,4 +1,5 @@
-// C entry points to the kernels of draw_plan, draw_erasing and draw_neighbors, run on the host (see cuda_host.h).
+// C entry points to the kernels of draw_plan, draw_erasing and draw_neighbors, run on the host
+// (see cuda_host.h).
 #include "../../csrc/cuda/draw_erasing.cuh"
 #include "../../csrc/cuda/draw_neighbors.cuh"
 #include "../../csrc/cuda/plan.cuh"
