@@ -14,10 +14,10 @@ import sys, torch
 from torchmetrics.functional.classification import binary_calibration_error
 
 seen = {}
-for n in (2**16, 2**22, 2**26):
+for n in (2**16, 2**22, 2**25):
     right = torch.zeros(n, dtype=torch.int64)
     right[: n // 2] = 1
-    seen[n] = binary_calibration_error(torch.full((n,), 0.9), right).item()
+    seen[n] = binary_calibration_error(torch.full((n,), 0.9), right, validate_args=False).item()
     print(f"torchmetrics 1.9.0: {n:>10,} predictions, calibration error {seen[n]:.4f}, expected 0.4000")
 off = [abs(error - 0.4) for error in seen.values()]
 sys.exit(not (off[0] < 1e-3 and off[1] > 0.01 and off[2] > 0.1))
@@ -25,4 +25,4 @@ P
 "$dir/v/bin/python" "$dir/f.py"
 # seen: torchmetrics 1.9.0:     65,536 predictions, calibration error 0.3995, expected 0.4000
 # seen: torchmetrics 1.9.0:  4,194,304 predictions, calibration error 0.4332, expected 0.4000
-# seen: torchmetrics 1.9.0: 67,108,864 predictions, calibration error 0.0000, expected 0.4000
+# seen: torchmetrics 1.9.0: 33,554,432 predictions, calibration error 0.0000, expected 0.4000
