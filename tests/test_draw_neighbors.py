@@ -41,9 +41,9 @@ def test_every_backend_gives_the_bits_of_the_reference(device):
 def test_pools_of_several_blocks(device, kernel):
     """More labels than are summed together, with every one of the bandwidths' reaches."""
     rng = random.Random(kernel)
-    for batch, pool in ((3, 1024), (5, 1025), (4, 2500), (1300, None)):
+    for batch, pool in ((3, 1024), (5, 1025), (4, 2500)):
         state, _, labels, others, _ = neighbor_case(rng, batch, pool, kernel)
-        for h in (1e-3, 0.3, 40.0):
+        for h in (0.3, 40.0):
             rest = torch.tensor([h], dtype=torch.float64), labels, others, kernel
             there = [t.to(device, copy=True) if isinstance(t, torch.Tensor) else t for t in rest]
             expected = reference.draw_neighbors(state.clone(), *rest)

@@ -1,4 +1,4 @@
-"""The examples of segmentation, detection, audio and text: tiny runs, and parts checked by hand."""
+"""The examples: tiny runs, and parts checked by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ for _name in ("sklearn", "tqdm", "PIL"):
     pytest.importorskip(_name, reason=_NEEDED.format(_name))
 imread = pytest.importorskip("matplotlib.image", reason=_NEEDED.format("matplotlib")).imread
 
-from examples import audio, detection, detector, drums, reviews, scenes, segmentation, text  # noqa: E402
+from examples import (  # noqa: E402
+    audio,
+    detection,
+    detector,
+    drums,
+    regression,
+    reviews,
+    scenes,
+    segmentation,
+    text,
+)
 from examples.common import NO_MIXING, OURS, PLAIN  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,7 +71,21 @@ def test_text(tmp_path, capsys):
     check(text, sizes, {"embeddings", "gradients", "masks", "targets"}, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("example", [segmentation, detection, audio, text])
+def test_regression(tmp_path, capsys):
+    out = tmp_path / "picture.png"
+    sizes = regression.Sizes(batch=16, splits=2, width=8)
+    errors = regression.main(["--steps", "60", "--out", str(out)], sizes)
+    assert len(errors) == 5 and all(len(values) == 2 for values in errors.values())
+    labels = regression.split(0)[1]
+    unlearned = labels.unit * float(labels.labels.square().mean().sqrt())
+    for values in errors.values():  # all learn; the twins draw for themselves
+        assert max(values) < 0.97 * unlearned
+    assert imread(out).std() > 0.05
+    said = capsys.readouterr().out
+    assert said.count("±") > 10 and "C-Mixup   fused_mixup" in said and str(out) in said
+
+
+@pytest.mark.parametrize("example", [segmentation, detection, audio, text, regression])
 def test_refuses_no_steps(example, capsys):
     with pytest.raises(SystemExit):
         example.main(["--steps", "1"])
