@@ -307,12 +307,9 @@ def _check_values(mask: MixMask) -> None:
             if low != low:
                 raise ValueError(f"{name}: expected numbers, got NaN; use .nan_to_num()")
             outside = name == "map" and not (low >= 0 and high <= 1)
-            if outside and (plain or t.dtype == torch.uint8):
-                remedy = (
-                    "divide bytes by 255"
-                    if t.dtype == torch.uint8
-                    else "clamp it, or give a function"
-                )
+            is_bytes = t.dtype == torch.uint8
+            if outside and (plain or is_bytes):
+                remedy = "divide bytes by 255" if is_bytes else "clamp it, or give a function"
                 raise ValueError(
                     f"{name}: expected numbers in [0, 1], got {low:.4g} to {high:.4g}; {remedy}"
                 )

@@ -251,12 +251,16 @@ def drawing():
 
 
 def targets():
-    cases = (0, [], 3), (1, [], 1), (7, [], 10), (4, [3, 5], 6), (99, [], 999)
-    for batch_size, inner, k in cases:
+    for batch_size, inner, k in (
+        (0, [], 3),
+        (1, [], 1),
+        (7, [], 10),
+        (4, [3, 5], 6),
+        (99, [], 999),
+    ):
         labels = torch.randint(-1, k + 1, (batch_size, *inner))  # some outside [0, K)
         for dtype, (name, partner) in itertools.product(FLOATS, pairings(batch_size)):
-            lam = torch.rand(batch_size)
-            lam[::3] = 1.0
+            lam = torch.rand(batch_size).index_fill(0, torch.arange(0, batch_size, 3), 1.0)
             each = MixPlan.uniform(batch_size, partner, 0.3), MixPlan.per_sample(lam, partner)
             for plan in each:
                 for smoothing in (0.0, 0.1):
