@@ -251,13 +251,7 @@ def drawing():
 
 
 def targets():
-    for batch_size, inner, k in (
-        (0, [], 3),
-        (1, [], 1),
-        (7, [], 10),
-        (4, [3, 5], 6),
-        (99, [], 999),
-    ):
+    for batch_size, inner, k in ((0, [], 3), (1, [], 1), (7, [], 10), (4, [3, 5], 6), (99, [], 99)):
         labels = torch.randint(-1, k + 1, (batch_size, *inner))  # some outside [0, K)
         for dtype, (name, partner) in itertools.product(FLOATS, pairings(batch_size)):
             lam = torch.rand(batch_size).index_fill(0, torch.arange(0, batch_size, 3), 1.0)
