@@ -12,7 +12,8 @@
 #   make report         makes a page of the results
 #   make instructions   counts the CPU kernels' instructions, and compares with recorded counts
 #   make demo           trains on real images       make env       shows builds and backends
-#   make examples       segmentation, detection and audio, each against plain PyTorch
+#   make examples       images, boxes, sound, text and a table, each against plain PyTorch
+#   make study          what mixing does to accuracy, calibration and robustness
 #   make docs           builds the documentation site, build/site
 #   make clean          removes all files that make has made
 #
@@ -36,7 +37,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test proofs test-matrix docs lint format demo examples bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test proofs test-matrix docs lint format demo examples study bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -90,6 +91,11 @@ examples: set-up-build-demo
 	$(RUN) -m examples.segmentation $(ARGS)
 	$(RUN) -m examples.detection $(ARGS)
 	$(RUN) -m examples.audio $(ARGS)
+	$(RUN) -m examples.text $(ARGS)
+	$(RUN) -m examples.regression $(ARGS)
+
+study: set-up-build-demo
+	$(RUN) -m examples.study $(ARGS)
 
 JSON ?= build/benchmarks.json
 
