@@ -1,7 +1,6 @@
 // How the samples that a mask covers lie in memory.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -11,13 +10,13 @@
 namespace fused_mixup {
 
 // The dims of a sample, taken apart: those of the image, and where each channel and frame begins.
-// Without masks and boxes the whole sample is the image.
+// Without masks the whole sample is the image.
 struct MaskedLayout {
   Layout image;
   std::vector<std::pair<int64_t, int64_t>> planes;  // offsets in dst and src
 
-  explicit MaskedLayout(const Layout& whole) : planes{{0, 0}} {
-    if (std::all_of(whole.axis, whole.axis + whole.ndim, [](int axis) { return axis < 0; })) {
+  MaskedLayout(const Layout& whole, bool masks) : planes{{0, 0}} {
+    if (!masks) {
       image = whole;
       return;
     }

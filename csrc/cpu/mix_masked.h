@@ -21,7 +21,7 @@ class MaskedMix {
 
   MaskedMix(const MaskArgs& mask, const Layout& whole, const std::vector<PlanRow>& rows)
       : mask_(mask),
-        layout_(whole),
+        layout_(whole, mask.code != nullptr),
         rows_(rows),
         columns_(mask),
         dense_(dense_mask(mask, columns_, int64_t(rows.size()))),

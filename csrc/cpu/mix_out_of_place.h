@@ -87,7 +87,9 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
   const Tiles tiles(layout, origin, kTile);
   const bool adjacent = tiles.dst_stride() == 1 && tiles.src_stride() == 1;
   // Where there are few tiles (tokens, rows of a table), threads share the samples of a tile too.
-  const int64_t shares = std::max<int64_t>(1, std::min(batch, kFewTiles / tiles.count()));
+  const int64_t bytes = layout.numel() * batch * int64_t(sizeof(T));
+  const int64_t most = std::min(kFewTiles / tiles.count(), bytes / kGrainBytes);
+  const int64_t shares = std::max<int64_t>(1, std::min(batch, most));
   const int64_t share = (batch + shares - 1) / shares;
   const int64_t grain = 1 + kGrainBytes / (tiles.elements() * sizeof(T) * share + 1);
   torch::stable::parallel_for(0, tiles.count() * shares, grain, [&](int64_t begin, int64_t end) {
@@ -95,7 +97,7 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
     alignas(64) T own_part[kTile];
     alignas(64) T partner_part[kTile];
     Run runs[Tiles::kMaxRuns];
-    const Writer writer(tiles.dst_stride() == 1 ? layout.numel() * batch * int64_t(sizeof(T)) : 0);
+    const Writer writer(tiles.dst_stride() == 1 ? bytes : 0);
     for (int64_t u = begin; u < end; ++u) {
       const int n = tiles.runs_of(u / shares, runs);
       const int64_t first = u % shares * share;

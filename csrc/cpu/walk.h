@@ -131,9 +131,8 @@ struct RunSpan {
 
   // What of it lies in the elements [at, at + n), counted from there.
   RunSpan part(int64_t at, int64_t n) const {
-    const RunSpan found = {std::clamp<int64_t>(from - at, 0, n),
-                           std::clamp<int64_t>(to - at, 0, n)};
-    return found.to > found.from ? found : RunSpan{};
+    if (to <= at || from >= at + n) return {};
+    return {std::max<int64_t>(from - at, 0), std::min(to - at, n)};
   }
 };
 

@@ -11,20 +11,7 @@ from ..arguments import kind
 from ..plan.mix_plan import MixPlan
 from ..reference.pairing import partner_rows
 
-_WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel
 _BY_PLACE = "token_type_ids", "position_ids"
-
-
-def inner_model(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile's and the data-parallel wrappers."""
-    while True:
-        compiled = model._modules.get("_orig_mod")
-        if compiled is not None:
-            model = compiled
-        elif isinstance(model, _WRAPPERS):
-            model = model.module
-        else:
-            return model
 
 
 def embedding_of(model: nn.Module) -> nn.Module:

@@ -14,11 +14,11 @@ from ..batch_mix.labels import Targets, leaves
 from ..batch_mix.state import StreamModule
 from ..batch_mix.worker_streams import check_epoch
 from ..codes import DRAWN_PAIRINGS, SEED_WORD, STEP_WORD
+from ..manifold.layers import inner_model
 from ..plan.mix_plan import MixPlan
 from ..saliency.modes import logits_of
 from ..tracing import in_backward
 from .checks import check_inputs
-from .inputs import inner_model
 
 
 class TextMixup(StreamModule):
@@ -46,7 +46,7 @@ class TextMixup(StreamModule):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model: expected an nn.Module, got {kind(model)}")
         self._held = (model,)  # in a tuple: its parameters are not this module's
-        self._inner = (inner_model(model),)
+        self._inner = (inner_model(model)[0],)
         self._targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
         check_choice("pairing", pairing, DRAWN_PAIRINGS)
         self._rules: dict[str, Any] = {"per": per, "pairing": pairing, "symmetric": symmetric}
