@@ -78,9 +78,26 @@ void copy_row(T* dst, const T* own, const T* partner, const Box& box, const Tile
   }
 }
 
+// The rows of the transposed plan as those of a plan: for a permutation without boxes. Else none.
+inline std::vector<PlanRow> transposed_rows(const std::vector<PlanRow>& rows, const Sources& from) {
+  std::vector<PlanRow> found(rows.size());
+  for (size_t j = 0; j < rows.size(); ++j) {
+    if (from.offsets[j + 1] != from.offsets[j] + 1 || !rows[j].box.empty) return {};
+    const int64_t i = from.sources[from.offsets[j]];
+    found[j].own = rows[j].own;
+    found[j].other = rows[i].other;
+    found[j].partner = i;
+  }
+  return found;
+}
+
 template <typename T>
 void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
                       const Layout& layout, const std::vector<PlanRow>& rows, const Sources& from) {
+  if (from.transposed) {
+    const std::vector<PlanRow> plain = transposed_rows(rows, from);
+    if (!plain.empty()) return mix_out_of_place(out, out_stride, x, x_stride, layout, plain, {});
+  }
   const int64_t batch = int64_t(rows.size());
   const int64_t origin[kMaxDims] = {};
   constexpr int64_t kTile = kTileBytes / sizeof(T);
@@ -100,8 +117,8 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
     const Writer writer(tiles.dst_stride() == 1 ? bytes : 0);
     for (int64_t u = begin; u < end; ++u) {
       const int n = tiles.runs_of(u / shares, runs);
-      const int64_t first = u % shares * share;
-      for (int64_t i = first; i < std::min(first + share, batch); ++i) {
+      const int64_t first = u % shares * share, last = std::min(first + share, batch);
+      for (int64_t i = first; i < last; ++i) {
         if (adjacent && !from.transposed && !rows[i].blends()) {
           const T* partner = x + rows[i].partner * x_stride;
           copy_row(out + i * out_stride, x + i * x_stride, partner, rows[i].box, tiles, runs, n);
