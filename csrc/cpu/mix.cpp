@@ -30,6 +30,10 @@ void run_out_of_place(const Tensor& out,                                    // [
                       const std::vector<PlanRow>& rows, const Tensor& box,  // int32 [B, 2·D]
                       const Sources& from) {
   if (x.numel() == 0) return;
+  if (from.transposed) {
+    const auto plain = transposed_rows(rows, from);
+    if (!plain.empty()) return run_out_of_place(out, x, plain, box, {});
+  }
   const Layout layout = layout_of(out, x, any_box(rows) ? spatial_of(box) : 0);
   dispatch_blendable(x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;

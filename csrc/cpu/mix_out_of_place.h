@@ -94,20 +94,18 @@ inline std::vector<PlanRow> transposed_rows(const std::vector<PlanRow>& rows, co
 template <typename T>
 void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
                       const Layout& layout, const std::vector<PlanRow>& rows, const Sources& from) {
-  if (from.transposed) {
-    const std::vector<PlanRow> plain = transposed_rows(rows, from);
-    if (!plain.empty()) return mix_out_of_place(out, out_stride, x, x_stride, layout, plain, {});
-  }
   const int64_t batch = int64_t(rows.size());
   const int64_t origin[kMaxDims] = {};
   constexpr int64_t kTile = kTileBytes / sizeof(T);
   const Tiles tiles(layout, origin, kTile);
   const bool adjacent = tiles.dst_stride() == 1 && tiles.src_stride() == 1;
   // Where there are few tiles (tokens, rows of a table), threads share the samples of a tile too.
-  const int64_t bytes = layout.numel() * batch * int64_t(sizeof(T));
-  const int64_t most = std::min(kFewTiles / tiles.count(), bytes / kGrainBytes);
-  const int64_t shares = std::max<int64_t>(1, std::min(batch, most));
-  const int64_t share = (batch + shares - 1) / shares;
+  const int64_t bytes = tiles.count() * tiles.elements() * batch * int64_t(sizeof(T));
+  int64_t shares = 1, share = batch;
+  if (bytes > 2 * kGrainBytes && tiles.count() < kFewTiles) {
+    shares = std::min({batch, kFewTiles / tiles.count(), bytes / kGrainBytes});
+    share = (batch + shares - 1) / shares;
+  }
   const int64_t grain = 1 + kGrainBytes / (tiles.elements() * sizeof(T) * share + 1);
   torch::stable::parallel_for(0, tiles.count() * shares, grain, [&](int64_t begin, int64_t end) {
     alignas(64) T out_part[kTile];
@@ -141,10 +139,14 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
               partner = partner_part;
             }
             const RunSpan span = tiles.span(run, rows[i].box);
-            writer.write(target, run.length, [&](T* to, int64_t at, int64_t count) {
-              mix_run(to, own + at, partner + at, partner + at, rows[i], span.part(at, count),
-                      count);
-            });
+            if (!writer.streams()) {  // short runs feel the arithmetic of parts
+              mix_run(target, own, partner, partner, rows[i], span, run.length);
+            } else {
+              writer.write(target, run.length, [&](T* to, int64_t at, int64_t count) {
+                mix_run(to, own + at, partner + at, partner + at, rows[i], span.part(at, count),
+                        count);
+              });
+            }
           }
           if (target != dst) scatter(dst, tiles.dst_stride(), out_part, run.length);
         }

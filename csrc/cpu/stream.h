@@ -23,6 +23,8 @@ class Writer {
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
 
+  bool streams() const { return streams_; }
+
   // dst[0, n): make(to, at, count) writes the elements [at, at + count) of the run to `to`.
   template <typename T, typename F>
   void write(T* dst, int64_t n, const F& make) const {
