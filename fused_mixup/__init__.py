@@ -41,8 +41,9 @@ from .losses.modules import SoftTargetBinaryCrossEntropy, SoftTargetCrossEntropy
 from .manifold.module import ManifoldMixup  # noqa: E402
 from .plan import MixPlan  # noqa: E402
 from .plan.cutmix_box import cutmix_box  # noqa: E402
-from .plan.draw import draw_plan, plan_settings, plan_state  # noqa: E402
+from .plan.draw import draw_plan, plan_settings  # noqa: E402
 from .plan.patches import PatchPlan  # noqa: E402
+from .plan.plan_state import plan_state  # noqa: E402
 from .plan.rectangles import RectanglePlan  # noqa: E402
 from .target import MixedTarget  # noqa: E402
 from .variants.draw import draw_variants, variant_settings  # noqa: E402

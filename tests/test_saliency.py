@@ -79,11 +79,12 @@ def test_input_gradient_of_outputs_with_logits_and_of_other_losses():
         def forward(self, x):
             return self.wrap(self.model(x))
 
-    for wrap in (lambda t: {"logits": t}, lambda t: type("Output", (), {"logits": t})()):
+    holder = lambda t: type("Output", (), {"logits": t})()  # noqa: E731
+    for wrap in (lambda t: {"logits": t}, holder, lambda t: (t, None)):
         found = input_gradient(Output(wrap), x, torch.zeros(2, 4), F.mse_loss)
         assert torch.equal(found, plain)
     with pytest.raises(TypeError, match="logits"):
-        input_gradient(Output(lambda t: (t,)), x, torch.zeros(2, 4), F.mse_loss)
+        input_gradient(Output(lambda t: {"scores": t}), x, torch.zeros(2, 4), F.mse_loss)
     with pytest.raises(ValueError, match="criterion"):
         input_gradient(model, x, torch.zeros(2, 4), lambda a, b: a - b)
     with pytest.raises(TypeError, match="images"):

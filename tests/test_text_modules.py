@@ -204,7 +204,7 @@ def change(name, value):
     [
         (lambda b: without(b, "labels"), ValueError, "labels: expected labels"),
         (change("labels", lambda b: b["labels"][:2]), ValueError, "5 of them"),
-        (change("labels", lambda b: [0] * 5), TypeError, "labels: expected a tensor"),
+        (change("labels", lambda b: [0] * 5), TypeError, "labels: expected int64 class indices"),
         (change("input_ids", lambda b: torch.rand(B, T)), TypeError, "mix_embeddings"),
         (change("input_ids", lambda b: b["input_ids"][0]), ValueError, r"\[B, T\]"),
         (change("attention_mask", lambda b: 0 * b["attention_mask"]), ValueError, "5 of 5"),

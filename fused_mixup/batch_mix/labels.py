@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -179,15 +179,6 @@ def as_labels(labels: Any, by_sample: bool) -> Any:
     if by_sample and all(isinstance(y, Tensor) and y.shape == labels[0].shape for y in labels):
         return torch.stack(tuple(labels))
     return labels
-
-
-def leaves(labels: Any) -> Iterator[Any]:
-    """The labels of each head."""
-    if isinstance(labels, STRUCTURES):
-        for head in labels.values() if isinstance(labels, Mapping) else labels:
-            yield from leaves(head)
-    else:
-        yield labels
 
 
 def _by_head(name: str, labels: Any, count: Any, apply: Callable[[str, Any, Any], Any]) -> Any:

@@ -8,23 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import check_choice
-from ..codes import DRAWN_PAIRINGS
 from ..plan.mix_plan import MixPlan
 from .collate import collate_samples, untyped
-from .described import DescribedModule
 from .entries import Kinds
 from .epochs import Schedule
+from .from_recipe import RecipeModule
 from .labels import Targets
 from .map_law import check_needed
 from .resized import Resized
 from .step import ImageStep, Options, Step
 from .structure import items, replace
 from .variant_law import choose_law
-from .worker_streams import check_epoch
 
 
-class BatchMix(DescribedModule):
+class BatchMix(RecipeModule):
     r"""Mix each batch of a training loop with a plan drawn on its own device.
 
     ``x_i ← λ x_i + (1-λ) x_j``, or a box of x_j pasted in x_i, with ``λ ~ Beta(α, α)`` and the
@@ -156,35 +153,16 @@ class BatchMix(DescribedModule):
         box_format: str = "xyxy",
     ) -> None:
         super().__init__()
-        self._targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
+        targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
         self.inplace, self._warned = bool(inplace), False
         self._kinds = Kinds(kinds, images, labels, masks)
-        check_choice("pairing", pairing, DRAWN_PAIRINGS)
-        self._rules: dict[str, Any] = {
-            "per": per,
-            "pairing": pairing,
-            "correct_lam": bool(correct_lam),
-            "symmetric": bool(symmetric),
-        }
+        rules: dict[str, Any] = {"per": per, "pairing": pairing}
+        rules |= {"correct_lam": bool(correct_lam), "symmetric": bool(symmetric)}
         modes = mixup_alpha, cutmix_alpha, switch_prob, cutmix_minmax
-        self._law = choose_law(mix, weights, modes, prob, schedule, off_after_epoch)
+        law = choose_law(mix, weights, modes, prob, schedule, off_after_epoch)
         options = spatial_dims, cut, follows, min_visible, box_format
-        self._options = Options.make(self._law, bool(correct_lam), *options)
-        self._start(seed, rank, self._law.settings(0))
-        # A trial draw, so that it is refused here rather than in the first step.
-        no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
-        no_maps = torch.empty(0, 1, 1, device=self.state.device)
-        self._draw(self.state.clone(), self.settings, 0, (1, 1), no_labels, no_maps)
-
-    # ---------------------------------------------------------------- epochs
-
-    def set_epoch(self, epoch: int) -> None:
-        """Apply ``schedule`` and ``off_after_epoch`` for ``epoch`` (from 0), in workers too.
-
-        This makes one small copy to the device; compiled and captured steps read it when they run.
-        """
-        epoch = check_epoch(epoch)
-        self._set_settings(self._law.settings(epoch), epoch)
+        self._options = Options.make(law, bool(correct_lam), *options)
+        self._set_up(targets, law, rules, seed, rank)
 
     # ---------------------------------------------------------------- a step
 
@@ -286,16 +264,5 @@ class BatchMix(DescribedModule):
         if not torch.compiler.is_compiling():
             here = self._workers.worker_state(self.state, self.rank)
         state, settings = here or (self._own_state(), self.settings)
-        return self._draw(state, settings, batch_size, spatial, labels, maps)
-
-    def _draw(
-        self,
-        state: Tensor,  # [4]
-        settings: Tensor,  # [6]
-        batch_size: int,
-        spatial: Sequence[int],
-        labels: Tensor | None,  # [B]
-        maps: Tensor | None,  # [B, h, w]
-    ) -> tuple[MixPlan, Tensor | None]:
-        labels = labels if self._rules["pairing"] == "cross_class" else None
-        return self._law.draw(state, settings, batch_size, spatial, labels, self._rules, maps)
+        classes = self._classes(labels)
+        return self._law.draw(state, settings, batch_size, spatial, classes, self._rules, maps)

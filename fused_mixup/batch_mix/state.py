@@ -1,4 +1,4 @@
-"""State, settings and rank of a :class:`fused_mixup.BatchMix`, and how it is moved and saved."""
+"""The stream of plans of a module that mixes: how it is drawn, moved and saved."""
 
 from __future__ import annotations
 
@@ -10,26 +10,46 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
-from ..arguments import integer
-from ..codes import STATE_WORDS, STREAM_WORD
-from ..plan.draw import state_words
+from ..arguments import check_choice, integer
+from ..codes import DRAWN_PAIRINGS, STATE_WORDS, STREAM_WORD
 from ..plan.draw_checks import saved_state_error
+from ..plan.plan_state import state_words
 from ..tracing import keep_in_place, process_rank
-from .worker_streams import WorkerStreams
+from .worker_streams import WorkerStreams, check_epoch
 
 _EXTRA, _STATE, _SETTINGS = "_extra_state", "state", "settings"
 
 
 class StreamModule(nn.Module):
-    """A module with the state and settings of a stream of plans.
+    """A module that draws plans by a law and mixes labels by them.
 
-    Both are plain attributes, no buffers: buffers are averaged (EMA, SWA), broadcast from rank 0
-    (DistributedDataParallel), cast and emptied (``to_empty``). A checkpoint holds both, without the
-    rank, as the extra state of the module: one tensor, int64 [4 + settings], a copy.
+    It holds the state and settings of a stream of plans. Both are plain attributes, no buffers:
+    buffers are averaged (EMA, SWA), broadcast from rank 0 (DistributedDataParallel), cast and
+    emptied (``to_empty``). A checkpoint holds both, without the rank, as the extra state of the
+    module: one tensor, int64 [4 + settings], a copy.
     """
 
     state: Tensor
     settings: Tensor
+    _law: Any  # what is drawn, a Law of epochs.py
+    _rules: dict[str, Any]  # for whom, as draw_plan takes it
+    _targets: Any  # what labels become, Targets of labels.py
+
+    def _set_up(
+        self, targets: Any, law: Any, rules: dict[str, Any], seed: int, rank: int | None
+    ) -> None:
+        check_choice("pairing", rules["pairing"], DRAWN_PAIRINGS)
+        self._targets, self._law, self._rules = targets, law, rules
+        self._start(seed, rank, law.settings(0))
+        # A trial draw, so that it is refused here rather than in the first step.
+        no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
+        no_maps = torch.empty(0, 1, 1, device=self.state.device)
+        classes, state = self._classes(no_labels), self.state.clone()
+        law.draw(state, self.settings, 0, (1, 1), classes, rules, no_maps)
+
+    def _classes(self, labels: Any) -> Any:
+        """What the law is told of the labels: those by which partners are chosen."""
+        return labels if self._rules["pairing"] == "cross_class" else None
 
     def _start(self, seed: int, rank: int | None, numbers: list[float]) -> None:
         self._given_rank = None if rank is None else integer("rank", rank)
@@ -54,6 +74,42 @@ class StreamModule(nn.Module):
         keep_in_place(state)
         keep_in_place(settings)
         self.state, self.settings = state, settings
+
+    # ---------------------------------------------------------------- what it says
+
+    @property
+    def num_classes(self) -> Any:
+        return self._targets.num_classes
+
+    @property
+    def label_smoothing(self) -> float:
+        return self._targets.label_smoothing
+
+    @property
+    def ignore_index(self) -> int | None:
+        return self._targets.ignore_index
+
+    @property
+    def dense_targets(self) -> bool:
+        return self._targets.dense
+
+    @dense_targets.setter
+    def dense_targets(self, dense: bool) -> None:
+        self._targets.dense = bool(dense)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Apply ``schedule`` and ``off_after_epoch`` for ``epoch`` (from 0), in workers too.
+
+        This makes one small copy to the device; compiled and captured steps read it when they run.
+        """
+        epoch = check_epoch(epoch)
+        self._set_settings(self._law.settings(epoch), epoch)
+
+    def extra_repr(self) -> str:
+        shown = {"num_classes": self.num_classes, **self._law.numbers, **self._rules}
+        shown |= {"label_smoothing": self.label_smoothing, "ignore_index": self.ignore_index}
+        shown["rank"] = self.rank
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
 
     # ---------------------------------------------------------------- rank
 
@@ -131,17 +187,13 @@ class StreamModule(nn.Module):
         if error:
             raise ValueError(error)
 
-    def _settings_error(self, name: str, settings: Tensor) -> str | None:
-        """Why settings from a checkpoint do not fit this module, or None."""
-        raise NotImplementedError
-
     def _take(self, state: Any, settings: Any, name: str) -> str | None:
         """Load both, or neither and return the reason."""
         for what, t, like in ((_STATE, state, self.state), (_SETTINGS, settings, self.settings)):
             if not isinstance(t, Tensor) or t.dtype != like.dtype or t.shape != like.shape:
                 got = f"{t.dtype} {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
                 return f"{name}: expected a {what} {like.dtype} {list(like.shape)}, got {got}"
-        error = saved_state_error(name, state) or self._settings_error(name, settings)
+        error = saved_state_error(name, state) or self._law.settings_error(name, settings)
         if error:
             return error
         words, numbers = state.tolist(), settings.tolist()

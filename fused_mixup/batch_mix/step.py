@@ -16,6 +16,7 @@ from ..kinds import IMAGE_LIKE, KINDS, MAPS
 from ..loading.samples import mix_samples
 from ..mixing import mix, paste_
 from ..plan.mix_plan import MixPlan
+from ..target.heads import leaves
 from .checks import (
     check_batch_size,
     check_follows,
@@ -30,7 +31,7 @@ from .entries import Entry, dotted
 from .epochs import Law
 from .groups import instance_groups
 from .instances import Instances
-from .labels import Paste, Targets, as_integers, as_labels, is_class_map, leaves
+from .labels import Paste, Targets, as_integers, as_labels, is_class_map
 from .places import CUTS, Place, Scene
 from .structure import Key, New, Path, same_memory
 from .tv_tensors import plain, wrap_like

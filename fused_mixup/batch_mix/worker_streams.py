@@ -10,7 +10,7 @@ from torch.utils.data import get_worker_info
 
 from ..arguments import integer
 from ..codes import SEED_WORD, STEP_WORD
-from ..plan.draw import plan_state
+from ..plan.plan_state import plan_state
 
 # How the 48 bits of a worker's step are used. With set_epoch: the epoch, then the batches that the
 # worker has made in it. Without: the top bit, the loader's base seed for this pass, the batches.

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..arguments import kind, names
-from ..batch_mix.labels import leaves
 from ..loops.clock import Clock
 from ..losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from ..saliency.modes import find_logits
+from ..target.heads import leaves
 from ..target.mixed_target import MixedTarget
 from .state import state_callback
 
@@ -167,7 +168,7 @@ class MixupTrainerMixin:
                 f"mixing: expected a {type(mixing).__name__} of the Trainer's model, got one of "
                 f"another {kind(own)}; make it with trainer.model"
             )
-        mixing._held = (model,)
+        mixing.call_through(model)
 
     def _labels(self, inputs: Mapping[str, Any], take: bool = False) -> Any:
         """The labels of a batch, several heads as a dict; removed from it with ``take``."""
@@ -183,23 +184,6 @@ class MixupTrainerMixin:
         return next(iter(found.values())) if len(found) == 1 else found
 
 
-def logits_of(outputs: Any) -> Tensor:
-    """The logits of what a model returned: by name, or the first entry of a tuple."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    logits = None
-    if isinstance(outputs, Mapping):
-        logits = outputs.get("logits")
-    elif isinstance(outputs, (tuple, list)) and len(outputs):
-        logits = outputs[0]
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"outputs: expected a model that returns logits, got {kind(outputs)} without; give "
-            "mixing_loss=, a function of (outputs, target)"
-        )
-    return logits
-
-
 def mixed_loss(outputs: Any, target: Any, indices: bool, problem: str | None) -> Tensor:
     """The mean loss of a mixed batch.
 
@@ -209,7 +193,12 @@ def mixed_loss(outputs: Any, target: Any, indices: bool, problem: str | None) ->
         indices: the labels were class indices before they were mixed.
         problem: the model's ``config.problem_type``.
     """
-    logits = logits_of(outputs)
+    logits = find_logits(outputs)
+    if logits is None:
+        raise TypeError(
+            f"outputs: expected a model that returns logits, got {kind(outputs)} without; give "
+            "mixing_loss=, a function of (outputs, target)"
+        )
     if isinstance(target, MixedTarget):
         return soft_target_cross_entropy(logits, target)
     if not isinstance(target, Tensor):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..arguments import check_number, integer, kind
 from ..codes import STEP_WORD
-from ..plan.draw import plan_state
+from ..plan.plan_state import plan_state
 from ..tracing import process_rank
 from .erasing import Erasing
 

@@ -9,21 +9,16 @@ import torch
 from torch import Tensor
 
 from ..arguments import kind
-from ..batch_mix.labels import Targets, leaves
 from ..dtypes import BLENDABLE, FLOATING
-from ..target.heads import STRUCTURES
+from ..saliency.modes import find_logits
+from ..target.heads import STRUCTURES, leaves
 
 _LABELS = (torch.int64, *FLOATING)
 
 
-def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets, cuts: bool) -> int:
+def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Any, cuts: bool) -> int:
     """B, of a call whose arguments are as described."""
-    if labels is None:
-        raise ValueError(
-            "labels: expected labels [B], as the model is in training mode, got None; without "
-            "labels call model.eval() first, or the model itself"
-        )
-    size = _check_labels(labels, targets, cuts)
+    size = check_labels(labels, targets, cuts)
     if x is not None:
         if not isinstance(x, Tensor) or x.ndim < 1:
             raise TypeError(
@@ -41,8 +36,13 @@ def check_inputs(x: Any, labels: Any, mixes_input: bool, targets: Targets, cuts:
     return size
 
 
-def _check_labels(labels: Any, targets: Targets, cuts: bool) -> int:
+def check_labels(labels: Any, targets: Any, cuts: bool = False) -> int:
     """B of the labels of all heads."""
+    if labels is None:
+        raise ValueError(
+            "labels: expected labels [B], as the model is in training mode, got None; without "
+            "labels call model.eval() first, or the model itself"
+        )
     size: int | None = None
     maps = False
     for y in heads_of(labels):
@@ -76,21 +76,19 @@ def heads_of(labels: Any) -> Iterable[Any]:
     return (labels,) if isinstance(labels, Tensor) else leaves(labels)
 
 
-def classes_of(output: Any, labels: Any) -> int | None:
+def classes_of(output: Any, labels: Any, name: str) -> int | None:
     """K, by the logits that the model returned; None where labels are floats."""
     if all(y.is_floating_point() for y in heads_of(labels)):
         return None
     if isinstance(labels, STRUCTURES):
         raise ValueError(
             "num_classes: expected the number of each head of labels, got None; give "
-            "ManifoldMixup(num_classes={…})"
+            f"{name}(…, num_classes={{…}})"
         )
-    logits = getattr(output, "logits", output)
-    if isinstance(logits, (tuple, list)) and logits:
-        logits = logits[0]
-    if not isinstance(logits, Tensor) or logits.ndim < 2:
+    logits = find_logits(output)
+    if logits is None or logits.ndim < 2:
         raise ValueError(
             f"num_classes: expected a number, as the model returns no logits [B, K], got "
-            f"{kind(output)}; give ManifoldMixup(num_classes=K)"
+            f"{kind(output)}; give {name}(…, num_classes=K)"
         )
     return logits.shape[1]

@@ -8,23 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_choice, integer, kind
+from ..arguments import integer
 from ..batch_mix.epochs import PlanLaw, Schedule
 from ..batch_mix.labels import Targets
-from ..batch_mix.state import StreamModule
-from ..batch_mix.worker_streams import check_epoch
-from ..codes import DRAWN_PAIRINGS, SEED_WORD, STEP_WORD
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
-from ..tracing import call_eagerly, in_backward
-from .checks import check_inputs, classes_of
+from ..tracing import call_eagerly
+from .checks import check_inputs
 from .hidden import Axes
 from .hooks import INPUT, Call, Hooks
 from .layers import Predicate, find_layers, inner_model
-from .stream import LayerStream
+from .model_mixup import ModelMixup
 
 
-class ManifoldMixup(StreamModule):
+class ManifoldMixup(ModelMixup):
     r"""Call a model with one of its hidden states mixed, drawn anew for each call.
 
     ``h_i ← λ h_i + (1-λ) h_j`` at one of ``layers``, or at the input, with ``λ ~ Beta(α, α)``; the
@@ -126,10 +123,7 @@ class ManifoldMixup(StreamModule):
         off_after_epoch: int | None = None,
         compiled: bool | None = None,
     ) -> None:
-        super().__init__()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model: expected an nn.Module, got {kind(model)}")
-        self._held = (model,)  # in a tuple: its parameters are not this module's
+        super().__init__(model)
         inner, whole = inner_model(model)
         found, inside = find_layers(inner, layers)
         if compiled is None:
@@ -141,30 +135,17 @@ class ManifoldMixup(StreamModule):
             raise ValueError("layers: expected at least one, got none and include_input=False")
         self.batch_dim = integer("batch_dim", batch_dim)
         self.channel_dim = None if channel_dim is None else integer("channel_dim", channel_dim)
-        self._targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
-        check_choice("pairing", pairing, DRAWN_PAIRINGS)
-        self._rules: dict[str, Any] = {
-            "per": per,
-            "pairing": pairing,
-            "correct_lam": bool(correct_lam),
-            "symmetric": bool(symmetric),
-        }
+        self._stream.layers = self.layers
+        targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
         modes = alpha, cutmix, switch_prob, prob, cutmix_minmax
-        self._law = PlanLaw(*modes, schedule, off_after_epoch)
-        self._start(seed, rank, self._law.settings(0))
-        self._stream = LayerStream(self.layers)
-        # A trial draw, so that it is refused here rather than in the first step.
-        no_labels = torch.empty(0, dtype=torch.int64, device=self.state.device)
-        rules = self._rules
-        self._law.draw(self.state.clone(), self.settings, 0, (1, 1), no_labels, rules)
+        law = PlanLaw(*modes, schedule, off_after_epoch)
+        rules: dict[str, Any] = {"per": per, "pairing": pairing}
+        rules |= {"correct_lam": bool(correct_lam), "symmetric": bool(symmetric)}
+        self._set_up(targets, law, rules, seed, rank)
         axes = Axes(self.batch_dim, self.channel_dim)
         self._hooks = Hooks(found, axes, set(found) if compiled else inside, bool(compiled))
 
     # ---------------------------------------------------------------- a step
-
-    @property
-    def model(self) -> nn.Module:
-        return self._held[0]
 
     @property
     def last_layer(self) -> str | None:
@@ -188,7 +169,8 @@ class ManifoldMixup(StreamModule):
         model = self.model
         if not (self.training and model.training):
             return self._plain(x, args, kwargs), labels
-        self._check_call()
+        self._hooks.check_idle()
+        self._check_step()
         size = check_inputs(x, labels, INPUT in self.layers, self._targets, self._law.cuts)
         shape = None if x is None else x.shape
         call = self._begin(x, labels, size, shape)
@@ -203,28 +185,16 @@ class ManifoldMixup(StreamModule):
             return self.model(**kwargs)
         return self.model(x, *args, **kwargs)
 
-    def _check_call(self) -> None:
-        self._hooks.check_idle()
-        if in_backward():
-            raise RuntimeError(
-                "ManifoldMixup: expected a call before the backward, got one inside it, where "
-                "torch.utils.checkpoint runs a region again and another layer would be drawn; "
-                "checkpoint parts of the model, not the call of ManifoldMixup"
-            )
-
     def _begin(self, x: Any, labels: Any, size: int, shape: Any) -> Call:
-        device = _device_of(x, labels)
-        if self.state.device != device:
-            self._hold(self.state.to(device), self.settings.to(device))
-        law, rules, settings, state = self._law, self._rules, self.settings, self._own_state()
-        classes = labels if rules["pairing"] == "cross_class" else None
+        state = self._state_on(_device_of(x, labels))
+        law, rules, settings, classes = self._law, self._rules, self.settings, self._classes(labels)
 
         def draw(size: int, spatial: tuple[int, ...]) -> MixPlan:
             if call.plan is None:  # no repetition in a recompute
                 self._stream.steps += 1
             return law.draw(state, settings, size, spatial, classes, rules)[0]
 
-        call = Call(self._stream.draw(self._values[0][SEED_WORD], self._stream_rank), size, draw)
+        call = Call(self._draw_layer(), size, draw)
         call.cuts = law.cuts
         sizes = self._hooks.known_sizes(call.layer, shape) if call.cuts else ()
         if sizes is None:
@@ -239,13 +209,6 @@ class ManifoldMixup(StreamModule):
             call.plan = call.draw(call.size, tuple(x.shape[2:]))
         return call.plan
 
-    def _target(self, labels: Any, plan: MixPlan, output: Any) -> Any:
-        targets = self._targets
-        count = targets.num_classes
-        if count is None:
-            count = classes_of(output, labels)
-        return targets.mix(labels, plan, count)
-
     def close(self) -> None:
         """Remove all hooks. Then only the plain model can be called, in eval mode."""
         self._hooks.close()
@@ -256,28 +219,8 @@ class ManifoldMixup(StreamModule):
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    # ---------------------------------------------------------------- epochs and state
-
-    def set_epoch(self, epoch: int) -> None:
-        """Apply ``schedule`` and ``off_after_epoch`` for ``epoch`` (from 0)."""
-        epoch = check_epoch(epoch)
-        self._set_settings(self._law.settings(epoch), epoch)
-
-    def _settings_error(self, name: str, settings: Tensor) -> str | None:
-        return self._law.settings_error(name, settings)
-
-    def _take(self, state: Any, settings: Any, name: str) -> str | None:
-        error = super()._take(state, settings, name)
-        if error is None:
-            self._stream.steps = self._values[0][STEP_WORD]
-        return error
-
     def extra_repr(self) -> str:
-        targets = self._targets
-        shown = {"layers": list(self.layers), "num_classes": targets.num_classes}
-        shown |= {**self._law.numbers, **self._rules, "label_smoothing": targets.label_smoothing}
-        shown["rank"] = self.rank
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
+        return f"layers={list(self.layers)}, {super().extra_repr()}"
 
 
 def _device_of(*values: Any) -> torch.device:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-
-from .hooks import Call
+from typing import Any
 
 _BLOCK = 64  # steps drawn together: seeding takes longer than a step may
 
@@ -13,14 +11,14 @@ _BLOCK = 64  # steps drawn together: seeding takes longer than a step may
 class LayerStream:
     """Layers as a function of seed, rank and step, each as likely."""
 
-    def __init__(self, layers: Sequence[str]) -> None:
-        self.layers = tuple(layers)
+    def __init__(self) -> None:
+        self.layers: tuple[Any, ...] = ()
         self.steps = 0  # plans drawn so far, as in their state, which may lie on a device
-        self.last: Call | None = None
+        self.last: Any = None  # what the module keeps of its last step
         self._made_for: tuple[int, ...] = ()
-        self._block: list[str] = []
+        self._block: list[Any] = []
 
-    def draw(self, seed: int, rank: int) -> str:
+    def draw(self, seed: int, rank: int) -> Any:
         """The layer of this step, which ends where the plan is drawn."""
         block, at = divmod(self.steps, _BLOCK)
         if self._made_for != (seed, rank, block):

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import check_choice, integer
-from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS, PAIR, PAIRINGS, PER, ROLL, STATE_VERSION, TENSOR
+from ..arguments import check_choice
+from ..codes import CUTMIX_ALPHA, DRAWN_PAIRINGS, PAIR, PAIRINGS, PER, ROLL, TENSOR
 from ..tracing import has_host_values
 from .checks import Facts
 from .draw_checks import (
     ALPHA_OF_BOUNDS,
-    RANK_LIMIT,
-    WORKER_LIMIT,
     check_alpha,
     check_box_sizes,
     check_drawn_labels,
@@ -32,54 +30,6 @@ from .draw_checks import (
 )
 from .draw_replay import draw
 from .mix_plan import MixPlan, known_plan
-
-
-def plan_state(
-    seed: int,
-    rank: int = 0,
-    worker: int | None = None,
-    *,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """The state of a stream of plans, which :func:`draw_plan` draws from and advances.
-
-    Equivalent to::
-
-        stream = (0 if worker is None else worker + 1) << 20 | rank
-        torch.tensor([VERSION, seed, stream, 0], device=device)  # the last: steps drawn so far
-
-    Args:
-        seed: 64 bits, signed or unsigned; the same on every rank.
-        rank: rank of this process, in [0, 2^20). Each rank has its own stream.
-        worker: id of the data-loader worker that draws, in [0, 4095); None outside workers.
-        device: where the batches live.
-
-    Returns:
-        int64 [4]. Saved and restored as it is, it resumes the stream to the bit.
-
-    Raises:
-        TypeError, ValueError: an argument that is not as described.
-
-    Notes:
-        No two of (seed, rank, worker, step) share a counter of the generator, for 2^48 steps.
-
-    Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011 (Philox).
-    """
-    return torch.tensor(state_words(seed, rank, worker), dtype=torch.int64, device=device)
-
-
-def state_words(seed: int, rank: int = 0, worker: int | None = None) -> list[int]:
-    """The words of :func:`plan_state`, checked."""
-    seed, rank = integer("seed", seed), integer("rank", rank)
-    if not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed: expected 64 bits, got {seed}")
-    if not 0 <= rank < RANK_LIMIT:
-        raise ValueError(f"rank: expected 0 to {RANK_LIMIT - 1}, got {rank}")
-    lane = 0 if worker is None else integer("worker", worker) + 1
-    if worker is not None and not 1 <= lane <= WORKER_LIMIT:
-        raise ValueError(f"worker: expected 0 to {WORKER_LIMIT - 1} or None, got {worker}")
-    signed = seed - 2**64 if seed >= 2**63 else seed
-    return [STATE_VERSION, signed, lane << 20 | rank, 0]
 
 
 def plan_settings(

@@ -24,8 +24,6 @@ from .checks import check_partner_values, is_permutation
 # Outside it λ would be 0, 1 or 1/2 in every draw, and the quotients of the algorithm overflow.
 ALPHA_RANGE = 1e-6, 1e6
 ALPHA_OF_BOUNDS = 1.0  # α of CutMix where cutmix_minmax alone turns it on, as in timm
-RANK_LIMIT = 1 << 20
-WORKER_LIMIT = (1 << 12) - 1  # word 0 stands for the main process
 
 
 def check_alpha(name: str, value: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def find_logits(output: Any) -> Tensor | None:
+    """The logits of what a model returns: a tensor, ``logits`` of it, or a tuple's first entry."""
+    if isinstance(output, (tuple, list)):
+        output = output[0] if len(output) else None
+    elif isinstance(output, Mapping):
+        output = output.get("logits")
+    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    return found if isinstance(found, Tensor) else None
+
+
 def logits_of(output: Any) -> Tensor:
-    """The logits of what a model returns: a tensor, or an object or dict that holds them."""
-    if isinstance(output, Tensor):
-        return output
-    found = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
-    if not isinstance(found, Tensor):
+    """The logits of what a model returns, which has some."""
+    found = find_logits(output)
+    if found is None:
         raise TypeError(
             f"model: expected logits, or an output with .logits, got {type(output).__name__}; give "
             "a function that returns the logits"

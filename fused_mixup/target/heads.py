@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..arguments import names
 
 STRUCTURES = (Mapping, list, tuple)
+
+
+def leaves(values: Any) -> Iterator[Any]:
+    """The values of each head."""
+    if isinstance(values, STRUCTURES):
+        for head in values.values() if isinstance(values, Mapping) else values:
+            yield from leaves(head)
+    else:
+        yield values
 
 
 def heads(name: str, values: Any, like_name: str = "", like: Any = None) -> dict[Any, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import weakref
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,11 +13,11 @@ from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from ..saliency.modes import logits_of
 from .checks import pools_last_token
-from .hooks import InputHook, Slot
-from .module import TextMixup
+from .hooks import InputHook
+from .module import HookedTextMixup, TextBatch
 
 
-class SentenceMixup(TextMixup):
+class SentenceMixup(HookedTextMixup):
     r"""Call a classifier with its sentence vectors mixed in front of the last layer (senMixup).
 
     ``v_i ← λ v_i + (1-λ) v_j`` with ``λ ~ Beta(α, α)`` and v the pooled vector that enters the
@@ -66,55 +65,23 @@ class SentenceMixup(TextMixup):
         super().__init__(model, alpha=alpha, **options)
         self._mixes_logits = layer is None and pools_last_token(self.inner)
         self.layer, module = _find_layer(self.inner, layer)
-        self._slot = Slot("SentenceMixup")
-        self._handles: list[Any] = []
-        self._closed = False
         if not self._mixes_logits:
             hook = _VectorHook(self._slot, 0)
-            self._handles = [module.register_forward_pre_hook(hook, with_kwargs=True)]
-        weakref.finalize(self, _remove, self._handles)
+            self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
-    def _check(self, input_ids: Tensor, attention_mask: Any, inputs: dict[str, Any]) -> None:
-        if self._closed:
-            raise RuntimeError("SentenceMixup: expected it open, got a call after close()")
-
-    def _call(
-        self,
-        plan: MixPlan,
-        input_ids: Tensor,  # [B, T]
-        attention_mask: Tensor | None,  # [B, T]
-        inputs: dict[str, Any],
-        labels: Any,
-    ) -> tuple[Any, MixPlan]:
-        inputs = {**inputs, "input_ids": input_ids}
+    def _call(self, plan: MixPlan, batch: TextBatch) -> tuple[Any, MixPlan]:
+        inputs = {**batch.inputs, "input_ids": batch.input_ids}
+        inputs["attention_mask"] = batch.attention_mask
         if self._mixes_logits:
-            output = self._run(attention_mask, inputs)
+            output = self._run(**inputs)
             mixed = mix(logits_of(output), plan)
             key = 0 if isinstance(output, (tuple, list)) else "logits"
             return replace(output, {(key,): New(mixed)}), plan
-        self._slot.start(plan, 0)
-        try:
-            output = self._run(attention_mask, inputs)
-            fired = self._slot.fired
-        finally:
-            self._slot.stop()
-        if not fired:
-            raise RuntimeError(
-                f"SentenceMixup: expected {self.layer!r} to be called in the forward, got no call, "
-                "so nothing was mixed; name another module with layer="
-            )
-        return output, plan
-
-    def close(self) -> None:
-        """Remove the hook. Then only the plain model can be called, in eval mode."""
-        self._closed = True
-        _remove(self._handles)
-
-    def __enter__(self) -> SentenceMixup:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+        missing = (
+            f"{self.layer!r} to be called in the forward, got no call, so nothing was mixed; name "
+            "another module with layer="
+        )
+        return self._run_hooked(plan, 0, missing, **inputs), plan
 
 
 class _VectorHook(InputHook):
@@ -148,8 +115,3 @@ def _find_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module]:
             f"{near}"
         )
     return layer, modules[layer]
-
-
-def _remove(handles: list[Any]) -> None:
-    while handles:
-        handles.pop().remove()

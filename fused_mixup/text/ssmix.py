@@ -14,7 +14,7 @@ from ..plan.rectangles import RectanglePlan
 from ..reference.pairing import partner_indices
 from .checks import check_mask
 from .inputs import embedding_of, samples_dim
-from .module import TextMixup
+from .module import TextBatch, TextMixup
 from .token_saliency import token_saliency
 
 
@@ -67,18 +67,12 @@ class SSMix(TextMixup):
         self.share = _check_share(share)
         embedding_of(self.inner)
 
-    def _check(self, input_ids: Tensor, attention_mask: Any, inputs: dict[str, Any]) -> None:
+    def _check(self, batch: TextBatch) -> None:
         for name in ("saliency", "special_tokens_mask"):
-            check_tokens(name, inputs.get(name), input_ids)
+            check_tokens(name, batch.inputs.get(name), batch.input_ids)
 
-    def _call(
-        self,
-        plan: MixPlan,
-        input_ids: Tensor,  # [B, T]
-        attention_mask: Tensor | None,  # [B, T]
-        inputs: dict[str, Any],
-        labels: Any,
-    ) -> tuple[Any, MixPlan]:
+    def _call(self, plan: MixPlan, batch: TextBatch) -> tuple[Any, MixPlan]:
+        input_ids, attention_mask, labels, inputs = batch
         inputs = dict(inputs)
         saliency, special = inputs.pop("saliency", None), inputs.pop("special_tokens_mask", None)
         if saliency is None:
@@ -89,7 +83,7 @@ class SSMix(TextMixup):
         spans = span_plan(saliency, mask, plan, share=self.share, special_tokens_mask=special)
         size, length = input_ids.shape
         moved = mix_rectangles(input_ids.view(size, 1, length), spans).view(size, length)
-        output = self._run(attention_mask, {**inputs, "input_ids": moved})
+        output = self._run(input_ids=moved, attention_mask=attention_mask, **inputs)
         return output, plan.with_weight(spans.weight.to(plan.weight.device))
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..arguments import integer, integer_tuple
 from ..plan.mix_plan import MixPlan
 from .blocks import find_blocks
 from .checks import check_last_token
 from .embeddings import merge_masks
-from .hooks import InputHook, LayerHook, Slot
+from .hooks import InputHook, LayerHook
 from .inputs import samples_dim
-from .module import TextMixup
+from .module import HookedTextMixup, TextBatch
 
 
-class TMix(TextMixup):
+class TMix(HookedTextMixup):
     r"""Call a model of transformers with the state behind one of its layers mixed.
 
     ``h_i ← λ h_i + (1-λ) h_j`` behind a layer that each call draws from ``layers``, each as likely,
@@ -85,63 +84,35 @@ class TMix(TextMixup):
     ) -> None:
         super().__init__(model, alpha=alpha, symmetric=symmetric, **options)
         modules, count = find_blocks(self.inner, blocks)
-        self.layers = _layer_numbers(layers, count)
+        self.layers = self._stream.layers = _layer_numbers(layers, count)
         self.last_layer: int | None = None
         dim = samples_dim(self.inner) if batch_dim is None else integer("batch_dim", batch_dim)
-        self._slot = Slot("TMix")
         shared = len(modules) < count
         # In front of the hooks by which transformers records hidden states.
         hooks = (LayerHook(self._slot, dim, None if shared else k + 1) for k in range(len(modules)))
-        self._handles = [
-            module.register_forward_hook(hook, prepend=True)
-            for module, hook in zip(modules, hooks, strict=True)
-        ]
+        for module, hook in zip(modules, hooks, strict=True):
+            self._handles.append(module.register_forward_hook(hook, prepend=True))
         enter = InputHook(self._slot, dim)
         self._handles.append(modules[0].register_forward_pre_hook(enter, with_kwargs=True))
-        weakref.finalize(self, _remove, self._handles)
 
-    def _check(self, input_ids: Tensor, attention_mask: Any, inputs: dict[str, Any]) -> None:
-        if not self._handles:
-            raise RuntimeError("TMix: expected it open, got a call after close()")
-        check_last_token(self.inner, attention_mask)
+    def _check(self, batch: TextBatch) -> None:
+        super()._check(batch)
+        check_last_token(self.inner, batch.attention_mask)
 
-    def _call(
-        self,
-        plan: MixPlan,
-        input_ids: Tensor,  # [B, T]
-        attention_mask: Tensor | None,  # [B, T]
-        inputs: dict[str, Any],
-        labels: Any,
-    ) -> tuple[Any, MixPlan]:
-        merged = None if attention_mask is None else merge_masks(attention_mask, plan)
-        self._slot.start(plan, self.last_layer or 0)
-        try:
-            output = self._run(merged, {**inputs, "input_ids": input_ids})
-            fired = self._slot.fired
-        finally:
-            self._slot.stop()
-        if not fired:
-            raise RuntimeError(
-                f"TMix: expected layer {self.last_layer} to be called in the forward, got no call, "
-                "so nothing was mixed; name the ModuleList that the model calls with blocks="
-            )
-        return output, plan
+    def _call(self, plan: MixPlan, batch: TextBatch) -> tuple[Any, MixPlan]:
+        mask = batch.attention_mask
+        merged = None if mask is None else merge_masks(mask, plan)
+        inputs = {**batch.inputs, "input_ids": batch.input_ids, "attention_mask": merged}
+        missing = (
+            f"layer {self.last_layer} to be called in the forward, got no call, so nothing was "
+            "mixed; name the ModuleList that the model calls with blocks="
+        )
+        return self._run_hooked(plan, self.last_layer or 0, missing, **inputs), plan
 
-    def _draw(self, device: Any, size: int, labels: Any) -> MixPlan:
-        # Before the plan, whose draw ends the step.
-        words = self._host_random("layer")
-        self.last_layer = self.layers[words.randrange(len(self.layers))]
-        return super()._draw(device, size, labels)
-
-    def close(self) -> None:
-        """Remove the hooks. Then only the plain model can be called, in eval mode."""
-        _remove(self._handles)
-
-    def __enter__(self) -> TMix:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+    def _draw(self, batch: TextBatch) -> MixPlan:
+        self._state_on(batch.input_ids.device)
+        self.last_layer = self._draw_layer()
+        return super()._draw(batch)
 
 
 def _layer_numbers(layers: Sequence[int], count: int) -> tuple[int, ...]:
@@ -155,8 +126,3 @@ def _layer_numbers(layers: Sequence[int], count: int) -> tuple[int, ...]:
             f"{wrong[0]}; the nearest is {min(max(wrong[0], 0), count)}"
         )
     return numbers
-
-
-def _remove(handles: list[Any]) -> None:
-    while handles:
-        handles.pop().remove()

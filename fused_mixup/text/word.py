@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..plan.mix_plan import MixPlan
 from .checks import check_last_token
 from .embeddings import mix_embeddings
 from .inputs import counted_positions, embedding_of, mixed_inputs, position_padding
-from .module import TextMixup
+from .module import TextBatch, TextMixup
 
 
 class WordMixup(TextMixup):
@@ -73,21 +73,14 @@ class WordMixup(TextMixup):
         embedding_of(self.inner)
         self._position_padding = position_padding(self.inner)
 
-    def _check(self, input_ids: Tensor, attention_mask: Any, inputs: dict[str, Any]) -> None:
-        check_last_token(self.inner, attention_mask)
+    def _check(self, batch: TextBatch) -> None:
+        check_last_token(self.inner, batch.attention_mask)
 
-    def _call(
-        self,
-        plan: MixPlan,
-        input_ids: Tensor,  # [B, T]
-        attention_mask: Tensor | None,  # [B, T]
-        inputs: dict[str, Any],
-        labels: Any,
-    ) -> tuple[Any, MixPlan]:
-        embeddings = embedding_of(self.inner)(input_ids)
-        mixed, merged = mix_embeddings(embeddings, attention_mask, plan)
-        inputs = mixed_inputs(inputs, attention_mask, plan)
+    def _call(self, plan: MixPlan, batch: TextBatch) -> tuple[Any, MixPlan]:
+        embeddings = embedding_of(self.inner)(batch.input_ids)
+        mixed, merged = mix_embeddings(embeddings, batch.attention_mask, plan)
+        inputs = mixed_inputs(batch.inputs, batch.attention_mask, plan)
         padding = self._position_padding
         if padding is not None and merged is not None and inputs.get("position_ids") is None:
             inputs["position_ids"] = counted_positions(merged, padding)
-        return self._run(merged, {**inputs, "inputs_embeds": mixed}), plan
+        return self._run(inputs_embeds=mixed, attention_mask=merged, **inputs), plan
