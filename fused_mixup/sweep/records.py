@@ -63,10 +63,10 @@ def replace(path: Path, text: str) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    whole, rest = lines[:-1], lines[-1]
+    # What follows the last newline was left by a process that was killed while writing it.
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     found = []
-    for i, line in enumerate(whole):
+    for i, line in enumerate(lines):
         try:
             found.append(json.loads(line))
         except ValueError:
@@ -74,7 +74,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
                 f"{path}: expected a run as JSON in line {i + 1}, got something else; give another "
                 "-o, or --restart"
             ) from None
-    del rest  # not ended by a newline: the process was killed while writing it
     return found
 
 
