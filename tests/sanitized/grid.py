@@ -235,10 +235,10 @@ def beyond_the_ends():
 
 
 def drawing():
-    size = 5 if FULL else 1
-    drawn = {"draw_plan": draw_cases(80 * size, seed=4, large=0.15)}
-    drawn |= {"draw_variants": variant_cases(60 * size, 7)}
-    drawn |= {"draw_erasing": erasing_cases(90, 4), "draw_neighbors": neighbor_cases(60, 2)}
+    n = 5 if FULL else 1
+    drawn = {"draw_plan": draw_cases(80 * n, seed=4, large=0.15)}
+    drawn |= {"draw_variants": variant_cases(60 * n, 7), "draw_erasing": erasing_cases(90 * n, 4)}
+    drawn["draw_neighbors"] = neighbor_cases(60 * n, 2)
     for name, cases in drawn.items():
         for state, *options in cases:
             calls = (ops, state), (reference, stepped := state.clone())
@@ -251,11 +251,11 @@ def drawing():
 
 
 def targets():
-    for batch_size, inner, k in ((0, [], 3), (1, [], 1), (7, [], 10), (4, [3, 5], 6), (99, [], 99)):
-        labels = torch.randint(-1, k + 1, (batch_size, *inner))  # some outside [0, K)
-        for dtype, (name, partner) in itertools.product(FLOATS, pairings(batch_size)):
-            lam = torch.rand(batch_size).index_fill(0, torch.arange(0, batch_size, 3), 1.0)
-            each = MixPlan.uniform(batch_size, partner, 0.3), MixPlan.per_sample(lam, partner)
+    for size, inner, k in ((0, [], 3), (1, [], 1), (7, [], 10), (4, [3, 5], 6), (99, [], 999)):
+        labels = torch.randint(-1, k + 1, (size, *inner))  # some outside [0, K)
+        for dtype, (name, partner) in itertools.product(FLOATS, pairings(size)):
+            lam = torch.rand(size).index_fill(0, torch.arange(0, size, 3), 1.0)
+            each = MixPlan.uniform(size, partner, 0.3), MixPlan.per_sample(lam, partner)
             for plan in each:
                 for smoothing in (0.0, 0.1):
                     args = (plan.partner_or_none, plan.weight, plan.rule, k, smoothing, dtype)
