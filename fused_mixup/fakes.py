@@ -24,9 +24,7 @@ def _fake(name: str) -> Callable:
 
 
 @_fake("draw_plan")
-def fake_draw_plan(
-    state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric
-):
+def fake_draw_plan(state, settings, labels, partner, batch_size, spatial, *rest):
     return (
         state.new_empty((batch_size,), dtype=torch.int32),
         state.new_empty((batch_size, 2), dtype=torch.float32),

@@ -23,7 +23,7 @@ from .schemas import MaskArguments
 from .tracing import transforms_active
 
 
-def mix_(x: Tensor, plan: MixPlan) -> Tensor:
+def mix_(x: Tensor, plan: MixPlan, *, other: Tensor | None = None) -> Tensor:
     """Mix a batch in place: MixUp, CutMix, or both, as ``plan`` says. No copy of the batch.
 
     ``x[i] = x[partner_i]`` inside box_i, else ``blend_i0 * x[i] + blend_i1 * x[partner_i]``, always
@@ -38,6 +38,7 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
         x: [B, …], float16, bfloat16, float32, float64 or uint8; any strides. The last D dims are
             the axes of the plan's boxes.
         plan: a plan for B samples.
+        other: [M, …], where the partners are taken from in place of x, as in :func:`mix`.
 
     Returns:
         x itself.
@@ -57,6 +58,9 @@ def mix_(x: Tensor, plan: MixPlan) -> Tensor:
     """
     check_batch("x", x, plan, BLENDABLE)
     check_writable("x", x, "use mix(x, plan), which is differentiable")
+    if other is not None:
+        _mix_from_(x, plan, other)
+        return x
     check_no_pool(plan.pool)
     rows = plan.partner_or_none, plan.blend, plan.box, plan.rule
     if plan.mask is None:
@@ -179,6 +183,16 @@ def plan_arguments(plan: MixPlan) -> tuple[Tensor | None, Tensor, Tensor, int]:
     return plan.partner_or_none, plan.blend, plan.box, plan.rule
 
 
+def _mix_from_(x: Tensor, plan: MixPlan, other: Tensor) -> None:
+    """``mix_`` with partners from ``other``; x has been checked."""
+    pool = _check_other(x, plan, other)
+    if _touch(x, pool):
+        raise ValueError("other: expected memory of its own, got memory of x, which is written")
+    rows = plan_arguments(plan)
+    implementation().mix_masked_out(x, pool, *rows, *mask_arguments(plan), False, x)
+    count_write(x)
+
+
 def _mix_by_mask(x: Tensor, plan: MixPlan, out: Tensor | None) -> Tensor:
     """``mix`` by a plan that has a mask; the arguments but ``out`` have been checked."""
     arguments = *plan_arguments(plan), *mask_arguments(plan)
@@ -264,8 +278,13 @@ def _check_pool_out(t: Tensor, x: Tensor, out: Tensor, clean: bool) -> None:
             f"{out.dtype} on {out.device}"
         )
     check_writable("out", out, "detach it first")
-    if torch.compiler.is_compiling() or not t.numel():
-        return
-    (first, last), (out_first, out_last) = span(t), span(out)
-    if first <= out_last and out_first <= last:
+    if _touch(t, out):
         raise ValueError("out: expected memory of its own, got memory of x or other")
+
+
+def _touch(a: Tensor, b: Tensor) -> bool:
+    """Whether a lies in memory between the first and the last element of b, or b of a."""
+    if torch.compiler.is_compiling() or not a.numel() or not b.numel():
+        return False
+    (first, last), (other_first, other_last) = span(a), span(b)
+    return first <= other_last and other_first <= last

@@ -236,11 +236,12 @@ def check_draw(
     spatial: Sequence[int],
     per: int,
     pairing: int,
+    samples: Tensor | None,  # [B]
 ) -> None:
     expect_shape("settings", settings, SETTINGS)
     sizes = len(spatial) <= MAX_SPATIAL and all(0 <= n < 2**31 for n in spatial)
     expect(sizes, "spatial", "at most 3 sizes of 31 bits", list(spatial))
-    _check_drawn(state, labels, partner, batch, per, pairing)
+    _check_drawn(state, labels, partner, samples, batch, per, pairing)
 
 
 def check_draw_variants(
@@ -255,6 +256,7 @@ def check_draw_variants(
     rank: int,
     per: int,
     pairing: int,
+    samples: Tensor | None,  # [B]
 ) -> None:
     known = 1 <= len(kinds) <= MAX_VARIANTS and all(0 <= k <= RESIZEMIX for k in kinds)
     expect(known, "kinds", f"1 to {MAX_VARIANTS} numbers up to {RESIZEMIX}", list(kinds))
@@ -263,13 +265,14 @@ def check_draw_variants(
     expect(sizes, "height, width", f"1 to {MAX_MASK_SIZE:,}", (height, width))
     least = max(VARIANT_RANKS.get(kind, 0) for kind in kinds)
     expect(least <= rank <= MASK_RANK, "rank", f"{least} to {MASK_RANK}", rank)
-    _check_drawn(state, labels, partner, batch, per, pairing)
+    _check_drawn(state, labels, partner, samples, batch, per, pairing)
 
 
 def _check_drawn(
     state: Tensor,
     labels: Tensor | None,
     partner: Tensor | None,
+    samples: Tensor | None,
     batch: int,
     per: int,
     pairing: int,
@@ -281,6 +284,9 @@ def _check_drawn(
     expect(TENSOR <= pairing <= CROSS_CLASS, "pairing", "0 to 6", pairing)
     if pairing == TENSOR:
         expect_shape("partner", partner, batch)
+    expect(samples is None or pairing == TENSOR, "samples", "None, as pairing is not 0", pairing)
+    if samples is not None:
+        expect_shape("samples", samples, batch)
     if pairing == CROSS_CLASS:
         expect_shape("labels", labels, batch)
 

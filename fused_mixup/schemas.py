@@ -105,18 +105,20 @@ class BinaryCrossEntropyArguments(NamedTuple):
 SCHEMAS = {
     # Returns partner, weight, blend, box; docs/drawing.md specifies every bit. state int64 [4] on
     # the device of the plan; settings float64 [6] there or on the CPU; labels int64 [B] for
-    # CROSS_CLASS, partner int32 [B] for TENSOR, else None. The kernel advances the state.
+    # CROSS_CLASS, partner int32 [B] for TENSOR, else None. samples int32 [B]: the samples' indices
+    # in a larger batch, in which partners are given; each draws what it would draw there. The
+    # kernel advances the state.
     "draw_plan": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
     "SymInt batch_size, SymInt[] spatial, int per, int pairing, bool correct_lam, "
-    "bool symmetric) -> (Tensor, Tensor, Tensor, Tensor)",
+    "bool symmetric, Tensor? samples=None) -> (Tensor, Tensor, Tensor, Tensor)",
     # The same with the variants ``kinds`` (codes.py), of which each unit draws one. settings are
     # float64 [1 + 10 M]. Returns after box [B, 4] the mask: code int32 [B], threshold float32 [U],
     # rows float32 [U, rank, height], columns float32 [U, rank, width], where U is 1 for BATCH and
     # else B; and int32 [B, 4], [0, 4] without RESIZEMIX, the box that takes the whole partner.
     "draw_variants": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
     "int[] kinds, SymInt batch_size, SymInt height, SymInt width, int rank, int per, int pairing, "
-    "bool correct_lam, bool symmetric) -> (Tensor partner, Tensor weight, Tensor blend, "
-    "Tensor box, Tensor code, Tensor threshold, Tensor rows, Tensor columns, Tensor resize_box)",
+    "bool correct_lam, bool symmetric, Tensor? samples=None) -> (Tensor partner, Tensor weight, "
+    "Tensor blend, Tensor box, Tensor code, Tensor threshold, Tensor rows, Tensor columns, Tensor resize_box)",
     # Returns box int32 [B, max_count, 4], value, noise, as in Erasing: value float32 [1, 1, C] of
     # ``fill`` for CONST, [B, max_count, channels] for RAND, else [0]; noise int64 [B] for PIXEL,
     # else [0]. state and settings (float64 [5]) as above; samples below ``clean`` have no boxes.

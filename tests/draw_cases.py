@@ -63,18 +63,22 @@ def draw_case(rng, batch_size, pairing=None, per=None):
         cutmix_minmax=bounds if cutmix_alpha else None,
     )
     labels = _labels(rng, batch_size) if pairing == CROSS_CLASS else None
-    partner = None
+    partner = samples = None
     if pairing == TENSOR:
         generator = torch.Generator().manual_seed(rng.getrandbits(32))
         size = (batch_size,)
-        partner = torch.randint(0, max(batch_size, 1), size, generator=generator).int()
+        count = rng.choice((batch_size, 2 * batch_size, 2**31))  # of a larger batch but the first
+        partner = torch.randint(0, max(count, 1), size, generator=generator).int()
+        if count > batch_size:
+            samples = torch.randint(0, count, size, generator=generator).int()
+            samples[::3] = partner[::3]
     spatial = [rng.choice(SIZES) for _ in range(rng.randrange(4))]
     per = rng.randrange(SAMPLE + 1) if per is None else per
     if per == PAIR and pairing == ROLL:
         pairing = FLIP
     correct_lam, symmetric = rng.random() < 0.5, rng.random() < 0.5
     options = batch_size, spatial, per, pairing, correct_lam, symmetric
-    return state, settings, labels, partner, *options
+    return state, settings, labels, partner, *options, samples
 
 
 def _labels(rng, batch_size):

@@ -47,7 +47,11 @@ def draw_args(size: int, spatial: tuple[int, ...], per: int, pairing: int) -> tu
     settings = plan_settings(mixup_alpha=0.8, cutmix_alpha=1.0 if spatial else 0.0, prob=0.9)
     labels = torch.randint(0, 1 + size // 3, (size,)) if pairing == CROSS_CLASS else None
     partner = torch.randint(0, size, (size,)).int() if pairing == TENSOR else None
-    return state, settings, labels, partner, size, list(spatial), per, pairing, True, False
+    samples = None
+    if pairing == TENSOR and size > 1000:  # samples of a larger batch
+        samples = torch.randint(0, 2 * size, (size,)).int()
+    rules = per, pairing, True, False, samples
+    return state, settings, labels, partner, size, list(spatial), *rules
 
 
 def draw_plan_cases() -> Iterator[dict]:
@@ -69,7 +73,8 @@ def variant_args(size: int, image: tuple[int, int], per: int, kinds: tuple[int, 
     state = plan_state(int(torch.randint(2**62, ())), rank=3)
     mix = [name for name, kind in VARIANTS.items() if kind in kinds]
     settings = variant_settings(dict.fromkeys(mix))
-    return state, settings, None, None, list(kinds), size, *image, 3, per, FLIP, True, False
+    rules = 3, per, FLIP, True, False, None
+    return state, settings, None, None, list(kinds), size, *image, *rules
 
 
 def variant_cases() -> Iterator[dict]:

@@ -33,6 +33,7 @@ def draw_inputs(state: Tensor, labels: Tensor, shuffled: Tensor) -> dict[str, li
             "pairing": pairing,
             "correct_lam": True,
             "symmetric": False,
+            "samples": 3 * shuffled if pairing == TENSOR else None,
         }
         for pairing in (TENSOR, CROSS_CLASS)
     ]
@@ -53,6 +54,7 @@ def draw_inputs(state: Tensor, labels: Tensor, shuffled: Tensor) -> dict[str, li
             "pairing": pairing,
             "correct_lam": True,
             "symmetric": False,
+            "samples": 3 * shuffled if pairing == TENSOR else None,
         }
         for pairing in (TENSOR, CROSS_CLASS)
     ]

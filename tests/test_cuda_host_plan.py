@@ -77,8 +77,8 @@ def test_classes_that_meet_in_one_slot_of_the_hash_table(batch):
 def test_partners_of_the_caller_are_clamped():
     partner = torch.tensor([-5, 2**31 - 1, -(2**31), 7, 1], dtype=torch.int32)
     for per in (BATCH, PAIR, SAMPLE):
-        state, settings, labels, _, *rest = draw_case(random.Random(per), 5, TENSOR, per)
-        plan_grid.check((state, settings, labels, partner, *rest))
+        state, settings, labels, _, *rest, _ = draw_case(random.Random(per), 5, TENSOR, per)
+        plan_grid.check((state, settings, labels, partner, *rest, None))
 
 
 @pytest.mark.parametrize("version", [0, fm.plan_state(1)[VERSION_WORD].item() + 2**32])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
-from fused_mixup import MixPlan, mix
+from fused_mixup import MixPlan, mix, mix_
+from fused_mixup.codes import MASK_STORED
+from fused_mixup.masks import MixMask
 
 SHAPES = [(5, 7), (4, 3, 9), (4, 3, 6, 5), (3, 2, 4, 3, 5), (1, 3, 4, 4), (0, 3, 4, 4), (4, 0)]
 
@@ -39,6 +43,9 @@ def test_equal_to_the_plain_way(device, shape, dtype):
             expected = by_hand(x, bank[plan.partner.long()], plan)
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
             assert found.stride() == torch.empty_like(x).stride()
+            here = copy.deepcopy(x)  # with its strides
+            assert mix_(here, plan, other=bank) is here and here.stride() == x.stride()
+            assert torch.equal(here, found)
         plan = MixPlan.uniform(batch, "flip", 0.3)
         both = mix(x, plan, clean=True)
         expected = torch.cat((x, by_hand(x, x.flip(0), plan.to(device))))
@@ -55,3 +62,28 @@ def test_labels_of_one_number_a_sample_are_mixed_too(device):
     x, bank = torch.rand(6).to(device), torch.rand(9).to(device)
     plan = MixPlan.uniform(6, torch.arange(6) + 3, 0.25, pool=9).to(device)
     torch.testing.assert_close(mix(x, plan, other=bank), 0.25 * x + 0.75 * bank[3:])
+
+
+def test_in_place_with_boxes_and_masks(device):
+    x, bank = torch.rand(4, 3, 6, 5).to(device), torch.rand(5, 3, 6, 5).to(device)
+    rows = torch.tensor([4, 4, 0, 2])
+    box = torch.tensor([[0, 0, 3, 2], [0, 0, 0, 0], [2, 1, 6, 5], [1, 1, 1, 4]])
+    cut = MixPlan.per_sample(torch.rand(4), rows, box, pool=5).to(device)
+    mask = MixMask(torch.full((4,), MASK_STORED).int(), torch.zeros(4), map=torch.rand(4, 3, 3))
+    for plan in (cut, cut.with_mask(mask.to(device))):
+        expected = mix(x, plan, other=bank)
+        assert torch.equal(mix_(x.clone(), plan, other=bank), expected)
+        assert not torch.equal(expected, x)
+
+
+def test_what_is_written_is_no_pool():
+    x = torch.rand(6, 4)
+    plan = MixPlan.uniform(3, "roll", 0.5)
+    for other in (x[:3], x[1:4]):
+        with pytest.raises(ValueError, match="other: expected memory of its own, got memory of x"):
+            mix_(x[:3], plan, other=other)
+    with pytest.raises(ValueError, match=r"other: expected \[3, 4\]"):
+        mix_(x[:3], plan, other=x)
+    before = x.clone()
+    mix_(x[:3], plan, other=x[3:])
+    assert torch.equal(x[:3], 0.5 * before[:3] + 0.5 * before[3:].roll(1, 0))

@@ -80,7 +80,8 @@ def one_variant(name, batch_size, size, numbers=None, alpha=1.0, per=SAMPLE, see
     rank = VARIANT_RANKS.get(kind, 0) if rank is None else rank
     settings = torch.tensor([1.0, *record(1.0, alpha, numbers)], dtype=torch.float64)
     state = fm.plan_state(seed)
-    return state, settings, None, None, [kind], batch_size, *size, rank, per, 2, True, False
+    sizes = batch_size, *size, rank
+    return state, settings, None, None, [kind], *sizes, per, 2, True, False, None
 
 
 def assert_same_variants(got, expected):

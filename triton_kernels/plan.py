@@ -45,6 +45,8 @@ def plan_kernel(
     labels,  # int64 [B], where PAIRING is CROSS_CLASS
     given,  # int32 [B], where PAIRING is TENSOR
     given_stride,
+    samples,  # int32 [B], the samples' indices in a larger batch, or None
+    samples_stride,
     keys,  # int64 [B], [2B] where PAIRING is CROSS_CLASS: scratch
     partners,  # int32 [B]
     weight,  # float32 [B, 2]
@@ -96,13 +98,19 @@ def plan_kernel(
         if PAIRING >= _SHUFFLE:
             partner = tl.load(partners + i, mask=inside, other=0)
         else:
-            partner = partner_of(given, given_stride, i, B, PAIRING).to(tl.int32)
+            if samples is None:
+                partner = partner_of(given, given_stride, i, B, PAIRING).to(tl.int32)
+            else:
+                partner = tl.load(given + i * given_stride, mask=inside, other=0)
             tl.store(partners + i, partner, mask=inside)
+        own_index = i
+        if samples is not None:
+            own_index = tl.load(samples + i * samples_stride, mask=inside, other=0)
         if PER != _BATCH:
-            unit = tl.minimum(i, partner) if PER == _PAIR else i
+            unit = tl.minimum(own_index, partner) if PER == _PAIR else own_index
             row = draw_rows(stream, numbers, sizes, unit, D, CORRECT, SYMMETRIC)
         drawn, own, other, own_weight, other_weight, boxes = row
-        mixed = drawn & (partner != i)
+        mixed = drawn & (partner != own_index)
         unknown = version != _VERSION
         nan = float("nan")
         own = tl.where(unknown, nan, tl.where(mixed, own, 1.0))
@@ -139,8 +147,9 @@ def draw_plan(
     pairing: int,
     correct_lam: bool,
     symmetric: bool,
+    samples: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    check_draw(state, settings, labels, partner, batch_size, spatial, per, pairing)
+    check_draw(state, settings, labels, partner, batch_size, spatial, per, pairing, samples)
     dims = len(spatial)
     drawn = (
         state.new_empty((batch_size,), dtype=torch.int32),
@@ -163,6 +172,7 @@ def draw_plan(
         *(state, settings, *numbers),
         labels if pairing == CROSS_CLASS else None,
         *partner_args(partner if pairing == TENSOR else None),
+        *partner_args(samples),
         *(keys, *drawn, batch_size, *spatial, *[0] * (3 - dims)),
         D=dims,
         PER=per,

@@ -22,33 +22,36 @@ inline void check_drawn(const Tensor& state, const Tensor& settings, int64_t num
 }
 
 inline void check_pairing(const Tensor& state, const OptionalTensor& labels,
-                          const OptionalTensor& given, int64_t batch, int64_t per,
-                          int64_t pairing) {
+                          const OptionalTensor& given, const OptionalTensor& samples, int64_t batch,
+                          int64_t per, int64_t pairing) {
   expect(per >= kPerBatch && per <= kPerSample, "per", "a number from 0 to 2");
   expect(pairing >= kTensor && pairing <= kCrossClass, "pairing", "a number from 0 to 6");
   expect(pairing != kTensor || given, "partner", "a tensor, as pairing is 0");
   if (pairing == kTensor)
     expect_tensor("partner", *given, aoti_torch_dtype_int32(), {batch}, state);
+  expect(pairing == kTensor || !samples, "samples", "None, as pairing is not 0");
+  if (samples) expect_tensor("samples", *samples, aoti_torch_dtype_int32(), {batch}, state);
   expect(pairing != kCrossClass || labels, "labels", "a tensor, as pairing is 6");
   if (pairing == kCrossClass)
     expect_tensor("labels", *labels, aoti_torch_dtype_int64(), {batch}, state);
 }
 
 inline void check_draw(const Tensor& state, const Tensor& settings, const OptionalTensor& labels,
-                       const OptionalTensor& given, int64_t batch,
+                       const OptionalTensor& given, const OptionalTensor& samples, int64_t batch,
                        const std::vector<int64_t>& sizes, int64_t per, int64_t pairing) {
   check_drawn(state, settings, kSettings, batch);
   expect(sizes.size() <= size_t(kMaxSpatial), "spatial", "at most 3 sizes");
   for (const int64_t n : sizes) {
     expect(n >= 0 && n <= INT32_MAX, "spatial", "sizes of 31 bits");
   }
-  check_pairing(state, labels, given, batch, per, pairing);
+  check_pairing(state, labels, given, samples, batch, per, pairing);
 }
 
 inline void check_draw_variants(const Tensor& state, const Tensor& settings,
                                 const OptionalTensor& labels, const OptionalTensor& given,
-                                const std::vector<int64_t>& kinds, int64_t batch, int64_t height,
-                                int64_t width, int64_t rank, int64_t per, int64_t pairing) {
+                                const OptionalTensor& samples, const std::vector<int64_t>& kinds,
+                                int64_t batch, int64_t height, int64_t width, int64_t rank,
+                                int64_t per, int64_t pairing) {
   expect(kinds.size() >= 1 && kinds.size() <= size_t(kMaxVariants), "kinds", "1 to 16 of them");
   check_drawn(state, settings, 1 + kVariantNumbers * int64_t(kinds.size()), batch);
   for (const int64_t n : {height, width}) {
@@ -59,7 +62,7 @@ inline void check_draw_variants(const Tensor& state, const Tensor& settings,
     expect(kind >= 0 && kind < kVariants, "kinds", "numbers from 0 to 9");
     expect(rank >= least_rank(int(kind)), "rank", "as many products as the variants have");
   }
-  check_pairing(state, labels, given, batch, per, pairing);
+  check_pairing(state, labels, given, samples, batch, per, pairing);
 }
 
 inline VariantArgs variant_args(const double* settings, const std::vector<int64_t>& kinds,

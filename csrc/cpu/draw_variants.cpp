@@ -29,15 +29,17 @@ struct UnitMask {
 
 // Memory of the plan that is drawn.
 struct VariantMemory {
-  float* weight;        // [B, 2]
-  double* blend;        // [B, 2]
-  int32_t* box;         // [B, 4]
-  int32_t* code;        // [B]
-  float* threshold;     // [U]
-  float* rows;          // [U, rank, height]
-  float* columns;       // [U, rank, width]
-  int32_t* resize_box;  // [B, 4], or none
+  const int32_t* sample;  // [B], the samples' indices in a larger batch, or null
+  float* weight;          // [B, 2]
+  double* blend;          // [B, 2]
+  int32_t* box;           // [B, 4]
+  int32_t* code;          // [B]
+  float* threshold;       // [U]
+  float* rows;            // [U, rank, height]
+  float* columns;         // [U, rank, width]
+  int32_t* resize_box;    // [B, 4], or none
 
+  int64_t index_of(int64_t i) const { return sample ? sample[i] : i; }
   UnitMask mask(int64_t unit, const VariantArgs& args) const {
     return {threshold + unit, rows + unit * args.rank * args.size[0],
             columns + unit * args.rank * args.size[1]};
@@ -104,18 +106,19 @@ void draw_all(const Stream& stream, const VariantArgs& args, const VariantMemory
   if (per == kPerBatch) {
     FmixScratch scratch;
     const VariantRow row = drawing.unit(0, plan.mask(0, args), scratch);
-    for (int64_t i = 0; i < batch; ++i) plan.put(i, row, partner[i] != i);
+    for (int64_t i = 0; i < batch; ++i) plan.put(i, row, partner[i] != plan.index_of(i));
     return;
   }
   torch::stable::parallel_for(0, batch, kGrain, [&](int64_t begin, int64_t end) {
     FmixScratch scratch;
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t p = partner[i], unit = per == kPerPair ? std::min(i, p) : i;
-      const bool paired = per == kPerPair && p != i && partner[p] == i;
+      const int64_t p = partner[i], own = plan.index_of(i);
+      const int64_t unit = per == kPerPair ? std::min(own, p) : own;
+      const bool paired = per == kPerPair && !plan.sample && p != i && partner[p] == i;
       if (paired && p < i) continue;  // the lower sample of a pair draws and writes both
       const UnitMask mask = plan.mask(i, args);
       const VariantRow row = drawing.unit(unit, mask, scratch);
-      plan.put(i, row, p != i);
+      plan.put(i, row, p != own);
       if (!paired) continue;
       const UnitMask other = plan.mask(p, args);
       *other.threshold = *mask.threshold;
@@ -133,10 +136,10 @@ Results draw_variants(Tensor state,           // int64 [4]
                       OptionalTensor labels,  // int64 [B]
                       OptionalTensor given,   // int32 [B]
                       std::vector<int64_t> kinds, int64_t batch, int64_t height, int64_t width,
-                      int64_t rank, int64_t per, int64_t pairing, bool correct_lam,
-                      bool symmetric) {
-  check_draw_variants(state, settings, labels, given, kinds, batch, height, width, rank, per,
-                      pairing);
+                      int64_t rank, int64_t per, int64_t pairing, bool correct_lam, bool symmetric,
+                      OptionalTensor samples) {  // int32 [B]
+  check_draw_variants(state, settings, labels, given, samples, kinds, batch, height, width, rank,
+                      per, pairing);
   const bool resizes = std::find(kinds.begin(), kinds.end(), kResizemix) != kinds.end();
   const int64_t units = per == kPerBatch ? 1 : batch;
   const auto empty = [](std::vector<int64_t> sizes, ScalarType dtype) {
@@ -156,12 +159,18 @@ Results draw_variants(Tensor state,           // int64 [4]
       variant_args(data<double>(settings), kinds, height, width, rank, correct_lam, symmetric);
   int64_t* words = data<int64_t>(state);
   const Stream stream(words);
-  const VariantMemory plan = {
-      data<float>(weight),    data<double>(blend),
-      data<int32_t>(box),     data<int32_t>(code),
-      data<float>(threshold), data<float>(rows),
-      data<float>(columns),   resizes ? data<int32_t>(resize_box) : nullptr};
-  draw_partners(stream, labels, given, batch, int(per), pairing, data<int32_t>(partner));
+  const OptionalTensor adjacent = as_contiguous(samples);
+  const VariantMemory plan = {adjacent ? data<int32_t>(*adjacent) : nullptr,
+                              data<float>(weight),
+                              data<double>(blend),
+                              data<int32_t>(box),
+                              data<int32_t>(code),
+                              data<float>(threshold),
+                              data<float>(rows),
+                              data<float>(columns),
+                              resizes ? data<int32_t>(resize_box) : nullptr};
+  draw_partners(stream, labels, given, plan.sample, batch, int(per), pairing,
+                data<int32_t>(partner));
   draw_all(stream, args, plan, data<int32_t>(partner), batch, int(per));
 
   if (words[kVersionWord] == kStateVersion) {

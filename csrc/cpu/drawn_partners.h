@@ -56,10 +56,15 @@ inline void match(const Stream& stream, const int64_t* labels, int64_t batch, in
   }
 }
 
-// Fills partner [B] by any pairing.
+// Fills partner [B] by any pairing. Of samples of a larger batch they are those given.
 inline void draw_partners(const Stream& stream, const OptionalTensor& labels,
-                          const OptionalTensor& given, int64_t batch, int per, int64_t pairing,
-                          int32_t* partner) {
+                          const OptionalTensor& given, bool of_larger, int64_t batch, int per,
+                          int64_t pairing, int32_t* partner) {
+  if (of_larger) {
+    const OptionalTensor adjacent = as_contiguous(given);
+    std::copy_n(data<int32_t>(*adjacent), batch, partner);
+    return;
+  }
   if (pairing >= kShuffle) {
     const OptionalTensor adjacent = as_contiguous(labels);
     const int64_t* classes = adjacent ? data<int64_t>(*adjacent) : nullptr;

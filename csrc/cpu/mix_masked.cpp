@@ -80,7 +80,7 @@ void mix_masked_out(Tensor x,                  // [B, …, H, W]
                     bool clean,                //
                     Tensor out) {              // [B or 2B, …, H, W]
   check_masked(x, other, code, pairing);
-  check_masked_out(out, x, clean);
+  check_masked_out(out, x, other, clean);
   auto plan = rows_of(x, x.size(0), pairing, partner, &blend, box);
   const MaskTensors mask = masks_of(x, code, threshold, rows, columns, map, interpolation);
   expect_image_boxes(mask.args, box);
@@ -106,7 +106,7 @@ void mix_masked_out(Tensor x,                  // [B, …, H, W]
       pool = torch::stable::contiguous(pool);
     }
   }
-  if (out.is_contiguous()) on_large_pages(out);
+  if (out.is_contiguous() && !same_tensor(out, x)) on_large_pages(out);
   with_mix(out, own, mask.args, plan, box, [&](auto& mix, auto tag) {
     using T = typename decltype(tag)::type;
     T* first = data<T>(out);

@@ -22,12 +22,14 @@ constexpr int64_t kGrain = 64;  // rows that outweigh the cost of waking a threa
 
 // Memory of the plan that is drawn.
 struct PlanMemory {
-  int32_t* partner;  // [B]
-  float* weight;     // [B, 2]
-  double* blend;     // [B, 2]
-  int32_t* box;      // [B, 2·spatial]
+  const int32_t* sample;  // [B], the samples' indices in a larger batch, or null
+  int32_t* partner;       // [B]
+  float* weight;          // [B, 2]
+  double* blend;          // [B, 2]
+  int32_t* box;           // [B, 2·spatial]
   int spatial;
 
+  int64_t index_of(int64_t i) const { return sample ? sample[i] : i; }
   void put(int64_t i, const DrawnRow& row) const {
     std::memcpy(weight + 2 * i, row.weight, sizeof(row.weight));
     std::memcpy(blend + 2 * i, row.blend, sizeof(row.blend));
@@ -42,17 +44,19 @@ void draw_rows(const Stream& stream, const DrawArgs& args, const PlanMemory& pla
   const DrawnRow untouched = draw_row(stream, args, 0, false);
   if (per == kPerBatch) {
     const DrawnRow mixed = draw_row(stream, args, 0, true);
-    for (int64_t i = 0; i < batch; ++i) plan.put(i, partner[i] == i ? untouched : mixed);
+    for (int64_t i = 0; i < batch; ++i) {
+      plan.put(i, partner[i] == plan.index_of(i) ? untouched : mixed);
+    }
     return;
   }
   torch::stable::parallel_for(0, batch, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t p = partner[i];
-      const bool paired = per == kPerPair && partner[p] == i;
-      if (p == i) {
+      const int64_t p = partner[i], own = plan.index_of(i);
+      const bool paired = per == kPerPair && !plan.sample && partner[p] == i;
+      if (p == own) {
         plan.put(i, untouched);
       } else if (!paired) {  // partners that the caller gives need not form pairs
-        const int64_t unit = per == kPerPair ? std::min(i, p) : i;
+        const int64_t unit = per == kPerPair ? std::min(own, p) : own;
         plan.put(i, draw_row(stream, args, uint32_t(unit), true));
       } else if (i < p) {  // the lower sample of a pair draws and writes both rows
         const DrawnRow row = draw_row(stream, args, uint32_t(i), true);
@@ -70,9 +74,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
                                                      int64_t batch,
                                                      std::vector<int64_t> sizes,  // [D]
                                                      int64_t per, int64_t pairing, bool correct_lam,
-                                                     bool symmetric) {
+                                                     bool symmetric,
+                                                     OptionalTensor samples) {  // int32 [B]
   const int spatial = int(sizes.size());
-  check_draw(state, settings, labels, given, batch, sizes, per, pairing);
+  check_draw(state, settings, labels, given, samples, batch, sizes, per, pairing);
   Tensor partner = torch::stable::empty({batch}, ScalarType::Int);
   Tensor weight = torch::stable::empty({batch, 2}, ScalarType::Float);
   Tensor blend = torch::stable::empty({batch, 2}, ScalarType::Double);
@@ -86,9 +91,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
   args.symmetric = symmetric;
   int64_t* words = data<int64_t>(state);
   const Stream stream(words);
-  const PlanMemory plan = {data<int32_t>(partner), data<float>(weight), data<double>(blend),
-                           data<int32_t>(box), spatial};
-  draw_partners(stream, labels, given, batch, int(per), pairing, plan.partner);
+  const OptionalTensor adjacent = as_contiguous(samples);
+  const PlanMemory plan = {adjacent ? data<int32_t>(*adjacent) : nullptr,
+                           data<int32_t>(partner),
+                           data<float>(weight),
+                           data<double>(blend),
+                           data<int32_t>(box),
+                           spatial};
+  draw_partners(stream, labels, given, plan.sample, batch, int(per), pairing, plan.partner);
   draw_rows(stream, args, plan, batch, int(per));
 
   if (words[kVersionWord] == kStateVersion) {

@@ -25,6 +25,7 @@ struct VariantLaunch {
   int batch, per, pairing;
   const int64_t* labels;  // device [B], for kCrossClass
   const int32_t* given;   // device [B], for kTensor
+  const int32_t* sample;  // device [B], the samples' indices in a larger batch, or null
   int32_t* partner;       // device [B]
   float* weight;          // device [B, 2]
   double* blend;          // device [B, 2], 16-byte aligned
@@ -35,6 +36,8 @@ struct VariantLaunch {
   float* columns;         // device [U, rank, W]
   int32_t* resize_box;    // device [B, 4], or null
   cudaStream_t stream;
+
+  __device__ __forceinline__ int index_of(int i) const { return sample != nullptr ? sample[i] : i; }
 };
 
 struct VariantShared {
@@ -158,7 +161,7 @@ __device__ __forceinline__ void fill_tables(VariantShared& shared, float* rows, 
 
 __device__ __forceinline__ void put_variant(const VariantLaunch& a, int i, const VariantRow& row,
                                             bool known) {
-  const bool mixes = a.partner[i] != i;
+  const bool mixes = a.partner[i] != a.index_of(i);
 #pragma unroll
   for (int k = 0; k < 2; ++k) {
     const float weight = mixes ? label_weight(row.weight[k]) : k == 0 ? 1.0f : 0.0f;
@@ -179,8 +182,8 @@ __global__ void __launch_bounds__(kVariantThreads, 1)
   VariantShared& shared = block_shared<VariantShared>();
   const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int i = static_cast<int>(blockIdx.x);  // the sample of a unit, or 0 for the batch
-  int unit = i;
-  if (a.per == kPerPair && a.partner[i] < i) unit = a.partner[i];
+  int unit = a.per == kPerBatch ? 0 : a.index_of(i);
+  if (a.per == kPerPair && a.partner[i] < unit) unit = a.partner[i];
   // 1. One thread draws the row.
   if (tid == 0) {
     for (int k = 0; k < kStateWords; ++k) shared.state[k] = a.state[k];
@@ -240,6 +243,7 @@ inline cudaError_t draw_variants(const VariantLaunch& a) {
   partners.pairing = a.pairing;
   partners.labels = a.labels;
   partners.given = a.given;
+  partners.sample = a.sample;
   partners.partner = a.partner;
   partners.weight = a.weight;
   partners.blend = a.blend;

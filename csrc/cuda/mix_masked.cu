@@ -147,7 +147,7 @@ void mix_masked_out(Tensor x,                // [B, …, H, W]
                     OptionalTensor map,        // [B, h, w]
                     int64_t interpolation, bool clean,
                     Tensor out) {  // [B or 2B, …, H, W]
-  check_masked_out(out, x, clean);
+  check_masked_out(out, x, other, clean);
   if (other) expect_apart(out, *other);
   Extras extras;
   extras.other = &other;

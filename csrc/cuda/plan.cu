@@ -24,10 +24,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_on_device(Tensor state,         
                                                           int64_t batch,
                                                           std::vector<int64_t> sizes,  // [D]
                                                           int64_t per, int64_t pairing,
-                                                          bool correct_lam, bool symmetric) {
+                                                          bool correct_lam, bool symmetric,
+                                                          OptionalTensor samples) {  // int32 [B]
   const Guard guard = guard_of(state);
   const int64_t spatial = static_cast<int64_t>(sizes.size());
-  check_draw(state, settings, labels, given, batch, sizes, per, pairing);
+  check_draw(state, settings, labels, given, samples, batch, sizes, per, pairing);
   const Tensor partner = torch::stable::new_empty(state, {batch}, ScalarType::Int);
   const Tensor weight = torch::stable::new_empty(state, {batch, 2}, ScalarType::Float);
   const Tensor blend = torch::stable::new_empty(state, {batch, 2}, ScalarType::Double);
@@ -49,6 +50,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_on_device(Tensor state,         
   KeptTensors kept;
   if (pairing == kCrossClass) a.labels = kept.device_data<int64_t>(*labels, state);
   if (pairing == kTensor) a.given = kept.device_data<int32_t>(*given, state);
+  if (samples) a.sample = kept.device_data<int32_t>(*samples, state);
   a.partner = writable<int32_t>(partner);
   a.weight = writable<float>(weight);
   a.blend = writable<double>(blend);
@@ -66,10 +68,11 @@ Results draw_variants_on_device(Tensor state,           // int64 [4]
                                 OptionalTensor given,   // int32 [B]
                                 std::vector<int64_t> kinds, int64_t batch, int64_t height,
                                 int64_t width, int64_t rank, int64_t per, int64_t pairing,
-                                bool correct_lam, bool symmetric) {
+                                bool correct_lam, bool symmetric,
+                                OptionalTensor samples) {  // int32 [B]
   const Guard guard = guard_of(state);
-  check_draw_variants(state, settings, labels, given, kinds, batch, height, width, rank, per,
-                      pairing);
+  check_draw_variants(state, settings, labels, given, samples, kinds, batch, height, width, rank,
+                      per, pairing);
   const bool resizes = std::find(kinds.begin(), kinds.end(), kResizemix) != kinds.end();
   const int64_t units = per == kPerBatch ? 1 : batch;
   const auto empty = [&](std::vector<int64_t> sizes, ScalarType dtype) {
@@ -98,6 +101,7 @@ Results draw_variants_on_device(Tensor state,           // int64 [4]
   KeptTensors kept;
   if (pairing == kCrossClass) a.labels = kept.device_data<int64_t>(*labels, state);
   if (pairing == kTensor) a.given = kept.device_data<int32_t>(*given, state);
+  if (samples) a.sample = kept.device_data<int32_t>(*samples, state);
   a.partner = static_cast<int32_t*>(partner.data_ptr());
   a.weight = static_cast<float*>(weight.data_ptr());
   a.blend = static_cast<double*>(blend.data_ptr());

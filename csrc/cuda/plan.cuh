@@ -28,6 +28,7 @@ struct PlanArgs {
   int batch, per, pairing;
   const int64_t* labels;  // device [B], for kCrossClass
   const int32_t* given;   // device [B], for kTensor
+  const int32_t* sample;  // device [B], the samples' indices in a larger batch, or null
   int32_t* partner;       // device [B]
   float* weight;          // device [B, 2]
   double* blend;          // device [B, 2], 16-byte aligned
@@ -179,15 +180,17 @@ __global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_cons
     if (a.pairing >= kShuffle) {
       partner = a.partner[i];
     } else {
-      partner = static_cast<int>(partner_of(a.pairing, a.given, i, a.batch));
+      partner = a.sample != nullptr ? a.given[i]
+                                    : static_cast<int>(partner_of(a.pairing, a.given, i, a.batch));
       a.partner[i] = partner;
     }
-    const bool mixes = partner != i;
+    const int own = a.sample != nullptr ? a.sample[i] : i;
+    const bool mixes = partner != own;
     if (a.per == kPerBatch && mixes) {
       put_row(a, i, shared.row, known);
       continue;
     }
-    const int unit = a.per == kPerPair && partner < i ? partner : i;
+    const int unit = a.per == kPerPair && partner < own ? partner : own;
     put_row(a, i, draw_row(stream, shared.draw, static_cast<uint32_t>(unit), mixes), known);
   }
   if (tid == 0 && known) {

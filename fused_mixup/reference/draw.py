@@ -45,12 +45,12 @@ def draw_plan(
     pairing: int,
     correct_lam: bool,
     symmetric: bool,
+    samples: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    check_draw(state, settings, labels, partner, batch_size, spatial, per, pairing)
+    check_draw(state, settings, labels, partner, batch_size, spatial, per, pairing, samples)
     numbers = settings.to(state.device, torch.float64)
     stream = Stream(state)
-    i = torch.arange(batch_size, device=state.device)
-    partner = drawn_partners(stream, labels, partner, i, per, pairing)
+    i, partner = drawn_partners(stream, labels, partner, batch_size, per, pairing, samples)
     unit = {BATCH: torch.zeros_like(i), PAIR: torch.minimum(i, partner), SAMPLE: i}[per]
 
     mixup_alpha, cutmix_alpha = numbers[MIXUP_ALPHA], numbers[CUTMIX_ALPHA]

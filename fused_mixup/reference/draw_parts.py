@@ -43,6 +43,23 @@ _SMALLEST_FLOAT32 = 2.0**-126
 
 
 def drawn_partners(
+    stream: Stream,
+    labels: Tensor | None,
+    given: Tensor | None,
+    batch_size: int,
+    per: int,
+    pairing: int,
+    samples: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The index of each sample, and its partner's."""
+    if samples is not None:
+        assert given is not None
+        return samples.long(), given.long()
+    i = torch.arange(batch_size, device=stream.device)
+    return i, _paired(stream, labels, given, i, per, pairing)
+
+
+def _paired(
     stream: Stream, labels: Tensor | None, given: Tensor | None, i: Tensor, per: int, pairing: int
 ) -> Tensor:
     n = i.shape[0]

@@ -59,14 +59,14 @@ def draw_variants(
     pairing: int,
     correct_lam: bool,
     symmetric: bool,
+    samples: Tensor | None = None,  # [B]
 ) -> tuple[Tensor, ...]:
     sizes = batch_size, height, width, rank
-    check_draw_variants(state, settings, labels, partner, kinds, *sizes, per, pairing)
+    check_draw_variants(state, settings, labels, partner, kinds, *sizes, per, pairing, samples)
     device = state.device
     numbers = settings.to(device, torch.float64)
     stream = Stream(state)
-    i = torch.arange(batch_size, device=device)
-    partner = drawn_partners(stream, labels, partner, i, per, pairing)
+    i, partner = drawn_partners(stream, labels, partner, batch_size, per, pairing, samples)
     index = torch.zeros(1, dtype=torch.int64, device=device)
     if per != BATCH:
         index = torch.minimum(i, partner) if per == PAIR else i

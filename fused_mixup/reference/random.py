@@ -45,6 +45,7 @@ class Stream:
     """The random words of each sample and draw, in one step of a state."""
 
     def __init__(self, state: Tensor) -> None:
+        self.device = state.device
         _, seed, stream, step = state.unbind()
         self._keys = key_schedule(seed & MASK, (seed >> 32) & MASK)
         self._step = step & MASK, ((step >> 32) & 0xFFFF) << 16

@@ -14,7 +14,7 @@ struct HostPlan {
   const double* settings;      // [6], read by the kernel, or null
   const double* setting_args;  // [6], passed with the launch, or null
   const int64_t* labels;
-  const int32_t* given;
+  const int32_t *given, *sample;
   int64_t batch;
   const int64_t* sizes;
   int64_t spatial, per, pairing, correct_lam, symmetric;
@@ -40,6 +40,7 @@ EXPORT int host_draw_plan(const HostPlan* h) {
   a.pairing = static_cast<int>(h->pairing);
   a.labels = h->labels;
   a.given = h->given;
+  a.sample = h->sample;
   a.partner = h->partner;
   a.weight = h->weight;
   a.blend = h->blend;

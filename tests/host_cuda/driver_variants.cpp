@@ -11,7 +11,7 @@ struct HostVariants {
   const double* settings;      // [1 + 10·M], read by the kernel, or null
   const double* setting_args;  // the same, passed with the launch, or null
   const int64_t* labels;
-  const int32_t* given;
+  const int32_t *given, *sample;
   const int64_t* kinds;
   int64_t count, batch, height, width, rank, per, pairing, correct_lam, symmetric;
   int32_t* partner;
@@ -46,6 +46,7 @@ EXPORT int host_draw_variants(const HostVariants* h) {
   a.pairing = static_cast<int>(h->pairing);
   a.labels = h->labels;
   a.given = h->given;
+  a.sample = h->sample;
   a.partner = h->partner;
   a.weight = h->weight;
   a.blend = h->blend;

@@ -35,7 +35,7 @@ class HostPlan(ctypes.Structure):
     """The struct HostPlan of driver_plan.cpp."""
 
     _fields_ = [(n, POINTER) for n in ("state", "settings", "setting_args", "labels", "given")]
-    _fields_ += [("batch", INT), ("sizes", POINTER)]
+    _fields_ += [("sample", POINTER), ("batch", INT), ("sizes", POINTER)]
     _fields_ += [(n, INT) for n in ("spatial", "per", "pairing", "correct_lam", "symmetric")]
     _fields_ += [(n, POINTER) for n in ("partner", "weight", "blend", "box")]
 
@@ -162,12 +162,13 @@ def mix_boxes(boxes, count, partner, blend, box, pairing, min_visible):
 
 def draw_plan(
     state, settings, labels, partner, batch_size, spatial, per, pairing, correct_lam, symmetric,
-    settings_on_device=False,
+    samples, settings_on_device=False,
 ):  # fmt: skip
     keep = int_array(spatial)
     h = HostPlan(
         state=address(state), labels=address(labels), given=address(partner), batch=batch_size
     )
+    h.sample = address(samples)
     if settings_on_device:
         h.settings = address(settings)
     else:

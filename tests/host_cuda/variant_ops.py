@@ -22,7 +22,7 @@ class HostVariants(ctypes.Structure):
     """The struct HostVariants of driver_variants.cpp."""
 
     _fields_ = [(n, POINTER) for n in ("state", "settings", "setting_args", "labels", "given")]
-    _fields_ += [("kinds", POINTER)]
+    _fields_ += [(n, POINTER) for n in ("sample", "kinds")]
     _fields_ += [(n, INT) for n in ("count", "batch", "height", "width", "rank", "per", "pairing")]
     _fields_ += [(n, INT) for n in ("correct_lam", "symmetric")]
     _fields_ += [(n, POINTER) for n in ("partner", "weight", "blend", "box", "code")]
@@ -31,10 +31,11 @@ class HostVariants(ctypes.Structure):
 
 def draw_variants(
     state, settings, labels, partner, kinds, batch_size, height, width, rank, per, pairing,
-    correct_lam, symmetric, settings_on_device=False,
+    correct_lam, symmetric, samples, settings_on_device=False,
 ):  # fmt: skip
     keep = int_array(kinds)
     h = HostVariants(state=address(state), labels=address(labels), given=address(partner))
+    h.sample = address(samples)
     if settings_on_device:
         h.settings = address(settings)
     else:
