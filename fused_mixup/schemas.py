@@ -118,7 +118,8 @@ SCHEMAS = {
     "draw_variants": "(Tensor(a!) state, Tensor settings, Tensor? labels, Tensor? partner, "
     "int[] kinds, SymInt batch_size, SymInt height, SymInt width, int rank, int per, int pairing, "
     "bool correct_lam, bool symmetric, Tensor? samples=None) -> (Tensor partner, Tensor weight, "
-    "Tensor blend, Tensor box, Tensor code, Tensor threshold, Tensor rows, Tensor columns, Tensor resize_box)",
+    "Tensor blend, Tensor box, Tensor code, Tensor threshold, Tensor rows, Tensor columns, "
+    "Tensor resize_box)",
     # Returns box int32 [B, max_count, 4], value, noise, as in Erasing: value float32 [1, 1, C] of
     # ``fill`` for CONST, [B, max_count, channels] for RAND, else [0]; noise int64 [B] for PIXEL,
     # else [0]. state and settings (float64 [5]) as above; samples below ``clean`` have no boxes.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..arguments import check_number, integer, kind
 from ..codes import CUTMIX_ALPHA
-from ..plan.draw import draw_plan, settings_numbers
+from ..plan.draw import draw_plan, draw_rows, settings_numbers
 from ..plan.draw_checks import check_minmax, saved_settings_error
 from ..plan.mix_plan import MixPlan
 
@@ -60,6 +60,19 @@ class Law:
         maps: Tensor | None = None,  # [B, h, w]
     ) -> tuple[MixPlan, Tensor | None]:
         """The plan, and the places [B, 4] of resized partners if there may be any."""
+        raise NotImplementedError
+
+    def draw_rows(
+        self,
+        samples: Tensor,  # [B]
+        partner: Tensor,  # [B]
+        spatial: Sequence[int],
+        state: Tensor,  # [4]
+        settings: Tensor,
+        rules: Mapping[str, Any],
+        maps: tuple[Tensor, Tensor] | None = None,  # of the samples and of their partners
+    ) -> tuple[MixPlan, Tensor | None]:
+        """The same for some samples of a larger batch, in which their partners are given."""
         raise NotImplementedError
 
 
@@ -122,12 +135,25 @@ class PlanLaw(Law):
         rules: Mapping[str, Any],
         maps: Tensor | None = None,
     ) -> tuple[MixPlan, Tensor | None]:
+        given: dict[str, Any] = {"state": state, "settings": settings, "labels": labels}
+        return draw_plan(batch_size, self._sizes(spatial), **given, **rules), None
+
+    def draw_rows(
+        self,
+        samples: Tensor,  # [B]
+        partner: Tensor,  # [B]
+        spatial: Sequence[int],
+        state: Tensor,  # [4]
+        settings: Tensor,  # [6]
+        rules: Mapping[str, Any],
+        maps: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[MixPlan, Tensor | None]:
+        return draw_rows(samples, partner, self._sizes(spatial), state, settings, rules), None
+
+    def _sizes(self, spatial: Sequence[int]) -> tuple[int, ...]:
         if self.cuts and not spatial:
             raise ValueError(
                 "images: expected sizes for the boxes of CutMix after [B, C], got none; set "
                 "spatial_dims=1 for [B, T], or cutmix_alpha=0 for MixUp alone"
             )
-        # Plans without boxes are mixed faster.
-        spatial = tuple(spatial) if self.cuts else ()
-        given: dict[str, Any] = {"state": state, "settings": settings, "labels": labels}
-        return draw_plan(batch_size, spatial, **given, **rules), None
+        return tuple(spatial) if self.cuts else ()  # plans without boxes are mixed faster

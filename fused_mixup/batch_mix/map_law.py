@@ -16,7 +16,7 @@ from ..masks.mix_mask import MixMask
 from ..plan.checks import Facts
 from ..plan.draw_checks import check_probability
 from ..plan.mix_plan import MixPlan, known_plan
-from ..variants.draw import draw_checked
+from ..variants.draw import draw_checked, draw_rows
 from ..variants.numbers import check_mix, variant_alpha, variant_numbers
 from .epochs import Law, Schedule
 
@@ -74,21 +74,47 @@ class MapLaw(Law):
         rules: Mapping[str, Any],
         maps: Tensor | None = None,  # [B, h, w]
     ) -> tuple[MixPlan, Tensor | None]:
-        size = tuple(spatial)
-        if len(size) != 2:
-            raise ValueError(
-                f"images: expected [B, …, H, W], as {self.name!r} has places in images, got "
-                f"{len(size)} spatial sizes"
-            )
+        size = self._size(spatial)
         own = check_maps(maps, batch_size, size, state.device)
         drawn, _ = draw_checked(batch_size, size, state, settings, self.mixup, labels, **rules)
-        lam = drawn.blend[:, 0]
         other = own[drawn.partner.long()]
+        return self._by_maps(drawn, own, other, size, rules["correct_lam"]), None
+
+    def draw_rows(
+        self,
+        samples: Tensor,  # [B]
+        partner: Tensor,  # [B]
+        spatial: Sequence[int],
+        state: Tensor,  # [4]
+        settings: Tensor,  # [11]
+        rules: Mapping[str, Any],
+        maps: tuple[Tensor, Tensor] | None = None,  # [B, h, w] each
+    ) -> tuple[MixPlan, Tensor | None]:
+        """Without ``maps`` the rows of MixUp, which say what is mixed at all."""
+        size = self._size(spatial)
+        drawn, _ = draw_rows(samples, partner, size, state, settings, self.mixup, rules)
+        if maps is None:
+            return drawn, None
+        return self._by_maps(drawn, *maps, size, rules["correct_lam"]), None
+
+    def _size(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        if len(spatial) != 2:
+            raise ValueError(
+                f"images: expected [B, …, H, W], as {self.name!r} has places in images, got "
+                f"{len(spatial)} spatial sizes"
+            )
+        return tuple(spatial)
+
+    def _by_maps(
+        self, drawn: MixPlan, own: Tensor, other: Tensor, size: tuple[int, ...], correct_lam: bool
+    ) -> MixPlan:
+        """The plan that maps of the samples and of their partners make of one of MixUp."""
+        lam = drawn.blend[:, 0]
         mask: MixMask | None = None
         box = drawn.box[:, :0]
         if self.name == "saliencymix":
             box = _boxes(other, lam, size)
-            weight = area_weights(box, size) if rules["correct_lam"] else drawn.weight
+            weight = area_weights(box, size) if correct_lam else drawn.weight
         else:
             mask = self._mask(own, other, lam)
             share = mask.mean(size)
@@ -98,7 +124,7 @@ class MapLaw(Law):
         stop = size if box.shape[1] else ()
         facts = Facts(is_permutation=drawn.is_permutation, blends=False, box_stop=stop)
         rows = drawn.partner_or_none, weight, blend, box
-        return known_plan(rows, drawn.pairing, facts, mask), None
+        return known_plan(rows, drawn.pairing, facts, mask)
 
     def _mask(self, own: Tensor, other: Tensor, lam: Tensor) -> MixMask:
         mixed = lam < 1

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..arguments import kind
 from ..plan.draw_checks import check_probability
 from ..plan.mix_plan import MixPlan
-from ..variants.draw import draw_checked
+from ..variants.draw import draw_checked, draw_rows
 from ..variants.numbers import FROM_MAPS, check_mix, check_weights, variant_alpha
 from .epochs import Law, PlanLaw, Schedule
 from .map_law import MapLaw
@@ -68,6 +68,22 @@ class VariantLaw(Law):
         rules: Mapping[str, Any],
         maps: Tensor | None = None,
     ) -> tuple[MixPlan, Tensor | None]:
+        rest = state, settings, self.mix, labels
+        return draw_checked(batch_size, self._size(spatial), *rest, **rules)
+
+    def draw_rows(
+        self,
+        samples: Tensor,  # [B]
+        partner: Tensor,  # [B]
+        spatial: Sequence[int],
+        state: Tensor,  # [4]
+        settings: Tensor,  # [1 + 10·M]
+        rules: Mapping[str, Any],
+        maps: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[MixPlan, Tensor | None]:
+        return draw_rows(samples, partner, self._size(spatial), state, settings, self.mix, rules)
+
+    def _size(self, spatial: Sequence[int]) -> tuple[int, ...]:
         size = tuple(spatial) if self.cuts else (1, 1)
         if len(size) != 2:
             raise ValueError(
@@ -75,7 +91,7 @@ class VariantLaw(Law):
                 f"got {len(size)} spatial sizes; view a signal as x.unsqueeze(-2), or set "
                 "spatial_dims=2"
             )
-        return draw_checked(batch_size, size, state, settings, self.mix, labels, **rules)
+        return size
 
 
 def choose_law(

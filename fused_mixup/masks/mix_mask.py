@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -107,13 +107,14 @@ class MixMask(PlanMask):
         device = torch.device(device)
         if self.device == device:
             return self
-        moved = (_move(getattr(self, name), device, non_blocking) for name in _FIELDS)
-        return self._replace(*moved)
+        return self._map(lambda t: _move(t, device, non_blocking))
 
-    def _replace(self, *fields: Tensor | None) -> MixMask:
-        """The mask with other tensors, whose values have been checked."""
+    def _map(self, change: Callable[[Tensor], Tensor]) -> MixMask:
+        """The mask of changed tensors, whose values have been checked."""
+        fields = {name: getattr(self, name) for name in _FIELDS}
         mask = object.__new__(MixMask)
-        mask._fill(**dict(zip(_FIELDS, fields, strict=True)), interpolation=self.interpolation)
+        mask._fill(**{name: None if t is None else change(t) for name, t in fields.items()})
+        mask._fill(interpolation=self.interpolation)
         return mask
 
     def dense(self, size: Sequence[int] | None = None) -> Tensor:
@@ -156,9 +157,11 @@ class MixMask(PlanMask):
     def _one_row(self) -> MixMask:
         """The mask of the first sample where all samples share it, else the mask itself."""
         fields = [getattr(self, name) for name in _FIELDS]
-        if self.batch_size > 1 and all(t is None or t.stride(0) == 0 for t in fields):
-            return self._replace(*(None if t is None else t[:1] for t in fields))
-        return self
+        shared = self.batch_size > 1 and all(t is None or t.stride(0) == 0 for t in fields)
+        return self.take(slice(1)) if shared else self
+
+    def take(self, rows: slice | Tensor) -> MixMask:
+        return self._map(lambda t: t[rows])
 
     def expand(self, batch_size: int) -> MixMask:
         """One mask (B = 1) for all samples of a batch; no memory is copied."""
@@ -166,10 +169,7 @@ class MixMask(PlanMask):
             return self
         if self.batch_size != 1:
             raise ValueError(f"batch_size: expected {self.batch_size}, got {batch_size}")
-        fields = (getattr(self, name) for name in _FIELDS)
-        return self._replace(
-            *(None if t is None else t.expand(batch_size, *t.shape[1:]) for t in fields)
-        )
+        return self._map(lambda t: t.expand(batch_size, *t.shape[1:]))
 
     def check(self, name: str, x: Tensor) -> None:
         """Raise ValueError unless this mask fits a tensor x [B, …, H, W] of this ``name``."""
@@ -237,9 +237,9 @@ def _adjacent(t: Tensor | None) -> Tensor | None:
     return t[:1].contiguous().expand_as(t) if t.stride(0) == 0 else t.contiguous()
 
 
-def _move(t: Tensor | None, device: torch.device, non_blocking: bool) -> Tensor | None:
-    if t is None or t.stride(0) or not len(t):
-        return None if t is None else t.to(device, non_blocking=non_blocking)
+def _move(t: Tensor, device: torch.device, non_blocking: bool) -> Tensor:
+    if t.stride(0) or not len(t):
+        return t.to(device, non_blocking=non_blocking)
     return t[:1].to(device, non_blocking=non_blocking).expand_as(t)
 
 

@@ -6,7 +6,8 @@ tensors: a state (:func:`plan_state`), which each draw advances by one step, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -209,3 +210,22 @@ def draw_plan(
     plan = known_plan(draw(host, settings, labels, given, *rules), name, facts)
     state.copy_(host)
     return plan.to(state.device)
+
+
+def draw_rows(
+    samples: Tensor,  # [B]
+    partner: Tensor,  # [B]
+    spatial: Sequence[int],
+    state: Tensor,  # [4]
+    settings: Tensor,  # [6]
+    rules: Mapping[str, Any],
+) -> MixPlan:
+    """The rows of these samples in the plan of a larger batch, in which their partners are given.
+
+    ``rules`` are those of :func:`draw_plan`. The pairing of the result is "self": where partners
+    are found is for the caller to say.
+    """
+    options = PER[rules["per"]], TENSOR, rules["correct_lam"], rules["symmetric"]
+    index, other = samples.int(), partner.int()
+    drawn = draw(state, settings, None, other, len(samples), spatial, *options, index)
+    return known_plan(drawn, "self", Facts(True, False, tuple(spatial)))

@@ -44,6 +44,10 @@ class PlanMask(Frozen):
     def resize(self, size: Sequence[int]) -> Self:
         raise NotImplementedError
 
+    def take(self, rows: slice | Tensor) -> Self:
+        """The mask of some of the samples."""
+        raise NotImplementedError
+
     def check(self, name: str, x: Tensor) -> None:
         raise NotImplementedError
 

@@ -174,15 +174,38 @@ def draw_checked(
     """
     rules = per, pairing, correct_lam, symmetric
     d = drawn(batch_size, size, state, settings, mix.kinds, mix.rank, labels, *rules)
+    return _plan_of(d, size, mix, state.device)
+
+
+def draw_rows(
+    samples: Tensor,  # [B]
+    partner: Tensor,  # [B]
+    size: Sequence[int],
+    state: Tensor,  # [4]
+    settings: Tensor,  # [1 + 10·M]
+    mix: Mix,
+    rules: Mapping[str, Any],
+) -> tuple[MixPlan, Tensor | None]:
+    """The rows of these samples in the plan of a larger batch, as ``draw_rows`` of plan/draw.py."""
+    per, options = PER[rules["per"]], (rules["correct_lam"], rules["symmetric"])
+    numbers = mix.kinds, len(samples), *size, mix.rank, per, TENSOR, *options, samples.int()
+    parts = draw_parts(state, settings, None, partner.int(), *numbers)
+    d = _drawn(parts, len(samples), per, "self", True)
+    return _plan_of(d, size, mix, state.device)
+
+
+def _plan_of(
+    d: Drawn, size: Sequence[int], mix: Mix, device: torch.device
+) -> tuple[MixPlan, Tensor | None]:
     mask = known_mask(d.code, d.threshold, d.rows, d.columns) if mix.rank else None
     box = d.box if mix.places else d.box[:, :0]  # plans without boxes are mixed faster
     stop = tuple(size) if mix.places else ()
     facts = Facts(is_permutation=d.is_permutation, blends=False, box_stop=stop)
     plan = known_plan((d.partner, d.weight, d.blend, box), d.pairing, facts, mask)
     places = d.resize_box if RESIZEMIX in mix.kinds else None
-    if has_float64(state.device):
+    if has_float64(device):
         return plan, places
-    return plan.to(state.device), None if places is None else places.to(state.device)
+    return plan.to(device), None if places is None else places.to(device)
 
 
 def drawn(
@@ -229,10 +252,17 @@ def drawn(
         labels, given = (None if t is None else t.cpu() for t in (labels, given))
         parts = draw_parts(host, settings.cpu(), labels, given, *numbers)
         state.copy_(host)
+    return _drawn(parts, batch_size, shared, name, permutes)
+
+
+def _drawn(
+    parts: tuple[Tensor, ...], batch_size: int, per: int, pairing: str, permutes: bool | None
+) -> Drawn:
+    """The results of the op; one mask for the batch is expanded to its samples."""
     partner, weight, blend, box, code, threshold, rows, columns, resize_box = parts
-    if shared == BATCH:  # one row for all samples
+    if per == BATCH:
         threshold, rows, columns = (
             t.expand(batch_size, *t.shape[1:]) for t in (threshold, rows, columns)
         )
     masks = code, threshold, rows, columns
-    return Drawn(partner, weight, blend, box, *masks, resize_box, name, permutes)
+    return Drawn(partner, weight, blend, box, *masks, resize_box, pairing, permutes)
