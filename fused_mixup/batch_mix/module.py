@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from .resized import Resized
 from .step import ImageStep, Options, Step
 from .structure import items, replace
 from .variant_law import choose_law
+
+AnyStep = TypeVar("AnyStep", bound=Step)
 
 
 class BatchMix(RecipeModule):
@@ -192,15 +194,8 @@ class BatchMix(RecipeModule):
         alone = isinstance(batch, Tensor)  # images
         if alone:
             batch = (batch,)
-        nothing = isinstance(batch, tuple) and len(batch) == 0
-        if items(batch) is None or nothing:
-            got = "nothing" if nothing else type(batch).__name__
-            raise TypeError(
-                "BatchMix: expected images and labels, or one dict, tuple, list or dataclass, got "
-                f"{got}"
-            )
+        step = self._step(batch, Step, images)
         check_needed(maps, self._law.map_variant, self.training and mixes)
-        step = Step(batch, self._kinds.find(batch), self._targets, self._options, images)
         if not (self.training and mixes):
             made = replace(batch, step.keep())
             return made[0] if alone else made, {}
@@ -212,6 +207,17 @@ class BatchMix(RecipeModule):
         news, plans = step.mix(plan, self.inplace, paste)
         made = replace(batch, news)
         return made[0] if alone else made, plans
+
+    def _step(self, batch: Any, of: type[AnyStep], images: ImageStep | None = None) -> AnyStep:
+        """The entries of a batch, checked."""
+        nothing = isinstance(batch, tuple) and len(batch) == 0
+        if items(batch) is None or nothing:
+            got = "nothing" if nothing else type(batch).__name__
+            raise TypeError(
+                "BatchMix: expected images and labels, or one dict, tuple, list or dataclass, got "
+                f"{got}"
+            )
+        return of(batch, self._kinds.find(batch), self._targets, self._options, images)
 
     def collate(self, samples: list[Any]) -> Any:
         """``default_collate``, then :meth:`forward`: a ``collate_fn`` that pickles for workers.

@@ -123,7 +123,7 @@ class Step:
         # Class maps that become targets, as labels do; True where all are known to be in range.
         self.maps: dict[Path, bool] = {}
         for entry in maps if o.blends else ():
-            if _is_class_map(entry):
+            if holds_classes(entry):
                 count = self.counts[entry.path]
                 self.maps[entry.path] = targets.check_map(entry.name, entry.value, count)
 
@@ -166,7 +166,7 @@ class Step:
             check_masks(first, self.scene.sizes, [group.lead for group in self.groups], self.images)
         self.follows = check_follows(o.follows, self.labels, self.values)
         for entry in self.values:
-            pasted = _is_class_map(entry) and entry.path not in self.maps and o.cuts
+            pasted = holds_classes(entry) and entry.path not in self.maps and o.cuts
             if pasted and not self.places[entry.path].sizes:
                 raise ValueError(
                     f"{entry.name}: expected a map of {first.name}, whose boxes are pasted in it, "
@@ -269,7 +269,7 @@ class Step:
             return self.targets.mix_map(value, plan, *known, inplace, self.paste)
         paste = self.paste if place.sizes else None
         here = inplace and paste is None
-        if _is_class_map(entry):
+        if holds_classes(entry):
             made = paste_(value if here else value.clone(), plan)
         else:
             made = mix_at(value, plan, place, here)
@@ -288,9 +288,9 @@ class Step:
         paste = self.paste if place.sizes else None
         if paste is not None:
             x = torch.stack(alone)
-            made = paste_(x.clone(), plan) if _is_class_map(entry) else mix(x, plan)
+            made = paste_(x.clone(), plan) if holds_classes(entry) else mix(x, plan)
             made = paste(made, x)
-        elif _is_class_map(entry):
+        elif holds_classes(entry):
             made = paste_(torch.stack(alone), plan)
         elif is_collated(plan, place, alone):
             made = mix_samples(alone, plan)
@@ -300,7 +300,7 @@ class Step:
         return type(samples)(rows) if isinstance(samples, (list, tuple)) else rows
 
 
-def _is_class_map(entry: Entry) -> bool:
+def holds_classes(entry: Entry) -> bool:
     return entry.kind == "class_map" and is_class_map(entry.value)
 
 

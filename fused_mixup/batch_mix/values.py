@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,18 +13,24 @@ from ..plan.mix_plan import MixPlan
 from .places import Place
 
 
-def mix_at(x: Tensor, plan: MixPlan, place: Place, inplace: bool) -> Tensor:
+def mix_at(
+    x: Tensor, plan: MixPlan, place: Place, inplace: bool, other: Tensor | None = None
+) -> Tensor:
     """Mix an entry by its own plan, whose box ends in the dim of ``place``."""
     if place.dim == -1 or not plan.spatial_dims:
-        return mix_(x, plan) if inplace else mix(x, plan)
-    if place.dim == 1 - x.ndim and x.is_contiguous():  # [B, T, …]: the box is whole rows of [T, …]
-        flat, plan = x.flatten(2), plan.over_whole(x[0, 0].numel())
-        return mix_(flat, plan).view_as(x) if inplace else mix(flat, plan).view_as(x)
+        return _mix(x, plan, inplace, other)
+    alike = other is None or other.is_contiguous()
+    if place.dim == 1 - x.ndim and x.is_contiguous() and alike:
+        # [B, T, …]: the box is whole rows of [T, …].
+        flat, plan = x.flatten(2), plan.over_whole(math.prod(x.shape[2:]))
+        return _mix(flat, plan, inplace, None if other is None else other.flatten(2)).view_as(x)
     seen = x.movedim(place.dim, -1)
-    if inplace:
-        mix_(seen, plan)
-        return x
-    return mix(seen, plan).movedim(-1, place.dim)
+    made = _mix(seen, plan, inplace, None if other is None else other.movedim(place.dim, -1))
+    return x if inplace else made.movedim(-1, place.dim)
+
+
+def _mix(x: Tensor, plan: MixPlan, inplace: bool, other: Tensor | None) -> Tensor:
+    return mix_(x, plan, other=other) if inplace else mix(x, plan, other=other)
 
 
 def is_collated(plan: MixPlan, place: Place, alone: Sequence[Tensor]) -> bool:

@@ -99,7 +99,10 @@ def mask_at(mask: MaskArguments, x: Tensor) -> Tensor:
 
 def paste_rows(x: Tensor, other: Tensor, box: Tensor, mask: MaskArguments) -> Tensor:
     """``other`` where m < ½ and in the box, else x: what can be moved and not blended."""
-    return torch.where((mask_at(mask, x) < 0.5) | inside_box(box, x), other, x)
+    pasted = inside_box(box, x)
+    if mask.code is not None:
+        pasted = pasted | (mask_at(mask, x) < 0.5)
+    return torch.where(pasted, other, x)
 
 
 def keep_masked(weight: Tensor, code: Tensor) -> Tensor:

@@ -1,0 +1,79 @@
+"""What ranks send each other: a few words from all to all, and bytes to those that need them.
+
+Measured of gloo (PyTorch 2.13): the exchange checks neither counts nor dtypes nor the layout of
+what it writes, so that each rank must know both counts, and buffers are flat and contiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+# The older name, which warns where the newer is.
+_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+class Arriving:
+    """Bytes on their way, and the buffer that keeps those sent alive."""
+
+    def __init__(self, received: Tensor, sent: Tensor, work: Any, device: torch.device) -> None:
+        self._received, self._sent, self._work, self._device = received, sent, work, device
+
+    def wait(self) -> Tensor:
+        """uint8, all that was received, by rank."""
+        self._work.wait()
+        return self._received.to(self._device)
+
+
+class Wire:
+    """The exchange within one process group; ``sent`` counts the bytes that left this rank."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self.sent = 0
+        # "cpu:gloo,cuda:nccl", for example. Gloo exchanges nothing on a GPU.
+        backends = (part.split(":") for part in dist.get_backend_config(group).split(","))
+        self._places = {place for place, name in backends if place == "cpu" or name != "gloo"}
+        self._words = torch.device("cpu" if "cpu" in self._places else "cuda")
+
+    def gather(self, words: Sequence[int]) -> list[list[int]]:
+        """These words of every rank, by rank."""
+        own = torch.tensor(words, dtype=torch.int64, device=self._words)
+        every = own.new_empty(self.size * len(words))
+        _all_gather(every, own, group=self.group)
+        self.sent += own.nbytes * (self.size - 1)
+        return every.view(self.size, -1).tolist()
+
+    def gather_rows(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+        """Rows [sum(counts), …] of every rank, ``own`` [counts[rank], …] among them, by rank."""
+        most = max(counts)
+        padded = own.new_zeros((most, *own.shape[1:]), device=self._words)
+        padded[: len(own)] = own
+        every = padded.new_empty((self.size * most, *own.shape[1:]))
+        _all_gather(every, padded, group=self.group)
+        self.sent += padded.nbytes * (self.size - 1)
+        rows = every.view(self.size, most, *own.shape[1:])
+        return torch.cat([of[:n] for of, n in zip(rows, counts, strict=True)])
+
+    def start(self, data: Tensor, send: Sequence[int], receive: Sequence[int]) -> Arriving:
+        """Send ``send[r]`` bytes of the flat uint8 ``data`` to rank r, which come in that order."""
+        device = data.device
+        if device.type not in self._places:
+            data = data.to(self._words)
+        received = data.new_empty(sum(receive))
+        work = dist.all_to_all_single(
+            received, data, list(receive), list(send), group=self.group, async_op=True
+        )
+        self.sent += data.nbytes
+        return Arriving(received, data, work, device)
+
+
+def as_bytes(rows: Tensor) -> Tensor:
+    """A contiguous tensor as flat uint8, in the same memory."""
+    return rows.reshape(-1).view(torch.uint8)
