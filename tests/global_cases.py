@@ -7,7 +7,9 @@ import random
 from typing import Any
 
 import torch
+from detections import H, W, random_boxes
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 import fused_mixup as fm
 from fused_mixup import BatchMix
@@ -68,7 +70,10 @@ def share(value: Any, start: int, stop: int) -> Any:
             return part.clone(memory_format=torch.channels_last)
         return part.clone()
     if isinstance(value, dict):
-        return {key: share(v, start, stop) for key, v in value.items()}
+        seen: dict[int, Any] = {}  # a tensor that a batch contains twice
+        return {
+            key: seen.setdefault(id(v), share(v, start, stop)) for key, v in value.items()
+        }
     if isinstance(value, tuple):
         return tuple(share(v, start, stop) for v in value)
     return copy.deepcopy(value[start:stop])
@@ -108,14 +113,15 @@ def check(mix: Any, whole: BatchMix, batch: Any, sizes: list[int], rank: int, ma
     given = {} if maps is None else {"maps": maps}
     expected = whole(*batch, **given) if isinstance(batch, tuple) else whole(batch, **given)
     assert_same(call, share_of(expected, start, stop))
-    if whole.inplace:
+    if whole.inplace and images is not None:
         assert first_image(call).data_ptr() == images.data_ptr()
 
 
-def first_image(batch: Any) -> Tensor:
-    if isinstance(batch, Tensor):
-        return batch
-    return batch["image"] if isinstance(batch, dict) else batch[0]
+def first_image(batch: Any) -> Tensor | None:
+    if isinstance(batch, dict):
+        return next(v for v in batch.values() if isinstance(v, Tensor) and v.ndim > 2)
+    first = batch if isinstance(batch, Tensor) else batch[0]
+    return first if isinstance(first, Tensor) else None
 
 
 def share_of(value: Any, start: int, stop: int) -> Any:
@@ -127,3 +133,57 @@ def share_of(value: Any, start: int, stop: int) -> Any:
     if isinstance(value, tuple):
         return tuple(share_of(v, start, stop) for v in value)
     return value[start:stop]
+
+
+def kinds_of(n: int) -> dict[str, tuple[dict[str, Any], Any]]:
+    """Batches of n samples with every kind of entry: name -> more arguments of BatchMix, batch."""
+    pick = torch.Generator().manual_seed(n)
+    counts = [(3, 0, 2, 1)[i % 4] for i in range(n)]
+    x = torch.rand(n, 3, H, W, generator=pick)
+    boxes = [random_boxes(count, pick) for count in counts]
+    fields = {
+        "labels": [torch.randint(0, K, (count,), generator=pick) for count in counts],
+        "names": [[f"{i}.{k}" for k in range(count)] for i, count in enumerate(counts)],
+    }
+    points = [torch.rand(count, 5, 2, generator=pick) * H for count in counts]
+    masks = [torch.rand(count, H, W, generator=pick) > 0.5 for count in counts]
+    lists = {"image": x, "boxes": boxes, **fields, "keypoints": points, "instance_masks": masks}
+    padded = {
+        "image": x,
+        "boxes": pad_sequence([*boxes, torch.zeros(3, 4)], batch_first=True)[:n],
+        "labels": torch.randint(0, K, (n, 3), generator=pick),
+        "num_boxes": torch.tensor(counts),
+    }
+    samples = [
+        {"image": x[i], "target": {"boxes": boxes[i], "labels": fields["labels"][i]}}
+        for i in range(n)
+    ]
+    clip = {
+        "video": torch.rand(n, 4, 3, 6, 8, generator=pick),
+        "audio": torch.rand(n, 2, 40, generator=pick),
+        "spectrogram": torch.rand(n, 1, 5, 12, generator=pick),
+        "label": torch.randint(0, K, (n,), generator=pick),
+        "sound": torch.rand(n, 3, generator=pick),
+    }
+    follows = {"follows": {"sound": "audio"}, "kinds": {"sound": "labels"}}
+    maps = {
+        "image": x,
+        "mask": torch.randint(0, K, (n, H, W), generator=pick),
+        "depth": torch.rand(n, 1, H // 2, W // 2, generator=pick),
+        "soft": torch.rand(n, 2, H, W, generator=pick),
+        "label": torch.randint(0, K, (n,), generator=pick),
+    }
+    twice = {"image": x, "again": x, "label": maps["label"]}
+    volume = {"volume": torch.rand(n, 1, 4, 5, 6, generator=pick), "y": torch.rand(n)}
+    listed = [x[i] for i in range(n)], [int(y) for y in maps["label"]]
+    return {
+        "lists of boxes": ({}, lists),
+        "padded boxes": ({}, padded),
+        "samples": ({}, samples),
+        "clips": (follows, clip),
+        "clips cut in time": ({"cut": "time", **follows}, clip),
+        "maps": ({"kinds": {"soft": "soft_map"}}, maps),
+        "one tensor twice": ({"kinds": {"again": "image"}}, twice),
+        "volumes": ({}, volume),
+        "lists of images": ({}, listed),
+    }

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from global_cases import K, batch_of, check, options_of
+from detections import MODES
+from global_cases import K, batch_of, check, kinds_of, options_of
 from torch import multiprocessing as mp
 
 from fused_mixup import BatchMix
@@ -55,6 +56,21 @@ def random_plans(rank: int, ranks: int) -> dict:
         for _ in range(2):
             check(mix, whole, part, block, rank - first, own_maps)
         done["masks" if "mix" in options else "images"] += 1
+    return done
+
+
+def kinds(rank: int, ranks: int) -> int:
+    """Every kind of entry, by MixUp, CutMix and both."""
+    done, sizes = 0, [3, 2, 4, 1][:ranks]
+    for mode in MODES.values():
+        for pairing in ("flip", "shuffle"):
+            for more, batch in kinds_of(sum(sizes)).values():
+                options = {**mode, **more, "pairing": pairing, "inplace": pairing == "flip"}
+                mix = GlobalMix(BatchMix(K, **options))
+                whole = BatchMix(K, **options, rank=0)
+                for _ in range(2):
+                    check(mix, whole, batch, sizes, rank)
+                done += 1
     return done
 
 

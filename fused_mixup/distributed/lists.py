@@ -1,7 +1,8 @@
-"""Entries with a tensor for each sample in a list, as boxes are, on their way between ranks."""
+"""Entries with rows for each sample in a list, as boxes are, on their way between ranks."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,68 +16,62 @@ from .global_plan import GlobalPlan
 from .parts import by_rank
 from .wire import Arriving, Wire, as_bytes
 
-_NONE = -1  # the first size of a sample that has no such entry
+_NONE = -1  # the first size of a sample that has no rows
 
 
-def check_list(entry: Entry) -> Tensor:
-    """The first tensor of a list that can travel; TypeError for Python objects."""
-    first = first_of(entry.value)
-    if not isinstance(first, Tensor):
-        raise TypeError(
-            f"{entry.name}: expected a tensor for each sample, as they travel between ranks, got "
-            f"{type(first).__name__}; use torch.as_tensor, or say the kind 'keep'"
-        )
-    return first
+class ListEntry:
+    """An entry whose value is a list, with a tensor for each sample, rows of objects, or None."""
 
+    def __init__(self, entry: Entry) -> None:
+        self._value = entry.value
+        self._like = first_of(entry.value)
+        self._tensors = [_as_tensor(v) for v in entry.value]
+        first = first_of(self._tensors)
+        self._first = torch.empty(0, dtype=torch.uint8) if first is None else first
+        none = [_NONE] * self._first.ndim
+        shapes = [none if t is None else list(t.shape) for t in self._tensors]
+        # int64 [n, ndim]: the shape of each sample's tensor
+        self.sizes = torch.tensor(shapes, dtype=torch.int64).view(len(shapes), self._first.ndim)
 
-def sizes_of(entry: Entry) -> Tensor:
-    """int64 [n, ndim]: the shape of each sample's tensor."""
-    first = check_list(entry)
-    shapes = [[_NONE] * first.ndim if v is None else list(v.shape) for v in entry.value]
-    return torch.tensor(shapes, dtype=torch.int64).view(len(shapes), first.ndim)
+    @property
+    def form(self) -> str:
+        """Dtype and dims, which are the same on every rank."""
+        if isinstance(self._like, Tensor):
+            return f"lists of {self._first.dtype}, {self._first.ndim} dims"
+        return "lists of objects"
 
-
-class Lists:
-    """The tensors of one such entry, as flat bytes."""
-
-    def __init__(
-        self, entry: Entry, own: Tensor, sizes: Tensor, plan: GlobalPlan, wire: Wire
-    ) -> None:
-        """``own`` [n, ndim] and ``sizes`` [R, ndim]: the shapes of the tensors here and there."""
-        self._like, self._sizes = check_list(entry), sizes
-        sent = [entry.value[i] for i in plan.sent.tolist()]
-        parts = [plain(v).reshape(-1) for v in sent if v is not None]
-        data = torch.cat(parts) if parts else plain(self._like).new_empty(0)
-        item = self._like.element_size()
+    def start(self, sizes: Tensor, plan: GlobalPlan, wire: Wire) -> Arriving:
+        """Send what others need; ``sizes`` [R, ndim] are the shapes of what comes."""
+        self._coming = sizes
+        parts = [t.reshape(-1) for i in plan.sent.tolist() if (t := self._tensors[i]) is not None]
+        data = torch.cat(parts) if parts else self._first.new_empty(0)
         counts = [
-            by_rank(shapes.clamp(min=0).prod(1) * item, ranks, wire.size)
-            for shapes, ranks in ((own[plan.sent], plan.target), (sizes, plan.source))
+            by_rank(shapes.clamp(min=0).prod(1) * self._first.element_size(), ranks, wire.size)
+            for shapes, ranks in ((self.sizes[plan.sent], plan.target), (sizes, plan.source))
         ]
-        self._arriving: Arriving = wire.start(as_bytes(data), *counts)
+        return wire.start(as_bytes(data), *counts)
 
-    def wait(self) -> list[Any]:
-        """The tensor of each partner that lies elsewhere, as the entry's type, or None."""
-        flat = self._arriving.wait().view(self._like.dtype)
-        made: list[Any] = []
+    def partners(self, arriving: Arriving, plan: GlobalPlan) -> list[Any]:
+        """The rows of the partner of every sample, as the entry has them."""
+        local = zip((plan.partner - plan.start).tolist(), plan.here.tolist(), strict=True)
+        found = [self._value[p] if here else None for p, here in local]
+        flat = arriving.wait().view(self._first.dtype)
         start = 0
-        for shape in self._sizes.tolist():
+        for i, shape in zip(plan.received.tolist(), self._coming.tolist(), strict=True):
             if shape[:1] == [_NONE]:
-                made.append(None)
                 continue
-            size = int(torch.Size(shape).numel())
-            made.append(wrap_like(flat[start : start + size].view(shape), self._like))
-            start += size
-        return made
+            stop = start + torch.Size(shape).numel()
+            found[i] = self._restored(flat[start:stop].view(shape))
+            start = stop
+        return found
+
+    def _restored(self, t: Tensor) -> Any:
+        if isinstance(self._like, Tensor):
+            return wrap_like(t, self._like)
+        return pickle.loads(bytes(t.tolist()))  # of a rank of this training
 
 
-def list_partners(value: Sequence[Any], plan: GlobalPlan, received: Sequence[Any]) -> list[Any]:
-    """The partner of every sample, from ``value`` where it lies here."""
-    found = [value[int(p)] if here else None for p, here in _places(plan)]
-    for i, v in zip(plan.received.tolist(), received, strict=True):
-        found[i] = v
-    return found
-
-
-def _places(plan: GlobalPlan) -> Any:
-    local = (plan.partner - plan.start).tolist()
-    return zip(local, plan.here.tolist(), strict=True)
+def _as_tensor(rows: Sequence[Any] | Tensor | None) -> Tensor | None:
+    if rows is None or isinstance(rows, Tensor):
+        return plain(rows)
+    return torch.frombuffer(bytearray(pickle.dumps(rows)), dtype=torch.uint8)

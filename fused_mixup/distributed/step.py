@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +15,11 @@ from ..batch_mix.resized import Resized
 from ..batch_mix.step import Step, holds_classes
 from ..batch_mix.structure import New, Path
 from ..batch_mix.tv_tensors import plain, wrap_like
+from ..kinds import IMAGE_LIKE, MAPS
 from ..plan.mix_plan import MixPlan
 from ..target.heads import STRUCTURES, heads, leaves, restore_structure
 from .global_plan import GlobalPlan
-from .lists import Lists, check_list, list_partners, sizes_of
+from .lists import ListEntry
 from .parts import Records, all_rows, partners_of
 from .rows import BOX, WHOLE, regions, twice
 from .values import Mixing, Own, Reads
@@ -52,10 +53,6 @@ class GlobalStep(Step):
 
     def check_travel(self) -> None:
         """Raise for entries that no rank can send."""
-        for group in self.groups:
-            for entry in (group.lead, *group.rows):
-                if not isinstance(entry.value, Tensor):
-                    check_list(entry)
         for entry in self.values:
             for x in entry.value if isinstance(entry.value, (list, tuple)) else (entry.value,):
                 if torch.is_grad_enabled() and x.requires_grad:
@@ -70,13 +67,11 @@ class GlobalStep(Step):
         return (x if isinstance(x, Tensor) else x[0]).device
 
     def bytes(self) -> int:
-        """The bytes of the entries that are mixed."""
-        fixed = [y for entry in self.labels for y in leaves(entry.value)]
-        boxes = [e for group in self.groups for e in (group.lead, *group.rows)]
-        for entry in [*self.values, *boxes]:
-            value = entry.value
-            fixed += [value] if isinstance(value, Tensor) else [v for v in value if v is not None]
-        return sum(t.nbytes for t in fixed)
+        """The bytes of images, maps and labels."""
+        found = [y for entry in self.labels for y in leaves(entry.value)]
+        for entry in self.values:
+            found += [entry.value] if isinstance(entry.value, Tensor) else entry.value
+        return sum(t.nbytes for t in found)
 
     def plan_at(self, place: Place, plan: MixPlan) -> MixPlan:
         """The plan by which an entry at ``place`` is mixed."""
@@ -197,44 +192,41 @@ class _Received(NamedTuple):
 
 
 class _Small:
-    """Labels, and entries with a row for each box: one record a sample, and the lists' tensors."""
+    """Labels, and entries with a row for each box: one record a sample, and the lists' rows."""
 
     def __init__(self, step: GlobalStep, plan: GlobalPlan, wire: Wire) -> None:
         self._step, self._plan, self._wire = step, plan, wire
         self._fixed = [y for entry in step.labels for y in leaves(entry.value)]
-        self._sizes: dict[Path, Tensor] = {}
+        self._lists: dict[Path, ListEntry] = {}
         for group in step.groups:
             for entry in (group.lead, *group.rows):
                 if isinstance(entry.value, Tensor):
                     self._fixed.append(plain(entry.value))
                 else:
-                    self._sizes[entry.path] = sizes_of(entry)
+                    self._lists[entry.path] = ListEntry(entry)
             if isinstance(group.count, Tensor):
                 self._fixed.append(group.count)
-        every = [*self._fixed, *self._sizes.values()]
+        every = [*self._fixed, *(entry.sizes for entry in self._lists.values())]
         self._records = Records(every, plan, wire) if every else None
 
     def wait(self) -> _Received:
         step, plan = self._step, self._plan
         banks = iter(self._records.wait() if self._records is not None else ())
         fixed = iter([partners_of(x, plan, next(banks)) for x in self._fixed])
-        sizes = dict(zip(self._sizes, banks, strict=True))
         labels = {e.path: _heads(lambda _: next(fixed), e.value) for e in step.labels}
-        lists = {
-            entry.path: Lists(entry, self._sizes[entry.path], sizes[entry.path], plan, self._wire)
-            for group in step.groups
-            for entry in (group.lead, *group.rows)
-            if entry.path in sizes
+        coming = {
+            path: entry.start(sizes, plan, self._wire)
+            for (path, entry), sizes in zip(self._lists.items(), banks, strict=True)
         }
         groups = []
         for group in step.groups:
-            found: dict[Path, Any] = {}
-            for entry in (group.lead, *group.rows):
-                if entry.path in lists:
-                    rows = lists[entry.path].wait()
-                    found[entry.path] = list_partners(entry.value, plan, rows)
-                else:
-                    found[entry.path] = next(fixed)
+            paths = [entry.path for entry in (group.lead, *group.rows)]
+            found = {
+                path: self._lists[path].partners(coming[path], plan)
+                if path in coming
+                else next(fixed)
+                for path in paths
+            }
             if isinstance(group.count, Tensor):
                 count = (*group.group, COUNT)
                 found[count] = next(fixed)
@@ -282,12 +274,12 @@ def _as_entry(made: Tensor, entry: Entry, inplace: bool) -> Any:
 
 
 def _form(entry: Entry) -> str:
-    value: Any = entry.value
-    if isinstance(value, Tensor):
-        return f"{value.dtype} {list(value.shape[1:])}"
-    first = check_list(entry)
-    rows: Sequence[int] = first.shape if entry.kind in ("image", "class_map") else [first.ndim]
-    return f"lists of {first.dtype} {list(rows)}"
+    x = entry.value
+    if isinstance(x, Tensor):
+        return f"{x.dtype} {list(x.shape[1:])}"
+    if entry.kind in (*IMAGE_LIKE, *MAPS):
+        return f"lists of {x[0].dtype} {list(x[0].shape)}"
+    return ListEntry(entry).form
 
 
 def _is_channels_last(value: Any) -> bool:
