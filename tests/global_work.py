@@ -5,21 +5,32 @@ Each task is a function of the rank here; what it returns is written to the fold
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
+import os
+import pickle
 import random
+import socket
+import struct
 import sys
+import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from detections import MODES
-from global_cases import K, batch_of, check, kinds_of, options_of
+from global_cases import K, assert_same, batch_of, check, kinds_of, options_of
 from torch import multiprocessing as mp
+from torch.utils.checkpoint import checkpoint
 
 from fused_mixup import BatchMix
-from fused_mixup.distributed import GlobalMix
+from fused_mixup.codes import STEP_WORD
+from fused_mixup.distributed import GlobalMix, global_plan
+
+TIMEOUT = 8  # seconds of the group
 
 CASES = int(sys.argv[4]) if len(sys.argv) > 4 else 60
 
@@ -74,6 +85,175 @@ def kinds(rank: int, ranks: int) -> int:
     return done
 
 
+# ------------------------------------------------------------------ bytes
+
+
+def socket_bytes() -> int:
+    """The bytes that all TCP sockets of this process have sent, as the kernel counts them."""
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as s:
+                info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
+        except OSError:  # closed meanwhile, or no TCP
+            continue
+        total += struct.unpack_from("Q", info, 200)[0] if len(info) >= 208 else 0
+    return total
+
+
+def wire(rank: int, ranks: int) -> list[dict]:
+    """What each step sends: as the kernel counts, as GlobalMix counts, and as the plan says."""
+    said, n, shape = [], 8, (3, 20, 24)
+    for dtype in (torch.float32, torch.uint8):
+        for pairing in ("flip", "roll", "shuffle", "cross_class"):
+            for mode in MODES.values():
+                options = {**mode, "pairing": pairing, "seed": 5}
+                mix = GlobalMix(BatchMix(K, **options))
+                x = (torch.rand(n, *shape) * 200).to(dtype)
+                labels = torch.randint(0, K, (n,))
+                every = [torch.empty_like(labels) for _ in range(ranks)]
+                dist.all_gather(every, labels)
+                told = torch.cat(every) if pairing == "cross_class" else None
+                plan = global_plan(mix.batch_mix, [n] * ranks, rank, shape[1:], labels=told)
+                dist.barrier()
+                time.sleep(0.05)
+                before, counted = socket_bytes(), mix.bytes_sent
+                mix(x, labels)
+                time.sleep(0.05)
+                said.append(
+                    {
+                        "kernel": socket_bytes() - before,
+                        "counted": mix.bytes_sent - counted,
+                        "plan": plan.traffic(shape, dtype)._asdict(),
+                        "samples": len(plan.sent),
+                        "sample": x[0].nbytes,
+                        "all_gather": mix.bytes_of_all_gather,
+                        "labels_first": pairing == "cross_class",
+                    }
+                )
+                dist.barrier()
+    return said
+
+
+# ------------------------------------------------------------------ what goes wrong
+
+
+def raised(call: Any) -> list[str]:
+    try:
+        call()
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+    return ["nothing", ""]
+
+
+def settings(rank: int, ranks: int) -> dict:
+    """A setting that differs on rank 1, and what every rank says of it."""
+    alone = rank == 1
+    stepped = BatchMix(K)
+    if alone:
+        stepped(torch.rand(2, 3, 4, 4), torch.tensor([1, 2]))
+    made = {
+        "seed": BatchMix(K, seed=3 + alone),
+        "pairing": BatchMix(K, pairing="roll" if alone else "flip"),
+        "settings": BatchMix(K, mixup_alpha=0.5 if alone else 1.0),
+        "num_classes": BatchMix(K + alone),
+        "label_smoothing": BatchMix(K, label_smoothing=0.1 * alone),
+        "step": stepped,
+        "kinds": BatchMix(K, kinds={"a": "image"} if alone else {"a": "audio"}),
+    }
+    said = {name: raised(lambda mix=mix: GlobalMix(mix)) for name, mix in made.items()}
+    said["neighbours"] = raised(lambda: GlobalMix(BatchMix(K), neighbours=1 + alone))
+    said["none"] = raised(lambda: GlobalMix(BatchMix(K)))
+    return said
+
+
+def refusals(rank: int, ranks: int) -> dict:
+    """Batches that a rank refuses, or that differ between ranks; the stream then goes on."""
+    mix, whole = GlobalMix(BatchMix(K, seed=2)), BatchMix(K, seed=2, rank=0)
+    x, y, alone = torch.rand(2, 3, 4, 4), torch.tensor([1, 2]), rank == 1
+    said = {
+        "labels": raised(lambda: mix(x, y + K * alone)),
+        "entries": raised(lambda: mix(torch.rand(2, 3, 4, 4 + alone), y)),
+        "dtype": raised(lambda: mix(x.double() if alone else x, y)),
+        "gradient": raised(lambda: mix(x.clone().requires_grad_(alone), y)),
+        "checkpoint": raised(lambda: checkpoint(lambda: mix(x, y)[0], use_reentrant=False)),
+    }
+    step = int(mix.batch_mix.state[STEP_WORD])
+    mix.batch_mix.state[STEP_WORD] += alone
+    said["step"] = raised(lambda: mix(x, y))
+    mix.batch_mix.state[STEP_WORD] = step
+    if alone:
+        mix.batch_mix.settings[0] = 0.3
+    said["settings"] = raised(lambda: mix(x, y))
+    mix.batch_mix.settings[0] = 1.0
+    torch.manual_seed(1)
+    batch = torch.rand(2 * ranks, 3, 4, 4), torch.randint(0, K, (2 * ranks,))
+    check(mix, whole, batch, [2] * ranks, rank)
+    return said
+
+
+def _lost(rank: int, leave: Any) -> dict:
+    mix = GlobalMix(BatchMix(K))
+    x, y = torch.rand(2, 3, 4, 4), torch.tensor([1, 2])
+    mix(x, y)
+    if rank == 1:
+        leave()
+    started = time.monotonic()
+    return {"raised": raised(lambda: mix(x, y)), "seconds": time.monotonic() - started}
+
+
+def dies(rank: int, ranks: int) -> dict:
+    """Rank 1 ends in the middle of a training."""
+    return _lost(rank, lambda: os._exit(3))
+
+
+def stays_silent(rank: int, ranks: int) -> dict:
+    """Rank 1 sends nothing for longer than the timeout of the group."""
+    return _lost(rank, lambda: time.sleep(TIMEOUT + 4))
+
+
+# ------------------------------------------------------------------ how it is used
+
+
+def uses(rank: int, ranks: int) -> dict:
+    """Local mixing, resumption, evaluation, copies."""
+    x, y = torch.rand(4, 3, 6, 6), torch.randint(0, K, (4,))
+    said: dict[str, Any] = {}
+    local = GlobalMix(BatchMix(K, seed=3, per="sample"), neighbours=1)
+    setup = local.bytes_sent
+    alone = BatchMix(K, seed=3, per="sample", rank=rank)
+    weights = [local(x.clone(), y)[1].weight[:, 0].tolist() for _ in range(3)]
+    assert weights == [alone(x.clone(), y)[1].weight[:, 0].tolist() for _ in range(3)]
+    said["local"], said["local bytes"] = weights, local.bytes_sent - setup
+
+    mix = GlobalMix(BatchMix(K, seed=3, schedule=lambda epoch: 1.0 + epoch))
+    mix.set_epoch(1)
+    mix(x.clone(), y)
+    saved = mix.state_dict()
+    expected = mix(x.clone(), y)
+    again = BatchMix(K, seed=3, schedule=lambda epoch: 1.0 + epoch)
+    if rank % 2:  # a process that comes anew, others that go on
+        again.load_state_dict({k.removeprefix("batch_mix."): v for k, v in saved.items()})
+        again = GlobalMix(again)
+    else:
+        mix.load_state_dict(saved)
+        again = GlobalMix(mix.batch_mix)
+    assert_same(again(x.clone(), y), expected)
+
+    mix.eval()
+    before = mix.bytes_sent
+    kept, target = mix(x, y)
+    assert kept is x and target.weight[:, 0].eq(1).all() and mix.bytes_sent == before
+    mix.train()
+    assert copy.deepcopy(mix) is mix and mix.double().batch_mix.settings.dtype == torch.float64
+    said["pickle"] = raised(lambda: pickle.dumps(mix))
+    with_images = mix.with_plans({"image": x.clone(), "label": y})
+    said["plans"] = list(with_images[1])
+    return said
+
+
 def _rows(value, start, stop):
     if isinstance(value, dict):
         return {key: _rows(v, start, stop) for key, v in value.items()}
@@ -85,7 +265,7 @@ def _rows(value, start, stop):
 def run(rank: int, task: str, ranks: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / "store"), ranks)
-    timeout = datetime.timedelta(seconds=60)
+    timeout = datetime.timedelta(seconds=TIMEOUT)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timeout)
     try:
         said = {"result": globals()[task](rank, ranks)}

@@ -6,7 +6,8 @@ what it writes, so that each rank must know both counts, and buffers are flat an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,19 @@ from torch import Tensor
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
+@contextmanager
+def _lost_ranks_named() -> Iterator[None]:
+    """Say what an error of the group means."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            "GlobalMix: expected every rank to answer within the timeout of the group, got an error: "
+            "one has failed, or did not call GlobalMix; its own log says why, and all have to be "
+            f"started anew. The group says: {error}"
+        ) from error
+
+
 class Arriving:
     """Bytes on their way, and the buffer that keeps those sent alive."""
 
@@ -25,7 +39,8 @@ class Arriving:
 
     def wait(self) -> Tensor:
         """uint8, all that was received, by rank."""
-        self._work.wait()
+        with _lost_ranks_named():
+            self._work.wait()
         return self._received.to(self._device)
 
 
@@ -45,7 +60,8 @@ class Wire:
         """These words of every rank, by rank."""
         own = torch.tensor(words, dtype=torch.int64, device=self._words)
         every = own.new_empty(self.size * len(words))
-        _all_gather(every, own, group=self.group)
+        with _lost_ranks_named():
+            _all_gather(every, own, group=self.group)
         self.sent += own.nbytes * (self.size - 1)
         return every.view(self.size, -1).tolist()
 
@@ -55,7 +71,8 @@ class Wire:
         padded = own.new_zeros((most, *own.shape[1:]), device=self._words)
         padded[: len(own)] = own
         every = padded.new_empty((self.size * most, *own.shape[1:]))
-        _all_gather(every, padded, group=self.group)
+        with _lost_ranks_named():
+            _all_gather(every, padded, group=self.group)
         self.sent += padded.nbytes * (self.size - 1)
         rows = every.view(self.size, most, *own.shape[1:])
         return torch.cat([of[:n] for of, n in zip(rows, counts, strict=True)])
