@@ -38,7 +38,6 @@ class GlobalPlan:
             samples. Its own pairing is "self"; ``partner`` has the partners.
         received: int64 [R], the samples of this rank whose partner lies elsewhere, by its rank.
         sent: int64 [S], those that other ranks take, by that rank.
-        receive_counts, send_counts: how many of each belong to each rank.
     """
 
     rows: MixPlan
@@ -76,9 +75,7 @@ class GlobalPlan:
         self.received = order[~self.here[order]]
         order = self.taker.argsort()
         self.sent = order[target[order] != rank]
-        self.receive_counts = _counts(source[self.received], len(self.sizes))
-        self.send_counts = _counts(target[self.sent], len(self.sizes))
-        self.source, self.target = source[self.received], target[self.sent]
+        self._source, self._target = source[self.received], target[self.sent]
 
     def _draw(
         self, samples: Tensor, partner: Tensor, maps: tuple[Tensor, Tensor] | None = None
@@ -99,6 +96,22 @@ class GlobalPlan:
     def common(self) -> tuple[MixPlan, Tensor | None]:
         """The one row that all samples share where a batch does, as a plan of one sample."""
         return self._draw(torch.zeros(1).long(), torch.ones(1).long())
+
+    def send_where(self, flags: Tensor) -> list[Tensor]:
+        """By rank, the samples that it takes and that are flagged, bool [n]."""
+        return _by_rank(self.sent, self._target, flags, len(self.sizes))
+
+    def rows_where(self, flags: Tensor) -> list[Tensor]:
+        """By rank, the samples whose partners it has and that are flagged, bool [n]."""
+        return _by_rank(self.received, self._source, flags, len(self.sizes))
+
+    @property
+    def send_by_rank(self) -> list[Tensor]:
+        return self.send_where(torch.ones(len(self.partner), dtype=torch.bool))
+
+    @property
+    def rows_by_rank(self) -> list[Tensor]:
+        return self.rows_where(torch.ones(len(self.partner), dtype=torch.bool))
 
     def traffic(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Traffic:
         """What this rank sends of an entry whose samples have this ``shape`` and ``dtype``.
@@ -133,14 +146,16 @@ class GlobalPlan:
         size = math.prod(shape)
         channels = math.prod(shape[: len(shape) - d])
         numbers = torch.where(reads == WHOLE, size, torch.where(reads == BOX, area * channels, 0))
-        ranks = len(self.target[reads != 0].unique())
+        ranks = len(self._target[reads != 0].unique())
         gathered = (len(self.sizes) - 1) * self.sizes[self.rank] * size * dtype.itemsize
         sent = int(numbers.sum()) * dtype.itemsize
         return Traffic(int((reads != 0).sum()), ranks, sent, gathered)
 
 
-def _counts(ranks: Tensor, size: int) -> list[int]:
-    return torch.bincount(ranks, minlength=size).tolist()
+def _by_rank(index: Tensor, ranks: Tensor, flags: Tensor, size: int) -> list[Tensor]:
+    chosen = flags[index]
+    counts = torch.bincount(ranks[chosen], minlength=size)
+    return list(index[chosen].split(counts.tolist()))
 
 
 def block_of(rank: int, size: int, neighbours: int | None) -> range:

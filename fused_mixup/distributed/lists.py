@@ -13,13 +13,12 @@ from ..batch_mix.entries import Entry
 from ..batch_mix.structure import first_of
 from ..batch_mix.tv_tensors import plain, wrap_like
 from .global_plan import GlobalPlan
-from .parts import by_rank
-from .wire import Arriving, Wire, as_bytes
+from .parts import Part
 
 _NONE = -1  # the first size of a sample that has no rows
 
 
-class ListEntry:
+class ListEntry(Part):
     """An entry whose value is a list, with a tensor for each sample, rows of objects, or None."""
 
     def __init__(self, entry: Entry) -> None:
@@ -31,7 +30,8 @@ class ListEntry:
         none = [_NONE] * self._first.ndim
         shapes = [none if t is None else list(t.shape) for t in self._tensors]
         # int64 [n, ndim]: the shape of each sample's tensor
-        self.sizes = torch.tensor(shapes, dtype=torch.int64).view(len(shapes), self._first.ndim)
+        self.shapes = torch.tensor(shapes, dtype=torch.int64).view(len(shapes), self._first.ndim)
+        self._came: dict[int, Any] = {}
 
     @property
     def form(self) -> str:
@@ -40,30 +40,44 @@ class ListEntry:
             return f"lists of {self._first.dtype}, {self._first.ndim} dims"
         return "lists of objects"
 
-    def start(self, sizes: Tensor, plan: GlobalPlan, wire: Wire) -> Arriving:
-        """Send what others need; ``sizes`` [R, ndim] are the shapes of what comes."""
-        self._coming = sizes
-        parts = [t.reshape(-1) for i in plan.sent.tolist() if (t := self._tensors[i]) is not None]
-        data = torch.cat(parts) if parts else self._first.new_empty(0)
-        counts = [
-            by_rank(shapes.clamp(min=0).prod(1) * self._first.element_size(), ranks, wire.size)
-            for shapes, ranks in ((self.sizes[plan.sent], plan.target), (sizes, plan.source))
-        ]
-        return wire.start(as_bytes(data), *counts)
+    def expect(self, shapes: Tensor, plan: GlobalPlan) -> ListEntry:
+        """Tell it the shapes [n, ndim] of the partners' tensors."""
+        super().__init__(plan.send_by_rank, plan.rows_by_rank)
+        self._coming = shapes
+        return self
 
-    def partners(self, arriving: Arriving, plan: GlobalPlan) -> list[Any]:
+    def sizes(self, send: bool) -> list[int]:
+        of, shapes = (self.send, self.shapes) if send else (self.rows, self._coming)
+        numbers = shapes.clamp(min=0).prod(1) * self._first.element_size()
+        return [int(numbers[index].sum()) for index in of]
+
+    def write(self, rank: int, out: Tensor) -> None:
+        parts = [self._tensors[i] for i in self.send[rank].tolist()]
+        torch.cat([t.reshape(-1) for t in parts if t is not None], out=out.view(self._first.dtype))
+
+    def read(self, rank: int, data: Tensor) -> None:
+        flat, start = data.view(self._first.dtype), 0
+        for i in self.rows[rank].tolist():
+            shape = self._coming[i].tolist()
+            if shape[:1] != [_NONE]:
+                stop = start + torch.Size(shape).numel()
+                self._came[i] = self._restored(flat[start:stop].view(shape))
+                start = stop
+
+    def partners(self, plan: GlobalPlan) -> list[Any]:
         """The rows of the partner of every sample, as the entry has them."""
         local = zip((plan.partner - plan.start).tolist(), plan.here.tolist(), strict=True)
         found = [self._value[p] if here else None for p, here in local]
-        flat = arriving.wait().view(self._first.dtype)
-        start = 0
-        for i, shape in zip(plan.received.tolist(), self._coming.tolist(), strict=True):
-            if shape[:1] == [_NONE]:
-                continue
-            stop = start + torch.Size(shape).numel()
-            found[i] = self._restored(flat[start:stop].view(shape))
-            start = stop
+        for i in plan.received.tolist():
+            found[i] = self._came[i] if i in self._came else self._nothing(i)
         return found
+
+    def _nothing(self, i: int) -> Any:
+        """What a rank without bytes for others has: empty tensors, or None."""
+        shape = self._coming[i].tolist()
+        if shape[:1] == [_NONE] or not isinstance(self._like, Tensor):
+            return None
+        return wrap_like(self._first.new_empty(shape), self._like)
 
     def _restored(self, t: Tensor) -> Any:
         if isinstance(self._like, Tensor):

@@ -19,12 +19,13 @@ from ..plan.mix_plan import MixPlan
 from ..tracing import checkpoint_regions, in_backward
 from .agree import check_entries, check_settings, digest, settings_of
 from .global_plan import GlobalPlan, block_of, stream_of
-from .parts import all_rows, partners_of
+from .parts import Parcel, Rows
 from .step import GlobalStep, Sending, reads_of
 from .values import Reads
 from .wire import Wire
 
-_READY, _FAILED = range(2)
+# The first word of a rank: samples, whether it failed, and the layouts of so many entries.
+_HALF, _FAILED, _LAYOUTS = (1 << 32) - 1, 1 << 32, 29
 
 
 class GlobalMix(nn.Module):
@@ -76,7 +77,7 @@ class GlobalMix(nn.Module):
             that require grad, as no gradient comes back from another rank.
 
     Notes:
-        Sizes are exchanged once a step, in 48 bytes. ``shuffle``, ``derangement`` and
+        Sizes are exchanged once a step, in 24 bytes. ``shuffle``, ``derangement`` and
         ``cross_class`` sort, up to 65,536 samples in a block; ``cross_class`` exchanges the labels
         of the block first. On a GPU that NCCL alone serves, sizes wait for the device. Gloo takes
         batches from the CPU: those on a GPU pass through it. Not for compiled code: call it
@@ -164,7 +165,7 @@ class GlobalMix(nn.Module):
         try:
             step, device = self._checked(batch, maps)
         except Exception:
-            self._wire.gather([_FAILED, 0, 0, 0, 0, 0])
+            self._wire.gather([_FAILED, 0, 0])
             raise
         sizes, last = self._exchange_sizes(step)
         plan = self._plan(step, sizes, maps, device)
@@ -191,26 +192,33 @@ class GlobalMix(nn.Module):
         return step, device
 
     def _exchange_sizes(self, step: GlobalStep) -> tuple[list[int], list[bool]]:
-        """The number of samples of each rank, once all have said that they are ready."""
-        mix, last = self.batch_mix, step.channels_last()
-        numbers = digest(repr(mix.settings.tolist()))
-        words = [_READY, step.size, int(mix.state[STEP_WORD]), digest(step.describe()), numbers]
-        every = self._wire.gather([*words, sum(is_last << k for k, is_last in enumerate(last))])
-        failed, sizes, steps, entries, settings, layouts = map(list, zip(*every, strict=True))
-        if any(failed):
+        """The number of samples of each rank, once all have said that they are ready.
+
+        Also for each entry that is mixed whether its channels lie last on every rank.
+        """
+        mix, last = self.batch_mix, step.channels_last()[:_LAYOUTS]
+        entries, settings = step.describe(), repr(mix.settings.tolist())
+        layout = sum(is_last << k for k, is_last in enumerate(last))
+        checks = digest(entries) & _HALF | (digest(settings) >> 32) << 32
+        words = [step.size | layout << 33, int(mix.state[STEP_WORD]), checks]
+        first, steps, digests = map(list, zip(*self._wire.gather(words), strict=True))
+        failed = next((r for r, word in enumerate(first) if word & _FAILED), None)
+        if failed is not None:
             raise RuntimeError(
-                f"GlobalMix: expected a batch of every rank, got none of rank {failed.index(1)}, "
-                "which refused its own and raises why"
+                f"GlobalMix: expected a batch of every rank, got none of rank {failed}, which "
+                "refused its own and raises why"
             )
-        for name, values in (("step", steps), ("settings", settings)):
+        alike = {"step": steps, "settings": [d >> 32 for d in digests]}
+        for name, values in alike.items():
             other = next((r for r, v in enumerate(values) if v != values[0]), None)
             if other is not None:
                 raise ValueError(
                     f"{name}: expected the same on every rank, got another on rank {other} than on "
                     "rank 0; call set_epoch and load checkpoints on every rank alike"
                 )
-        check_entries(self._wire, step.describe(), entries)
-        return sizes, [all(bits >> k & 1 for bits in layouts) for k in range(len(last))]
+        check_entries(self._wire, entries, [d & _HALF for d in digests])
+        lasts = [all(word >> 33 + k & 1 for word in first) for k in range(len(last))]
+        return [word & _HALF for word in first], lasts + [False] * len(step.values[_LAYOUTS:])
 
     def _plan(
         self, step: GlobalStep, sizes: list[int], maps: Tensor | None, device: torch.device
@@ -223,7 +231,9 @@ class GlobalMix(nn.Module):
         plan = GlobalPlan(mix, state, sizes, wire.rank, step.scene.sizes, labels)
         if maps is not None:
             own = check_maps(maps, step.size, step.scene.sizes, device)
-            other = partners_of(own, plan, all_rows(own, plan, wire, False).wait())
+            rows = Rows(own, plan.send_by_rank, plan.rows_by_rank)
+            Parcel([rows], wire, device).wait()
+            other = rows.partners(plan)
             plan.draw_by_maps(own.cpu(), other.cpu())
         return plan
 

@@ -1,9 +1,12 @@
-"""Samples of an entry on their way from rank to rank: whole ones, boxes of them, small rows."""
+"""What travels of the entries of a batch: whole samples, boxes of them, and small rows.
+
+All parts of a step travel in one exchange, a block of bytes for each rank.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,102 +14,156 @@ from torch import Tensor
 from ..batch_mix.places import Place
 from ..plan.mix_plan import MixPlan
 from .global_plan import GlobalPlan
-from .wire import Arriving, Wire, as_bytes
+from .wire import Wire
+
+_ALIGNED = 16  # bytes at which each part of a block starts
 
 
-def by_rank(sizes: Tensor, ranks: Tensor, count: int) -> list[int]:
-    """The sums of ``sizes`` by the rank that each belongs to."""
-    return torch.zeros(count, dtype=torch.int64).index_add_(0, ranks, sizes.long()).tolist()
+class Part:
+    """Bytes for and from each rank."""
+
+    def __init__(self, send: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
+        """``send``: by rank, the samples that it takes; ``rows``: those whose partners it has."""
+        self.send, self.rows = send, rows
+
+    def sizes(self, send: bool) -> list[int]:
+        """The bytes for each rank, or from each."""
+        raise NotImplementedError
+
+    def write(self, rank: int, out: Tensor) -> None:
+        """Fill ``out``, flat uint8, with what that rank takes."""
+        raise NotImplementedError
+
+    def read(self, rank: int, data: Tensor) -> None:
+        """Keep what came from that rank, flat uint8."""
+        raise NotImplementedError
 
 
-class Rows:
-    """Whole rows of x [n, …], those that a flag of each sample sent and received selects."""
+class Parcel:
+    """Parts on their way."""
+
+    def __init__(self, parts: Sequence[Part], wire: Wire, device: torch.device) -> None:
+        self._parts = parts
+        self._coming = [part.sizes(send=False) for part in parts]
+        going = [part.sizes(send=True) for part in parts]
+        counts = [
+            [sum(map(_padded, of)) for of in zip(*sizes, strict=True)] or [0] * wire.size
+            for sizes in (going, self._coming)
+        ]
+        data = torch.empty(sum(counts[0]), dtype=torch.uint8, device=device)
+        for part, rank, place in _places(parts, going):
+            part.write(rank, data[place])
+        self._arriving = wire.start(data, *counts)
+
+    def wait(self) -> None:
+        """Hand each part what came for it."""
+        data = self._arriving.wait()
+        for part, rank, place in _places(self._parts, self._coming):
+            part.read(rank, data[place])
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+def _places(
+    parts: Sequence[Part], sizes: Sequence[Sequence[int]]
+) -> Iterator[tuple[Part, int, slice]]:
+    """Where each part lies in the blocks of all ranks, where it has any bytes."""
+    start = 0
+    for rank, of in enumerate(zip(*sizes, strict=True)):
+        for part, size in zip(parts, of, strict=True):
+            if size:
+                yield part, rank, slice(start, start + size)
+            start += _padded(size)
+
+
+class Rows(Part):
+    """Whole samples of x [n, …]."""
 
     def __init__(
-        self, x: Tensor, plan: GlobalPlan, wire: Wire, send: Tensor, receive: Tensor, last: bool
+        self, x: Tensor, send: Sequence[Tensor], rows: Sequence[Tensor], last: bool = False
     ) -> None:
+        super().__init__(send, rows)
         self.last = last  # channels lie last in memory, on every rank
-        seen = x.movedim(1, -1) if last else x
-        self.rows = plan.received[receive]
-        self.shape, self.dtype = (len(self.rows), *seen.shape[1:]), x.dtype
-        data = seen.index_select(0, plan.sent[send].to(x.device)).contiguous()
-        size = math.prod(seen.shape[1:]) * x.element_size()
-        counts = [
-            by_rank(torch.full((len(ranks),), size), ranks, wire.size)
-            for ranks in (plan.target[send], plan.source[receive])
-        ]
-        self.arriving: Arriving = wire.start(as_bytes(data), *counts)
+        self.seen = x.movedim(1, -1) if last else x
+        self.size = math.prod(x.shape[1:]) * x.element_size()
+        self.banks: dict[int, Tensor] = {}
 
-    def wait(self) -> Tensor:
-        """[R, …], in the order of ``rows``."""
-        bank = self.arriving.wait().view(self.dtype).view(self.shape)
-        return bank.movedim(-1, 1) if self.last else bank
+    def sizes(self, send: bool) -> list[int]:
+        return [len(of) * self.size for of in (self.send if send else self.rows)]
+
+    def write(self, rank: int, out: Tensor) -> None:
+        index = self.send[rank].to(out.device)
+        there = out.view(self.seen.dtype).view(len(index), *self.seen.shape[1:])
+        torch.index_select(self.seen, 0, index, out=there)
+
+    def read(self, rank: int, data: Tensor) -> None:
+        bank = data.view(self.seen.dtype).view(-1, *self.seen.shape[1:])
+        self.banks[rank] = bank.movedim(-1, 1) if self.last else bank
+
+    def partners(self, plan: GlobalPlan) -> Tensor:
+        """[n, …]: the partner of every sample, once all that lie elsewhere have come."""
+        x = self.seen.movedim(-1, 1) if self.last else self.seen
+        local = torch.where(plan.here, plan.partner - plan.start, 0)
+        made = x.index_select(0, local.to(x.device))
+        for rank, bank in self.banks.items():
+            made.index_copy_(0, self.rows[rank].to(x.device), bank)
+        return made
 
 
-def all_rows(x: Tensor, plan: GlobalPlan, wire: Wire, last: bool) -> Rows:
-    """The rows of all partners, mixed or not."""
-    send, receive = (torch.ones(len(t), dtype=torch.bool) for t in (plan.sent, plan.received))
-    return Rows(x, plan, wire, send, receive, last)
-
-
-class Boxes:
+class Boxes(Part):
     """The boxes that rows cut out of samples of x [n, …]."""
 
     def __init__(
         self,
         x: Tensor,
-        plan: GlobalPlan,
-        wire: Wire,
-        send: Tensor,
-        receive: Tensor,
+        send: Sequence[Tensor],
+        rows: Sequence[Tensor],
         taken: MixPlan,
         own: MixPlan,
         place: Place,
     ) -> None:
-        self.place, self.rows = place, plan.received[receive]
-        sent = plan.sent[send]
-        self.box, taken_box = own.box[self.rows], taken.box[sent]
-        samples = math.prod(x.shape[1:])
-        space = _window(x, [], place).shape[x.ndim - own.spatial_dims :]
-        channels = samples // max(math.prod(space), 1)
-        counts = [
-            by_rank(_area(box) * channels * x.element_size(), ranks, wire.size)
-            for box, ranks in ((taken_box, plan.target[send]), (self.box, plan.source[receive]))
-        ]
-        parts = [
-            _window(x, box, place).index_select(0, sent[rows].to(x.device)).reshape(-1)
-            for box, rows in _equal(taken_box)
-        ]
-        data = torch.cat(parts) if parts else x.new_empty(0)
-        self.arriving = wire.start(as_bytes(data), *counts)
+        super().__init__(send, rows)
+        self.x, self.place, self.taken, self.own = x, place, taken.box, own.box
+        d = own.spatial_dims
+        seen = _window(x, (), place)
+        self.size = math.prod(seen.shape[1 : x.ndim - d]) * x.element_size()  # of a pixel
+        self.came: dict[int, Tensor] = {}
+
+    def sizes(self, send: bool) -> list[int]:
+        of, box = (self.send, self.taken) if send else (self.rows, self.own)
+        d = box.shape[1] // 2
+        area = (box[:, d:] - box[:, :d]).long().prod(1)
+        return [int(area[index].sum()) * self.size if len(index) else 0 for index in of]
+
+    def write(self, rank: int, out: Tensor) -> None:
+        index, flat = self.send[rank], out.view(self.x.dtype)
+        for box, rows, place in self._runs(self.taken, index):
+            cut = _window(self.x, box, self.place).index_select(0, index[rows].to(out.device))
+            flat[place] = cut.reshape(-1)
+
+    def read(self, rank: int, data: Tensor) -> None:
+        self.came[rank] = data.view(self.x.dtype)
 
     def paste(self, y: Tensor) -> None:
-        """Write the boxes into y [n, …]."""
-        flat = self.arriving.wait().view(y.dtype)
-        start = 0
-        for box, rows in _equal(self.box):
-            window = _window(y, box, self.place)
-            index = self.rows[rows]
-            shape = (len(index), *window.shape[1:])
-            stop = start + math.prod(shape)
-            window.index_copy_(0, index.to(y.device), flat[start:stop].view(shape))
-            start = stop
+        """Write the boxes that came into y [n, …]."""
+        for rank, flat in self.came.items():
+            index = self.rows[rank]
+            for box, rows, place in self._runs(self.own, index):
+                window, at = _window(y, box, self.place), index[rows].to(y.device)
+                window.index_copy_(0, at, flat[place].view(len(at), *window.shape[1:]))
 
-
-def _area(box: Tensor) -> Tensor:
-    d = box.shape[1] // 2
-    return (box[:, d:] - box[:, :d]).long().prod(1)
-
-
-def _equal(box: Tensor) -> list[tuple[list[int], slice]]:
-    """Runs of rows with equal boxes."""
-    if not len(box):
-        return []
-    boxes, counts = torch.unique_consecutive(box, dim=0, return_counts=True)
-    stops = counts.cumsum(0).tolist()
-    starts = [0, *stops[:-1]]
-    slices = (slice(start, stop) for start, stop in zip(starts, stops, strict=True))
-    return list(zip(boxes.tolist(), slices, strict=True))
+    def _runs(self, boxes: Tensor, index: Tensor) -> Iterator[tuple[list[int], slice, slice]]:
+        """Samples with equal boxes that follow each other, and where their values lie."""
+        found, counts = torch.unique_consecutive(boxes[index], dim=0, return_counts=True)
+        first = start = 0
+        for box, count in zip(found.tolist(), counts.tolist(), strict=True):
+            d = len(box) // 2
+            area = math.prod(b - a for a, b in zip(box[:d], box[d:], strict=True))
+            values = count * area * self.size // self.x.element_size()
+            yield box, slice(first, first + count), slice(start, start + values)
+            first, start = first + count, start + values
 
 
 def _window(x: Tensor, box: Sequence[int], place: Place) -> Tensor:
@@ -118,38 +175,25 @@ def _window(x: Tensor, box: Sequence[int], place: Place) -> Tensor:
     return seen
 
 
-class Records:
+class Records(Rows):
     """Rows of several small tensors [n, …], as one record of bytes for each sample."""
 
-    def __init__(self, tensors: Sequence[Tensor], plan: GlobalPlan, wire: Wire) -> None:
-        self._tensors, self._plan = tensors, plan
-        index = plan.sent
-        rows = [_as_rows(t.index_select(0, index.to(t.device))) for t in tensors]
-        device = tensors[0].device
-        data = torch.cat([r.to(device) for r in rows], 1)
-        counts = ([n * data.shape[1] for n in of] for of in (plan.send_counts, plan.receive_counts))
-        self._arriving = wire.start(data.reshape(-1), *counts)
+    def __init__(
+        self, tensors: Sequence[Tensor], send: Sequence[Tensor], rows: Sequence[Tensor]
+    ) -> None:
+        self._tensors = tensors
+        super().__init__(torch.cat([_as_bytes(t) for t in tensors], 1), send, rows)
 
-    def wait(self) -> list[Tensor]:
-        """For each tensor its rows [R, …] of the partners that lie elsewhere."""
+    def all_partners(self, plan: GlobalPlan) -> list[Tensor]:
+        """For each tensor its rows of the partner of every sample."""
+        records = self.partners(plan)
         sizes = [math.prod(t.shape[1:]) * t.element_size() for t in self._tensors]
-        data = self._arriving.wait().view(len(self._plan.received), sum(sizes))
-        parts = data.split(sizes, 1)
-        pairs = zip(self._tensors, parts, strict=True)
+        pairs = zip(self._tensors, records.split(sizes, 1), strict=True)
         # A copy, as rows of bytes need not be aligned.
-        return [
-            part.contiguous().view(-1).clone().view(t.dtype).view(len(part), *t.shape[1:])
-            for t, part in pairs
-        ]
+        return [part.flatten().clone().view(t.dtype).view(t.shape) for t, part in pairs]
 
 
-def _as_rows(t: Tensor) -> Tensor:
+def _as_bytes(t: Tensor) -> Tensor:
+    """[n, bytes of a row]."""
     size = math.prod(t.shape[1:]) * t.element_size()
     return t.contiguous().view(-1).view(torch.uint8).view(len(t), size)
-
-
-def partners_of(x: Tensor, plan: GlobalPlan, bank: Tensor) -> Tensor:
-    """[n, …]: the partner of every sample, from x where it lies here, else from ``bank`` [R, …]."""
-    local = torch.where(plan.here, plan.partner - plan.start, 0)
-    made = x.index_select(0, local.to(x.device))
-    return made.index_copy_(0, plan.received.to(x.device), bank)

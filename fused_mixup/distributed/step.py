@@ -20,7 +20,7 @@ from ..plan.mix_plan import MixPlan
 from ..target.heads import STRUCTURES, heads, leaves, restore_structure
 from .global_plan import GlobalPlan
 from .lists import ListEntry
-from .parts import Records, all_rows, partners_of
+from .parts import Parcel, Part, Records, Rows
 from .rows import BOX, WHOLE, regions, twice
 from .values import Mixing, Own, Reads
 from .wire import Wire
@@ -96,22 +96,27 @@ class GlobalStep(Step):
             owns[entry.path] = Own(own, taken, place, holds_classes(entry))
             plans[dotted(entry.path)] = own
         halves: dict[Path, Mixing | _Doubled] = {}
-        small = _Small(self, plan, sending.wire)
+        small = _Small(self, plan)
         unique = [e for k, e in enumerate(self.values) if self._twin(e, self.values[:k]) is None]
         for entry in unique:
             how, last = owns[entry.path], sending.last[self.values.index(entry)]
             x = _stacked(entry.value)
             if entry.path in self.maps or self.options.resizes:
-                halves[entry.path] = _Doubled(x, how, plan, sending.wire, last)
+                halves[entry.path] = _Doubled(x, how, plan, last)
             else:
-                halves[entry.path] = Mixing(x, how, plan, sending.wire, reads(how.place), last)
+                halves[entry.path] = Mixing(x, how, plan, reads(how.place), last)
         in_place = {e.path: inplace or not isinstance(e.value, Tensor) for e in unique}
-        received = None if sending.overlap else small.wait()
+        parts = [part for half in halves.values() for part in half.parts]
+        parcel = Parcel([*parts, *small.parts], sending.wire, self.device())
+        if not sending.overlap:
+            parcel.wait()
         for entry in unique:
             half = halves[entry.path]
             if isinstance(half, Mixing):
                 half.mix_local(in_place[entry.path])
-        received = small.wait() if received is None else received
+        if sending.overlap:
+            parcel.wait()
+        received = small.received(sending.wire)
         news: dict[Path, New] = {}
         for entry in unique:
             half = halves[entry.path]
@@ -178,12 +183,17 @@ class GlobalStep(Step):
 class _Doubled:
     """An entry whose partners are all needed whole."""
 
-    def __init__(self, x: Tensor, own: Own, plan: GlobalPlan, wire: Wire, last: bool) -> None:
+    def __init__(self, x: Tensor, own: Own, plan: GlobalPlan, last: bool) -> None:
         self.x, self.own, self.plan = x, own, plan
-        self.rows = all_rows(x, plan, wire, last)
+        self.rows = Rows(x, plan.send_by_rank, plan.rows_by_rank, last)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What travels."""
+        return [self.rows]
 
     def both(self) -> Tensor:
-        return torch.cat((self.x, partners_of(self.x, self.plan, self.rows.wait())))
+        return torch.cat((self.x, self.rows.partners(self.plan)))
 
 
 class _Received(NamedTuple):
@@ -194,39 +204,40 @@ class _Received(NamedTuple):
 class _Small:
     """Labels, and entries with a row for each box: one record a sample, and the lists' rows."""
 
-    def __init__(self, step: GlobalStep, plan: GlobalPlan, wire: Wire) -> None:
-        self._step, self._plan, self._wire = step, plan, wire
-        self._fixed = [y for entry in step.labels for y in leaves(entry.value)]
+    def __init__(self, step: GlobalStep, plan: GlobalPlan) -> None:
+        self._step, self._plan = step, plan
+        fixed = [y for entry in step.labels for y in leaves(entry.value)]
         self._lists: dict[Path, ListEntry] = {}
         for group in step.groups:
             for entry in (group.lead, *group.rows):
                 if isinstance(entry.value, Tensor):
-                    self._fixed.append(plain(entry.value))
+                    fixed.append(plain(entry.value))
                 else:
                     self._lists[entry.path] = ListEntry(entry)
             if isinstance(group.count, Tensor):
-                self._fixed.append(group.count)
-        every = [*self._fixed, *(entry.sizes for entry in self._lists.values())]
-        self._records = Records(every, plan, wire) if every else None
+                fixed.append(group.count)
+        every = [*fixed, *(entry.shapes for entry in self._lists.values())]
+        self.parts: list[Records] = []
+        if every:
+            self.parts = [Records(every, plan.send_by_rank, plan.rows_by_rank)]
 
-    def wait(self) -> _Received:
+    def received(self, wire: Wire) -> _Received:
+        """What belongs to the partner of every sample; the rows of lists travel now."""
         step, plan = self._step, self._plan
-        banks = iter(self._records.wait() if self._records is not None else ())
-        fixed = iter([partners_of(x, plan, next(banks)) for x in self._fixed])
+        every = [t for part in self.parts for t in part.all_partners(plan)]
+        fixed = iter(every[: len(every) - len(self._lists)])
         labels = {e.path: _heads(lambda _: next(fixed), e.value) for e in step.labels}
-        coming = {
-            path: entry.start(sizes, plan, self._wire)
-            for (path, entry), sizes in zip(self._lists.items(), banks, strict=True)
-        }
+        if self._lists:
+            shapes = every[len(every) - len(self._lists) :]
+            pairs = zip(self._lists.values(), shapes, strict=True)
+            lists = [entry.expect(of, plan) for entry, of in pairs]
+            Parcel(lists, wire, torch.device("cpu")).wait()
         groups = []
         for group in step.groups:
-            paths = [entry.path for entry in (group.lead, *group.rows)]
-            found = {
-                path: self._lists[path].partners(coming[path], plan)
-                if path in coming
-                else next(fixed)
-                for path in paths
-            }
+            found: dict[Path, Any] = {}
+            for entry in (group.lead, *group.rows):
+                here = self._lists.get(entry.path)
+                found[entry.path] = next(fixed) if here is None else here.partners(plan)
             if isinstance(group.count, Tensor):
                 count = (*group.group, COUNT)
                 found[count] = next(fixed)

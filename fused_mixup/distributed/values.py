@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..batch_mix.places import Place
@@ -12,9 +13,8 @@ from ..mixing import mask_arguments, paste_
 from ..plan.mix_plan import MixPlan
 from ..reference.masks import paste_rows
 from .global_plan import GlobalPlan
-from .parts import Boxes, Rows
+from .parts import Boxes, Part, Rows
 from .rows import BOX, WHOLE, only, regions, runs, with_partners
-from .wire import Wire
 
 
 class Own(NamedTuple):
@@ -36,20 +36,24 @@ class Reads(NamedTuple):
 class Mixing:
     """What is mixed here while the rest is on its way."""
 
-    def __init__(
-        self, x: Tensor, own: Own, plan: GlobalPlan, wire: Wire, reads: Reads, last: bool
-    ) -> None:
+    def __init__(self, x: Tensor, own: Own, plan: GlobalPlan, reads: Reads, last: bool) -> None:
         self.x, self.own, self.plan = x, own, plan
-        send = regions(own.taken, plan.taken_places)[plan.sent]
-        receive = regions(own.rows if plan.blended is None else plan.blended, plan.places)[
-            plan.received
-        ]
+        sent_by = own.rows if plan.blended is None else plan.blended
+        send, read = (
+            regions(p, of) for p, of in ((own.taken, plan.taken_places), (sent_by, plan.places))
+        )
         self.whole = self.boxes = None
         if reads.whole:
-            self.whole = Rows(x, plan, wire, send == WHOLE, receive == WHOLE, last)
+            rows = plan.send_where(send == WHOLE), plan.rows_where(read == WHOLE)
+            self.whole = Rows(x, *rows, last)
         if reads.boxes:
-            rest = own.taken, own.rows, own.place
-            self.boxes = Boxes(x, plan, wire, send == BOX, receive == BOX, *rest)
+            rows = plan.send_where(send == BOX), plan.rows_where(read == BOX)
+            self.boxes = Boxes(x, *rows, own.taken, own.rows, own.place)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What travels."""
+        return [part for part in (self.whole, self.boxes) if part is not None]
 
     def mix_local(self, inplace: bool) -> None:
         """Mix the rows whose partner lies here; all of ``x`` that others take has been copied."""
@@ -66,24 +70,23 @@ class Mixing:
             self.y = x.clone()
 
     def mix_remote(self) -> Tensor:
-        """Wait for the other partners, mix them in, and return all rows."""
+        """Mix in the partners that have come, and return all rows."""
         if self.boxes is not None:
             self.boxes.paste(self.y)
         if self.whole is not None:
-            self._mix_whole(self.whole)
+            for rank, bank in self.whole.banks.items():
+                self._mix_with(bank, self.whole.rows[rank])
         return self.y
 
-    def _mix_whole(self, whole: Rows) -> None:
-        bank = whole.wait()
-        order = whole.rows.argsort()  # where the partner of each row lies in the bank
-        rows = whole.rows[order]
+    def _mix_with(self, bank: Tensor, rows: Tensor) -> None:
+        """Mix ``rows``, which ascend, with their partners [R, …]."""
         for start, stop in runs(rows):
             first = int(rows[start])
             there = slice(first, first + stop - start)
-            part, at = self.y[there], order[start:stop]
-            plan = with_partners(self.own.rows, there, at, len(bank)).to(bank.device)
+            part, others = self.y[there], bank[start:stop]
+            plan = with_partners(self.own.rows, there, torch.arange(stop - start), stop - start)
+            plan = plan.to(bank.device)
             if self.own.pastes:
-                partners = bank.index_select(0, at.to(bank.device))
-                part.copy_(paste_rows(part, partners, plan.box, mask_arguments(plan)))
+                part.copy_(paste_rows(part, others, plan.box, mask_arguments(plan)))
             else:
-                mix_at(part, plan, self.own.place, True, other=bank)
+                mix_at(part, plan, self.own.place, True, other=others)

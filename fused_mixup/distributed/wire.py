@@ -14,9 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# The older name, which warns where the newer is.
-_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-
 
 @contextmanager
 def _lost_ranks_named() -> Iterator[None]:
@@ -25,9 +22,9 @@ def _lost_ranks_named() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RuntimeError(
-            "GlobalMix: expected every rank to answer within the timeout of the group, got an error: "
-            "one has failed, or did not call GlobalMix; its own log says why, and all have to be "
-            f"started anew. The group says: {error}"
+            "GlobalMix: expected every rank to answer within the group's timeout, got an error: "
+            "one has failed, or did not call GlobalMix; its own log says why, and all ranks have "
+            f"to start anew. The group says: {error}"
         ) from error
 
 
@@ -59,23 +56,22 @@ class Wire:
     def gather(self, words: Sequence[int]) -> list[list[int]]:
         """These words of every rank, by rank."""
         own = torch.tensor(words, dtype=torch.int64, device=self._words)
-        every = own.new_empty(self.size * len(words))
-        with _lost_ranks_named():
-            _all_gather(every, own, group=self.group)
-        self.sent += own.nbytes * (self.size - 1)
-        return every.view(self.size, -1).tolist()
+        return self.gather_rows(own[None], [1] * self.size).tolist()
 
     def gather_rows(self, own: Tensor, counts: Sequence[int]) -> Tensor:
-        """Rows [sum(counts), …] of every rank, ``own`` [counts[rank], …] among them, by rank."""
-        most = max(counts)
-        padded = own.new_zeros((most, *own.shape[1:]), device=self._words)
-        padded[: len(own)] = own
-        every = padded.new_empty((self.size * most, *own.shape[1:]))
+        """Rows [sum(counts), …] of every rank, ``own`` [counts[rank], …] among them, by rank.
+
+        One round of messages; an all-gather of gloo takes as many as there are ranks, and more
+        bytes.
+        """
+        own = own.to(self._words)
+        every = own.new_empty((sum(counts), *own.shape[1:]))
+        data = own.repeat(self.size, *[1] * (own.ndim - 1))
+        sizes = list(counts), [len(own)] * self.size
         with _lost_ranks_named():
-            _all_gather(every, padded, group=self.group)
-        self.sent += padded.nbytes * (self.size - 1)
-        rows = every.view(self.size, most, *own.shape[1:])
-        return torch.cat([of[:n] for of, n in zip(rows, counts, strict=True)])
+            dist.all_to_all_single(every, data, *sizes, group=self.group)
+        self.sent += own.nbytes * (self.size - 1)
+        return every
 
     def start(self, data: Tensor, send: Sequence[int], receive: Sequence[int]) -> Arriving:
         """Send ``send[r]`` bytes of the flat uint8 ``data`` to rank r, which come in that order."""
@@ -88,8 +84,3 @@ class Wire:
         )
         self.sent += data.nbytes
         return Arriving(received, data, work, device)
-
-
-def as_bytes(rows: Tensor) -> Tensor:
-    """A contiguous tensor as flat uint8, in the same memory."""
-    return rows.reshape(-1).view(torch.uint8)
