@@ -15,8 +15,8 @@ from .options import check_options, grid_of, make_parser
 from .plot import draw
 from .records import Record, Runs, digest
 from .summary import table, warnings_of
-from .training import recipe_of, train_run
-from .user_module import UserModule, check_path, execute, functions_of
+from .training import recipe_of, seed_all, train_run
+from .user_module import UserModule, check_path, execute, functions_of, loaders_of
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ends
 FORMAT = 1  # of the file of runs
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = check(args)
     except refused as error:
         parser.error(str(error))
+    seed_all(0)  # what the module draws at its import is the same in each process
     module = execute(args.module)
     try:
         user = functions_of(module)
@@ -38,6 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = Runs(with_suffix(args.out, ".jsonl"), settings, args.restart)
     except refused as error:
         parser.error(str(error))
+    try:
+        return run_grid(args, user, runs)
+    finally:
+        runs.close()
+
+
+def run_grid(args: argparse.Namespace, user: UserModule, runs: Runs) -> int:
     todo = [run for run in grid_of(args) if run not in runs.done]
     kept = len(grid_of(args)) - len(todo)
     if kept:
@@ -80,6 +88,10 @@ def run_all(
     todo: Sequence[tuple[float, int]],
 ) -> None:
     device = torch.device(args.device)
+    if todo:
+        # What the module keeps of its data is then drawn alike, whichever run is the first.
+        seed_all(0)
+        loaders_of(user)
     with Progress(len(todo) * args.epochs, "training", "epoch") as progress:
         for alpha, seed in todo:
             recipe = recipe_of(args.recipe, args.vary, alpha)
@@ -91,8 +103,8 @@ def run_all(
 def shown(record: Record) -> str:
     if record["train_loss"] is None:
         return "diverged"
-    ece = "none" if record["val_ece"] is None else f"{record['val_ece']:.4f}"
-    return f"validation accuracy {record['val_accuracy']:.4f}, calibration error {ece}"
+    accuracy, ece = record["val_accuracy"], record["val_ece"]
+    return f"validation accuracy {accuracy:.4f}, calibration error {ece:.4f}"
 
 
 def finish(args: argparse.Namespace, runs: Runs) -> None:
