@@ -263,6 +263,11 @@ def test_bad_options_end_before_any_run(run, argv, words, tmp_path):
         (("labels[32:])]", "labels[32:].float())]"), TypeError, r"labels int64 \[16\]"),
         (("[(x[32:], labels[32:])]", "[x[32:]]"), TypeError, r"batches \(x, labels\)"),
         (("return nn.Linear(4, 3)", "return 3"), TypeError, "make_model: expected a torch.nn"),
+        (
+            ("return Descent(", "Descent("),
+            TypeError,
+            "make_optimizer: expected an optimizer, got N",
+        ),
         (("nn.Linear(4, 3)", "nn.Flatten(0)"), TypeError, r"expected logits \[16, K\]"),
         (("import os\n", "import os\n1 / 0\n"), ZeroDivisionError, "division"),
     ],

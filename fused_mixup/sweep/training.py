@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import BatchMix
+from ..arguments import kind
 from ..calibration import expected_calibration_error
 from ..recipes import Recipe
 from .options import LEARNING_RATE
@@ -67,6 +68,8 @@ def train_run(
     mixer = BatchMix(**{**recipe.settings, "num_classes": num_classes, "seed": seed}).to(device)
     if user.make_optimizer is not None:
         optimizer = user.make_optimizer(model)
+        if not hasattr(optimizer, "step") or not hasattr(optimizer, "zero_grad"):
+            raise TypeError(f"make_optimizer: expected an optimizer, got {kind(optimizer)}")
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE if lr is None else lr)
     criterion = recipe.criterion.to(device)
