@@ -200,6 +200,23 @@ def test_a_recipe_gives_loss_smoothing_and_pairing(run, tmp_path):
     assert all(p["val_loss"] != s["val_loss"] for p, s in zip(plain, smooth, strict=True))
 
 
+def test_what_changes_while_a_sweep_runs_changes_none_of_its_runs(run, tmp_path):
+    pytest.importorskip("yaml")
+    (tmp_path / "elsewhere").mkdir()
+    recipe = tmp_path / "mix.yaml"
+    few = ["--alpha", "1", "--seeds", "1", "--epochs", "1", "--recipe", "mix.yaml", "-o"]
+    recipe.write_text("smoothing: 0.2\nloss: bce\n")
+    assert run(*few, "a")[0] == 0
+    moves = f"""
+    STARTED.append(1)
+    open({str(recipe)!r}, "w").write("loss: ce")
+    os.chdir({str(tmp_path / "elsewhere")!r})
+"""
+    assert run(*few, "b", module=SWEPT.replace("\n    STARTED.append(1)\n", moves))[0] == 0
+    assert rows(tmp_path / "b.csv") == rows(tmp_path / "a.csv")
+    assert recipe.read_text() == "loss: ce" and not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_the_users_tensors_stay_as_they_are(run):
     assert run(*MORE, module=OWN_TENSORS)[0] == 0
     used = sys.modules["sweeps_own_module"]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..preview.progress import Progress
+from ..recipes import Recipe
 from .options import check_options, grid_of, make_parser
 from .plot import draw
 from .records import Record, Runs, digest
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     refused = ImportError, ValueError, TypeError, OSError, RuntimeError
     try:
-        settings = check(args)
+        settings, recipes = check(args)
     except refused as error:
         parser.error(str(error))
     seed_all(0)  # what the module draws at its import is the same in each process
@@ -40,18 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except refused as error:
         parser.error(str(error))
     try:
-        return run_grid(args, user, runs)
+        return run_grid(args, user, recipes, runs)
     finally:
         runs.close()
 
 
-def run_grid(args: argparse.Namespace, user: UserModule, runs: Runs) -> int:
+def run_grid(
+    args: argparse.Namespace, user: UserModule, recipes: dict[float, Recipe], runs: Runs
+) -> int:
     todo = [run for run in grid_of(args) if run not in runs.done]
     kept = len(grid_of(args)) - len(todo)
     if kept:
         print(f"{runs.path}: {kept} runs have ended before, {len(todo)} are left")
     try:
-        run_all(args, user, runs, todo)
+        run_all(args, user, recipes, runs, todo)
     except KeyboardInterrupt:
         print(
             f"\ninterrupted: {runs.path} has {len(runs.done)} runs; the same command goes on",
@@ -62,15 +65,20 @@ def run_grid(args: argparse.Namespace, user: UserModule, runs: Runs) -> int:
     return 0
 
 
-def check(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that all runs share, for their file. What may be refused is, before any run."""
+def check(args: argparse.Namespace) -> tuple[dict[str, Any], dict[float, Recipe]]:
+    """The settings that all runs share, for their file, and the recipe of each α.
+
+    What may be refused is, before any run. Files and folders are looked up here alone: the module
+    may change the folder, and its user a file, while the sweep runs.
+    """
     check_options(args)
     check_path(args.module)
-    for alpha in sorted({alpha for alpha, _ in grid_of(args)}):
-        recipe_of(args.recipe, args.vary, alpha)
+    args.out = args.out.absolute()
+    alphas = sorted({alpha for alpha, _ in grid_of(args)})
+    recipes = {alpha: recipe_of(args.recipe, args.vary, alpha) for alpha in alphas}
     recipe = recipe_of(args.recipe, args.vary, 1.0)  # any α: it is left out
     mixing = {name: repr(v) for name, v in recipe.settings.items() if name != args.vary}
-    return {
+    settings = {
         "sweep": FORMAT,
         "module": digest(args.module),
         "vary": args.vary,
@@ -79,11 +87,13 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         "lr": args.lr,
         "device": torch.device(args.device).type,
     }
+    return settings, recipes
 
 
 def run_all(
     args: argparse.Namespace,
     user: UserModule,
+    recipes: dict[float, Recipe],
     runs: Runs,
     todo: Sequence[tuple[float, int]],
 ) -> None:
@@ -94,8 +104,8 @@ def run_all(
         loaders_of(user)
     with Progress(len(todo) * args.epochs, "training", "epoch") as progress:
         for alpha, seed in todo:
-            recipe = recipe_of(args.recipe, args.vary, alpha)
-            record = train_run(user, recipe, seed, args.epochs, args.lr, device, progress.step)
+            options = seed, args.epochs, args.lr, device
+            record = train_run(user, recipes[alpha], *options, progress.step)
             runs.add(alpha, seed, record)
             progress.say(f"alpha {alpha:g}, seed {seed}: {shown(record)}")
 
