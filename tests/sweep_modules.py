@@ -59,3 +59,37 @@ def make_data():
 """
 OWN_TENSORS = SWEPT + _OWN_DATA
 DIVERGING = MODULE + _DESCENT.replace("RATE", "float('inf')") + _OWN_DATA
+
+# Drawn at import, and once for all runs.
+KEPT_DRAWS = (
+    SWEPT
+    + """
+import functools
+
+ORDER = torch.randperm(48)
+
+
+@functools.cache
+def read():
+    x = torch.randn(48, 4)[ORDER]
+    return x, (x[:, 0] > 0).long()
+
+
+def make_data():
+    x, labels = read()
+    return [(x[:32], labels[:32])], [(x[32:], labels[32:])]
+"""
+)
+LOST_IN_EVAL = (
+    SWEPT
+    + """
+
+class Lost(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) if self.training else super().forward(x) * float("nan")
+
+
+def make_model():
+    return Lost(4, 3)
+"""
+)

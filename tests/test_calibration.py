@@ -115,7 +115,8 @@ def test_ignored_rows_do_not_count(device):
     torch.testing.assert_close(found, brier_score(rows, truth))
     nothing = torch.full_like(labels, -100)
     assert expected_calibration_error(logits, nothing, ignore_index=-100).isnan()
-    assert expected_calibration_error(logits, nothing, adaptive=True, ignore_index=-100).isnan()
+    none = reliability_diagram(logits, nothing, adaptive=True, ignore_index=-100)
+    assert none.error().isnan() and none.edges.isnan().all()
 
 
 def test_batches_add_up(device):
@@ -179,6 +180,7 @@ def test_half_types_are_computed_in_float32(device):
         ({"from_logits": False}, ValueError, "expected probabilities in"),
         ({"labels": torch.randn(6, 4)}, TypeError, "not mixed"),
         ({"labels": torch.full((6,), 4)}, IndexError, r"expected class indices in \[0, 4\)"),
+        ({"labels": torch.full((6,), -(2**63))}, IndexError, "expected class indices"),  # NaN's int
         ({"labels": torch.zeros(6, dtype=torch.int32)}, TypeError, r"\.long\(\)"),
         ({"labels": torch.zeros(5, dtype=torch.long)}, ValueError, r"labels: expected shape \[6\]"),
         ({"predictions": torch.randn(6, 1)}, ValueError, r"\.squeeze\(1\)"),

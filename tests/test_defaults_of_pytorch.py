@@ -1,4 +1,4 @@
-"""timm's and torchvision's classes where PyTorch's default dtype or device is another."""
+"""timm's and torchvision's classes, and schemes, where the default dtype or device is another."""
 
 # ruff: noqa: NPY002 (timm draws from NumPy's global generator)
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 from peers import timm, v2
 from torch.utils.data import DataLoader
 
-from fused_mixup import MixedTarget
+from fused_mixup import MixedTarget, plan_state, schemes
 from fused_mixup import torchvision as ours_tv
 from fused_mixup.timm import FastCollateMixup, Mixup
 
@@ -151,3 +151,23 @@ def test_in_a_worker_whatever_its_default_device():
         for k in range(4):
             assert np.array_equal(x[k].numpy(), data[4 * i + k][0])
             assert int(target[k].argmax()) == 4 * i + k
+
+
+def test_schemes_stay_where_the_batch_lives():
+    """None makes a tensor on the default device on its way."""
+    x, labels = batch()
+    state, soft = plan_state(0), torch.ones(6, K) / K
+    counts, pool = torch.ones(K), torch.rand(2 * K, 3, 12, 14)
+    pool_labels, head = torch.arange(2 * K) % K, torch.rand(3 * 12 * 14, K)
+    with torch.device("meta"):
+        mixed, plan = schemes.unmix(x, state=state)
+        found = [
+            mixed,
+            schemes.unmix_loss(lambda a, b: (a - b).square().mean(), x, mixed, x, plan),
+            schemes.remix(x, labels, counts, state=state)[0],
+            schemes.regmixup(x, labels, K, state=state)[0],
+            schemes.balanced_mixup(x, labels, x, labels, K, state=state, alpha=0.2)[0],
+            *schemes.mixmatch(x, labels, x, schemes.sharpen(soft), state=state),
+            schemes.mixup_inference(lambda t: t.flatten(1) @ head, x, pool, pool_labels),
+        ]
+    assert {t.device.type for t in found} == {"cpu"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -142,6 +144,16 @@ def test_remix():
     assert 0 < (got != weight).any(1).sum() < 200
 
 
+def test_remix_of_classes_without_samples():
+    """A class without samples is the rare one beside any other, and not beside one like it."""
+    weight = torch.tensor([[0.25, 0.75], [0.75, 0.25]]).repeat_interleave(3, 0)
+    labels, others = torch.tensor([0, 0, 1] * 2), torch.tensor([1, 2, 2] * 2)
+    got = lw.remix_weights(weight, labels, others, torch.tensor([9, 0, 0]))[:, 0]
+    assert got.tolist() == [0.0, 0.0, 0.25, 0.75, 0.75, 0.75]
+    got = lw.remix_weights(weight, others, labels, torch.tensor([9, 0, 0]))[:, 0]
+    assert got.tolist() == [0.25, 0.25, 0.25, 1.0, 1.0, 0.75]
+
+
 def test_mamix():
     weight, labels, others = pairs(200)
     expected = []
@@ -198,6 +210,14 @@ def test_compiled():
         (
             lambda: lw.remix_weights(*pairs(3), COUNTS, kappa=0.5),
             "kappa: expected a number >= 1, got 0.5",
+        ),
+        (
+            lambda: lw.remix_weights(*pairs(3), -COUNTS),
+            "class_counts: expected numbers of samples, got negative ones or NaN",
+        ),
+        (
+            lambda: lw.remix_weights(*pairs(3), COUNTS * math.nan),
+            "class_counts: expected numbers of samples, got negative ones or NaN",
         ),
         (
             lambda: lw.mamix_weights(torch.rand(3), *pairs(3)[1:], COUNTS),

@@ -142,6 +142,39 @@ def test_a_yaml_file(tmp_path):
     assert "secret" not in str(e.value)
     with pytest.raises(FileNotFoundError):
         Recipe("none.yml")
+    with pytest.raises(FileNotFoundError):
+        Recipe("none.YAML")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        (b"mixup: 0.2\nmixup: 0.8", ValueError, "mix.yaml: expected each key once, got 'mixup'"),
+        (b"mixup: on", TypeError, "mixup: expected no bool, got True; YAML reads on"),
+        (b"smoothing: yes\nmixup: 1", TypeError, "smoothing: expected no bool"),
+        (b"bce_loss: true\nbce_target_thresh: yes", TypeError, "bce_target_thresh: expected no bo"),
+        (b"mixup: 1\ninplace: 'no'", TypeError, "inplace: expected a bool, got 'no'"),
+        (b"bce_loss: true\nbce_sum: 1", TypeError, "bce_sum: expected a bool, got 1"),
+        (b"mixup: 2020-13-45", ValueError, "mix.yaml: expected YAML, got what cannot be read"),
+        (b"mixup: 1 # \xe9", ValueError, "mix.yaml: expected YAML, got what cannot be read"),
+        (b"[" * 3000, ValueError, "mix.yaml: expected YAML, got what cannot be read"),
+        (b"", ValueError, "mix.yaml: expected a mapping of names to values, got None"),
+    ],
+)
+def test_files_that_say_something_else(tmp_path, text, error, words):
+    pytest.importorskip("yaml")
+    path = tmp_path / "mix.yaml"
+    path.write_bytes(text)
+    with pytest.raises(error, match=words):
+        Recipe(path)
+
+
+def test_a_key_that_was_merged_may_be_given(tmp_path):
+    pytest.importorskip("yaml")
+    path = tmp_path / "mix.yaml"
+    path.write_text("<<: {mixup: 0.2, cutmix: 1.0}\nmixup: &a 0.4\nsmoothing: *a\n")
+    settings = Recipe(path, 10).settings
+    assert [settings[name] for name in NAMES if name not in ("prob", "pairing")] == [0.4, 1.0, 0.4]
 
 
 def test_without_pyyaml_the_error_says_what_to_install(monkeypatch):
@@ -155,7 +188,10 @@ def test_without_pyyaml_the_error_says_what_to_install(monkeypatch):
     ("call", "error", "words"),
     [
         (lambda: Recipe("diet"), ValueError, "expected one of .*'diet'; did you mean 'deit'"),
+        (lambda: Recipe("TIMM"), ValueError, "got 'TIMM'; did you mean 'timm'"),
         (lambda: Recipe({"recipe": "xyz"}), ValueError, "got 'xyz'$"),
+        (lambda: Recipe(None), TypeError, "recipe: expected a name, .* got None"),
+        (lambda: Recipe("timm", mixup=True), TypeError, "mixup: expected no bool"),
         (lambda: Recipe(3), TypeError, "recipe: expected a name, a mapping or the path"),
         (lambda: Recipe("timm", mixup_aplha=1), ValueError, "overrides: .* 'mixup_alpha'"),
         (lambda: Recipe({"lr": 1}), ValueError, "recipes.KEYS lists, got 'lr'$"),

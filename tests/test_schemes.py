@@ -58,10 +58,19 @@ def same_with_gradients(found, expected, *inputs):
 def test_sharpen():
     p = torch.rand(4, K, dtype=torch.float64).softmax(1)
     p[0] = torch.eye(K)[2]
-    q = p ** (1 / 0.5)
-    torch.testing.assert_close(sharpen(p), q / q.sum(1, keepdim=True))
+    torch.testing.assert_close(sharpen(p), p**2 / (p**2).sum(1, keepdim=True))
     low = torch.tensor([[1e-200, 2e-200]], dtype=torch.float64)  # squared they would be 0
     torch.testing.assert_close(sharpen(low), torch.tensor([[0.2, 0.8]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_limits_of_sharpening(dtype):
+    p = torch.tensor([[0.4, 0.4, 0.2], [1.0, 0.0, 0.0]], dtype=dtype)
+    for temperature in (1e-300, 1e-40, 1e-6):
+        assert sharpen(p, temperature).tolist() == [[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]
+    hottest = [[1 / 3] * 3, [1.0, 0.0, 0.0]]  # 0 to any power is 0
+    torch.testing.assert_close(sharpen(p, 1e300), torch.tensor(hottest, dtype=dtype))
+    torch.testing.assert_close(sharpen(p), sharpen(p.double()).to(dtype), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -31,7 +33,8 @@ def infer(model=torch.nn.Identity().eval(), x=Q, pool=Q, labels=Y, **more):  # n
     ("call", "error", "words"),
     [
         (lambda: sharpen(Q.long()), TypeError, "probabilities: expected floats"),
-        (lambda: sharpen(Q, 0), ValueError, "temperature: expected a number above 0"),
+        (lambda: sharpen(Q, 0), ValueError, "temperature: expected a finite number above 0"),
+        (lambda: sharpen(Q, math.inf), ValueError, "temperature: expected a finite number above 0"),
         (lambda: mixmatch(X, Y, X[:, :1], Q, state=S), ValueError, "unlabelled: expected samples"),
         (lambda: mixmatch(X, Y, X, Q[:2], state=S), ValueError, r"guesses: .*\[4, K\]"),
         (lambda: mixmatch(X, Q[:, :2], X, Q, state=S), ValueError, r"labels: .*\[4, 5\]"),

@@ -1,21 +1,20 @@
-"""``python -m fused_mixup.sweep``: runs by hand, interrupted and resumed, tables and warnings."""
+"""``python -m fused_mixup.sweep``: runs by hand, interrupted and resumed, its file, bad input."""
 
 from __future__ import annotations
 
 import csv
 import json
-import statistics
+import subprocess
 import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from sweep_modules import DIVERGING, MODULE, OWN_TENSORS, SWEPT
+from sweep_modules import DIVERGING, KEPT_DRAWS, LOST_IN_EVAL, MODULE, OWN_TENSORS, SWEPT
 
 from fused_mixup import draw_plan, plan_state
 from fused_mixup.calibration import expected_calibration_error
 from fused_mixup.sweep import __main__ as cli
-from fused_mixup.sweep.summary import table, warnings_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -117,6 +116,58 @@ def test_an_interrupted_sweep_resumed_equals_one_that_never_stopped(run, tmp_pat
     assert len(rows(tmp_path / "parts.csv")) == 8
 
 
+def test_what_the_module_keeps_is_the_same_in_each_process(run, tmp_path):
+    assert run(*MORE, "-o", tmp_path / "whole", module=KEPT_DRAWS)[0] == 0
+    torch.rand(7)  # another process begins with other numbers
+    few = [*MORE, "-o", tmp_path / "parts"]
+    assert run(*few, "--seeds", 1, module=KEPT_DRAWS)[0] == 0
+    assert "3 are left" in run(*few, module=KEPT_DRAWS)[1]
+    assert rows(tmp_path / "parts.csv") == rows(tmp_path / "whole.csv")
+
+
+HOLDS = """
+import fcntl, sys
+file = open(sys.argv[1], "ab+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+input()
+"""
+
+
+def test_a_file_that_another_sweep_writes_is_refused(run, tmp_path):
+    few = ["--alpha", "1", "--seeds", "1", "--epochs", "1", "-o", tmp_path / "a"]
+    assert run(*few)[0] == 0
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "a.jsonl")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    kept = (tmp_path / "a.jsonl").read_bytes()
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == b"locked\n"
+        for more in ([], ["--restart", "--epochs", "2"]):
+            status, _, err = run(*few, *more)
+            assert status == 2 and "no other sweep writes, got one in use" in err
+        other.communicate(b"\n")
+    assert (tmp_path / "a.jsonl").read_bytes() == kept
+    assert run(*few)[0] == 0
+
+
+def test_files_that_hold_something_else_are_left_as_they_are(run, tmp_path):
+    few = ["--alpha", "1", "--seeds", "1", "--epochs", "1", "-o", tmp_path / "a"]
+    path = tmp_path / "a.jsonl"
+    assert run(*few)[0] == 0
+    runs = path.read_bytes()
+    for text, words in (
+        (b"notes without a newline", "expected the runs of a sweep, got another file"),
+        (b"\xff\n", "expected a run as JSON in line 1"),
+        (runs + b"3\n", "expected a run as JSON in line 4"),
+        (runs + b'{"alpha": 1, "seed": 5}\n', "expected a run as JSON in line 4"),
+    ):
+        path.write_bytes(text)
+        status, _, err = run(*few)
+        assert status == 2 and words in err and path.read_bytes() == text
+    path.write_bytes(b"")
+    assert run(*few)[0] == 0 and len(path.read_bytes().splitlines()) == 3
+
+
 def test_runs_of_other_settings_are_not_mixed_up(run, tmp_path):
     few = ["--alpha", "1", "--seeds", "1", "-o", tmp_path / "a", "--epochs", "1"]
     assert run(*few)[0] == 0
@@ -149,65 +200,35 @@ def test_a_recipe_gives_loss_smoothing_and_pairing(run, tmp_path):
     assert all(p["val_loss"] != s["val_loss"] for p, s in zip(plain, smooth, strict=True))
 
 
+def test_what_changes_while_a_sweep_runs_changes_none_of_its_runs(run, tmp_path):
+    pytest.importorskip("yaml")
+    (tmp_path / "elsewhere").mkdir()
+    recipe = tmp_path / "mix.yaml"
+    few = ["--alpha", "1", "--seeds", "1", "--epochs", "1", "--recipe", "mix.yaml", "-o"]
+    recipe.write_text("smoothing: 0.2\nloss: bce\n")
+    assert run(*few, "a")[0] == 0
+    moves = f"""
+    STARTED.append(1)
+    open({str(recipe)!r}, "w").write("loss: ce")
+    os.chdir({str(tmp_path / "elsewhere")!r})
+"""
+    assert run(*few, "b", module=SWEPT.replace("\n    STARTED.append(1)\n", moves))[0] == 0
+    assert rows(tmp_path / "b.csv") == rows(tmp_path / "a.csv")
+    assert recipe.read_text() == "loss: ce" and not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_the_users_tensors_stay_as_they_are(run):
     assert run(*MORE, module=OWN_TENSORS)[0] == 0
     used = sys.modules["sweeps_own_module"]
     assert torch.equal(used.X, used.BEFORE)
 
 
-def test_a_run_that_diverges_is_left_out(run, tmp_path):
-    status, out, _ = run("--alpha", "1", "--seeds", "2", "-o", tmp_path / "a", module=DIVERGING)
+@pytest.mark.parametrize("module", [DIVERGING, LOST_IN_EVAL], ids=["training", "eval"])
+def test_a_run_that_diverges_is_left_out(run, tmp_path, module):
+    status, out, _ = run("--alpha", "1", "--seeds", "2", "-o", tmp_path / "a", module=module)
     assert status == 0 and "alpha 0: 2 of 2 runs diverged" in out and "nan" not in out
-    assert all(row["val_ece"] == row["train_loss"] == "" for row in rows(tmp_path / "a.csv"))
-
-
-# ---------------------------------------------------------------- what is said of the runs
-
-
-def records(alpha, train, val):
-    names = ("seed", "train_accuracy", "val_accuracy")
-    return [
-        {"alpha": alpha, "train_loss": 0.1, "val_loss": 0.5, "val_ece": 0.02}
-        | dict(zip(names, row, strict=True))
-        for row in zip(range(len(train)), train, val, strict=True)
-    ]
-
-
-BASE = records(0.0, [0.90, 0.92, 0.94], [0.80, 0.81, 0.82])
-
-
-@pytest.mark.parametrize(
-    ("train", "val", "warned"),
-    [
-        ([0.80, 0.81, 0.84], [0.78, 0.80, 0.81], True),  # both worse
-        ([0.80, 0.81, 0.84], [0.83, 0.84, 0.85], False),  # validation better: it regularises
-        ([0.95, 0.95, 0.95], [0.70, 0.70, 0.70], False),  # fits, but generalises worse
-        ([0.80, 1.00, 0.94], [0.80, 0.81, 0.82], False),  # within the noise of the seeds
-        ([0.80, 0.81, 0.84], [0.90, 0.75, 0.79], True),  # better within the noise alone
-    ],
-)
-def test_under_fitting_is_said_where_training_and_validation_say_so(train, val, warned):
-    lines = warnings_of(BASE + records(4.0, train, val))
-    assert len(lines) == warned
-    if warned:
-        assert lines[0].startswith("warning: alpha 4 under-fits: training accuracy 0.8167 against")
-        assert "0.9200 without mixing" in lines[0] and "--epochs" in lines[0]
-
-
-def test_one_seed_and_a_run_that_is_missing():
-    assert warnings_of(BASE[:1] + records(1.0, [0.8], [0.7]))
-    assert warnings_of(records(1.0, [0.8], [0.7])) == []  # nothing to compare with
-    lost = {**BASE[1], "train_loss": None, "train_accuracy": None, "val_accuracy": None}
-    lines = warnings_of([BASE[0], lost, BASE[2], *records(1.0, [0.5] * 3, [0.5] * 3)])
-    assert "alpha 0: 1 of 3 runs diverged" in lines[0] and "alpha 1 under-fits" in lines[1]
-
-
-def test_the_table_has_means_and_deviations():
-    lines = table(records(2.0, [0.5], [0.25]) + BASE).splitlines()
-    assert lines[0].split() == "alpha runs train accuracy val accuracy val loss val ece".split()
-    deviation = statistics.stdev([0.80, 0.81, 0.82])
-    assert f"0.8100 ± {deviation:.4f}" in lines[1] and lines[1].split()[:2] == ["0", "3"]
-    assert "0.2500 ± 0.0000" in lines[2]
+    measured = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_ece")
+    assert all(row[name] == "" for row in rows(tmp_path / "a.csv") for name in measured)
 
 
 FEW = ["--alpha", "1", "--seeds", "1", "--epochs", "1", "-o", "a"]
@@ -238,7 +259,9 @@ def test_with_matplotlib_there_is_one(run, tmp_path, monkeypatch):
         (["--lr", "0"], "--lr: expected a number above 0"),
         (["--lr", "1"], "--lr: expected none beside make_optimizer"),
         (["--recipe", "tim"], "did you mean 'timm'"),
-        (["--device", "none"], "none"),
+        (["--device", "none"], "--device: expected one that is here, got none"),
+        (["--device", "cuda:99"], "--device: expected one that is here, got cuda:99"),
+        (["-o", "."], "--out: expected a name"),
         (["-o", "no/such/a"], "--out: expected a folder that exists"),
     ],
 )
@@ -257,6 +280,11 @@ def test_bad_options_end_before_any_run(run, argv, words, tmp_path):
         (("labels[32:])]", "labels[32:].float())]"), TypeError, r"labels int64 \[16\]"),
         (("[(x[32:], labels[32:])]", "[x[32:]]"), TypeError, r"batches \(x, labels\)"),
         (("return nn.Linear(4, 3)", "return 3"), TypeError, "make_model: expected a torch.nn"),
+        (
+            ("return Descent(", "Descent("),
+            TypeError,
+            "make_optimizer: expected an optimizer, got N",
+        ),
         (("nn.Linear(4, 3)", "nn.Flatten(0)"), TypeError, r"expected logits \[16, K\]"),
         (("import os\n", "import os\n1 / 0\n"), ZeroDivisionError, "division"),
     ],

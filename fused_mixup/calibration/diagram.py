@@ -145,6 +145,8 @@ def equal_mass(confidence: Tensor, right: Tensor, counts: Tensor | None, bins: i
     n = confidence.numel() if counts is None else counts.sum()
     k = torch.arange(bins + 1, device=confidence.device)
     edges = ordered[(k * (n - 1) // bins).clamp_min(0)]
+    if counts is not None:
+        edges = edges.where(counts.any(), torch.nan)
     index = torch.bucketize(confidence, edges[1:-1]).clamp_max(bins - 1)
     return ReliabilityDiagram(_sums(index, confidence, right, counts, bins), edges, True)
 

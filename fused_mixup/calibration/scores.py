@@ -66,8 +66,9 @@ def expected_calibration_error(
     Source: Guo et al., On Calibration of Modern Neural Networks, 2017, arXiv 1706.04599; adaptive
         bins: Nixon et al., Measuring Calibration in Deep Learning, 2019, arXiv 1904.01685.
     """
-    options = {"from_logits": from_logits, "ignore_index": ignore_index}
-    diagram = reliability_diagram(predictions, labels, bins, adaptive, **options)  # type: ignore[arg-type]
+    diagram = reliability_diagram(
+        predictions, labels, bins, adaptive, from_logits=from_logits, ignore_index=ignore_index
+    )
     return diagram.error(norm)
 
 

@@ -57,8 +57,11 @@ def remix_weights(
     if not 0.0 <= tau <= 1.0:
         raise ValueError(f"tau: expected a number in [0, 1], got {tau}")
     own, other, n, m = _inputs(weight, labels, partner_labels, class_counts)
-    none = (n >= kappa * m) & (own < tau)
-    whole = (n * kappa <= m) & (1.0 - own < tau) & ~none
+    if has_host_values(class_counts) and not bool((class_counts >= 0).all()):
+        raise ValueError("class_counts: expected numbers of samples, got negative ones or NaN")
+    some = (n > 0) | (m > 0)  # of two classes without samples neither is the rare one
+    none = some & (n >= kappa * m) & (own < tau)
+    whole = some & (n * kappa <= m) & (1.0 - own < tau) & ~none
     first = torch.where(none, 0.0, torch.where(whole, 1.0, own))
     second = torch.where(none, 1.0, torch.where(whole, 0.0, other))
     return torch.stack((first, second), 1)

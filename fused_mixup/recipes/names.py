@@ -26,10 +26,14 @@ RENAMED = {
     "bce_sum": "sum_classes",
 }
 LOSS_SETTINGS = ("loss", "target_threshold", "sum_classes")
-BATCH_MIX_SETTINGS = tuple(inspect.signature(BatchMix).parameters)
+BATCH_MIX_SETTINGS = inspect.signature(BatchMix).parameters
 KEYS = tuple(sorted({*RENAMED, *LOSS_SETTINGS, *BATCH_MIX_SETTINGS, "epochs", "recipe"}))
 """The keys that a recipe takes: of the arguments of a whole training give these alone."""
 LOSSES = {"ce": 0, "bce": 1}
+FLAGS = {
+    "bce_loss", "bce_sum", "sum_classes",
+    *(name for name, p in BATCH_MIX_SETTINGS.items() if isinstance(p.default, bool)),
+}  # fmt: skip
 
 _MODES = {"batch": "batch", "pair": "pair", "elem": "sample"}
 _OF_ALPHAS = ("mixup_alpha", "cutmix_alpha", "switch_prob", "cutmix_minmax")
@@ -37,7 +41,7 @@ _OF_ALPHAS = ("mixup_alpha", "cutmix_alpha", "switch_prob", "cutmix_minmax")
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """How an error ends: the known names most like ``name``."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
@@ -71,12 +75,17 @@ def _value(key: str, value: Any, given: Mapping[str, Any], where: str) -> Any:
             f"{key}: expected a number, got the text {kind(value)}; YAML reads 1e-1 as text: write "
             "1.0e-1 or 0.1"
         )
+    if key in FLAGS and not isinstance(value, bool):
+        raise TypeError(f"{key}: expected a bool, got {kind(value)}")
+    if key not in FLAGS and isinstance(value, bool):
+        raise TypeError(
+            f"{key}: expected no bool, got {value}; YAML reads on and yes as True, off and no as "
+            "False: write a number, 0 to turn a mode off"
+        )
     if key in ("mixup_mode", "mode"):
         check_choice(key, value, dict.fromkeys(_MODES, 0), " (timm's names; ours are those of per)")
         return _MODES[value]
     if key == "bce_loss":
-        if not isinstance(value, bool):
-            raise TypeError(f"bce_loss: expected a bool, got {kind(value)}")
         return "bce" if value else "ce"
     if key == "loss":
         check_choice("loss", value, LOSSES)

@@ -15,14 +15,13 @@ from .table import RECIPES, TIMM_DEFAULTS
 
 def read_settings(recipe: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of :class:`BatchMix` and of the loss, by their names here."""
-    layers = [renamed(overrides, "overrides")]
     if isinstance(recipe, Mapping):
         base, where = recipe, "recipe"
     elif is_file(recipe):
         base, where = read_yaml(Path(recipe)), str(recipe)
     else:
-        base, where = {"recipe": recipe}, "recipe"
-    layers.insert(0, renamed(base, where))
+        base, where = named(recipe), "recipe"
+    layers = [renamed(base, where), renamed(overrides, "overrides")]
     name = base.get("recipe")
     if name is not None:
         layers.insert(0, renamed(named(name), "recipe"))
@@ -44,7 +43,7 @@ def named(name: Any) -> dict[str, Any]:
 
 def is_file(recipe: Any) -> bool:
     if isinstance(recipe, str):
-        return recipe.endswith((".yaml", ".yml"))
+        return recipe.lower().endswith((".yaml", ".yml"))
     return isinstance(recipe, os.PathLike)
 
 
@@ -56,13 +55,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"recipe: expected PyYAML for {path}, which is not installed; pip install pyyaml, or "
             "give a mapping"
         ) from None
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        keys = [key.value for key, _ in yaml.compose(text).value] if isinstance(given, dict) else []
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of dates, and of UTF-8
         mark = getattr(error, "problem_mark", None)
         at = "" if mark is None else f" in line {mark.line + 1}"
         raise ValueError(f"{path}: expected YAML, got what cannot be read{at}") from None
+    for key in keys:
+        if keys.count(key) > 1:  # YAML would take the last
+            raise ValueError(f"{path}: expected each key once, got {kind(key)} again")
     if not isinstance(given, dict):
         raise ValueError(f"{path}: expected a mapping of names to values, got {kind(given)}")
     return given

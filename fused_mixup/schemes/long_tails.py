@@ -130,7 +130,8 @@ def remix(
     checked = check_labelled(x, labels, len(class_counts), label_smoothing)
     alpha = check_draw(x, state, alpha)
     # Its κ and τ are checked before anything is drawn.
-    remix_weights(torch.ones(0, 2), labels[:0].cpu(), labels[:0].cpu(), class_counts, kappa, tau)
+    no_weight, no_labels = torch.ones(0, 2, device=x.device), labels[:0]
+    remix_weights(no_weight, no_labels, no_labels, class_counts, kappa, tau)
     plan = draw_plan(len(x), state=state, mixup_alpha=alpha, pairing="shuffle")
     partner_labels = labels[plan.partner.long()]
     weight = remix_weights(plan.weight, labels, partner_labels, class_counts, kappa, tau)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import check_number, floats, kind
+from ..dtypes import arithmetic
 from ..memory import recycled_tensor
 from ..mixing import mix, mix_
 from ..plan.draw import draw_plan
@@ -37,16 +39,18 @@ def sharpen(probabilities: Tensor, temperature: float = 0.5) -> Tensor:
 
     Args:
         probabilities: floats [U, K, …] >= 0: mean predictions over the augmentations of a sample.
-        temperature: T > 0.
+        temperature: T > 0, finite.
 
     Returns:
         A tensor like ``probabilities``, without a gradient.
 
     Raises:
-        TypeError, ValueError: no floats, fewer than two dims, or a temperature that is not above 0.
+        TypeError, ValueError: no floats, fewer than two dims, or a temperature that is not in
+            (0, ∞).
 
     Notes:
-        It works on logarithms, so that small probabilities to a high power stay numbers.
+        It works on logarithms, so that small probabilities to a high power stay numbers. Half types
+        are computed in float32.
 
     Source: Berthelot et al., MixMatch, 2019, arXiv 1905.02249.
     """
@@ -57,9 +61,13 @@ def sharpen(probabilities: Tensor, temperature: float = 0.5) -> Tensor:
             f"probabilities: expected shape [U, K, …], got {list(probabilities.shape)}"
         )
     temperature = check_number("temperature", temperature)
-    if not temperature > 0.0:
-        raise ValueError(f"temperature: expected a number above 0, got {temperature}")
-    return (probabilities.detach().log() / temperature).softmax(1)
+    if not 0.0 < temperature < math.inf:
+        raise ValueError(f"temperature: expected a finite number above 0, got {temperature}")
+    temperature = min(max(temperature, 1e-30), 1e30)  # float32 has it, and the limits are reached
+    logs = probabilities.detach().to(arithmetic(probabilities.dtype)).log()
+    if logs.numel():
+        logs = logs - logs.amax(1, keepdim=True)  # so that the largest never overflows
+    return (logs / temperature).softmax(1).to(probabilities.dtype)
 
 
 def mixmatch(

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from ..preview.progress import Progress
+from ..recipes import Recipe
 from .options import check_options, grid_of, make_parser
 from .plot import draw
 from .records import Record, Runs, digest
 from .summary import table, warnings_of
-from .training import recipe_of, train_run
-from .user_module import UserModule, check_path, execute, functions_of
+from .training import recipe_of, seed_all, train_run
+from .user_module import UserModule, check_path, execute, functions_of, loaders_of
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ends
 FORMAT = 1  # of the file of runs
@@ -27,9 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     refused = ImportError, ValueError, TypeError, OSError, RuntimeError
     try:
-        settings = check(args)
+        settings, recipes = check(args)
     except refused as error:
         parser.error(str(error))
+    seed_all(0)  # what the module draws at its import is the same in each process
     module = execute(args.module)
     try:
         user = functions_of(module)
@@ -38,12 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = Runs(with_suffix(args.out, ".jsonl"), settings, args.restart)
     except refused as error:
         parser.error(str(error))
+    try:
+        return run_grid(args, user, recipes, runs)
+    finally:
+        runs.close()
+
+
+def run_grid(
+    args: argparse.Namespace, user: UserModule, recipes: dict[float, Recipe], runs: Runs
+) -> int:
     todo = [run for run in grid_of(args) if run not in runs.done]
     kept = len(grid_of(args)) - len(todo)
     if kept:
         print(f"{runs.path}: {kept} runs have ended before, {len(todo)} are left")
     try:
-        run_all(args, user, runs, todo)
+        run_all(args, user, recipes, runs, todo)
     except KeyboardInterrupt:
         print(
             f"\ninterrupted: {runs.path} has {len(runs.done)} runs; the same command goes on",
@@ -54,15 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that all runs share, for their file. What may be refused is, before any run."""
+def check(args: argparse.Namespace) -> tuple[dict[str, Any], dict[float, Recipe]]:
+    """The settings that all runs share, for their file, and the recipe of each α.
+
+    What may be refused is, before any run. Files and folders are looked up here alone: the module
+    may change the folder, and its user a file, while the sweep runs.
+    """
     check_options(args)
     check_path(args.module)
-    for alpha in sorted({alpha for alpha, _ in grid_of(args)}):
-        recipe_of(args.recipe, args.vary, alpha)
+    args.out = args.out.absolute()
+    alphas = sorted({alpha for alpha, _ in grid_of(args)})
+    recipes = {alpha: recipe_of(args.recipe, args.vary, alpha) for alpha in alphas}
     recipe = recipe_of(args.recipe, args.vary, 1.0)  # any α: it is left out
     mixing = {name: repr(v) for name, v in recipe.settings.items() if name != args.vary}
-    return {
+    settings = {
         "sweep": FORMAT,
         "module": digest(args.module),
         "vary": args.vary,
@@ -71,19 +87,25 @@ def check(args: argparse.Namespace) -> dict[str, Any]:
         "lr": args.lr,
         "device": torch.device(args.device).type,
     }
+    return settings, recipes
 
 
 def run_all(
     args: argparse.Namespace,
     user: UserModule,
+    recipes: dict[float, Recipe],
     runs: Runs,
     todo: Sequence[tuple[float, int]],
 ) -> None:
     device = torch.device(args.device)
+    if todo:
+        # What the module keeps of its data is then drawn alike, whichever run is the first.
+        seed_all(0)
+        loaders_of(user)
     with Progress(len(todo) * args.epochs, "training", "epoch") as progress:
         for alpha, seed in todo:
-            recipe = recipe_of(args.recipe, args.vary, alpha)
-            record = train_run(user, recipe, seed, args.epochs, args.lr, device, progress.step)
+            options = seed, args.epochs, args.lr, device
+            record = train_run(user, recipes[alpha], *options, progress.step)
             runs.add(alpha, seed, record)
             progress.say(f"alpha {alpha:g}, seed {seed}: {shown(record)}")
 
@@ -91,8 +113,8 @@ def run_all(
 def shown(record: Record) -> str:
     if record["train_loss"] is None:
         return "diverged"
-    ece = "none" if record["val_ece"] is None else f"{record['val_ece']:.4f}"
-    return f"validation accuracy {record['val_accuracy']:.4f}, calibration error {ece}"
+    accuracy, ece = record["val_accuracy"], record["val_ece"]
+    return f"validation accuracy {accuracy:.4f}, calibration error {ece:.4f}"
 
 
 def finish(args: argparse.Namespace, runs: Runs) -> None:

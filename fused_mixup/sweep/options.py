@@ -6,6 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
+import torch
+
 from ..recipes.table import RECIPES
 
 ALPHAS = (0.1, 0.2, 0.4, 1.0)
@@ -66,6 +68,14 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--alpha: expected numbers of 0 and more, got {args.alphas}")
     if args.lr is not None and not args.lr > 0:
         raise ValueError(f"--lr: expected a number above 0, got {args.lr}")
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch has no CUDA
+        raise ValueError(
+            f"--device: expected one that is here, got {args.device}: {error}"
+        ) from None
+    if not args.out.name:
+        raise ValueError(f"--out: expected a name, got {str(args.out)!r}")
     if not args.out.absolute().parent.is_dir():
         raise ValueError(f"--out: expected a folder that exists, got {args.out.absolute().parent}")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 Record = dict[str, Any]  # one run: its α, its seed, and what was measured
 MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_ece")
@@ -16,27 +17,48 @@ COLUMNS = ("alpha", "seed", *MEASURED, "seconds")
 
 
 class Runs:
-    """The runs of one sweep. The first line of the file says of which settings they are."""
+    """The runs of one sweep. The first line of the file says of which settings they are.
+
+    The file is open, and locked, until ``close``: of two sweeps each would lose runs of the other.
+    """
 
     def __init__(self, path: Path, settings: dict[str, Any], restart: bool = False) -> None:
         self.path = path
         self.done: dict[tuple[float, int], Record] = {}
-        lines = [] if restart or not path.exists() else _lines(path)
-        if lines:
-            _check_same(path, lines[0], settings)
-            for record in lines[1:]:
-                self.done[record["alpha"], record["seed"]] = record
-        # Written anew: what a killed process left of its last line would spoil the next one.
-        text = "".join(json.dumps(line) + "\n" for line in [settings, *self.done.values()])
-        replace(path, text)
+        self.file = path.open("ab+")
+        try:
+            _lock(self.file, path)
+            self._read(settings, restart)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, settings: dict[str, Any], restart: bool) -> None:
+        self.file.seek(0)
+        text = b"" if restart else self.file.read()
+        # What follows the last newline was left by a process that was killed while writing it. The
+        # first line is written at once, so that without one the file is another's.
+        whole = text.rfind(b"\n") + 1
+        if text:
+            lines = _lines(self.path, text[:whole])
+            _check_same(self.path, lines[0] if lines else None, settings)
+            self.done = {(record["alpha"], record["seed"]): record for record in lines[1:]}
+        self.file.truncate(whole)
+        if not text:
+            self._append(settings)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line).encode() + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def add(self, alpha: float, seed: int, record: Record) -> None:
         record = {"alpha": alpha, "seed": seed, **record}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._append(record)
         self.done[alpha, seed] = record
+
+    def close(self) -> None:
+        self.file.close()
 
     @property
     def records(self) -> list[Record]:
@@ -62,18 +84,33 @@ def replace(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    # What follows the last newline was left by a process that was killed while writing it.
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+def _lock(file: BinaryIO, path: Path) -> None:
+    try:
+        # Of the process: workers of a loader, which may outlive it for a while, do not hold it.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise ValueError(
+            f"{path}: expected a file that no other sweep writes, got one in use; wait for that "
+            "sweep, or give another -o"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+
+
+def _lines(path: Path, text: bytes) -> list[dict[str, Any]]:
+    """The settings, and the runs behind them."""
     found = []
-    for i, line in enumerate(lines):
+    for i, line in enumerate(text.split(b"\n")[:-1]):
         try:
-            found.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
+            record = None
+        if not isinstance(record, dict) or (i and not record.keys() >= set(COLUMNS)):
             raise ValueError(
                 f"{path}: expected a run as JSON in line {i + 1}, got something else; give another "
                 "-o, or --restart"
-            ) from None
+            )
+        found.append(record)
     return found
 
 

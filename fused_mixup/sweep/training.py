@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import BatchMix
+from ..arguments import kind
 from ..calibration import expected_calibration_error
 from ..recipes import Recipe
 from .options import LEARNING_RATE
@@ -67,6 +68,8 @@ def train_run(
     mixer = BatchMix(**{**recipe.settings, "num_classes": num_classes, "seed": seed}).to(device)
     if user.make_optimizer is not None:
         optimizer = user.make_optimizer(model)
+        if not hasattr(optimizer, "step") or not hasattr(optimizer, "zero_grad"):
+            raise TypeError(f"make_optimizer: expected an optimizer, got {kind(optimizer)}")
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE if lr is None else lr)
     criterion = recipe.criterion.to(device)
@@ -76,10 +79,10 @@ def train_run(
             mixer.set_epoch(epoch)
             finite = train_epoch(model, mixer, criterion, optimizer, train, device)
         after_epoch()
-    record: Record = dict.fromkeys(MEASURED)
-    if finite:
-        record |= measure(model, train, validation, device)
-    return {**record, "seconds": round(time.perf_counter() - began, 3)}
+    record: Record = measure(model, train, validation, device) if finite else {}
+    if not all(map(math.isfinite, record.values())):  # in eval mode alone
+        record = {}
+    return {**dict.fromkeys(MEASURED), **record, "seconds": round(time.perf_counter() - began, 3)}
 
 
 def train_epoch(
@@ -117,10 +120,9 @@ def measure(model: nn.Module, train: Any, validation: Any, device: torch.device)
         logits, labels = predict(model, loader, device)
         found[f"{name}_loss"] = functional.cross_entropy(logits, labels).item()
         found[f"{name}_accuracy"] = (logits.argmax(1) == labels).double().mean().item()
-        if name == "val" and bool(logits.isfinite().all()):
-            error = expected_calibration_error(logits, labels, from_logits=True)
-            found["val_ece"] = error.item()
-    return {name: v if math.isfinite(v) else None for name, v in found.items()}
+    # Of the validation data, which are the last.
+    found["val_ece"] = expected_calibration_error(logits, labels, from_logits=True).item()
+    return found
 
 
 @torch.no_grad()

@@ -51,6 +51,11 @@ def mix_table(
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
+    if not hasattr(embeddings, "__len__") or not hasattr(embeddings, "__iter__"):
+        raise TypeError(
+            f"embeddings: expected a list of functions, one for each column of categories, got "
+            f"{kind(embeddings)}; [] for none"
+        )
     parts = [] if numeric is None else [_check_numeric(numeric)]
     columns = [] if categories is None else _check_categories(categories, len(embeddings))
     if categories is None and len(embeddings):
@@ -66,9 +71,16 @@ def mix_table(
                 f"embeddings: expected each to give [{len(parts[0])}, E], got {kind(part)} as "
                 f"part {f} of the row"
             )
+        if not part.is_floating_point():
+            raise TypeError(
+                f"embeddings: expected each to give floats, got {kind(part)} as part {f} of the "
+                "row; codes do not blend, and one-hot rows take .float()"
+            )
     rows = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
     if plan is None:
         return rows
+    if not isinstance(plan, MixPlan):
+        raise TypeError(f"plan: expected a MixPlan or None, got {kind(plan)}")
     if plan.spatial_dims:
         raise ValueError(
             f"plan: expected one without boxes for a table, got boxes of {plan.spatial_dims} "

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from ..arguments import check_choice, check_number, check_plain_tensor, kind
+from ..arguments import as_tensor, check_choice, check_number, check_plain_tensor, kind
 from ..checks import check_memory
 from ..codes import MAX_POOL, NEIGHBOR_KERNELS
 from ..dtypes import FLOATING
-from ..plan.draw_checks import check_settings, check_state, has_float64
+from ..plan.draw_checks import check_state, has_float64
 from ..plan.draw_replay import draw_partners
 from ..tracing import has_host_values
 
@@ -118,7 +116,12 @@ def _columns(name: str, labels: Tensor, state: Tensor) -> Tensor:
 def _settings(bandwidth: float | Tensor, state: Tensor) -> Tensor:
     """float64 [1], checked where it lies on the host."""
     if isinstance(bandwidth, Tensor):
-        check_settings(bandwidth, state, "torch.tensor([bandwidth])", 1)
+        near = as_tensor("bandwidth", bandwidth).device in (state.device, torch.device("cpu"))
+        if bandwidth.dtype != torch.float64 or bandwidth.shape != (1,) or not near:
+            raise TypeError(
+                f"bandwidth: expected a number, or float64 [1] on {state.device} or the CPU, got "
+                f"{kind(bandwidth)}; torch.tensor([h], dtype=torch.float64)"
+            )
         if has_host_values(bandwidth):
             _check_bandwidth(float(bandwidth))
         return bandwidth
@@ -128,7 +131,7 @@ def _settings(bandwidth: float | Tensor, state: Tensor) -> Tensor:
 
 def _check_bandwidth(h: float) -> float:
     low, high = _BANDWIDTHS
-    if not low <= h <= high or math.isnan(h):
+    if not low <= h <= high:
         raise ValueError(
             f"bandwidth: expected a number in [{low:g}, {high:g}], in the units of the labels, "
             f"got {h}"

@@ -43,7 +43,8 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
     low, high = label_bounds(labels)
     if low >= 0 and high < num_classes:
         return True
-    low, high = _bounds_of_kept(labels, ignore_index).tolist()
+    if ignore_index != NO_IGNORE:
+        low, high = _bounds_of_kept(labels, ignore_index).tolist()
     if low < 0 or high >= num_classes:
         legal = "" if ignore_index == NO_IGNORE else f" or {ignore_index}, which is ignored"
         raise IndexError(
