@@ -71,9 +71,7 @@ def share(value: Any, start: int, stop: int) -> Any:
         return part.clone()
     if isinstance(value, dict):
         seen: dict[int, Any] = {}  # a tensor that a batch contains twice
-        return {
-            key: seen.setdefault(id(v), share(v, start, stop)) for key, v in value.items()
-        }
+        return {key: seen.setdefault(id(v), share(v, start, stop)) for key, v in value.items()}
     if isinstance(value, tuple):
         return tuple(share(v, start, stop) for v in value)
     return copy.deepcopy(value[start:stop])
