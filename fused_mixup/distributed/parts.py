@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..batch_mix.places import Place
+from ..memory import recycled_scratch
 from ..plan.mix_plan import MixPlan
 from .global_plan import GlobalPlan
 from .wire import Wire
@@ -40,26 +41,31 @@ class Part:
 
 
 class Parcel:
-    """Parts on their way."""
+    """Parts on their way, in a buffer of ``most`` bytes where they need no more."""
 
-    def __init__(self, parts: Sequence[Part], wire: Wire, device: torch.device) -> None:
+    def __init__(
+        self, parts: Sequence[Part], wire: Wire, device: torch.device, most: int = 0
+    ) -> None:
         self._parts = parts
         self._coming = [part.sizes(send=False) for part in parts]
         going = [part.sizes(send=True) for part in parts]
-        counts = [
-            [sum(map(_padded, of)) for of in zip(*sizes, strict=True)] or [0] * wire.size
-            for sizes in (going, self._coming)
-        ]
-        data = torch.empty(sum(counts[0]), dtype=torch.uint8, device=device)
+        send, receive = (_block_sizes(sizes, wire.size) for sizes in (going, self._coming))
+        like = torch.empty(1, dtype=torch.uint8, device=device).expand(most)
+        data, room = (recycled_scratch(like, (sum(sizes),)) for sizes in (send, receive))
         for part, rank, place in _places(parts, going):
             part.write(rank, data[place])
-        self._arriving = wire.start(data, *counts)
+        self._arriving = wire.start(data, send, room, receive)
 
     def wait(self) -> None:
         """Hand each part what came for it."""
         data = self._arriving.wait()
         for part, rank, place in _places(self._parts, self._coming):
             part.read(rank, data[place])
+
+
+def _block_sizes(sizes: Sequence[Sequence[int]], ranks: int) -> list[int]:
+    """The bytes of the block of each rank, of the bytes of each part."""
+    return [sum(_padded(of[rank]) for of in sizes) for rank in range(ranks)]
 
 
 def _padded(size: int) -> int:

@@ -107,7 +107,8 @@ class GlobalStep(Step):
                 halves[entry.path] = Mixing(x, how, plan, reads(how.place), last)
         in_place = {e.path: inplace or not isinstance(e.value, Tensor) for e in unique}
         parts = [part for half in halves.values() for part in half.parts]
-        parcel = Parcel([*parts, *small.parts], sending.wire, self.device())
+        most = self.bytes() + 64 * len(parts) * sending.wire.size
+        parcel = Parcel([*parts, *small.parts], sending.wire, self.device(), most)
         if not sending.overlap:
             parcel.wait()
         for entry in unique:

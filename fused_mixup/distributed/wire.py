@@ -73,14 +73,18 @@ class Wire:
         self.sent += own.nbytes * (self.size - 1)
         return every
 
-    def start(self, data: Tensor, send: Sequence[int], receive: Sequence[int]) -> Arriving:
-        """Send ``send[r]`` bytes of the flat uint8 ``data`` to rank r, which come in that order."""
+    def start(
+        self, data: Tensor, send: Sequence[int], room: Tensor, receive: Sequence[int]
+    ) -> Arriving:
+        """Send ``send[r]`` bytes of ``data`` to rank r, and receive ``receive[r]`` into ``room``.
+
+        Both are flat uint8 on one device, with the bytes of each rank in the order of ranks.
+        """
         device = data.device
         if device.type not in self._places:
-            data = data.to(self._words)
-        received = data.new_empty(sum(receive))
+            data, room = data.to(self._words), room.to(self._words)
         work = dist.all_to_all_single(
-            received, data, list(receive), list(send), group=self.group, async_op=True
+            room, data, list(receive), list(send), group=self.group, async_op=True
         )
         self.sent += data.nbytes
-        return Arriving(received, data, work, device)
+        return Arriving(room, data, work, device)
