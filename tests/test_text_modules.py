@@ -121,7 +121,17 @@ def test_evaluation_is_the_plain_model(batch, way):
         assert labels is batch["labels"] and torch.equal(mixup.state, state)
         plain = model(batch["input_ids"], batch["attention_mask"])
         assert torch.equal(output["logits"], plain["logits"])
+        e = model.words(batch["input_ids"])
+        given = {"inputs_embeds": e, "attention_mask": batch["attention_mask"]}
+        assert torch.equal(mixup(**given)[0]["logits"], plain["logits"])
         part.train()
+
+
+def test_eval_of_the_model_inside_a_wrapper(batch):
+    model = Reader()
+    mixup = WordMixup(nn.DataParallel(model))
+    model.eval()
+    assert mixup(**batch)[1] is batch["labels"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -144,6 +154,28 @@ def test_streams_resume(batch, way):
 
 
 @pytest.mark.parametrize("way", ["tmix", "sentence"])
+def test_hooks_of_copies_end_with_them(batch, way):
+    model = Reader()
+    mixup = WAYS[way](model, seed=2)
+    for make_copy in (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
+        other = make_copy(mixup)
+        copied, first = other.model, other(**batch)[0]["logits"]
+        assert hooks_of(copied) == hooks_of(model) > 0
+        again = WAYS[way](Reader(), seed=2)
+        again.model.load_state_dict(model.state_dict())
+        assert torch.equal(first, again(**batch)[0]["logits"])
+        del other
+        assert hooks_of(copied) == 0
+    del mixup
+    assert hooks_of(model) == 0
+
+
+def hooks_of(model):
+    modules = list(model.modules())
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
+@pytest.mark.parametrize("way", ["tmix", "sentence"])
 def test_copies_of_the_model_are_plain(batch, way):
     model = Reader()
     mixup = WAYS[way](model)
@@ -157,6 +189,16 @@ def test_copies_of_the_model_are_plain(batch, way):
     mixup.close()
     with pytest.raises(RuntimeError, match="after close"):
         mixup(**batch)
+
+
+def test_a_call_inside_another_is_refused(batch):
+    model = Reader()
+    tmix = WAYS["tmix"](model)
+    inside = model.words.register_forward_hook(lambda *_: tmix(**batch))
+    with pytest.raises(RuntimeError, match="a call inside another"):
+        tmix(**batch)
+    inside.remove()
+    tmix(**batch)
 
 
 def test_layers_are_drawn_alike_often(batch):
@@ -211,6 +253,7 @@ def change(name, value):
         (change("attention_mask", lambda b: b["attention_mask"][:, 1:]), ValueError, "shape"),
         (change("cu_seq_lens_q", lambda b: LENGTHS), ValueError, "DataCollatorWithPadding"),
         (change("position_ids", lambda b: torch.arange(T).expand(B, T) % 3), ValueError, "packed"),
+        (lambda b: without(b, "input_ids"), TypeError, "input_ids: expected a tensor"),
         (change("inputs_embeds", lambda b: torch.rand(B, T, H)), ValueError, "mix_embeddings"),
     ],
 )
@@ -230,6 +273,7 @@ def test_calls_refused(batch, way, change, error, words):
         (lambda: WordMixup(Reader(), alpha=-1.0), ValueError, "mixup_alpha"),
         (lambda: WordMixup(Reader(), pairing="best"), ValueError, "pairing"),
         (lambda: TMix(Reader(), (4,), blocks="layers"), ValueError, "0 to 3.*nearest is 3"),
+        (lambda: TMix(Reader(), (1,), blocks="layers", batch_dim=-1), ValueError, "0 or more"),
         (lambda: TMix(Reader(), (), blocks="layers"), ValueError, "layers"),
         (lambda: TMix(Reader(), (1,), blocks="layer"), ValueError, "nearest are.*layers"),
         (lambda: TMix(Reader(), (1,)), ValueError, "blocks="),

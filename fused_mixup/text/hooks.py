@@ -13,7 +13,8 @@ from torch import Tensor
 from ..arguments import kind
 from ..batch_mix.structure import New, replace
 from ..dtypes import FLOATING
-from ..mixing import mix
+from ..manifold.hidden import Axes
+from ..manifold.hooks import mix_along
 from ..plan.mix_plan import MixPlan
 from ..tracing import in_backward
 
@@ -43,11 +44,27 @@ class Slot:
         return Slot, (self.owner,)
 
 
+class Handles:
+    """The hooks of one model, which end with this object; its copies hold those of theirs."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        while self.kept:
+            self.kept.pop().remove()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Hook:
     """A hook of one module. Copies and pickles with its model, and then does nothing."""
 
     def __init__(self, slot: Slot, batch_dim: int) -> None:
-        self.slot, self.batch_dim = slot, batch_dim
+        self.slot, self.axes = slot, Axes(batch_dim, None)
 
     def _refuse_recompute(self) -> None:
         if self.slot.used and in_backward():
@@ -67,17 +84,14 @@ class Hook:
                 f"{slot.owner}: expected a layer with a floating hidden state first, got "
                 f"{kind(hidden)}; name other blocks"
             )
-        dim, size = self.batch_dim, plan.batch_size
+        dim, size = self.axes.batch_dim, plan.batch_size
         if hidden.ndim <= dim or hidden.shape[dim] != size:
             raise ValueError(
                 f"{slot.owner}: expected {size} samples in dim {dim} of the hidden state, got "
-                f"shape {list(hidden.shape)}; set batch_dim"
+                f"shape {list(hidden.shape)}; set batch_dim (nn.DataParallel splits them: use "
+                "DistributedDataParallel)"
             )
-        if not plan.serves(hidden.device):
-            plan = plan.to(hidden.device)  # a layer on another device than the input
-        if dim:
-            return mix(hidden.transpose(0, dim), plan).transpose(0, dim)
-        return mix(hidden, plan)
+        return mix_along(hidden, plan, self.axes.order((), hidden) if dim else None)
 
 
 class LayerHook(Hook):

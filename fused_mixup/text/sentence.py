@@ -67,7 +67,7 @@ class SentenceMixup(HookedTextMixup):
         self.layer, module = _find_layer(self.inner, layer)
         if not self._mixes_logits:
             hook = _VectorHook(self._slot, 0)
-            self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            self._handles.kept.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def _call(self, plan: MixPlan, batch: TextBatch) -> tuple[Any, MixPlan]:
         inputs = {**batch.inputs, "input_ids": batch.input_ids}

@@ -13,9 +13,12 @@ from .inputs import embedding_of
 
 
 def token_saliency(
-    model: nn.Module, labels: Tensor, inputs: dict[str, Any], batch_dim: int
+    model: nn.Module, labels: Tensor, inputs: dict[str, Any], batch_dim: int, ignored: int
 ) -> Tensor:
     """[B, T] >= 0: ``sqrt(mean_h (∂ cross_entropy / ∂e_h)²)`` at the embedding e of each token.
+
+    The cross-entropy is summed over the samples, so that small gradients of half precision last;
+    those with the label ``ignored`` have none.
 
     One forward and one backward in evaluation mode; gradients of parameters are neither computed
     nor touched. A hook takes the embeddings, so that a model sees its ids as ever.
@@ -31,8 +34,14 @@ def token_saliency(
     try:
         with evaluating(model), torch.enable_grad():
             logits = logits_of(model(**{k: v for k, v in inputs.items() if v is not None}))
-            (gradient,) = torch.autograd.grad(cross_entropy(logits, labels), seen[0])
+            if not seen:
+                raise RuntimeError(
+                    "SSMix: expected the module of get_input_embeddings() to be called in the "
+                    "forward, got no call, so no saliency; give saliency="
+                )
+            loss = cross_entropy(logits, labels, ignore_index=ignored, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, seen[0])
     finally:
         handle.remove()
-    norm = gradient.square().mean(-1).sqrt()
+    norm = gradient.double().square().mean(-1).sqrt()  # float16 has no such small squares
     return norm.transpose(0, 1) if batch_dim else norm
