@@ -226,6 +226,11 @@ def test_layers_come_from_a_stream_of_their_own():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_layers_of_a_set_have_an_order():
+    net = nn.ModuleDict({f"layer{k:02}": nn.Identity() for k in range(30)})
+    assert ManifoldMixup(net, set(net), include_input=False).layers == tuple(sorted(net))
+
+
 def test_state_dict_resumes_both_streams():
     net = Net()
     keys = list(net.state_dict())

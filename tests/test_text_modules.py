@@ -210,6 +210,27 @@ def test_layers_are_drawn_alike_often(batch):
     assert min(drawn.count(k) for k in (1, 2, 3)) > 8
 
 
+@pytest.mark.parametrize("way", ["tmix", "sentence"])
+def test_batches_of_other_sizes_share_a_graph(batch, way):
+    torch.compiler.reset()
+    model, graphs = Reader(), []
+    compiled = torch.compile(
+        model, fullgraph=True, backend=lambda graph, _: graphs.append(graph) or graph
+    )
+    layers = {"layers": (2,), "blocks": "layers"} if way == "tmix" else {}
+    make = {"tmix": TMix, "sentence": SentenceMixup}[way]
+    mixup, plain = make(compiled, seed=1, **layers), make(model, seed=1, **layers)
+    for size in (5, 4, 3, 2, 5):
+        rows = {key: value[:size] for key, value in batch.items()}
+        torch.testing.assert_close(mixup(**rows)[0]["logits"], plain(**rows)[0]["logits"])
+    assert len(graphs) == 2
+    plain.close()
+    assert torch.equal(
+        compiled(**without(rows, "labels"))["logits"], model(**without(rows, "labels"))["logits"]
+    )
+    torch.compiler.reset()
+
+
 def test_hooks_do_nothing_after_an_error(batch):
     model = Reader()
     tmix = WAYS["tmix"](model)

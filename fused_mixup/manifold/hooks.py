@@ -65,7 +65,6 @@ class Slot:
     """What all hooks of one model see: the call that is running, if any."""
 
     def __init__(self) -> None:
-        self.call: Call | None = None
         # The calls whose layers fired in a region of torch.utils.checkpoint, by their names.
         self.regions: WeakKeyDictionary[Any, dict[str, Call]] = WeakKeyDictionary()
         self.reentrant: set[str] = set()  # layers mixed in a region that PyTorch does not show
@@ -73,8 +72,15 @@ class Slot:
         self.removals: dict[str, Removal] = {}
         self.number = next(_numbers)
 
+    @property
+    def call(self) -> Call | None:
+        return _running.get(self.number)
+
 
 _numbers = itertools.count()
+# The calls that run, by the numbers of their slots. A graph finds them here, as the sizes of what
+# it reaches through a module (a hook's slot) are constants to PyTorch.
+_running: dict[int, Call] = {}
 _traced: set[tuple[int, str]] = set()  # slots and layers whose hooks are in some graph
 
 
@@ -230,7 +236,7 @@ class Hooks:
         compiled = name in self.compiled
         key = name, shapes if call.cuts else None
         checks = compiled and key not in self._known
-        slot.call = call
+        _running[slot.number] = call
         try:
             if checks:
                 with torch.compiler.set_stance("force_eager"):
@@ -238,7 +244,7 @@ class Hooks:
             else:
                 output = forward()
         finally:
-            slot.call = None
+            del _running[slot.number]
             if handle is not None:
                 if call.recomputes:
                     self._handles[name] = handle

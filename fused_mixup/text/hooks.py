@@ -6,8 +6,10 @@ without a plan.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..arguments import kind
@@ -18,24 +20,34 @@ from ..manifold.hooks import mix_along
 from ..plan.mix_plan import MixPlan
 from ..tracing import in_backward
 
+_numbers = itertools.count()
+# The plans of the forwards that run, by the numbers of their slots. A graph finds them here, as the
+# sizes of what it reaches through a module (a hook's slot) are constants to PyTorch.
+_plans: dict[int, MixPlan] = {}
+
 
 class Slot:
     """What all hooks of one model see: the plan of the forward that runs, and what it mixes."""
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
-        self.plan: MixPlan | None = None
+        self.number = next(_numbers)
         self.wanted = 0  # the layer to mix, from 1; 0 is what enters the first
         self.calls = 0  # of layers so far: ALBERT calls one module many times
         self.fired = False
         self.used = False  # some forward has been mixed
 
     def start(self, plan: MixPlan, wanted: int) -> None:
-        self.plan, self.wanted, self.calls, self.fired = plan, wanted, 0, False
+        self.wanted, self.calls, self.fired = wanted, 0, False
         self.used = True
+        _plans[self.number] = plan
 
     def stop(self) -> None:
-        self.plan = None
+        del _plans[self.number]
+
+    @property
+    def plan(self) -> MixPlan | None:
+        return _plans.get(self.number)
 
     def __deepcopy__(self, memo: Any) -> Slot:
         return Slot(self.owner)  # a copied model is a plain one
@@ -67,6 +79,8 @@ class Hook:
         self.slot, self.axes = slot, Axes(batch_dim, None)
 
     def _refuse_recompute(self) -> None:
+        if torch.compiler.is_compiling():  # it cannot tell
+            return
         if self.slot.used and in_backward():
             raise RuntimeError(
                 f"{self.slot.owner}: expected layers to run in the forward alone, got a run in the "
