@@ -201,7 +201,7 @@ def tmix_modules(model):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("family", CLASSIFIERS)
+@pytest.mark.parametrize("family", [*CLASSIFIERS, "xlm-roberta", "camembert"])
 def test_sentence_mixup(family, side):
     # The last layer is linear: mixing what enters it is mixing what leaves it.
     model, made = make(family), inputs_of(family, side)
@@ -211,10 +211,10 @@ def test_sentence_mixup(family, side):
     same_gradients(model, output.logits, expected)
 
 
-@pytest.mark.parametrize("family", CLASSIFIERS)
+@pytest.mark.parametrize("family", [*CLASSIFIERS, "bart"])
 def test_ssmix(family):
     model, made = make(family), inputs_of(family)
-    words = model.get_input_embeddings()
+    words = model.model.encoder.embed_tokens if family == "bart" else model.get_input_embeddings()
     seen = []
 
     def keep(module, args, output):

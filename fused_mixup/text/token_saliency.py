@@ -29,8 +29,7 @@ def token_saliency(
         seen.append(output.detach().requires_grad_())
         return seen[-1]
 
-    embedding = embedding_of(model)
-    handle = embedding.register_forward_hook(take)
+    handles = [module.register_forward_hook(take) for module in _embeddings(model)]
     try:
         with evaluating(model), torch.enable_grad():
             logits = logits_of(model(**{k: v for k, v in inputs.items() if v is not None}))
@@ -42,6 +41,18 @@ def token_saliency(
             loss = cross_entropy(logits, labels, ignore_index=ignored, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, seen[0])
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     norm = gradient.double().square().mean(-1).sqrt()  # float16 has no such small squares
     return norm.transpose(0, 1) if batch_dim else norm
+
+
+def _embeddings(model: nn.Module) -> list[nn.Module]:
+    """The module that embeds ids, and those of an encoder and decoder with its weight (BART, T5).
+
+    The encoder's runs first.
+    """
+    embedding = embedding_of(model)
+    weight = getattr(embedding, "weight", embedding)
+    tables = (m for m in model.modules() if isinstance(m, nn.Embedding))
+    return [embedding, *(m for m in tables if m.weight is weight and m is not embedding)]
