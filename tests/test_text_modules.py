@@ -294,7 +294,6 @@ def test_calls_refused(batch, way, change, error, words):
         (lambda: WordMixup(Reader(), alpha=-1.0), ValueError, "mixup_alpha"),
         (lambda: WordMixup(Reader(), pairing="best"), ValueError, "pairing"),
         (lambda: TMix(Reader(), (4,), blocks="layers"), ValueError, "0 to 3.*nearest is 3"),
-        (lambda: TMix(Reader(), (1,), blocks="layers", batch_dim=-1), ValueError, "0 or more"),
         (lambda: TMix(Reader(), (), blocks="layers"), ValueError, "layers"),
         (lambda: TMix(Reader(), (1,), blocks="layer"), ValueError, "nearest are.*layers"),
         (lambda: TMix(Reader(), (1,)), ValueError, "blocks="),

@@ -15,8 +15,7 @@ from torch import Tensor
 from ..arguments import kind
 from ..batch_mix.structure import New, replace
 from ..dtypes import FLOATING
-from ..manifold.hidden import Axes
-from ..manifold.hooks import mix_along
+from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from ..tracing import in_backward
 
@@ -76,7 +75,7 @@ class Hook:
     """A hook of one module. Copies and pickles with its model, and then does nothing."""
 
     def __init__(self, slot: Slot, batch_dim: int) -> None:
-        self.slot, self.axes = slot, Axes(batch_dim, None)
+        self.slot, self.batch_dim = slot, batch_dim
 
     def _refuse_recompute(self) -> None:
         if torch.compiler.is_compiling():  # it cannot tell
@@ -98,14 +97,18 @@ class Hook:
                 f"{slot.owner}: expected a layer with a floating hidden state first, got "
                 f"{kind(hidden)}; name other blocks"
             )
-        dim, size = self.axes.batch_dim, plan.batch_size
+        dim, size = self.batch_dim, plan.batch_size
         if hidden.ndim <= dim or hidden.shape[dim] != size:
             raise ValueError(
                 f"{slot.owner}: expected {size} samples in dim {dim} of the hidden state, got "
                 f"shape {list(hidden.shape)}; set batch_dim (nn.DataParallel splits them: use "
                 "DistributedDataParallel)"
             )
-        return mix_along(hidden, plan, self.axes.order((), hidden) if dim else None)
+        if not plan.serves(hidden.device):
+            plan = plan.to(hidden.device)  # a layer on another device than the input
+        if dim:
+            return mix(hidden.transpose(0, dim), plan).transpose(0, dim)
+        return mix(hidden, plan)
 
 
 class LayerHook(Hook):
