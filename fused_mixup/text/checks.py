@@ -149,6 +149,8 @@ def check_last_token(model: nn.Module, attention_mask: Tensor | None) -> None:
 
 
 def pools_last_token(model: nn.Module) -> bool:
-    """Whether this is a decoder of transformers that classifies: all call their head ``score``."""
-    score = getattr(model, "score", None)
-    return isinstance(score, nn.Linear) and hasattr(model, "config")
+    """Whether this is a decoder of transformers that classifies: all call their head ``score``.
+
+    The head is linear, or what wraps it (PEFT).
+    """
+    return isinstance(getattr(model, "score", None), nn.Module) and hasattr(model, "config")

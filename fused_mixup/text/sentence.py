@@ -63,7 +63,8 @@ class SentenceMixup(HookedTextMixup):
         self, model: nn.Module, layer: str | None = None, *, alpha: float = 1.0, **options: Any
     ) -> None:
         super().__init__(model, alpha=alpha, **options)
-        self._mixes_logits = layer is None and pools_last_token(self.inner)
+        linear = pools_last_token(self.inner) and isinstance(self.inner.score, nn.Linear)
+        self._mixes_logits = layer is None and linear
         self.layer, module = _find_layer(self.inner, layer)
         if not self._mixes_logits:
             hook = _VectorHook(self._slot, 0)
