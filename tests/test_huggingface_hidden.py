@@ -151,6 +151,19 @@ def test_a_text_mix_resumes_to_the_bit(tmp_path):
     assert torch.equal(mix.state, again.state)
 
 
+def test_a_model_that_the_trainer_compiles(tmp_path):
+    made = []
+    for options in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):
+        torch.compiler.reset()
+        model = vit()
+        names = ["vit.embeddings", "vit.layers.0"]
+        mixing = ManifoldMixup(model, names, seed=1, per="sample")
+        trainer(tmp_path, model, mixing, 16, num_train_epochs=2, **options).train()
+        made.append(model)
+        assert len(mixing._hooks._handles) == (len(names) if options else 0)
+    assert_same(*made)
+
+
 def test_a_mix_of_another_model_is_refused(tmp_path):
     mixing = ManifoldMixup(vit(), ["vit.embeddings"])
     with pytest.raises(ValueError, match="mixing: expected a ManifoldMixup of the Trainer's model"):

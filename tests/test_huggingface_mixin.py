@@ -186,6 +186,18 @@ def test_an_interrupted_training_resumes_to_the_bit(tmp_path, stop, interval, re
     assert "MixupState" in saved["stateful_callbacks"]
 
 
+def test_epochs_of_data_without_a_length(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(samples(8))
+
+    told = []
+    mixing = mixer(schedule=lambda epoch: told.append(epoch) or 1.0)
+    made = trainer(tmp_path, vit(), mixing, given=Stream(), max_steps=7)
+    made.train()
+    assert told == [0, 0, 1, 2, 3]  # made for epoch 0, then told each
+
+
 @pytest.mark.parametrize("problem", ["regression", "multi_label_classification", None])
 def test_float_labels_take_the_loss_of_their_heads(tmp_path, problem):
     # Without problem_type one logit means squared error.

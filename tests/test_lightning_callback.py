@@ -14,7 +14,7 @@ from frameworks import require
 from loops_by_hand import data, rule, schedule, train
 from torch.utils.data import DataLoader, TensorDataset
 
-from fused_mixup import BatchMix, MixedTarget, soft_target_cross_entropy
+from fused_mixup import BatchMix, ManifoldMixup, MixedTarget, soft_target_cross_entropy
 
 require("lightning")
 pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("one_thread")]
@@ -240,6 +240,13 @@ def test_batches_that_cannot_be_written_are_refused(form):
     with pytest.raises(TypeError, match="batch: expected a list, a dict or a dataclass.*got"):
         fit(module(), Loader(lambda: given), mixer(), 1)
     assert torch.equal(given[0][0] if form is tuple else given[0], batches()[0][0])
+
+
+def test_a_mix_that_calls_the_model_is_refused():
+    from fused_mixup.lightning import MixupCallback
+
+    with pytest.raises(TypeError, match="got a ManifoldMixup, .* call it in training_step"):
+        MixupCallback(ManifoldMixup(net(), ["0"]))
 
 
 def test_two_precisions_of_an_unchanged_step():

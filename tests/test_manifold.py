@@ -18,7 +18,6 @@ from manifold_cases import (
     blend,
     check_step,
     gradients,
-    hooks_of,
     loss_of,
     net_by_hand,
     soft_labels,
@@ -206,6 +205,14 @@ def test_eval_is_the_plain_model():
         manifold.close()
 
 
+def test_eval_of_the_model_inside_a_wrapper():
+    net = Net()
+    manifold = ManifoldMixup(nn.DataParallel(net), LAYERS, include_input=False)
+    net.eval()
+    logits, labels = manifold(IMAGES, LABELS)
+    assert torch.equal(logits, net(IMAGES)) and labels is LABELS
+
+
 def test_layers_come_from_a_stream_of_their_own():
     net, before = Net(), torch.get_rng_state()
     drawn = []
@@ -217,6 +224,11 @@ def test_layers_come_from_a_stream_of_their_own():
     counts = [drawn[0].count(layer) for layer in ("input", *LAYERS)]
     assert min(counts) > 5 and sum(counts) == 70
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layers_of_a_set_have_an_order():
+    net = nn.ModuleDict({f"layer{k:02}": nn.Identity() for k in range(30)})
+    assert ManifoldMixup(net, set(net), include_input=False).layers == tuple(sorted(net))
 
 
 def test_state_dict_resumes_both_streams():
@@ -258,46 +270,3 @@ def test_schedule_and_epochs_turn_it_off():
     logits, target = manifold(IMAGES, LABELS)
     assert torch.equal(logits, manifold.model(IMAGES))
     assert torch.equal(target.weight[:, 0], torch.ones(B))
-
-
-def test_no_hook_stays_behind_a_call():
-    net = Net()
-    manifold = ManifoldMixup(net, LAYERS, include_input=False)
-    manifold(IMAGES, LABELS)
-    assert hooks_of(net) == 0
-    net.head.forward = None
-    with pytest.raises(TypeError):
-        manifold(IMAGES, LABELS)
-    assert hooks_of(net) == 0
-    del net.head.forward
-    manifold(IMAGES, LABELS)  # a call after one that failed
-
-
-def test_a_call_that_fails_before_its_draw_is_no_step():
-    net = Net()
-    options = {"include_input": False, "cutmix": 1.0, "seed": 4}
-    manifold, other = (ManifoldMixup(net, LAYERS, **options) for _ in range(2))
-    net.a.forward = None
-    with pytest.raises(TypeError):
-        manifold(IMAGES, LABELS)
-    del net.a.forward
-    for _ in range(6):
-        manifold(IMAGES, LABELS), other(IMAGES, LABELS)
-        assert (other.last_layer, other.last_plan) == (manifold.last_layer, manifold.last_plan)
-
-
-def test_hooks_that_stay_end_with_close():
-    net = Net(False)
-    with ManifoldMixup(net, ["b"], include_input=False) as manifold:
-        logits, _ = manifold(IMAGES, LABELS)
-        assert hooks_of(net) == 1  # the recompute needs it
-        logits.sum().backward()
-        plain = net(IMAGES)
-        assert not torch.equal(plain, logits)
-    assert hooks_of(net) == 0
-    with pytest.raises(RuntimeError, match="after close"):
-        manifold(IMAGES, LABELS)
-    kept = ManifoldMixup(net, LAYERS, compiled=True)
-    assert hooks_of(net) == 3
-    del kept
-    assert hooks_of(net) == 0

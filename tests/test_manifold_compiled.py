@@ -54,6 +54,34 @@ def test_one_graph_for_each_layer(region, aot, options):
         assert torch.equal(manifold(IMAGES, LABELS)[0], net(IMAGES))
 
 
+@pytest.mark.parametrize("options", [{}, {"per": "sample", "cutmix": 1.0}], ids=str)
+def test_batches_of_other_sizes_share_a_graph(options):
+    net, backend = Net(), Counted(aot=False)
+    model = torch.compile(net, fullgraph=True, backend=backend)
+    with ManifoldMixup(model, ["b"], include_input=False, **options) as manifold:
+        for size in (6, 6, 3, 3, 4, 4, 5, 5):  # the first call with a shape may run without a graph
+            check_step(net, manifold, net_by_hand, IMAGES[:size], LABELS[:size])
+    assert backend.graphs == 2
+
+
+def test_boxes_have_the_sizes_of_inputs_that_are_keywords():
+    class Named(Net):
+        def forward(self, image):
+            return super().forward(image)
+
+    net, options = Named(), {"include_input": False, "alpha": 0.0, "cutmix": 1.0, "per": "sample"}
+    large = IMAGES.repeat(1, 1, 2, 2)
+    seen = []
+    for model in (net, torch.compile(net, backend="eager")):
+        with ManifoldMixup(model, ["a"], seed=1, **options) as manifold:
+            for image in (IMAGES, IMAGES, large, large):
+                logits, _ = manifold(image=image, labels=LABELS)
+                seen.append((logits, manifold.last_plan))
+    for (logits, plan), (same, its_plan) in zip(seen[:4], seen[4:], strict=True):
+        assert plan == its_plan
+        torch.testing.assert_close(logits, same, rtol=0, atol=1e-12)
+
+
 @pytest.mark.proof
 def test_a_model_compiled_in_place():
     net = Net()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from manifold_cases import IMAGES, LABELS, LAYERS, B, Net, hooks_of
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -63,6 +64,7 @@ def test_other_arguments():
         (lambda: ManifoldMixup(net, LAYERS, per="row"), ValueError, "per: expected"),
         (lambda: ManifoldMixup(net, LAYERS, pairing="x"), ValueError, "pairing: expected"),
         (lambda: ManifoldMixup(net, LAYERS, batch_dim=0.5), TypeError, "batch_dim: expected"),
+        (lambda: ManifoldMixup(net, LAYERS, batch_dim=-1), ValueError, "0 or more, got -1"),
     ]:
         with pytest.raises(error) as caught:
             call()
@@ -130,6 +132,21 @@ def test_tokens_are_not_cut_without_a_channel_dim():
         ManifoldMixup(net, ["1"], **options)(IMAGES, LABELS)
     with pytest.raises(ValueError, match="1 to 3 spatial dims"):
         ManifoldMixup(nn.Sequential(nn.Flatten()), ["0"], **options)(IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("channel", [0, -4, 4, -5])
+def test_channels_lie_in_a_dim_of_their_own(channel):
+    manifold = ManifoldMixup(Net(), ["a"], include_input=False, cutmix=1.0, channel_dim=channel)
+    with pytest.raises(ValueError, match=f"channel_dim: .* beside batch_dim=0, got {channel}"):
+        manifold(IMAGES, LABELS)
+
+
+def test_logits_with_their_classes_last():
+    manifold = ManifoldMixup(nn.Identity(), [])
+    maps = LABELS[:, None].expand(B, 4)
+    with pytest.raises(ValueError, match=r"K, …\], .* got \[6, 4, 3\] for labels \[6, 4\]; give M"):
+        manifold(torch.rand(B, 4, 3), maps % 3)
+    assert manifold(torch.rand(B, 9, 4), maps)[1].num_classes == 9
 
 
 def test_calls_inside_others():

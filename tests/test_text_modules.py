@@ -121,7 +121,17 @@ def test_evaluation_is_the_plain_model(batch, way):
         assert labels is batch["labels"] and torch.equal(mixup.state, state)
         plain = model(batch["input_ids"], batch["attention_mask"])
         assert torch.equal(output["logits"], plain["logits"])
+        e = model.words(batch["input_ids"])
+        given = {"inputs_embeds": e, "attention_mask": batch["attention_mask"]}
+        assert torch.equal(mixup(**given)[0]["logits"], plain["logits"])
         part.train()
+
+
+def test_eval_of_the_model_inside_a_wrapper(batch):
+    model = Reader()
+    mixup = WordMixup(nn.DataParallel(model))
+    model.eval()
+    assert mixup(**batch)[1] is batch["labels"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -144,6 +154,28 @@ def test_streams_resume(batch, way):
 
 
 @pytest.mark.parametrize("way", ["tmix", "sentence"])
+def test_hooks_of_copies_end_with_them(batch, way):
+    model = Reader()
+    mixup = WAYS[way](model, seed=2)
+    for make_copy in (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
+        other = make_copy(mixup)
+        copied, first = other.model, other(**batch)[0]["logits"]
+        assert hooks_of(copied) == hooks_of(model) > 0
+        again = WAYS[way](Reader(), seed=2)
+        again.model.load_state_dict(model.state_dict())
+        assert torch.equal(first, again(**batch)[0]["logits"])
+        del other
+        assert hooks_of(copied) == 0
+    del mixup
+    assert hooks_of(model) == 0
+
+
+def hooks_of(model):
+    modules = list(model.modules())
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
+@pytest.mark.parametrize("way", ["tmix", "sentence"])
 def test_copies_of_the_model_are_plain(batch, way):
     model = Reader()
     mixup = WAYS[way](model)
@@ -159,6 +191,16 @@ def test_copies_of_the_model_are_plain(batch, way):
         mixup(**batch)
 
 
+def test_a_call_inside_another_is_refused(batch):
+    model = Reader()
+    tmix = WAYS["tmix"](model)
+    inside = model.words.register_forward_hook(lambda *_: tmix(**batch))
+    with pytest.raises(RuntimeError, match="a call inside another"):
+        tmix(**batch)
+    inside.remove()
+    tmix(**batch)
+
+
 def test_layers_are_drawn_alike_often(batch):
     tmix = WAYS["tmix"](Reader())
     drawn = []
@@ -166,6 +208,27 @@ def test_layers_are_drawn_alike_often(batch):
         tmix(**batch)
         drawn.append(tmix.last_layer)
     assert min(drawn.count(k) for k in (1, 2, 3)) > 8
+
+
+@pytest.mark.parametrize("way", ["tmix", "sentence"])
+def test_batches_of_other_sizes_share_a_graph(batch, way):
+    torch.compiler.reset()
+    model, graphs = Reader(), []
+    compiled = torch.compile(
+        model, fullgraph=True, backend=lambda graph, _: graphs.append(graph) or graph
+    )
+    layers = {"layers": (2,), "blocks": "layers"} if way == "tmix" else {}
+    make = {"tmix": TMix, "sentence": SentenceMixup}[way]
+    mixup, plain = make(compiled, seed=1, **layers), make(model, seed=1, **layers)
+    for size in (5, 4, 3, 2, 5):
+        rows = {key: value[:size] for key, value in batch.items()}
+        torch.testing.assert_close(mixup(**rows)[0]["logits"], plain(**rows)[0]["logits"])
+    assert len(graphs) == 2
+    plain.close()
+    assert torch.equal(
+        compiled(**without(rows, "labels"))["logits"], model(**without(rows, "labels"))["logits"]
+    )
+    torch.compiler.reset()
 
 
 def test_hooks_do_nothing_after_an_error(batch):
@@ -211,6 +274,7 @@ def change(name, value):
         (change("attention_mask", lambda b: b["attention_mask"][:, 1:]), ValueError, "shape"),
         (change("cu_seq_lens_q", lambda b: LENGTHS), ValueError, "DataCollatorWithPadding"),
         (change("position_ids", lambda b: torch.arange(T).expand(B, T) % 3), ValueError, "packed"),
+        (lambda b: without(b, "input_ids"), TypeError, "input_ids: expected a tensor"),
         (change("inputs_embeds", lambda b: torch.rand(B, T, H)), ValueError, "mix_embeddings"),
     ],
 )

@@ -68,9 +68,15 @@ def make(family, dtype=torch.float64, **options):
     modern |= {"classifier_dropout": 0.0, "local_attention": 8}
     xlnet = {"d_model": 32, "n_layer": 3, "n_head": 2, "d_inner": 48, "dropout": 0.0}
     xlnet |= {"summary_last_dropout": 0.0, "num_labels": 3}
+    bart = {"d_model": 32, "dropout": 0.0, "attention_dropout": 0.0, "num_labels": 3}
+    for half in ("encoder", "decoder"):
+        bart |= {f"{half}_layers": 1, f"{half}_attention_heads": 2, f"{half}_ffn_dim": 48}
     models = {
         "bert": ("Bert", bert),
         "roberta": ("Roberta", bert),
+        "xlm-roberta": ("XLMRoberta", bert),
+        "camembert": ("Camembert", bert),
+        "bart": ("Bart", {**bart, "vocab_size": 120, "eos_token_id": 3, **pad}),
         "modernbert": ("ModernBert", {**WIDE, **pad, **modern}),
         "albert": ("Albert", {**bert, "embedding_size": 16, "classifier_dropout_prob": 0.0}),
         "deberta": ("DebertaV2", {**bert, "relative_attention": True, "pooler_dropout": 0.0}),

@@ -72,7 +72,7 @@ class Targets:
                 return mix_labels(y, plan)
             if self.dense and self.ignore_index is None and y.ndim == 1:
                 return mix_targets(y, plan, count, self.label_smoothing)
-            options = count, self.label_smoothing, self._ignored
+            options = count, self.label_smoothing, self.ignored
             return self._as_configured(MixedTarget.from_labels(y, plan, *options))
 
         return _by_head("labels", labels, count, mix_one)
@@ -84,12 +84,12 @@ class Targets:
             if y.is_floating_point():
                 return y
             weight = one_label_weight(len(y))
-            return self._as_configured(MixedTarget(y, y, weight, count, 0.0, self._ignored))
+            return self._as_configured(MixedTarget(y, y, weight, count, 0.0, self.ignored))
 
         return _by_head("labels", labels, count, keep_one)
 
     @property
-    def _ignored(self) -> int:
+    def ignored(self) -> int:
         return IGNORE_INDEX if self.ignore_index is None else self.ignore_index
 
     def _as_configured(self, target: MixedTarget) -> Tensor | MixedTarget:
@@ -133,7 +133,7 @@ class Targets:
         paste: Paste | None = None,
     ) -> Tensor | MixedTarget:
         """The target of checked class maps, whose boxes are pasted in them if ``inplace``."""
-        numbers = count, self.label_smoothing, self._ignored
+        numbers = count, self.label_smoothing, self.ignored
         maps = as_integers(maps)
         if paste is not None:
             target = target_of_checked(maps, plan, numbers, in_range)

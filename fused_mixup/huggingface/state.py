@@ -38,9 +38,12 @@ def state_callback(mixing: Any, clock: Any) -> Any:
             else:
                 mixing.load_state_dict(from_json(saved["attributes"]["mixing"]))
             clock.forget()
+            self.epoch = int(state.epoch or 0)  # the one that begins next
 
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            clock.epoch(int(state.epoch or 0))
+            # Counted: data without a length leave state.epoch in the middle of an epoch.
+            clock.epoch(self.epoch)
+            self.epoch += 1
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             clock.step(state.global_step)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..arguments import kind, names
 from ..loops.clock import Clock
 from ..losses.functional import soft_target_binary_cross_entropy, soft_target_cross_entropy
+from ..manifold.layers import inner_model
 from ..saliency.modes import find_logits
 from ..target.heads import leaves
 from ..target.mixed_target import MixedTarget
@@ -162,8 +163,8 @@ class MixupTrainerMixin:
         own = mixing.model
         if own is model:
             return
-        unwrap = self.accelerator.unwrap_model
-        if unwrap(own) is not unwrap(model):
+        models = (inner_model(self.accelerator.unwrap_model(m))[0] for m in (own, model))
+        if next(models) is not next(models):
             raise ValueError(
                 f"mixing: expected a {type(mixing).__name__} of the Trainer's model, got one of "
                 f"another {kind(own)}; make it with trainer.model"

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..arguments import kind
 from ..loops.clock import Clock
+from ..manifold.model_mixup import ModelMixup
 
 try:
     from lightning.pytorch import Callback  # type: ignore[import-not-found,unused-ignore]
@@ -56,7 +57,8 @@ class MixupCallback(Callback):  # type: ignore[misc,unused-ignore]
 
     Raises:
         ModuleNotFoundError: Lightning is missing.
-        TypeError: no module for ``mix``; in training, a batch that cannot be written.
+        TypeError: no module for ``mix``, or one that calls the model; in training, a batch that
+            cannot be written.
         ValueError: another ``interval``; ``"step"`` for a mix without ``set_epoch``.
 
     Notes:
@@ -73,6 +75,11 @@ class MixupCallback(Callback):  # type: ignore[misc,unused-ignore]
     def __init__(self, mix: nn.Module, interval: str = "epoch") -> None:
         super().__init__()
         self._clock = Clock("mix", mix, interval)
+        if isinstance(mix, ModelMixup):
+            raise TypeError(
+                f"mix: expected one that returns a batch, got a {type(mix).__name__}, which calls "
+                "the model itself; call it in training_step"
+            )
         self.mix = mix
 
     @property

@@ -91,4 +91,10 @@ def classes_of(output: Any, labels: Any, name: str) -> int | None:
             f"num_classes: expected a number, as the model returns no logits [B, K], got "
             f"{kind(output)}; give {name}(…, num_classes=K)"
         )
+    if isinstance(labels, Tensor) and labels.shape[1:] == logits.shape[1:-1] != logits.shape[2:]:
+        raise ValueError(
+            f"num_classes: expected logits [B, K, …], as the losses take them, got "
+            f"{list(logits.shape)} for labels {list(labels.shape)}; give {name}(…, num_classes=K), "
+            "and logits.movedim(-1, 1) to the loss"
+        )
     return logits.shape[1]

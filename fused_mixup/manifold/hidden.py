@@ -19,6 +19,8 @@ class Axes:
     """Where samples and channels lie in the hidden states of layers."""
 
     def __init__(self, batch_dim: int, channel_dim: int | None) -> None:
+        if batch_dim < 0:
+            raise ValueError(f"batch_dim: expected 0 or more, got {batch_dim}")
         self.batch_dim, self.channel_dim = batch_dim, channel_dim
 
     def spatial(self, name: str, hidden: Tensor) -> list[int]:
@@ -29,12 +31,19 @@ class Axes:
                 f"channel_dim: expected -1 for tokens [B, N, C] or 1 for signals [B, C, T], as "
                 f"CutMix needs to know which dim of {name!r} is cut, got None"
             )
-        channel = 1 if self.channel_dim is None else self.channel_dim % hidden.ndim
+        channel = 1 if self.channel_dim is None else self.channel_dim
+        if not -hidden.ndim <= channel < hidden.ndim or channel % hidden.ndim == self.batch_dim:
+            raise ValueError(
+                f"channel_dim: expected a dim of what {name!r} returns, beside batch_dim="
+                f"{self.batch_dim}, got {channel} for a hidden state of shape {list(hidden.shape)}"
+            )
+        channel %= hidden.ndim
         dims = [d for d in dims if d != channel]
         if not 1 <= len(dims) <= 3:
             raise ValueError(
                 f"layers: expected 1 to 3 spatial dims for CutMix in {name!r}, got a hidden state "
-                f"of shape {list(hidden.shape)}; leave this layer out, or set cutmix=0"
+                f"of shape {list(hidden.shape)}; leave this layer out (include_input=False for "
+                "the input), or set cutmix=0"
             )
         return dims
 
@@ -90,7 +99,14 @@ def check_hidden(name: str, hidden: Any, batch_size: int, batch_dim: int) -> Ten
         return hidden
     if hidden.ndim <= batch_dim or hidden.shape[batch_dim] != batch_size:
         others = [d for d in range(hidden.ndim) if hidden.shape[d] == batch_size]
-        remedy = f"set batch_dim={others[0]}" if others else "hook a layer that keeps the batch"
+        remedy = (
+            f"set batch_dim={others[0]}"
+            if others
+            else (
+                "hook a layer that keeps the batch (nn.DataParallel splits it: use "
+                "DistributedDataParallel)"
+            )
+        )
         raise ValueError(
             f"layers: expected {batch_size} samples in dim {batch_dim} of what {name!r} returns, "
             f"as in the input, got shape {list(hidden.shape)}; {remedy}"

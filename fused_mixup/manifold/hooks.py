@@ -28,15 +28,15 @@ from .hidden import Axes, check_hidden, get_hidden, hidden_key, replaced
 
 INPUT = "input"
 
-# Draws a plan, for B samples and the sizes that boxes live in.
-Draw = Callable[[int, tuple[int, ...]], MixPlan]
+# Draws a plan for the sizes that boxes live in; again, for a recompute.
+Draw = Callable[[tuple[int, ...], bool], MixPlan]
 
 
 class Call:
     """One forward of the model: which layer is mixed, and by which plan."""
 
     def __init__(self, layer: str, size: int, draw: Draw) -> None:
-        self.layer, self.size, self.draw = layer, size, draw
+        self.layer, self.size, self._draw = layer, size, draw
         self.plan: MixPlan | None = None  # drawn before the forward, or by the hook
         self.cuts = False  # there may be boxes, in the spatial dims of the hidden state
         self.draws = False  # the hook draws, as it knows the sizes for boxes
@@ -44,20 +44,43 @@ class Call:
         self.fired = False
         self.recomputes = False  # the hook ran where a checkpoint will run it again
         self.with_grad = torch.is_grad_enabled()
+        self.removal: Removal | None = None  # of its hook, after close()
+
+    def draw(self, sizes: tuple[int, ...]) -> MixPlan:
+        self.plan = self._draw(sizes, self.plan is not None)
+        return self.plan
+
+
+class Removal:
+    """Removes a hook when nothing holds this object."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    def __del__(self) -> None:
+        self.handle.remove()
 
 
 class Slot:
     """What all hooks of one model see: the call that is running, if any."""
 
     def __init__(self) -> None:
-        self.call: Call | None = None
         # The calls whose layers fired in a region of torch.utils.checkpoint, by their names.
         self.regions: WeakKeyDictionary[Any, dict[str, Call]] = WeakKeyDictionary()
         self.reentrant: set[str] = set()  # layers mixed in a region that PyTorch does not show
+        # After close(): their hooks stay up to the next forward, to refuse a recompute.
+        self.removals: dict[str, Removal] = {}
         self.number = next(_numbers)
+
+    @property
+    def call(self) -> Call | None:
+        return _running.get(self.number)
 
 
 _numbers = itertools.count()
+# The calls that run, by the numbers of their slots. A graph finds them here, as the sizes of what
+# it reaches through a module (a hook's slot) are constants to PyTorch.
+_running: dict[int, Call] = {}
 _traced: set[tuple[int, str]] = set()  # slots and layers whose hooks are in some graph
 
 
@@ -105,6 +128,7 @@ class LayerHook:
                 )
             return None
         else:
+            slot.removals.pop(name, None)
             call = slot.call
             if call is None or call.layer != name:
                 return None
@@ -136,7 +160,7 @@ class LayerHook:
         if call.draws:
             # A recompute draws again too, which repeats the plan: draws in a region are counted.
             call.sizes = tuple(hidden.shape[d] for d in spatial)
-            call.plan = plan = call.draw(call.size, call.sizes)
+            plan = call.draw(call.sizes)
         assert plan is not None
         order = self.axes.order(spatial, hidden) if spatial or batch_dim else None
         mixed = mix_along(hidden, plan, order)
@@ -184,25 +208,35 @@ class Hooks:
             torch.compiler.assume_constant_result(note_traced)  # imports the compiler
             self._handles = {name: self._register(name) for name in self.compiled}
 
+    def keep(self) -> None:
+        """Set all hooks now, as the whole model is compiled and has not been called."""
+        if not (self.whole or self.closed):
+            self.close()
+            self.compiled, self.whole, self.closed = set(self.layers), True, False
+            self._open()
+
     def _register(self, name: str) -> Any:
         hook = LayerHook(self._slot, name, self.axes)
         # In front of the hooks by which transformers records hidden states.
         return self.layers[name].register_forward_hook(hook, prepend=True)
 
-    def known_sizes(self, layer: str, shape: Any) -> tuple[int, ...] | None:
+    def known_sizes(self, layer: str, shapes: Any) -> tuple[int, ...] | None:
         """Sizes of boxes in a layer of a compiled model, once a call has shown them."""
-        return self._known.get((layer, shape))
+        return self._known.get((layer, shapes))
 
-    def run(self, call: Call, shape: Any, forward: Callable[[], Any]) -> Any:
-        """What ``forward`` returns while the drawn layer's hook mixes; raises unless it did."""
+    def run(self, call: Call, shapes: Any, forward: Callable[[], Any]) -> Any:
+        """What ``forward`` returns while the drawn layer's hook mixes; raises unless it did.
+
+        ``shapes`` are those of all inputs, on which the sizes of a feature map depend.
+        """
         name, handle, slot = call.layer, None, self._slot
         hooked = name != INPUT
         if hooked and name not in self._handles:
             handle = self._register(name)
         compiled = name in self.compiled
-        key = name, shape if call.cuts else None
+        key = name, shapes if call.cuts else None
         checks = compiled and key not in self._known
-        slot.call = call
+        _running[slot.number] = call
         try:
             if checks:
                 with torch.compiler.set_stance("force_eager"):
@@ -210,7 +244,7 @@ class Hooks:
             else:
                 output = forward()
         finally:
-            slot.call = None
+            del _running[slot.number]
             if handle is not None:
                 if call.recomputes:
                     self._handles[name] = handle
@@ -247,8 +281,15 @@ class Hooks:
 
     def close(self) -> None:
         self.closed = True
+        slot = self._slot
         while self._handles:
-            self._handles.popitem()[1].remove()
+            name, handle = self._handles.popitem()
+            removal = Removal(handle)
+            for calls in slot.regions.values():
+                if name in calls:
+                    calls[name].removal = removal  # a recompute still needs the hook
+            if name in slot.reentrant:
+                slot.removals[name] = removal
 
     def __del__(self) -> None:
         self.close()

@@ -53,7 +53,9 @@ def find_layers(model: nn.Module, layers: Any) -> tuple[dict[str, nn.Module], se
     if callable(layers) and not isinstance(layers, nn.Module):
         found = _chosen(known, layers)
     elif isinstance(layers, Iterable):
-        found = _named(known, list(layers))
+        # The order of a set is another in each process.
+        unordered = isinstance(layers, (set, frozenset))
+        found = _named(known, sorted(layers, key=str) if unordered else list(layers))
     else:
         raise TypeError(
             "layers: expected names of modules or a function of (name, module), got "

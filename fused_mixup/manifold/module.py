@@ -14,7 +14,7 @@ from ..batch_mix.labels import Targets
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from ..tracing import call_eagerly
-from .checks import check_inputs
+from .checks import check_inputs, heads_of
 from .hidden import Axes
 from .hooks import INPUT, Call, Hooks
 from .layers import Predicate, find_layers, inner_model
@@ -58,7 +58,7 @@ class ManifoldMixup(ModelMixup):
             :class:`BatchMix`.
         batch_dim: the dim of samples in what the layers return: 1 for XLNet's [T, B, H].
         channel_dim: the dim of channels there, for CutMix: -1 for tokens [B, N, C] and feature maps
-            [B, H, W, C] (Swin). By default 1, and tokens are refused.
+            [B, H, W, C] (Swin). By default 1, and tokens are refused. That of the input is 1.
         compiled: the model is compiled as a whole, so that its hooks are set now and stay. None
             sees what ``torch.compile(model)`` returns, and blocks made so; after
             ``model.compile()`` give True.
@@ -124,10 +124,10 @@ class ManifoldMixup(ModelMixup):
         compiled: bool | None = None,
     ) -> None:
         super().__init__(model)
-        inner, whole = inner_model(model)
-        found, inside = find_layers(inner, layers)
+        found, inside = find_layers(self.inner, layers)
+        self._sees_compiled = compiled is None
         if compiled is None:
-            compiled = whole
+            compiled = inner_model(model)[1]
         elif not compiled:
             inside = set()
         self.layers = (*((INPUT,) if include_input else ()), *found)
@@ -150,14 +150,12 @@ class ManifoldMixup(ModelMixup):
     @property
     def last_layer(self) -> str | None:
         """The layer that the last training call mixed, ``"input"`` for the input."""
-        last = self._stream.last
-        return None if last is None else last.layer
+        return self._stream.last[0]
 
     @property
     def last_plan(self) -> MixPlan | None:
         """The plan by which it was mixed."""
-        last = self._stream.last
-        return None if last is None else last.plan
+        return self._stream.last[1]
 
     def forward(self, x: Any = None, labels: Any = None, *args: Any, **kwargs: Any) -> Any:
         """What the model returns, and the target; see the class."""
@@ -166,48 +164,54 @@ class ManifoldMixup(ModelMixup):
         return self._step(x, labels, args, kwargs)
 
     def _step(self, x: Any, labels: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        model = self.model
-        if not (self.training and model.training):
+        if not self._mixes:
             return self._plain(x, args, kwargs), labels
         self._hooks.check_idle()
         self._check_step()
         size = check_inputs(x, labels, INPUT in self.layers, self._targets, self._law.cuts)
-        shape = None if x is None else x.shape
-        call = self._begin(x, labels, size, shape)
+        inputs = (x, *args, *kwargs.values())
+        shapes = tuple(v.shape for v in inputs if isinstance(v, Tensor))
+        call = self._begin(x, labels, size, shapes)
         if call.layer == INPUT:
-            x = mix(x, self._plan_of(call, x))
-        output = self._hooks.run(call, shape, lambda: self._plain(x, args, kwargs))
-        self._stream.last = call
-        return output, self._target(labels, self._plan_of(call, None), output)
+            x = mix(x, self._plan_of_input(call, x))
+        output = self._hooks.run(call, shapes, lambda: self._plain(x, args, kwargs))
+        assert call.plan is not None
+        self._stream.last = call.layer, call.plan
+        return output, self._target(labels, call.plan, output)
 
     def _plain(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if x is None and not args:
             return self.model(**kwargs)
         return self.model(x, *args, **kwargs)
 
-    def _begin(self, x: Any, labels: Any, size: int, shape: Any) -> Call:
-        state = self._state_on(_device_of(x, labels))
+    def _begin(self, x: Any, labels: Any, size: int, shapes: Any) -> Call:
+        first = next(iter(heads_of(labels))) if x is None else x
+        state, stream = self._state_on(first.device), self._stream
         law, rules, settings, classes = self._law, self._rules, self.settings, self._classes(labels)
 
-        def draw(size: int, spatial: tuple[int, ...]) -> MixPlan:
-            if call.plan is None:  # no repetition in a recompute
-                self._stream.steps += 1
-            return law.draw(state, settings, size, spatial, classes, rules)[0]
+        def draw(spatial: tuple[int, ...], again: bool) -> MixPlan:
+            plan = law.draw(state, settings, size, spatial, classes, rules)[0]
+            stream.steps += not again
+            return plan
 
         call = Call(self._draw_layer(), size, draw)
         call.cuts = law.cuts
-        sizes = self._hooks.known_sizes(call.layer, shape) if call.cuts else ()
+        sizes = self._hooks.known_sizes(call.layer, shapes) if call.cuts else ()
         if sizes is None:
             call.draws = True
         else:
-            call.plan = draw(size, sizes)
+            call.draw(sizes)
         return call
 
-    def _plan_of(self, call: Call, x: Tensor | None) -> MixPlan:
-        if call.plan is None:
-            assert x is not None
-            call.plan = call.draw(call.size, tuple(x.shape[2:]))
-        return call.plan
+    def _plan_of_input(self, call: Call, x: Tensor) -> MixPlan:
+        if call.plan is not None:
+            return call.plan
+        return call.draw(tuple(x.shape[d] for d in Axes(0, 1).spatial(INPUT, x)))
+
+    def call_through(self, model: nn.Module) -> None:
+        super().call_through(model)
+        if self._sees_compiled and inner_model(model)[1]:
+            self._hooks.keep()
 
     def close(self) -> None:
         """Remove all hooks. Then only the plain model can be called, in eval mode."""
@@ -221,10 +225,3 @@ class ManifoldMixup(ModelMixup):
 
     def extra_repr(self) -> str:
         return f"layers={list(self.layers)}, {super().extra_repr()}"
-
-
-def _device_of(*values: Any) -> torch.device:
-    for value in values:
-        if isinstance(value, Tensor):
-            return value.device
-    return torch.get_default_device()

@@ -14,7 +14,7 @@ class LayerStream:
     def __init__(self) -> None:
         self.layers: tuple[Any, ...] = ()
         self.steps = 0  # plans drawn so far, as in their state, which may lie on a device
-        self.last: Any = None  # what the module keeps of its last step
+        self.last: tuple[Any, Any] = None, None  # layer and plan of the last step
         self._made_for: tuple[int, ...] = ()
         self._block: list[Any] = []
 
@@ -28,4 +28,4 @@ class LayerStream:
         return self._block[at]
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "last": None}  # it holds tensors of a step
+        return {**self.__dict__, "last": (None, None)}  # it holds tensors of a step

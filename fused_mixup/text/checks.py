@@ -59,7 +59,7 @@ def check_mask(attention_mask: Any, shape: Sequence[int], device: torch.device) 
             )
 
 
-def check_ids(input_ids: Any) -> None:
+def check_ids(input_ids: Any) -> Tensor:
     if not isinstance(input_ids, Tensor):
         raise TypeError(f"input_ids: expected a tensor [B, T], got {kind(input_ids)}")
     if input_ids.is_nested:
@@ -77,31 +77,33 @@ def check_ids(input_ids: Any) -> None:
             f"input_ids: expected shape [B, T], got {list(input_ids.shape)}; choices [B, n, T] "
             "become rows by .flatten(0, 1)"
         )
+    return input_ids
 
 
 def check_inputs(
-    model: nn.Module, input_ids: Tensor, attention_mask: Any, inputs: Mapping[str, Any]
-) -> None:
-    """Raise unless the inputs of a call are padded sequences that can be mixed place by place."""
-    check_ids(input_ids)
+    model: nn.Module, input_ids: Any, attention_mask: Any, inputs: Mapping[str, Any]
+) -> Tensor:
+    """The ids of a call whose inputs are padded sequences that can be mixed place by place."""
+    if inputs.get("inputs_embeds") is not None:
+        raise ValueError(
+            "inputs_embeds: expected None, as input_ids are mixed, got a value; embeddings of your "
+            "own go to mix_embeddings(embeddings, attention_mask, plan)"
+        )
+    ids = check_ids(input_ids)
     for name, value in inputs.items():
         if value is not None and name.startswith(_PACKED):
             raise ValueError(
                 f"{name}: expected one sequence in each row, got rows that pack several; collate "
                 "with padding (DataCollatorWithPadding) in place of DataCollatorWithFlattening"
             )
-    if inputs.get("inputs_embeds") is not None:
-        raise ValueError(
-            "inputs_embeds: expected input_ids alone, got both; embeddings of your own go to "
-            "mix_embeddings(embeddings, attention_mask, plan)"
-        )
     positions = inputs.get("position_ids")
     if isinstance(positions, Tensor) and has_host_values(positions):
         _check_positions(positions, attention_mask)
     if attention_mask is None:
-        _check_unpadded(model, input_ids)
+        _check_unpadded(model, ids)
     else:
-        check_mask(attention_mask, input_ids.shape, input_ids.device)
+        check_mask(attention_mask, ids.shape, ids.device)
+    return ids
 
 
 def _check_positions(positions: Tensor, attention_mask: Any) -> None:
@@ -147,6 +149,8 @@ def check_last_token(model: nn.Module, attention_mask: Tensor | None) -> None:
 
 
 def pools_last_token(model: nn.Module) -> bool:
-    """Whether this is a decoder of transformers that classifies: all call their head ``score``."""
-    score = getattr(model, "score", None)
-    return isinstance(score, nn.Linear) and hasattr(model, "config")
+    """Whether this is a decoder of transformers that classifies: all call their head ``score``.
+
+    The head is linear, or what wraps it (PEFT).
+    """
+    return isinstance(getattr(model, "score", None), nn.Module) and hasattr(model, "config")

@@ -6,8 +6,10 @@ without a plan.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..arguments import kind
@@ -17,30 +19,56 @@ from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from ..tracing import in_backward
 
+_numbers = itertools.count()
+# The plans of the forwards that run, by the numbers of their slots. A graph finds them here, as the
+# sizes of what it reaches through a module (a hook's slot) are constants to PyTorch.
+_plans: dict[int, MixPlan] = {}
+
 
 class Slot:
     """What all hooks of one model see: the plan of the forward that runs, and what it mixes."""
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
-        self.plan: MixPlan | None = None
+        self.number = next(_numbers)
         self.wanted = 0  # the layer to mix, from 1; 0 is what enters the first
         self.calls = 0  # of layers so far: ALBERT calls one module many times
         self.fired = False
         self.used = False  # some forward has been mixed
 
     def start(self, plan: MixPlan, wanted: int) -> None:
-        self.plan, self.wanted, self.calls, self.fired = plan, wanted, 0, False
+        self.wanted, self.calls, self.fired = wanted, 0, False
         self.used = True
+        _plans[self.number] = plan
 
     def stop(self) -> None:
-        self.plan = None
+        del _plans[self.number]
+
+    @property
+    def plan(self) -> MixPlan | None:
+        return _plans.get(self.number)
 
     def __deepcopy__(self, memo: Any) -> Slot:
         return Slot(self.owner)  # a copied model is a plain one
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Slot, (self.owner,)
+
+
+class Handles:
+    """The hooks of one model, which end with this object; its copies hold those of theirs."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        while self.kept:
+            self.kept.pop().remove()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Hook:
@@ -50,6 +78,8 @@ class Hook:
         self.slot, self.batch_dim = slot, batch_dim
 
     def _refuse_recompute(self) -> None:
+        if torch.compiler.is_compiling():  # it cannot tell
+            return
         if self.slot.used and in_backward():
             raise RuntimeError(
                 f"{self.slot.owner}: expected layers to run in the forward alone, got a run in the "
@@ -71,7 +101,8 @@ class Hook:
         if hidden.ndim <= dim or hidden.shape[dim] != size:
             raise ValueError(
                 f"{slot.owner}: expected {size} samples in dim {dim} of the hidden state, got "
-                f"shape {list(hidden.shape)}; set batch_dim"
+                f"shape {list(hidden.shape)}; set batch_dim (nn.DataParallel splits them: use "
+                "DistributedDataParallel)"
             )
         if not plan.serves(hidden.device):
             plan = plan.to(hidden.device)  # a layer on another device than the input

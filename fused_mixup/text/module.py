@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
@@ -10,11 +9,10 @@ from torch import Tensor, nn
 from ..batch_mix.epochs import PlanLaw, Schedule
 from ..batch_mix.labels import Targets
 from ..manifold.checks import check_labels
-from ..manifold.layers import inner_model
 from ..manifold.model_mixup import ModelMixup
 from ..plan.mix_plan import MixPlan
 from .checks import check_inputs
-from .hooks import Slot
+from .hooks import Handles, Slot
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,6 +29,8 @@ class TextBatch(NamedTuple):
 
 class TextMixup(ModelMixup):
     """A model of text called with a mixed batch."""
+
+    _own_inputs: tuple[str, ...] = ()  # of a call, which the model does not get
 
     def __init__(
         self,
@@ -51,32 +51,30 @@ class TextMixup(ModelMixup):
         off_after_epoch: int | None = None,
     ) -> None:
         super().__init__(model)
-        self._inner = (inner_model(model)[0],)
         targets = Targets(num_classes, label_smoothing, ignore_index, bool(dense_targets))
         law = PlanLaw(alpha, 0.0, 0.5, prob, None, schedule, off_after_epoch)
         rules = {"per": per, "pairing": pairing, "symmetric": bool(symmetric)}
         self._set_up(targets, law, rules, seed, rank)
         self.last_plan: MixPlan | None = None
 
-    @property
-    def inner(self) -> nn.Module:
-        """The model inside data-parallel wrappers and torch.compile."""
-        return self._inner[0]
-
     # ---------------------------------------------------------------- a step
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         labels: Any = None,
         attention_mask: Tensor | None = None,
         **inputs: Any,
     ) -> tuple[Any, Any]:
         """What the model returns, and the target; see the class."""
-        if not (self.training and self.model.training):
-            return self._run(input_ids=input_ids, attention_mask=attention_mask, **inputs), labels
+        if not self._mixes:
+            if input_ids is not None:
+                inputs["input_ids"] = input_ids
+            for name in self._own_inputs:
+                inputs.pop(name, None)
+            return self._run(attention_mask=attention_mask, **inputs), labels
         self._check_step()
-        check_inputs(self.inner, input_ids, attention_mask, inputs)
+        input_ids = check_inputs(self.inner, input_ids, attention_mask, inputs)
         size = check_labels(labels, self._targets)
         if size != len(input_ids):
             raise ValueError(
@@ -119,13 +117,16 @@ class HookedTextMixup(TextMixup):
     def __init__(self, model: nn.Module, **options: Any) -> None:
         super().__init__(model, **options)
         self._slot = Slot(type(self).__name__)
-        self._handles: list[Any] = []
-        self._closed = False
-        weakref.finalize(self, _remove, self._handles)
+        self._handles = Handles()
 
     def _check(self, batch: TextBatch) -> None:
-        if self._closed:
+        if self._handles.closed:
             raise RuntimeError(f"{type(self).__name__}: expected it open, got a call after close()")
+        if self._slot.plan is not None:
+            raise RuntimeError(
+                f"{type(self).__name__}: expected one call at a time, got a call inside another; "
+                "call the inner model itself"
+            )
 
     def _run_hooked(self, plan: MixPlan, layer: int, missing: str, **inputs: Any) -> Any:
         """What the model returns while a hook mixes ``layer``; raises ``missing`` if none did."""
@@ -141,16 +142,10 @@ class HookedTextMixup(TextMixup):
 
     def close(self) -> None:
         """Remove the hooks. Then only the plain model can be called, in eval mode."""
-        self._closed = True
-        _remove(self._handles)
+        self._handles.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def _remove(handles: list[Any]) -> None:
-    while handles:
-        handles.pop().remove()

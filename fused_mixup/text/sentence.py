@@ -35,7 +35,7 @@ class SentenceMixup(HookedTextMixup):
     Args:
         model: a classifier of transformers, or a model whose ``layer`` is named.
         layer: the name of the module whose input is mixed; None: the last ``nn.Linear`` of the
-            model, which in transformers' classifiers is the one that gives the logits.
+            model, in transformers' classifiers of their head: the one that gives the logits.
         alpha: α of λ; the paper's is not known.
         num_classes, prob, per, pairing, symmetric, label_smoothing, ignore_index, dense_targets,
             seed, rank, schedule, off_after_epoch: as in :class:`WordMixup`.
@@ -63,11 +63,12 @@ class SentenceMixup(HookedTextMixup):
         self, model: nn.Module, layer: str | None = None, *, alpha: float = 1.0, **options: Any
     ) -> None:
         super().__init__(model, alpha=alpha, **options)
-        self._mixes_logits = layer is None and pools_last_token(self.inner)
+        linear = pools_last_token(self.inner) and isinstance(self.inner.score, nn.Linear)
+        self._mixes_logits = layer is None and linear
         self.layer, module = _find_layer(self.inner, layer)
         if not self._mixes_logits:
             hook = _VectorHook(self._slot, 0)
-            self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            self._handles.kept.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def _call(self, plan: MixPlan, batch: TextBatch) -> tuple[Any, MixPlan]:
         inputs = {**batch.inputs, "input_ids": batch.input_ids}
@@ -105,7 +106,10 @@ def _find_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module]:
                 "layer: expected a model with an nn.Linear, got none; name the module whose input "
                 "is mixed"
             )
-        return linear[-1], modules[linear[-1]]
+        # Some heads are registered in front of the encoder (XLM-RoBERTa, CamemBERT).
+        encoder = f"{getattr(model, 'base_model_prefix', '')}."
+        name = ([path for path in linear if not path.startswith(encoder)] or linear)[-1]
+        return name, modules[name]
     if not isinstance(layer, str):
         raise TypeError(f"layer: expected the name of a module, got {kind(layer)}")
     if layer not in modules or not layer:

@@ -62,23 +62,30 @@ class SSMix(TextMixup):
     Source: Yoon et al., SSMix, 2021, arXiv 2106.08062.
     """
 
+    _own_inputs = ("saliency", "special_tokens_mask")
+
     def __init__(self, model: nn.Module, share: float = 0.1, **options: Any) -> None:
         super().__init__(model, **options)
         self.share = _check_share(share)
         embedding_of(self.inner)
 
     def _check(self, batch: TextBatch) -> None:
-        for name in ("saliency", "special_tokens_mask"):
+        for name in self._own_inputs:
             check_tokens(name, batch.inputs.get(name), batch.input_ids)
+        if batch.inputs.get("saliency") is None and not _have_classes(batch.labels):
+            raise ValueError(
+                "labels: expected class indices [B] or probabilities [B, K], whose cross-entropy "
+                f"gives the saliency, got {kind(batch.labels)}; give saliency="
+            )
 
     def _call(self, plan: MixPlan, batch: TextBatch) -> tuple[Any, MixPlan]:
         input_ids, attention_mask, labels, inputs = batch
         inputs = dict(inputs)
-        saliency, special = inputs.pop("saliency", None), inputs.pop("special_tokens_mask", None)
+        saliency, special = (inputs.pop(name, None) for name in self._own_inputs)
         if saliency is None:
             given = {**inputs, "input_ids": input_ids, "attention_mask": attention_mask}
             dim = samples_dim(self.inner)
-            saliency = token_saliency(self.inner, labels, given, dim)
+            saliency = token_saliency(self.inner, labels, given, dim, self._targets.ignored)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         spans = span_plan(saliency, mask, plan, share=self.share, special_tokens_mask=special)
         size, length = input_ids.shape
@@ -142,6 +149,15 @@ def span_plan(
     moved = width.double() / count.clamp(min=1)
     weight = torch.stack((1 - moved, moved), 1).float()
     return RectanglePlan(partner[:, None], source_box, box, weight)
+
+
+def _have_classes(labels: Any) -> bool:
+    """Whether the cross-entropy with these labels tells tokens apart."""
+    if not isinstance(labels, Tensor):
+        return False
+    if labels.is_floating_point():
+        return labels.ndim == 2 and labels.shape[1] > 1
+    return labels.ndim == 1
 
 
 def _check_share(share: float) -> float:

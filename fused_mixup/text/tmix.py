@@ -91,9 +91,9 @@ class TMix(HookedTextMixup):
         # In front of the hooks by which transformers records hidden states.
         hooks = (LayerHook(self._slot, dim, None if shared else k + 1) for k in range(len(modules)))
         for module, hook in zip(modules, hooks, strict=True):
-            self._handles.append(module.register_forward_hook(hook, prepend=True))
+            self._handles.kept.append(module.register_forward_hook(hook, prepend=True))
         enter = InputHook(self._slot, dim)
-        self._handles.append(modules[0].register_forward_pre_hook(enter, with_kwargs=True))
+        self._handles.kept.append(modules[0].register_forward_pre_hook(enter, with_kwargs=True))
 
     def _check(self, batch: TextBatch) -> None:
         super()._check(batch)
