@@ -11,7 +11,7 @@ from draw_cases import PAIRING_NAMES, assert_same_plan, draw, draw_cases
 
 import fused_mixup as fm
 from fused_mixup import ops, reference
-from fused_mixup.codes import DRAW_PLACE, STEP_WORD, TENSOR
+from fused_mixup.codes import DRAW_PLACE, STEP_WORD
 from fused_mixup.reference.random import Stream, below, key_schedule, philox, square_root
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -210,22 +210,3 @@ def test_symmetric_keeps_each_sample_dominant(device):
     plain = draw(300, per="sample", pairing="roll", device=device)
     assert torch.equal(plan.blend, plain.blend.sort(1, descending=True).values)
     assert (plain.blend[:, 0] < 0.5).any()
-
-
-def test_samples_of_a_larger_batch_draw_what_they_draw_there():
-    drawn = 0
-    for state, settings, labels, partner, batch, spatial, per, pairing, *rules, _ in draw_cases(40):
-        whole = ops.draw_plan(
-            state.clone(), settings, labels, _within(partner, batch), batch, spatial, per, pairing,
-            *rules,
-        )  # fmt: skip
-        part = torch.randperm(batch)[: batch // 2 + 1].int()
-        drawn += len(part)
-        rows = [t[part.long()] for t in whole]
-        args = state, settings, None, rows[0], len(part), spatial, per, TENSOR, *rules, part
-        assert_same_plan(ops.draw_plan(*args), rows)
-    assert drawn > 100
-
-
-def _within(partner, batch):
-    return None if partner is None else partner % max(batch, 1)

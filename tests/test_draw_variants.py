@@ -39,7 +39,6 @@ from fused_mixup.codes import (
     PROB,
     STEP_WORD,
     SWITCH_PROB,
-    TENSOR,
     VARIANT_RANKS,
     VERSION_WORD,
 )
@@ -306,21 +305,3 @@ def test_compiled_draws_are_those_of_eager():
         for a, b in zip(*(run(x, s, settings) for run, s in pairs), strict=True):
             assert torch.equal(a, b)
     assert states[0].tolist() == states[1].tolist() and states[0][STEP_WORD] == 3
-
-
-def test_samples_of_a_larger_batch_draw_what_they_draw_there():
-    masked = 0
-    for args in variant_cases(40, seed=8):
-        state, settings, labels, partner, kinds, batch, *shape, per, pairing, own, other, _ = args
-        partner = None if partner is None else partner % max(batch, 1)
-        rules = per, pairing, own, other
-        whole = ops.draw_variants(
-            state.clone(), settings, labels, partner, kinds, batch, *shape, *rules
-        )
-        part = torch.randperm(batch)[: batch // 2 + 1].int()
-        rows = [t if len(t) != batch else t[part.long()] for t in whole]
-        rules = per, TENSOR, own, other, part
-        args = state, settings, None, rows[0], kinds, len(part), *shape, *rules
-        assert_same_variants(ops.draw_variants(*args), rows)
-        masked += int(whole[4].sum())
-    assert masked

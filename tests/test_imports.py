@@ -13,7 +13,7 @@ import fused_mixup
 PACKAGE = Path(fused_mixup.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
 MOST_TOP_MODULES = 20
-LONGEST_CHAIN = 10
+LONGEST_CHAIN = 11
 LONGEST_FILE = 320
 
 FILES = {

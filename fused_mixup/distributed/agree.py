@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ..batch_mix import BatchMix
 from ..codes import SEED_WORD, STATE_VERSION, STEP_WORD
 from .wire import Wire
 
@@ -20,7 +19,7 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
 
 
-def settings_of(mix: BatchMix, neighbours: int | None) -> dict[str, Any]:
+def settings_of(mix: Any, neighbours: int | None) -> dict[str, Any]:
     """By name, what each rank must have alike."""
     state = mix.state.tolist()
     named: dict[str, Any] = {"version": STATE_VERSION, "seed": state[SEED_WORD]}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import integer, integer_tuple, kind
-from ..batch_mix import BatchMix
+from ..batch_mix.state import StreamModule
 from ..codes import STEP_WORD, STREAM_WORD
 from ..plan.mix_plan import MixPlan
 from .pairing import pairs_of
@@ -48,7 +48,7 @@ class GlobalPlan:
 
     def __init__(
         self,
-        mix: BatchMix,
+        mix: StreamModule,
         state: Tensor,  # [4], on the CPU
         sizes: Sequence[int],
         rank: int,
@@ -171,7 +171,7 @@ def block_of(rank: int, size: int, neighbours: int | None) -> range:
     return range(first, min(first + neighbours, size))
 
 
-def stream_of(mix: BatchMix, block: int, step: int | None = None) -> Tensor:
+def stream_of(mix: StreamModule, block: int, step: int | None = None) -> Tensor:
     """The state from which a block of ranks draws, on the CPU: that of the rank ``block``."""
     state = mix.state.detach().cpu().clone()
     state[STREAM_WORD] = block
@@ -181,7 +181,7 @@ def stream_of(mix: BatchMix, block: int, step: int | None = None) -> Tensor:
 
 
 def global_plan(
-    mix: BatchMix,
+    mix: StreamModule,
     sizes: Sequence[int],
     rank: int,
     spatial: Sequence[int] = (),
@@ -220,7 +220,7 @@ def global_plan(
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
-    if not isinstance(mix, BatchMix):
+    if not isinstance(mix, StreamModule):
         raise TypeError(f"mix: expected a BatchMix, got {kind(mix)}")
     sizes = integer_tuple("sizes", sizes)
     if not 0 <= integer("rank", rank) < len(sizes) or min(sizes) < 0:

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..arguments import kind
-from ..batch_mix import BatchMix
 from ..batch_mix.map_law import check_maps, check_needed
+from ..batch_mix.module import BatchMix
 from ..batch_mix.places import Place
 from ..batch_mix.structure import replace
 from ..codes import STEP_WORD
