@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None, size: int = 32) -> list[float]:
             f"rank {rank} sent {mix.bytes_sent / 1e6:.1f} MB; an all-gather of the batches would "
             f"send {mix.bytes_of_all_gather / 1e6:.1f} MB"
         )
+        del net, optimizer  # before its group: a wrapped network that outlives it may hang
         dist.destroy_process_group()
     return curve
 

@@ -18,6 +18,7 @@ from upstreams import why_absent, write_folder, write_shard
 
 import fused_mixup
 import fused_mixup.calibration
+import fused_mixup.distributed
 import fused_mixup.huggingface
 import fused_mixup.label_weights
 import fused_mixup.lightning
@@ -46,6 +47,7 @@ DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(ROOT)): path for path in sorted(DOCS.glob("**/*.md"))}
 FRAMEWORKS = DOCS / "frameworks.md"
 UPSTREAMS = DOCS / "upstreams.md"
+DISTRIBUTED = DOCS / "distributed.md"
 FLAGS = ELLIPSIS | NORMALIZE_WHITESPACE  # messages are wrapped on the pages
 
 
@@ -85,7 +87,7 @@ def _as_on_one_machine(one_thread, monkeypatch):
 def test_the_blocks_of_a_page_run(page):
     # Frameworks take many seconds to import: the proof below runs their recipes.
     left_out = run(PAGES[page], has=lambda package: None)
-    assert not left_out or PAGES[page] in (FRAMEWORKS, UPSTREAMS)
+    assert not left_out or PAGES[page] in (FRAMEWORKS, UPSTREAMS, DISTRIBUTED)
 
 
 def test_the_blocks_of_the_readme_run():
@@ -136,6 +138,7 @@ def test_every_public_name_has_an_entry():
     modules += [fused_mixup.openmixup, fused_mixup.saliency, fused_mixup.calibration]
     modules += [fused_mixup.recipes, fused_mixup.schemes, fused_mixup.tables]
     modules += [fused_mixup.text, fused_mixup.huggingface, fused_mixup.lightning]
+    modules += [fused_mixup.distributed]
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
     pages = [path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md")]
     entries = [name for text in pages for name in re.findall(r"^::: (\S+)", text, re.MULTILINE)]
