@@ -86,9 +86,9 @@ double binary_run_of(const BinaryRun<L, T>& run) {
       const int64_t pause = i + 32 * kStep < end ? i + 32 * kStep : end;
       V few0 = {}, few1 = {};
       for (; i < pause; i += 2 * kStep) {
-        fetch_ahead(run.x + i);
-        if constexpr (kKind == kDenseTarget) fetch_ahead(run.dense + i);
-        if constexpr (kGrad) fetch_ahead_to_write(run.grad + i);
+        fetch_ahead<2 * kStep>(run.x + i);
+        if constexpr (kKind == kDenseTarget) fetch_ahead<2 * kStep>(run.dense + i);
+        if constexpr (kGrad) fetch_ahead_to_write<2 * kStep>(run.grad + i);
         few0 += vector.step(i, kStep);
         few1 += vector.step(i + kStep, kStep);
       }

@@ -92,8 +92,8 @@ acc_t<L> add_chunk(RowSums& row, const L* z, const T* target, const acc_t<L>* cl
     const int64_t last = n - 2 * kStep + 1;
     const int64_t pause = i + 32 * kStep < last ? i + 32 * kStep : last;
     for (; i < pause; i += 2 * kStep) {
-      fetch_ahead(z + i);
-      if constexpr (kDense) fetch_ahead(target + i);
+      fetch_ahead<2 * kStep>(z + i);
+      if constexpr (kDense) fetch_ahead<2 * kStep>(target + i);
       const V z0 = load(z + i), z1 = load(z + i + kStep);
       V t0 = none, t1 = none, w0 = none, w1 = none;
       if constexpr (kDense) t0 = load(target + i), t1 = load(target + i + kStep);
@@ -227,9 +227,9 @@ void backward_row(L* grad, const L* z, const T* target, const acc_t<L>* class_we
   };
   int64_t i = 0;
   for (; i + 2 * kStep <= k; i += 2 * kStep) {
-    fetch_ahead(z + i);
-    if constexpr (kDense) fetch_ahead(target + i);
-    fetch_ahead_to_write(grad + i);
+    fetch_ahead<2 * kStep>(z + i);
+    if constexpr (kDense) fetch_ahead<2 * kStep>(target + i);
+    fetch_ahead_to_write<2 * kStep>(grad + i);
     const V g0 = whole(i), g1 = whole(i + kStep);
     store(grad + i, g0);
     store(grad + i + kStep, g1);

@@ -42,8 +42,8 @@ void blend_masked(T* dst, const T* own, const T* partner, const float* m, int64_
   constexpr int kStep = kLanes<A>;
   int64_t i = 0;
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
-    fetch_ahead<1024>(own + i);
-    fetch_ahead<1024>(partner + i);
+    fetch_ahead<2 * kStep, 1024>(own + i);
+    fetch_ahead<2 * kStep, 1024>(partner + i);
     const VecOf<A> x = blend_by<A>(shares<A>(m + i), load(own + i), load(partner + i));
     const VecOf<A> y =
         blend_by<A>(shares<A>(m + i + kStep), load(own + i + kStep), load(partner + i + kStep));
@@ -63,8 +63,8 @@ void blend_masked_pair(T* a, T* b, const float* ma, const float* mb, int64_t n) 
   constexpr int kStep = kLanes<A>;
   int64_t i = 0;
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
-    fetch_ahead<1024>(a + i);
-    fetch_ahead<1024>(b + i);
+    fetch_ahead<2 * kStep, 1024>(a + i);
+    fetch_ahead<2 * kStep, 1024>(b + i);
     const VecOf<A> x = load(a + i), y = load(b + i);
     const VecOf<A> u = load(a + i + kStep), v = load(b + i + kStep);
     store(a + i, blend_by<A>(shares<A>(ma + i), x, y));

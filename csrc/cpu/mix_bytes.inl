@@ -71,8 +71,8 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
   const ByteWeight own_b(kAlike ? a0 : b0), other_b(kAlike ? a1 : b1);
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
-    fetch_ahead<1024>(a + i);
-    fetch_ahead<1024>(b + i);
+    fetch_ahead<1, 1024>(a + i);
+    fetch_ahead<1, 1024>(b + i);
     const __m256i bytes_a = load_bytes(a + i), bytes_b = load_bytes(b + i);
     __m256i words_a[2], words_b[2];
     for (int half = 0; half < 2; ++half) {

@@ -13,14 +13,11 @@ inline void map2(T* dst, const T* a, const T* b, const T* ahead, int64_t n, F f)
   for (; i + 4 * kStep <= n; i += 4 * kStep) {
     // The processor foresees the next lines of this run, but not that another row follows.
     for (int k = 0; k < 4 * kStep; k += kLine) __builtin_prefetch(ahead + i + k);
-    const VecOf<A> r0 = f(load(a + i), load(b + i));
-    const VecOf<A> r1 = f(load(a + i + kStep), load(b + i + kStep));
-    const VecOf<A> r2 = f(load(a + i + 2 * kStep), load(b + i + 2 * kStep));
-    const VecOf<A> r3 = f(load(a + i + 3 * kStep), load(b + i + 3 * kStep));
-    store(dst + i, r0);
-    store(dst + i + kStep, r1);
-    store(dst + i + 2 * kStep, r2);
-    store(dst + i + 3 * kStep, r3);
+    const int64_t j = i + 2 * kStep;
+    const auto first = Two<A>::of(load_two<A>(a + i), load_two<A>(b + i), f);
+    const auto second = Two<A>::of(load_two<A>(a + j), load_two<A>(b + j), f);
+    store_two(dst + i, first);
+    store_two(dst + j, second);
   }
   for (; i + kStep <= n; i += kStep) store(dst + i, f(load(a + i), load(b + i)));
   if (i < n) {
@@ -54,6 +51,7 @@ template <typename T>
 void blend_pair(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, acc_t<T> a0, acc_t<T> a1,
                 acc_t<T> b0, acc_t<T> b1) {
   using A = acc_t<T>;
+  using V = VecOf<A>;
   constexpr int kStep = kLanes<A>;
   int64_t i = 0;
 #if defined(FUSED_MIXUP_AVX2)
@@ -63,14 +61,11 @@ void blend_pair(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, acc_t<T> 
   }
 #endif
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
-    fetch_ahead<1024>(a + i);
-    fetch_ahead<1024>(b + i);
-    const VecOf<A> x = load(a + i), y = load(b + i);
-    const VecOf<A> u = load(a + i + kStep), v = load(b + i + kStep);
-    store(dst_a + i, x * a0 + y * a1);
-    store(dst_a + i + kStep, u * a0 + v * a1);
-    store(dst_b + i, y * b0 + x * b1);
-    store(dst_b + i + kStep, v * b0 + u * b1);
+    fetch_ahead<2 * kStep, 1024>(a + i);
+    fetch_ahead<2 * kStep, 1024>(b + i);
+    const Two<A> x = load_two<A>(a + i), y = load_two<A>(b + i);
+    store_two(dst_a + i, Two<A>::of(x, y, [=](V u, V v) { return u * a0 + v * a1; }));
+    store_two(dst_b + i, Two<A>::of(y, x, [=](V u, V v) { return u * b0 + v * b1; }));
   }
   for (; i + kStep <= n; i += kStep) {
     const VecOf<A> x = load(a + i), y = load(b + i);
@@ -87,18 +82,18 @@ void blend_pair(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, acc_t<T> 
 template <typename T>
 void blend_chain(T* const* rows, int64_t n, const acc_t<T>* own, const acc_t<T>* other) {
   using A = acc_t<T>;
+  using V = VecOf<A>;
   constexpr int kStep = kLanes<A>;
   T* const r[] = {rows[0], rows[1], rows[2], rows[3], rows[4]};
   int64_t i = 0;
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
-    for (T* row : r) fetch_ahead<1024>(row + i);
-    VecOf<A> x = load(r[0] + i), u = load(r[0] + i + kStep);
+    for (T* row : r) fetch_ahead<2 * kStep, 1024>(row + i);
+    Two<A> x = load_two<A>(r[0] + i);
     for (int k = 0; k < kChainRows; ++k) {
-      const VecOf<A> y = load(r[k + 1] + i), v = load(r[k + 1] + i + kStep);
-      store(r[k] + i, x * own[k] + y * other[k]);
-      store(r[k] + i + kStep, u * own[k] + v * other[k]);
+      const Two<A> y = load_two<A>(r[k + 1] + i);
+      const auto w0 = own[k], w1 = other[k];
+      store_two(r[k] + i, Two<A>::of(x, y, [=](V u, V v) { return u * w0 + v * w1; }));
       x = y;
-      u = v;
     }
   }
   for (; i < n; i += kStep) {

@@ -120,8 +120,8 @@ void normalize_as(U* dst, const S* src, int64_t n, const ChannelConstants& c) {
   each_block<B::kStep>(
       n, c.period,
       [&](int64_t i, int64_t at) {
-        fetch_ahead<1024>(src + i);
-        fetch_ahead_to_write<2048>(dst + i);
+        fetch_ahead<B::kStep, 1024>(src + i);
+        fetch_ahead_to_write<B::kStep>(dst + i);
         const B out = normalized<kDivide>(B(src + i), c, at);
         kFinite ? out.put_finite(dst + i) : out.put(dst + i);
       },
@@ -162,8 +162,8 @@ void blend_as(U* dst, const S* own, const S* other, int64_t n, const ChannelCons
   each_block<B::kStep>(
       n, c.period,
       [&](int64_t i, int64_t at) {
-        fetch_ahead<1024>(own + i);
-        fetch_ahead<1024>(other + i);
+        fetch_ahead<B::kStep, 1024>(own + i);
+        fetch_ahead<B::kStep, 1024>(other + i);
         const B out = mixed(B(own + i), B(other + i), at);
         kFinite ? out.put_finite(dst + i) : out.put(dst + i);
       },
@@ -180,8 +180,8 @@ void blend_pair_as(U* dst_a, U* dst_b, const S* a, const S* b, int64_t n, const 
   each_block<B::kStep>(
       n, c.period,
       [&](int64_t i, int64_t at) {
-        fetch_ahead<1024>(a + i);
-        fetch_ahead<1024>(b + i);
+        fetch_ahead<B::kStep, 1024>(a + i);
+        fetch_ahead<B::kStep, 1024>(b + i);
         const B x = normalized<kDivide>(B(a + i), c, at), y = normalized<kDivide>(B(b + i), c, at);
         const B p = weighed(x, w.own_a, y, w.other_a), q = weighed(y, w.own_b, x, w.other_b);
         kFinite ? p.put_finite(dst_a + i) : p.put(dst_a + i);

@@ -21,7 +21,7 @@ constexpr JoinMasks kJoinMasks;
 inline void join_vector(uint8_t* dst, const uint8_t* src, int64_t stride) {
   __m256i plane[3];
   for (int c = 0; c < 3; ++c) {
-    fetch_ahead<512>(src + c * stride);
+    fetch_ahead<1, 512>(src + c * stride);
     plane[c] = load_bytes(src + c * stride);
   }
   for (int v = 0; v < 3; ++v) {
@@ -50,7 +50,7 @@ inline void reverse_vector(uint8_t* dst, const uint8_t* src) {
 inline void reverse_three(uint8_t* dst, const uint8_t* src, int64_t n) {
   const __m128i order = _mm_setr_epi8(13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, -1);
   for (int64_t i = 0; i + 6 <= n; i += 5) {
-    fetch_ahead<1024>(src + 3 * i);
+    fetch_ahead<1, 1024>(src + 3 * i);
     const __m128i bytes = _mm_loadu_si128((const __m128i*)(src + 3 * (n - 5 - i) - 1));
     _mm_storeu_si128((__m128i*)(dst + 3 * i), _mm_shuffle_epi8(bytes, order));
   }
