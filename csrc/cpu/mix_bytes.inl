@@ -1,44 +1,64 @@
-// Bytes on AVX2: blends them and takes channels apart, whole vectors at a time. The kernels for
-// every type do the rest of a run.
+// Bytes on AVX2 and AVX-512: blends them and takes channels apart, whole vectors at a time. The
+// kernels for every type do the rest of a run.
 
-#if defined(FUSED_MIXUP_AVX2)
+#if defined(FUSED_MIXUP_AVX2) || defined(FUSED_MIXUP_AVX512)
+#if defined(FUSED_MIXUP_AVX512)
+typedef __m512i Bytes;
+// Within each 16 bytes, as of AVX2: pairs of the low or the high halves of a and b.
+inline Bytes low_bytes(Bytes a, Bytes b) { return _mm512_unpacklo_epi8(a, b); }
+inline Bytes high_bytes(Bytes a, Bytes b) { return _mm512_unpackhi_epi8(a, b); }
+inline Bytes low_words(Bytes a, Bytes b) { return _mm512_unpacklo_epi16(a, b); }
+inline Bytes high_words(Bytes a, Bytes b) { return _mm512_unpackhi_epi16(a, b); }
+inline Bytes round_to_int(VF v) { return _mm512_cvtps_epi32((__m512)v); }
+inline Bytes pack_ints(Bytes a, Bytes b) { return _mm512_packs_epi32(a, b); }
+inline Bytes pack_words(Bytes a, Bytes b) { return _mm512_packus_epi16(a, b); }
+#else
+typedef __m256i Bytes;
+inline Bytes low_bytes(Bytes a, Bytes b) { return _mm256_unpacklo_epi8(a, b); }
+inline Bytes high_bytes(Bytes a, Bytes b) { return _mm256_unpackhi_epi8(a, b); }
+inline Bytes low_words(Bytes a, Bytes b) { return _mm256_unpacklo_epi16(a, b); }
+inline Bytes high_words(Bytes a, Bytes b) { return _mm256_unpackhi_epi16(a, b); }
+inline Bytes round_to_int(VF v) { return _mm256_cvtps_epi32((__m256)v); }
+inline Bytes pack_ints(Bytes a, Bytes b) { return _mm256_packs_epi32(a, b); }
+inline Bytes pack_words(Bytes a, Bytes b) { return _mm256_packus_epi16(a, b); }
+#endif
+
 // (2^23 + v)·w - 2^23·w in one FMA: the bias 2^23·w is exact, so that v·w is rounded once, as
 // everywhere.
 struct ByteWeight {
-  __m256 weight, bias;
+  VF weight, bias;
 
-  explicit ByteWeight(float w) : weight(_mm256_set1_ps(w)), bias(_mm256_set1_ps(w * 8388608.0f)) {}
-  __m256 times(__m256 biased) const { return _mm256_fmsub_ps(biased, weight, bias); }
+  explicit ByteWeight(float w) : weight(splat(w)), bias(splat(w * -8388608.0f)) {}
+  VF times(VF biased) const { return multiply_add(biased, weight, bias); }
   // Packing clamps values to a byte if they fit 32 bits.
   static bool fits(float w) { return w >= -1e6f && w <= 1e6f; }
 };
 
-// Half of 32 bytes as floats 2^23 + v, whose bits are 0x4B000000 + v. Packing later undoes the
-// order in which unpacking puts the bytes. (Half of them at a time: the floats of a whole vector
+// Half of a vector of bytes as floats 2^23 + v, whose bits are 0x4B000000 + v. Packing later undoes
+// the order in which unpacking puts the bytes. (Half of them at a time: the floats of a whole vector
 // and the weights would not fit the registers.)
 struct BiasedBytes {
-  __m256 first, second;
+  VF first, second;
 
-  BiasedBytes(__m256i bytes, int half) {
-    const __m256i zero = _mm256_setzero_si256(), bias = _mm256_set1_epi16(0x4B00);
-    const __m256i words =
-        half == 0 ? _mm256_unpacklo_epi8(bytes, zero) : _mm256_unpackhi_epi8(bytes, zero);
-    first = (__m256)_mm256_unpacklo_epi16(words, bias);
-    second = (__m256)_mm256_unpackhi_epi16(words, bias);
+  BiasedBytes(Bytes bytes, int half) {
+    const Bytes bias = (Bytes)(VI{} + 0x4B004B00u);
+    const Bytes words = half == 0 ? low_bytes(bytes, Bytes{}) : high_bytes(bytes, Bytes{});
+    first = (VF)low_words(words, bias);
+    second = (VF)high_words(words, bias);
   }
 };
 
 // u·a + v·b, rounded, as words.
-inline __m256i blended(const BiasedBytes& u, const ByteWeight& a, const BiasedBytes& v,
-                       const ByteWeight& b) {
-  const __m256i first = _mm256_cvtps_epi32(_mm256_add_ps(a.times(u.first), b.times(v.first)));
-  const __m256i second = _mm256_cvtps_epi32(_mm256_add_ps(a.times(u.second), b.times(v.second)));
-  return _mm256_packs_epi32(first, second);
+inline Bytes blended(const BiasedBytes& u, const ByteWeight& a, const BiasedBytes& v,
+                     const ByteWeight& b) {
+  const Bytes first = round_to_int(a.times(u.first) + b.times(v.first));
+  const Bytes second = round_to_int(a.times(u.second) + b.times(v.second));
+  return pack_ints(first, second);
 }
 
-inline __m256i load_bytes(const uint8_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
-inline void store_packed(uint8_t* p, const __m256i* words) {
-  _mm256_storeu_si256((__m256i*)p, _mm256_packus_epi16(words[0], words[1]));
+inline void store_packed(uint8_t* p, const Bytes* words) {
+  const Bytes packed = pack_words(words[0], words[1]);
+  __builtin_memcpy(p, &packed, sizeof(packed));
 }
 
 // Blends whole vectors of bytes with two thirds of the instructions of map2. Returns how many
@@ -48,10 +68,10 @@ inline int64_t blend_bytes(uint8_t* dst, const uint8_t* a, const uint8_t* b, con
   if (!ByteWeight::fits(w0) || !ByteWeight::fits(w1)) return 0;
   const ByteWeight own(w0), other(w1);
   int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
+  for (; i + kVectorBytes <= n; i += kVectorBytes) {
     __builtin_prefetch(ahead + i);
-    const __m256i bytes_a = load_bytes(a + i), bytes_b = load_bytes(b + i);
-    __m256i words[2];
+    const Bytes bytes_a = bit_load<Bytes>(a + i), bytes_b = bit_load<Bytes>(b + i);
+    Bytes words[2];
     for (int half = 0; half < 2; ++half) {
       words[half] = blended({bytes_a, half}, own, {bytes_b, half}, other);
     }
@@ -70,11 +90,11 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
   const ByteWeight own_a(a0), other_a(a1);
   const ByteWeight own_b(kAlike ? a0 : b0), other_b(kAlike ? a1 : b1);
   int64_t i = 0;
-  for (; i + 32 <= n; i += 32) {
-    fetch_ahead<1, 1024>(a + i);
-    fetch_ahead<1, 1024>(b + i);
-    const __m256i bytes_a = load_bytes(a + i), bytes_b = load_bytes(b + i);
-    __m256i words_a[2], words_b[2];
+  for (; i + kVectorBytes <= n; i += kVectorBytes) {
+    fetch_ahead<kVectorBytes, 1024>(a + i);
+    fetch_ahead<kVectorBytes, 1024>(b + i);
+    const Bytes bytes_a = bit_load<Bytes>(a + i), bytes_b = bit_load<Bytes>(b + i);
+    Bytes words_a[2], words_b[2];
     for (int half = 0; half < 2; ++half) {
       const BiasedBytes u(bytes_a, half), v(bytes_b, half);
       words_a[half] = blended(u, own_a, v, other_a);
@@ -85,7 +105,9 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
   }
   return i;
 }
+#endif
 
+#if defined(FUSED_MIXUP_AVX2)
 // Splits pixels of three bytes into three planes, whole vectors at a time. Returns how many pixels
 // that were. 48 bytes lie in three registers; no two of them have channel c at the same place, so
 // that two blends collect it.

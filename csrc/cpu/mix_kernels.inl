@@ -39,7 +39,7 @@ void blend(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, ac
     map2(dst, partner, partner, ahead, n, [=](V b, V) { return b * w1; });
   } else {
     int64_t done = 0;
-#if defined(FUSED_MIXUP_AVX2)
+#if defined(FUSED_MIXUP_AVX2) || defined(FUSED_MIXUP_AVX512)
     if constexpr (sizeof(T) == 1) done = blend_bytes(dst, own, partner, ahead, n, w0, w1);
 #endif
     map2(dst + done, own + done, partner + done, ahead + done, n - done,
@@ -54,7 +54,7 @@ void blend_pair(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, acc_t<T> 
   using V = VecOf<A>;
   constexpr int kStep = kLanes<A>;
   int64_t i = 0;
-#if defined(FUSED_MIXUP_AVX2)
+#if defined(FUSED_MIXUP_AVX2) || defined(FUSED_MIXUP_AVX512)
   if constexpr (sizeof(T) == 1) {
     const auto pairs = a0 == b0 && a1 == b1 ? blend_byte_pairs<true> : blend_byte_pairs<false>;
     i = pairs(dst_a, dst_b, a, b, n, a0, a1, b0, b1);

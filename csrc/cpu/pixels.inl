@@ -22,7 +22,7 @@ inline void join_vector(uint8_t* dst, const uint8_t* src, int64_t stride) {
   __m256i plane[3];
   for (int c = 0; c < 3; ++c) {
     fetch_ahead<1, 512>(src + c * stride);
-    plane[c] = load_bytes(src + c * stride);
+    plane[c] = bit_load<__m256i>(src + c * stride);
   }
   for (int v = 0; v < 3; ++v) {
     __m256i joined = _mm256_setzero_si256();
@@ -41,7 +41,7 @@ inline void join_vector(uint8_t* dst, const uint8_t* src, int64_t stride) {
 inline void reverse_vector(uint8_t* dst, const uint8_t* src) {
   const __m256i order = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
-  const __m256i reversed = _mm256_shuffle_epi8(load_bytes(src), order);
+  const __m256i reversed = _mm256_shuffle_epi8(bit_load<__m256i>(src), order);
   _mm256_storeu_si256((__m256i*)dst, _mm256_permute2x128_si256(reversed, reversed, 1));
 }
 
