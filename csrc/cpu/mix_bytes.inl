@@ -105,6 +105,32 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
   }
   return i;
 }
+
+// blend_bytes() for blend_chain.
+inline int64_t blend_byte_chain(uint8_t* const* r, int64_t n, const float* own,
+                                const float* other) {
+  for (int k = 0; k < kChainRows; ++k) {
+    if (!ByteWeight::fits(own[k]) || !ByteWeight::fits(other[k])) return 0;
+  }
+  int64_t i = 0;
+  for (; i + kVectorBytes <= n; i += kVectorBytes) {
+    Bytes bytes[kChainRows + 1], words[kChainRows][2];
+    for (int k = 0; k <= kChainRows; ++k) {
+      fetch_ahead<kVectorBytes, 1024>(r[k] + i);
+      bytes[k] = bit_load<Bytes>(r[k] + i);
+    }
+    for (int half = 0; half < 2; ++half) {
+      BiasedBytes u(bytes[0], half);
+      for (int k = 0; k < kChainRows; ++k) {
+        const BiasedBytes v(bytes[k + 1], half);
+        words[k][half] = blended(u, ByteWeight(own[k]), v, ByteWeight(other[k]));
+        u = v;
+      }
+    }
+    for (int k = 0; k < kChainRows; ++k) store_packed(r[k] + i, words[k]);
+  }
+  return i;
+}
 #endif
 
 #if defined(FUSED_MIXUP_AVX2)

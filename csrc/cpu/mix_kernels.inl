@@ -86,6 +86,9 @@ void blend_chain(T* const* rows, int64_t n, const acc_t<T>* own, const acc_t<T>*
   constexpr int kStep = kLanes<A>;
   T* const r[] = {rows[0], rows[1], rows[2], rows[3], rows[4]};
   int64_t i = 0;
+#if defined(FUSED_MIXUP_AVX2) || defined(FUSED_MIXUP_AVX512)
+  if constexpr (sizeof(T) == 1) i = blend_byte_chain(r, n, own, other);
+#endif
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
     for (T* row : r) fetch_ahead<2 * kStep, 1024>(row + i);
     Two<A> x = load_two<A>(r[0] + i);
