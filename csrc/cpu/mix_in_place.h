@@ -29,6 +29,10 @@ struct InPlace {
 
   void step(const Step& step, int64_t ahead, const Run* runs, int n) {
     const PlanRow& row = rows[step.row];
+    if (step.kind == Step::kPair && swaps(row, rows[row.partner])) {
+      swap(step.row, row, runs, n);
+      return;
+    }
     const bool boxes = !row.box.empty || (step.kind == Step::kPair && !rows[row.partner].box.empty);
     for (int r = 0, next; r < n; r = next) {
       T* keep = saved + r * tiles.piece();
@@ -44,6 +48,20 @@ struct InPlace {
       }
       if (boxes && step.kind != Step::kPair && r + kAhead < n) fetch_box(row, runs[r + kAhead]);
       mix_adjacent(step, ahead, run, keep);
+    }
+  }
+
+  // Whether a pair exchanges one box, and nothing else.
+  bool swaps(const PlanRow& a, const PlanRow& b) const {
+    return tiles.dst_stride() == 1 && !a.blends() && !b.blends() && a.box == b.box;
+  }
+
+  void swap(int64_t i, const PlanRow& row, const Run* runs, int n) {
+    T *own = x + i * batch_stride, *partner = x + row.partner * batch_stride;
+    for (int r = 0; r < n; ++r) {
+      const RunSpan span = tiles.span(runs[r], row.box);
+      const int64_t at = runs[r].dst + span.from;
+      if (span.to > span.from) swap_run(own + at, partner + at, span.to - span.from);
     }
   }
 
@@ -147,6 +165,8 @@ struct InPlace {
   }
 };
 
+constexpr int64_t kTilesFoundOnce = 16;
+
 template <typename T>
 void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
                   const std::vector<PlanRow>& rows) {
@@ -166,11 +186,20 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
   });
   const int64_t work = independent ? count * step_count : count;
   const int64_t bytes = tiles.elements() * int64_t(sizeof(T)) * (independent ? 1 : step_count);
+  // Short lines take as long to find as to exchange: of few tiles all are found once.
+  std::vector<Run> found;
+  const bool finds_once = independent && step_count > 1 && count <= kTilesFoundOnce;
+  if (finds_once) {
+    found.resize(count * Tiles::kMaxRuns);
+    for (int64_t t = 0; t < count; ++t) tiles.runs_of(t, &found[t * Tiles::kMaxRuns]);
+  }
   torch::stable::parallel_for(0, work, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
     InPlace<T> mix{x, batch_stride, rows, tiles, {}, {}, {}};
-    Run runs[Tiles::kMaxRuns];
+    Run here[Tiles::kMaxRuns];
     for (int64_t w = begin; w < end; ++w) {
-      const int n = tiles.runs_of(w % count, runs);
+      const int64_t tile = w % count;
+      const int n = finds_once ? tiles.run_count(tile) : tiles.runs_of(tile, here);
+      const Run* runs = finds_once ? &found[tile * Tiles::kMaxRuns] : here;
       const int64_t first = independent ? w / count : 0;
       const int64_t last = independent ? first + 1 : step_count;
       for (int64_t s = first; s < last; ++s) {

@@ -51,9 +51,26 @@ void mix_run(T* dst, const T* own, const T* partner, const T* ahead, const PlanR
   }
 }
 
+template <int kBytes>
+void swap_bytes(char* a, char* b) {
+  char of_a[kBytes], of_b[kBytes];  // in registers
+  std::memcpy(of_a, a, kBytes);
+  std::memcpy(of_b, b, kBytes);
+  std::memcpy(a, of_b, kBytes);
+  std::memcpy(b, of_a, kBytes);
+}
+
+// Elements of any type, as bytes: of small types the lines of a box are short.
 template <typename T>
-void swap_run(T* a, T* b, int64_t n) {
-  std::swap_ranges(a, a + n, b);
+void swap_run(T* first, T* second, int64_t n) {
+  char *a = reinterpret_cast<char*>(first), *b = reinterpret_cast<char*>(second);
+  const int64_t bytes = n * int64_t(sizeof(T));
+  int64_t i = 0;
+  for (; i + 64 <= bytes; i += 64) swap_bytes<64>(a + i, b + i);
+  for (; i + 16 <= bytes; i += 16) swap_bytes<16>(a + i, b + i);
+  if (bytes & 8) swap_bytes<8>(a + i, b + i), i += 8;
+  if (bytes & 4) swap_bytes<4>(a + i, b + i), i += 4;
+  for (; i < bytes; ++i) swap_bytes<1>(a + i, b + i);
 }
 
 // Mixes two rows that are each other's partner; both boxes cover the same span of the run.

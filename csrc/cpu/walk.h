@@ -157,13 +157,20 @@ class Tiles {
   int64_t dst_stride() const { return inner_ < 0 ? 1 : layout_.dst_stride[inner_]; }
   int64_t src_stride() const { return inner_ < 0 ? 1 : layout_.src_stride[inner_]; }
 
+  int run_count(int64_t t) const { return int(std::min(runs_, lines_ * pieces_ - t * runs_)); }
+
   // Fills runs[kMaxRuns] with the runs of tile t, and returns how many there are.
   int runs_of(int64_t t, Run* runs) const {
     const int64_t first = t * runs_;
-    const int n = int(std::min(runs_, lines_ * pieces_ - first));
+    const int n = run_count(t);
+    // Divisions find the place of the first run; the others follow it.
+    int64_t piece = first % pieces_, at[kMaxDims], rest = first / pieces_;
+    for (int k = inner_ - 1; k >= 0; --k) {
+      at[k] = rest % layout_.size[k];
+      rest /= layout_.size[k];
+    }
     for (int r = 0; r < n; ++r) {
-      const int64_t line = (first + r) / pieces_;
-      const int64_t skipped = (first + r) % pieces_ * piece_;
+      const int64_t skipped = piece * piece_;
       Run& run = runs[r];
       run = {};
       run.begin = skipped;
@@ -171,14 +178,16 @@ class Tiles {
       if (inner_ >= 0) run.begin += origin_[inner_];
       run.dst = run.begin * dst_stride();
       run.src = run.begin * src_stride();
-      int64_t rest = line;
       for (int k = inner_ - 1; k >= 0; --k) {
-        const int64_t i = rest % layout_.size[k] + origin_[k];
-        rest /= layout_.size[k];
+        const int64_t i = at[k] + origin_[k];
         run.dst += i * layout_.dst_stride[k];
         run.src += i * layout_.src_stride[k];
-        if (layout_.axis[k] >= 0) run.coordinate[layout_.axis[k]] = i / layout_.group[k];
+        const int axis = layout_.axis[k], group = int(layout_.group[k]);
+        if (axis >= 0) run.coordinate[axis] = group == 1 ? i : i / group;
       }
+      if (++piece < pieces_) continue;
+      piece = 0;
+      for (int k = inner_ - 1; k >= 0 && ++at[k] == layout_.size[k]; --k) at[k] = 0;
     }
     return n;
   }
