@@ -251,7 +251,9 @@ def halfway(dtype):
 @pytest.mark.parametrize(
     "name",
     "max_ps min_ps max_pd fmadd_ps fmadd_pd sqrt_ps mul_epu32 cvtph_ps cvtps_ph "
-    "cvtps_epi32 cvtepi32_ps cvtepu16_epi32 cvtepu8_epi32 slli_epi32".split(),
+    "cvtps_epi32 cvtepi32_ps cvtepu16_epi32 cvtepu8_epi32 slli_epi32 unpacklo_epi8 unpackhi_epi8 "
+    "unpacklo_epi16 unpackhi_epi16 packs_epi32 packus_epi16 permutevar_ps blend_by_sign "
+    "blend_by_nan".split(),
 )
 def test_a_stand_in_equals_the_instruction(instructions, name):
     if not HAS_AVX2:

@@ -35,8 +35,8 @@ struct ByteWeight {
 };
 
 // Half of a vector of bytes as floats 2^23 + v, whose bits are 0x4B000000 + v. Packing later undoes
-// the order in which unpacking puts the bytes. (Half of them at a time: the floats of a whole vector
-// and the weights would not fit the registers.)
+// the order in which unpacking puts the bytes. (Half of them at a time: the floats of a whole
+// vector and the weights would not fit the registers.)
 struct BiasedBytes {
   VF first, second;
 

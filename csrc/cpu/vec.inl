@@ -79,7 +79,8 @@ constexpr int kLineBytes = 64;
 template <int kElements = 1, int kBytes = 2048, typename T>
 inline void fetch_ahead(const T* p) {
   const char* ahead = reinterpret_cast<const char*>(p) + kBytes;
-  for (int at = 0; at < kElements * int(sizeof(T)); at += kLineBytes) __builtin_prefetch(ahead + at);
+  for (int at = 0; at < kElements * int(sizeof(T)); at += kLineBytes)
+    __builtin_prefetch(ahead + at);
 }
 template <int kElements = 1, int kBytes = 2048, typename T>
 inline void fetch_ahead_to_write(const T* p) {

@@ -10,14 +10,20 @@ struct Exp {
   VecOf<A> factor, power;
 };
 
-#if defined(FUSED_MIXUP_AVX2)
-// 2^(j/4) for j = 4n + k, as bits. The table holds the bits of 2^(k/4) less k·2^21; adding j·2^21
-// restores those and adds n to the exponent.
+#if defined(FUSED_MIXUP_AVX2) || defined(FUSED_MIXUP_AVX512)
+// 2^(j/4) for j = 4n + k, as bits. The table, once in each 16 bytes, holds the bits of 2^(k/4) less
+// k·2^21; adding j·2^21 restores those and adds n to the exponent.
 inline VF quarter_powers(VI j) {
-  const __m256 table = (__m256)_mm256_setr_epi32(
-      0x3f800000, 0x3f9837f0 - (1 << 21), 0x3fb504f3 - (2 << 21), 0x3fd744fd - (3 << 21),
-      0x3f800000, 0x3f9837f0 - (1 << 21), 0x3fb504f3 - (2 << 21), 0x3fd744fd - (3 << 21));
-  return (VF)((VI)_mm256_permutevar_ps(table, (__m256i)j) + (j << 21));
+  constexpr uint32_t kPowers[] = {0x3f800000, 0x3f9837f0 - (1 << 21), 0x3fb504f3 - (2 << 21),
+                                  0x3fd744fd - (3 << 21)};
+  VI table;
+  for (int i = 0; i < kLanes<float>; ++i) table[i] = kPowers[i % 4];
+#if defined(FUSED_MIXUP_AVX512)
+  const VI powers = (VI)_mm512_permutevar_ps((__m512)table, (__m512i)j);
+#else
+  const VI powers = (VI)_mm256_permutevar_ps((__m256)table, (__m256i)j);
+#endif
+  return (VF)(powers + (j << 21));
 }
 
 // n counts quarters, so that |r| <= ln2/8: a table lookup allows a shorter polynomial (5e-9). The
@@ -164,7 +170,13 @@ inline BitsOf<A> sign_mask(VecOf<A> v) {
 // sign_mask(v) ? a : b.
 template <typename A>
 inline VecOf<A> by_sign(VecOf<A> v, VecOf<A> a, VecOf<A> b) {
-#if defined(FUSED_MIXUP_AVX2)
+#if defined(FUSED_MIXUP_AVX512)
+  if constexpr (sizeof(A) == 4) {
+    const auto negative = _mm512_movepi32_mask((__m512i)v);
+    return (VecOf<A>)_mm512_mask_blend_ps(negative, (__m512)b, (__m512)a);
+  }
+  if constexpr (sizeof(A) == 8) return select<A>(sign_mask<A>(v), a, b);
+#elif defined(FUSED_MIXUP_AVX2)
   if constexpr (sizeof(A) == 4) return (VecOf<A>)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)v);
   if constexpr (sizeof(A) == 8) {
     return (VecOf<A>)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)v);

@@ -14,6 +14,9 @@ typedef long long __m256i __attribute__((vector_size(32)));
 typedef long long __m128i __attribute__((vector_size(16)));
 
 #define _MM_FROUND_TO_NEAREST_INT 0
+#define _CMP_UNORD_Q 3
+
+typedef uint16_t __mmask16;
 
 namespace stand_in {
 
@@ -84,7 +87,79 @@ inline Result convert(const V& v, F f) {
   return out.template as<Result>();
 }
 
+// Pairs of the elements of a and b, from the low (0) or the high half (1) of each 16 bytes.
+template <typename T>
+inline __m512i unpack(__m512i a, __m512i b, int high) {
+  constexpr int kN = 64 / sizeof(T), kHalf = 8 / sizeof(T);
+  using Vector = Lanes<T, kN>;
+  const Vector x = Vector::of(a), y = Vector::of(b);
+  Vector out;
+  for (int i = 0; i < kN / 2; ++i) {
+    const int from = i / kHalf * 2 * kHalf + i % kHalf + high * kHalf;
+    out.lane[2 * i] = x.lane[from];
+    out.lane[2 * i + 1] = y.lane[from];
+  }
+  return out.template as<__m512i>();
+}
+// Each 16 bytes of a, then of b, as half as wide integers, which saturate.
+template <typename Out, typename In>
+inline __m512i pack(__m512i a, __m512i b) {
+  constexpr int kN = 64 / sizeof(In), kLane = 16 / sizeof(In);
+  const auto x = Lanes<In, kN>::of(a), y = Lanes<In, kN>::of(b);
+  constexpr In kMost = Out(-1) < 0 ? (In(1) << (8 * sizeof(Out) - 1)) - 1 : In(Out(-1));
+  constexpr In kLeast = Out(-1) < 0 ? -kMost - 1 : 0;
+  Lanes<Out, 2 * kN> out;
+  for (int i = 0; i < 2 * kN; ++i) {
+    const int from = i / (2 * kLane) * kLane + i % kLane;
+    const In v = i / kLane % 2 ? y.lane[from] : x.lane[from];
+    out.lane[i] = Out(v < kLeast ? kLeast : v > kMost ? kMost : v);
+  }
+  return out.template as<__m512i>();
+}
+
 }  // namespace stand_in
+
+inline __m512i _mm512_unpacklo_epi8(__m512i a, __m512i b) {
+  return stand_in::unpack<uint8_t>(a, b, 0);
+}
+inline __m512i _mm512_unpackhi_epi8(__m512i a, __m512i b) {
+  return stand_in::unpack<uint8_t>(a, b, 1);
+}
+inline __m512i _mm512_unpacklo_epi16(__m512i a, __m512i b) {
+  return stand_in::unpack<uint16_t>(a, b, 0);
+}
+inline __m512i _mm512_unpackhi_epi16(__m512i a, __m512i b) {
+  return stand_in::unpack<uint16_t>(a, b, 1);
+}
+inline __m512i _mm512_packs_epi32(__m512i a, __m512i b) {
+  return stand_in::pack<int16_t, int32_t>(a, b);
+}
+inline __m512i _mm512_packus_epi16(__m512i a, __m512i b) {
+  return stand_in::pack<uint8_t, int16_t>(a, b);
+}
+
+inline __m512 _mm512_permutevar_ps(__m512 v, __m512i index) {
+  const auto at = stand_in::Lanes<uint32_t, 16>::of(index);
+  __m512 out;
+  for (int i = 0; i < 16; ++i) out[i] = v[i / 4 * 4 + at.lane[i] % 4];
+  return out;
+}
+inline __mmask16 _mm512_movepi32_mask(__m512i v) {
+  const auto x = stand_in::Lanes<uint32_t, 16>::of(v);
+  unsigned mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= x.lane[i] >> 31 << i;
+  return __mmask16(mask);
+}
+inline __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int predicate) {
+  if (predicate != _CMP_UNORD_Q) __builtin_trap();  // the only one that is here
+  unsigned mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= unsigned(a[i] != a[i] || b[i] != b[i]) << i;
+  return __mmask16(mask);
+}
+inline __m512 _mm512_mask_blend_ps(__mmask16 mask, __m512 a, __m512 b) {
+  for (int i = 0; i < 16; ++i) a[i] = mask >> i & 1 ? b[i] : a[i];
+  return a;
+}
 
 // The second operand where either is NaN, and where both are zeros.
 inline __m512 _mm512_max_ps(__m512 a, __m512 b) {
