@@ -284,3 +284,12 @@ def test_narrowing_stand_ins_do_as_documented(instructions):
     assert (got == a.astype(np.uint16)).all()
     got = call(instructions.stand_in_cvtusepi32_epi8, a)[:, :16]
     assert (got == np.minimum(a, 255)).all()
+
+
+def test_the_stand_in_of_a_test_does_as_documented(instructions):
+    rng = np.random.default_rng(0)
+    a, b = (np.left_shift(np.uint64(1), rng.integers(0, 64, (2000, 8), np.uint64)) for _ in "ab")
+    b[::2] = a[::2] | b[::2]
+    got = call(instructions.stand_in_test_epi64, a, b)[:, 0]
+    expected = (((a & b) != 0) << np.arange(8)).sum(1)
+    assert (got == expected).all() and 0 < (expected == 255).sum() < 2000

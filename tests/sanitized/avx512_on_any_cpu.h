@@ -16,6 +16,7 @@ typedef long long __m128i __attribute__((vector_size(16)));
 #define _MM_FROUND_TO_NEAREST_INT 0
 #define _CMP_UNORD_Q 3
 
+typedef uint8_t __mmask8;
 typedef uint16_t __mmask16;
 
 namespace stand_in {
@@ -149,6 +150,11 @@ inline __mmask16 _mm512_movepi32_mask(__m512i v) {
   unsigned mask = 0;
   for (int i = 0; i < 16; ++i) mask |= x.lane[i] >> 31 << i;
   return __mmask16(mask);
+}
+inline __mmask8 _mm512_test_epi64_mask(__m512i a, __m512i b) {
+  unsigned mask = 0;
+  for (int i = 0; i < 8; ++i) mask |= unsigned((a[i] & b[i]) != 0) << i;
+  return __mmask8(mask);
 }
 inline __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int predicate) {
   if (predicate != _CMP_UNORD_Q) __builtin_trap();  // the only one that is here

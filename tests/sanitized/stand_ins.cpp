@@ -52,3 +52,4 @@ STAND_IN(blend_by_nan,
 // No counterpart in AVX2: held against what Intel documents.
 STAND_IN(cvtepi32_epi16, _mm512_cvtepi32_epi16(I32(a)))
 STAND_IN(cvtusepi32_epi8, _mm512_cvtusepi32_epi8(I32(a)))
+STAND_IN(test_epi64, _mm512_test_epi64_mask(I32(a), I32(b)))
