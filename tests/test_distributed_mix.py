@@ -69,7 +69,7 @@ def test_500_random_plans_equal_one_process(run):
 
 
 def test_every_kind_of_entry_equals_one_process(run):
-    assert run("kinds", 3) == [54] * 3
+    assert run("kinds", 3) == [72] * 3
 
 
 def test_local_mixing_resumption_evaluation_and_copies(run):
@@ -79,6 +79,7 @@ def test_local_mixing_resumption_evaluation_and_copies(run):
     for words in said:
         assert words["local bytes"] == 0 and words["plans"] == ["image"]
         assert words["pickle"][0] == "TypeError" and "process group" in words["pickle"][1]
+    assert said[2]["group"][1].startswith("group: expected one that this rank belongs to")
 
 
 # ------------------------------------------------------------------ bytes
@@ -146,7 +147,8 @@ def test_blocks_of_neighbours_have_streams_of_their_own():
     weights = []
     for rank in range(5):
         plan = global_plan(mix, (4,) * 5, rank, neighbours=2)
-        block = BatchMix(K, per="sample", pairing="shuffle", seed=3, rank=rank // 2)
+        stream = rank // 2 if rank < 4 else rank  # the last one is alone
+        block = BatchMix(K, per="sample", pairing="shuffle", seed=3, rank=stream)
         whole = block.draw(8 if rank < 4 else 4)
         start = 4 * (rank % 2) if rank < 4 else 0
         assert torch.equal(plan.rows.weight, whole.weight[start : start + 4])
@@ -177,6 +179,22 @@ def test_a_batch_that_one_rank_refuses_raises_on_all_and_the_stream_goes_on(run)
         for name in ("step", "settings"):
             assert words[name][1].startswith(f"{name}: expected the same on every rank")
         assert words["checkpoint"][0] == "RuntimeError"
+
+
+def test_entries_that_differ_are_found_before_anything_is_sent(run):
+    for rank, words in enumerate(run("misfits", 3)):
+        for name in ("maps", "heads", "num_boxes", "keypoints"):
+            kind, message = words[name]
+            assert kind == "ValueError" and message.startswith("batch: expected the same entries")
+        assert "[4, 5]" in words["maps"][1] and "[2, 3]" in words["keypoints"][1]
+        assert words["heads"][1].endswith("on rank 1: images[0], labels[1]['a'], labels[1]['b']")
+        for name, error in (("objects", "MemoryError"), ("gradient", "ValueError")):
+            assert words[name][0] == (error if rank == 1 else "RuntimeError")
+        if rank == 1:
+            assert words["within"] == ["MemoryError", "full"]
+            assert words["after"][0] == "RuntimeError" and "start anew" in words["after"][1]
+        else:
+            assert words["within"] == ["nothing", ""]
 
 
 def test_a_rank_that_dies_makes_the_others_raise_at_once(run):

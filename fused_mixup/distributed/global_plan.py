@@ -227,6 +227,8 @@ def global_plan(
         raise ValueError(f"rank: expected one of {len(sizes)} sizes of 0 and more, got {rank}")
     block = block_of(rank, len(sizes), neighbours)
     number = 0 if neighbours is None else rank // neighbours
+    if len(block) == 1:
+        number = rank  # alone: the stream of its BatchMix
     own = sizes[block.start : block.stop]
     if labels is not None:
         start = sum(sizes[: block.start])
