@@ -225,6 +225,14 @@ def test_arguments_that_are_refused():
         global_plan(mix, (2, 2), 0, (8, 8), neighbours=0)
     with pytest.raises(ValueError, match="images: expected sizes for the boxes of CutMix"):
         global_plan(mix, (2, 2), 0)
+    with pytest.raises(TypeError, match="spatial: expected a sequence of ints"):
+        global_plan(mix, (2, 2), 0, 8)
+    with pytest.raises(ValueError, match="step: expected 0 or more, got -1"):
+        global_plan(mix, (2, 2), 0, (8, 8), step=-1)
+    classes = BatchMix(K, pairing="cross_class")
+    for labels in (None, torch.zeros(3, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="labels: expected"):
+            global_plan(classes, (2, 2), 0, labels=labels, neighbours=2)
     large = BatchMix(K, pairing="shuffle")
     with pytest.raises(ValueError, match="'flip' or 'roll' for 65,538 samples in a block"):
         global_plan(large, (MAX_BATCH, 2), 0)

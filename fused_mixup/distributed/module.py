@@ -56,11 +56,16 @@ class GlobalMix(nn.Module):
             timeout of the group.
         overlap: mix what is here while the rest travels.
         neighbours: partners come from a block of so many ranks that follow each other, those of one
-            node, say; each block has a stream of its own. 1: nothing is sent, and each rank mixes
-            as its ``BatchMix`` does.
+            node, say; each block has a stream of its own. A rank that is alone in its block, as
+            all are with 1, sends nothing and mixes as its ``BatchMix`` does.
 
     Called as :class:`BatchMix` is, by every rank of the group at every step; a rank may have any
-    number of samples, none as well. In eval mode nothing is sent.
+    number of samples, none as well (of lists one, and ``torch.zeros(0, 4)`` in place of None where
+    it has no boxes at all). In eval mode nothing is sent.
+
+    Attributes:
+        bytes_sent, bytes_of_all_gather: of all steps so far, what this rank has sent, and what it
+            would have sent to give its batches to all.
 
     Shapes:
         as :class:`BatchMix`; all but the first dim are the same on every rank.
@@ -70,14 +75,16 @@ class GlobalMix(nn.Module):
 
     Raises:
         ValueError: when it is made, on every rank: a setting that differs, by its name. At a step,
-            on every rank: other entries on one rank than on the first, or another step or epoch.
-        RuntimeError: a batch that another rank refused (it raises why); a rank that has failed, or
-            sends nothing within the timeout of the group.
+            on every rank: other entries on one rank than on the first, or in another order, or
+            another step or epoch.
+        RuntimeError: a batch that another rank refused (it raises why; the next step works); a
+            rank that has failed, or sends nothing within the timeout of the group; a step after
+            one that was broken off while it sent, as memory ran out, say: start all ranks anew.
         TypeError, ValueError, IndexError: as :class:`BatchMix`, before anything is sent; entries
             that require grad, as no gradient comes back from another rank.
 
     Notes:
-        Sizes are exchanged once a step, in 24 bytes. ``shuffle``, ``derangement`` and
+        Sizes are exchanged once a step, in 24 bytes for each rank. ``shuffle``, ``derangement`` and
         ``cross_class`` sort, up to 65,536 samples in a block; ``cross_class`` exchanges the labels
         of the block first. On a GPU that NCCL alone serves, sizes wait for the device. Gloo takes
         batches from the CPU: those on a GPU pass through it. Not for compiled code: call it
@@ -117,7 +124,7 @@ class GlobalMix(nn.Module):
 
     @property
     def bytes_sent(self) -> int:
-        """The bytes that this rank has sent so far, beside ``bytes_of_all_gather``."""
+        """The bytes that this rank has sent so far."""
         return self._wire.sent
 
     def set_epoch(self, epoch: int) -> None:
