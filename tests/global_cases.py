@@ -193,6 +193,7 @@ def kinds_of(n: int) -> dict[str, tuple[dict[str, Any], Any]]:
         "one tensor of two kinds": ({}, two_kinds),
         "unsigned maps": ({}, wide),
         "empty lists": ({}, empty),
+        "keypoints alone": ({}, {"image": x, "keypoints": points}),
         "volumes": ({}, volume),
         "lists of images": ({}, listed),
     }

@@ -69,7 +69,7 @@ def test_500_random_plans_equal_one_process(run):
 
 
 def test_every_kind_of_entry_equals_one_process(run):
-    assert run("kinds", 3) == [72] * 3
+    assert run("kinds", 3) == [78] * 3
 
 
 def test_local_mixing_resumption_evaluation_and_copies(run):

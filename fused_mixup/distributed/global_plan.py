@@ -63,6 +63,7 @@ class GlobalPlan:
         by = rules["pairing"], rules["per"], self.start, self.start + n, sum(self.sizes)
         self.partner, self.taker = pairs_of(*by, state, labels)
         own = torch.arange(self.start, self.start + n)
+        self.itself = self.partner == own
         self.rows, self.places = self._draw(own, self.partner)
         self.taken, self.taken_places = self._draw(self.taker, own)
 

@@ -166,16 +166,18 @@ class GlobalStep(Step):
     def _mix_labels(self, entry: Entry, partners: Any, by: MixPlan) -> Any:
         both = _heads(lambda y, other: torch.cat((y, other)), entry.value, partners)
         y = next(leaves(entry.value))
-        made = self.targets.mix(both, twice(by).to(y.device), self.counts[entry.path])
+        made = self.targets.mix(
+            both, twice(by, self.plan.itself).to(y.device), self.counts[entry.path]
+        )
         return _heads(lambda t: t[: by.batch_size], made)
 
     def _mix_doubled(self, entry: Entry, half: _Doubled, inplace: bool) -> Any:
         """Mix a batch of the samples and, behind them, their partners; the first half is kept."""
-        x, plan, n = half.both(), twice(half.own.rows), self.size
+        x, plan, n = half.both(), twice(half.own.rows, self.plan.itself), self.size
         self.paste = None
         if self.plan.places is not None:
             places = torch.cat((self.plan.places, torch.zeros_like(self.plan.places)))
-            whole = twice(self.plan.rows).to(x.device)
+            whole = twice(self.plan.rows, self.plan.itself).to(x.device)
             self.paste = Resized(places.to(x.device), whole, self.scene.sizes).paste
         made = self._mixed(entry._replace(value=x), plan.to(x.device), False)[:n]
         if entry.path in self.maps:
@@ -197,7 +199,7 @@ class GlobalStep(Step):
         both.count = received.get(count)
         both.check(2 * n, shape_of(image.value)[-2:], o.blends)
         device = lead.value.device if isinstance(lead.value, Tensor) else "cpu"
-        news = both.mix(twice(owns[image.path].rows).to(device), o.blends)
+        news = both.mix(twice(owns[image.path].rows, self.plan.itself).to(device), o.blends)
         return {path: New(new.value[:n]) for path, new in news.items()}
 
 
