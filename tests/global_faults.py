@@ -35,12 +35,16 @@ def settings(rank: int, ranks: int) -> dict:
     made = {
         "seed": BatchMix(K, seed=3 + alone),
         "pairing": BatchMix(K, pairing="roll" if alone else "flip"),
-        "settings": BatchMix(K, mixup_alpha=0.5 if alone else 1.0),
+        "cutmix_alpha": BatchMix(K, cutmix_alpha=0.5 if alone else 1.0),
+        "mix": BatchMix(K, mix={"mixup": 0.5 if alone else 1.0}),
+        "mixup_alpha": BatchMix(K) if alone else BatchMix(K, mix={"mixup": 1.0}),
+        "settings": BatchMix(K, schedule=lambda epoch: 1.0 + epoch),
         "num_classes": BatchMix(K + alone),
         "label_smoothing": BatchMix(K, label_smoothing=0.1 * alone),
         "step": stepped,
         "kinds": BatchMix(K, kinds={"a": "image"} if alone else {"a": "audio"}),
     }
+    made["settings"].set_epoch(1 + alone)
     said = {name: raised(lambda mix=mix: GlobalMix(mix)) for name, mix in made.items()}
     said["neighbours"] = raised(lambda: GlobalMix(BatchMix(K), neighbours=1 + alone))
     said["none"] = raised(lambda: GlobalMix(BatchMix(K)))

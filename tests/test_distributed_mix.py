@@ -162,7 +162,7 @@ def test_blocks_of_neighbours_have_streams_of_their_own():
 def test_settings_that_differ_are_found_and_named(run):
     for words in run("settings", 3):
         assert words.pop("none") == ["nothing", ""]
-        assert len(words) == 8
+        assert len(words) == 11
         for name, (kind, message) in words.items():
             expected = f"{name}: expected the same on every rank, got another on rank 1"
             assert kind == "ValueError" and message.startswith(expected)

@@ -17,6 +17,8 @@ from .wire import Wire
 # What the values of an entry say of its dtype and dims: lists may hold empty tensors, or None.
 NOTHING, EMPTY, DIMS, ALL = range(4)
 
+_LAWS = ("mixup_alpha", "cutmix_alpha", "switch_prob", "prob", "cutmix_minmax", "mix", "weights")
+
 
 class Form(NamedTuple):
     """An entry as all ranks must have it, but for its number of samples."""
@@ -56,8 +58,10 @@ def settings_of(mix: Any, neighbours: int | None) -> dict[str, Any]:
     """By name, what each rank must have alike."""
     state = mix.state.tolist()
     named: dict[str, Any] = {"version": STATE_VERSION, "seed": state[SEED_WORD]}
-    named |= {"step": state[STEP_WORD], "settings": mix.settings.tolist(), "neighbours": neighbours}
-    named |= dict(mix._rules)
+    named |= {"step": state[STEP_WORD], "neighbours": neighbours, **mix._rules}
+    # Names of both laws, so that ranks of different ones compare equally many.
+    named |= {name: mix._law.numbers.get(name) for name in _LAWS}
+    named["settings"] = mix.settings.tolist()  # of an epoch
     named |= {"num_classes": mix.num_classes, "label_smoothing": mix.label_smoothing}
     named |= {"ignore_index": mix.ignore_index, "dense_targets": mix.dense_targets}
     named["kinds"] = sorted(map(str, mix._kinds.all_said.items()))
@@ -65,7 +69,6 @@ def settings_of(mix: Any, neighbours: int | None) -> dict[str, Any]:
     named |= {"spatial_dims": options.spatial_dims, "cut": options.cut}
     named |= {"follows": sorted(map(str, options.follows.items()))}
     named |= {"min_visible": options.min_visible, "box_format": options.box_format}
-    named["mix"] = sorted(map(str, mix._law.numbers.items()))
     return named
 
 

@@ -74,11 +74,13 @@ class GlobalStep(Step):
 
     def check_travel(self) -> None:
         """Raise for entries that no rank can send."""
-        rows = [entry for group in self.groups for entry in (group.lead, *group.rows)]
-        for entry in (*self.values, *self.labels, *rows):
-            labels = entry.kind == "labels" and entry not in rows
-            held = leaves(entry.value) if labels else entry.value
-            for x in (held,) if isinstance(held, Tensor) else held:
+        others = [e for group in self.groups for e in (group.lead, *group.rows)]
+        held = [(entry, list(leaves(entry.value))) for entry in self.labels]
+        for entry in (*self.values, *others):
+            alone = isinstance(entry.value, Tensor)
+            held.append((entry, [entry.value] if alone else entry.value))
+        for entry, values in held:
+            for x in values:
                 if torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad:
                     raise ValueError(
                         f"{entry.name}: expected no gradient, as none comes back from other ranks, "
@@ -116,8 +118,8 @@ class GlobalStep(Step):
         owns: dict[Path, Own] = {}
         for entry in self.values:
             place = self.places[entry.path]
-            made = plan.rows, plan.taken, plan.blended or plan.rows
-            own, taken, sent_by = (self.plan_at(place, p) for p in made)
+            own, taken = (self.plan_at(place, p) for p in (plan.rows, plan.taken))
+            sent_by = own if plan.blended is None else self.plan_at(place, plan.blended)
             owns[entry.path] = Own(own, taken, sent_by, place, holds_classes(entry))
             plans[dotted(entry.path)] = own
         halves: dict[Path, Mixing | _Doubled] = {}
