@@ -27,8 +27,10 @@ class ListEntry(Part):
 
     def __init__(self, entry: Entry) -> None:
         self._value: Sequence[Any] = entry.value
-        # Before anything is sent, as it may raise.
-        self._pickled = [None if v is None else _pickled(v) for v in entry.value]
+        # Before anything is sent, as it may raise. A tensor travels as it is.
+        self._sent = [
+            v if isinstance(v, (Tensor, type(None))) else _pickled(v) for v in self._value
+        ]
 
     def form(self, name: str, what: str) -> Form:
         """What this rank's values say of the dtype and dims of rows."""
@@ -48,18 +50,21 @@ class ListEntry(Part):
         self._objects = form.dtype is None
         self._shape, self._dtype = form.shape, form.dtype or torch.uint8
         self.values = [self._alike(v) for v in self._value]
-        self._tensors = self._pickled if self._objects else [plain(v) for v in self.values]
-        counts = [_NONE if t is None else len(t) for t in self._tensors]
+        if not self._objects:
+            self._sent = [plain(v) for v in self.values]
+        elif any(isinstance(v, Tensor) for v in self._value):
+            self._sent = [None if v is None else _pickled(v) for v in self.values]
+        counts = [_NONE if t is None else len(t) for t in self._sent]
         self.counts = torch.tensor(counts, dtype=torch.int64)
         self._came: dict[int, Any] = {}
 
     def _alike(self, rows: Any) -> Any:
         if not isinstance(rows, Tensor) or len(rows):
             return rows
-        return [] if self._objects else wrap_like(self._empty(), rows)
+        return [] if self._objects else wrap_like(self._empty(0), rows)
 
-    def _empty(self) -> Tensor:
-        return torch.empty(0, *self._shape, dtype=self._dtype)
+    def _empty(self, rows: int) -> Tensor:
+        return torch.empty(rows, *self._shape, dtype=self._dtype)
 
     def expect(self, counts: Tensor, plan: GlobalPlan) -> ListEntry:
         """Tell it the ``counts`` of the partners."""
@@ -73,7 +78,7 @@ class ListEntry(Part):
         return [int(counts[index].clamp(min=0).sum()) * size for index in of]
 
     def write(self, rank: int, out: Tensor) -> None:
-        parts = [self._tensors[i] for i in self.send[rank].tolist()]
+        parts = [self._sent[i] for i in self.send[rank].tolist()]
         flat = [t.detach().reshape(-1) for t in parts if t is not None]
         torch.cat(flat, out=out.view(self._dtype))
 
@@ -94,18 +99,17 @@ class ListEntry(Part):
         return [*self.values, *found]
 
     def _arrived(self, i: int) -> Any:
-        if self._coming[i] == _NONE:
+        count = int(self._coming[i])
+        if count == _NONE:
             return None
-        rows = self._came.get(i)  # of a rank without bytes for others nothing has come
-        if not self._objects:
-            return self._empty() if rows is None else rows
-        return pickle.loads(bytes(rows.tolist()))  # type: ignore[union-attr]  # of this training
+        if i not in self._came:  # a rank has sent no bytes
+            return self._empty(count)
+        rows = self._came[i]
+        return pickle.loads(bytes(rows.tolist())) if self._objects else rows  # of this training
 
 
 def _pickled(rows: Any) -> Tensor:
-    # Tensors travel as they are; an empty one may stand for no objects.
-    data = pickle.dumps([]) if isinstance(rows, Tensor) else pickle.dumps(rows)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(pickle.dumps(rows)), dtype=torch.uint8)
 
 
 def _known(rows: Tensor) -> int:
