@@ -12,7 +12,7 @@ from global_cases import K, assert_same, check
 from torch.utils.checkpoint import checkpoint
 
 from fused_mixup import BatchMix
-from fused_mixup.codes import STEP_WORD
+from fused_mixup.codes import SEED_WORD, STEP_WORD
 from fused_mixup.distributed import GlobalMix
 
 TIMEOUT = 8  # seconds of the group
@@ -70,6 +70,9 @@ def refusals(rank: int, ranks: int) -> dict:
         mix.batch_mix.settings[0] = 0.3
     said["settings"] = raised(lambda: mix(x, y))
     mix.batch_mix.settings[0] = 1.0
+    mix.batch_mix.state[SEED_WORD] = 2 + alone  # another checkpoint
+    said["seed"] = raised(lambda: mix(x, y))
+    mix.batch_mix.state[SEED_WORD] = 2
     torch.manual_seed(1)
     batch = torch.rand(2 * ranks, 3, 4, 4), torch.randint(0, K, (2 * ranks,))
     check(mix, whole, batch, [2] * ranks, rank)

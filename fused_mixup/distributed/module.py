@@ -14,7 +14,7 @@ from ..batch_mix.map_law import check_maps, check_needed
 from ..batch_mix.module import BatchMix
 from ..batch_mix.places import Place
 from ..batch_mix.structure import replace
-from ..codes import STEP_WORD
+from ..codes import SEED_WORD, STEP_WORD
 from ..plan.mix_plan import MixPlan
 from ..tracing import checkpoint_regions, in_backward
 from .agree import Form, agreed_forms, check_settings, digest, settings_of
@@ -209,7 +209,7 @@ class GlobalMix(nn.Module):
         Also for each entry that is mixed whether its channels lie last on every rank.
         """
         mix, last = self.batch_mix, step.channels_last()[:_LAYOUTS]
-        settings = repr(mix.settings.tolist())
+        settings = repr((int(mix.state[SEED_WORD]), mix.settings.tolist()))
         layout = sum(is_last << k for k, is_last in enumerate(last))
         checks = digest(repr(forms)) & _HALF | (digest(settings) >> 32) << 32
         words = [step.size | layout << 33, int(mix.state[STEP_WORD]), checks]
@@ -220,7 +220,7 @@ class GlobalMix(nn.Module):
                 f"GlobalMix: expected a batch of every rank, got none of rank {failed}, which "
                 "refused its own and raises why"
             )
-        alike = {"step": steps, "settings": [d >> 32 for d in digests]}
+        alike = {"step": steps, "seed or settings": [d >> 32 for d in digests]}
         for name, values in alike.items():
             other = next((r for r, v in enumerate(values) if v != values[0]), None)
             if other is not None:
