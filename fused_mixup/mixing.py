@@ -46,7 +46,8 @@ def mix_(x: Tensor, plan: MixPlan, *, other: Tensor | None = None) -> Tensor:
     Raises:
         TypeError: a dtype that cannot be blended (token ids, for example), or no tensor.
         ValueError: another batch size or device than the plan's, a box outside the image, a
-            tensor that requires grad (use :func:`mix`), or one whose elements share memory.
+            tensor that requires grad (use :func:`mix`), one whose elements share memory, or
+            ``other`` in memory of x.
 
     Notes:
         Arithmetic is float32 (float64 for float64), products and sum rounded one by one, so that
@@ -186,6 +187,11 @@ def plan_arguments(plan: MixPlan) -> tuple[Tensor | None, Tensor, Tensor, int]:
 def _mix_from_(x: Tensor, plan: MixPlan, other: Tensor) -> None:
     """``mix_`` with partners from ``other``; x has been checked."""
     pool = _check_other(x, plan, other)
+    if torch.is_grad_enabled() and pool.requires_grad:
+        raise ValueError(
+            "other: expected a tensor that does not require grad, as x is written, got one that "
+            "does; use mix(x, plan, other=other), which is differentiable"
+        )
     if _touch(x, pool):
         raise ValueError("other: expected memory of its own, got memory of x, which is written")
     rows = plan_arguments(plan)
@@ -260,7 +266,8 @@ def _check_other(x: Tensor, plan: MixPlan, other: Tensor | None) -> Tensor:
     count = x.shape[0] if plan.pool is None else plan.pool
     expected = (count, *x.shape[1:])
     if (other.shape, other.dtype, other.device) != (expected, x.dtype, x.device):
-        remedy = "" if other.shape[1:] != x.shape[1:] else "; make a plan with pool=M"
+        alike = (other.shape[1:], other.dtype, other.device) == (x.shape[1:], x.dtype, x.device)
+        remedy = "; make a plan with pool=M" if alike else ""
         raise ValueError(
             f"other: expected {list(expected)} {x.dtype} on {x.device}, got {list(other.shape)} "
             f"{other.dtype} on {other.device}{remedy}"

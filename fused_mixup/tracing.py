@@ -23,6 +23,7 @@ package is slower or raises a clear error, but gives no wrong result:
     _subclasses.FakeTensor                  reading a fake tensor's values gets PyTorch's error
     compiler._is_exporting_flag             exported programs contain the op of compiled steps
     distributed.distributed_c10d._world     a compiled step has a graph break at the rank
+    distributed.ProcessGroup._get_backend   blocks of ranks have PyTorch's own timeout
     forward_ad._current_level               a dual tensor is made, which fails outside a level
     _C._storage_Use_Count, _cdata           memory of results is not reused
     UntypedStorage._new_shared              memory is moved to shared memory after allocation
@@ -70,13 +71,10 @@ transforms_active: Callable[[], bool] = _private("_C._are_functorch_transforms_a
 def in_vmap() -> bool:
     """Whether torch.func.vmap is active at any level, where values of tensors cannot be read.
 
-    True in every transform of unknown kind: in compiled code (Dynamo tells only whether there is
-    one), and in a PyTorch without a list of them.
+    True in every transform of unknown kind: in compiled code, and in a PyTorch without a list.
     """
-    if not transforms_active():
-        return False
     if _interpreters is None or torch.compiler.is_compiling():
-        return True
+        return transforms_active()
     return any(level.key().name == "Vmap" for level in _interpreters() or ())
 
 
@@ -162,9 +160,8 @@ def leaf_under(x: Tensor) -> Tensor | None:
     while node is not None and node.next_functions:  # views have one input
         node = node.next_functions[0][0]
     leaf = getattr(node, "variable", None)
-    if leaf is None or leaf.untyped_storage().data_ptr() != x.untyped_storage().data_ptr():
-        return None
-    return leaf
+    same = leaf is not None and leaf.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    return leaf if same else None
 
 
 def write_count(x: Tensor) -> float:
@@ -250,6 +247,7 @@ def never_recompute(op: str, library: torch.library.Library) -> None:
 # ------------------------------------------------------------------ distributed
 
 _world = _private("distributed.distributed_c10d._world")
+_backend_of = _private("distributed.ProcessGroup._get_backend") or (lambda *_: None)
 
 
 def process_rank() -> int | None:
@@ -261,13 +259,16 @@ def process_rank() -> int | None:
     distributed = torch.distributed
     if not distributed.is_available():
         return None
-    if not torch.compiler.is_compiling():
-        there = distributed.is_initialized()
-    elif _world is not None:
+    if _world is not None and torch.compiler.is_compiling():
         there = _world.default_pg is not None
     else:
         there = call_eagerly(distributed.is_initialized)
     return distributed.get_rank() if there else None
+
+
+def group_timeout(group: Any, device: torch.device) -> Any:
+    """The timeout of a process group for a device; None where PyTorch does not tell it."""
+    return getattr(getattr(_backend_of(group, device), "options", None), "_timeout", None)
 
 
 # ------------------------------------------------------------------ memory
@@ -310,8 +311,7 @@ def sample_beta(concentration: Tensor) -> float:
 
 def _no_pytree(*_: Any) -> Any:
     raise TypeError(
-        "inputs: expected a tuple of tensors, got a nested structure, which this PyTorch "
-        f"({torch.__version__}) cannot walk: it has no torch.utils._pytree"
+        f"inputs: expected tensors, got nested ones, but PyTorch {torch.__version__} has no pytree"
     )
 
 

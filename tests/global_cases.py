@@ -172,6 +172,14 @@ def kinds_of(n: int) -> dict[str, tuple[dict[str, Any], Any]]:
         "label": torch.randint(0, K, (n,), generator=pick),
     }
     twice = {"image": x, "again": x, "label": maps["label"]}
+    negative = {i: torch.tensor([]) for i in (0, 3, 4)}  # as loaders give them; all of rank 1
+    empty = {"image": x, "boxes": [*boxes], "labels": [*fields["labels"]]}
+    for i in set(range(n)) & negative.keys():
+        empty["boxes"][i] = empty["labels"][i] = negative[i]
+    bytes_of = torch.randint(0, K, (n, H, W), generator=pick)
+    as_map = bytes_of.to(torch.uint8)
+    two_kinds = {"image": as_map, "mask": as_map, "label": maps["label"]}
+    wide = {"image": x, "mask": bytes_of.to(torch.uint16), "label": maps["label"]}
     volume = {"volume": torch.rand(n, 1, 4, 5, 6, generator=pick), "y": torch.rand(n)}
     listed = [x[i] for i in range(n)], [int(y) for y in maps["label"]]
     return {
@@ -182,6 +190,10 @@ def kinds_of(n: int) -> dict[str, tuple[dict[str, Any], Any]]:
         "clips cut in time": ({"cut": "time", **follows}, clip),
         "maps": ({"kinds": {"soft": "soft_map"}}, maps),
         "one tensor twice": ({"kinds": {"again": "image"}}, twice),
+        "one tensor of two kinds": ({}, two_kinds),
+        "unsigned maps": ({}, wide),
+        "empty lists": ({}, empty),
+        "keypoints alone": ({}, {"image": x, "keypoints": points}),
         "volumes": ({}, volume),
         "lists of images": ({}, listed),
     }

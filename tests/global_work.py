@@ -23,14 +23,12 @@ import torch
 import torch.distributed as dist
 from detections import MODES
 from global_cases import MAPS, K, assert_same, batch_of, check, kinds_of, options_of
+from global_faults import TIMEOUT, dies, misfits, raised, refusals, settings, stays_silent
 from torch import multiprocessing as mp
-from torch.utils.checkpoint import checkpoint
 
 from fused_mixup import BatchMix
-from fused_mixup.codes import STEP_WORD
 from fused_mixup.distributed import GlobalMix, global_plan
-
-TIMEOUT = 8  # seconds of the group
+from fused_mixup.tracing import group_timeout
 
 CASES = int(sys.argv[4]) if len(sys.argv) > 4 else 60
 
@@ -89,24 +87,28 @@ def kinds(rank: int, ranks: int) -> int:
 
 
 def socket_bytes() -> int:
-    """The bytes that all TCP sockets of this process have sent, as the kernel counts them."""
+    """The bytes that all TCP sockets of this process have sent, as the kernel counts them.
+
+    Without those sent again, which a busy machine does on its loopback too.
+    """
     total = 0
     for name in os.listdir("/proc/self/fd"):
         try:
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 continue
             with socket.socket(fileno=os.dup(int(name))) as s:
-                info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
+                info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 216)
         except OSError:  # closed meanwhile, or no TCP
             continue
-        total += struct.unpack_from("Q", info, 200)[0] if len(info) >= 208 else 0
+        sent, again = struct.unpack_from("QQ", info, 200) if len(info) >= 216 else (0, 0)
+        total += sent - again
     return total
 
 
 def settled_bytes() -> int:
     """The same, once the threads of gloo have sent all they have."""
     found = [-1, socket_bytes()]
-    while found[-1] != found[-2] or len(found) < 6:
+    while len(found) < 6 or len(set(found[-4:])) > 1:
         time.sleep(0.02)
         found.append(socket_bytes())
     return found[-1]
@@ -144,83 +146,6 @@ def wire(rank: int, ranks: int) -> list[dict]:
     return said
 
 
-# ------------------------------------------------------------------ what goes wrong
-
-
-def raised(call: Any) -> list[str]:
-    try:
-        call()
-    except Exception as error:
-        return [type(error).__name__, str(error)]
-    return ["nothing", ""]
-
-
-def settings(rank: int, ranks: int) -> dict:
-    """A setting that differs on rank 1, and what every rank says of it."""
-    alone = rank == 1
-    stepped = BatchMix(K)
-    if alone:
-        stepped(torch.rand(2, 3, 4, 4), torch.tensor([1, 2]))
-    made = {
-        "seed": BatchMix(K, seed=3 + alone),
-        "pairing": BatchMix(K, pairing="roll" if alone else "flip"),
-        "settings": BatchMix(K, mixup_alpha=0.5 if alone else 1.0),
-        "num_classes": BatchMix(K + alone),
-        "label_smoothing": BatchMix(K, label_smoothing=0.1 * alone),
-        "step": stepped,
-        "kinds": BatchMix(K, kinds={"a": "image"} if alone else {"a": "audio"}),
-    }
-    said = {name: raised(lambda mix=mix: GlobalMix(mix)) for name, mix in made.items()}
-    said["neighbours"] = raised(lambda: GlobalMix(BatchMix(K), neighbours=1 + alone))
-    said["none"] = raised(lambda: GlobalMix(BatchMix(K)))
-    return said
-
-
-def refusals(rank: int, ranks: int) -> dict:
-    """Batches that a rank refuses, or that differ between ranks; the stream then goes on."""
-    mix, whole = GlobalMix(BatchMix(K, seed=2)), BatchMix(K, seed=2, rank=0)
-    x, y, alone = torch.rand(2, 3, 4, 4), torch.tensor([1, 2]), rank == 1
-    said = {
-        "labels": raised(lambda: mix(x, y + K * alone)),
-        "entries": raised(lambda: mix(torch.rand(2, 3, 4, 4 + alone), y)),
-        "dtype": raised(lambda: mix(x.double() if alone else x, y)),
-        "gradient": raised(lambda: mix(x.clone().requires_grad_(alone), y)),
-        "checkpoint": raised(lambda: checkpoint(lambda: mix(x, y)[0], use_reentrant=False)),
-    }
-    step = int(mix.batch_mix.state[STEP_WORD])
-    mix.batch_mix.state[STEP_WORD] += alone
-    said["step"] = raised(lambda: mix(x, y))
-    mix.batch_mix.state[STEP_WORD] = step
-    if alone:
-        mix.batch_mix.settings[0] = 0.3
-    said["settings"] = raised(lambda: mix(x, y))
-    mix.batch_mix.settings[0] = 1.0
-    torch.manual_seed(1)
-    batch = torch.rand(2 * ranks, 3, 4, 4), torch.randint(0, K, (2 * ranks,))
-    check(mix, whole, batch, [2] * ranks, rank)
-    return said
-
-
-def _lost(rank: int, leave: Any) -> dict:
-    mix = GlobalMix(BatchMix(K))
-    x, y = torch.rand(2, 3, 4, 4), torch.tensor([1, 2])
-    mix(x, y)
-    if rank == 1:
-        leave()
-    started = time.monotonic()
-    return {"raised": raised(lambda: mix(x, y)), "seconds": time.monotonic() - started}
-
-
-def dies(rank: int, ranks: int) -> dict:
-    """Rank 1 ends in the middle of a training."""
-    return _lost(rank, lambda: os._exit(3))
-
-
-def stays_silent(rank: int, ranks: int) -> dict:
-    """Rank 1 sends nothing for longer than the timeout of the group."""
-    return _lost(rank, lambda: time.sleep(TIMEOUT + 4))
-
-
 # ------------------------------------------------------------------ how it is used
 
 
@@ -254,11 +179,19 @@ def uses(rank: int, ranks: int) -> dict:
     kept, target = mix(x, y)
     assert kept is x and target.weight[:, 0].eq(1).all() and mix.bytes_sent == before
     mix.train()
+    block = GlobalMix(BatchMix(K), neighbours=2)._wire.group
+    assert group_timeout(block, torch.device("cpu")) == datetime.timedelta(seconds=TIMEOUT)
+    others = dist.new_group([0, 1])
+    said["group"] = raised(lambda: GlobalMix(BatchMix(K), others)) if rank == 2 else []
     assert copy.deepcopy(mix) is mix and mix.double().batch_mix.settings.dtype == torch.float64
     said["pickle"] = raised(lambda: pickle.dumps(mix))
     with_images = mix.with_plans({"image": x.clone(), "label": y})
     said["plans"] = list(with_images[1])
     return said
+
+
+_TASKS = (random_plans, kinds, wire, uses, settings, refusals, misfits, dies, stays_silent)
+TASKS = {task.__name__: task for task in _TASKS}
 
 
 def _rows(value, start, stop):
@@ -275,7 +208,7 @@ def run(rank: int, task: str, ranks: int, folder: str) -> None:
     timeout = datetime.timedelta(seconds=TIMEOUT)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timeout)
     try:
-        said = {"result": globals()[task](rank, ranks)}
+        said = {"result": TASKS[task](rank, ranks)}
     except Exception:
         said = {"error": traceback.format_exc()}
     (Path(folder) / str(rank)).write_text(json.dumps(said))

@@ -69,7 +69,7 @@ def test_500_random_plans_equal_one_process(run):
 
 
 def test_every_kind_of_entry_equals_one_process(run):
-    assert run("kinds", 3) == [54] * 3
+    assert run("kinds", 3) == [78] * 3
 
 
 def test_local_mixing_resumption_evaluation_and_copies(run):
@@ -79,6 +79,7 @@ def test_local_mixing_resumption_evaluation_and_copies(run):
     for words in said:
         assert words["local bytes"] == 0 and words["plans"] == ["image"]
         assert words["pickle"][0] == "TypeError" and "process group" in words["pickle"][1]
+    assert said[2]["group"][1].startswith("group: expected one that this rank belongs to")
 
 
 # ------------------------------------------------------------------ bytes
@@ -146,7 +147,8 @@ def test_blocks_of_neighbours_have_streams_of_their_own():
     weights = []
     for rank in range(5):
         plan = global_plan(mix, (4,) * 5, rank, neighbours=2)
-        block = BatchMix(K, per="sample", pairing="shuffle", seed=3, rank=rank // 2)
+        stream = rank // 2 if rank < 4 else rank  # the last one is alone
+        block = BatchMix(K, per="sample", pairing="shuffle", seed=3, rank=stream)
         whole = block.draw(8 if rank < 4 else 4)
         start = 4 * (rank % 2) if rank < 4 else 0
         assert torch.equal(plan.rows.weight, whole.weight[start : start + 4])
@@ -160,7 +162,7 @@ def test_blocks_of_neighbours_have_streams_of_their_own():
 def test_settings_that_differ_are_found_and_named(run):
     for words in run("settings", 3):
         assert words.pop("none") == ["nothing", ""]
-        assert len(words) == 8
+        assert len(words) == 11
         for name, (kind, message) in words.items():
             expected = f"{name}: expected the same on every rank, got another on rank 1"
             assert kind == "ValueError" and message.startswith(expected)
@@ -174,9 +176,26 @@ def test_a_batch_that_one_rank_refuses_raises_on_all_and_the_stream_goes_on(run)
             assert rank == 1 or "got none of rank 1" in message
         assert "[3, 4, 4]" in words["entries"][1] and "[3, 4, 5]" in words["entries"][1]
         assert "on rank 1: images[0] image torch.float64" in words["dtype"][1]
-        for name in ("step", "settings"):
-            assert words[name][1].startswith(f"{name}: expected the same on every rank")
+        assert words["step"][1].startswith("step: expected the same on every rank")
+        for name in ("settings", "seed"):
+            assert words[name][1].startswith("seed or settings: expected the same on every rank")
         assert words["checkpoint"][0] == "RuntimeError"
+
+
+def test_entries_that_differ_are_found_before_anything_is_sent(run):
+    for rank, words in enumerate(run("misfits", 3)):
+        for name in ("maps", "heads", "num_boxes", "keypoints"):
+            kind, message = words[name]
+            assert kind == "ValueError" and message.startswith("batch: expected the same entries")
+        assert "[4, 5]" in words["maps"][1] and "[2, 3]" in words["keypoints"][1]
+        assert words["heads"][1].endswith("on rank 1: images[0], labels[1]['a'], labels[1]['b']")
+        for name, error in (("objects", "MemoryError"), ("gradient", "ValueError")):
+            assert words[name][0] == (error if rank == 1 else "RuntimeError")
+        if rank == 1:
+            assert words["within"] == ["MemoryError", "full"]
+            assert words["after"][0] == "RuntimeError" and "start anew" in words["after"][1]
+        else:
+            assert words["within"] == ["nothing", ""]
 
 
 def test_a_rank_that_dies_makes_the_others_raise_at_once(run):
@@ -207,6 +226,14 @@ def test_arguments_that_are_refused():
         global_plan(mix, (2, 2), 0, (8, 8), neighbours=0)
     with pytest.raises(ValueError, match="images: expected sizes for the boxes of CutMix"):
         global_plan(mix, (2, 2), 0)
+    with pytest.raises(TypeError, match="spatial: expected a sequence of ints"):
+        global_plan(mix, (2, 2), 0, 8)
+    with pytest.raises(ValueError, match="step: expected 0 or more, got -1"):
+        global_plan(mix, (2, 2), 0, (8, 8), step=-1)
+    classes = BatchMix(K, pairing="cross_class")
+    for labels in (None, torch.zeros(3, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="labels: expected"):
+            global_plan(classes, (2, 2), 0, labels=labels, neighbours=2)
     large = BatchMix(K, pairing="shuffle")
     with pytest.raises(ValueError, match="'flip' or 'roll' for 65,538 samples in a block"):
         global_plan(large, (MAX_BATCH, 2), 0)

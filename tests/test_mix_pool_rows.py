@@ -82,8 +82,15 @@ def test_what_is_written_is_no_pool():
     for other in (x[:3], x[1:4]):
         with pytest.raises(ValueError, match="other: expected memory of its own, got memory of x"):
             mix_(x[:3], plan, other=other)
-    with pytest.raises(ValueError, match=r"other: expected \[3, 4\]"):
+    with pytest.raises(ValueError, match=r"other: expected \[3, 4\].*make a plan with pool=M"):
         mix_(x[:3], plan, other=x)
+    with pytest.raises(ValueError, match=r"got \[3, 4\] torch.float64 on cpu$"):
+        mix_(x[:3], plan, other=x[3:].double())
+    bank = x[3:].clone().requires_grad_()
+    with pytest.raises(ValueError, match="other: expected a tensor that does not require grad"):
+        mix_(x[:3], plan, other=bank)
+    with torch.no_grad():
+        mix_(x[:3].clone(), plan, other=bank)
     before = x.clone()
     mix_(x[:3], plan, other=x[3:])
     assert torch.equal(x[:3], 0.5 * before[:3] + 0.5 * before[3:].roll(1, 0))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..arguments import integer, integer_tuple, kind
 from ..batch_mix.state import StreamModule
-from ..codes import STEP_WORD, STREAM_WORD
+from ..codes import DRAWN_PAIRINGS, STEP_WORD, STREAM_WORD
+from ..plan.draw_checks import check_drawn_labels
 from ..plan.mix_plan import MixPlan
 from .pairing import pairs_of
 from .rows import BOX, WHOLE, regions
@@ -62,6 +63,7 @@ class GlobalPlan:
         by = rules["pairing"], rules["per"], self.start, self.start + n, sum(self.sizes)
         self.partner, self.taker = pairs_of(*by, state, labels)
         own = torch.arange(self.start, self.start + n)
+        self.itself = self.partner == own
         self.rows, self.places = self._draw(own, self.partner)
         self.taken, self.taken_places = self._draw(self.taker, own)
 
@@ -81,7 +83,7 @@ class GlobalPlan:
         self, samples: Tensor, partner: Tensor, maps: tuple[Tensor, Tensor] | None = None
     ) -> tuple[MixPlan, Tensor | None]:
         mix = self._mix
-        rest = self._spatial, self._state.clone(), mix.settings, mix._rules
+        rest = self._spatial, self._state.clone(), mix.settings.cpu(), mix._rules
         return mix._law.draw_rows(samples, partner, *rest, maps)
 
     def draw_by_maps(self, own: Tensor, other: Tensor) -> None:
@@ -207,16 +209,18 @@ def global_plan(
         rank: whose part.
         spatial: the sizes that boxes live in.
         labels: int64 of the samples of all ranks, for ``pairing="cross_class"``.
-        neighbours: partners come from a block of so many ranks; None for all.
+        neighbours: partners come from a block of so many ranks; None for all. A rank that is alone
+            in its block has the stream of its own :class:`BatchMix`.
         step: of the stream; by default the next one of ``mix``.
 
     Returns:
-        A :class:`GlobalPlan`. Its memory grows with this rank's samples (and one number for each
-        rank); pairings that sort take 4 bytes for each sample of the block while they do.
+        A :class:`GlobalPlan`; of a variant of maps the rows of MixUp, by which samples are sent.
+        Its memory grows with this rank's samples (and one number for each rank); pairings that
+        sort take 4 bytes for each sample of the block while they do.
 
     Raises:
         TypeError, ValueError: arguments that are not as described, more than 65,536 samples in a
-            block for a pairing that sorts, a variant that needs ``maps=``.
+            block for a pairing that sorts.
 
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
@@ -227,9 +231,15 @@ def global_plan(
         raise ValueError(f"rank: expected one of {len(sizes)} sizes of 0 and more, got {rank}")
     block = block_of(rank, len(sizes), neighbours)
     number = 0 if neighbours is None else rank // neighbours
-    own = sizes[block.start : block.stop]
+    if len(block) == 1:
+        number = rank  # alone: the stream of its BatchMix
+    if step is not None and integer("step", step) < 0:
+        raise ValueError(f"step: expected 0 or more, got {step}")
+    state, own = stream_of(mix, number, step), sizes[block.start : block.stop]
+    rule = DRAWN_PAIRINGS[mix._rules["pairing"]]
+    labels = check_drawn_labels(labels, rule, sum(sizes), state)
     if labels is not None:
         start = sum(sizes[: block.start])
         labels = labels[start : start + sum(own)]
-    state = stream_of(mix, number, step)
+    spatial = integer_tuple("spatial", spatial)
     return GlobalPlan(mix, state, own, rank - block.start, spatial, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -10,82 +11,106 @@ import torch
 from torch import Tensor
 
 from ..batch_mix.entries import Entry
-from ..batch_mix.structure import first_of
 from ..batch_mix.tv_tensors import plain, wrap_like
+from .agree import ALL, DIMS, EMPTY, NOTHING, Form
 from .global_plan import GlobalPlan
 from .parts import Part
 
-_NONE = -1  # the first size of a sample that has no rows
+_NONE = -1  # the number of rows of a sample that has None
 
 
 class ListEntry(Part):
     """An entry whose value is a list, with a tensor for each sample, rows of objects, or None."""
 
+    counts: Tensor  # int64 [n]: the rows of each sample, or the bytes of its objects
+    values: list[Any]  # for each sample, in the form of all ranks
+
     def __init__(self, entry: Entry) -> None:
-        self._value = entry.value
-        self._like = first_of(entry.value)
-        self._tensors = [_as_tensor(v) for v in entry.value]
-        first = first_of(self._tensors)
-        self._first = torch.empty(0, dtype=torch.uint8) if first is None else first
-        none = [_NONE] * self._first.ndim
-        shapes = [none if t is None else list(t.shape) for t in self._tensors]
-        # int64 [n, ndim]: the shape of each sample's tensor
-        self.shapes = torch.tensor(shapes, dtype=torch.int64).view(len(shapes), self._first.ndim)
+        self._value: Sequence[Any] = entry.value
+        # Before anything is sent, as it may raise. A tensor travels as it is.
+        self._sent = [
+            v if isinstance(v, (Tensor, type(None))) else _pickled(v) for v in self._value
+        ]
+
+    def form(self, name: str, what: str) -> Form:
+        """What this rank's values say of the dtype and dims of rows."""
+        there = [v for v in self._value if v is not None]
+        if any(not isinstance(v, Tensor) for v in there):
+            return Form(name, what, None, ())
+        found = {f"{t.dtype} {['n', *t.shape[1:]]}": t for t in there if len(t)}
+        if len(found) > 1:
+            raise ValueError(f"{name}: expected rows of one dtype and shape, got {[*found]}")
+        first = max(there, key=_known, default=None)
+        if first is None:
+            return Form(name, what, None, (), NOTHING)
+        return Form(name, what, first.dtype, tuple(first.shape[1:]), _known(first))
+
+    def take_form(self, form: Form) -> None:
+        """Give empty tensors the dtype and dims of all ranks, as one process would."""
+        self._objects = form.dtype is None
+        self._shape, self._dtype = form.shape, form.dtype or torch.uint8
+        self.values = [self._alike(v) for v in self._value]
+        if not self._objects:
+            self._sent = [plain(v) for v in self.values]
+        elif any(isinstance(v, Tensor) for v in self._value):
+            self._sent = [None if v is None else _pickled(v) for v in self.values]
+        counts = [_NONE if t is None else len(t) for t in self._sent]
+        self.counts = torch.tensor(counts, dtype=torch.int64)
         self._came: dict[int, Any] = {}
 
-    @property
-    def form(self) -> str:
-        """Dtype and dims, which are the same on every rank."""
-        if isinstance(self._like, Tensor):
-            return f"lists of {self._first.dtype}, {self._first.ndim} dims"
-        return "lists of objects"
+    def _alike(self, rows: Any) -> Any:
+        if not isinstance(rows, Tensor) or len(rows):
+            return rows
+        return [] if self._objects else wrap_like(self._empty(0), rows)
 
-    def expect(self, shapes: Tensor, plan: GlobalPlan) -> ListEntry:
-        """Tell it the shapes [n, ndim] of the partners' tensors."""
+    def _empty(self, rows: int) -> Tensor:
+        return torch.empty(rows, *self._shape, dtype=self._dtype)
+
+    def expect(self, counts: Tensor, plan: GlobalPlan) -> ListEntry:
+        """Tell it the ``counts`` of the partners."""
         super().__init__(plan.send_by_rank, plan.rows_by_rank)
-        self._coming = shapes
+        self._coming = counts
         return self
 
     def sizes(self, send: bool) -> list[int]:
-        of, shapes = (self.send, self.shapes) if send else (self.rows, self._coming)
-        numbers = shapes.clamp(min=0).prod(1) * self._first.element_size()
-        return [int(numbers[index].sum()) for index in of]
+        of, counts = (self.send, self.counts) if send else (self.rows, self._coming)
+        size = math.prod(self._shape) * self._dtype.itemsize
+        return [int(counts[index].clamp(min=0).sum()) * size for index in of]
 
     def write(self, rank: int, out: Tensor) -> None:
-        parts = [self._tensors[i] for i in self.send[rank].tolist()]
-        torch.cat([t.reshape(-1) for t in parts if t is not None], out=out.view(self._first.dtype))
+        parts = [self._sent[i] for i in self.send[rank].tolist()]
+        flat = [t.detach().reshape(-1) for t in parts if t is not None]
+        torch.cat(flat, out=out.view(self._dtype))
 
     def read(self, rank: int, data: Tensor) -> None:
-        flat, start = data.view(self._first.dtype), 0
-        for i in self.rows[rank].tolist():
-            shape = self._coming[i].tolist()
-            if shape[:1] != [_NONE]:
-                stop = start + torch.Size(shape).numel()
-                self._came[i] = self._restored(flat[start:stop].view(shape))
-                start = stop
+        rows = data.view(self._dtype).view(-1, *self._shape)
+        index = self.rows[rank]
+        counts = self._coming[index].clamp(min=0).tolist()
+        for i, part in zip(index.tolist(), rows.split(counts), strict=True):
+            self._came[i] = part
 
-    def partners(self, plan: GlobalPlan) -> list[Any]:
-        """The rows of the partner of every sample, as the entry has them."""
-        local = zip((plan.partner - plan.start).tolist(), plan.here.tolist(), strict=True)
-        found = [self._value[p] if here else None for p, here in local]
-        for i in plan.received.tolist():
-            found[i] = self._came[i] if i in self._came else self._nothing(i)
-        return found
+    def both(self, plan: GlobalPlan) -> list[Any]:
+        """The rows of every sample, and behind them those of every partner."""
+        partners = (plan.partner - plan.start).tolist()
+        found = [
+            self.values[p] if here else self._arrived(i)
+            for i, (p, here) in enumerate(zip(partners, plan.here.tolist(), strict=True))
+        ]
+        return [*self.values, *found]
 
-    def _nothing(self, i: int) -> Any:
-        """What a rank without bytes for others has: empty tensors, or None."""
-        shape = self._coming[i].tolist()
-        if shape[:1] == [_NONE] or not isinstance(self._like, Tensor):
+    def _arrived(self, i: int) -> Any:
+        count = int(self._coming[i])
+        if count == _NONE:
             return None
-        return wrap_like(self._first.new_empty(shape), self._like)
-
-    def _restored(self, t: Tensor) -> Any:
-        if isinstance(self._like, Tensor):
-            return wrap_like(t, self._like)
-        return pickle.loads(bytes(t.tolist()))  # of a rank of this training
+        if i not in self._came:  # a rank has sent no bytes
+            return self._empty(count)
+        rows = self._came[i]
+        return pickle.loads(bytes(rows.tolist())) if self._objects else rows  # of this training
 
 
-def _as_tensor(rows: Sequence[Any] | Tensor | None) -> Tensor | None:
-    if rows is None or isinstance(rows, Tensor):
-        return plain(rows)
+def _pickled(rows: Any) -> Tensor:
     return torch.frombuffer(bytearray(pickle.dumps(rows)), dtype=torch.uint8)
+
+
+def _known(rows: Tensor) -> int:
+    return ALL if len(rows) else DIMS if rows.ndim > 1 else EMPTY

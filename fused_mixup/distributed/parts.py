@@ -84,6 +84,14 @@ def _places(
             start += _padded(size)
 
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
+
+def movable(x: Tensor) -> Tensor:
+    """The bits of x as signed integers, where PyTorch copies no rows of its dtype."""
+    return x.view(_SIGNED.get(x.dtype, x.dtype))
+
+
 class Rows(Part):
     """Whole samples of x [n, …]."""
 

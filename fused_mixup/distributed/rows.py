@@ -53,13 +53,13 @@ def only(plan: MixPlan, here: Tensor, partner: Tensor) -> MixPlan:
     return known_plan(tensors, "tensor", facts, mask)
 
 
-def twice(plan: MixPlan) -> MixPlan:
+def twice(plan: MixPlan, itself: Tensor) -> MixPlan:
     """The plan for a batch of 2B, whose second half are the partners of the first.
 
-    What it makes of the second half is of no use.
+    ``itself`` [B]: rows that are their own partners. What it makes of the second half is of no use.
     """
     rows = torch.arange(plan.batch_size).repeat(2)
-    return with_partners(plan, rows, rows + plan.batch_size)
+    return with_partners(plan, rows, rows + plan.batch_size * ~itself.repeat(2))
 
 
 def runs(rows: Tensor) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +15,13 @@ from ..batch_mix.resized import Resized
 from ..batch_mix.step import Step, holds_classes
 from ..batch_mix.structure import New, Path
 from ..batch_mix.tv_tensors import plain, wrap_like
-from ..kinds import IMAGE_LIKE, MAPS
+from ..batch_mix.values import shape_of
 from ..plan.mix_plan import MixPlan
 from ..target.heads import STRUCTURES, heads, leaves, restore_structure
+from .agree import Form, form_of, forms_of_heads
 from .global_plan import GlobalPlan
 from .lists import ListEntry
-from .parts import Parcel, Part, Records, Rows
+from .parts import Parcel, Part, Records, Rows, movable
 from .rows import BOX, WHOLE, regions, twice
 from .values import Mixing, Own, Reads
 from .wire import Wire
@@ -37,25 +38,50 @@ class Sending(NamedTuple):
 class GlobalStep(Step):
     """A step whose partners may lie on other ranks."""
 
-    batch: Any  # set by the module that makes it
+    batch: Any  # set by the module that makes it, as are the others
+    guides: Tensor | None  # [n, h, w], the maps of a variant of maps
+    lists: dict[Path, ListEntry]  # entries with rows for each sample in a list
 
     # ---------------------------------------------------------------- what the ranks must share
 
-    def describe(self) -> str:
-        """The entries, for a comparison of all ranks."""
-        parts = [f"{e.name} {e.kind} {_form(e)}" for e in self.values]
+    def describe(self) -> list[Form]:
+        """The entries, for a comparison of all ranks; lists are made ready to be sent."""
+        forms = [form_of(e.name, e.kind, e.value) for e in self.values]
         for entry in self.labels:
-            forms = [f"{y.dtype} {list(y.shape[1:])}" for y in leaves(entry.value)]
-            parts.append(f"{entry.name} {', '.join(forms)}")
+            forms += forms_of_heads(entry.name, entry.value)
+        self.lists = {}
         for group in self.groups:
-            parts += [f"{e.name} {e.kind} {_form(e)}" for e in (group.lead, *group.rows)]
-        return "; ".join(parts)
+            for entry in (group.lead, *group.rows):
+                what = f"{entry.kind} {group.format}" if entry is group.lead else entry.kind
+                if isinstance(entry.value, Tensor):
+                    forms.append(form_of(entry.name, what, entry.value))
+                else:
+                    self.lists[entry.path] = ListEntry(entry)
+                    forms.append(self.lists[entry.path].form(entry.name, f"{what} lists of"))
+            if isinstance(group.count, Tensor):
+                forms.append(form_of(f"{group.lead.name} {COUNT}", "count", group.count))
+        if self.guides is not None:
+            forms.append(form_of("maps", "maps", self.guides))
+        return forms
+
+    def take_forms(self, forms: Sequence[Form]) -> None:
+        """Give lists the forms on which all ranks agree."""
+        by_name = {form.name: form for form in forms}
+        for group in self.groups:
+            for entry in (group.lead, *group.rows):
+                if entry.path in self.lists:
+                    self.lists[entry.path].take_form(by_name[entry.name])
 
     def check_travel(self) -> None:
         """Raise for entries that no rank can send."""
-        for entry in self.values:
-            for x in entry.value if isinstance(entry.value, (list, tuple)) else (entry.value,):
-                if torch.is_grad_enabled() and x.requires_grad:
+        others = [e for group in self.groups for e in (group.lead, *group.rows)]
+        held = [(entry, list(leaves(entry.value))) for entry in self.labels]
+        for entry in (*self.values, *others):
+            alone = isinstance(entry.value, Tensor)
+            held.append((entry, [entry.value] if alone else entry.value))
+        for entry, values in held:
+            for x in values:
+                if torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad:
                     raise ValueError(
                         f"{entry.name}: expected no gradient, as none comes back from other ranks, "
                         "got a tensor that requires grad; use .detach()"
@@ -87,25 +113,28 @@ class GlobalStep(Step):
         self, plan: GlobalPlan, sending: Sending, inplace: bool, reads: Callable[[Place], Reads]
     ) -> tuple[dict[Path, New], dict[str, MixPlan]]:
         """As ``mix``; ``reads`` says what the rows of any rank may read of an entry."""
-        self.plan, self.sending = plan, sending
+        self.plan = plan
         plans: dict[str, MixPlan] = {}
         owns: dict[Path, Own] = {}
         for entry in self.values:
             place = self.places[entry.path]
             own, taken = (self.plan_at(place, p) for p in (plan.rows, plan.taken))
-            owns[entry.path] = Own(own, taken, place, holds_classes(entry))
+            sent_by = own if plan.blended is None else self.plan_at(place, plan.blended)
+            owns[entry.path] = Own(own, taken, sent_by, place, holds_classes(entry))
             plans[dotted(entry.path)] = own
         halves: dict[Path, Mixing | _Doubled] = {}
         small = _Small(self, plan)
-        unique = [e for k, e in enumerate(self.values) if self._twin(e, self.values[:k]) is None]
-        for entry in unique:
-            how, last = owns[entry.path], sending.last[self.values.index(entry)]
-            x = _stacked(entry.value)
+        for entry, last in zip(self.values, sending.last, strict=True):
+            how, x = owns[entry.path], _stacked(entry.value)
             if entry.path in self.maps or self.options.resizes:
                 halves[entry.path] = _Doubled(x, how, plan, last)
             else:
                 halves[entry.path] = Mixing(x, how, plan, reads(how.place), last)
-        in_place = {e.path: inplace or not isinstance(e.value, Tensor) for e in unique}
+        # A tensor that a batch contains twice is sent twice, as other ranks may have two, and is
+        # mixed in place once.
+        firsts = self.values if inplace else []
+        twins = {e.path: self._twin(e, firsts[:k]) for k, e in enumerate(self.values)}
+        unique = [e for e in self.values if twins[e.path] is None]
         parts = [part for half in halves.values() for part in half.parts]
         most = self.bytes() + 64 * len(parts) * sending.wire.size
         parcel = Parcel([*parts, *small.parts], sending.wire, self.device(), most)
@@ -114,7 +143,7 @@ class GlobalStep(Step):
         for entry in unique:
             half = halves[entry.path]
             if isinstance(half, Mixing):
-                half.mix_local(in_place[entry.path])
+                half.mix_local(inplace or not isinstance(entry.value, Tensor))
         if sending.overlap:
             parcel.wait()
         received = small.received(sending.wire)
@@ -125,11 +154,9 @@ class GlobalStep(Step):
                 news[entry.path] = New(_as_entry(half.mix_remote(), entry, inplace))
             else:
                 news[entry.path] = New(self._mix_doubled(entry, half, inplace))
-        for entry in self.values:
-            if entry.path not in news:
-                twin = self._twin(entry, unique)
-                assert twin is not None
-                news[entry.path] = news[twin.path]
+        for path, twin in twins.items():
+            if twin is not None:
+                news[path] = news[twin.path]
         for entry in self.labels:
             followed = self.follows.get(entry.path)
             by = plan.rows if followed is None else plans[followed]
@@ -141,16 +168,18 @@ class GlobalStep(Step):
     def _mix_labels(self, entry: Entry, partners: Any, by: MixPlan) -> Any:
         both = _heads(lambda y, other: torch.cat((y, other)), entry.value, partners)
         y = next(leaves(entry.value))
-        made = self.targets.mix(both, twice(by).to(y.device), self.counts[entry.path])
+        made = self.targets.mix(
+            both, twice(by, self.plan.itself).to(y.device), self.counts[entry.path]
+        )
         return _heads(lambda t: t[: by.batch_size], made)
 
     def _mix_doubled(self, entry: Entry, half: _Doubled, inplace: bool) -> Any:
         """Mix a batch of the samples and, behind them, their partners; the first half is kept."""
-        x, plan, n = half.both(), twice(half.own.rows), self.size
+        x, plan, n = half.both(), twice(half.own.rows, self.plan.itself), self.size
         self.paste = None
         if self.plan.places is not None:
             places = torch.cat((self.plan.places, torch.zeros_like(self.plan.places)))
-            whole = twice(self.plan.rows).to(x.device)
+            whole = twice(self.plan.rows, self.plan.itself).to(x.device)
             self.paste = Resized(places.to(x.device), whole, self.scene.sizes).paste
         made = self._mixed(entry._replace(value=x), plan.to(x.device), False)[:n]
         if entry.path in self.maps:
@@ -161,23 +190,18 @@ class GlobalStep(Step):
         return _as_entry(plain(made), entry, False)
 
     def _mix_group(
-        self, group: Instances, partners: dict[Path, Any], owns: dict[Path, Own]
+        self, group: Instances, received: dict[Path, Any], owns: dict[Path, Own]
     ) -> dict[Path, New]:
         """Boxes and the like, with those of the partners behind them."""
         image, n = self._image_of(group), self.size
-        count = partners.pop((*group.group, COUNT), None)
-        lead, *rows = (
-            entry._replace(value=_joined(entry.value, partners[entry.path]))
-            for entry in (group.lead, *group.rows)
-        )
-        o = self.options
+        entries = group.lead, *group.rows
+        lead, *rows = (entry._replace(value=received[entry.path]) for entry in entries)
+        o, count = self.options, (*group.group, COUNT)
         both = Instances(self.batch, lead, rows, o.min_visible, o.box_format)
-        if count is not None:
-            both.count = torch.cat((group.count, count))
-        size = _stacked(image.value).shape[-2:]
-        both.check(2 * n, size, o.blends)
-        device = partners_device(lead.value)
-        news = both.mix(twice(owns[image.path].rows).to(device), o.blends)
+        both.count = received.get(count)
+        both.check(2 * n, shape_of(image.value)[-2:], o.blends)
+        device = lead.value.device if isinstance(lead.value, Tensor) else "cpu"
+        news = both.mix(twice(owns[image.path].rows, self.plan.itself).to(device), o.blends)
         return {path: New(new.value[:n]) for path, new in news.items()}
 
 
@@ -186,7 +210,7 @@ class _Doubled:
 
     def __init__(self, x: Tensor, own: Own, plan: GlobalPlan, last: bool) -> None:
         self.x, self.own, self.plan = x, own, plan
-        self.rows = Rows(x, plan.send_by_rank, plan.rows_by_rank, last)
+        self.rows = Rows(movable(x), plan.send_by_rank, plan.rows_by_rank, last)
 
     @property
     def parts(self) -> list[Part]:
@@ -194,12 +218,12 @@ class _Doubled:
         return [self.rows]
 
     def both(self) -> Tensor:
-        return torch.cat((self.x, self.rows.partners(self.plan)))
+        return torch.cat((self.x, self.rows.partners(self.plan).view(self.x.dtype)))
 
 
 class _Received(NamedTuple):
     labels: dict[Path, Any]  # the labels of every partner
-    groups: list[dict[Path, Any]]  # the rows of boxes of every partner, by entry
+    groups: list[dict[Path, Any]]  # rows of boxes, and behind them those of the partners
 
 
 class _Small:
@@ -208,16 +232,13 @@ class _Small:
     def __init__(self, step: GlobalStep, plan: GlobalPlan) -> None:
         self._step, self._plan = step, plan
         fixed = [y for entry in step.labels for y in leaves(entry.value)]
-        self._lists: dict[Path, ListEntry] = {}
         for group in step.groups:
             for entry in (group.lead, *group.rows):
                 if isinstance(entry.value, Tensor):
                     fixed.append(plain(entry.value))
-                else:
-                    self._lists[entry.path] = ListEntry(entry)
             if isinstance(group.count, Tensor):
                 fixed.append(group.count)
-        every = [*fixed, *(entry.shapes for entry in self._lists.values())]
+        every = [*fixed, *(entry.counts for entry in step.lists.values())]
         self.parts: list[Records] = []
         if every:
             self.parts = [Records(every, plan.send_by_rank, plan.rows_by_rank)]
@@ -226,22 +247,23 @@ class _Small:
         """What belongs to the partner of every sample; the rows of lists travel now."""
         step, plan = self._step, self._plan
         every = [t for part in self.parts for t in part.all_partners(plan)]
-        fixed = iter(every[: len(every) - len(self._lists)])
+        fixed = iter(every[: len(every) - len(step.lists)])
         labels = {e.path: _heads(lambda _: next(fixed), e.value) for e in step.labels}
-        if self._lists:
-            shapes = every[len(every) - len(self._lists) :]
-            pairs = zip(self._lists.values(), shapes, strict=True)
+        if step.lists:
+            counts = every[len(every) - len(step.lists) :]
+            pairs = zip(step.lists.values(), counts, strict=True)
             lists = [entry.expect(of, plan) for entry, of in pairs]
             Parcel(lists, wire, torch.device("cpu")).wait()
         groups = []
         for group in step.groups:
             found: dict[Path, Any] = {}
             for entry in (group.lead, *group.rows):
-                here = self._lists.get(entry.path)
-                found[entry.path] = next(fixed) if here is None else here.partners(plan)
+                here = step.lists.get(entry.path)
+                value = entry.value
+                found[entry.path] = _joined(value, next(fixed)) if here is None else here.both(plan)
             if isinstance(group.count, Tensor):
                 count = (*group.group, COUNT)
-                found[count] = next(fixed)
+                found[count] = torch.cat((group.count, next(fixed)))
             groups.append(found)
         return _Received(labels, groups)
 
@@ -250,10 +272,6 @@ def reads_of(common: MixPlan, places: Tensor | None) -> Reads:
     """What the one row reads that a batch shares."""
     region = int(regions(common, places)[0])
     return Reads(region == WHOLE, region == BOX)
-
-
-def partners_device(value: Any) -> torch.device:
-    return value.device if isinstance(value, Tensor) else torch.device("cpu")
 
 
 def _heads(apply: Callable[..., Any], values: Any, *others: Any) -> Any:
@@ -265,10 +283,8 @@ def _heads(apply: Callable[..., Any], values: Any, *others: Any) -> Any:
     return restore_structure(values, made)
 
 
-def _joined(value: Any, partners: Any) -> Any:
-    if isinstance(value, Tensor):
-        return wrap_like(torch.cat((plain(value), partners)), value)
-    return [*value, *partners]
+def _joined(value: Tensor, partners: Tensor) -> Tensor:
+    return wrap_like(torch.cat((plain(value), partners)), value)
 
 
 def _stacked(value: Any) -> Tensor:
@@ -283,15 +299,6 @@ def _as_entry(made: Tensor, entry: Entry, inplace: bool) -> Any:
         return like if inplace else wrap_like(made, like)
     rows = [wrap_like(x, old) for x, old in zip(made.unbind(), like, strict=True)]
     return type(like)(rows)
-
-
-def _form(entry: Entry) -> str:
-    x = entry.value
-    if isinstance(x, Tensor):
-        return f"{x.dtype} {list(x.shape[1:])}"
-    if entry.kind in (*IMAGE_LIKE, *MAPS):
-        return f"lists of {x[0].dtype} {list(x[0].shape)}"
-    return ListEntry(entry).form
 
 
 def _is_channels_last(value: Any) -> bool:

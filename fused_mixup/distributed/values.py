@@ -13,7 +13,7 @@ from ..mixing import mask_arguments, paste_
 from ..plan.mix_plan import MixPlan
 from ..reference.masks import paste_rows
 from .global_plan import GlobalPlan
-from .parts import Boxes, Part, Rows
+from .parts import Boxes, Part, Rows, movable
 from .rows import BOX, WHOLE, only, regions, runs, with_partners
 
 
@@ -22,6 +22,7 @@ class Own(NamedTuple):
 
     rows: MixPlan
     taken: MixPlan
+    sent_by: MixPlan  # as ``rows``, where the ranks of the partners know it
     place: Place
     pastes: bool  # a class map, whose values are never blended
 
@@ -37,11 +38,10 @@ class Mixing:
     """What is mixed here while the rest is on its way."""
 
     def __init__(self, x: Tensor, own: Own, plan: GlobalPlan, reads: Reads, last: bool) -> None:
+        self.dtype, x = x.dtype, movable(x)
         self.x, self.own, self.plan = x, own, plan
-        sent_by = own.rows if plan.blended is None else plan.blended
-        send, read = (
-            regions(p, of) for p, of in ((own.taken, plan.taken_places), (sent_by, plan.places))
-        )
+        send = regions(own.taken, plan.taken_places)
+        read = regions(own.sent_by, plan.places)
         self.whole = self.boxes = None
         if reads.whole:
             rows = plan.send_where(send == WHOLE), plan.rows_where(read == WHOLE)
@@ -76,7 +76,7 @@ class Mixing:
         if self.whole is not None:
             for rank, bank in self.whole.banks.items():
                 self._mix_with(bank, self.whole.rows[rank])
-        return self.y
+        return self.y.view(self.dtype)
 
     def _mix_with(self, bank: Tensor, rows: Tensor) -> None:
         """Mix ``rows``, which ascend, with their partners [R, …]."""

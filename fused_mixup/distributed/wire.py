@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..tracing import group_timeout
+
 
 @contextmanager
 def _lost_ranks_named() -> Iterator[None]:
@@ -53,6 +55,14 @@ class Wire:
         self._places = {place for place, name in backends if place == "cpu" or name != "gloo"}
         self._words = torch.device("cpu" if "cpu" in self._places else "cuda")
 
+    def of_ranks(self, ranks: Sequence[int]) -> Wire:
+        """A new group of some of these ranks, with the backends and the timeout of this one."""
+        every = dist.get_process_group_ranks(self.group or dist.group.WORLD)
+        own, backend = [every[r] for r in ranks], dist.get_backend_config(self.group)
+        timeout = group_timeout(self.group or dist.group.WORLD, self._words)
+        made = dist.new_group(own, timeout, backend, use_local_synchronization=True)
+        return Wire(made)
+
     def gather(self, words: Sequence[int]) -> list[list[int]]:
         """These words of every rank, by rank."""
         own = torch.tensor(words, dtype=torch.int64, device=self._words)
@@ -73,6 +83,13 @@ class Wire:
         self.sent += own.nbytes * (self.size - 1)
         return every
 
+    def gather_bytes(self, own: bytes) -> list[bytes]:
+        """The bytes of every rank, which may differ in number, by rank."""
+        counts = [n for (n,) in self.gather([len(own)])]
+        rows = torch.frombuffer(bytearray(own), dtype=torch.uint8)
+        every = self.gather_rows(rows, counts).cpu().split(counts)
+        return [bytes(part.tolist()) for part in every]
+
     def start(
         self, data: Tensor, send: Sequence[int], room: Tensor, receive: Sequence[int]
     ) -> Arriving:
@@ -83,8 +100,8 @@ class Wire:
         device = data.device
         if device.type not in self._places:
             data, room = data.to(self._words), room.to(self._words)
-        work = dist.all_to_all_single(
-            room, data, list(receive), list(send), group=self.group, async_op=True
-        )
+        sizes = list(receive), list(send)
+        with _lost_ranks_named():
+            work = dist.all_to_all_single(room, data, *sizes, group=self.group, async_op=True)
         self.sent += data.nbytes
         return Arriving(room, data, work, device)
