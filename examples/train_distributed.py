@@ -84,8 +84,10 @@ def main(argv: list[str] | None = None, size: int = 32) -> list[float]:
         print(f"test accuracy {hits.float().mean():.1%}")
     if not alone:
         ours, usual = mix.bytes_sent / 1e6, mix.bytes_of_all_gather / 1e6
-        said = f"rank {rank} sent {ours:.1f} MB; an all-gather of the batches would send {usual:.1f} MB"
-        print(said + "\n", end="")  # in one piece, as all ranks print
+        said = (
+            f"rank {rank} sent {ours:.1f} MB; an all-gather of the batches would send {usual:.1f}"
+        )
+        print(f"{said} MB\n", end="")  # in one piece, as all ranks print
         del net, optimizer  # before its group: a wrapped network that outlives it may hang
         dist.destroy_process_group()
     return curve
