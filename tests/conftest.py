@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -18,6 +19,10 @@ import pytest
 import fused_mixup as fm
 from benchmarks.timing import extra_bytes
 from fused_mixup import backends, ops, reference
+
+with contextlib.suppress(ModuleNotFoundError):
+    # Within a compile PyTorch's own import of it has met the standard library's distutils, once.
+    import setuptools  # noqa: F401
 
 try:
     from hypothesis import settings
