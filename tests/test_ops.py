@@ -12,7 +12,6 @@ import sys
 import pytest
 import torch
 from op_samples import sample_inputs
-from torch.library import opcheck
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan, backends, forcing, ops, reference
@@ -48,9 +47,9 @@ def test_opcheck(device, name):
         if is_default(device, name):  # no forced backend reaches this op: it needs no other test
             traced = () if traced_alike(args) in seen else (TRACED,)
             seen.add(traced_alike(args))
-            opcheck(ops.default_op(name), args, test_utils=(*QUICK, *traced))
+            torch.library.opcheck(ops.default_op(name), args, test_utils=(*QUICK, *traced))
         traced = (TRACED,) if k == len(samples) - 1 else ()
-        opcheck(ops.chosen_op(name), args, test_utils=(*QUICK, *traced))
+        torch.library.opcheck(ops.chosen_op(name), args, test_utils=(*QUICK, *traced))
 
 
 @pytest.mark.proof
@@ -58,7 +57,7 @@ def test_opcheck(device, name):
 def test_opcheck_traces_every_sample(device, name):
     if is_default(device, name):
         for args in sample_inputs(device)[name]:
-            opcheck(ops.default_op(name), args, test_utils=(TRACED,))
+            torch.library.opcheck(ops.default_op(name), args, test_utils=(TRACED,))
 
 
 def test_each_op_is_in_every_backend():

@@ -85,6 +85,8 @@ void blend_chain(T* const* rows, int64_t n, const acc_t<T>* own, const acc_t<T>*
   using V = VecOf<A>;
   constexpr int kStep = kLanes<A>;
   T* const r[] = {rows[0], rows[1], rows[2], rows[3], rows[4]};
+  V w0[kChainRows], w1[kChainRows];
+  for (int k = 0; k < kChainRows; ++k) w0[k] = splat(own[k]), w1[k] = splat(other[k]);
   int64_t i = 0;
 #if defined(FUSED_MIXUP_AVX2) || defined(FUSED_MIXUP_AVX512)
   if constexpr (sizeof(T) == 1) i = blend_byte_chain(r, n, own, other);
@@ -94,8 +96,7 @@ void blend_chain(T* const* rows, int64_t n, const acc_t<T>* own, const acc_t<T>*
     Two<A> x = load_two<A>(r[0] + i);
     for (int k = 0; k < kChainRows; ++k) {
       const Two<A> y = load_two<A>(r[k + 1] + i);
-      const auto w0 = own[k], w1 = other[k];
-      store_two(r[k] + i, Two<A>::of(x, y, [=](V u, V v) { return u * w0 + v * w1; }));
+      store_two(r[k] + i, Two<A>::of(x, y, [&](V u, V v) { return u * w0[k] + v * w1[k]; }));
       x = y;
     }
   }
