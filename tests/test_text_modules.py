@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from text_cases import LENGTHS, B, H, Reader, T, by_hand, masks, spans_by_hand
+from text_cases import LENGTHS, B, H, Reader, T, by_hand, spans_by_hand, text_batch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,9 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def batch():
-    torch.manual_seed(0)
-    ids = torch.randint(30, (B, T))
-    return {"input_ids": ids, "attention_mask": masks(), "labels": torch.tensor([0, 2, 1, 1, 0])}
+    return text_batch()
 
 
 def blended(h, plan):

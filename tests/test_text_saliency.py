@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from text_cases import B, H, Reader, T, masks
+from text_cases import B, H, Reader, T, text_batch
 from torch import nn
 
 from fused_mixup.text import SSMix
@@ -15,9 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def batch():
-    torch.manual_seed(0)
-    ids = torch.randint(30, (B, T))
-    return {"input_ids": ids, "attention_mask": masks(), "labels": torch.tensor([0, 2, 1, 1, 0])}
+    return text_batch()
 
 
 def test_ssmix_keeps_its_own_inputs_in_evaluation(batch):

@@ -17,6 +17,13 @@ def masks(side="right", dtype=torch.int64):
     return (mask if side == "right" else mask.flip(1)).to(dtype)
 
 
+def text_batch():
+    """Ids, masks and labels of sequences of several lengths."""
+    torch.manual_seed(0)
+    ids = torch.randint(30, (B, T))
+    return {"input_ids": ids, "attention_mask": masks(), "labels": torch.tensor([0, 2, 1, 1, 0])}
+
+
 def plans():
     order = torch.tensor([2, 2, 0, 4, 3])  # no permutation
     lam = torch.tensor([0.3, 0.9, 0.5, 0.25, 0.7], dtype=torch.float64)

@@ -75,7 +75,7 @@ class ListEntry(Part):
     def sizes(self, send: bool) -> list[int]:
         of, counts = (self.send, self.counts) if send else (self.rows, self._coming)
         size = math.prod(self._shape) * self._dtype.itemsize
-        return [int(counts[index].clamp(min=0).sum()) * size for index in of]
+        return [int(counts[i].clamp(min=0).sum()) * size if len(i) else 0 for i in of]
 
     def write(self, rank: int, out: Tensor) -> None:
         parts = [self._sent[i] for i in self.send[rank].tolist()]

@@ -23,7 +23,7 @@ from .global_plan import GlobalPlan
 from .lists import ListEntry
 from .parts import Parcel, Part, Records, Rows, movable
 from .rows import BOX, WHOLE, regions, twice
-from .values import Mixing, Own, Reads
+from .values import EntryPlans, Mixing, Reads
 from .wire import Wire
 
 
@@ -115,17 +115,17 @@ class GlobalStep(Step):
         """As ``mix``; ``reads`` says what the rows of any rank may read of an entry."""
         self.plan = plan
         plans: dict[str, MixPlan] = {}
-        owns: dict[Path, Own] = {}
+        by_entry: dict[Path, EntryPlans] = {}
         for entry in self.values:
             place = self.places[entry.path]
             own, taken = (self.plan_at(place, p) for p in (plan.rows, plan.taken))
             sent_by = own if plan.blended is None else self.plan_at(place, plan.blended)
-            owns[entry.path] = Own(own, taken, sent_by, place, holds_classes(entry))
+            by_entry[entry.path] = EntryPlans(own, taken, sent_by, place, holds_classes(entry))
             plans[dotted(entry.path)] = own
         halves: dict[Path, Mixing | _Doubled] = {}
         small = _Small(self, plan)
         for entry, last in zip(self.values, sending.last, strict=True):
-            how, x = owns[entry.path], _stacked(entry.value)
+            how, x = by_entry[entry.path], _stacked(entry.value)
             if entry.path in self.maps or self.options.resizes:
                 halves[entry.path] = _Doubled(x, how, plan, last)
             else:
@@ -162,7 +162,7 @@ class GlobalStep(Step):
             by = plan.rows if followed is None else plans[followed]
             news[entry.path] = New(self._mix_labels(entry, received.labels[entry.path], by))
         for group, rows in zip(self.groups, received.groups, strict=True):
-            news |= self._mix_group(group, rows, owns)
+            news |= self._mix_group(group, rows, by_entry)
         return news, plans
 
     def _mix_labels(self, entry: Entry, partners: Any, by: MixPlan) -> Any:
@@ -190,7 +190,7 @@ class GlobalStep(Step):
         return _as_entry(plain(made), entry, False)
 
     def _mix_group(
-        self, group: Instances, received: dict[Path, Any], owns: dict[Path, Own]
+        self, group: Instances, received: dict[Path, Any], by_entry: dict[Path, EntryPlans]
     ) -> dict[Path, New]:
         """Boxes and the like, with those of the partners behind them."""
         image, n = self._image_of(group), self.size
@@ -201,14 +201,14 @@ class GlobalStep(Step):
         both.count = received.get(count)
         both.check(2 * n, shape_of(image.value)[-2:], o.blends)
         device = lead.value.device if isinstance(lead.value, Tensor) else "cpu"
-        news = both.mix(twice(owns[image.path].rows, self.plan.itself).to(device), o.blends)
+        news = both.mix(twice(by_entry[image.path].rows, self.plan.itself).to(device), o.blends)
         return {path: New(new.value[:n]) for path, new in news.items()}
 
 
 class _Doubled:
     """An entry whose partners are all needed whole."""
 
-    def __init__(self, x: Tensor, own: Own, plan: GlobalPlan, last: bool) -> None:
+    def __init__(self, x: Tensor, own: EntryPlans, plan: GlobalPlan, last: bool) -> None:
         self.x, self.own, self.plan = x, own, plan
         self.rows = Rows(movable(x), plan.send_by_rank, plan.rows_by_rank, last)
 

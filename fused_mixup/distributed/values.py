@@ -17,7 +17,7 @@ from .parts import Boxes, Part, Rows, movable
 from .rows import BOX, WHOLE, only, regions, runs, with_partners
 
 
-class Own(NamedTuple):
+class EntryPlans(NamedTuple):
     """How an entry is mixed: the plans of its own rows and of those that take them."""
 
     rows: MixPlan
@@ -37,7 +37,9 @@ class Reads(NamedTuple):
 class Mixing:
     """What is mixed here while the rest is on its way."""
 
-    def __init__(self, x: Tensor, own: Own, plan: GlobalPlan, reads: Reads, last: bool) -> None:
+    def __init__(
+        self, x: Tensor, own: EntryPlans, plan: GlobalPlan, reads: Reads, last: bool
+    ) -> None:
         self.dtype, x = x.dtype, movable(x)
         self.x, self.own, self.plan = x, own, plan
         send = regions(own.taken, plan.taken_places)
