@@ -51,6 +51,26 @@ def test_all_plans_shapes_and_batches(device, dtype):
             assert torch.equal(got.cpu(), expected), f"mix {batch_size} {shape} {name}"
 
 
+# 22 samples of 1 MiB are written past the caches of a CPU.
+@pytest.mark.parametrize(
+    ("dtype", "sample_bytes"),
+    [*((dtype, 280) for dtype in BLENDABLE), (torch.bfloat16, 1 << 20), (torch.uint8, 1 << 20)],
+    ids=str,
+)
+def test_pairs_cycles_and_chains_of_rows(device, dtype, sample_bytes):
+    ring, pairs = [1, 2, 3, 4, 5, 6, 7, 8, 0], [10, 9, 12, 11]
+    alone_and_into_the_ring = [13, 13, 14, 15, 16, 17, 18, 0, 9]
+    partner = torch.tensor(ring + pairs + alone_and_into_the_ring, dtype=torch.int32)
+    lam = torch.linspace(0.03, 0.97, len(partner), dtype=torch.float64)
+    lam[[2, 7, 12]] = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
+    plan = MixPlan.per_sample(lam, partner)
+    x = values((len(partner), sample_bytes // dtype.itemsize + 3), dtype)
+    expected = mix_by_hand(x, plan)
+    plan, got = to_device(plan, device), x.to(device)
+    assert torch.equal(fm.mix(got, plan).cpu(), expected)
+    assert torch.equal(fm.mix_(got, plan).cpu(), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.uint8], ids=str)
 @pytest.mark.parametrize("shape", [[3, 7, 5], [3, 20, 33], [2, 3, 4, 5]], ids=str)
 def test_memory_layouts(device, dtype, shape):

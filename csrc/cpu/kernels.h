@@ -28,9 +28,9 @@ struct MixKernels {
   void (*blend)(T* dst, const T* own, const T* partner, const T* ahead, int64_t n, A w0, A w1);
   // dst_a, dst_b = a0·a + a1·b, b0·b + b1·a; no weight is 0. dst_a may be a, and dst_b may be b.
   void (*blend_pair)(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, A a0, A a1, A b0, A b1);
-  // rows[k] = own[k]·rows[k] + other[k]·rows[k+1] for k < kChainRows, on the original values; no
-  // weight is 0.
-  void (*blend_chain)(T* const* rows, int64_t n, const A* own, const A* other);
+  // dst[k] = own[k]·rows[k] + other[k]·rows[k+1] for k < kChainRows, on the original values; no
+  // weight is 0. dst[k] may be rows[k].
+  void (*blend_chain)(T* const* dst, const T* const* rows, int64_t n, const A* own, const A* other);
   // sum += w·src
   void (*accumulate)(A* sum, const T* src, int64_t n, A w);
   // dst = sum, rounded once

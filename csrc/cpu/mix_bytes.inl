@@ -107,8 +107,8 @@ inline int64_t blend_byte_pairs(uint8_t* dst_a, uint8_t* dst_b, const uint8_t* a
 }
 
 // blend_bytes() for blend_chain.
-inline int64_t blend_byte_chain(uint8_t* const* r, int64_t n, const float* own,
-                                const float* other) {
+inline int64_t blend_byte_chain(uint8_t* const* dst, const uint8_t* const* r, int64_t n,
+                                const float* own, const float* other) {
   for (int k = 0; k < kChainRows; ++k) {
     if (!ByteWeight::fits(own[k]) || !ByteWeight::fits(other[k])) return 0;
   }
@@ -127,7 +127,7 @@ inline int64_t blend_byte_chain(uint8_t* const* r, int64_t n, const float* own,
         u = v;
       }
     }
-    for (int k = 0; k < kChainRows; ++k) store_packed(r[k] + i, words[k]);
+    for (int k = 0; k < kChainRows; ++k) store_packed(dst[k] + i, words[k]);
   }
   return i;
 }

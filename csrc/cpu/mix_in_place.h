@@ -102,7 +102,7 @@ struct InPlace {
                               ? keep
                               : x + rows[last.row].partner * batch_stride + runs[r].dst;
         if (steps[0].kind == Step::kSave) std::memcpy(keep, row[0], runs[r].length * sizeof(T));
-        mix_kernels<T>().blend_chain(row, runs[r].length, own, other);
+        mix_kernels<T>().blend_chain(row, row, runs[r].length, own, other);
       }
     }
   }

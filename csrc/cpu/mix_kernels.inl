@@ -80,23 +80,25 @@ void blend_pair(T* dst_a, T* dst_b, const T* a, const T* b, int64_t n, acc_t<T> 
 }
 
 template <typename T>
-void blend_chain(T* const* rows, int64_t n, const acc_t<T>* own, const acc_t<T>* other) {
+void blend_chain(T* const* dst, const T* const* rows, int64_t n, const acc_t<T>* own,
+                 const acc_t<T>* other) {
   using A = acc_t<T>;
   using V = VecOf<A>;
   constexpr int kStep = kLanes<A>;
-  T* const r[] = {rows[0], rows[1], rows[2], rows[3], rows[4]};
+  T* const to[] = {dst[0], dst[1], dst[2], dst[3]};
+  const T* const r[] = {rows[0], rows[1], rows[2], rows[3], rows[4]};
   V w0[kChainRows], w1[kChainRows];
   for (int k = 0; k < kChainRows; ++k) w0[k] = splat(own[k]), w1[k] = splat(other[k]);
   int64_t i = 0;
 #if defined(FUSED_MIXUP_AVX2) || defined(FUSED_MIXUP_AVX512)
-  if constexpr (sizeof(T) == 1) i = blend_byte_chain(r, n, own, other);
+  if constexpr (sizeof(T) == 1) i = blend_byte_chain(to, r, n, own, other);
 #endif
   for (; i + 2 * kStep <= n; i += 2 * kStep) {
-    for (T* row : r) fetch_ahead<2 * kStep, 1024>(row + i);
+    for (const T* row : r) fetch_ahead<2 * kStep, 1024>(row + i);
     Two<A> x = load_two<A>(r[0] + i);
     for (int k = 0; k < kChainRows; ++k) {
       const Two<A> y = load_two<A>(r[k + 1] + i);
-      store_two(r[k] + i, Two<A>::of(x, y, [&](V u, V v) { return u * w0[k] + v * w1[k]; }));
+      store_two(to[k] + i, Two<A>::of(x, y, [&](V u, V v) { return u * w0[k] + v * w1[k]; }));
       x = y;
     }
   }
@@ -105,7 +107,7 @@ void blend_chain(T* const* rows, int64_t n, const acc_t<T>* own, const acc_t<T>*
     VecOf<A> x = load_part<A>(r[0] + i, part);
     for (int k = 0; k < kChainRows; ++k) {
       const VecOf<A> y = load_part<A>(r[k + 1] + i, part);
-      store_part<A>(r[k] + i, x * own[k] + y * other[k], part);
+      store_part<A>(to[k] + i, x * own[k] + y * other[k], part);
       x = y;
     }
   }

@@ -28,15 +28,26 @@ class Writer {
   // dst[0, n): make(to, at, count) writes the elements [at, at + count) of the run to `to`.
   template <typename T, typename F>
   void write(T* dst, int64_t n, const F& make) const {
+    T* const one[] = {dst};
+    write_runs(one, n, [&](T* const* to, int64_t at, int64_t count) { make(to[0], at, count); });
+  }
+
+  // Likewise dst[k][0, n) of several runs, of each a part in turn.
+  template <int kRuns, typename T, typename F>
+  void write_runs(T* const (&dst)[kRuns], int64_t n, const F& make) const {
     if (!streams_) return make(dst, int64_t(0), n);
     constexpr int64_t kPart = kPartBytes / sizeof(T), kLine = 64;
-    alignas(64) T part[kPart];
-    // Parts end where lines do.
-    const int64_t offset = int64_t(reinterpret_cast<uintptr_t>(dst) % kLine / sizeof(T));
+    alignas(64) T part[kRuns][kPart];
+    T* parts[kRuns];
+    for (int k = 0; k < kRuns; ++k) parts[k] = part[k];
+    // Parts end where lines do: those of the first run, as of all where rows are whole lines.
+    const int64_t offset = int64_t(reinterpret_cast<uintptr_t>(dst[0]) % kLine / sizeof(T));
     for (int64_t at = 0, most = kPart - offset; at < n; most = kPart) {
       const int64_t count = std::min(most, n - at);
-      make(part, at, count);
-      kernels().stream(dst + at, part, count * int64_t(sizeof(T)));
+      make(parts, at, count);
+      for (int k = 0; k < kRuns; ++k) {
+        kernels().stream(dst[k] + at, parts[k], count * int64_t(sizeof(T)));
+      }
       at += count;
     }
   }
