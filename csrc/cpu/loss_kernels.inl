@@ -230,9 +230,15 @@ void backward_row(L* grad, const L* z, const T* target, const acc_t<L>* class_we
     fetch_ahead<2 * kStep>(z + i);
     if constexpr (kDense) fetch_ahead<2 * kStep>(target + i);
     fetch_ahead_to_write<2 * kStep>(grad + i);
-    const V g0 = whole(i), g1 = whole(i + kStep);
-    store(grad + i, g0);
-    store(grad + i + kStep, g1);
+    if constexpr (!kDense && !kWeighted) {
+      const auto plain = [&](V v, V) { return entry(v, V{}, V{}); };
+      const Two<A> two = load_two<A>(z + i);
+      store_two(grad + i, Two<A>::of(two, two, plain));
+    } else {
+      const V g0 = whole(i), g1 = whole(i + kStep);
+      store(grad + i, g0);
+      store(grad + i + kStep, g1);
+    }
   }
   for (; i < k; i += kStep) partial(i, k - i < kStep ? k - i : kStep);
 }
