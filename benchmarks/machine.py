@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -50,7 +51,14 @@ def versions() -> dict:
     return found
 
 
-def settings(device: str, full: bool, seconds: float) -> dict:
+def best_isa() -> str:
+    """The best instruction set of the CPU kernels that this machine runs; "" without kernels."""
+    if backends.reason_unavailable("native", "CPU") is not None:
+        return ""
+    return importlib.import_module("fused_mixup._C").cpu_capability()
+
+
+def settings(device: str, full: bool, seconds: float, isa: str) -> dict:
     return {
         "device": device,
         "full": full,
@@ -58,6 +66,7 @@ def settings(device: str, full: bool, seconds: float) -> dict:
         "threads": torch.get_num_threads(),
         "pinned": " ".join(f"{k}={os.environ.get(k, v)}" for k, v in PINNED.items()),
         "backend": backends.chosen(device.upper()),
+        "isa": isa if device == "cpu" else "",
     }
 
 

@@ -1,8 +1,11 @@
 """Times the ops and their peers on this machine: ``make bench``, ``make bench-full``, or
 
 python -m benchmarks.run [--full] [--device cpu|cuda] [--seconds S] [--only TEXT] [--json FILE]
+                         [--isa avx2,avx512]
 
-On the CPU each group of cases runs in a process of its own, with pinned threads. The file always
+On the CPU each group of cases runs in a process of its own, with pinned threads. With several
+instruction sets (--isa) the whole suite runs once for each, into FILE-avx2.json and so on: compare
+them with `python -m benchmarks.report FILE-avx2.json FILE-avx512.json --compare`. The file always
 holds all figures so far, so that an interrupted run leaves a usable one. The exit status is 1 where
 a case failed, 3 where --budget left no time for some, 130 after an interrupt.
 `python -m benchmarks.report` makes tables, pictures and pages from such files.
@@ -26,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from . import results
-from .machine import PINNED, machine, settings, today, versions
+from .machine import PINNED, best_isa, machine, settings, today, versions
 from .registry import FLOOR, PARTS, Case, collect
 from .report.tables import summary
 from .suite import TURNS
@@ -50,13 +53,14 @@ def command(args: argparse.Namespace, group: str, out: Path, until: float) -> li
     return [*words, str(Path(__file__).with_name("suite.py"))]
 
 
-def environment() -> dict[str, str]:
+def environment(isa: str) -> dict[str, str]:
     quiet = {"KINETO_LOG_LEVEL": "99"}  # the profiler would write to the terminal
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
     # pytest must load plugins: pytest-benchmark is one. It times nothing where it finds
     # variables of pytest-xdist.
     around = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
-    return {**quiet, **PINNED, **around, "PYTHONPATH": path}
+    held = {"FUSED_MIXUP_CPU": isa} if isa else {}
+    return {**quiet, **PINNED, **around, "PYTHONPATH": path, **held}
 
 
 def groups(cases: Sequence[Case], device: str) -> dict[str, list[Case]]:
@@ -72,13 +76,15 @@ def groups(cases: Sequence[Case], device: str) -> dict[str, list[Case]]:
 class Run:
     """A run, which shows and saves its figures so far."""
 
-    def __init__(self, args: argparse.Namespace, cases: list[Case], lines: Path) -> None:
-        self.args, self.cases, self.lines = args, cases, lines
+    def __init__(
+        self, args: argparse.Namespace, cases: list[Case], lines: Path, isa: str, file: Path
+    ) -> None:
+        self.args, self.cases, self.lines, self.isa, self.file = args, cases, lines, isa, file
         self.head = {
             "date": today(),
             "machine": machine(args.device),
             "versions": versions(),
-            "settings": settings(args.device, args.full, args.seconds),
+            "settings": settings(args.device, args.full, args.seconds, isa),
         }
         self.broken: dict[str, str] = {}  # groups whose process failed
         self.measured = 0
@@ -87,7 +93,7 @@ class Run:
         report = results.report(self.head, results.read_lines(self.lines), self.cases, finished)
         report["failed"] |= self.broken
         if report["results"] or finished:
-            results.write(self.args.json, report)
+            results.write(self.file, report)
         return report
 
     def group(self, name: str, bar: tqdm, until: float) -> None:
@@ -96,7 +102,7 @@ class Run:
             process = subprocess.Popen(
                 command(self.args, name, self.lines, until),
                 cwd=ROOT,
-                env=environment(),
+                env=environment(self.isa),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -152,8 +158,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", choices=PARTS, default="all", help="the headlines, or the rest")
     parser.add_argument("--budget", type=float, default=math.inf, help="seconds for everything")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="the figures go here")
+    parser.add_argument("--isa", default="", help="instruction sets of the CPU, one run for each")
     parser.add_argument("--list", action="store_true", help="name the cases, measure nothing")
     return parser.parse_args(argv)
+
+
+def isas(asked: str) -> list[str]:
+    """The instruction sets to run, by default the best. Raises ValueError for others."""
+    known = ["baseline", "avx2", "avx512"]
+    best = best_isa()
+    if not asked:
+        return [best]
+    names = asked.split(",")
+    here = known[: known.index(best) + 1] if best else []
+    for name in names:
+        if name not in here:
+            raise ValueError(f"--isa: expected some of {here or 'none'} on this CPU, got {name!r}")
+    return list(dict.fromkeys(names))
 
 
 def interrupt(*_args: object) -> None:
@@ -171,10 +192,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(cases) == 1:
         print(f"--only: no case has {args.only!r} in its name; see --list", file=sys.stderr)
         return 2
+    try:
+        chosen = isas(args.isa)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     until = time.time() + args.budget
+    status = 0
+    for isa in chosen:
+        file = args.json if len(chosen) == 1 else args.json.with_stem(f"{args.json.stem}-{isa}")
+        status = measure(args, cases, isa, file, until)
+        if status not in (0, 3):
+            break
+    return status
+
+
+def measure(args: argparse.Namespace, cases: list[Case], isa: str, file: Path, until: float) -> int:
     interrupted = False
     with tempfile.TemporaryDirectory() as folder, progress(cases) as bar:
-        run = Run(args, cases, Path(folder, "lines.jsonl"))
+        run = Run(args, cases, Path(folder, "lines.jsonl"), isa, file)
         try:
             for name in groups(cases, args.device):
                 run.group(name, bar, until)
@@ -182,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             interrupted = True
         report = run.save(finished=not interrupted)
     print(summary(report))
-    shown = os.path.relpath(args.json)
+    shown = os.path.relpath(file)
     print(f"\n{shown}; a page with plots: python -m benchmarks.report {shown} -o report/")
     if report["not_measured"]:
         why = "interrupted before" if interrupted else "not measured"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from bench_reports import CASES, HEAD, lines, report
 
-from benchmarks import results
+from benchmarks import results, run
 from benchmarks.registry import OURS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,3 +108,15 @@ def test_an_interrupted_run_leaves_its_figures(tmp_path):
     first = found["results"][0]
     assert first["providers"][OURS]["median_ms"] > 0 and found["copy_gb_per_s"] > 0
     assert "a run that was interrupted" in said and "interrupted before" in errors
+
+
+def test_instruction_sets_are_those_of_the_machine(monkeypatch):
+    monkeypatch.delenv("FUSED_MIXUP_CPU", raising=False)
+    monkeypatch.setattr(run, "best_isa", lambda: "avx2")
+    assert run.isas("") == ["avx2"] and run.isas("avx2,baseline,avx2") == ["avx2", "baseline"]
+    for asked in ("avx512", "AVX2", "avx2,"):
+        with pytest.raises(ValueError, match="--isa: expected some of"):
+            run.isas(asked)
+    assert run.environment("baseline")["FUSED_MIXUP_CPU"] == "baseline"
+    monkeypatch.setattr(run, "best_isa", lambda: "")
+    assert run.isas("") == [""] and "FUSED_MIXUP_CPU" not in run.environment("")

@@ -18,7 +18,7 @@ def machine_line(report: dict) -> str:
     parts = [
         where["device"],
         f"{how['threads']} threads ({how['pinned']})" if how["device"] == "cpu" else "",
-        where["capability"] if how["device"] == "cpu" else "",
+        (how.get("isa") or where["capability"]).upper() if how["device"] == "cpu" else "",
         f"torch {versions['torch']}",
         f"fused_mixup {versions['fused_mixup']} ({how['backend']})",
         report["date"],
