@@ -6,6 +6,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <memory>
 #include <vector>
 
 #include "mix_runs.h"
@@ -187,10 +188,10 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
   const int64_t work = independent ? count * step_count : count;
   const int64_t bytes = tiles.elements() * int64_t(sizeof(T)) * (independent ? 1 : step_count);
   // Short lines take as long to find as to exchange: of few tiles all are found once.
-  std::vector<Run> found;
+  std::unique_ptr<Run[]> found;
   const bool finds_once = independent && step_count > 1 && count <= kTilesFoundOnce;
   if (finds_once) {
-    found.resize(count * Tiles::kMaxRuns);
+    found.reset(new Run[count * Tiles::kMaxRuns]);  // not filled with zeros
     for (int64_t t = 0; t < count; ++t) tiles.runs_of(t, &found[t * Tiles::kMaxRuns]);
   }
   torch::stable::parallel_for(0, work, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
