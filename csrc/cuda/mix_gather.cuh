@@ -15,13 +15,13 @@ constexpr int kGatherUnroll = V > 1 ? 2 : 4;
 template <typename T, int V, bool kBox>
 __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ MixParams p) {
   constexpr int U = kGatherUnroll<V>;
-  const int64_t chunk = blockIdx.x / p.row_blocks;
-  const int64_t i = blockIdx.x % p.row_blocks * blockDim.y + threadIdx.y;
+  const uint32_t chunk = p.row_blocks.div(blockIdx.x);
+  const int64_t i = int64_t{blockIdx.x - chunk * p.row_blocks.divisor} * blockDim.y + threadIdx.y;
   if (i >= p.pairs) return;
   const T* own_row = src_row<T>(p, i);
   const T* other_row = src_row<T>(p, partner_of(p.pairing, p.partner, i, p.batch));
   const RowState<T, kBox> state(p, i);
-  const uint32_t first = static_cast<uint32_t>(chunk) * blockDim.x * U + threadIdx.x;
+  const uint32_t first = chunk * blockDim.x * U + threadIdx.x;
   Vec<T, V> own[U], other[U];
   Span span[U];
   Offsets at[U];
@@ -50,10 +50,10 @@ template <typename T, int V, bool kBox>
 __global__ void __launch_bounds__(kThreads) scatter_kernel(const __grid_constant__ MixParams p) {
   constexpr int U = kGatherUnroll<V>;
   using A = typename Number<T>::Acc;
-  const int64_t chunk = blockIdx.x / p.row_blocks;
-  const int64_t j = blockIdx.x % p.row_blocks * blockDim.y + threadIdx.y;
+  const uint32_t chunk = p.row_blocks.div(blockIdx.x);
+  const int64_t j = int64_t{blockIdx.x - chunk * p.row_blocks.divisor} * blockDim.y + threadIdx.y;
   if (j >= p.pairs) return;
-  const uint32_t first = static_cast<uint32_t>(chunk) * blockDim.x * U + threadIdx.x;
+  const uint32_t first = chunk * blockDim.x * U + threadIdx.x;
   A sum[U][V];
   Vec<T, V> grad[U];
   Coordinates c[U];
@@ -107,7 +107,7 @@ template <typename T, int V, bool kBox, bool kTransposed>
 cudaError_t launch_gather(MixParams p, cudaStream_t stream) {
   dim3 block;
   constexpr int U = kGatherUnroll<V>;
-  const int64_t blocks = set_grid<U>(&p, p.batch, &block);
+  const int64_t blocks = set_grid<U>(&p, p.batch, 1, &block);
   if constexpr (kTransposed) {
     return launch(scatter_kernel<T, V, kBox>, blocks, block, 0, stream, p);
   } else {
