@@ -88,6 +88,19 @@ struct RowState {
   }
 };
 
+// A row as a block keeps it in shared memory: read once, for all its vectors.
+template <typename T, bool kBox>
+struct StagedRow {
+  RowState<T, kBox> state;
+  int32_t partner;
+};
+
+template <typename T, bool kBox>
+__device__ __forceinline__ StagedRow<T, kBox> staged_row(const MixParams& p, int64_t i) {
+  const int64_t partner = partner_of(p.pairing, p.partner, i, p.batch);
+  return {RowState<T, kBox>(p, i), static_cast<int32_t>(partner)};
+}
+
 template <bool kBox, int V>
 __device__ __forceinline__ Coordinates coordinates(const Geometry& g, uint32_t v) {
   if constexpr (kBox) return coordinates_of<V>(g, v);

@@ -139,21 +139,27 @@ __device__ __forceinline__ void store(T* p, const Vec<T, V>& v) {
   }
 }
 
-// load() and store() of what this kernel does not touch again; zeros where it is not needed.
-template <int V, typename T>
-__device__ __forceinline__ Vec<T, V> load_once(const T* p, bool needed = true) {
+// load() without a branch where it is not needed: zeros then.
+template <int V, bool kOnce = false, typename T>
+__device__ __forceinline__ Vec<T, V> load_if(bool needed, const T* p) {
   Vec<T, V> v{};
   if constexpr (sizeof(v) == 16 && std::is_same<T, double>::value) {
     uint64_t bits[2];
-    load8x2_once(p, needed, bits[0], bits[1]);
+    load8x2<kOnce>(p, needed, bits[0], bits[1]);
     memcpy(&v, bits, sizeof(v));
   } else if constexpr (sizeof(v) == 16) {
-    const uint4 bits = load16_once(p, needed);
+    const uint4 bits = load16<kOnce>(p, needed);
     memcpy(&v, &bits, sizeof(v));
   } else {
     if (needed) v = load<V>(p);
   }
   return v;
+}
+
+// load() and store() of what the kernel does not touch again.
+template <int V, typename T>
+__device__ __forceinline__ Vec<T, V> load_once(const T* p, bool needed = true) {
+  return load_if<V, true>(needed, p);
 }
 
 template <typename T, int V>
