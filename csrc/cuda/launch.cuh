@@ -94,10 +94,10 @@ __device__ __forceinline__ void store16(void* global, uint4 v) {
 // so that those of partners and weights stay. Volatile, as a load that the compiler moved below the
 // store of its partner would read what that has written.
 __device__ __forceinline__ void store16_once(void* global, uint4 v) {
-  asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(
-                   __cvta_generic_to_global(global)),
-               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-               : "memory");
+  asm volatile(
+      "st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+      : "memory");
 }
 
 // 16 bytes, or zeros where they are not needed. By a predicate, as loads behind a branch would be
@@ -136,11 +136,10 @@ __device__ __forceinline__ void load8x2(const void* global, bool needed, uint64_
         : "l"(at), "r"(static_cast<unsigned>(needed))
         : "memory");
   } else {
-    asm volatile(
-        "{\n.reg .pred p;\nsetp.ne.u32 p, %3, 0;\n@p ld.global.v2.u64 {%0, %1}, [%2];\n}\n"
-        : "+l"(x), "+l"(y)
-        : "l"(at), "r"(static_cast<unsigned>(needed))
-        : "memory");
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %3, 0;\n@p ld.global.v2.u64 {%0, %1}, [%2];\n}\n"
+                 : "+l"(x), "+l"(y)
+                 : "l"(at), "r"(static_cast<unsigned>(needed))
+                 : "memory");
   }
 }
 

@@ -34,8 +34,9 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant_
     at[u] = offsets_of<V>(p.geo, v);
     const bool need_own = active && !span[u].template full<V>();
     const bool need_other = active && (!state.weights.keep || !span[u].empty());
-    own[u] = load_if<V>(need_own, own_row + at[u].src);
-    other[u] = load_if<V>(need_other, other_row + at[u].src);
+    own[u] = other[u] = Vec<T, V>{};
+    if (need_own) own[u] = load<V>(own_row + at[u].src);
+    if (need_other) other[u] = load<V>(other_row + at[u].src);
   }
 #pragma unroll
   for (int u = 0; u < U; ++u) {

@@ -98,12 +98,13 @@ __global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
     }
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      // Beyond the end a thread reads vector 0, and writes nothing below. The second load is made for
-      // a row that is alone too: a copy of registers would wait for the first.
+      // Beyond the end a thread reads vector 0, and writes nothing below. The second load is made
+      // for a row that is alone too: a copy of registers would wait for the first.
       v[u].a = load_once<V>(src_row<T>(p, i) + v[u].at.src);
       v[u].b = load_once<V>(src_row<T>(p, j) + v[u].at.src);
     }
-    const BlendWeights<typename Number<T>::Acc> a = load_weights<T>(p, i), b = load_weights<T>(p, j);
+    const BlendWeights<typename Number<T>::Acc> a = load_weights<T>(p, i),
+                                                b = load_weights<T>(p, j);
 #pragma unroll
     for (int u = 0; u < U; ++u) {
       v[u].write_a = v[u].write_a && !(p.in_place && a.keep);
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
     const RowState<T, true>&a = rows.row[threadIdx.y][0], &b = rows.row[threadIdx.y][1];
 #pragma unroll 1
     for (uint32_t round = 0; round < p.rounds && first < p.geo.count; ++round, first += step) {
-bool need_a[U], need_b[U];
+      bool need_a[U], need_b[U];
 #pragma unroll
       for (int u = 0; u < U; ++u) {
         const bool active = first + u * blockDim.x < p.geo.count;

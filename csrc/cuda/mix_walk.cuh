@@ -74,8 +74,8 @@ struct WalkRows {
 };
 
 // A thread owns one vector of every sample and walks `order`, several rows at a time. It may read
-// ahead, as in this order no row overwrites what a later row reads. Along a cycle a row's partner is
-// the next row, whose own vector is then in a register: it is read once.
+// ahead, as in this order no row overwrites what a later row reads. Along a cycle a row's partner
+// is the next row, whose own vector is then in a register: it is read once.
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads, 2) walk_kernel(const __grid_constant__ MixParams p) {
   constexpr int U = kWalkUnroll<V>;
