@@ -169,7 +169,11 @@ __device__ __forceinline__ Vec<T, V> rounded(const A (&sum)[V]) {
 // Returns the number of blocks. A block does up to `most_rounds` rounds along the sample, where
 // enough blocks are left: what it reads of its rows serves all of them.
 constexpr int kThreads = 256;
-constexpr int64_t kEnoughBlocks = 4096;  // some eight for each place on a large GPU
+
+// Some eight for each place on a large GPU. The tests' host drivers lower the number.
+#ifndef FUSED_MIXUP_ENOUGH_BLOCKS
+#define FUSED_MIXUP_ENOUGH_BLOCKS int64_t{4096}
+#endif
 
 template <int kUnroll>
 inline int64_t set_grid(MixParams* p, int64_t rows, int64_t most_rounds, dim3* block) {
@@ -179,7 +183,7 @@ inline int64_t set_grid(MixParams* p, int64_t rows, int64_t most_rounds, dim3* b
   const int64_t chunk = static_cast<int64_t>(tx) * kUnroll;
   const int64_t row_blocks = (rows + ty - 1) / ty;
   const int64_t parts = (p->geo.count + chunk - 1) / chunk;
-  int64_t rounds = row_blocks * parts / kEnoughBlocks;
+  int64_t rounds = row_blocks * parts / FUSED_MIXUP_ENOUGH_BLOCKS;
   rounds = rounds < 1 ? 1 : rounds > most_rounds ? most_rounds : rounds;
   const int64_t chunks = (parts + rounds - 1) / rounds;
   p->pairs = rows;

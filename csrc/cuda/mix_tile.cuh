@@ -10,7 +10,7 @@
 
 namespace fused_mixup {
 
-constexpr int kTileThreads = 512;
+constexpr int kLog2TileThreads = 9, kTileThreads = 1 << kLog2TileThreads;
 
 // Bytes of a row in shared memory, beside its vectors, at most.
 constexpr int kMostRowBytes = static_cast<int>(sizeof(StagedRow<double, true>));
@@ -47,8 +47,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   // The threads of a row are adjacent, so that their accesses join into bursts.
   const int width = 1 << log2_width;
   const int q = threadIdx.x & (width - 1);
-  const int step = kTileThreads >> log2_width;
+  const int log2_step = kLog2TileThreads - log2_width;  // of rows that are served at once
   const int top = threadIdx.x >> log2_width;
+  // The thread's rows. Counted by a shift: the compiler would divide by a step.
+  const int count = (batch - top + (1 << log2_step) - 1) >> log2_step;
   const uint32_t v = blockIdx.x * width + q;
   const bool active = v < p.geo.count;  // others stay too, as the barrier needs every thread
   const Offsets at = active ? offsets_of<V>(p.geo, v) : Offsets{0, 0};
@@ -63,7 +65,8 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   // row is never read.
   if (active) {
 #pragma unroll 4
-    for (int i = top; i < batch; i += step) {
+    for (int k = 0; k < count; ++k) {
+      const int i = top + (k << log2_step);
       int64_t from = i;
       if constexpr (kBox) {
         const RowState<T, kBox>& state = rows[i].state;
@@ -88,7 +91,8 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   // 2. Mix and write back.
   if (active) {
 #pragma unroll 2
-    for (int i = top; i < batch; i += step) {
+    for (int k = 0; k < count; ++k) {
+      const int i = top + (k << log2_step);
       const RowState<T, kBox>& state = rows[i].state;
       const Span span = state.template span<V>(p.geo, c);
       if (state.weights.keep && span.empty()) continue;
