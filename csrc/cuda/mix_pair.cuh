@@ -98,10 +98,10 @@ __global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
     }
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      // Beyond the end a thread reads vector 0, and writes nothing below. The second load is made
-      // for a row that is alone too: a copy of registers would wait for the first.
-      v[u].a = load_once<V>(src_row<T>(p, i) + v[u].at.src);
-      v[u].b = load_once<V>(src_row<T>(p, j) + v[u].at.src);
+      // Beyond the end nothing is read: in place another thread may have written there. The second
+      // load is made for a row that is alone too: a copy of registers would wait for the first.
+      v[u].a = load_once<V>(src_row<T>(p, i) + v[u].at.src, v[u].write_a);
+      v[u].b = load_once<V>(src_row<T>(p, j) + v[u].at.src, v[u].write_b);
     }
     const BlendWeights<typename Number<T>::Acc> a = load_weights<T>(p, i),
                                                 b = load_weights<T>(p, j);
