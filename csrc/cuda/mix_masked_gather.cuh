@@ -48,9 +48,9 @@ __global__ void __launch_bounds__(kMaskedThreads, kOneRowBlocks)
     for (int u = 0; u < U; ++u) {
       if (!place.has(p, plane + u)) continue;
       if (p.clean != nullptr) {
-        store_once(static_cast<T*>(p.clean) + i * p.dst_batch_stride + at[u], own[u]);
+        store(static_cast<T*>(p.clean) + i * p.dst_batch_stride + at[u], own[u]);
       }
-      store_once(dst_row<T>(p, i) + at[u], row.mix(own[u], other[u]));
+      store(dst_row<T>(p, i) + at[u], row.mix(own[u], other[u]));
     }
   }
 }
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
     }
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      if (place.has(p, plane + u)) store_once(dst_row<T>(p, j) + at[u].dst, rounded<T, V>(sum[u]));
+      if (place.has(p, plane + u)) store(dst_row<T>(p, j) + at[u].dst, rounded<T, V>(sum[u]));
     }
   }
 }
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
 template <typename T, int V, bool kTransposed>
 cudaError_t launch_masked_gather(MaskedParams p, cudaStream_t stream) {
   dim3 block;
-  const int64_t blocks = set_masked_grid(&p, p.batch, false, &block);
+  const int64_t blocks = set_masked_grid(&p, p.batch, &block);
   if constexpr (kTransposed) {
     return launch(masked_scatter_kernel<T, V>, blocks, block, 0, stream, p);
   } else {

@@ -34,9 +34,10 @@ __global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
     for (int u = 0; u < U; ++u) {
       const bool active = place.has(p, plane + u);
       at[u] = offsets_of<V>(p.geo, active ? place.vector_of(p, plane + u) : place.vector);
-      va[u] = load_once<V>(src_row<T>(p, i) + at[u].src, active);
+      va[u] = vb[u] = Vec<T, V>{};
+      if (active) va[u] = load<V>(src_row<T>(p, i) + at[u].src);
       // Of a row that is alone too: a copy of registers would wait for the first load.
-      vb[u] = load_once<V>(src_row<T>(p, j) + at[u].src, active);
+      if (active) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
     }
     // The masks are found while the first loads are in flight.
     if (plane == place.first_plane) {
@@ -57,14 +58,14 @@ __global__ void __launch_bounds__(kMaskedThreads, kTwoRowBlocks)
         typename Number<T>::Acc sum[V];
         a.send_own(va[u], sum);
         b.send_partner(vb[u], sum);
-        store_once(row_a, rounded<T, V>(sum));
+        store(row_a, rounded<T, V>(sum));
         if (alone) continue;
         b.send_own(vb[u], sum);
         a.send_partner(va[u], sum);
-        store_once(row_b, rounded<T, V>(sum));
+        store(row_b, rounded<T, V>(sum));
       } else {
-        if (write_a) store_once(row_a, a.mix(va[u], vb[u]));
-        if (write_b) store_once(row_b, b.mix(vb[u], va[u]));
+        if (write_a) store(row_a, a.mix(va[u], vb[u]));
+        if (write_b) store(row_b, b.mix(vb[u], va[u]));
       }
     }
   }
@@ -74,7 +75,7 @@ template <typename T, int V, bool kTransposed>
 cudaError_t launch_masked_pair(MaskedParams p, cudaStream_t stream) {
   dim3 block;
   const int64_t rows = p.pairing == kFlip ? (p.batch + 1) / 2 : p.batch;
-  const int64_t blocks = set_masked_grid(&p, rows, true, &block);
+  const int64_t blocks = set_masked_grid(&p, rows, &block);
   return launch(masked_pair_kernel<T, V, kTransposed>, blocks, block, 0, stream, p);
 }
 

@@ -26,7 +26,6 @@ struct MaskedParams : MixParams {
   uint32_t inner;  // vectors of a plane
   uint32_t planes, planes_per_thread;
   FastDiv inner_blocks, plane_blocks;
-  FastDiv row_parts;  // blocks of a row where they follow each other, else rows
 };
 
 // Planes whose vectors are in flight together. uint8 widens 32 bytes per pair of vectors, which
@@ -49,10 +48,16 @@ struct MaskedPlace {
 
   // The blocks of a row follow each other, or those of a vector, which rows have in common.
   __device__ __forceinline__ MaskedPlace(const MaskedParams& p, bool row_by_row) {
-    const uint32_t before = p.row_parts.div(blockIdx.x);
-    const uint32_t after = blockIdx.x - before * p.row_parts.divisor;
-    const uint32_t part = row_by_row ? after : before;
-    row = row_by_row ? before : after;
+    uint32_t at = blockIdx.x, part;
+    const uint32_t parts = p.inner_blocks.divisor * p.plane_blocks.divisor;
+    if (row_by_row) {
+      row = at / parts;
+      part = at % parts;
+    } else {
+      const uint32_t rows = static_cast<uint32_t>(p.pairs);
+      part = at / rows;
+      row = at % rows;
+    }
     const uint32_t block = p.plane_blocks.div(part);
     vector = block * blockDim.x + threadIdx.x;
     first_plane = (part - block * p.plane_blocks.divisor) * p.planes_per_thread;
@@ -179,7 +184,7 @@ __device__ __forceinline__ Pixels pixels_at(const MaskedParams& p, const Coordin
 }
 
 // Blocks have as many threads as the vectors of a plane can use; all threads have one row.
-inline int64_t set_masked_grid(MaskedParams* p, int64_t rows, bool row_by_row, dim3* block) {
+inline int64_t set_masked_grid(MaskedParams* p, int64_t rows, dim3* block) {
   unsigned threads = kMaskedThreads;
   while (threads > 32 && threads / 2 >= p->inner) threads /= 2;
   const int64_t inner_blocks = (int64_t{p->inner} + threads - 1) / threads;
@@ -188,7 +193,6 @@ inline int64_t set_masked_grid(MaskedParams* p, int64_t rows, bool row_by_row, d
   p->pairs = rows;
   p->inner_blocks = FastDiv(inner_blocks);
   p->plane_blocks = FastDiv(plane_blocks);
-  p->row_parts = FastDiv(row_by_row ? inner_blocks * plane_blocks : rows);
   *block = dim3(threads);
   return rows * inner_blocks * plane_blocks;
 }
