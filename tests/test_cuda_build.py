@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import kernels
-from kernel_table import DESIGNS, tile_bytes
+from kernel_table import DESIGNS, MOST_ROW_BYTES, tile_bytes
 from occupancy import ARCHS
 
 
@@ -80,8 +80,8 @@ def test_tiles_share_a_multiprocessor(instances):
     """Two tiles of 128 bytes per sample fit at these batch sizes; at larger ones one runs alone."""
     for i in instances:
         if i.design.tile and "single" not in i.label:
-            for batch in (64, 256):
-                dynamic = tile_bytes(batch, ARCHS[i.arch].shared_limit)
+            for batch in (64, 256):  # up to 64 samples a tile may be 1 KiB wide
+                dynamic = tile_bytes(batch, MOST_ROW_BYTES, True, ARCHS[i.arch].shared_limit)
                 assert i.blocks(dynamic) >= 2, (i.label, batch)
 
 
@@ -89,6 +89,28 @@ def test_tiles_share_a_multiprocessor(instances):
 def test_enough_loads_are_in_flight(instances):
     for i in instances:
         assert i.code.ahead >= i.design.loads, (i.label, i.code.ahead)
+
+
+MIXING = ("pair", "tile", "gather", "scatter", "walk")
+
+
+@pytest.mark.proof
+def test_no_thread_divides_integers(instances):
+    """Blocks, rows and coordinates are told apart by products."""
+    checked = [i for i in instances if i.label.startswith(MIXING) and "single" not in i.label]
+    assert len(checked) >= 60
+    assert {i.label: i.code.divisions for i in checked if i.code.divisions} == {}
+
+
+@pytest.mark.proof
+def test_samples_do_not_wait_for_weights(instances):
+    """Without boxes nothing that a plan says decides what pairs and tiles read."""
+    checked = [i for i in instances if re.fullmatch(r"(pair|tile) \w+x\d+( transposed)?", i.label)]
+    assert len(checked) == 14  # five dtypes of pairs and of tiles, four transposes
+    for i in checked:
+        assert i.code.first >= i.design.loads, (i.label, i.code.first)
+    boxed = [i for i in instances if i.label.startswith("gather") and i.label.endswith("box")]
+    assert boxed and all(i.code.first < i.design.loads for i in boxed)  # the test would see it
 
 
 @pytest.mark.proof

@@ -7,6 +7,7 @@ reference both round once, after the same float32 arithmetic.
 from __future__ import annotations
 
 import itertools
+import random as random_numbers
 
 import pytest
 import torch
@@ -175,3 +176,68 @@ def test_a_box_along_every_dim_leaves_nothing_to_cut():
     with lib.max_count(200):
         host.mix_(x, None, blend, box, FLIP)
     assert same_bits(x, reference.mix(before, None, blend, box, FLIP))
+
+
+def test_quotients_by_multiplication():
+    """Blocks and elements are told apart by them; up to 2^31 without a division."""
+    rng = random_numbers.Random(0)
+    edges = [1, 2, 3, 65535, 65536, 65537, 2**30, 2**31 - 2, 2**31 - 1]
+    divisors = [*edges, 2**31, 2**33 + 1, *(rng.randrange(1, 2**31) for _ in range(60))]
+    numbers = [0, *edges, 2**31, 2**40 + 5, *(rng.randrange(2**31) for _ in range(60))]
+    for divisor in divisors:
+        for n in (*numbers, divisor - 1, 3 * divisor - 1, 3 * divisor):
+            assert lib.long_div(n, divisor) == n // divisor, (n, divisor)
+
+
+@pytest.mark.parametrize("width", [4, 3])  # a vector, single elements
+@pytest.mark.parametrize("boxed", [False, True])
+def test_more_rows_than_two_dims_of_a_grid_count(width, boxed):
+    """Beyond 65,535 rows, pairs, and blocks; every kernel that numbers rows."""
+    batch = 2 * 66001 + 1
+    generator = torch.Generator().manual_seed(8)
+    x = random([batch, width], torch.float32, generator)
+    blend = make_blend("rows", batch, generator)
+    box = make_box("rows" if boxed else "none", batch, [width], generator)
+    for kind in ("flip", "self", "roll", "shared"):
+        partner = make_partner(kind, batch, generator)
+        args = (partner, blend, box, PAIRINGS[kind])
+        assert same_bits(host.mix(x, *args), reference.mix(x, *args)), kind
+        if kind in ("flip", "self"):
+            y = x.clone()
+            host.mix_(y, *args)
+            assert same_bits(y, reference.mix(x, *args)), kind
+        if kind in ("flip", "roll"):
+            backward = (partner, None, None, *args[1:])
+            want = reference.mix_backward(x, *backward)
+            assert same_bits(host.mix_backward(x, *backward), want), kind
+
+
+@pytest.mark.parametrize("enough", [1, 5, 8, 4096])  # 4, 3, 2 and 1 rounds of a block
+@pytest.mark.parametrize("box_kind", ["rows", "borders", "uniform"])
+def test_pairs_of_several_rounds(enough, box_kind):
+    """A block keeps its rows for several rounds, of which the last may be cut short."""
+    generator = torch.Generator().manual_seed(9)
+    for dtype, shape in ((torch.float32, [3, 40, 68]), (torch.float64, [2, 33, 50])):
+        x, _ = make_batch(9, shape, dtype, "contiguous", generator)
+        blend = make_blend("rows", 9, generator)
+        box = make_box(box_kind, 9, shape, generator)
+        args = (None, blend, box, FLIP)
+        want = reference.mix(x, *args)
+        backward = (None, None, None, *args[1:])
+        with lib.enough_blocks(enough):
+            assert same_bits(host.mix(x, *args), want)
+            got = host.mix_backward(x, *backward)
+            y = x.clone()
+            host.mix_(y, *args)
+        assert same_bits(got, reference.mix_backward(x, *backward))
+        assert same_bits(y, want)
+
+
+@pytest.mark.parametrize("box_kind", ["none", "rows"])
+def test_samples_of_many_tiles_have_wider_ones(box_kind):
+    generator = torch.Generator().manual_seed(10)
+    x = random([3, 4 * 65539], torch.float32, generator)  # more than 1024 tiles of 1 KiB
+    args = (None, make_blend("rows", 3, generator), make_box(box_kind, 3, [4 * 65539], generator))
+    y = x.clone()
+    host.mix_(y, *args, ROLL)
+    assert same_bits(y, reference.mix(x, *args, ROLL))

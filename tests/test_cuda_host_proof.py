@@ -18,7 +18,7 @@ from host_cuda import (
 )
 from host_cuda import loss_ops as losses
 from host_cuda import ops as host
-from host_cuda.batches import ORDERS, ROLL, TENSOR
+from host_cuda.batches import FLIP, ORDERS, ROLL, TENSOR
 
 from fused_mixup import reference
 
@@ -101,14 +101,22 @@ def run_everything(file=""):
     batch = 40
     x = torch.randn(batch, 72, generator=generator)
     blend = torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(batch, 2)
-    box = torch.empty((batch, 0), dtype=torch.int32)
+    boxes = torch.tensor([[8, 40]], dtype=torch.int32).expand(batch, 2).contiguous()
+    half = torch.arange(batch).div(2, rounding_mode="floor").int()
     for partner, rule, limit in (
         (None, ROLL, host.SHARED_LIMIT),
-        (torch.arange(batch).div(2, rounding_mode="floor").int(), TENSOR, 0),
+        (half, TENSOR, 0),
+        (None, FLIP, 0),
     ):
-        y = x.clone()
-        host.mix_(y, partner, blend, box, rule, shared_limit=limit)
-        assert torch.equal(y, reference.mix(x, partner, blend, box, rule))
+        for box in (boxes[:, :0], boxes):
+            y = x.clone()
+            host.mix_(y, partner, blend, box, rule, shared_limit=limit)
+            assert torch.equal(y, reference.mix(x, partner, blend, box, rule))
+    many = torch.randn(300, 4, generator=generator)  # more rows than a walk stages at once
+    args = (torch.arange(300).roll(1).int(), blend[:1].expand(300, 2), boxes[:1, :0].expand(300, 0))
+    y = many.clone()
+    host.mix_(y, *args, TENSOR, shared_limit=0)
+    assert torch.equal(y, reference.mix(many, *args, TENSOR))
     labels = torch.arange(batch)
     for shape, gamma in (
         ((2000,), 0.0),

@@ -6,6 +6,7 @@ No compiler is needed: the machine code is text, cut from what cuobjdump prints.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -131,6 +132,21 @@ def test_loads_are_counted_until_one_is_waited_for():
     assert sass.loads_ahead(apart, 16) == 2
 
 
+def test_loads_that_wait_for_no_weight():
+    weight = ("LDG.E.64 R20, [R2.64]", 1, ())
+    used = ("FADD R0, R20, R20", FREE, (1,))
+    assert sass.loads_first(_code(_load(4), weight, _load(8), used, _load(12)), 16) == 2
+    assert sass.loads_first(_code(weight, used, _load(4)), 16) == 0
+    copy = ("LDGSTS.E.BYPASS.128 [R0], [R2.64]", 0, ())
+    assert sass.loads_first(_code(copy, weight, used, copy), 16) == 1
+
+
+def test_divisions_of_integers_are_counted():
+    lines = ("I2F.U32.RP R0, R4", "I2F.U64.RP R10, R4", "I2F.U16 R0, R4", "I2FP.F32.U32 R0, R4")
+    code = _code(*((line, FREE, ()) for line in lines))
+    assert sass.examine(code, sass.Usage(1, 0, 0, 0)).divisions == 2
+
+
 def test_loads_are_counted_along_paths():
     # A jump skips a wait: that path has both loads in flight.
     around = _code(_load(4), ("@P0 BRA 0x30", FREE, ()), ("FADD R0, R4, R4", FREE, (0,)), _load(8))
@@ -160,17 +176,22 @@ def test_tiles_of_the_table_are_those_of_the_source(shared_limit):
     source = (ROOT / "csrc" / "cuda" / "mix_tile.cuh").read_text()
     body = re.search(r"inline int tile_width.*?\n}\n", source, re.S)
     assert body is not None
-    loops = re.findall(r"int width = (?:batch <= (\d+) \? (\d+) : )?(\d+); width >= (\d+)", body[0])
-    assert len(loops) == 2
-    shares = (shared_limit // 2, shared_limit)
-    for batch in (1, 3, 64, 65, 256, 500, 1024, 5000, 20000):
+    first = re.search(
+        r"width = batch > (\d+) \? (\d+) : many \? (\d+) : (\d+); width >= (\d+)", body[0]
+    )
+    second = re.search(r"width = (\d+); width >= (\d+)", body[0])
+    assert first is not None and second is not None
+    small, narrow, wide, usual, least = map(int, first.groups())
+    sizes = itertools.product((1, 3, 64, 65, 256, 500, 1024, 5000, 20000), (16, 56), (False, True))
+    for batch, row_bytes, many in sizes:
+        start = narrow if batch > small else wide if many else usual
         expected = 0
-        for (small, wide, first, last), share in zip(loops, shares, strict=True):
-            width = int(wide) if small and batch <= int(small) else int(first)
-            while width >= int(last) and not expected:
-                expected = batch * width if batch * width <= share else 0
-                width //= 2
-        assert kernel_table.tile_bytes(batch, shared_limit) == expected
+        for share, begin, end in ((2, start, least), (1, *map(int, second.groups()))):
+            while begin >= end and not expected:
+                bytes_ = batch * (begin + row_bytes)
+                expected = bytes_ if bytes_ <= shared_limit // share else 0
+                begin //= 2
+        assert kernel_table.tile_bytes(batch, row_bytes, many, shared_limit) == expected
 
 
 def test_a_report_lists_each_kernel_with_its_limit(monkeypatch):

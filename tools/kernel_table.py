@@ -38,20 +38,19 @@ class Design:
 
 # The first line that matches counts. Labels: kernel, dtype x elements per access, flags.
 DESIGNS = (
-    Design(r"pair u8x16 box", 256, 5, 2, 16, 2, "widening uint8 takes the registers"),
+    Design(r"pair u8x16 box", 256, 5, 2, 8, 2, "widening uint8 takes the registers"),
     Design(r"pair u8x16", 256, 8, 2, 4, 2, "widening uint8 takes the registers"),
-    Design(r"pair raw1x16 box", 256, 5, 2, 12, 2, "as for uint8, which shares the launch"),
-    Design(r"pair bf16x8 box transposed", 256, 4, 2, 16, 4, "nvcc parts them on sm_100"),
-    Design(r"pair raw8x2 box", 256, 4, 3, 12, 4, "nvcc parts them on sm_100"),
-    Design(r"pair raw16x1 box", 256, 2, 4, 12, 8, "launched as single elements are"),
-    Design(r"pair \w+x\d+ box.*", 256, 4, 4, 16, 4, "both samples, two vectors of each"),
+    Design(r"pair raw1x16 box", 256, 5, 2, 6, 2, "as for uint8, which shares the launch"),
+    Design(r"pair raw16x1 box", 256, 2, 8, 6, 8, "launched as single elements are"),
+    Design(r"pair \w+x\d+ box.*", 256, 4, 4, 8, 4, "as below; rows once per block"),
     Design(r"pair \w+x\d+.*", 256, 4, 4, 4, 4, "both samples, two vectors of each"),
-    Design(r"tile \w+x\d+.*", 512, 2, 4, 56, 2, "one block loads, the other stores", tile=True),
-    Design(r"walk raw(1x16|2x8)", 256, 2, 1, 48, 4, "nvcc waits row by row"),
-    Design(r"walk \w+x\d+", 256, 2, 4, 48, 4, "what a row reads as partner is read next, in L1"),
-    Design(r"gather f64x2 box", 256, 4, 1, 9, 2, "each row once more, from L2"),
+    Design(r"tile \w+x\d+.*", 512, 2, 4, 20, 2, "one block loads, the other stores", tile=True),
+    Design(r"walk raw16x1", 256, 2, 8, 10, 4, "launched as single elements are: four rows"),
+    Design(r"walk \w+x\d+", 256, 2, 16, 10, 8, "eight rows; half of them along cycles"),
+    Design(r"gather f64x2 box", 256, 4, 2, 9, 2, "each row once more, from L2"),
     Design(r"gather \w+x\d+.*", 256, 4, 3, 9, 2, "each row once more, from L2"),
-    Design(r"scatter \w+x\d+.*", 256, 3, 2, 24, 2, "each row once more, from L2"),
+    Design(r"scatter \w+x\d+ box", 256, 3, 3, 26, 2, "each row once more, from L2"),
+    Design(r"scatter \w+x\d+", 256, 3, 2, 8, 2, "nvcc waits for the row on sm_90"),
     Design(r"(pair|tile|gather|scatter|walk) \w+ single.*", 256, 2, 0, -1, 0, "unaligned"),
     Design(r"order", 1024, 1, 0, -1, 0, "one block, 2 B integers"),
     Design(r"targets \w+x\d+", 256, 6, 0, -1, 1, "written only, from labels in cache"),
@@ -96,6 +95,7 @@ DESIGNS = (
     Design(r"neighbor f(32|64)", 256, 1, 0, -1, 0, "a warp for each sample, arithmetic on float64"),
     Design(r"erasing", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
     Design(r"variant", 512, 1, 0, -1, 0, "a block for each unit, arithmetic on float64"),
+    Design(r"plan_rows", 128, 4, 0, -1, 0, "a thread for each sample, arithmetic on float64"),
     Design(r"plan", 512, 1, 0, -1, 0, "one block, arithmetic on float64"),
 )
 
@@ -136,7 +136,16 @@ def label_of(demangled: str) -> str:
         return f"targets {given[0]}x{16 // BYTES[given[0]]}"
     if kernel.startswith("normalize"):
         return " ".join([kernel, f"{given[0]}-{given[1]}", *(f"c{n}" for n in given[2:])])
-    if kernel in ("order", "plan", "variant", "erasing", "neighbor", "boxes", "mask_mean"):
+    if kernel in (
+        "order",
+        "plan",
+        "plan_rows",
+        "variant",
+        "erasing",
+        "neighbor",
+        "boxes",
+        "mask_mean",
+    ):
         return " ".join([kernel, *given])
     dtype, v, *flags = given
     names = ["transposed"] if kernel.startswith("masked") else ["box", "transposed"]
@@ -153,12 +162,15 @@ def _width(dtype: str, v: str) -> str:
     return f"{dtype} single" if single else f"{dtype}x{v}"
 
 
-def tile_bytes(batch: int, shared_limit: int) -> int:
+def tile_bytes(batch: int, row_bytes: int, many: bool, shared_limit: int) -> int:
     """Dynamic shared memory of tile_kernel, as tile_width() in csrc/cuda/mix_tile.cuh has it."""
-    for width in (512, 256, 128)[batch > 64 :]:
-        if batch * width <= shared_limit // 2:
-            return batch * width
+    for width in (256, 128) if batch > 64 else (1024, 512, 256, 128)[not many :]:
+        if batch * (width + row_bytes) <= shared_limit // 2:
+            return batch * (width + row_bytes)
     for width in (128, 64, 32, 16):
-        if batch * width <= shared_limit:
-            return batch * width
+        if batch * (width + row_bytes) <= shared_limit:
+            return batch * (width + row_bytes)
     return 0
+
+
+MOST_ROW_BYTES = 56  # of a staged row of doubles with a box

@@ -32,6 +32,7 @@ _WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
 # Contractions, which round once where a product and a sum round twice. With a factor RZ a
 # half-precision one is no product: it writes a constant into a register.
 _FUSED = re.compile(r"[FD]FMA|HFMA2")
+_DIVISION = re.compile(r"I2F\.[US](32|64)\.RP")  # a divisor, rounded up for its reciprocal
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Kernel:
     copies: Counter[int]  # cp.async: global to shared memory past the registers
     local: int  # loads and stores of local memory: spills and arrays outside registers
     fused: int  # fused multiply-adds
+    divisions: int  # of integers; each takes a reciprocal and some twenty instructions
+    first: int  # loads of 16 bytes issued before the first wait for a narrower one
     ahead: int  # loads of 16 bytes, cp.async included, that a thread has in flight at once
     instructions: int
 
@@ -163,6 +166,23 @@ def loads_ahead(code: Sequence[Instruction], width: int) -> int:
     return most
 
 
+def loads_first(code: Sequence[Instruction], width: int) -> int:
+    """Loads of ``width`` bytes that stand before the first wait for a narrower load.
+
+    These do not depend on what narrower loads bring: weights, boxes, partners. A counter that both
+    raise counts as that of the narrower one.
+    """
+    found = 0
+    narrow: set[int] = set()
+    for at in code:
+        if narrow & set(at.waits):
+            break
+        if at.name == "LDG" and at.width < width:
+            narrow.add(at.signals)
+        found += at.name in ("LDG", "LDGSTS") and at.width == width
+    return found
+
+
 def examine(code: Sequence[Instruction], usage: Usage) -> Kernel:
     def widths(name: str) -> Counter[int]:
         return Counter(i.width for i in code if i.name == name)
@@ -174,6 +194,8 @@ def examine(code: Sequence[Instruction], usage: Usage) -> Kernel:
         copies=widths("LDGSTS"),
         local=sum(i.name in ("LDL", "STL") for i in code),
         fused=sum(i.fused for i in code),
+        divisions=sum(bool(_DIVISION.match(i.op)) for i in code),
+        first=loads_first(code, 16),
         ahead=loads_ahead(code, 16),
         instructions=sum(i.name != "NOP" for i in code),
     )

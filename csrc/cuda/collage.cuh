@@ -61,9 +61,11 @@ inline LineShape line_shape(const int64_t* sizes, int ndim,
 
 // Everything a kernel needs to find its elements.
 struct Lines {
-  int64_t planes, height;
-  int64_t line;    // elements
-  int64_t chunks;  // blocks of a sample
+  int64_t planes;
+  LongDiv height;
+  int64_t line;      // elements
+  LongDiv per_line;  // threads of a line
+  LongDiv chunks;    // blocks of a sample
   FastDiv inner;
   int ndim;
   FastDiv size[kMaxDims];
@@ -80,13 +82,12 @@ constexpr int kCollageThreads = 256;
 
 template <int V>
 __device__ __forceinline__ Spot spot_of(const Lines& g) {
-  const int64_t sample = quotient(blockIdx.x, g.chunks);
-  const int64_t at = (blockIdx.x - sample * g.chunks) * kCollageThreads + threadIdx.x;
-  const int64_t per_line = g.line / V;
-  const int64_t row = quotient(at, per_line);
-  const int64_t plane = quotient(row, g.height);
-  return {sample, plane, row - plane * g.height, static_cast<int32_t>((at - row * per_line) * V),
-          plane < g.planes};
+  const int64_t sample = g.chunks.div(blockIdx.x);
+  const int64_t at = (blockIdx.x - sample * g.chunks.divisor) * kCollageThreads + threadIdx.x;
+  const int64_t row = g.per_line.div(at);
+  const int64_t plane = g.height.div(row);
+  return {sample, plane, row - plane * g.height.divisor,
+          static_cast<int32_t>((at - row * g.per_line.divisor) * V), plane < g.planes};
 }
 
 __device__ __forceinline__ int64_t plane_offset(const Lines& g, const LineStrides& s,
@@ -105,13 +106,14 @@ __device__ __forceinline__ int64_t plane_offset(const Lines& g, const LineStride
 inline Lines make_lines(const LineShape& shape, int v) {
   Lines g = {};
   g.planes = shape.planes;
-  g.height = shape.height;
+  g.height = LongDiv(shape.height);
   g.line = shape.width * shape.inner;
+  g.per_line = LongDiv(g.line / v);
   g.inner = FastDiv(shape.inner);
   g.ndim = shape.ndim;
   for (int k = 0; k < shape.ndim; ++k) g.size[k] = FastDiv(shape.size[k]);
   const int64_t count = shape.planes * shape.height * (g.line / v);
-  g.chunks = (count + kCollageThreads - 1) / kCollageThreads;
+  g.chunks = LongDiv((count + kCollageThreads - 1) / kCollageThreads);
   return g;
 }
 

@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(kVariantThreads, 1)
 }
 
 inline cudaError_t draw_variants(const VariantLaunch& a) {
-  PlanArgs partners = {};  // no mode is on: rows stay as they are
+  PlanArgs partners = {};  // without rows: variant_kernel writes them
   partners.state = a.state;
   partners.draw.spatial = 2;
   partners.batch = a.batch;
@@ -249,7 +249,7 @@ inline cudaError_t draw_variants(const VariantLaunch& a) {
   partners.blend = a.blend;
   partners.box = a.box;
   partners.stream = a.stream;
-  const cudaError_t error = draw_plan(partners);
+  const cudaError_t error = draw_partners(partners);
   const int units = a.per == kPerBatch ? 1 : a.batch;
   if (error != cudaSuccess || units == 0) return error;
   return launch(variant_kernel, units, dim3(kVariantThreads), 0, a.stream, a);

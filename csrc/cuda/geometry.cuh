@@ -35,6 +35,20 @@ struct FastDiv {
   }
 };
 
+// n / divisor for any n >= 0. Numbers of more than 31 bits, which are rare, take a division.
+struct LongDiv {
+  int64_t divisor = 1;
+  FastDiv fast;
+
+  LongDiv() = default;
+  explicit LongDiv(int64_t d) : divisor(d < 1 ? 1 : d), fast(d >> 31 == 0 ? d : 1) {}
+
+  __device__ __forceinline__ int64_t div(int64_t n) const {
+    if (((n | divisor) >> 31) == 0) return fast.div(static_cast<uint32_t>(n));
+    return n / divisor;
+  }
+};
+
 struct Geometry {
   uint32_t count = 0;  // vectors in a sample, below 2^31
   int ndim = 0;        // 0: vector v lies at v * V on both sides

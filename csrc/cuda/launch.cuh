@@ -11,6 +11,9 @@
 //   copy16_async     cp.async; the host copies when copies_done() waits for it, no earlier
 //   copies_done      cp.async.wait_all
 //   store16          st.global.v4; the host stores 16 bytes and asks for their alignment
+//   store16_once     st.global.cs.v4; likewise
+//   load16           ld.global.v4 under a predicate, .cs if once; the host reads 16 bytes, or none
+//   load8x2          ld.global.v2 likewise
 //   fast_exp         ex2.approx.ftz; the host's exp2, which rounds better
 //   fast_inverse     rcp.approx.ftz; the host divides
 //
@@ -85,6 +88,59 @@ __device__ __forceinline__ void store16(void* global, uint4 v) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
                "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
+}
+
+// Streaming accesses, for what the kernel does not touch again: their lines leave the caches first,
+// so that those of partners and weights stay. Volatile, as a load that the compiler moved below the
+// store of its partner would read what that has written.
+__device__ __forceinline__ void store16_once(void* global, uint4 v) {
+  asm volatile(
+      "st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+      : "memory");
+}
+
+// 16 bytes, or zeros where they are not needed. By a predicate, as loads behind a branch would be
+// waited for where it ends.
+template <bool kOnce>
+__device__ __forceinline__ uint4 load16(const void* global, bool needed) {
+  uint4 v = {0, 0, 0, 0};
+  const size_t at = __cvta_generic_to_global(global);
+  if constexpr (kOnce) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %5, 0;\n"
+        "@p ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];\n}\n"
+        : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+        : "l"(at), "r"(static_cast<unsigned>(needed))
+        : "memory");
+  } else {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %5, 0;\n"
+        "@p ld.global.v4.u32 {%0, %1, %2, %3}, [%4];\n}\n"
+        : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+        : "l"(at), "r"(static_cast<unsigned>(needed))
+        : "memory");
+  }
+  return v;
+}
+
+// The same in registers of 64 bits: doubles put together from halves would be waited for.
+template <bool kOnce>
+__device__ __forceinline__ void load8x2(const void* global, bool needed, uint64_t& x, uint64_t& y) {
+  x = y = 0;
+  const size_t at = __cvta_generic_to_global(global);
+  if constexpr (kOnce) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %3, 0;\n@p ld.global.cs.v2.u64 {%0, %1}, [%2];\n}\n"
+        : "+l"(x), "+l"(y)
+        : "l"(at), "r"(static_cast<unsigned>(needed))
+        : "memory");
+  } else {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %3, 0;\n@p ld.global.v2.u64 {%0, %1}, [%2];\n}\n"
+                 : "+l"(x), "+l"(y)
+                 : "l"(at), "r"(static_cast<unsigned>(needed))
+                 : "memory");
+  }
 }
 
 // exp(x) for x <= 0 in four instructions. Results below 2^-126 become zero, which changes neither a

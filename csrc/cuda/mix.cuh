@@ -36,7 +36,8 @@ struct MixArgs {
 enum class Form { kInPlace, kOutOfPlace, kTransposed };
 
 inline bool needs_scratch(const MixArgs& a) {
-  return a.pairing == kTensor && tile_width(a.samples.batch, a.shared_limit) == 0;
+  return a.pairing == kTensor &&
+         tile_width(a.samples.batch, kMostRowBytes, false, a.shared_limit) == 0;
 }
 
 template <typename T, int V, bool kBox, Form kForm>
@@ -46,7 +47,7 @@ cudaError_t dispatch_pairing(const MixParams& p, const MixArgs& a) {
     return launch_pair<T, V, kBox, kTransposed>(p, a.stream);
   }
   if constexpr (kForm == Form::kInPlace) {
-    const int width = tile_width(p.batch, a.shared_limit);
+    const int width = tile_width_of<T, V, kBox>(p, a.shared_limit);
     if (width == 0) return launch_walk<T, V>(p, a.scratch, a.stream);
     return launch_tile<T, V, kBox>(p, width, a.stream);
   } else {

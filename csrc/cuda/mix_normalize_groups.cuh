@@ -139,7 +139,7 @@ __device__ __forceinline__ void write_slots(const NormalizeParams& p, const unsi
   }
 #pragma unroll
   for (int k = 0; k < N; ++k) {
-    if (to[k] >= 0) store16(row + to[k], bits[k]);
+    if (to[k] >= 0) store16_once(row + to[k], bits[k]);
   }
 }
 

@@ -45,9 +45,10 @@ struct NormalizeParams {
   int64_t rows;                       // samples, or pairs of them
   int64_t chunks;                     // a sample's parts, one for each warp or block
   bool src_packed, dst_packed;        // the channels of a pixel are adjacent
-  FastDiv inner;                      // warps along the dim that their numbers run along first
+  FastDiv inner;                      // warps or blocks along the dim that they run along first
   FastDiv row_groups;                 // groups of pixels in a line of an image
   uint32_t groups;                    // in an image
+  LongDiv outer, columns;             // of single elements: the inner dim of the result; a line
   float inverse[4], inverse_rest[4];  // of std, for bytes
 };
 

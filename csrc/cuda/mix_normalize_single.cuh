@@ -12,7 +12,7 @@ template <typename T, typename O>
 __global__ void __launch_bounds__(kSingleThreads)
     normalize_single_kernel(const __grid_constant__ NormalizeParams p) {
   // Blocks are numbered with the batch fastest, so that a partner's values are in L2.
-  const int64_t chunk = blockIdx.x / p.rows, i = blockIdx.x % p.rows;
+  const int64_t chunk = p.inner.div(blockIdx.x), i = blockIdx.x - chunk * p.inner.divisor;
   const int64_t j = partner_of(p.pairing, p.partner, i, p.batch);
   const bool flip_own = is_flipped(p, i), flip_other = is_flipped(p, j);
   const T* own = static_cast<const T*>(p.src) + i * p.src_stride.batch;
@@ -22,10 +22,10 @@ __global__ void __launch_bounds__(kSingleThreads)
     const int64_t e = (chunk * kSingleUnroll + u) * kSingleThreads + threadIdx.x;
     if (e >= pixels * p.channels) return;
     // The order of elements is that of the result's memory, so that neighbours write neighbours.
-    const int64_t before = quotient(e, p.dst_packed ? p.channels : pixels);
+    const int64_t before = p.outer.div(e);
     const int c = static_cast<int>(p.dst_packed ? e - before * p.channels : before);
     const int64_t pixel = p.dst_packed ? before : e - before * pixels;
-    const int64_t y = quotient(pixel, p.width), x = pixel - y * p.width;
+    const int64_t y = p.columns.div(pixel), x = pixel - y * p.width;
     const int64_t at = c * p.src_stride.channel + y * p.src_stride.y;
     const int64_t last = p.width - 1;
     const RowMix row(p, i, static_cast<int32_t>(y), static_cast<int32_t>(x));
@@ -67,7 +67,10 @@ cudaError_t launch_single(NormalizeParams p, cudaStream_t stream) {
   const int64_t elements = static_cast<int64_t>(p.height) * p.width * p.channels;
   p.dst_packed = p.dst_stride.channel < p.dst_stride.x;
   p.rows = p.batch;
+  p.inner = FastDiv(p.rows);
+  p.columns = LongDiv(p.width);
   p.chunks = (elements + block - 1) / block;
+  p.outer = LongDiv(p.dst_packed ? p.channels : static_cast<int64_t>(p.height) * p.width);
   return launch(normalize_single_kernel<T, O>, p.rows * p.chunks, dim3(kSingleThreads), 0, stream,
                 p);
 }

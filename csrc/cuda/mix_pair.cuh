@@ -6,6 +6,11 @@
 //
 // One thread owns the same vectors of both samples and holds both originals in registers before it
 // writes either. So the in-place form has no race and needs no barrier, whatever the two boxes.
+//
+// Where a plan was drawn on the device, weights and boxes are loads too. Without boxes no load of a
+// sample waits for them: both samples are read, also those of a pair that the plan leaves as it is.
+// With boxes they decide what is read, so a block brings those of its rows into shared memory once,
+// for several rounds along the sample.
 #pragma once
 
 #include "mix_rows.cuh"
@@ -29,66 +34,124 @@ constexpr int kPairBlocks = V == 1   ? 2
                             : kBox   ? 5
                                      : 8;
 
+// Rounds of a block with boxes.
+constexpr int kPairRounds = 4;
+
+// The rows of a block's pairs.
+template <typename T>
+struct PairRows {
+  RowState<T, true> row[kThreads / 8][2];
+};
+
+// Both vectors of a pair, and what of them is pasted.
+template <typename T, int V>
+struct PairVectors {
+  Vec<T, V> a, b;
+  Span span_a, span_b;
+  Offsets at;
+  bool write_a, write_b;
+};
+
+// Mixes and writes. Both originals are in registers, so the order of the stores is free.
+template <typename T, int V, bool kTransposed, typename A>
+__device__ __forceinline__ void write_pair(const PairVectors<T, V>& v, const BlendWeights<A>& a,
+                                           const BlendWeights<A>& b, T* row_a, T* row_b) {
+  if constexpr (kTransposed) {
+    A sum[V];
+    if (v.write_a) {
+      own_part(v.a, a, v.span_a, sum);
+      add_partner_part(v.b, b, v.span_b, sum);
+      store_once(row_a + v.at.dst, rounded<T, V>(sum));
+    }
+    if (v.write_b) {
+      own_part(v.b, b, v.span_b, sum);
+      add_partner_part(v.a, a, v.span_a, sum);
+      store_once(row_b + v.at.dst, rounded<T, V>(sum));
+    }
+  } else {
+    if (v.write_a) store_once(row_a + v.at.dst, combine(v.a, v.b, a, v.span_a));
+    if (v.write_b) store_once(row_b + v.at.dst, combine(v.b, v.a, b, v.span_b));
+  }
+}
+
 template <typename T, int V, bool kBox, bool kTransposed>
 __global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
     pair_kernel(const __grid_constant__ MixParams p) {
   constexpr int U = kPairUnroll<V>;
-  const int64_t chunk = blockIdx.x % p.chunks;
-  const int64_t i = blockIdx.x / p.chunks * blockDim.y + threadIdx.y;
-  if (i >= p.pairs) return;
+  const uint32_t row_block = p.chunks.div(blockIdx.x);
+  const uint32_t chunk = blockIdx.x - row_block * p.chunks.divisor;
+  const int64_t top = static_cast<int64_t>(row_block) * blockDim.y, i = top + threadIdx.y;
   const int64_t j = p.pairing == kFlip ? p.batch - 1 - i : i;
   const bool alone = i == j;  // self, or the middle of an odd batch
-  const RowState<T, kBox> a(p, i), b(p, j);
-  const uint32_t first = static_cast<uint32_t>(chunk) * blockDim.x * U + threadIdx.x;
+  const uint32_t step = blockDim.x * U;
+  uint32_t first = chunk * p.rounds * step + threadIdx.x;
+  PairVectors<T, V> v[U];
 
-  // 1. Load what the outputs of both rows need.
-  Vec<T, V> va[U], vb[U];
-  Span sa[U], sb[U];
-  Offsets at[U];
-  bool write_a[U], write_b[U];
+  if constexpr (!kBox) {
+    if (i >= p.pairs) return;
 #pragma unroll
-  for (int u = 0; u < U; ++u) {
-    // There is no branch here, so that the loads of all u are in flight together.
-    const bool active = first + u * blockDim.x < p.geo.count;
-    const uint32_t v = active ? first + u * blockDim.x : 0;
-    const Coordinates c = coordinates<kBox, V>(p.geo, v);
-    at[u] = offsets_of<V>(p.geo, v);
-    sa[u] = a.template span<V>(p.geo, c);
-    sb[u] = b.template span<V>(p.geo, c);
-    const bool mixes_a = !a.weights.keep || !sa[u].empty();
-    const bool mixes_b = !b.weights.keep || !sb[u].empty();
-    write_a[u] = active && (!p.in_place || mixes_a);
-    write_b[u] = active && !alone && (!p.in_place || mixes_b);
-    const bool full_a = sa[u].template full<V>(), full_b = sb[u].template full<V>();
-    va[u] = vb[u] = Vec<T, V>{};
-    const bool both = kTransposed || alone;
-    const bool need_a = (write_a[u] && (both || !full_a)) || (write_b[u] && (both || mixes_b));
-    const bool need_b = (write_b[u] && (both || !full_b)) || (write_a[u] && (both || mixes_a));
-    if (need_a) va[u] = load<V>(src_row<T>(p, i) + at[u].src);
-    if (need_b) vb[u] = load<V>(src_row<T>(p, j) + at[u].src);
-  }
-
-  // 2. Mix and write. Both originals are in registers, so the order of the stores is free.
+    for (int u = 0; u < U; ++u) {
+      const bool active = first + u * blockDim.x < p.geo.count;
+      v[u].at = offsets_of<V>(p.geo, active ? first + u * blockDim.x : 0);
+      v[u].span_a = v[u].span_b = Span{0, 0};
+      v[u].write_a = v[u].write_b = active;
+    }
 #pragma unroll
-  for (int u = 0; u < U; ++u) {
-    if constexpr (kTransposed) {
-      typename Number<T>::Acc sum[V];
-      if (write_a[u]) {
-        own_part(va[u], a.weights, sa[u], sum);
-        add_partner_part(vb[u], b.weights, sb[u], sum);
-        store(dst_row<T>(p, i) + at[u].dst, rounded<T, V>(sum));
+    for (int u = 0; u < U; ++u) {
+      // Beyond the end nothing is read: in place another thread may have written there. The second
+      // load is made for a row that is alone too: a copy of registers would wait for the first.
+      v[u].a = load_once<V>(src_row<T>(p, i) + v[u].at.src, v[u].write_a);
+      v[u].b = load_once<V>(src_row<T>(p, j) + v[u].at.src, v[u].write_b);
+    }
+    const BlendWeights<typename Number<T>::Acc> a = load_weights<T>(p, i),
+                                                b = load_weights<T>(p, j);
+#pragma unroll
+    for (int u = 0; u < U; ++u) {
+      v[u].write_a = v[u].write_a && !(p.in_place && a.keep);
+      v[u].write_b = v[u].write_b && !(p.in_place && b.keep) && !alone;
+      write_pair<T, V, kTransposed>(v[u], a, b, dst_row<T>(p, i), dst_row<T>(p, j));
+    }
+  } else {
+    PairRows<T>& rows = block_shared<PairRows<T>>();
+    const unsigned tid = threadIdx.y * blockDim.x + threadIdx.x;
+    if (tid < 2 * blockDim.y && top + tid / 2 < p.pairs) {
+      const int64_t row = top + tid / 2;
+      const bool other = tid % 2 != 0 && p.pairing == kFlip;
+      rows.row[tid / 2][tid % 2] = RowState<T, true>(p, other ? p.batch - 1 - row : row);
+    }
+    __syncthreads();  // the rows are there
+    if (i >= p.pairs) return;
+    const RowState<T, true>&a = rows.row[threadIdx.y][0], &b = rows.row[threadIdx.y][1];
+#pragma unroll 1
+    for (uint32_t round = 0; round < p.rounds && first < p.geo.count; ++round, first += step) {
+      bool need_a[U], need_b[U];
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        const bool active = first + u * blockDim.x < p.geo.count;
+        const uint32_t at = active ? first + u * blockDim.x : 0;
+        const Coordinates c = coordinates_of<V>(p.geo, at);
+        v[u].at = offsets_of<V>(p.geo, at);
+        const Span span_a = a.template span<V>(p.geo, c), span_b = b.template span<V>(p.geo, c);
+        v[u].span_a = span_a;
+        v[u].span_b = span_b;
+        const bool mixes_a = !a.weights.keep || !span_a.empty();
+        const bool mixes_b = !b.weights.keep || !span_b.empty();
+        const bool write_a = v[u].write_a = active && (!p.in_place || mixes_a);
+        const bool write_b = v[u].write_b = active && !alone && (!p.in_place || mixes_b);
+        const bool full_a = span_a.template full<V>(), full_b = span_b.template full<V>();
+        const bool both = kTransposed || alone;
+        need_a[u] = (write_a && (both || !full_a)) || (write_b && (both || mixes_b));
+        need_b[u] = (write_b && (both || !full_b)) || (write_a && (both || mixes_a));
       }
-      if (write_b[u]) {
-        own_part(vb[u], b.weights, sb[u], sum);
-        add_partner_part(va[u], a.weights, sa[u], sum);
-        store(dst_row<T>(p, j) + at[u].dst, rounded<T, V>(sum));
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        v[u].a = load_once<V>(src_row<T>(p, i) + v[u].at.src, need_a[u]);
+        v[u].b = load_once<V>(src_row<T>(p, j) + v[u].at.src, need_b[u]);
       }
-    } else {
-      if (write_a[u]) {
-        store(dst_row<T>(p, i) + at[u].dst, combine(va[u], vb[u], a.weights, sa[u]));
-      }
-      if (write_b[u]) {
-        store(dst_row<T>(p, j) + at[u].dst, combine(vb[u], va[u], b.weights, sb[u]));
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        write_pair<T, V, kTransposed>(v[u], a.weights, b.weights, dst_row<T>(p, i),
+                                      dst_row<T>(p, j));
       }
     }
   }
@@ -98,7 +161,7 @@ template <typename T, int V, bool kBox, bool kTransposed>
 cudaError_t launch_pair(MixParams p, cudaStream_t stream) {
   const int64_t rows = p.pairing == kFlip ? (p.batch + 1) / 2 : p.batch;
   dim3 block;
-  const int64_t blocks = set_grid<kPairUnroll<V>>(&p, rows, &block);
+  const int64_t blocks = set_grid<kPairUnroll<V>>(&p, rows, kBox ? kPairRounds : 1, &block);
   return launch(pair_kernel<T, V, kBox, kTransposed>, blocks, block, 0, stream, p);
 }
 

@@ -21,8 +21,9 @@ struct MixParams {
   BoxRange box_row;
   bool in_place;         // dst is src: rows that do not change are not written
   int64_t pairs;         // rows, or pairs of rows
-  int64_t row_blocks;    // blocks along the batch
-  int64_t chunks;        // blocks along the sample
+  FastDiv row_blocks;    // blocks along the batch
+  FastDiv chunks;        // blocks along the sample
+  uint32_t rounds;       // of a block, along the sample
   const int32_t* order;  // [B], for walk_kernel
 };
 
@@ -73,6 +74,7 @@ struct RowState {
   BlendWeights<typename Number<T>::Acc> weights;
   BoxRange box;
 
+  RowState() = default;
   __device__ __forceinline__ RowState(const MixParams& p, int64_t i)
       : weights(load_weights<T>(p, i)) {
     if constexpr (kBox) box = load_box(p, i);
@@ -85,6 +87,19 @@ struct RowState {
     return {0, 0};
   }
 };
+
+// A row as a block keeps it in shared memory: read once, for all its vectors.
+template <typename T, bool kBox>
+struct StagedRow {
+  RowState<T, kBox> state;
+  int32_t partner;
+};
+
+template <typename T, bool kBox>
+__device__ __forceinline__ StagedRow<T, kBox> staged_row(const MixParams& p, int64_t i) {
+  const int64_t partner = partner_of(p.pairing, p.partner, i, p.batch);
+  return {RowState<T, kBox>(p, i), static_cast<int32_t>(partner)};
+}
 
 template <bool kBox, int V>
 __device__ __forceinline__ Coordinates coordinates(const Geometry& g, uint32_t v) {
@@ -151,20 +166,32 @@ __device__ __forceinline__ Vec<T, V> rounded(const A (&sum)[V]) {
 }
 
 // A block has 256 threads: as many along the sample as it can use, the rest along the batch.
-// Returns the number of blocks.
+// Returns the number of blocks. A block does up to `most_rounds` rounds along the sample, where
+// enough blocks are left: what it reads of its rows serves all of them.
 constexpr int kThreads = 256;
 
+// Some eight for each place on a large GPU. The tests' host drivers lower the number.
+#ifndef FUSED_MIXUP_ENOUGH_BLOCKS
+#define FUSED_MIXUP_ENOUGH_BLOCKS int64_t{4096}
+#endif
+
 template <int kUnroll>
-inline int64_t set_grid(MixParams* p, int64_t rows, dim3* block) {
+inline int64_t set_grid(MixParams* p, int64_t rows, int64_t most_rounds, dim3* block) {
   unsigned tx = kThreads;
   while (tx > 8 && static_cast<int64_t>(tx / 2) >= p->geo.count) tx /= 2;
   const unsigned ty = kThreads / tx;
   const int64_t chunk = static_cast<int64_t>(tx) * kUnroll;
+  const int64_t row_blocks = (rows + ty - 1) / ty;
+  const int64_t parts = (p->geo.count + chunk - 1) / chunk;
+  int64_t rounds = row_blocks * parts / FUSED_MIXUP_ENOUGH_BLOCKS;
+  rounds = rounds < 1 ? 1 : rounds > most_rounds ? most_rounds : rounds;
+  const int64_t chunks = (parts + rounds - 1) / rounds;
   p->pairs = rows;
-  p->row_blocks = (rows + ty - 1) / ty;
-  p->chunks = (p->geo.count + chunk - 1) / chunk;
+  p->row_blocks = FastDiv(row_blocks);
+  p->chunks = FastDiv(chunks);
+  p->rounds = static_cast<uint32_t>(rounds);
   *block = dim3(tx, ty, 1);
-  return p->row_blocks * p->chunks;
+  return row_blocks * chunks;
 }
 
 }  // namespace fused_mixup

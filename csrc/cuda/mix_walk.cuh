@@ -62,46 +62,75 @@ __global__ void __launch_bounds__(kOrderThreads)
   }
 }
 
-// A thread owns one vector of every sample and walks `order`, four rows at a time. It may read
-// ahead, as in this order no row overwrites what a later row reads.
+// Vectors in flight per thread, and rows that a block brings into shared memory at once.
+template <int V>
+constexpr int kWalkUnroll = V > 1 ? 8 : 4;
+constexpr int kWalkRows = 256;
+
+template <typename T>
+struct WalkRows {
+  uint32_t entry[kWalkRows];
+  StagedRow<T, true> row[kWalkRows];
+};
+
+// A thread owns one vector of every sample and walks `order`, several rows at a time. It may read
+// ahead, as in this order no row overwrites what a later row reads. Along a cycle a row's partner
+// is the next row, whose own vector is then in a register: it is read once.
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads, 2) walk_kernel(const __grid_constant__ MixParams p) {
-  constexpr int U = 4;
+  constexpr int U = kWalkUnroll<V>;
+  WalkRows<T>& rows = block_shared<WalkRows<T>>();
   const uint32_t v = blockIdx.x * blockDim.x + threadIdx.x;
-  if (v >= p.geo.count) return;
-  const Offsets at = offsets_of<V>(p.geo, v);
-  const Coordinates c = coordinates_of<V>(p.geo, v);
-  Vec<T, V> kept{};
-  for (int64_t t = 0; t < p.batch; t += U) {
-    Vec<T, V> own[U], other[U];
-    uint32_t entry[U];
-#pragma unroll
-    for (int u = 0; u < U; ++u) {
-      own[u] = other[u] = Vec<T, V>{};
-      if (t + u >= p.batch) continue;
+  const bool active = v < p.geo.count;  // others stay too, as the barriers need every thread
+  const Offsets at = offsets_of<V>(p.geo, active ? v : 0);
+  const Coordinates c = coordinates_of<V>(p.geo, active ? v : 0);
+  Vec<T, V> kept{}, last{};  // the first original of a cycle; the partner's of the row before
+  int64_t last_row = -1;
+  for (int64_t start = 0; start < p.batch; start += kWalkRows) {
+    const int count = static_cast<int>(p.batch - start < kWalkRows ? p.batch - start : kWalkRows);
+    __syncthreads();  // all threads have walked the rows before
+    for (int k = threadIdx.x; k < count; k += kThreads) {
+      uint32_t entry;
       if (p.order != nullptr) {
-        entry[u] = static_cast<uint32_t>(p.order[t + u]);
+        entry = static_cast<uint32_t>(p.order[start + k]);
       } else {  // roll is one cycle, walked from the last row down
-        entry[u] = static_cast<uint32_t>(p.batch - 1 - (t + u)) | (t + u == 0 ? kCycleFirst : 0) |
-                   (t + u == p.batch - 1 ? kCycleLast : 0);
+        entry = static_cast<uint32_t>(p.batch - 1 - (start + k)) |
+                (start + k == 0 ? kCycleFirst : 0) | (start + k == p.batch - 1 ? kCycleLast : 0);
       }
-      const int64_t i = entry[u] & kRowMask;
-      own[u] = load<V>(src_row<T>(p, i) + at.src);
-      if ((entry[u] & kCycleLast) == 0) {
-        const int64_t j = partner_of(p.pairing, p.partner, i, p.batch);
-        other[u] = load<V>(src_row<T>(p, j) + at.src);
-      }
+      rows.entry[k] = entry;
+      rows.row[k] = staged_row<T, true>(p, entry & kRowMask);
     }
+    __syncthreads();  // the rows are there
+    if (!active) continue;
+#pragma unroll 1
+    for (int t = 0; t < count; t += U) {
+      Vec<T, V> own[U], other[U];
+      bool follows[U];  // the row is the partner of the row before
 #pragma unroll
-    for (int u = 0; u < U; ++u) {
-      if (t + u >= p.batch) continue;
-      const int64_t i = entry[u] & kRowMask;
-      if ((entry[u] & kCycleFirst) != 0) kept = own[u];
-      if ((entry[u] & kCycleLast) != 0) other[u] = kept;
-      const RowState<T, true> state(p, i);
-      const Span span = state.template span<V>(p.geo, c);
-      if (state.weights.keep && span.empty()) continue;
-      store(dst_row<T>(p, i) + at.dst, combine(own[u], other[u], state.weights, span));
+      for (int u = 0; u < U; ++u) {
+        const bool there = t + u < count;
+        const int k = there ? t + u : t;
+        const int64_t i = rows.entry[k] & kRowMask, j = rows.row[k].partner;
+        const bool reads = there && (rows.entry[k] & kCycleLast) == 0;
+        follows[u] = i == last_row;
+        own[u] = load_once<V>(src_row<T>(p, i) + at.src, there && !follows[u]);
+        other[u] = load_once<V>(src_row<T>(p, j) + at.src, reads);
+        if (there) last_row = reads ? j : -1;
+      }
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        if (t + u >= count) continue;
+        const uint32_t entry = rows.entry[t + u];
+        const RowState<T, true>& state = rows.row[t + u].state;
+        if (follows[u]) own[u] = last;
+        if ((entry & kCycleFirst) != 0) kept = own[u];
+        if ((entry & kCycleLast) != 0) other[u] = kept;
+        last = other[u];
+        const Span span = state.template span<V>(p.geo, c);
+        if (state.weights.keep && span.empty()) continue;
+        store_once(dst_row<T>(p, entry & kRowMask) + at.dst,
+                   combine(own[u], other[u], state.weights, span));
+      }
     }
   }
 }

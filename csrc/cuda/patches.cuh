@@ -21,6 +21,7 @@ struct PatchSide {
 struct PatchGrid {
   PatchSide side;
   FastDiv height, width;
+  LongDiv columns;
 };
 
 struct PatchParams {
@@ -63,7 +64,7 @@ __device__ __forceinline__ PatchSource patch_source(const PatchGrid& g, int64_t 
     int64_t patch = side.index[at];
     if (patch < 0) from.sample = -1;
     patch = patch < 0 ? 0 : patch >= count ? count - 1 : patch;
-    const int64_t source_row = quotient(patch, side.columns);
+    const int64_t source_row = g.columns.div(patch);
     from.y += (source_row - row) * g.height.divisor;
     from.x += (patch - source_row * side.columns - column) * g.width.divisor;
   }
@@ -91,7 +92,7 @@ __global__ void __launch_bounds__(kCollageThreads)
            x * p.dst_stride.x + channel;
   if constexpr (!Number<T>::kBlends) {
     const PatchSource from = patch_source(p.own, p.batch, at.sample, at.y, x);
-    store(dst, patch_values<T, V>(p, from, plane, channel));
+    store_once(dst, patch_values<T, V>(p, from, plane, channel));
   } else {
     using N = Number<T>;
     using A = typename N::Acc;
@@ -106,8 +107,8 @@ __global__ void __launch_bounds__(kCollageThreads)
       const PatchSource from = patch_source(p.other, p.batch, at.sample, at.y, x);
       other = patch_values<T, V>(p, from, plane, channel);
     }
-    if (m == 1.0f) return store(dst, own);
-    if (m == 0.0f) return store(dst, other);
+    if (m == 1.0f) return store_once(dst, own);
+    if (m == 0.0f) return store_once(dst, other);
     const A w0 = static_cast<A>(m), w1 = static_cast<A>(1.0f - m);
     const Elements<T, V> a = elements(own), b = elements(other);
     Elements<T, V> out;
@@ -115,7 +116,7 @@ __global__ void __launch_bounds__(kCollageThreads)
     for (int e = 0; e < V; ++e) {
       out.e[e] = N::down(add(term(w0, N::up(a.e[e])), term(w1, N::up(b.e[e]))));
     }
-    store(dst, packed(out));
+    store_once(dst, packed(out));
   }
 }
 
@@ -127,6 +128,7 @@ cudaError_t patches_typed(const PatchArgs& a) {
   for (PatchGrid* g : {&p.own, &p.other}) {
     g->height = FastDiv(s.height / g->side.rows);
     g->width = FastDiv(s.width / g->side.columns);
+    g->columns = LongDiv(g->side.columns);
   }
   p.mask_height = FastDiv(s.height / p.mask_rows);
   p.mask_width = FastDiv(s.width / p.mask_columns);
@@ -138,13 +140,13 @@ cudaError_t patches_typed(const PatchArgs& a) {
   if constexpr (kWide > 1) {
     if (wide) {
       p.lines = make_lines(s, kWide);
-      return launch(patches_kernel<T, kWide>, p.batch * p.lines.chunks, dim3(kCollageThreads), 0,
-                    a.stream, p);
+      return launch(patches_kernel<T, kWide>, p.batch * p.lines.chunks.divisor,
+                    dim3(kCollageThreads), 0, a.stream, p);
     }
   }
   p.lines = make_lines(s, 1);
-  return launch(patches_kernel<T, 1>, p.batch * p.lines.chunks, dim3(kCollageThreads), 0, a.stream,
-                p);
+  return launch(patches_kernel<T, 1>, p.batch * p.lines.chunks.divisor, dim3(kCollageThreads), 0,
+                a.stream, p);
 }
 
 inline cudaError_t mix_patches(const PatchArgs& a) {

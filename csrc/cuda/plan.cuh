@@ -1,15 +1,16 @@
-// draw_plan: draws partners, λ, boxes and weights of a batch in one launch.
+// draw_plan: draws partners, λ, boxes and weights of a batch in one launch, or two.
 //
 // Fused: random words, keys and their sort, the match of partners, λ, boxes, the weights of labels
 // and values, and the step of the state. docs/drawing.md specifies what is drawn;
 // csrc/common/draw.h computes it. Read: the state, and labels or partners where given. Written: the
 // plan, 28 bytes and a box per sample.
 //
-// One block does all of it. The partner of a sample depends on the keys of all samples, and the
-// state may step only after all threads have read it: both need a barrier across all threads that
-// draw, and a launch has no barrier between blocks. Up to 512 samples have a thread each; in larger
-// batches a thread serves several. Batches beyond kNear sort in the memory of the plan, which is
-// written last, so that no scratch is allocated.
+// One block draws up to 512 samples, a thread for each. The partner of a sample depends on the keys
+// of all samples, and the state may step only after all threads have read it: both need a barrier
+// across all threads that draw, and a launch has no barrier between blocks. In larger batches that
+// block draws the partners alone, and a second grid the rows, which depend on no other row. Batches
+// beyond kNear sort in the memory of the plan, which is written last, so that no scratch is
+// allocated.
 #pragma once
 
 #include "../common/draw.h"
@@ -18,6 +19,7 @@
 namespace fused_mixup {
 
 constexpr int kPlanThreads = 512;
+constexpr int kRowsThreads = 128;
 constexpr int kNear = 1024;           // samples whose MatchScratch fits into shared memory
 constexpr int32_t kNobody = 1 << 20;  // no sample
 
@@ -26,6 +28,7 @@ struct PlanArgs {
   const double* settings;  // device [6], or null for draw.setting
   DrawArgs draw;
   int batch, per, pairing;
+  bool rows;              // plan_kernel draws the rows too
   const int64_t* labels;  // device [B], for kCrossClass
   const int32_t* given;   // device [B], for kTensor
   const int32_t* sample;  // device [B], the samples' indices in a larger batch, or null
@@ -150,25 +153,42 @@ __device__ __forceinline__ void put_row(const PlanArgs& a, int i, const DrawnRow
   }
 }
 
+// Reads state and settings, and draws the row that serves the whole batch. By one thread, so that
+// the state can step without another barrier.
+__device__ __forceinline__ void read_state(const PlanArgs& a, bool rows, PlanShared& shared) {
+  for (int k = 0; k < kStateWords; ++k) shared.state[k] = a.state[k];
+  shared.draw = a.draw;
+  if (a.settings != nullptr) {
+    for (int k = 0; k < kSettings; ++k) shared.draw.setting[k] = a.settings[k];
+  }
+  shared.largest = 0;
+  if (!a.rows && rows &&
+      shared.state[kVersionWord] == kStateVersion) {  // plan_kernel has stepped it
+    const uint64_t step = static_cast<uint64_t>(shared.state[kStepWord]) - 1;
+    shared.state[kStepWord] = static_cast<int64_t>(step);
+  }
+  if (rows && a.per == kPerBatch) {
+    // The row passes through a local variable: the compiler would not report the writes of a result
+    // that is built in place to the race detector.
+    const DrawnRow row = draw_row(Stream(shared.state), shared.draw, 0, true);
+    shared.row = row;
+  }
+}
+
+__device__ __forceinline__ void draw_sample(const PlanArgs& a, const PlanShared& shared,
+                                            const Stream& stream, bool known, int i) {
+  const int partner = a.partner[i], own = a.sample != nullptr ? a.sample[i] : i;
+  const bool mixes = partner != own;
+  if (a.per == kPerBatch && mixes) return put_row(a, i, shared.row, known);
+  const int unit = a.per == kPerPair && partner < own ? partner : own;
+  put_row(a, i, draw_row(stream, shared.draw, static_cast<uint32_t>(unit), mixes), known);
+}
+
 __global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_constant__ PlanArgs a) {
   PlanShared& shared = block_shared<PlanShared>();
   const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  // 1. One thread reads the state, so that it can step without another barrier.
-  if (tid == 0) {
-    for (int k = 0; k < kStateWords; ++k) shared.state[k] = a.state[k];
-    shared.draw = a.draw;
-    if (a.settings != nullptr) {
-      for (int k = 0; k < kSettings; ++k) shared.draw.setting[k] = a.settings[k];
-    }
-    shared.largest = 0;
-    const Stream stream(shared.state);
-    if (a.per == kPerBatch) {
-      // The row passes through a local variable: the compiler would not report the writes of a
-      // result that is built in place to the race detector.
-      const DrawnRow row = draw_row(stream, shared.draw, 0, true);
-      shared.row = row;
-    }
-  }
+  // 1. The state.
+  if (tid == 0) read_state(a, a.rows, shared);
   __syncthreads();  // state, settings and the shared row are written
   const Stream stream(shared.state);
   const bool known = shared.state[kVersionWord] == kStateVersion;
@@ -176,29 +196,32 @@ __global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_cons
   if (a.pairing >= kShuffle) match(a, stream, shared);
   // 3. Rows.
   for (int i = tid; i < a.batch; i += threads) {
-    int partner;
-    if (a.pairing >= kShuffle) {
-      partner = a.partner[i];
-    } else {
-      partner = a.sample != nullptr ? a.given[i]
-                                    : static_cast<int>(partner_of(a.pairing, a.given, i, a.batch));
-      a.partner[i] = partner;
+    if (a.pairing < kShuffle) {
+      a.partner[i] = a.sample != nullptr
+                         ? a.given[i]
+                         : static_cast<int>(partner_of(a.pairing, a.given, i, a.batch));
     }
-    const int own = a.sample != nullptr ? a.sample[i] : i;
-    const bool mixes = partner != own;
-    if (a.per == kPerBatch && mixes) {
-      put_row(a, i, shared.row, known);
-      continue;
-    }
-    const int unit = a.per == kPerPair && partner < own ? partner : own;
-    put_row(a, i, draw_row(stream, shared.draw, static_cast<uint32_t>(unit), mixes), known);
+    if (a.rows) draw_sample(a, shared, stream, known, i);
   }
   if (tid == 0 && known) {
     a.state[kStepWord] = static_cast<int64_t>(static_cast<uint64_t>(shared.state[kStepWord]) + 1);
   }
 }
 
-inline cudaError_t draw_plan(const PlanArgs& a) {
+// The rows of a larger batch, after plan_kernel: a thread for each sample.
+__global__ void __launch_bounds__(kRowsThreads)
+    plan_rows_kernel(const __grid_constant__ PlanArgs a) {
+  PlanShared& shared = block_shared<PlanShared>();
+  if (threadIdx.x == 0) read_state(a, true, shared);
+  __syncthreads();  // state, settings and the shared row are written
+  const int i = static_cast<int>(blockIdx.x * kRowsThreads + threadIdx.x);
+  if (i >= a.batch) return;
+  const bool known = shared.state[kVersionWord] == kStateVersion;
+  draw_sample(a, shared, Stream(shared.state), known, i);
+}
+
+// Draws the partners and steps the state; with a.rows draws the rows too.
+inline cudaError_t draw_partners(const PlanArgs& a) {
   // An empty batch advances the state too.
   const int warps = a.batch > 0 ? (a.batch + 31) / 32 : 1;
   const int threads = 32 * warps < kPlanThreads ? 32 * warps : kPlanThreads;
@@ -207,6 +230,14 @@ inline cudaError_t draw_plan(const PlanArgs& a) {
     memory = a.batch <= kNear ? size_t{24} * a.batch : sizeof(int64_t) * kChunk;
   }
   return launch(plan_kernel, 1, dim3(static_cast<unsigned>(threads)), memory, a.stream, a);
+}
+
+inline cudaError_t draw_plan(PlanArgs a) {
+  a.rows = a.batch <= kPlanThreads;
+  const cudaError_t error = draw_partners(a);
+  if (a.rows || error != cudaSuccess) return error;
+  const int64_t blocks = (a.batch + kRowsThreads - 1) / kRowsThreads;
+  return launch(plan_rows_kernel, blocks, dim3(kRowsThreads), 0, a.stream, a);
 }
 
 }  // namespace fused_mixup

@@ -126,9 +126,9 @@ __global__ void __launch_bounds__(kCollageThreads)
     dst += at.element;
     if (own != nullptr) {
       own += at.element;
-      if (!met) return store(dst, load<V>(own));
+      if (!met) return store_once(dst, load<V>(own));
     } else if (!met) {
-      return store(dst, packed<T, V>(out));
+      return store_once(dst, packed<T, V>(out));
     }
   }
   const int64_t image_plane = plane_offset(p.lines, p.image_stride, at.plane);
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kCollageThreads)
     out.e[e] = value_at<T, kInterpolates>(p, line, x, channel);
   }
   if constexpr (V > 1) {
-    store(dst, packed<T, V>(out));
+    store_once(dst, packed<T, V>(out));
   } else {
     dst[first * p.dst_stride.x + channel_of(0, first)] = out.e[0];
   }
@@ -162,12 +162,12 @@ cudaError_t rectangles_typed(RectangleParams p, const RectangleArgs& a) {
     if (runs_of_vectors(p.dst, p.dst_stride, a.shape, kWide) &&
         (p.own == nullptr || runs_of_vectors(p.own, p.own_stride, a.shape, kWide))) {
       p.lines = make_lines(a.shape, kWide);
-      return launch(rectangles_kernel<T, kWide, kInterpolates>, a.batch * p.lines.chunks,
+      return launch(rectangles_kernel<T, kWide, kInterpolates>, a.batch * p.lines.chunks.divisor,
                     dim3(kCollageThreads), 0, a.stream, p);
     }
   }
   p.lines = make_lines(a.shape, 1);
-  return launch(rectangles_kernel<T, 1, kInterpolates>, a.batch * p.lines.chunks,
+  return launch(rectangles_kernel<T, 1, kInterpolates>, a.batch * p.lines.chunks.divisor,
                 dim3(kCollageThreads), 0, a.stream, p);
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "launch.cuh"
 
@@ -135,6 +136,40 @@ __device__ __forceinline__ void store(T* p, const Vec<T, V>& v) {
     store16(p, v.bits);
   } else {
     *reinterpret_cast<Bits*>(p) = v.bits;
+  }
+}
+
+// load() without a branch where it is not needed: zeros then.
+template <int V, bool kOnce = false, typename T>
+__device__ __forceinline__ Vec<T, V> load_if(bool needed, const T* p) {
+  Vec<T, V> v{};
+  if constexpr (sizeof(v) == 16 && std::is_same<T, double>::value) {
+    uint64_t bits[2];
+    load8x2<kOnce>(p, needed, bits[0], bits[1]);
+    memcpy(&v, bits, sizeof(v));
+  } else if constexpr (sizeof(v) == 16) {
+    const uint4 bits = load16<kOnce>(p, needed);
+    memcpy(&v, &bits, sizeof(v));
+  } else {
+    if (needed) v = load<V>(p);
+  }
+  return v;
+}
+
+// load() and store() of what the kernel does not touch again.
+template <int V, typename T>
+__device__ __forceinline__ Vec<T, V> load_once(const T* p, bool needed = true) {
+  return load_if<V, true>(needed, p);
+}
+
+template <typename T, int V>
+__device__ __forceinline__ void store_once(T* p, const Vec<T, V>& v) {
+  if constexpr (sizeof(v) == 16) {
+    uint4 bits;
+    memcpy(&bits, &v, sizeof(bits));
+    store16_once(p, bits);
+  } else {
+    store(p, v);
   }
 }
 

@@ -1,4 +1,4 @@
-"""Plans drawn where the batch lives, in one launch: :func:`draw_plan`.
+"""Plans drawn where the batch lives, in one launch or two: :func:`draw_plan`.
 
 docs/drawing.md specifies the numbers, the same on every backend. A draw depends on two small
 tensors: a state (:func:`plan_state`), which each draw advances by one step, and settings.
@@ -108,7 +108,7 @@ def draw_plan(
     labels: Tensor | None = None,  # [B]
     settings: Tensor | None = None,  # [6]
 ) -> MixPlan:
-    """Draw λ, boxes and partners on the device of ``state``, in one launch and without waiting.
+    """Draw λ, boxes and partners on the device of ``state``, without waiting for it.
 
     ``λ ~ Beta(α, α)``; a row is mixed with probability ``prob``, and then cut with ``switch_prob``
     where both modes are on. A cut row has a box of share 1-λ around a uniform centre, clipped.

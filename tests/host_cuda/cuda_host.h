@@ -59,6 +59,17 @@ inline void copy16_async(void* shared, const void* global) {
 }
 inline void copies_done(Site site = Site::here()) { host_cuda::copies_done(site); }
 inline void store16(void* global, uint4 v) { host_cuda::store16(global, &v); }
+inline void store16_once(void* global, uint4 v) { host_cuda::store16(global, &v); }
+template <bool kOnce>
+uint4 load16(const void* global, bool needed) {
+  return needed ? *static_cast<const uint4*>(global) : uint4{};
+}
+template <bool kOnce>
+void load8x2(const void* global, bool needed, uint64_t& x, uint64_t& y) {
+  const uint4 v = load16<kOnce>(global, needed);
+  std::memcpy(&x, &v, 8);
+  std::memcpy(&y, &v.z, 8);
+}
 inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }
 

@@ -6,6 +6,9 @@
 // groups of pixels one element at a time (driver_normalize.cpp).
 int64_t host_max_count = int64_t{1} << 31;
 #define FUSED_MIXUP_MAX_COUNT host_max_count
+// And this: the blocks from which a block does several rounds (mix_rows.cuh).
+int64_t host_enough_blocks = 4096;
+#define FUSED_MIXUP_ENOUGH_BLOCKS host_enough_blocks
 
 #include "../../csrc/cuda/boxes.cuh"
 #include "../../csrc/cuda/mix.cuh"
@@ -137,6 +140,10 @@ EXPORT int host_mix_boxes(const HostBoxes* h) {
   a.count = h->count;
   return mix_boxes(a);
 }
+
+EXPORT void host_set_enough_blocks(int64_t blocks) { host_enough_blocks = blocks; }
+
+EXPORT int64_t host_long_div(int64_t n, int64_t divisor) { return LongDiv(divisor).div(n); }
 
 EXPORT void host_set_max_count(int64_t count) { host_max_count = count; }
 }

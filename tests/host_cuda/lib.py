@@ -18,6 +18,7 @@ def load(variant: str) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(build.build(variant)))
     lib.host_error.restype = ctypes.c_char_p
     lib.host_launched.restype = ctypes.c_int64
+    lib.host_long_div.restype = ctypes.c_int64
     return lib
 
 
@@ -71,6 +72,22 @@ def max_count(count: int):
         yield
     finally:
         lib.host_set_max_count(ctypes.c_int64(2**31))
+
+
+@contextmanager
+def enough_blocks(blocks: int):
+    """Inside the context a block does several rounds from 2 * ``blocks`` blocks on, not 8192."""
+    lib = library()
+    lib.host_set_enough_blocks(ctypes.c_int64(blocks))
+    try:
+        yield
+    finally:
+        lib.host_set_enough_blocks(ctypes.c_int64(4096))
+
+
+def long_div(n: int, divisor: int) -> int:
+    """LongDiv of geometry.cuh, and below 2^31 its FastDiv."""
+    return library().host_long_div(ctypes.c_int64(n), ctypes.c_int64(divisor))
 
 
 def forget_launches() -> None:
