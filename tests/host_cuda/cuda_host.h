@@ -4,6 +4,7 @@
 //   numbers.h   vector types, half types, intrinsics on numbers
 //   warp.h      shuffles and votes, atomics
 //   machine.h   blocks and threads, barriers, shared memory; fiber.h: a thread
+//   clusters.h  clusters of blocks; cluster_barrier.cpp: their barrier
 //   races.cpp   the race detector
 //
 // The threads of a block are fibers, switched at barriers and warp operations. Faults that a GPU
@@ -63,3 +64,5 @@ inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }
 
 }  // namespace fused_mixup
+
+#include "clusters.h"

@@ -258,6 +258,9 @@ const Planted kPlanted[] = {
 }  // namespace
 }  // namespace fused_mixup
 
+// Those of clusters: driver_cluster_bugs.cpp.
+int planted_cluster(const char* name, float* out, int n);
+
 // Two blocks of 64 threads, with two floats of dynamic shared memory per thread.
 extern "C" EXPORT int host_planted(const char* name, float* out, int64_t n) {
   using namespace fused_mixup;
@@ -266,5 +269,5 @@ extern "C" EXPORT int host_planted(const char* name, float* out, int64_t n) {
     return launch_grid(p.kernel, dim3(2), dim3(64), 128 * sizeof(float), nullptr, out,
                        static_cast<int>(n));
   }
-  return -1;
+  return planted_cluster(name, out, static_cast<int>(n));
 }

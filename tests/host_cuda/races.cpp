@@ -6,8 +6,9 @@
 // the block began, in shared memory). Two accesses race if at least one of them writes, not both
 // are atomic, they come from different threads, and nothing orders them:
 //
-//   threads of different blocks   nothing orders their accesses
-//   threads of one block          a __syncthreads() between them
+//   threads of different blocks   nothing, but in a cluster an arrival after the first access and
+//                                 a wait for that barrier before the second
+//   threads of one block          that, or a __syncthreads() between them
 //   lanes of one warp             that, or a __syncwarp() of the whole warp; shuffles and votes
 //                                 order no memory, as in CUDA
 //
@@ -31,15 +32,17 @@ using races::now;
 // Accesses of one kind to one byte, as far as later accesses may race with them: those before the
 // last barrier are ordered before everything that their block does after it.
 struct Who {
-  enum Spread : uint8_t { kNobody, kThread, kLanes, kWarps, kBlocks };
+  enum Spread : uint8_t { kNobody, kThread, kLanes, kWarps, kCluster, kBlocks };
 
-  uint32_t block, barrier, sync;
+  uint32_t block, barrier, sync, cluster, arrived;
   uint16_t thread;
   Spread spread = kNobody;
 
   bool races_with_now() const {
     if (spread == kNobody) return false;
-    if (spread == kBlocks || block != now.block) return true;
+    if (spread == kBlocks || cluster != now.cluster) return true;
+    if (now.waited > arrived) return false;
+    if (spread == kCluster || block != now.block) return true;
     if (barrier != now.barrier) return false;
     if (spread == kWarps || thread / 32 != now.thread / 32) return true;
     if (sync != now.sync) return false;
@@ -47,17 +50,23 @@ struct Who {
   }
 
   void add_now() {
-    const bool other_block = spread != kNobody && block != now.block;
-    if (spread == kBlocks || other_block) {
+    const bool other = spread != kNobody && cluster != now.cluster;
+    const bool open = spread != kNobody && now.waited <= arrived;  // no cluster barrier between
+    if (open && now.arrived > arrived) arrived = now.arrived;
+    if (spread == kBlocks || other) {
       spread = kBlocks;
-    } else if (spread != kNobody && barrier == now.barrier &&
+    } else if (open && (spread == kCluster || block != now.block)) {
+      spread = kCluster;
+    } else if (open && barrier == now.barrier &&
                (spread == kWarps || thread / 32 != now.thread / 32)) {
       spread = kWarps;
-    } else if (spread != kNobody && barrier == now.barrier && sync == now.sync &&
+    } else if (open && barrier == now.barrier && sync == now.sync &&
                (spread == kLanes || thread != now.thread)) {
       spread = kLanes;
     } else {
-      *this = {now.block, now.barrier, now.sync, static_cast<uint16_t>(now.thread), kThread};
+      *this = {now.block,   now.barrier, now.sync,
+               now.cluster, now.arrived, static_cast<uint16_t>(now.thread),
+               kThread};
     }
   }
 };
@@ -80,7 +89,7 @@ std::unordered_map<uintptr_t, std::unique_ptr<Cell[]>> pages;
 uintptr_t last_page = ~uintptr_t{0};
 Cell* last_cells = nullptr;
 std::vector<Region> shared;
-uint32_t serial = 0, launch_serial = 0, block_serial = 0;
+uint32_t serial = 0, launch_serial = 0, cluster_serial = 0;
 
 Cell& cell_of(const unsigned char* at) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(at), page = address / kPage;
@@ -114,12 +123,12 @@ std::string me() {
   if (who.spread != Who::kThread) others += " and others";
   fault("race (" + std::string(does) + " after " + did + ") in " + place(at, region) + ": " +
         others + " of block " + std::to_string(who.block) +
-        (who.spread == Who::kBlocks ? "…" : "") + ", " + me());
+        (who.spread >= Who::kCluster ? "…" : "") + ", " + me());
 }
 
 void touch(const unsigned char* at, Access access, const Region* region) {
   Cell& cell = cell_of(at);
-  const uint32_t current = region != nullptr ? block_serial : launch_serial;
+  const uint32_t current = region != nullptr ? cluster_serial : launch_serial;
   if (cell.serial != current) {
     cell = Cell();
     cell.serial = current;
@@ -178,7 +187,7 @@ void begin_launch() {
   }
 }
 
-void begin_block() { block_serial = ++serial; }
+void begin_cluster() { cluster_serial = ++serial; }
 
 void shared_memory(const unsigned char* begin, size_t size, const char* name) {
   shared.push_back({begin, size, name});
