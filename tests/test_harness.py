@@ -49,7 +49,7 @@ RACE = {
     "not_waited_for": r"before copies_done\(\)",
     "read_behind_dynamic": r"out of bounds: 4 bytes of dynamic shared memory at byte \d+ of 512",
     "write_behind_static": r"out of bounds: 4 bytes of static shared memory at byte \d+ of 128",
-    "block_barrier_for_cluster": "race .read after write. in dynamic|no thread of the block has written",
+    "block_barrier_for_cluster": "race|no thread of the block has written",
     "write_after_arrival": "race .* in dynamic shared",
     "overwritten_while_read": "race .* in dynamic shared",
     "never_written_there": "no thread of the block has written",

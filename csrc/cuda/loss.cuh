@@ -2,6 +2,7 @@
 // kernel.
 #pragma once
 
+#include "loss_cluster.cuh"
 #include "loss_columns.cuh"
 #include "loss_rows.cuh"
 
@@ -30,12 +31,20 @@ cudaError_t launch_columns(const LossArgs& a, const LossSchedule& schedule) {
 }
 
 template <typename T>
+LossSchedule schedule_of(const LossArgs& a) {
+  LossSchedule schedule = loss_schedule<T>(a, column_width<T>(a));
+  if (!schedule.columns && takes_clusters<T>(a)) schedule.blocks = a.rows();  // a sum for each row
+  return schedule;
+}
+
+template <typename T>
 cudaError_t sweep(const LossArgs& a, const LossSchedule& schedule) {
   if constexpr (sizeof(T) != 8) {
     if (schedule.columns && schedule.width > 1) {
       return launch_columns<T, 16 / static_cast<int>(sizeof(T))>(a, schedule);
     }
     if (schedule.columns) return launch_columns<T, 1>(a, schedule);
+    if (takes_clusters<T>(a)) return launch_clusters_of_rows<T>(a);
   }
   return launch_rows<T>(a);
 }
@@ -44,7 +53,7 @@ cudaError_t sweep(const LossArgs& a, const LossSchedule& schedule) {
 inline int64_t loss_scratch(const LossArgs& a) {
   int64_t blocks = 0;
   with_floating(a.dtype, [&](auto z) {
-    blocks = loss_schedule<decltype(z)>(a, column_width<decltype(z)>(a)).blocks;
+    blocks = schedule_of<decltype(z)>(a).blocks;
     return cudaSuccess;
   });
   return blocks + kReduceBlocks;
@@ -55,7 +64,7 @@ inline int64_t loss_scratch(const LossArgs& a) {
 inline cudaError_t soft_target_cross_entropy(const LossArgs& a) {
   return with_floating(a.dtype, [&](auto z) {
     using T = decltype(z);
-    const LossSchedule schedule = loss_schedule<T>(a, column_width<T>(a));
+    const LossSchedule schedule = schedule_of<T>(a);
     const bool reduces = a.partials != nullptr;
     cudaError_t error = cudaSuccess;
     // The gradient divides by the count before the loss has been reduced.

@@ -57,6 +57,8 @@ struct CallArgs {
   FUSED_MIXUP_HOST_DEVICE int64_t rows() const { return batch * positions; }
 };
 
+constexpr int kChooseCluster = -1;
+
 struct LossArgs : CallArgs {
   int64_t ignore_index;
   double label_smoothing, focal_gamma, z_loss;
@@ -65,6 +67,9 @@ struct LossArgs : CallArgs {
   int32_t* ranks;   // [rank_planes, B, S], or null
   int rank_planes;  // 2, or 1 where partner_labels have none
   void* count;      // arithmetic type []: how many rows count
+  // Blocks of a cluster for loss and gradient of a long row: 0 for none, or kChooseCluster.
+  int cluster_blocks;
+  int64_t shared_limit;  // bytes of dynamic shared memory that a block of a cluster may have
 
   bool can_ignore() const { return target == nullptr && ignore_index != INT64_MIN; }
 };

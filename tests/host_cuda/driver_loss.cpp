@@ -32,6 +32,7 @@ struct HostLoss {
   void* grad;
   Strides grad_at;
   double divisor;
+  int64_t cluster_blocks, shared_limit;
 };
 
 }  // extern "C"
@@ -107,6 +108,8 @@ EXPORT int host_loss(const HostLoss* h) {
   a.count = h->count;
   a.ranks = h->ranks;
   a.rank_planes = static_cast<int>(h->rank_planes);
+  a.cluster_blocks = static_cast<int>(h->cluster_blocks);
+  a.shared_limit = h->shared_limit;
   const bool counts = a.forward && h->count != nullptr;
   return with_scratch(loss_scratch(a), counts, [&](LossSum* scratch) {
     a.partials = scratch;
