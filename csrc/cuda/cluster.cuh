@@ -21,6 +21,9 @@
 #include <cstring>
 
 #include "launch.cuh"
+#ifdef FUSED_MIXUP_HOST
+#include "clusters.h"
+#endif
 
 namespace fused_mixup {
 
@@ -67,11 +70,8 @@ template <typename... Params>
 cudaError_t resident_clusters(void (*kernel)(Params...), int blocks, dim3 block, size_t shared,
                               int* clusters) {
   const void* entry = reinterpret_cast<const void*>(kernel);
-  if (shared > kDefaultShared) {
-    const cudaError_t refused = cudaFuncSetAttribute(
-        entry, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-    if (refused != cudaSuccess) return refused;
-  }
+  const cudaError_t refused = allow_shared(entry, shared);
+  if (refused != cudaSuccess) return refused;
   cudaLaunchAttribute attribute;
   const cudaLaunchConfig_t config = cluster_config(1, blocks, block, shared, nullptr, &attribute);
   return cudaOccupancyMaxActiveClusters(clusters, entry, &config);

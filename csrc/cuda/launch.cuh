@@ -35,15 +35,18 @@ namespace fused_mixup {
 #ifndef FUSED_MIXUP_HOST
 constexpr size_t kDefaultShared = 48 * 1024;  // above this a kernel must opt in
 
+// Lets the kernel have so much dynamic shared memory.
+inline cudaError_t allow_shared(const void* kernel, size_t shared) {
+  if (shared <= kDefaultShared) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(shared));
+}
+
 template <typename... Params, typename... Args>
 cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
                         cudaStream_t stream, const Args&... args) {
-  if (shared > kDefaultShared) {
-    const cudaError_t refused =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-    if (refused != cudaSuccess) return refused;
-  }
+  const cudaError_t refused = allow_shared(reinterpret_cast<const void*>(kernel), shared);
+  if (refused != cudaSuccess) return refused;
   kernel<<<grid, block, shared, stream>>>(args...);
   return cudaGetLastError();
 }

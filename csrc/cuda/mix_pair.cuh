@@ -32,6 +32,7 @@ constexpr int kPairBlocks = V == 1   ? 2
 template <typename T, int V, bool kBox, bool kTransposed>
 __global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
     pair_kernel(const __grid_constant__ MixParams p) {
+  if (p.awaits) await_earlier();
   constexpr int U = kPairUnroll<V>;
   const int64_t chunk = blockIdx.x % p.chunks;
   const int64_t i = blockIdx.x / p.chunks * blockDim.y + threadIdx.y;
@@ -99,7 +100,8 @@ cudaError_t launch_pair(MixParams p, cudaStream_t stream) {
   const int64_t rows = p.pairing == kFlip ? (p.batch + 1) / 2 : p.batch;
   dim3 block;
   const int64_t blocks = set_grid<kPairUnroll<V>>(&p, rows, &block);
-  return launch(pair_kernel<T, V, kBox, kTransposed>, blocks, block, 0, stream, p);
+  return launch_dependent(p.awaits, pair_kernel<T, V, kBox, kTransposed>, blocks, block, 0, stream,
+                          p);
 }
 
 }  // namespace fused_mixup

@@ -1,6 +1,7 @@
 // What the mix kernels share: their parameters, the weights and the box of a row, the rule itself.
 #pragma once
 
+#include "dependent.cuh"
 #include "geometry.cuh"
 
 namespace fused_mixup {
@@ -24,6 +25,7 @@ struct MixParams {
   int64_t row_blocks;    // blocks along the batch
   int64_t chunks;        // blocks along the sample
   const int32_t* order;  // [B], for walk_kernel
+  bool awaits;           // a dependent launch: rows are not there before await_earlier()
 };
 
 template <typename T>

@@ -5,6 +5,7 @@
 //   warp.h      shuffles and votes, atomics
 //   machine.h   blocks and threads, barriers, shared memory; fiber.h: a thread
 //   clusters.h  clusters of blocks; cluster_barrier.cpp: their barrier
+//   dependent.h launches that start early
 //   races.cpp   the race detector
 //
 // The threads of a block are fibers, switched at barriers and warp operations. Faults that a GPU
@@ -64,5 +65,3 @@ inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }
 
 }  // namespace fused_mixup
-
-#include "clusters.h"

@@ -63,6 +63,28 @@ def drop_barrier(file: str, line: int):
 
 
 @contextmanager
+def resident_clusters(count: int):
+    """Inside the context ``count`` clusters run at once, not two; more rows come one by one."""
+    lib = library()
+    lib.host_set_resident_clusters(ctypes.c_int64(count))
+    try:
+        yield
+    finally:
+        lib.host_set_resident_clusters(ctypes.c_int64(2))
+
+
+@contextmanager
+def dependent_launches():
+    """Inside the context mixes are launched to start while the kernel in front still runs."""
+    lib = library()
+    lib.host_set_starts_early(ctypes.c_int64(1))
+    try:
+        yield
+    finally:
+        lib.host_set_starts_early(ctypes.c_int64(0))
+
+
+@contextmanager
 def max_count(count: int):
     """Inside the context samples of more than ``count`` vectors, not 2^31, are split in halves."""
     lib = library()

@@ -168,6 +168,17 @@ def soft_target_cross_entropy_backward_(grad_loss, logits, *arguments):
 CHOOSE_CLUSTER = -1  # kChooseCluster
 
 
+def cluster_shape(
+    dtype, classes, target_dtype=None, cluster=CHOOSE_CLUSTER, shared_limit=SHARED_LIMIT
+):
+    """(blocks of a cluster, bytes from the one buffer to the other, bytes of shared memory)."""
+    found = (INT * 3)()
+    target = -1 if target_dtype is None else DTYPES.index(target_dtype)
+    numbers = DTYPES.index(dtype), classes, target, cluster, shared_limit
+    library().host_cluster_shape(*map(INT, numbers), found)
+    return tuple(found)
+
+
 def soft_target_cross_entropy_grad(
     logits, *arguments, cluster=0, shared_limit=SHARED_LIMIT, out=None
 ):

@@ -1,5 +1,4 @@
-// Runs clusters one after the other (of one block, mostly), and the threads of a cluster in turn,
-// each until it waits.
+// Runs clusters (of one block, mostly) one by one, their threads in turn, each until it waits.
 #include "machine.h"
 
 #include <algorithm>
@@ -91,6 +90,7 @@ void thread_main() {
   races::now.watching = true;
   machine.body(machine.args);
   races::now.watching = false;
+  if (!awaited()) fault("a thread ends before it has awaited the kernel in front");
   me().state = State::kDone;
 }
 

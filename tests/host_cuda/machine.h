@@ -57,6 +57,11 @@ void copies_done(Site site);
 
 void note_launch(const void* kernel);
 
+// The next launch is dependent: its threads await the kernel in front.
+void next_starts_early();
+void await_earlier(Site site);
+bool awaited();
+
 // Of clusters: see csrc/cuda/cluster.cuh.
 int cluster_rank();
 int cluster_blocks();
