@@ -34,6 +34,7 @@ class Design:
     stores: int  # of 16 bytes at least; -1 in params allows narrower ones too
     why: str
     tile: bool = False  # holds a tile in dynamic shared memory, and reads it all at once
+    since: int = 0  # the first architecture that has it; on older ones the kernel is empty
 
 
 # The first line that matches counts. Labels: kernel, dtype x elements per access, flags.
@@ -59,6 +60,8 @@ DESIGNS = (
     Design(r"row \w+ sparse", 1024, 1, 4, -1, 4, "logits and gradient; the loss alone: 1"),
     Design(r"row \w+ ranked", 1024, 1, 2, -1, 4, "the labels' ranks take the registers"),
     Design(r"row \w+ dense", 1024, 1, 3, -1, 2, "logits, target, gradient"),
+    Design(r"cluster \w+ ranked", 256, 2, 4, -1, 2, "ranks take the registers", since=90),
+    Design(r"cluster \w+ \w+", 256, 3, 4, -1, 2, "a slice of the row ahead", since=90),
     Design(r"column b?f16x8 dense", 128, 4, 2, -1, 2, "eight positions have much state"),
     Design(r"column b?f16x8 sparse", 128, 4, 4, -1, 4, "eight positions have much state"),
     Design(r"column \w+x\d+ dense", 128, 5, 2, -1, 2, "logits, target, gradient"),
@@ -120,8 +123,8 @@ def label_of(demangled: str) -> str:
     kernel, inner = name[1], (name[2] or "").replace("fused_mixup::", "")
     given = [SHORT.get(g.strip(), g.strip()) for g in inner.split(",")] if inner else []
     given = [re.sub(r"Raw<(\d+)>", r"raw\1", g) for g in given]
-    if kernel == "row":
-        return f"row {given[0]} {KINDS[int(given[1])]}"
+    if kernel in ("row", "cluster"):
+        return f"{kernel} {given[0]} {KINDS[int(given[1])]}"
     if kernel == "column":
         return f"column {_width(given[0], given[1])} {KINDS[int(given[2])]}"
     if kernel in ("scale", "rectangles", "patches"):

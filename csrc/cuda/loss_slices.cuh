@@ -125,6 +125,11 @@ struct Staged {
     const Slice<T> at(a, shape, r);
     const int32_t count = at.end - at.first;
     z = start_copy(buffer, at.row + at.first, count, single);
+    if (!kDense && threadIdx.x == 0) {  // all threads wait for these at the row's beginning
+      prefetch(a.labels + r);
+      prefetch(a.partner_labels + r);
+      if (a.weight != nullptr) prefetch(a.weight + 2 * at.b);
+    }
     if constexpr (kDense) {
       const void* from = dense_start<T>(a, at.b, at.s);
       if (a.target_dtype == a.dtype) {

@@ -61,6 +61,7 @@ inline void copy16_async(void* shared, const void* global) {
 }
 inline void copies_done(Site site = Site::here()) { host_cuda::copies_done(site); }
 inline void store16(void* global, uint4 v) { host_cuda::store16(global, &v); }
+inline void prefetch(const void*) {}
 inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }
 
