@@ -4,8 +4,8 @@
 
 Needs no network. Writes into the folder OUT (environment; default: benchmarks/results/ and the
 GPU's name): summary.json, anew after each stage; stages.log, the output of the stages;
-headlines.json, paths.json and benchmarks.json, case by case; counters.csv. Ends within 8 minutes (--minutes);
---since is the start in seconds since 1970, so that the time of a set-up counts.
+headlines.json, paths.json and benchmarks.json, case by case; counters.csv. Ends within 8 minutes
+(--minutes); --since is the start in seconds since 1970, so that the time of a set-up counts.
 
 --only takes names, or "tests" and "bench" for several, and keeps an earlier run's results of the
 other stages. --installed is for a package installed from a wheel: tests and benchmarks then run
