@@ -11,6 +11,8 @@
 //   copy16_async     cp.async; the host copies when copies_done() waits for it, no earlier
 //   copies_done      cp.async.wait_all
 //   store16          st.global.v4; the host stores 16 bytes and asks for their alignment
+//   store16_streaming  st.global.cs.v4; likewise
+//   load16_last      ld.global.cs.v4; the host loads 16 bytes
 //   fast_exp         ex2.approx.ftz; the host's exp2, which rounds better
 //   fast_inverse     rcp.approx.ftz; the host divides
 //
@@ -85,6 +87,24 @@ __device__ __forceinline__ void store16(void* global, uint4 v) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
                "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
+}
+
+// store16() of what this kernel does not read again: L2 evicts it first, so that it keeps what will
+// be read.
+__device__ __forceinline__ void store16_streaming(void* global, uint4 v) {
+  asm volatile(
+      "st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+      : "memory");
+}
+
+// The last read of these 16 bytes: caches evict them first.
+__device__ __forceinline__ uint4 load16_last(const void* global) {
+  uint4 v;
+  asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(__cvta_generic_to_global(global)));
+  return v;
 }
 
 // exp(x) for x <= 0 in four instructions. Results below 2^-126 become zero, which changes neither a
