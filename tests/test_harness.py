@@ -26,6 +26,7 @@ RIGHT = {
     "atomic_counters": [128.0] + [64.0] * 128,
     "double_buffer": [float((t + 5) % 64) for t in range(64)] * 2,
     "warp_exchange": [t + 1.0 for t in range(64)] * 2,
+    "last_block": [0.0, 0.0, 3.0, 3.0, 1.0, 2.0],
     "staged_copy": [63.0 - t for t in range(64)] + [127.0 - t for t in range(64)],
 }
 RACE = {
@@ -39,6 +40,10 @@ RACE = {
     "neighbouring_bytes": "race .* in global",
     "atomic_and_read": r"race \((atomic after read|read after atomic)\) in global",
     "copy_without_barrier": "race|has written",
+    "no_release": r"race \(read after write\) in global memory",
+    "no_acquire": r"race \(read after write\) in global",
+    "no_barrier_after_ticket": "race|has written",
+    "write_after_release": r"race \(read after write\) in global",
     "unwritten_dynamic": "dynamic shared memory at byte .* has written",
     "unwritten_static": "of block . reads static shared memory at byte .* has written",
     "not_waited_for": r"before copies_done\(\)",

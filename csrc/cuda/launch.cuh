@@ -6,6 +6,8 @@
 // place (tests/host_cuda/cuda_host.h):
 //
 //   launch_grid      <<<>>> and the opt-in to large shared memory; the host runs the blocks
+//   resident_blocks  the occupancy calculator; the host has as many as a test says
+//   fresh_ticket     a counter at zero, in device memory; the host has one
 //   block_shared     static __shared__ memory; the host poisons it before each block
 //   dynamic_shared   extern __shared__ memory; likewise
 //   copy16_async     cp.async; the host copies when copies_done() waits for it, no earlier
@@ -31,23 +33,105 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <utility>
 
 namespace fused_mixup {
 
 #ifndef FUSED_MIXUP_HOST
 constexpr size_t kDefaultShared = 48 * 1024;  // above this a kernel must opt in
 
+// Lets blocks of a kernel have `shared` bytes. CUDA is told only where it was not told of as many
+// before: that takes longer than a launch.
+inline cudaError_t allow_shared(const void* kernel, size_t shared) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, size_t> allowed;
+  if (shared <= kDefaultShared) return cudaSuccess;
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::mutex> lock(mutex);
+  size_t& known = allowed[{kernel, device}];
+  if (shared <= known) return cudaSuccess;
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared));
+  if (error == cudaSuccess) known = shared;
+  return error;
+}
+
 template <typename... Params, typename... Args>
 cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
                         cudaStream_t stream, const Args&... args) {
-  if (shared > kDefaultShared) {
-    const cudaError_t refused =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-    if (refused != cudaSuccess) return refused;
-  }
+  const cudaError_t refused = allow_shared(reinterpret_cast<const void*>(kernel), shared);
+  if (refused != cudaSuccess) return refused;
   kernel<<<grid, block, shared, stream>>>(args...);
   return cudaGetLastError();
+}
+
+// How many blocks of this kernel, without dynamic shared memory, the device runs at once.
+template <typename... Params>
+cudaError_t resident_blocks(void (*kernel)(Params...), int threads, int64_t* blocks) {
+  static std::mutex mutex;
+  static std::map<std::tuple<const void*, int, int>, int64_t> known;
+  const void* function = reinterpret_cast<const void*>(kernel);
+  int device = 0, each = 0, multiprocessors = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int64_t& found = known[{function, device, threads}];
+  if (found == 0) {
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess) {
+      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, function, threads, 0);
+    }
+    if (error == cudaSuccess) found = int64_t{each} * multiprocessors;
+  }
+  *blocks = found;
+  return error;
+}
+
+constexpr int kTickets = 4096;
+[[maybe_unused]] static __device__ unsigned tickets[kTickets];  // all zero when no kernel runs
+
+// A counter in device memory that is zero when the next kernel of the stream starts, and that its
+// kernels leave at zero. No two launches that may run at once have the same: each stream has its
+// own, and each call that a CUDA graph captures, as the graph may run on any stream. Where all are
+// taken, `spare` is one, which a memset makes zero.
+[[maybe_unused]] static cudaError_t fresh_ticket(cudaStream_t stream, unsigned* spare,
+                                                 unsigned** ticket) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, unsigned long long>, int> streams;
+  static int taken = 0;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  cudaError_t error = cudaStreamIsCapturing(stream, &capture);
+  unsigned long long id = 0;
+  int device = 0, slot = kTickets;
+  if (error == cudaSuccess) error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaStreamGetId(stream, &id);  // no later stream has it
+  if (error != cudaSuccess) return error;
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (capture != cudaStreamCaptureStatusNone) {
+      if (taken < kTickets) slot = taken++;
+    } else {
+      const auto found = streams.find({device, id});
+      if (found != streams.end()) {
+        slot = found->second;
+      } else if (taken < kTickets) {
+        slot = streams[{device, id}] = taken++;
+      }
+    }
+  }
+  if (slot == kTickets) {
+    *ticket = spare;
+    return cudaMemsetAsync(spare, 0, sizeof(*spare), stream);
+  }
+  void* all = nullptr;
+  error = cudaGetSymbolAddress(&all, tickets);
+  *ticket = static_cast<unsigned*>(all) + slot;
+  return error;
 }
 
 // A T in the static shared memory of the block. A kernel has one per type: a second call with the

@@ -36,7 +36,7 @@ class Variant(NamedTuple):
     flags: str
     drivers: tuple[str, ...] = KERNELS + SELF_TESTS
     driver_flags: str = ""  # compiler options for the drivers alone
-    harness: tuple[str, ...] = ("machine.cpp", "shared_memory.cpp")
+    harness: tuple[str, ...] = ("machine.cpp", "shared_memory.cpp", "device.cpp")
     harness_flags: str = "-O2"  # these files are small and run for every access
 
 
@@ -52,7 +52,7 @@ VARIANTS = {
     "races": Variant(
         "-O1 -DFUSED_MIXUP_RACES",
         driver_flags="-fsanitize=thread -Wno-tsan",
-        harness=("machine.cpp", "shared_memory.cpp", "races.cpp"),
+        harness=("machine.cpp", "shared_memory.cpp", "device.cpp", "races.cpp"),
     ),
     # Machines other than x86-64 use these fibers.
     "ucontext": Variant("-O1 -DFUSED_MIXUP_UCONTEXT", drivers=SELF_TESTS),

@@ -29,9 +29,7 @@
 
 using host_cuda::Site;
 
-// Blocks run one after another.
-inline void __threadfence() {}
-
+inline void __threadfence(Site site = Site::here()) { host_cuda::fence(site); }
 inline void __syncthreads(Site site = Site::here()) { host_cuda::block_barrier(site); }
 
 // ------------------------------------------------------------------ what launch.cuh provides
@@ -45,6 +43,17 @@ cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t
   return host_cuda::run(
       grid, block, shared, reinterpret_cast<const void*>(kernel),
       [](const void* c) { (*static_cast<const decltype(call)*>(c))(); }, &call);
+}
+
+template <typename... Params>
+cudaError_t resident_blocks(void (*)(Params...), int, int64_t* blocks) {
+  *blocks = host_cuda::resident_blocks();
+  return cudaSuccess;
+}
+
+inline cudaError_t fresh_ticket(cudaStream_t, unsigned* spare, unsigned** ticket) {
+  *ticket = host_cuda::ticket(spare);
+  return *ticket != nullptr ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 template <typename T>

@@ -10,6 +10,7 @@
 #include <set>
 #include <vector>
 
+#include "device.h"
 #include "fiber.h"
 #include "races.h"
 #include "shared_memory.h"
@@ -231,6 +232,7 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
     return cudaErrorInvalidValue;
   }
   machine.launched.insert(kernel);
+  device::begin_launch();
   gridDim = grid;
   blockDim = block;
   machine.body = body;
@@ -249,6 +251,7 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
       // The fibers are abandoned: kernels have nothing on these stacks that needs a destructor.
       machine.free_fibers.clear();
       machine.fibers.clear();
+      device::launch_failed();
       return cudaErrorLaunchFailure;
     }
   }
@@ -257,6 +260,10 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
 
 void block_barrier(Site site) {
   if (!dropped(site)) wait(State::kAtBarrier, site);
+}
+
+void fence(Site site) {
+  if (!dropped(site)) note_fence();
 }
 
 int lane() { return static_cast<int>(machine.current % 32); }

@@ -48,6 +48,9 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
                 const void* args);
 
 void block_barrier(Site site);
+void fence(Site site);
+int64_t resident_blocks();
+unsigned* ticket(unsigned* spare);
 void* dynamic_shared();
 void* static_shared(const void* type, size_t size, size_t alignment, Site site);
 void store16(void* global, const void* value);
@@ -72,5 +75,6 @@ void warp_operation(const WarpOp& op, Site site);
 // them.
 enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone };
 void note_access(const void* at, size_t size, Access access);
+void note_fence();
 
 }  // namespace host_cuda
