@@ -6,7 +6,6 @@
 // place (tests/host_cuda/cuda_host.h):
 //
 //   launch_grid      <<<>>> and the opt-in to large shared memory; the host runs the blocks
-//   resident_blocks  the occupancy calculator; the host has as many as a test says
 //   fresh_ticket     a counter at zero, in device memory; the host has one
 //   block_shared     static __shared__ memory; the host poisons it before each block
 //   dynamic_shared   extern __shared__ memory; likewise
@@ -35,7 +34,6 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
-#include <tuple>
 #include <utility>
 
 namespace fused_mixup {
@@ -68,28 +66,6 @@ cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t
   if (refused != cudaSuccess) return refused;
   kernel<<<grid, block, shared, stream>>>(args...);
   return cudaGetLastError();
-}
-
-// How many blocks of this kernel, without dynamic shared memory, the device runs at once.
-template <typename... Params>
-cudaError_t resident_blocks(void (*kernel)(Params...), int threads, int64_t* blocks) {
-  static std::mutex mutex;
-  static std::map<std::tuple<const void*, int, int>, int64_t> known;
-  const void* function = reinterpret_cast<const void*>(kernel);
-  int device = 0, each = 0, multiprocessors = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error != cudaSuccess) return error;
-  const std::lock_guard<std::mutex> lock(mutex);
-  int64_t& found = known[{function, device, threads}];
-  if (found == 0) {
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    if (error == cudaSuccess) {
-      error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, function, threads, 0);
-    }
-    if (error == cudaSuccess) found = int64_t{each} * multiprocessors;
-  }
-  *blocks = found;
-  return error;
 }
 
 constexpr int kTickets = 4096;

@@ -45,12 +45,6 @@ cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t
       [](const void* c) { (*static_cast<const decltype(call)*>(c))(); }, &call);
 }
 
-template <typename... Params>
-cudaError_t resident_blocks(void (*)(Params...), int, int64_t* blocks) {
-  *blocks = host_cuda::resident_blocks();
-  return cudaSuccess;
-}
-
 inline cudaError_t fresh_ticket(cudaStream_t, unsigned* spare, unsigned** ticket) {
   *ticket = host_cuda::ticket(spare);
   return *ticket != nullptr ? cudaSuccess : cudaErrorInvalidValue;

@@ -1,4 +1,4 @@
-// What launches ask of the device: how many blocks it runs at once, and tickets. Counts launches.
+// What launches ask of the device: tickets. Counts launches.
 #include "device.h"
 
 #include "machine.h"
@@ -7,7 +7,6 @@ namespace host_cuda {
 namespace {
 
 int64_t launches = 0;
-int64_t resident = 3;        // few, so that blocks of a persistent grid have several rows
 unsigned stream_ticket = 0;  // serves every stream
 bool all_taken = false;
 
@@ -20,8 +19,6 @@ void begin_launch() { ++launches; }
 void launch_failed() { stream_ticket = 0; }
 
 }  // namespace device
-
-int64_t resident_blocks() { return resident; }
 
 unsigned* ticket(unsigned* spare) {
   if (all_taken) {
@@ -38,6 +35,5 @@ unsigned* ticket(unsigned* spare) {
 extern "C" {
 
 EXPORT int64_t host_launches() { return host_cuda::launches; }
-EXPORT void host_set_resident(int64_t blocks) { host_cuda::resident = blocks; }
 EXPORT void host_take_all_tickets(int64_t taken) { host_cuda::all_taken = taken != 0; }
 }

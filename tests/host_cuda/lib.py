@@ -74,16 +74,6 @@ def max_count(count: int):
 
 
 @contextmanager
-def resident_blocks(blocks: int):
-    """Inside the context the device runs this many blocks at once; outside it, three."""
-    library().host_set_resident(ctypes.c_int64(blocks))
-    try:
-        yield
-    finally:
-        library().host_set_resident(ctypes.c_int64(3))
-
-
-@contextmanager
 def all_tickets_taken():
     """Inside the context calls make a ticket of their own memory zero."""
     library().host_take_all_tickets(ctypes.c_int64(1))

@@ -49,7 +49,6 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
 
 void block_barrier(Site site);
 void fence(Site site);
-int64_t resident_blocks();
 unsigned* ticket(unsigned* spare);
 void* dynamic_shared();
 void* static_shared(const void* type, size_t size, size_t alignment, Site site);
