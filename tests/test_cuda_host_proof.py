@@ -226,7 +226,9 @@ def test_a_file_names_everything_the_host_replaces(file):
     comment, code = text.split("#endif  // FUSED_MIXUP_HOST")[0].split("#pragma once")
     named = set(re.findall(r"^//   (\w+) ", comment, re.M))
     defined = set(
-        re.findall(r"^(?:__device__ __forceinline__ .*?|cudaError_t )(\w+)\(", code, re.M)
+        re.findall(
+            r"^(?:__device__ __forceinline__ .*?|(?:.*static )?cudaError_t )(\w+)\(", code, re.M
+        )
     )
     assert named == defined, named ^ defined
     host_names = (build.HERE / REPLACED[file]).read_text()

@@ -20,6 +20,7 @@ SHORT = {
 }
 BYTES = {"u8": 1, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 KINDS = ("sparse", "ranked", "dense")  # TargetKind of loss_args.cuh
+PARTS = ("loss", "gradient", "both")  # LossPart of loss_args.cuh
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ DESIGNS = (
     Design(r"order", 1024, 1, 0, -1, 0, "one block, 2 B integers"),
     Design(r"targets \w+x\d+", 256, 6, 0, -1, 1, "written only, from labels in cache"),
     Design(r"row f64.*", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
-    Design(r"row \w+ sparse", 1024, 1, 4, -1, 4, "logits and gradient; the loss alone: 1"),
-    Design(r"row \w+ ranked", 1024, 1, 2, -1, 4, "the labels' ranks take the registers"),
-    Design(r"row \w+ dense", 1024, 1, 3, -1, 2, "logits, target, gradient"),
+    Design(r"row \w+ sparse \w+", 1024, 1, 4, -1, 4, "logits and gradient; the loss alone: 1"),
+    Design(r"row \w+ ranked \w+", 1024, 1, 2, -1, 4, "the labels' ranks take the registers"),
+    Design(r"row \w+ dense \w+", 1024, 1, 3, -1, 2, "logits, target, gradient"),
     Design(r"cluster \w+ ranked", 256, 2, 4, -1, 2, "ranks take the registers", since=90),
     Design(r"cluster \w+ \w+", 256, 3, 4, -1, 2, "a slice of the row ahead", since=90),
     Design(r"column b?f16x8 dense", 128, 4, 2, -1, 2, "eight positions have much state"),
@@ -116,15 +117,17 @@ def label_of(demangled: str) -> str:
     ``single`` means one element at a time; Raw<n>, values that are only moved, becomes ``rawn``.
     """
     name = re.search(
-        r"(\w+?)_kernel(?:<(.*)>)?\(", demangled.replace("(fused_mixup::TargetKind)", "")
+        r"(\w+?)_kernel(?:<(.*)>)?\(", demangled.replace("(fused_mixup::TargetKind)", "").replace("(fused_mixup::LossPart)", "")
     )
     if name is None:
         raise ValueError(f"{demangled}: not a kernel of this package")
     kernel, inner = name[1], (name[2] or "").replace("fused_mixup::", "")
     given = [SHORT.get(g.strip(), g.strip()) for g in inner.split(",")] if inner else []
     given = [re.sub(r"Raw<(\d+)>", r"raw\1", g) for g in given]
-    if kernel in ("row", "cluster"):
-        return f"{kernel} {given[0]} {KINDS[int(given[1])]}"
+    if kernel == "row":
+        return f"row {given[0]} {KINDS[int(given[1])]} {PARTS[int(given[2])]}"
+    if kernel == "cluster":
+        return f"cluster {given[0]} {KINDS[int(given[1])]}"
     if kernel == "column":
         return f"column {_width(given[0], given[1])} {KINDS[int(given[2])]}"
     if kernel in ("scale", "rectangles", "patches"):

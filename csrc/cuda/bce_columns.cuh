@@ -25,13 +25,15 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
   T* grad = const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, b, s));
   const bool wants_grad = p.a.grad != nullptr;
   const void* target = p.a.target != nullptr ? dense_start<T>(p.a, b, s) : nullptr;
-  BinaryLabels labels[V];
+  BinaryLabels labels[V] = {};
 #pragma unroll
   for (int e = 0; e < V; ++e) {
-    labels[e] = {};
-    if (target == nullptr) labels[e].open(p, b * p.a.positions + s + e);
+    const int64_t r = b * p.a.positions + s + e;
+    if (target != nullptr) continue;
+    labels[e] = BinaryLabels(p.a.labels[r], p.a.partner_labels[r], p.a.classes);
   }
-  const BinaryTarget<A> sparse(p, target == nullptr ? b : 0);
+  const LabelWeights<A> weights(p.a.weight, p.a.weight_row, target == nullptr ? b : 0);
+  const BinaryTarget<A> sparse(p, weights.own, weights.other);
   A scale[V];
   // A few thousand classes are added: float32 would lose digits.
   double sums[V];
@@ -101,9 +103,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
       static_cast<A*>(p.a.row_losses)[b * p.a.positions + s + e] = static_cast<A>(sums[e]);
     }
   }
-  if (p.a.partials == nullptr) return;
-  const LossSum all = block_sum({total, 0.0});
-  if (threadIdx.x == 0) p.a.partials[blockIdx.x] = all;
+  if (p.a.partials != nullptr) finish_sums(p.a.partials, p.a.ticket, p.result, {total, 0.0});
 }
 
 }  // namespace fused_mixup

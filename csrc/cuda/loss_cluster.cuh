@@ -15,6 +15,8 @@
 // that it needs before it arrives at the barrier of step 3.
 #pragma once
 
+#include <type_traits>
+
 #include "loss_rows.cuh"
 #include "loss_slices.cuh"
 
@@ -76,6 +78,9 @@ __global__ void __launch_bounds__(kClusterThreads, kClusterResident<kKind>)
                    const __grid_constant__ ClusterShape shape) {
   if constexpr (!kHasClusters) return;
   constexpr bool kDense = kKind == TargetKind::kDense;
+  constexpr int L = kDense ? 1 : 2;  // vectors in registers at once, as shared memory is near
+  using Labels = std::conditional_t<kDense, NoLabels, RowLabels>;
+  const float divisor = p.a.reduction == kMean ? divisor_of(p) : 1.0f;
   const int64_t rows = p.a.rows(), step = gridDim.x / cluster_blocks();
   const float* class_weight = static_cast<const float*>(p.a.class_weight);
   unsigned char* const memory = static_cast<unsigned char*>(dynamic_shared());
@@ -97,73 +102,61 @@ __global__ void __launch_bounds__(kClusterThreads, kClusterResident<kKind>)
       staged.start_slice(p.a, shape, memory + (turn ^ 1) * shape.buffer, r + step);
     }
 
-    // 2. Labels and their logits, of which one thread alone needs those of a plain loss.
+    // 2. The sums of the slice; labels, and those of their logits that this thread needs.
+    LossParams<float> mine = p;  // whose classes are adjacent, and numbered from the slice's first
+    mine.a.logits_at.classes = mine.a.target_at.classes = mine.a.grad_at.classes = 1;
+    if (class_weight != nullptr) mine.a.class_weight = class_weight + at.first;
+    const RowVectors vectors = row_vectors(mine.a, row.z, row.target, row.classes, true);
     const bool writes = cluster_rank() == 0 && row.tid == 0;
+    const Labels labels(p.a, at.b, r);
     SparseRow<float> sparse;
     T picked[2] = {};
     LabelRank<float> rank[2];
-    if constexpr (!kDense) {
-      sparse = SparseRow<float>(p, at.b, r);
-      if (sparse.valid) sparse.weigh_labels(class_weight);
-      if (sparse.valid && (writes || p.gamma != 0.0f)) {
-        if (sparse.a0 != 0.0f) picked[0] = at.row[sparse.label];
-        if (sparse.a1 != 0.0f) picked[1] = at.row[sparse.partner_label];
+    const auto loaded = [&] {
+      if constexpr (!kDense) {
+        sparse = SparseRow<float>(p, labels);
+        if (sparse.valid) sparse.weigh_labels(class_weight);
+        if (sparse.valid && (writes || p.gamma != 0.0f)) {
+          if (sparse.a0 != 0.0f) picked[0] = at.row[sparse.label];
+          if (sparse.a1 != 0.0f) picked[1] = at.row[sparse.partner_label];
+        }
       }
-    }
-    if constexpr (kKind == TargetKind::kRanked) {
-      rank[0].template open<T>(p.a, at.row, p.a.labels[r]);
-      rank[1].template open<T>(p.a, at.row, p.a.partner_labels[r]);
-      if (rank[0].valid) rank[0].label -= at.first;
-      if (rank[1].valid) rank[1].label -= at.first;
-    }
-    RowGradient<float> g = {};
-    g.scale = scale_of_row(p, at.b, at.s);
-
-    // 3. The sums, of the slice and of the row.
-    LossParams<float> mine = p;  // whose classes are numbered from the slice's first one
-    mine.a.logits_at.classes = mine.a.target_at.classes = mine.a.grad_at.classes = 1;
-    if (class_weight != nullptr) mine.a.class_weight = class_weight + at.first;
-    Partial<float> sums = sweep_row<T, kKind>(mine, row, rank);
-    merge_row<T, kKind>(sums, rank, kClusterThreads, kDense || p.smooth);
-    merge_cluster<T, kKind>(sums, rank, turn, kDense || p.smooth);
-    g.m = sums.m;
-    g.l = sums.log_sum();
-    float loss;
-    if constexpr (kDense) {
-      g.total = sums.weight;
-      loss = g.l * g.total - sums.d;
-      g.label = g.partner_label = -1;
-    } else {
-      g.label = sparse.label - at.first;
-      g.partner_label = sparse.partner_label - at.first;
-      sparse.label = 0;  // where their logits stand in `picked`
-      sparse.partner_label = 1;
-      g.total = total_of(p, sparse, sums);
-      loss = sparse_loss<T>(mine, sparse, sums, g.l, g.total, picked);
-      if (p.gamma != 0.0f && !sparse.ignored) {
-        loss = focal_loss<T>(mine, sparse, g.m, g.l, picked);
-        if (sparse.valid) g.total = 0.0f * g.l + sparse.a0 + sparse.a1;
-      }
-      g.c = sparse.c;
-      g.a0 = sparse.a0;
-      g.a1 = sparse.a1;
-      g.ignored = sparse.ignored;
-    }
-    if (!g.ignored) add_z_loss(p, g.m, g.l, loss, g.total);
-    if (writes) {
-      if (p.a.row_losses != nullptr) static_cast<float*>(p.a.row_losses)[r] = loss;
       if constexpr (kKind == TargetKind::kRanked) {
-        p.a.ranks[r] = rank[0].rank(p.a.classes);
-        if (p.a.rank_planes == 2) p.a.ranks[rows + r] = rank[1].rank(p.a.classes);
+        rank[0].template open<T>(p.a, at.row, labels.own);
+        rank[1].template open<T>(p.a, at.row, labels.other);
+        if (rank[0].valid) rank[0].label -= at.first;
+        if (rank[1].valid) rank[1].label -= at.first;
       }
-      if (p.a.partials != nullptr) {
-        p.a.partials[r] = {static_cast<double>(loss), g.ignored ? 0.0 : 1.0};
-      }
+    };
+    Partial<float> sums = sweep_row<T, kKind, L>(mine, row, vectors, rank, loaded);
+    merge_row<T, kKind>(sums, rank, kClusterThreads, kDense || p.smooth);
+
+    // 3. The sums of the row, and its loss.
+    merge_cluster<T, kKind>(sums, rank, turn, kDense || p.smooth);
+    RowGradient<float> g = {};
+    g.label = sparse.label - at.first;
+    g.partner_label = sparse.partner_label - at.first;
+    sparse.label = 0;  // where their logits stand in `picked`
+    sparse.partner_label = 1;
+    const RowView<T> chosen = {picked, nullptr, 2, writes ? 0 : 1, 2};
+    const float loss = finish_row<T, kKind>(mine, chosen, r, sums, rank, sparse, g);
+    if (writes && p.a.partials != nullptr) {
+      p.a.partials[r] = {static_cast<double>(loss), sparse.ignored ? 0.0 : 1.0};
     }
 
     // 4. The gradient.
-    T* const grad = const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, at.b, at.s));
-    gradient_row<T, kDense>(mine, row, g, grad + at.first);
+    T* const grad = const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, at.b, at.s)) + at.first;
+    g.scale = scale_of_row(p, at.b, at.s, divisor);
+    g.c = sparse.c;
+    g.a0 = sparse.a0;
+    g.a1 = sparse.a1;
+    if (sparse.ignored) {
+      zero_row(row, grad, 1);
+    } else {
+      RowStep<T, L, true> part;
+      part.template load_from<true>(row, vectors, last_step<L>(vectors, row.threads) + row.tid);
+      gradient_row<T, kDense>(mine, row, vectors, g, grad, part);
+    }
     if (shape.buffer == 0 && r + step < rows) {
       __syncthreads();  // all threads have read the slice
       staged.start_slice(p.a, shape, memory, r + step);
@@ -173,19 +166,23 @@ __global__ void __launch_bounds__(kClusterThreads, kClusterResident<kKind>)
   cluster_wait();
 }
 
+// Not `done` where the GPU holds no such cluster: a part of one may be too small.
 template <typename T>
-cudaError_t launch_clusters_of_rows(const LossArgs& a) {
+cudaError_t launch_clusters_of_rows(const LossArgs& a, bool* done) {
   const auto with_kernel = [&](auto kernel) {
     const ClusterShape shape = cluster_shape<T>(a);
     const dim3 block(kClusterThreads);
     int resident = 0;
-    const cudaError_t error =
-        resident_clusters(kernel, shape.blocks, block, shape.shared, &resident);
+    cudaError_t error = resident_clusters(kernel, shape.blocks, block, shape.shared, &resident);
+    *done = resident > 0;
+    if (error != cudaSuccess || !*done) return error;
+    if (needs_count(a)) error = count_before<T>(a, a.rows());
     if (error != cudaSuccess) return error;
-    if (resident < 1) return launch_rows<T>(a);  // a part of a GPU may be too small
     const int64_t clusters = a.rows() < resident ? a.rows() : resident;
-    return launch_clusters(kernel, clusters, shape.blocks, block, shape.shared, a.stream,
-                           loss_params<float>(a), shape);
+    error = launch_clusters(kernel, clusters, shape.blocks, block, shape.shared, a.stream,
+                            loss_params<float>(a), shape);
+    if (error != cudaSuccess || a.partials == nullptr) return error;
+    return add_sums(a, a.rows(), total_of_call<T>(a));
   };
   if (a.target != nullptr) return with_kernel(cluster_kernel<T, TargetKind::kDense>);
   if (a.ranks != nullptr) return with_kernel(cluster_kernel<T, TargetKind::kRanked>);

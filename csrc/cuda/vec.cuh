@@ -138,6 +138,22 @@ __device__ __forceinline__ void store(T* p, const Vec<T, V>& v) {
   }
 }
 
+// load() and store() of what this kernel does not read again.
+template <int V, typename T>
+__device__ __forceinline__ Vec<T, V> load_last(const T* p) {
+  if constexpr (V * sizeof(T) == 16) return {load16_last(p)};
+  return load<V>(p);
+}
+
+template <typename T, int V>
+__device__ __forceinline__ void store_streaming(T* p, const Vec<T, V>& v) {
+  if constexpr (V * sizeof(T) == 16) {
+    store16_streaming(p, v.bits);
+  } else {
+    store(p, v);
+  }
+}
+
 // n / d for n >= 0, d > 0. Most numbers fit the 32-bit division, which is far shorter.
 __device__ __forceinline__ int64_t quotient(int64_t n, int64_t d) {
   if (((n | d) >> 32) == 0) return static_cast<uint32_t>(n) / static_cast<uint32_t>(d);

@@ -31,9 +31,7 @@
 
 using host_cuda::Site;
 
-// Blocks run one after another.
-inline void __threadfence() {}
-
+inline void __threadfence(Site site = Site::here()) { host_cuda::fence(site); }
 inline void __syncthreads(Site site = Site::here()) { host_cuda::block_barrier(site); }
 
 // ------------------------------------------------------------------ what launch.cuh provides
@@ -49,6 +47,11 @@ cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t
       [](const void* c) { (*static_cast<const decltype(call)*>(c))(); }, &call);
 }
 
+inline cudaError_t fresh_ticket(cudaStream_t, unsigned* spare, unsigned** ticket) {
+  *ticket = host_cuda::ticket(spare);
+  return *ticket != nullptr ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 template <typename T>
 T& block_shared(Site site = Site::here()) {
   static const char type = 0;
@@ -61,6 +64,8 @@ inline void copy16_async(void* shared, const void* global) {
 }
 inline void copies_done(Site site = Site::here()) { host_cuda::copies_done(site); }
 inline void store16(void* global, uint4 v) { host_cuda::store16(global, &v); }
+inline void store16_streaming(void* global, uint4 v) { host_cuda::store16(global, &v); }
+inline uint4 load16_last(const void* global) { return *static_cast<const uint4*>(global); }
 inline void prefetch(const void*) {}
 inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }

@@ -17,7 +17,7 @@ _variant = os.environ.get("FUSED_MIXUP_HOST_VARIANT", "plain")
 def load(variant: str) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(build.build(variant)))
     lib.host_error.restype = ctypes.c_char_p
-    lib.host_launched.restype = ctypes.c_int64
+    lib.host_launched.restype = lib.host_launches.restype = ctypes.c_int64
     return lib
 
 
@@ -93,6 +93,21 @@ def max_count(count: int):
         yield
     finally:
         lib.host_set_max_count(ctypes.c_int64(2**31))
+
+
+@contextmanager
+def all_tickets_taken():
+    """Inside the context calls make a ticket of their own memory zero."""
+    library().host_take_all_tickets(ctypes.c_int64(1))
+    try:
+        yield
+    finally:
+        library().host_take_all_tickets(ctypes.c_int64(0))
+
+
+def launches() -> int:
+    """How many kernels have been launched so far."""
+    return library().host_launches()
 
 
 def forget_launches() -> None:

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cluster_barrier.h"
+#include "device.h"
 #include "fiber.h"
 #include "races.h"
 #include "shared_memory.h"
@@ -260,6 +261,7 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
     return cudaErrorInvalidValue;
   }
   note_launch(kernel);
+  device::begin_launch();
   gridDim = grid;
   blockDim = block;
   machine.body = body;
@@ -279,6 +281,7 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
       // The fibers are abandoned: kernels have nothing on these stacks that needs a destructor.
       machine.free_fibers.clear();
       machine.fibers.clear();
+      device::launch_failed();
       return cudaErrorLaunchFailure;
     }
   }
@@ -290,6 +293,10 @@ void block_barrier(Site site) {
 }
 
 void clusters::wait(Site site) { host_cuda::wait(State::kAtCluster, site); }
+
+void fence(Site site) {
+  if (!dropped(site)) note_fence();
+}
 
 int lane() { return static_cast<int>(races::now.thread % 32); }
 

@@ -49,6 +49,8 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
                 const void* args, unsigned cluster = 1);
 
 void block_barrier(Site site);
+void fence(Site site);
+unsigned* ticket(unsigned* spare);
 void* dynamic_shared();
 void* static_shared(const void* type, size_t size, size_t alignment, Site site);
 void store16(void* global, const void* value);
@@ -88,5 +90,6 @@ void warp_operation(const WarpOp& op, Site site);
 // them.
 enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone };
 void note_access(const void* at, size_t size, Access access);
+void note_fence();
 
 }  // namespace host_cuda

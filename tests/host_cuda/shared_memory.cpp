@@ -152,6 +152,7 @@ void copies_done(Site site) {
 
 #ifndef FUSED_MIXUP_RACES
 void note_access(const void*, size_t, Access) {}
+void note_fence() {}
 #endif
 
 }  // namespace host_cuda
