@@ -210,7 +210,7 @@ def test_an_unknown_stage_is_named(words, capsys):
     with pytest.raises(SystemExit):
         gpu.main(words)
     assert "no stage speed; there are environment, smoke" in capsys.readouterr().err
-    assert gpu.names_of("bench,smoke") == ["headlines", "paths", "benchmarks", "smoke"]
+    assert gpu.names_of("bench,smoke") == ["headlines", "benchmarks", "smoke"]
 
 
 def test_a_second_run_keeps_what_the_first_has_left(tmp_path):

@@ -117,7 +117,8 @@ def label_of(demangled: str) -> str:
     ``single`` means one element at a time; Raw<n>, values that are only moved, becomes ``rawn``.
     """
     name = re.search(
-        r"(\w+?)_kernel(?:<(.*)>)?\(", demangled.replace("(fused_mixup::TargetKind)", "").replace("(fused_mixup::LossPart)", "")
+        r"(\w+?)_kernel(?:<(.*)>)?\(",
+        demangled.replace("(fused_mixup::TargetKind)", "").replace("(fused_mixup::LossPart)", ""),
     )
     if name is None:
         raise ValueError(f"{demangled}: not a kernel of this package")
