@@ -64,6 +64,7 @@ inline void copies_done(Site site = Site::here()) { host_cuda::copies_done(site)
 inline void store16(void* global, uint4 v) { host_cuda::store16(global, &v); }
 inline void store16_streaming(void* global, uint4 v) { host_cuda::store16(global, &v); }
 inline uint4 load16_last(const void* global) { return *static_cast<const uint4*>(global); }
+inline void prefetch(const void*) {}
 inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }
 
