@@ -56,8 +56,13 @@ DESIGNS = (
     Design(r"(pair|tile|gather|scatter|walk) \w+ single.*", 256, 2, 0, -1, 0, "unaligned"),
     Design(r"order", 1024, 1, 0, -1, 0, "one block, 2 B integers"),
     Design(r"targets \w+x\d+", 256, 6, 0, -1, 1, "written only, from labels in cache"),
-    Design(r"row f64.*", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
-    Design(r"row \w+ sparse \w+", 1024, 1, 4, -1, 4, "logits and gradient; the loss alone: 1"),
+    Design(r"row f64 \w+ loss", 512, 1, 2, -1, 0, "exp of doubles takes the registers"),
+    Design(r"row f64 .*", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
+    Design(r"row \w+ sparse loss", 1024, 1, 4, -1, 0, "logits alone"),
+    Design(
+        r"row \w+ (ranked|dense) loss", 1024, 1, 2, -1, 0, "ranks take registers, targets loads"
+    ),
+    Design(r"row \w+ sparse \w+", 1024, 1, 4, -1, 4, "logits and gradient"),
     Design(r"row \w+ ranked \w+", 1024, 1, 2, -1, 4, "the labels' ranks take the registers"),
     Design(r"row \w+ dense \w+", 1024, 1, 3, -1, 2, "logits, target, gradient"),
     Design(r"column b?f16x8 dense", 128, 4, 2, -1, 2, "eight positions have much state"),
@@ -114,7 +119,8 @@ def label_of(demangled: str) -> str:
     ``single`` means one element at a time; Raw<n>, values that are only moved, becomes ``rawn``.
     """
     name = re.search(
-        r"(\w+?)_kernel(?:<(.*)>)?\(", demangled.replace("(fused_mixup::TargetKind)", "").replace("(fused_mixup::LossPart)", "")
+        r"(\w+?)_kernel(?:<(.*)>)?\(",
+        demangled.replace("(fused_mixup::TargetKind)", "").replace("(fused_mixup::LossPart)", ""),
     )
     if name is None:
         raise ValueError(f"{demangled}: not a kernel of this package")
