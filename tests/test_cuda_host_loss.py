@@ -241,3 +241,18 @@ def test_all_minus_infinity_is_nan():
 def test_scale(dtype, layout):
     lib.set_order(0)
     loss_grid.check_scale(dtype, layout, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_one_logit_that_is_no_number_spoils_its_row_alone(dtype):
+    """Wherever it stands: first of all, first and last of a vector, in the tail."""
+    generator = torch.Generator().manual_seed(4)
+    for shape in ((6, 1027), (6, 2051), (6, 21, 8)):
+        for at in (0, 7, 8, shape[1] - 1):
+            logits = torch.randn(shape, generator=generator).to(dtype)
+            logits[2, at] = torch.nan
+            args = (*sparse_arguments((6, *shape[2:]), shape[1], generator)[:-1], 2)
+            loss, grad, _ = host.soft_target_cross_entropy_grad(logits, *args, False)
+            for t in (loss, grad):
+                assert t.flatten(1).isnan().any(1).tolist() == [k == 2 for k in range(6)]
+                assert t[2].isnan().all()

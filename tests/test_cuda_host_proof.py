@@ -40,7 +40,8 @@ REPLACED = {
     "launch.cuh": "cuda_host.h", "cluster.cuh": "clusters.h", "dependent.cuh": "dependent.h",
 }  # fmt: skip
 ORDERING = re.compile(
-    r"\b(__syncthreads|__syncwarp|copies_done|cluster_arrive|cluster_wait|await_earlier)\("
+    r"\b(__syncthreads|__syncwarp|__threadfence|copies_done"
+    r"|cluster_arrive|cluster_wait|await_earlier)\("
 )
 
 
@@ -130,6 +131,7 @@ def run_everything(file=""):
         ((2000,), 0.0),
         ((60, 16), 0.0),
         ((2000,), 2.0),
+        ((60,), 2.0),  # a warp takes a row
     ):  # rows and columns; the positions of a row share its label
         logits = torch.randn(batch, *shape, generator=generator)
         rest = [1] * (logits.ndim - 2)

@@ -77,20 +77,21 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
         out.e[e] = Number<T>::down(scale[e] * element.template slope<T, kFocal>(x, small, p.gamma));
       }
     }
-    if (wants_grad) store(grad + k * p.a.grad_at.classes, packed(out));
+    if (wants_grad) store_streaming(grad + k * p.a.grad_at.classes, packed(out));
   };
   const int32_t classes = live ? static_cast<int32_t>(p.a.classes) : 0, step = p.slices;
+  constexpr int L = sizeof(T) == 2 ? 2 * kLossUnroll : kLossUnroll;
   int32_t k = slice;
-  for (; k + (kLossUnroll - 1) * step < classes; k += kLossUnroll * step) {
-    Vec<T, V> part[kLossUnroll];
+  for (; k + (L - 1) * step < classes; k += L * step) {
+    Vec<T, V> part[L];
 #pragma unroll
-    for (int u = 0; u < kLossUnroll; ++u) {
-      part[u] = load<V>(z + (k + u * step) * p.a.logits_at.classes);
+    for (int u = 0; u < L; ++u) {
+      part[u] = load_last<V>(z + (k + u * step) * p.a.logits_at.classes);
     }
 #pragma unroll
-    for (int u = 0; u < kLossUnroll; ++u) take(k + u * step, part[u]);
+    for (int u = 0; u < L; ++u) take(k + u * step, part[u]);
   }
-  for (; k < classes; k += step) take(k, load<V>(z + k * p.a.logits_at.classes));
+  for (; k < classes; k += step) take(k, load_last<V>(z + k * p.a.logits_at.classes));
   if (!p.a.forward) return;
 
   // 2. The losses of the positions (row_losses has one slice, which holds whole sums), then the sum

@@ -38,17 +38,17 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     const bool grad_aligned = row_aligned(grad + vectors.head);
 
     // 1. The elements. A thread reads each before it writes: the gradient may replace the logits.
-    // Nothing waits for the labels before the first logits are on their way.
+    // The first logits are on their way while the labels are waited for.
     RowLabels given = {};
     if (is_sparse) given = RowLabels(p.a, b, r);
     RowStep<T, L> step;
-    step.template load_from<true>(row, vectors, row.tid);
+    step.ask_from(row, vectors, row.tid);
     BinaryLabels labels = {};
     if (is_sparse) labels = BinaryLabels(given.own, given.other, p.a.classes);
     const BinaryTarget<A> sparse(p, given.own_weight, given.other_weight);
     const A scale = vectors.count > 0 && wants_grad ? binary_scale(p, b, s, 0) : A(1);
     for (int32_t begin = 0; begin < vectors.count; begin += L * row.threads) {
-      if (begin > 0) step.template load_from<true>(row, vectors, begin + row.tid);
+      step.template load_from<true>(row, vectors, begin + row.tid);
 #pragma unroll
       for (int u = 0; u < L; ++u) {
         const int32_t v = begin + row.tid + u * row.threads;

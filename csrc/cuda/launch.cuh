@@ -14,7 +14,7 @@
 //   store16          st.global.v4; the host stores 16 bytes and asks for their alignment
 //   store16_streaming  st.global.cs.v4; likewise
 //   load16_last      ld.global.cs.v4; the host loads 16 bytes
-//   prefetch         prefetch.global.L1; nothing on the host
+//   prefetch         prefetch.global.L2; the host does nothing
 //   fast_exp         ex2.approx.ftz; the host's exp2, which rounds better
 //   fast_inverse     rcp.approx.ftz; the host divides
 //
@@ -150,11 +150,6 @@ __device__ __forceinline__ void store16(void* global, uint4 v) {
                : "memory");
 }
 
-// Brings what stands there nearer, and waits for nothing.
-__device__ __forceinline__ void prefetch(const void* global) {
-  asm volatile("prefetch.global.L1 [%0];\n" ::"l"(__cvta_generic_to_global(global)));
-}
-
 // store16() of what this kernel does not read again: L2 evicts it first, so that it keeps what will
 // be read.
 __device__ __forceinline__ void store16_streaming(void* global, uint4 v) {
@@ -171,6 +166,11 @@ __device__ __forceinline__ uint4 load16_last(const void* global) {
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(__cvta_generic_to_global(global)));
   return v;
+}
+
+// Brings what lies there to L2, in a thread that does not wait for it.
+__device__ __forceinline__ void prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(__cvta_generic_to_global(global)));
 }
 
 // exp(x) for x <= 0 in four instructions. Results below 2^-126 become zero, which changes neither a

@@ -119,8 +119,17 @@ __global__ void __launch_bounds__(kColumnThreads, V == 8 ? 4 : 5)  // 128 regist
   const T* z = start<T>(p.a.logits, p.a.logits_at, b, s);
   const void* target = kDense ? dense_start<T>(p.a, b, s) : nullptr;
 
-  // 1. Every slice's sums.
+  // 1. Every slice's sums. The labels, which the places need then, are on their way meanwhile: one
+  // thread asks for the 32 bytes of four rows, which have the numbers of the places.
   if (p.a.forward) {
+    if constexpr (!kDense) {
+      for (int q = 4 * tid; q < places; q += 4 * kColumnThreads) {
+        const int64_t r = first * V + q;
+        if (r >= p.a.rows()) break;
+        prefetch(p.a.labels + r);
+        prefetch(p.a.partner_labels + r);
+      }
+    }
     Partial<A> sums[V];
     LabelRank<A> rank[2];
     if constexpr (kRanked) {

@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     SparseRow<A> sparse;
     const Labels labels(p.a, b, r);
     if constexpr (kForward) {
-      LabelRank<A> rank[2];
+      LabelRank<A> rank[2] = {};
       const auto loaded = [&] {
         if constexpr (kKind == TargetKind::kRanked) {
           rank[0].template open<T>(p.a, row.z, labels.own);

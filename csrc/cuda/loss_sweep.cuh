@@ -51,7 +51,7 @@ __device__ __forceinline__ Partial<A> sweep_row(const LossParams<A>& p, const Ro
   RowStep<T, L> step;
   step.template load_from<false>(row, vectors, row.tid);
   int32_t s = first_single(row), k = 0;
-  T single;
+  T single = T();
   if (s < singles) {
     k = single_element(vectors, s);
     single = row.z[k * stride];

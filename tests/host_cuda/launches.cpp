@@ -1,6 +1,7 @@
-// Which kernels have been launched (tests compare them with those that the library has), and the
-// threads of a dependent launch that await the kernel in front of it.
+// Which kernels have been launched (tests compare them with those that the library has); which
+// threads of a dependent launch await the kernel in front; which barrier a test leaves out.
 #include <set>
+#include <string>
 #include <utility>
 
 #include "machine.h"
@@ -11,6 +12,8 @@ namespace host_cuda {
 namespace {
 
 std::set<const void*> launched;
+std::string dropped_file;  // the barrier or wait that a test leaves out
+int dropped_line = 0;
 bool starts_early = false, early = false;
 std::set<std::pair<uint32_t, uint32_t>> waited;  // block and thread
 
@@ -21,6 +24,12 @@ void note_launch(const void* kernel) {
   early = starts_early;
   starts_early = false;
   waited.clear();
+}
+
+bool dropped(Site site) {
+  if (site.line != dropped_line) return false;
+  const std::string file = site.file;
+  return file.substr(file.find_last_of('/') + 1) == dropped_file;
 }
 
 void next_starts_early() { starts_early = true; }
@@ -34,6 +43,12 @@ bool awaited() { return !early || waited.count({races::now.block, races::now.thr
 }  // namespace host_cuda
 
 extern "C" {
+
+// Leaves out the barrier, warp operation or wait at this line of this file.
+EXPORT void host_drop(const char* file, int64_t line) {
+  host_cuda::dropped_file = file;
+  host_cuda::dropped_line = static_cast<int>(line);
+}
 
 // Writes the addresses of kernels launched so far, and returns how many there are.
 EXPORT int64_t host_launched(const void** out, int64_t room) {

@@ -44,8 +44,6 @@ struct Machine {
   void (*body)(const void*) = nullptr;
   const void* args = nullptr;
   unsigned current = 0;
-  std::string dropped_file;  // the barrier or wait that a test leaves out
-  int dropped_line = 0;
 };
 Machine machine;
 
@@ -236,12 +234,6 @@ std::vector<unsigned> in_order(unsigned n) {
 
 }  // namespace
 
-bool dropped(Site site) {
-  if (site.line != machine.dropped_line) return false;
-  const std::string file = site.file;
-  return file.substr(file.find_last_of('/') + 1) == machine.dropped_file;
-}
-
 void fault(const std::string& what) {
   fail(what);
   races::now.watching = false;
@@ -318,10 +310,4 @@ EXPORT void host_set_order(int64_t order) {
 }
 
 EXPORT const char* host_error() { return host_cuda::machine.error.c_str(); }
-
-// Leaves out the barrier, warp operation or wait at this line of this file.
-EXPORT void host_drop(const char* file, int64_t line) {
-  host_cuda::machine.dropped_file = file;
-  host_cuda::machine.dropped_line = static_cast<int>(line);
-}
 }
