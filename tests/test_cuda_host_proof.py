@@ -89,7 +89,7 @@ def run_everything(file=""):
         for args in plan_grid.barrier_cases():
             plan_grid.check(args)
         return
-    if file.startswith("loss_cluster"):
+    if file.startswith(("loss_cluster", "loss_slices")):
         cluster_grid.run_barriers()
         return
     if file.startswith("mix_normalize"):

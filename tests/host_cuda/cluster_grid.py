@@ -96,7 +96,7 @@ def run(full: bool, generator) -> int:
 def run_barriers():
     """One row after the other in one cluster, over one buffer and two, in place too."""
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(4, 600, generator=generator)
+    logits = torch.randn(4, 603, generator=generator)  # with single elements
     labels = torch.arange(4) * 100
     weight = torch.full((1, 2), 0.5).expand(4, 2)
     with lib.resident_clusters(1):

@@ -16,6 +16,9 @@ std::string dropped_file;  // the barrier or wait that a test leaves out
 int dropped_line = 0;
 bool starts_early = false, early = false;
 std::set<std::pair<uint32_t, uint32_t>> waited;  // block and thread
+// The stack of the launch, where the kernel's arguments lie.
+const unsigned char* stack = nullptr;
+constexpr size_t kMostStack = 8 * 1024 * 1024;
 
 }  // namespace
 
@@ -24,6 +27,7 @@ void note_launch(const void* kernel) {
   early = starts_early;
   starts_early = false;
   waited.clear();
+  stack = static_cast<const unsigned char*>(__builtin_frame_address(0));
 }
 
 bool dropped(Site site) {
@@ -39,6 +43,11 @@ void await_earlier(Site site) {
 }
 
 bool awaited() { return !early || waited.count({races::now.block, races::now.thread}) != 0; }
+
+bool may_touch(const void* at) {
+  const unsigned char* p = static_cast<const unsigned char*>(at);
+  return awaited() || (p >= stack && p < stack + kMostStack);
+}
 
 }  // namespace host_cuda
 

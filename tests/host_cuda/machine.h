@@ -63,6 +63,7 @@ void note_launch(const void* kernel);
 void next_starts_early();
 void await_earlier(Site site);
 bool awaited();
+bool may_touch(const void* global);
 
 // Of clusters: see csrc/cuda/cluster.cuh.
 int cluster_rank();

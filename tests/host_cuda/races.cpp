@@ -232,7 +232,7 @@ void note_access(const void* address, size_t size, Access access) {
     }
     region = &r;
   }
-  if (region == nullptr && !awaited()) {
+  if (region == nullptr && !may_touch(at)) {
     fault(me() + " touches global memory before it has awaited the kernel in front");
   }
   for (size_t k = 0; k < size; ++k) touch(at + k, access, region);
