@@ -38,11 +38,9 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     const bool grad_aligned = row_aligned(grad + vectors.head);
 
     // 1. The elements. A thread reads each before it writes: the gradient may replace the logits.
-    // The first logits are on their way while the labels are waited for.
     RowLabels given = {};
     if (is_sparse) given = RowLabels(p.a, b, r);
     RowStep<T, L> step;
-    step.ask_from(row, vectors, row.tid);
     BinaryLabels labels = {};
     if (is_sparse) labels = BinaryLabels(given.own, given.other, p.a.classes);
     const BinaryTarget<A> sparse(p, given.own_weight, given.other_weight);

@@ -72,6 +72,7 @@ cudaError_t launch_loss(const LossArgs& a, const LossSchedule& schedule) {
       const Total count = {sizeof(T) == 8, 1.0, nullptr, a.count};
       const cudaError_t error = count_rows(a, a.ignore_index, count, schedule.blocks);
       if (error != cudaSuccess) return error;
+      p.result.count = nullptr;  // it is there, and blocks read it
     }
     return launch_summed(kernel, schedule.blocks, threads, p);
   });
