@@ -38,14 +38,33 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
     const bool grad_aligned = row_aligned(grad + vectors.head);
 
     // 1. The elements. A thread reads each before it writes: the gradient may replace the logits.
-    // The first logits are on their way while the labels are waited for.
     RowLabels given = {};
     if (is_sparse) given = RowLabels(p.a, b, r);
     RowStep<T, L> step;
-    step.ask_from(row, vectors, row.tid);
     BinaryLabels labels = {};
     if (is_sparse) labels = BinaryLabels(given.own, given.other, p.a.classes);
     const BinaryTarget<A> sparse(p, given.own_weight, given.other_weight);
+    const int32_t singles = vectors.head + row.classes - vectors.tail;
+    for (int32_t i = first_single(row); i < singles; i += row.threads) {
+      const int32_t k = single_element(vectors, i);
+      const A x = Number<T>::up(row.z[k * p.a.logits_at.classes]), small = exp_of<T>(-fabs(x));
+      A t = labels.at(sparse, k);
+      if (!is_sparse) {
+        t = apply_threshold(p, dense_value<T, A>(p.a, row.target, k * p.a.target_at.classes));
+      }
+      const BinaryTerm<A> element(p.a, k, t);
+      if (p.a.forward) {
+        const A loss = element.template loss<T, kFocal>(x, small, p.gamma);
+        sum += loss;
+        if (p.a.element_losses != nullptr) {
+          static_cast<A*>(p.a.element_losses)[(b * p.a.classes + k) * p.a.positions + s] = loss;
+        }
+      }
+      if (wants_grad) {
+        grad[k * p.a.grad_at.classes] = Number<T>::down(
+            binary_scale(p, b, s, k) * element.template slope<T, kFocal>(x, small, p.gamma));
+      }
+    }
     const A scale = vectors.count > 0 && wants_grad ? binary_scale(p, b, s, 0) : A(1);
     for (int32_t begin = 0; begin < vectors.count; begin += L * row.threads) {
       step.template load_from<true>(row, vectors, begin + row.tid);
@@ -78,27 +97,6 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
           }
         }
         if (wants_grad) store_any(grad + k, out, grad_aligned);
-      }
-    }
-    const int32_t singles = vectors.head + row.classes - vectors.tail;
-    for (int32_t i = first_single(row); i < singles; i += row.threads) {
-      const int32_t k = single_element(vectors, i);
-      const A x = Number<T>::up(row.z[k * p.a.logits_at.classes]), small = exp_of<T>(-fabs(x));
-      A t = labels.at(sparse, k);
-      if (!is_sparse) {
-        t = apply_threshold(p, dense_value<T, A>(p.a, row.target, k * p.a.target_at.classes));
-      }
-      const BinaryTerm<A> element(p.a, k, t);
-      if (p.a.forward) {
-        const A loss = element.template loss<T, kFocal>(x, small, p.gamma);
-        sum += loss;
-        if (p.a.element_losses != nullptr) {
-          static_cast<A*>(p.a.element_losses)[(b * p.a.classes + k) * p.a.positions + s] = loss;
-        }
-      }
-      if (wants_grad) {
-        grad[k * p.a.grad_at.classes] = Number<T>::down(
-            binary_scale(p, b, s, k) * element.template slope<T, kFocal>(x, small, p.gamma));
       }
     }
   }

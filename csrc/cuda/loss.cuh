@@ -78,7 +78,7 @@ cudaError_t launch_loss(const LossArgs& a, const LossSchedule& schedule) {
     if (counts && !p.counts) {
       const cudaError_t error = count_before<T>(a, schedule.blocks);
       if (error != cudaSuccess) return error;
-      p.result.count = nullptr;  // it is there, and blocks may still read it when the last one ends
+      p.result.count = nullptr;  // it is there, and blocks read it
     }
     return launch_summed(kernel, schedule.blocks, threads, p);
   });

@@ -160,7 +160,9 @@ __global__ void __launch_bounds__(kRowThreads<T>, 1)
       };
       Partial<A> sums = sweep_row<T, kKind>(p, row, vectors, rank, loaded);
       merge_row<T, kKind>(sums, rank, row.threads, kDense || p.smooth);
-      if constexpr (!kDense) sparse = SparseRow<A>(p, labels);
+      if constexpr (kKind == TargetKind::kSparse) sparse = SparseRow<A>(p, labels);
+      // Read again, from cache: the ranks take the registers.
+      if constexpr (kKind == TargetKind::kRanked) sparse = SparseRow<A>(p, Labels(p.a, b, r));
       if (sparse.valid) sparse.weigh_labels(static_cast<const A*>(p.a.class_weight));
       loss = finish_row<T, kKind>(p, row, r, sums, rank, sparse, g);
       counts = row.tid == 0 && !sparse.ignored;

@@ -80,16 +80,6 @@ struct RowStep {
   static constexpr int V = 16 / static_cast<int>(sizeof(T));
   Vec<T, V> part[L];
 
-  // Has them brought to L2, where load_from() finds them later.
-  __device__ __forceinline__ void ask_from(const RowView<T>& row, const RowVectors& vectors,
-                                           int32_t first) const {
-#pragma unroll
-    for (int u = 0; u < L; ++u) {
-      const int32_t v = first + u * row.threads;
-      if (v < vectors.count) prefetch(row.z + vectors.head + v * V);
-    }
-  }
-
   template <bool kLast>
   __device__ __forceinline__ void load_from(const RowView<T>& row, const RowVectors& vectors,
                                             int32_t first) {
