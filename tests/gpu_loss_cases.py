@@ -235,19 +235,21 @@ def cross_entropy_specs() -> tuple[list[Spec], list[Spec]]:
 def launches(op: str, s: Spec) -> tuple[int, tuple[int, int]]:
     """The most kernels of a call: native; of Triton's, and of PyTorch's on partial sums.
 
-    A backward is one sweep. A forward sums its blocks' sums in a kernel of its own, and the rows
-    that are not ignored, by which a gradient made with its loss is divided, in one before.
+    A call is one sweep, whose last block adds the sums of all. The rows that are not ignored, by
+    which a gradient made with its loss is divided, are counted in it where they are few and their
+    classes adjacent; else in a kernel before.
     """
     if "_backward" in op:
         return 1, (1, 0)
     mean, none = s.reduction == MEAN, s.reduction == NONE
     if op.startswith(BINARY):
         sums = s.sum_classes if none else 1 + mean  # PyTorch launches a sum and a quotient
-        return 2 - none, (1, int(sums))
+        return 1, (1, int(sums))
     # PyTorch sums both rows of partial sums, then takes the loss and the count from them.
-    native, own, torchs = 2, 1, 3 - none
+    native, own, torchs = 1, 1, 3 - none
     if op == CROSS_ENTROPY + "_grad" and mean:
-        native, own, torchs = native + (not s.dense), own + (not s.dense), torchs + 1
+        native += not s.dense and len(s.shape) > 2
+        own, torchs = own + (not s.dense), torchs + 1
     return native, (own, torchs)
 
 

@@ -169,6 +169,23 @@ def test_ranks_of_ties_and_of_what_is_no_number(dtype):
                 assert torch.equal(got, reference.label_ranks(logits, labels[0], partner))
 
 
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_one_logit_that_is_no_number_spoils_its_row_alone(dtype):
+    """Wherever it stands: first of all, first and last of a vector, in the tail."""
+    generator = torch.Generator().manual_seed(4)
+    for shape in ((6, 1027), (6, 2051), (6, 21, 8)):
+        for at in (0, 7, 8, shape[1] - 1):
+            logits = torch.randn(shape, generator=generator).to(dtype)
+            logits[2, at] = torch.nan
+            labels = torch.randint(0, shape[1], (2, 6, *shape[2:]), generator=generator)
+            weight = torch.rand(6, 2, generator=generator)
+            args = (labels[0], labels[1], weight, None, -100, 0.0, 0.1, 0.0, 0.0, 2)
+            loss, grad, _ = host.soft_target_cross_entropy_grad(logits, *args, False)
+            for t in (loss, grad):
+                wrong = t.isnan().reshape(6, -1)
+                assert wrong[2].all() and not wrong[[0, 1, 3, 4, 5]].any()
+
+
 def test_gradients_of_expanded_and_strided_losses():
     """Upstream gradients as the backward of sum() and of a slice gives them."""
     generator = torch.Generator().manual_seed(3)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from host_cuda import (
     build,
+    cluster_grid,
     grid,
     lib,
     mask_grid,
@@ -34,7 +35,14 @@ DEVICE_ONLY = re.compile(
     r"\basm\b|<<<|>>>|cudaLaunch|__CUDA_ARCH__|__CUDACC__|__shared__|FUSED_MIXUP_HOST\b"
     r"|cudaFuncSetAttribute|__cvta|__nanosleep|__builtin_"
 )
-ORDERING = re.compile(r"\b(__syncthreads|__syncwarp|copies_done)\(")
+# Where such constructs may stand, each with the file of the host that replaces them.
+REPLACED = {
+    "launch.cuh": "cuda_host.h", "cluster.cuh": "clusters.h", "dependent.cuh": "dependent.h",
+}  # fmt: skip
+ORDERING = re.compile(
+    r"\b(__syncthreads|__syncwarp|__threadfence|copies_done"
+    r"|cluster_arrive|cluster_wait|await_earlier)\("
+)
 
 
 def code_of(path):
@@ -81,6 +89,9 @@ def run_everything(file=""):
         for args in plan_grid.barrier_cases():
             plan_grid.check(args)
         return
+    if file.startswith(("loss_cluster", "loss_slices")):
+        cluster_grid.run_barriers()
+        return
     if file.startswith("mix_normalize"):
         normalize_grid.several_passes()
         return
@@ -112,6 +123,12 @@ def run_everything(file=""):
             y = x.clone()
             host.mix_(y, partner, blend, box, rule, shared_limit=limit)
             assert torch.equal(y, reference.mix(x, partner, blend, box, rule))
+    with lib.dependent_launches():
+        for rule, box in ((FLIP, boxes[:, :0]), (FLIP, boxes), (ROLL, boxes[:, :0])):
+            y = x.clone()
+            host.mix_(y, None, blend, box, rule)
+            assert torch.equal(y, reference.mix(x, None, blend, box, rule))
+            assert torch.equal(host.mix(x, None, blend, box, rule), y)
     many = torch.randn(300, 4, generator=generator)  # more rows than a walk stages at once
     args = (torch.arange(300).roll(1).int(), blend[:1].expand(300, 2), boxes[:1, :0].expand(300, 0))
     y = many.clone()
@@ -122,6 +139,7 @@ def run_everything(file=""):
         ((2000,), 0.0),
         ((60, 16), 0.0),
         ((2000,), 2.0),
+        ((60,), 2.0),  # a warp takes a row
     ):  # rows and columns; the positions of a row share its label
         logits = torch.randn(batch, *shape, generator=generator)
         rest = [1] * (logits.ndim - 2)
@@ -151,7 +169,7 @@ def orderings():
     return [
         pytest.param(path.name, number, id=f"{path.name}-{number}")
         for path in SOURCES
-        if path.name != "launch.cuh"
+        if path.name not in REPLACED
         for number, line in code_of(path)
         if ORDERING.search(line)
     ]
@@ -168,6 +186,7 @@ def test_nothing_is_accused_with_all_barriers_in_place():
             run_everything("draw_neighbors.cuh")
             run_everything("draw_variants.cuh")
             run_everything("mask_mean.cuh")
+            run_everything("loss_cluster.cuh")
 
 
 @pytest.mark.proof
@@ -175,7 +194,8 @@ def test_nothing_is_accused_with_all_barriers_in_place():
 @pytest.mark.parametrize(("file", "line"), orderings())
 def test_the_race_detector_misses(file, line):
     """The race detector misses a race without the barrier, warp barrier or wait of this line."""
-    expected = r"race|has written|before copies_done\(\)"
+    expected = r"race|has written|before copies_done\(\)|cluster's barrier|before it has started"
+    expected += "|has awaited"
     with lib.variant("races"):
         lib.set_order(0)
         with lib.drop_barrier(file, line), pytest.raises(lib.LaunchError, match=expected):
@@ -207,20 +227,23 @@ def test_what_the_host_cannot_run_stands_in_one_place():
         for number, line in code_of(path)
         if DEVICE_ONLY.search(line)
     }
-    assert {name for name, _, _ in found} == {"launch.cuh"}, sorted(found)
+    assert {name for name, _, _ in found} == {*REPLACED}, sorted(found)
 
 
-def test_launch_names_everything_the_host_replaces():
-    text = (CUDA / "launch.cuh").read_text()
+@pytest.mark.parametrize("file", REPLACED)
+def test_a_file_names_everything_the_host_replaces(file):
+    text = (CUDA / file).read_text()
     comment, code = text.split("#endif  // FUSED_MIXUP_HOST")[0].split("#pragma once")
     named = set(re.findall(r"^//   (\w+) ", comment, re.M))
     defined = set(
-        re.findall(r"^(?:__device__ __forceinline__ .*?|cudaError_t )(\w+)\(", code, re.M)
+        re.findall(
+            r"^(?:__device__ __forceinline__ .*?|(?:.*static )?cudaError_t )(\w+)\(", code, re.M
+        )
     )
     assert named == defined, named ^ defined
-    host_names = (build.HERE / "cuda_host.h").read_text()
+    host_names = (build.HERE / REPLACED[file]).read_text()
     for name in named:
-        assert re.search(rf"\b{name}\(", host_names), f"cuda_host.h has no {name}"
+        assert re.search(rf"\b{name}\(", host_names), f"{REPLACED[file]} has no {name}"
 
 
 @pytest.mark.proof

@@ -141,6 +141,8 @@ def test_the_whole_run(checkout, wheels, stand_ins, tmp_path):
     assert all(len(r["providers"]) > 1 for r in headlines["results"])  # peers and ours
     cases = {r["case"] for r in headlines["results"]}
     assert {json.loads(text)["case"] for text in re.findall("^CASE (.*)", log, re.M)} == cases
+    both = json.loads((out / "experimental.json").read_text())
+    assert len(both["results"]) >= 20 and not both["different"] and "cases compared" in log
     rest = json.loads((out / "benchmarks.json").read_text())["results"]
     assert rest and not cases & {r["case"] for r in rest}
 

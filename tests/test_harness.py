@@ -19,15 +19,21 @@ needs_asan = pytest.mark.skipif(bool(build.why_not("asan")), reason=str(build.wh
 BUILT = ("plain", pytest.param("ucontext", marks=pytest.mark.proof))
 VARIANTS = (*BUILT, pytest.param("races", marks=[needs_races, pytest.mark.proof]))
 
-# The first floats that two blocks of 64 threads leave in a tensor of zeros.
+# The first floats that two blocks of 64 threads leave in a tensor of zeros, or two clusters of two.
 RIGHT = {
     "tree_reduction": [64.0] * 2,
     "shuffle_reduction": [64.0] * 2,
     "atomic_counters": [128.0] + [64.0] * 128,
     "double_buffer": [float((t + 5) % 64) for t in range(64)] * 2,
     "warp_exchange": [t + 1.0 for t in range(64)] * 2,
+    "last_block": [0.0, 0.0, 3.0, 3.0, 1.0, 2.0],
     "staged_copy": [63.0 - t for t in range(64)] + [127.0 - t for t in range(64)],
+    "exchange": [100.0 * (b ^ 1) + t for b in range(4) for t in range(64)],
+    "two_exchanges": [4.0] * 256,
+    "static_exchange": [20.0 + (b + 1) % 2 for b in range(4) for _ in range(64)],
+    "cluster_in_place": [128.0 * c + 128.0 - t for c in range(2) for t in range(128)],
 }
+COUNTED_UP = ("staged_copy", "cluster_in_place")  # start from 0, 1, 2, …
 RACE = {
     "missing_barrier": "race|has written",
     "barrier_before_overwriting": r"race \((read after write|write after read)\) in dynamic shared",
@@ -39,11 +45,20 @@ RACE = {
     "neighbouring_bytes": "race .* in global",
     "atomic_and_read": r"race \((atomic after read|read after atomic)\) in global",
     "copy_without_barrier": "race|has written",
+    "no_release": r"race \(read after write\) in global memory",
+    "no_acquire": r"race \(read after write\) in global",
+    "no_barrier_after_ticket": "race|has written",
+    "write_after_release": r"race \(read after write\) in global",
     "unwritten_dynamic": "dynamic shared memory at byte .* has written",
     "unwritten_static": "of block . reads static shared memory at byte .* has written",
     "not_waited_for": r"before copies_done\(\)",
     "read_behind_dynamic": r"out of bounds: 4 bytes of dynamic shared memory at byte \d+ of 512",
     "write_behind_static": r"out of bounds: 4 bytes of static shared memory at byte \d+ of 128",
+    "block_barrier_for_cluster": "race|no thread of the block has written",
+    "write_after_arrival": "race .* in dynamic shared",
+    "overwritten_while_read": "race .* in dynamic shared",
+    "never_written_there": "no thread of the block has written",
+    "across_clusters": "race .* in global",
 }
 ALWAYS = {
     "early_exit": "63 of 64 threads at a barrier, 1 gone",
@@ -53,6 +68,18 @@ ALWAYS = {
     "mask_without_itself": "mask leaves it out",
     "one_type_twice": "one type in two places",
     "misaligned_store": "misaligned access of 16 bytes",
+    "before_the_barrier": "read before it has started",
+    "between_arrival_and_wait": "read before it has started",
+    "ends_while_read": "may end while another block still reads",
+    "one_block_ends_while_read": "block 1 of the cluster may end while another block still reads",
+    "wrong_rank": "a read of block 2 in a cluster of 2",
+    "rank_of_the_grid": r"a read of block [23] in a cluster of 2",
+    "foreign_address": "at an address that is not this block's",
+    "one_block_alone": "64 of 128 threads at a barrier, 64 gone",
+    "one_thread_less": "126 of 128 threads at a barrier, 2 gone",
+    "wait_alone": "without arriving",
+    "arrival_twice": "arrives twice",
+    "arrival_at_the_end": "ends at the cluster's barrier",
 }
 SANITIZERS = {
     "read_behind": "heap-buffer-overflow(.|\n)*READ of size 4",
@@ -78,7 +105,7 @@ def run(name, order, start=None):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_right_kernels_are_not_accused(variant, name, order):
     expected = torch.tensor(RIGHT[name])
-    start = torch.arange(FLOATS, dtype=torch.float32) if name == "staged_copy" else None
+    start = torch.arange(FLOATS, dtype=torch.float32) if name in COUNTED_UP else None
     with lib.variant(variant):
         assert torch.equal(run(name, order, start)[: len(expected)], expected)
 
@@ -138,6 +165,7 @@ def test_sanitizers_find():
 
 
 def test_every_planted_kernel_is_tried():
-    source = (build.HERE / "driver_bugs.cpp").read_text()
+    drivers = ("driver_bugs.cpp", "driver_cluster_bugs.cpp")
+    source = "".join((build.HERE / name).read_text() for name in drivers)
     names = set(re.findall(r"__global__ void (\w+)\(", source))
     assert names == {*RIGHT, *RACE, *ALWAYS, *SANITIZERS}

@@ -68,9 +68,9 @@ def test_registers_that_leave_room(threads, blocks, registers):
             "walk raw16x1",
         ),
         (
-            "void fused_mixup::row_kernel<__half, (fused_mixup::TargetKind)2>"
-            "(fused_mixup::LossParams<fused_mixup::Number<__half>::Acc>)",
-            "row f16 dense",
+            "void fused_mixup::row_kernel<__half, (fused_mixup::TargetKind)2, "
+            "(fused_mixup::LossPart)1>(fused_mixup::LossParams<fused_mixup::Number<__half>::Acc>)",
+            "row f16 dense gradient",
         ),
         (
             "void fused_mixup::column_kernel<float, 1, (fused_mixup::TargetKind)1>(x)",

@@ -20,6 +20,7 @@ SHORT = {
 }
 BYTES = {"u8": 1, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 KINDS = ("sparse", "ranked", "dense")  # TargetKind of loss_args.cuh
+PARTS = ("loss", "gradient", "both")  # LossPart of loss_args.cuh
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Design:
     stores: int  # of 16 bytes at least; -1 in params allows narrower ones too
     why: str
     tile: bool = False  # holds a tile in dynamic shared memory, and reads it all at once
+    since: int = 0  # the first architecture that has it; on older ones the kernel is empty
 
 
 # The first line that matches counts. Labels: kernel, dtype x elements per access, flags.
@@ -54,10 +56,17 @@ DESIGNS = (
     Design(r"(pair|tile|gather|scatter|walk) \w+ single.*", 256, 2, 0, -1, 0, "unaligned"),
     Design(r"order", 1024, 1, 0, -1, 0, "one block, 2 B integers"),
     Design(r"targets \w+x\d+", 256, 6, 0, -1, 1, "written only, from labels in cache"),
-    Design(r"row f64.*", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
-    Design(r"row \w+ sparse", 1024, 1, 4, -1, 4, "logits and gradient; the loss alone: 1"),
-    Design(r"row \w+ ranked", 1024, 1, 2, -1, 4, "the labels' ranks take the registers"),
-    Design(r"row \w+ dense", 1024, 1, 3, -1, 2, "logits, target, gradient"),
+    Design(r"row f64 \w+ loss", 512, 1, 2, -1, 0, "exp of doubles takes the registers"),
+    Design(r"row f64 .*", 512, 1, 2, -1, 2, "exp of doubles takes the registers"),
+    Design(r"row \w+ sparse loss", 1024, 1, 4, -1, 0, "logits alone"),
+    Design(
+        r"row \w+ (ranked|dense) loss", 1024, 1, 2, -1, 0, "ranks take registers, targets loads"
+    ),
+    Design(r"row \w+ sparse \w+", 1024, 1, 4, -1, 4, "logits and gradient"),
+    Design(r"row \w+ ranked \w+", 1024, 1, 2, -1, 4, "the labels' ranks take the registers"),
+    Design(r"row \w+ dense \w+", 1024, 1, 3, -1, 2, "logits, target, gradient"),
+    Design(r"cluster \w+ ranked", 256, 2, 4, -1, 2, "ranks take the registers", since=90),
+    Design(r"cluster \w+ \w+", 256, 3, 4, -1, 2, "a slice of the row ahead", since=90),
     Design(r"column b?f16x8 dense", 128, 4, 2, -1, 2, "eight positions have much state"),
     Design(r"column b?f16x8 sparse", 128, 4, 4, -1, 4, "eight positions have much state"),
     Design(r"column \w+x\d+ dense", 128, 5, 2, -1, 2, "logits, target, gradient"),
@@ -70,7 +79,7 @@ DESIGNS = (
     Design(r"binary_column f32x4", 128, 5, 4, -1, 4, "labels, scales, sums of 4 positions"),
     Design(r"binary_column \w+", 128, 5, 0, -1, 0, "8 bytes: labels, scales, sums of 4"),
     Design(r"binary_column \w+ single", 128, 5, 0, -1, 0, "unaligned positions"),
-    Design(r"scale bf16x8", 256, 4, 1, -1, 4, "nvcc waits load by load on sm_90"),
+    Design(r"scale bf16x8", 256, 4, 3, -1, 4, "nvcc takes one apart before the last on sm_90"),
     Design(r"scale \w+x\d+", 256, 4, 4, -1, 4, "nothing where the factor is one"),
     Design(r"scale \w+ single", 256, 4, 0, -1, 0, "unaligned"),
     Design(r"reduce \w+", 512, 1, 0, -1, 0, "one value per block, or two labels per row"),
@@ -113,7 +122,8 @@ def label_of(demangled: str) -> str:
     ``single`` means one element at a time; Raw<n>, values that are only moved, becomes ``rawn``.
     """
     name = re.search(
-        r"(\w+?)_kernel(?:<(.*)>)?\(", demangled.replace("(fused_mixup::TargetKind)", "")
+        r"(\w+?)_kernel(?:<(.*)>)?\(",
+        demangled.replace("(fused_mixup::TargetKind)", "").replace("(fused_mixup::LossPart)", ""),
     )
     if name is None:
         raise ValueError(f"{demangled}: not a kernel of this package")
@@ -121,7 +131,9 @@ def label_of(demangled: str) -> str:
     given = [SHORT.get(g.strip(), g.strip()) for g in inner.split(",")] if inner else []
     given = [re.sub(r"Raw<(\d+)>", r"raw\1", g) for g in given]
     if kernel == "row":
-        return f"row {given[0]} {KINDS[int(given[1])]}"
+        return f"row {given[0]} {KINDS[int(given[1])]} {PARTS[int(given[2])]}"
+    if kernel == "cluster":
+        return f"cluster {given[0]} {KINDS[int(given[1])]}"
     if kernel == "column":
         return f"column {_width(given[0], given[1])} {KINDS[int(given[2])]}"
     if kernel in ("scale", "rectangles", "patches"):

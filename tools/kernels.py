@@ -169,6 +169,7 @@ def examine(tools: Tools, archs: Sequence[int]) -> list[Instance]:
         return [
             Instance(label, driver, arch, design_of(label), code)
             for label, code in zip(labels, kernels.values(), strict=True)
+            if arch >= design_of(label).since
         ]
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

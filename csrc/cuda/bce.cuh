@@ -17,22 +17,27 @@ LossSchedule binary_schedule(const BinaryArgs& a) {
   return schedule;
 }
 
-template <typename T, bool kFocal>
-cudaError_t binary_sweep(const BinaryArgs& a, const LossSchedule& schedule) {
-  BinaryParams<typename Number<T>::Acc> p = binary_params<typename Number<T>::Acc>(a);
-  p.slices = schedule.slices;
-  p.threads_per_row = threads_per_row<T>(a.classes);
+// Calls f with the kernel of the schedule and the threads of its blocks.
+template <typename T, bool kFocal, typename F>
+cudaError_t with_binary_kernel(const BinaryArgs& a, const LossSchedule& schedule, F&& f) {
   if constexpr (sizeof(T) != 8) {
     constexpr int V = kBinaryWidth;
-    const dim3 block(kColumnThreads);
     if (schedule.columns && schedule.width == V) {
-      return launch(binary_column_kernel<T, V, kFocal>, schedule.blocks, block, 0, a.stream, p);
+      return f(binary_column_kernel<T, V, kFocal>, kColumnThreads);
     }
-    if (schedule.columns)
-      return launch(binary_column_kernel<T, 1, kFocal>, schedule.blocks, block, 0, a.stream, p);
+    if (schedule.columns) return f(binary_column_kernel<T, 1, kFocal>, kColumnThreads);
   }
-  const dim3 block(p.threads_per_row == 32 ? 32 * kWarpRows : p.threads_per_row);
-  return launch(binary_row_kernel<T, kFocal>, schedule.blocks, block, 0, a.stream, p);
+  return f(binary_row_kernel<T, kFocal>, row_block<T>(a.classes));
+}
+
+template <typename T, bool kFocal>
+cudaError_t launch_binary(const BinaryArgs& a, const LossSchedule& schedule) {
+  return with_binary_kernel<T, kFocal>(a, schedule, [&](auto* kernel, int threads) {
+    BinaryParams<typename Number<T>::Acc> p = binary_params<typename Number<T>::Acc>(a);
+    p.slices = schedule.slices;
+    p.threads_per_row = threads_per_row<T>(a.classes);
+    return launch_summed(kernel, schedule.blocks, threads, p);
+  });
 }
 
 // How many LossSums of scratch a call needs that asks for a loss.
@@ -42,7 +47,7 @@ inline int64_t binary_scratch(const BinaryArgs& a) {
     blocks = binary_schedule<decltype(z)>(a).blocks;
     return cudaSuccess;
   });
-  return blocks + kReduceBlocks;
+  return sum_scratch(blocks);
 }
 
 // Computes the loss, its gradient, or both: whatever `a` has memory for.
@@ -50,19 +55,12 @@ inline cudaError_t soft_target_binary_cross_entropy(const BinaryArgs& a) {
   return with_floating(a.dtype, [&](auto z) {
     using T = decltype(z);
     const LossSchedule schedule = binary_schedule<T>(a);
-    cudaError_t error = cudaSuccess;
     if (schedule.blocks > 0) {
-      error = a.focal_gamma != 0.0 ? binary_sweep<T, true>(a, schedule)
-                                   : binary_sweep<T, false>(a, schedule);
+      return a.focal_gamma != 0.0 ? launch_binary<T, true>(a, schedule)
+                                  : launch_binary<T, false>(a, schedule);
     }
-    if (error != cudaSuccess || a.partials == nullptr) return error;
-    ReduceArgs sums = {};
-    sums.partials = a.partials;
-    sums.count = schedule.blocks;
-    sums.wide = sizeof(T) == 8;
-    sums.divisor = a.divisor;
-    sums.loss = a.loss;
-    return reduce(sums, a.partials + schedule.blocks, a.stream);
+    if (a.partials == nullptr) return cudaSuccess;
+    return add_sums(a, 0, {sizeof(T) == 8, a.divisor, a.loss, nullptr});
   });
 }
 

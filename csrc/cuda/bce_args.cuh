@@ -33,6 +33,7 @@ struct BinaryArgs : CallArgs {
 template <typename A>
 struct BinaryParams {
   BinaryArgs a;
+  Total result;
   A on, off;  // 1 - ts + ts/K; ts/K
   A threshold, divisor, gamma;
   int threads_per_row;  // for rows: 32, or blockDim.x
@@ -44,6 +45,7 @@ BinaryParams<A> binary_params(const BinaryArgs& a) {
   BinaryParams<A> p = {};
   const SmoothedOneHot value(a.target_smoothing, a.classes);
   p.a = a;
+  p.result = {sizeof(A) == 8, a.divisor, a.loss, nullptr};
   p.on = static_cast<A>(value.on);
   p.off = static_cast<A>(value.off);
   p.threshold = static_cast<A>(a.threshold);
@@ -144,9 +146,7 @@ template <typename A>
 struct BinaryTarget {
   A elsewhere, own, other, both;
 
-  __device__ __forceinline__ BinaryTarget(const BinaryParams<A>& p, int64_t b) {
-    const LabelWeights<A> weights(p.a.weight, p.a.weight_row, b);
-    const A w0 = weights.own, w1 = weights.other;
+  __device__ __forceinline__ BinaryTarget(const BinaryParams<A>& p, A w0, A w1) {
     elsewhere = apply_threshold(p, add(term(w0, p.off), term(w1, p.off)));
     own = apply_threshold(p, add(term(w0, p.on), term(w1, p.off)));
     other = apply_threshold(p, add(term(w0, p.off), term(w1, p.on)));
@@ -159,10 +159,9 @@ struct BinaryLabels {
   static constexpr int32_t kPoisoned = -1;
   int32_t own, other;
 
-  template <typename A>
-  __device__ __forceinline__ void open(const BinaryParams<A>& p, int64_t row) {
-    const int64_t y0 = p.a.labels[row], y1 = p.a.partner_labels[row];
-    const bool valid = y0 >= 0 && y0 < p.a.classes && y1 >= 0 && y1 < p.a.classes;
+  BinaryLabels() = default;
+  __device__ __forceinline__ BinaryLabels(int64_t y0, int64_t y1, int64_t classes) {
+    const bool valid = y0 >= 0 && y0 < classes && y1 >= 0 && y1 < classes;
     own = valid ? static_cast<int32_t>(y0) : kPoisoned;
     other = static_cast<int32_t>(y1);
   }

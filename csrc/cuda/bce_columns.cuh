@@ -25,13 +25,15 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
   T* grad = const_cast<T*>(start<T>(p.a.grad, p.a.grad_at, b, s));
   const bool wants_grad = p.a.grad != nullptr;
   const void* target = p.a.target != nullptr ? dense_start<T>(p.a, b, s) : nullptr;
-  BinaryLabels labels[V];
+  BinaryLabels labels[V] = {};
 #pragma unroll
   for (int e = 0; e < V; ++e) {
-    labels[e] = {};
-    if (target == nullptr) labels[e].open(p, b * p.a.positions + s + e);
+    const int64_t r = b * p.a.positions + s + e;
+    if (target != nullptr) continue;
+    labels[e] = BinaryLabels(p.a.labels[r], p.a.partner_labels[r], p.a.classes);
   }
-  const BinaryTarget<A> sparse(p, target == nullptr ? b : 0);
+  const LabelWeights<A> weights(p.a.weight, p.a.weight_row, target == nullptr ? b : 0);
+  const BinaryTarget<A> sparse(p, weights.own, weights.other);
   A scale[V];
   // A few thousand classes are added: float32 would lose digits.
   double sums[V];
@@ -75,20 +77,21 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
         out.e[e] = Number<T>::down(scale[e] * element.template slope<T, kFocal>(x, small, p.gamma));
       }
     }
-    if (wants_grad) store(grad + k * p.a.grad_at.classes, packed(out));
+    if (wants_grad) store_once(grad + k * p.a.grad_at.classes, packed(out));
   };
   const int32_t classes = live ? static_cast<int32_t>(p.a.classes) : 0, step = p.slices;
+  constexpr int L = sizeof(T) == 2 ? 2 * kLossUnroll : kLossUnroll;
   int32_t k = slice;
-  for (; k + (kLossUnroll - 1) * step < classes; k += kLossUnroll * step) {
-    Vec<T, V> part[kLossUnroll];
+  for (; k + (L - 1) * step < classes; k += L * step) {
+    Vec<T, V> part[L];
 #pragma unroll
-    for (int u = 0; u < kLossUnroll; ++u) {
-      part[u] = load<V>(z + (k + u * step) * p.a.logits_at.classes);
+    for (int u = 0; u < L; ++u) {
+      part[u] = load_once<V>(z + (k + u * step) * p.a.logits_at.classes);
     }
 #pragma unroll
-    for (int u = 0; u < kLossUnroll; ++u) take(k + u * step, part[u]);
+    for (int u = 0; u < L; ++u) take(k + u * step, part[u]);
   }
-  for (; k < classes; k += step) take(k, load<V>(z + k * p.a.logits_at.classes));
+  for (; k < classes; k += step) take(k, load_once<V>(z + k * p.a.logits_at.classes));
   if (!p.a.forward) return;
 
   // 2. The losses of the positions (row_losses has one slice, which holds whole sums), then the sum
@@ -101,9 +104,7 @@ __global__ void __launch_bounds__(kColumnThreads, 5)  // 96 registers
       static_cast<A*>(p.a.row_losses)[b * p.a.positions + s + e] = static_cast<A>(sums[e]);
     }
   }
-  if (p.a.partials == nullptr) return;
-  const LossSum all = block_sum({total, 0.0});
-  if (threadIdx.x == 0) p.a.partials[blockIdx.x] = all;
+  if (p.a.partials != nullptr) finish_sums(p.a.partials, p.a.ticket, p.result, {total, 0.0});
 }
 
 }  // namespace fused_mixup

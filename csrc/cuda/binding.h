@@ -115,4 +115,15 @@ class KeptTensors {
   size_t count_ = 0;
 };
 
+// Bytes of shared memory that a block of the current device may have; 0 where CUDA does not tell.
+inline int64_t shared_limit() {
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+          cudaSuccess) {
+    return 0;
+  }
+  return bytes;
+}
+
 }  // namespace fused_mixup

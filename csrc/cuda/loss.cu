@@ -1,6 +1,7 @@
 // soft_target_cross_entropy and its gradients for CUDA tensors. Kernels: loss.cuh.
 #include <tuple>
 
+#include "experimental.h"
 #include "loss.cuh"
 #include "loss_binding.h"
 
@@ -81,6 +82,10 @@ std::tuple<Tensor, Tensor, Tensor> forward_grad(Tensor logits,  // [B, K, …]
   Losses out = losses_of(call, logits, ranks);
   Tensor grad = torch::stable::empty_like(logits);
   GradientPlace place(grad, call.args);
+  if (experimental() && compute_capability() >= 90) {
+    call.args.cluster_blocks = kChooseCluster;
+    call.args.shared_limit = shared_limit();
+  }
   call.scratch(logits, loss_scratch(call.args));
   check(launch_cross_entropy(call.args));
   place.finish();

@@ -2,6 +2,7 @@
 // kernel.
 #pragma once
 
+#include "loss_cluster.cuh"
 #include "loss_columns.cuh"
 #include "loss_rows.cuh"
 
@@ -12,42 +13,75 @@ int column_width(const LossArgs& a) {
   return a.ranks != nullptr ? 1 : 16 / static_cast<int>(sizeof(T));
 }
 
-template <typename T, int V>
-cudaError_t launch_columns(const LossArgs& a, const LossSchedule& schedule) {
-  LossParams<typename Number<T>::Acc> p = loss_params<typename Number<T>::Acc>(a);
-  p.slices = schedule.slices;
-  const dim3 block(kColumnThreads);
-  if (a.target != nullptr) {
-    return launch(column_kernel<T, V, TargetKind::kDense>, schedule.blocks, block, 0, a.stream, p);
-  }
-  if constexpr (V == 1) {
-    if (a.ranks != nullptr) {
-      return launch(column_kernel<T, 1, TargetKind::kRanked>, schedule.blocks, block, 0, a.stream,
-                    p);
-    }
-  }
-  return launch(column_kernel<T, V, TargetKind::kSparse>, schedule.blocks, block, 0, a.stream, p);
+template <typename T>
+LossSchedule schedule_of(const LossArgs& a) {
+  LossSchedule schedule = loss_schedule<T>(a, column_width<T>(a));
+  if (!schedule.columns && takes_clusters<T>(a)) schedule.blocks = a.rows();  // a sum for each row
+  return schedule;
 }
 
-template <typename T>
-cudaError_t sweep(const LossArgs& a, const LossSchedule& schedule) {
+// Calls f with the kernel of the schedule and the threads of its blocks.
+template <typename T, typename F>
+cudaError_t with_kernel(const LossArgs& a, const LossSchedule& schedule, F&& f) {
+  constexpr TargetKind kSparse = TargetKind::kSparse, kRanked = TargetKind::kRanked,
+                       kDense = TargetKind::kDense;
   if constexpr (sizeof(T) != 8) {
-    if (schedule.columns && schedule.width > 1) {
-      return launch_columns<T, 16 / static_cast<int>(sizeof(T))>(a, schedule);
+    constexpr int V = 16 / static_cast<int>(sizeof(T));
+    if (schedule.columns && schedule.width == V) {
+      if (a.target != nullptr) return f(column_kernel<T, V, kDense>, kColumnThreads);
+      return f(column_kernel<T, V, kSparse>, kColumnThreads);
     }
-    if (schedule.columns) return launch_columns<T, 1>(a, schedule);
+    if (schedule.columns) {
+      if (a.target != nullptr) return f(column_kernel<T, 1, kDense>, kColumnThreads);
+      if (a.ranks != nullptr) return f(column_kernel<T, 1, kRanked>, kColumnThreads);
+      return f(column_kernel<T, 1, kSparse>, kColumnThreads);
+    }
   }
-  return launch_rows<T>(a);
+  const int threads = row_block<T>(a.classes);
+  const auto with_part = [&](auto part) {
+    constexpr LossPart kPart = decltype(part)::value;
+    if (a.target != nullptr) return f(row_kernel<T, kDense, kPart>, threads);
+    if constexpr (kPart != LossPart::kGradient) {
+      if (a.ranks != nullptr) return f(row_kernel<T, kRanked, kPart>, threads);
+    }
+    return f(row_kernel<T, kSparse, kPart>, threads);
+  };
+  using std::integral_constant;
+  if (!a.forward) return with_part(integral_constant<LossPart, LossPart::kGradient>());
+  if (a.grad == nullptr) return with_part(integral_constant<LossPart, LossPart::kLoss>());
+  return with_part(integral_constant<LossPart, LossPart::kBoth>());
 }
 
 // How many LossSums of scratch a call needs that asks for a loss.
 inline int64_t loss_scratch(const LossArgs& a) {
   int64_t blocks = 0;
   with_floating(a.dtype, [&](auto z) {
-    blocks = loss_schedule<decltype(z)>(a, column_width<decltype(z)>(a)).blocks;
+    blocks = schedule_of<decltype(z)>(a).blocks;
     return cudaSuccess;
   });
-  return blocks + kReduceBlocks;
+  return sum_scratch(blocks);
+}
+
+// The blocks of a kernel of rows may read this many bytes of labels together, to count the rows
+// each for itself. The bytes come from L2. Where there are more, a kernel before counts them.
+constexpr int64_t kCountedByAll = 12 * 1024 * 1024;
+
+template <typename T>
+cudaError_t launch_loss(const LossArgs& a, const LossSchedule& schedule) {
+  return with_kernel<T>(a, schedule, [&](auto* kernel, int threads) {
+    LossParams<typename Number<T>::Acc> p = loss_params<typename Number<T>::Acc>(a);
+    p.slices = schedule.slices;
+    p.threads_per_row = threads_per_row<T>(a.classes);
+    p.result = total_of_call<T>(a);
+    const bool counts = needs_count(a);
+    p.counts = counts && !schedule.columns && schedule.blocks * a.rows() * 16 <= kCountedByAll;
+    if (counts && !p.counts) {
+      const cudaError_t error = count_before<T>(a, schedule.blocks);
+      if (error != cudaSuccess) return error;
+      p.result.count = nullptr;  // it is there, and blocks read it
+    }
+    return launch_summed(kernel, schedule.blocks, threads, p);
+  });
 }
 
 // Computes the loss with its stats, count and ranks, its gradient, or both: whatever `a` has memory
@@ -55,25 +89,18 @@ inline int64_t loss_scratch(const LossArgs& a) {
 inline cudaError_t soft_target_cross_entropy(const LossArgs& a) {
   return with_floating(a.dtype, [&](auto z) {
     using T = decltype(z);
-    const LossSchedule schedule = loss_schedule<T>(a, column_width<T>(a));
-    const bool reduces = a.partials != nullptr;
-    cudaError_t error = cudaSuccess;
-    // The gradient divides by the count before the loss has been reduced.
-    if (a.forward && a.grad != nullptr && a.reduction == kMean && a.can_ignore() &&
-        schedule.blocks > 0) {
-      error = count_rows(a, a.partials + schedule.blocks);
-      if (error != cudaSuccess) return error;
+    const LossSchedule schedule = schedule_of<T>(a);
+    const bool runs = schedule.blocks > 0 && (a.classes > 0 || a.forward);
+    if constexpr (sizeof(T) != 8) {
+      bool done = false;
+      if (runs && !schedule.columns && takes_clusters<T>(a)) {
+        const cudaError_t error = launch_clusters_of_rows<T>(a, &done);
+        if (error != cudaSuccess || done) return error;
+      }
     }
-    if (schedule.blocks > 0 && (a.classes > 0 || a.forward)) error = sweep<T>(a, schedule);
-    if (error != cudaSuccess || !reduces) return error;
-    ReduceArgs sums = {};
-    sums.partials = a.partials;
-    sums.count = schedule.blocks;
-    sums.wide = sizeof(T) == 8;
-    sums.divisor = a.reduction == kMean ? 0.0 : 1.0;
-    sums.loss = a.loss;
-    sums.count_out = a.count;
-    return reduce(sums, a.partials + schedule.blocks, a.stream);
+    if (runs) return launch_loss<T>(a, loss_schedule<T>(a, column_width<T>(a)));
+    if (a.partials == nullptr) return cudaSuccess;
+    return add_sums(a, 0, total_of_call<T>(a));
   });
 }
 

@@ -21,8 +21,15 @@
 namespace fused_mixup {
 
 // Sums over a part of the rows. Every block writes one, and they are added in a fixed order.
-struct LossSum {
+struct alignas(16) LossSum {
   double loss, count;
+};
+
+// What is made of the sum over all rows.
+struct Total {
+  bool wide;           // whether loss and count are float64
+  double divisor;      // divides the loss; 0 for the count
+  void *loss, *count;  // either may be null
 };
 
 // The arguments of both losses. A pointer that may be null is null where its tensor is not given,
@@ -47,6 +54,7 @@ struct CallArgs {
   bool forward;       // whether a loss or ranks are asked for
   void* row_losses;   // arithmetic type [B, S], or null
   LossSum* partials;  // scratch of loss_scratch() sums, or null
+  unsigned* ticket;   // tells the last block that it adds the partials; null: another kernel does
   void* loss;         // arithmetic type [], or null
   void* grad;         // [B, K, S], or null
   Strides grad_at;
@@ -55,7 +63,13 @@ struct CallArgs {
   cudaStream_t stream;
 
   FUSED_MIXUP_HOST_DEVICE int64_t rows() const { return batch * positions; }
+  // Where one upstream gradient serves all rows.
+  FUSED_MIXUP_HOST_DEVICE bool one_upstream() const {
+    return grad_loss_at.batch == 0 && grad_loss_at.positions == 0 && grad_loss_at.classes == 0;
+  }
 };
+
+constexpr int kChooseCluster = -1;
 
 struct LossArgs : CallArgs {
   int64_t ignore_index;
@@ -65,6 +79,9 @@ struct LossArgs : CallArgs {
   int32_t* ranks;   // [rank_planes, B, S], or null
   int rank_planes;  // 2, or 1 where partner_labels have none
   void* count;      // arithmetic type []: how many rows count
+  // Blocks of a cluster for loss and gradient of a long row: 0 for none, or kChooseCluster.
+  int cluster_blocks;
+  int64_t shared_limit;  // bytes of dynamic shared memory that a block of a cluster may have
 
   bool can_ignore() const { return target == nullptr && ignore_index != INT64_MIN; }
 };
@@ -75,7 +92,9 @@ struct LossParams {
   A on, keep, per_class_w, per_class;  // on; 1-ls; (1-ls) ts / K; ls / K
   A total;                             // ls
   A gamma, z_loss;
+  Total result;
   A divisor;            // of the mean; 0 for the count on the device
+  bool counts;          // whether each block counts the rows, as no kernel before has done it
   bool smooth;          // whether C may differ from 0
   int threads_per_row;  // for rows: 32, or blockDim.x
   int slices;           // for columns: threads that share a vector of positions
@@ -99,6 +118,25 @@ LossParams<A> loss_params(const LossArgs& a) {
   return p;
 }
 
+// The labels of a row and their weights, as they are in memory. A thread that loads them before the
+// logits, and makes a SparseRow after, does not wait for them.
+struct RowLabels {
+  int64_t own, other;
+  float own_weight, other_weight;
+
+  RowLabels() = default;
+  __device__ __forceinline__ RowLabels(const CallArgs& a, int64_t b, int64_t row)
+      : own(a.labels[row]), other(a.partner_labels[row]) {
+    const LabelWeights<float> weights(a.weight, a.weight_row, b);
+    own_weight = weights.own;
+    other_weight = weights.other;
+  }
+};
+
+struct NoLabels {
+  __device__ __forceinline__ NoLabels(const CallArgs&, int64_t, int64_t) {}
+};
+
 template <typename A>
 struct SparseRow {
   int32_t label, partner_label;  // -1 for no class, or an ignored label
@@ -109,11 +147,10 @@ struct SparseRow {
   __device__ __forceinline__ SparseRow()
       : label(-1), partner_label(-1), a0(0), a1(0), c(0), sum(0), valid(true), ignored(false) {}
 
-  __device__ __forceinline__ SparseRow(const LossParams<A>& p, int64_t b, int64_t row) {
-    const int64_t y0 = p.a.labels[row], y1 = p.a.partner_labels[row];
+  __device__ __forceinline__ SparseRow(const LossParams<A>& p, const RowLabels& labels) {
+    const int64_t y0 = labels.own, y1 = labels.other;
     const bool own = y0 != p.a.ignore_index, other = y1 != p.a.ignore_index;
-    const LabelWeights<A> weights(p.a.weight, p.a.weight_row, b);
-    const A w0 = weights.own, w1 = weights.other;
+    const A w0 = static_cast<A>(labels.own_weight), w1 = static_cast<A>(labels.other_weight);
     const bool in0 = y0 >= 0 && y0 < p.a.classes, in1 = y1 >= 0 && y1 < p.a.classes;
     valid = (in0 || !own) && (in1 || !other);
     ignored = valid && !(own && other) && (!own || w0 == A(0)) && (!other || w1 == A(0));
@@ -150,16 +187,21 @@ struct FocalTerm {
   }
 };
 
+// What a mean is divided by.
+template <typename A>
+__device__ __forceinline__ A divisor_of(const LossParams<A>& p) {
+  return p.divisor != A(0) ? p.divisor : *static_cast<const A*>(p.a.count);
+}
+
 // The upstream gradient of a row's loss, divided by the divisor of the mean.
 template <typename A>
-__device__ __forceinline__ A scale_of_row(const LossParams<A>& p, int64_t b, int64_t s) {
+__device__ __forceinline__ A scale_of_row(const LossParams<A>& p, int64_t b, int64_t s, A divisor) {
   const A* given = static_cast<const A*>(p.a.grad_loss);
   A scale = A(1);
   if (given != nullptr) {
     scale = given[b * p.a.grad_loss_at.batch + s * p.a.grad_loss_at.positions];
   }
-  if (p.a.reduction != kMean) return scale;
-  return scale / (p.divisor != A(0) ? p.divisor : *static_cast<const A*>(p.a.count));
+  return p.a.reduction != kMean ? scale : scale / divisor;
 }
 
 // Where row (b, s) starts.
@@ -233,6 +275,12 @@ __device__ __forceinline__ double exp_of(double x) {
   return exp(x);
 }
 
+// The larger of two, in one instruction. A NaN gives way to the other; the sum of a row that has
+// one is NaN in any case.
+__device__ __forceinline__ float larger(float a, float b) { return fmaxf(a, b); }
+__device__ __forceinline__ double larger(double a, double b) { return fmax(a, b); }
+
+enum class LossPart { kLoss, kGradient, kBoth };     // what a kernel of rows computes
 enum class TargetKind { kSparse, kRanked, kDense };  // kRanked: sparse, and the labels' ranks
 
 }  // namespace fused_mixup

@@ -30,7 +30,7 @@ __device__ __forceinline__ LossSum finish_place(const LossParams<A>& p, ColumnSh
   const int64_t rows = p.a.rows(), r = b * p.a.positions + s;
   A* stats = static_cast<A*>(p.a.stats);
   SparseRow<A> sparse;
-  if constexpr (!kDense) sparse = SparseRow<A>(p, b, r);
+  if constexpr (!kDense) sparse = SparseRow<A>(p, RowLabels(p.a, b, r));
   if (sparse.valid) sparse.weigh_labels(static_cast<const A*>(p.a.class_weight));
   const T* z = start<T>(p.a.logits, p.a.logits_at, b, s);
   LossSum result{0.0, 0.0};
@@ -85,7 +85,7 @@ __device__ __forceinline__ LossSum finish_place(const LossParams<A>& p, ColumnSh
     if (!kDense && p.gamma != A(0)) focal_loss(p, sparse, m, l, z);
   }
   if (p.a.grad == nullptr) return result;
-  const A scale = scale_of_row(p, b, s);
+  const A scale = scale_of_row(p, b, s, p.a.reduction == kMean ? divisor_of(p) : A(1));
   shared.m[q] = m;
   shared.e[q] = l;
   shared.d[q] = kDense ? total : scale * total;
@@ -119,8 +119,17 @@ __global__ void __launch_bounds__(kColumnThreads, V == 8 ? 4 : 5)  // 128 regist
   const T* z = start<T>(p.a.logits, p.a.logits_at, b, s);
   const void* target = kDense ? dense_start<T>(p.a, b, s) : nullptr;
 
-  // 1. Every slice's sums.
+  // 1. Every slice's sums. The labels, which the places need then, are on their way meanwhile: one
+  // thread asks for the 32 bytes of four rows, which have the numbers of the places.
   if (p.a.forward) {
+    if constexpr (!kDense) {
+      for (int q = 4 * tid; q < places; q += 4 * kColumnThreads) {
+        const int64_t r = first * V + q;
+        if (r >= p.a.rows()) break;
+        prefetch(p.a.labels + r);
+        prefetch(p.a.partner_labels + r);
+      }
+    }
     Partial<A> sums[V];
     LabelRank<A> rank[2];
     if constexpr (kRanked) {
@@ -154,10 +163,8 @@ __global__ void __launch_bounds__(kColumnThreads, V == 8 ? 4 : 5)  // 128 regist
     sum.loss += one.loss;
     sum.count += one.count;
   }
-  if (p.a.partials != nullptr) {
-    sum = block_sum(sum);
-    if (tid == 0) p.a.partials[blockIdx.x] = sum;
-  }
+
+  if (p.a.partials != nullptr) finish_sums(p.a.partials, p.a.ticket, p.result, sum);
 
   // 3. The gradient.
   if (p.a.grad == nullptr) return;

@@ -127,7 +127,7 @@ __device__ __forceinline__ void gradient_columns(const LossParams<A>& p, const T
     Vec<T, V> part[N];
 #pragma unroll
     for (int u = 0; u < N; ++u) {
-      part[u] = load<V>(z + (first + u * p.slices) * p.a.logits_at.classes);
+      part[u] = load_once<V>(z + (first + u * p.slices) * p.a.logits_at.classes);
     }
 #pragma unroll
     for (int u = 0; u < N; ++u) {
@@ -162,7 +162,7 @@ __device__ __forceinline__ void gradient_columns(const LossParams<A>& p, const T
       Elements<T, V> rounded;
 #pragma unroll
       for (int e = 0; e < V; ++e) rounded.e[e] = Number<T>::down(out[e]);
-      store(grad + k * p.a.grad_at.classes, packed(rounded));
+      store_once(grad + k * p.a.grad_at.classes, packed(rounded));
     }
   };
   const int32_t classes = static_cast<int32_t>(p.a.classes);

@@ -5,7 +5,6 @@
 
 namespace fused_mixup {
 
-constexpr int kLossUnroll = 4;  // 16-byte loads in flight per thread
 constexpr int kColumnThreads = 128;
 
 // Rows, or columns: vectors of `width` positions, each shared by `slices` threads.

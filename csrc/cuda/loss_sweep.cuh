@@ -13,15 +13,6 @@
 
 namespace fused_mixup {
 
-// A row, for one of the threads that share it.
-template <typename T>
-struct RowView {
-  const T* z;
-  const void* target;  // the first element of a dense target
-  int32_t classes;     // 0 in a warp that has no row
-  int tid, threads;
-};
-
 template <typename T, typename A>
 __device__ __forceinline__ A dense_element(const LossParams<A>& p, const void* row, int64_t k) {
   const A* w = static_cast<const A*>(p.a.class_weight);
@@ -46,50 +37,38 @@ template <typename T, TargetKind kKind>
 constexpr int kLoads =
     sizeof(T) == 8 || kKind != TargetKind::kSparse ? kLossUnroll / 2 : kLossUnroll;
 
-// This thread's share of the sums of a row. rank: [2], for kRanked.
-template <typename T, TargetKind kKind, typename A>
+// This thread's share of the sums of a row. rank: [2], for kRanked. Calls loaded() when the first
+// logits are on their way.
+template <typename T, TargetKind kKind, int L = kLoads<T, kKind>, typename A, typename F>
 __device__ __forceinline__ Partial<A> sweep_row(const LossParams<A>& p, const RowView<T>& row,
-                                                LabelRank<A>* rank) {
+                                                const RowVectors& vectors, LabelRank<A>* rank,
+                                                F&& loaded) {
   constexpr int V = 16 / static_cast<int>(sizeof(T));
-  constexpr int L = kLoads<T, kKind>;
-  const RowVectors vectors = row_vectors(p.a, row.z, row.target, row.classes, true);
   const A* w = static_cast<const A*>(p.a.class_weight);
-  Partial<A> sums;
+  const int64_t stride = p.a.logits_at.classes;
   const int32_t singles = vectors.head + row.classes - vectors.tail;
-  for (int32_t s = row.tid; s < singles; s += row.threads) {
-    const int32_t k = single_element(vectors, s);
-    const A value = Number<T>::up(row.z[k * p.a.logits_at.classes]);
-    sums.template raise<T>(value);
-    sums.template take<T>(value);
-    if constexpr (kKind == TargetKind::kDense) {
-      sums.weigh(value, dense_element<T>(p, row.target, k));
-    } else if (p.smooth) {
-      sums.weigh(value, w != nullptr ? w[k] : A(1));
-    }
-    if constexpr (kKind == TargetKind::kRanked) {
-      rank[0].take(value, k);
-      rank[1].take(value, k);
-    }
+  Partial<A> sums;
+  RowStep<T, L> step;
+  step.template load_from<false>(row, vectors, row.tid);
+  int32_t s = first_single(row), k = 0;
+  T single = T();
+  if (s < singles) {
+    k = single_element(vectors, s);
+    single = row.z[k * stride];
   }
-  for (int32_t first = row.tid; first < vectors.count; first += L * row.threads) {
-    Vec<T, V> part[L];
+  loaded();
+
+  const int32_t last = last_step<L>(vectors, row.threads);
+  for (int32_t begin = 0; begin < vectors.count; begin += L * row.threads) {
 #pragma unroll
     for (int u = 0; u < L; ++u) {
-      const int32_t v = first + u * row.threads;
-      if (v < vectors.count) part[u] = load<V>(row.z + vectors.head + v * V);
-    }
-#pragma unroll
-    for (int u = 0; u < L; ++u) {
-      const int32_t v = first + u * row.threads;
+      const int32_t v = begin + row.tid + u * row.threads;
       if (v >= vectors.count) continue;
       const int32_t k = vectors.head + v * V;
-      const Elements<T, V> values = elements(part[u]);
+      const Elements<T, V> values = elements(step.part[u]);
       A top = Number<T>::up(values.e[0]);
 #pragma unroll
-      for (int e = 1; e < V; ++e) {
-        const A value = Number<T>::up(values.e[e]);
-        top = value > top ? value : top;
-      }
+      for (int e = 1; e < V; ++e) top = larger(top, Number<T>::up(values.e[e]));
       sums.template raise<T>(top);
 #pragma unroll
       for (int e = 0; e < V; ++e) sums.template take<T>(Number<T>::up(values.e[e]));
@@ -111,6 +90,30 @@ __device__ __forceinline__ Partial<A> sweep_row(const LossParams<A>& p, const Ro
         }
       }
     }
+    if (begin != last) {
+      step.template load_from<false>(row, vectors, begin + L * row.threads + row.tid);
+    }
+  }
+
+  while (s < singles) {
+    const A value = Number<T>::up(single);
+    const int32_t at = k;
+    s += row.threads;
+    if (s < singles) {  // the next one, before this one is taken
+      k = single_element(vectors, s);
+      single = row.z[k * stride];
+    }
+    sums.template raise<T>(value);
+    sums.template take<T>(value);
+    if constexpr (kKind == TargetKind::kDense) {
+      sums.weigh(value, dense_element<T>(p, row.target, at));
+    } else if (p.smooth) {
+      sums.weigh(value, w != nullptr ? w[at] : A(1));
+    }
+    if constexpr (kKind == TargetKind::kRanked) {
+      rank[0].take(value, at);
+      rank[1].take(value, at);
+    }
   }
   return sums;
 }
@@ -124,19 +127,32 @@ struct RowGradient {
   bool ignored;
 };
 
-template <typename T, bool kDense, typename A>
-__device__ __forceinline__ void gradient_row(const LossParams<A>& p, const RowView<T>& row,
-                                             const RowGradient<A>& g, T* grad) {
+// An ignored row, whose logits are not read.
+template <typename T>
+__device__ __forceinline__ void zero_row(const RowView<T>& row, T* grad, int64_t stride) {
   constexpr int V = 16 / static_cast<int>(sizeof(T));
-  constexpr TargetKind kKind = kDense ? TargetKind::kDense : TargetKind::kSparse;
-  constexpr int L = kLoads<T, kKind>;
-  const RowVectors vectors =
-      row_vectors(p.a, row.z, row.target, row.classes, p.a.grad_at.classes == 1);
+  const RowVectors vectors = row_vectors(grad, row.classes, stride == 1);
+  const Elements<T, V> zeros = {};
+  for (int32_t v = row.tid; v < vectors.count; v += row.threads) {
+    store_once(grad + vectors.head + v * V, packed(zeros));
+  }
+  const int32_t singles = vectors.head + row.classes - vectors.tail;
+  for (int32_t s = first_single(row); s < singles; s += row.threads) {
+    grad[single_element(vectors, s) * stride] = zeros.e[0];
+  }
+}
+
+// Writes the gradient of a row. step: what the last step of a sweep over `vectors` loads.
+template <typename T, bool kDense, int L, bool kNear, typename A>
+__device__ __forceinline__ void gradient_row(const LossParams<A>& p, const RowView<T>& row,
+                                             const RowVectors& vectors, const RowGradient<A>& g,
+                                             T* grad, RowStep<T, L, kNear>& step) {
+  constexpr int V = 16 / static_cast<int>(sizeof(T));
   const bool grad_aligned = row_aligned(grad + vectors.head);
   const A* w = static_cast<const A*>(p.a.class_weight);
   const auto entry = [&](T value, A target) {
     const A prob = exp_of<T>((Number<T>::up(value) - g.m) - g.l);
-    return Number<T>::down(g.ignored ? A(0) : g.scale * (g.total * prob - target));
+    return Number<T>::down(g.scale * (g.total * prob - target));
   };
   const auto labelled = [&](int32_t k, A target) {
     if (k == g.label) target += g.a0;
@@ -145,32 +161,15 @@ __device__ __forceinline__ void gradient_row(const LossParams<A>& p, const RowVi
   };
   const bool weighed = !kDense && w != nullptr && g.c != A(0);
 
-  const int32_t singles = vectors.head + row.classes - vectors.tail;
-  for (int32_t s = row.tid; s < singles; s += row.threads) {
-    const int32_t k = single_element(vectors, s);
-    A target;
-    if constexpr (kDense) {
-      target = dense_element<T>(p, row.target, k);
-    } else {
-      target = labelled(k, weighed ? g.c * w[k] : g.c);
-    }
-    grad[k * p.a.grad_at.classes] = entry(row.z[k * p.a.logits_at.classes], target);
-  }
-  if (vectors.count == 0) return;
-  const int32_t step = L * row.threads;
-  for (int32_t first = (vectors.count - 1) / step * step + row.tid; first >= 0; first -= step) {
-    Vec<T, V> part[L];
+  const int32_t last = last_step<L>(vectors, row.threads);
+  for (int32_t begin = last; vectors.count > 0 && begin >= 0; begin -= L * row.threads) {
+    if (begin != last) step.template load_from<true>(row, vectors, begin + row.tid);
 #pragma unroll
     for (int u = 0; u < L; ++u) {
-      const int32_t v = first + u * row.threads;
-      if (v < vectors.count) part[u] = load<V>(row.z + vectors.head + v * V);
-    }
-#pragma unroll
-    for (int u = 0; u < L; ++u) {
-      const int32_t v = first + u * row.threads;
+      const int32_t v = begin + row.tid + u * row.threads;
       if (v >= vectors.count) continue;
       const int32_t k = vectors.head + v * V;
-      const Elements<T, V> value = elements(part[u]);
+      const Elements<T, V> value = elements(step.part[u]);
       Elements<T, V> out;
       if constexpr (kDense) {
         const Elements<A, V> t = dense_elements<T, V>(p, row.target, k);
@@ -191,6 +190,18 @@ __device__ __forceinline__ void gradient_row(const LossParams<A>& p, const RowVi
       }
       store_any(grad + k, out, grad_aligned);
     }
+  }
+
+  const int32_t singles = vectors.head + row.classes - vectors.tail;
+  for (int32_t s = first_single(row); s < singles; s += row.threads) {
+    const int32_t k = single_element(vectors, s);
+    A target;
+    if constexpr (kDense) {
+      target = dense_element<T>(p, row.target, k);
+    } else {
+      target = labelled(k, weighed ? g.c * w[k] : g.c);
+    }
+    grad[k * p.a.grad_at.classes] = entry(row.z[k * p.a.logits_at.classes], target);
   }
 }
 

@@ -1,5 +1,6 @@
 // mix_, mix, mix_out, mix_backward and paste_ for CUDA tensors. Kernels: mix.cuh.
 #include "binding.h"
+#include "experimental.h"
 #include "mix.cuh"
 
 namespace fused_mixup {
@@ -11,17 +12,6 @@ struct MixCall : KeptTensors {
   OptionalTensor scratch;
   int32_t box_row[2 * kMaxSpatial];
 };
-
-// Bytes of shared memory that a block of the current device may have; 0 where CUDA does not tell.
-int64_t shared_limit() {
-  int device = 0, bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
-          cudaSuccess) {
-    return 0;
-  }
-  return bytes;
-}
 
 void run(const Tensor& dst,              // [B, …]
          const Tensor& src,              // [B, …]
@@ -70,6 +60,8 @@ void run(const Tensor& dst,              // [B, …]
     a.box = call.device_data<int32_t>(box, dst);
   }
   a.shared_limit = shared_limit();
+  const bool drawn = a.blend != nullptr || a.box != nullptr || a.partner != nullptr;
+  a.starts_early = drawn && experimental() && compute_capability() >= 90;
   if (a.samples.dst == a.samples.src && needs_scratch(a)) {
     call.scratch = torch::stable::new_empty(dst, {2 * batch}, ScalarType::Int);
     a.scratch = static_cast<int32_t*>(call.scratch->data_ptr());

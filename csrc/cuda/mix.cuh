@@ -30,6 +30,9 @@ struct MixArgs {
   const int32_t* box_row;  // host [2D], or null for no box
   int64_t shared_limit;    // bytes of dynamic shared memory a block may have
   int32_t* scratch;        // device [2 B] where needs_scratch()
+  // Whether the launch may start while the kernel in front, which draws the plan, still runs. A
+  // transpose, and samples that are walked through, start after it all the same.
+  bool starts_early;
   cudaStream_t stream;
 };
 
@@ -122,6 +125,7 @@ cudaError_t mix_typed(const MixArgs& a) {
   p.blend_row[0] = a.blend_row[0];
   p.blend_row[1] = a.blend_row[1];
   p.in_place = kForm == Form::kInPlace;
+  p.awaits = a.starts_early && kForm != Form::kTransposed;
   constexpr int kWide = 16 / static_cast<int>(sizeof(T));
   // Single elements are slow in any case: one kernel serves with and without boxes.
   if (v == 1 && kWide != 1) return dispatch_pairing<T, 1, true, kForm>(p, a);

@@ -14,6 +14,7 @@ constexpr int kGatherUnroll = V > 1 ? 2 : 4;
 
 template <typename T, int V, bool kBox>
 __global__ void __launch_bounds__(kThreads) gather_kernel(const __grid_constant__ MixParams p) {
+  if (p.awaits) await_earlier();
   constexpr int U = kGatherUnroll<V>;
   const uint32_t chunk = p.row_blocks.div(blockIdx.x);
   const int64_t i = int64_t{blockIdx.x - chunk * p.row_blocks.divisor} * blockDim.y + threadIdx.y;
@@ -120,7 +121,7 @@ cudaError_t launch_gather(MixParams p, cudaStream_t stream) {
   if constexpr (kTransposed) {
     return launch(scatter_kernel<T, V, kBox>, blocks, block, 0, stream, p);
   } else {
-    return launch(gather_kernel<T, V, kBox>, blocks, block, 0, stream, p);
+    return launch_dependent(p.awaits, gather_kernel<T, V, kBox>, blocks, block, 0, stream, p);
   }
 }
 

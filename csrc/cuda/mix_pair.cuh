@@ -77,6 +77,7 @@ __device__ __forceinline__ void write_pair(const PairVectors<T, V>& v, const Ble
 template <typename T, int V, bool kBox, bool kTransposed>
 __global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
     pair_kernel(const __grid_constant__ MixParams p) {
+  if (p.awaits) await_earlier();
   constexpr int U = kPairUnroll<V>;
   const uint32_t row_block = p.chunks.div(blockIdx.x);
   const uint32_t chunk = blockIdx.x - row_block * p.chunks.divisor;
@@ -162,7 +163,8 @@ cudaError_t launch_pair(MixParams p, cudaStream_t stream) {
   const int64_t rows = p.pairing == kFlip ? (p.batch + 1) / 2 : p.batch;
   dim3 block;
   const int64_t blocks = set_grid<kPairUnroll<V>>(&p, rows, kBox ? kPairRounds : 1, &block);
-  return launch(pair_kernel<T, V, kBox, kTransposed>, blocks, block, 0, stream, p);
+  return launch_dependent(p.awaits, pair_kernel<T, V, kBox, kTransposed>, blocks, block, 0, stream,
+                          p);
 }
 
 }  // namespace fused_mixup

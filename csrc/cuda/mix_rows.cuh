@@ -1,6 +1,7 @@
 // What the mix kernels share: their parameters, the weights and the box of a row, the rule itself.
 #pragma once
 
+#include "dependent.cuh"
 #include "geometry.cuh"
 
 namespace fused_mixup {
@@ -25,6 +26,7 @@ struct MixParams {
   FastDiv chunks;        // blocks along the sample
   uint32_t rounds;       // of a block, along the sample
   const int32_t* order;  // [B], for walk_kernel
+  bool awaits;           // a dependent launch: rows are not there before await_earlier()
 };
 
 template <typename T>

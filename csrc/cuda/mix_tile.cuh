@@ -36,6 +36,7 @@ constexpr int64_t kManyTiles = 1024;
 template <typename T, int V, bool kBox>
 __global__ void __launch_bounds__(kTileThreads, 2)
     tile_kernel(const __grid_constant__ MixParams p, int log2_width) {
+  if (p.awaits) await_earlier();
   using Chunk = Vec<T, V>;
   using Row = StagedRow<T, kBox>;
   Chunk* tile = static_cast<Chunk*>(dynamic_shared());  // [B][width]
@@ -125,8 +126,8 @@ cudaError_t launch_tile(const MixParams& p, int tile_bytes, cudaStream_t stream)
   while ((2 << log2_width) * static_cast<int>(sizeof(T)) * V <= tile_bytes) ++log2_width;
   const int64_t blocks = (int64_t{p.geo.count} + (int64_t{1} << log2_width) - 1) >> log2_width;
   const size_t per_row = (sizeof(T) * V << log2_width) + sizeof(StagedRow<T, kBox>);
-  return launch(tile_kernel<T, V, kBox>, blocks, dim3(kTileThreads),
-                static_cast<size_t>(p.batch) * per_row, stream, p, log2_width);
+  return launch_dependent(p.awaits, tile_kernel<T, V, kBox>, blocks, dim3(kTileThreads),
+                          static_cast<size_t>(p.batch) * per_row, stream, p, log2_width);
 }
 
 }  // namespace fused_mixup

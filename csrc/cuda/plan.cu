@@ -7,6 +7,7 @@
 #include "../common/draw_arguments.h"
 #include "binding.h"
 #include "draw_variants.cuh"
+#include "experimental.h"
 #include "plan.cuh"
 
 namespace fused_mixup {
@@ -55,6 +56,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_on_device(Tensor state,         
   a.weight = writable<float>(weight);
   a.blend = writable<double>(blend);
   a.box = writable<int32_t>(box);
+  a.mix_starts_early = experimental() && compute_capability() >= 90;
   a.stream = current_stream(state);
   check(draw_plan(a));
   return {partner, weight, blend, box};

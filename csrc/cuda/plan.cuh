@@ -14,6 +14,7 @@
 #pragma once
 
 #include "../common/draw.h"
+#include "dependent.cuh"
 #include "plan_sort.cuh"
 
 namespace fused_mixup {
@@ -36,6 +37,7 @@ struct PlanArgs {
   float* weight;          // device [B, 2]
   double* blend;          // device [B, 2], 16-byte aligned
   int32_t* box;           // device [B, 2D]
+  bool mix_starts_early;  // a kernel that takes the plan may come before this one has ended
   cudaStream_t stream;
 };
 
@@ -185,6 +187,7 @@ __device__ __forceinline__ void draw_sample(const PlanArgs& a, const PlanShared&
 }
 
 __global__ void __launch_bounds__(kPlanThreads, 1) plan_kernel(const __grid_constant__ PlanArgs a) {
+  if (a.mix_starts_early) let_next_start();
   PlanShared& shared = block_shared<PlanShared>();
   const int tid = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   // 1. The state.

@@ -19,6 +19,9 @@ struct ScaleParams {
   void* x;
   const void* factor;
   int64_t vectors, batch_stride;
+  bool one_run;        // whether vector v lies at v times its length
+  bool narrow;         // whether there are fewer than 2^31 vectors
+  FastDiv per_sample;  // a sample's vectors, where narrow
   Geometry g;
 };
 
@@ -35,14 +38,19 @@ __global__ void __launch_bounds__(kScaleThreads)
       static_cast<int64_t>(blockIdx.x) * kScaleThreads * kScaleVectors + threadIdx.x;
   Vec<T, V> part[kScaleVectors];
   T* at[kScaleVectors];
+  // All addresses come first: a division between the loads would keep them apart.
 #pragma unroll
   for (int u = 0; u < kScaleVectors; ++u) {
     const int64_t v = first + u * kScaleThreads;
-    if (v >= p.vectors) continue;
-    const int64_t b = quotient(v, p.g.count);
+    at[u] = static_cast<T*>(p.x) + v * V;
+    if (p.one_run || v >= p.vectors) continue;
+    const int64_t b = p.narrow ? p.per_sample.div(static_cast<uint32_t>(v)) : v / p.g.count;
     const uint32_t within = static_cast<uint32_t>(v - b * p.g.count);
     at[u] = static_cast<T*>(p.x) + b * p.batch_stride + offsets_of<V>(p.g, within).dst;
-    part[u] = load<V>(at[u]);
+  }
+#pragma unroll
+  for (int u = 0; u < kScaleVectors; ++u) {
+    if (first + u * kScaleThreads < p.vectors) part[u] = load_once<V>(at[u]);
   }
 #pragma unroll
   for (int u = 0; u < kScaleVectors; ++u) {
@@ -50,7 +58,7 @@ __global__ void __launch_bounds__(kScaleThreads)
     Elements<T, V> values = elements(part[u]);
 #pragma unroll
     for (int e = 0; e < V; ++e) values.e[e] = Number<T>::down(Number<T>::up(values.e[e]) * factor);
-    store(at[u], packed(values));
+    store_once(at[u], packed(values));
   }
 }
 
@@ -69,10 +77,14 @@ cudaError_t scale_typed(const ScaleArgs& a) {
   }
   p.vectors = a.samples.batch * static_cast<int64_t>(p.g.count);
   if (p.vectors == 0) return cudaSuccess;
+  constexpr int V = 16 / static_cast<int>(sizeof(T));
+  const int64_t length = static_cast<int64_t>(p.g.count) * width;
+  p.one_run = p.g.ndim == 0 && (a.samples.batch == 1 || p.batch_stride == length);
+  p.narrow = p.vectors < (int64_t{1} << 31);
+  p.per_sample = FastDiv(p.narrow ? p.g.count : 1);
   const int64_t share = kScaleThreads * kScaleVectors;
   const int64_t blocks = (p.vectors + share - 1) / share;
   const dim3 block(kScaleThreads);
-  constexpr int V = 16 / static_cast<int>(sizeof(T));
   if (width == V) return launch(scale_kernel<T, V>, blocks, block, 0, a.stream, p);
   return launch(scale_kernel<T, 1>, blocks, block, 0, a.stream, p);
 }

@@ -158,7 +158,13 @@ __device__ __forceinline__ Vec<T, V> load_if(bool needed, const T* p) {
 
 // load() and store() of what the kernel does not touch again.
 template <int V, typename T>
-__device__ __forceinline__ Vec<T, V> load_once(const T* p, bool needed = true) {
+__device__ __forceinline__ Vec<T, V> load_once(const T* p) {
+  if constexpr (V * sizeof(T) == 16) return {load16_once(p)};
+  return load<V>(p);
+}
+
+template <int V, typename T>
+__device__ __forceinline__ Vec<T, V> load_once(const T* p, bool needed) {
   return load_if<V, true>(needed, p);
 }
 

@@ -4,6 +4,8 @@
 //   numbers.h   vector types, half types, intrinsics on numbers
 //   warp.h      shuffles and votes, atomics
 //   machine.h   blocks and threads, barriers, shared memory; fiber.h: a thread
+//   clusters.h  clusters of blocks; cluster_barrier.cpp: their barrier
+//   dependent.h launches that start early
 //   races.cpp   the race detector
 //
 // The threads of a block are fibers, switched at barriers and warp operations. Faults that a GPU
@@ -29,9 +31,7 @@
 
 using host_cuda::Site;
 
-// Blocks run one after another.
-inline void __threadfence() {}
-
+inline void __threadfence(Site site = Site::here()) { host_cuda::fence(site); }
 inline void __syncthreads(Site site = Site::here()) { host_cuda::block_barrier(site); }
 
 // ------------------------------------------------------------------ what launch.cuh provides
@@ -47,6 +47,11 @@ cudaError_t launch_grid(void (*kernel)(Params...), dim3 grid, dim3 block, size_t
       [](const void* c) { (*static_cast<const decltype(call)*>(c))(); }, &call);
 }
 
+inline cudaError_t fresh_ticket(cudaStream_t, unsigned* spare, unsigned** ticket) {
+  *ticket = host_cuda::ticket(spare);
+  return *ticket != nullptr ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 template <typename T>
 T& block_shared(Site site = Site::here()) {
   static const char type = 0;
@@ -60,6 +65,7 @@ inline void copy16_async(void* shared, const void* global) {
 inline void copies_done(Site site = Site::here()) { host_cuda::copies_done(site); }
 inline void store16(void* global, uint4 v) { host_cuda::store16(global, &v); }
 inline void store16_once(void* global, uint4 v) { host_cuda::store16(global, &v); }
+inline uint4 load16_once(const void* global) { return *static_cast<const uint4*>(global); }
 template <bool kOnce>
 uint4 load16(const void* global, bool needed) {
   return needed ? *static_cast<const uint4*>(global) : uint4{};
@@ -70,6 +76,7 @@ void load8x2(const void* global, bool needed, uint64_t& x, uint64_t& y) {
   std::memcpy(&x, &v, 8);
   std::memcpy(&y, &v.z, 8);
 }
+inline void prefetch(const void*) {}
 inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }
 

@@ -79,7 +79,32 @@ __global__ void staged_copy(float* out, int) {
   mine[t] = s[n - 1 - t];
 }
 
+// The block that finishes last adds what all have written. bugs: what its threads leave out.
+enum Bug { kNone = 0, kRelease = 1, kAcquire = 2, kBarrier = 4, kLate = 8 };
+template <int kBugs>
+__device__ void add_in_the_last_block(float* out) {
+  bool& last = block_shared<bool>();
+  unsigned* ticket = reinterpret_cast<unsigned*>(out);
+  float* sums = out + 4;
+  if (threadIdx.x == 0) {
+    if (!(kBugs & kLate)) sums[blockIdx.x] = 1.0f + static_cast<float>(blockIdx.x);
+    if (!(kBugs & kRelease)) __threadfence();
+    if (kBugs & kLate) sums[blockIdx.x] = 1.0f + static_cast<float>(blockIdx.x);
+    const unsigned most = gridDim.x - 1;
+    last = atomicInc(ticket, most) == most;
+    if (!(kBugs & kAcquire)) __threadfence();
+  }
+  if (!(kBugs & kBarrier)) __syncthreads();
+  if (last && threadIdx.x < 2) out[2 + threadIdx.x] = sums[0] + sums[1];
+}
+__global__ void last_block(float* out, int) { add_in_the_last_block<kNone>(out); }
+
 // ------------------------------------------------------------------ races
+
+__global__ void no_release(float* out, int) { add_in_the_last_block<kRelease>(out); }
+__global__ void no_acquire(float* out, int) { add_in_the_last_block<kAcquire>(out); }
+__global__ void no_barrier_after_ticket(float* out, int) { add_in_the_last_block<kBarrier>(out); }
+__global__ void write_after_release(float* out, int) { add_in_the_last_block<kLate>(out); }
 
 __global__ void missing_barrier(float* out, int) {
   float* s = dynamic_floats();
@@ -253,10 +278,16 @@ const Planted kPlanted[] = {
     PLANTED(write_behind),        PLANTED(read_behind_dynamic),
     PLANTED(write_behind_static), PLANTED(misaligned_load),
     PLANTED(misaligned_store),    PLANTED(overflow),
+    PLANTED(last_block),          PLANTED(no_release),
+    PLANTED(no_acquire),          PLANTED(no_barrier_after_ticket),
+    PLANTED(write_after_release),
 };
 
 }  // namespace
 }  // namespace fused_mixup
+
+// Those of clusters: driver_cluster_bugs.cpp.
+int planted_cluster(const char* name, float* out, int n);
 
 // Two blocks of 64 threads, with two floats of dynamic shared memory per thread.
 extern "C" EXPORT int host_planted(const char* name, float* out, int64_t n) {
@@ -266,5 +297,5 @@ extern "C" EXPORT int host_planted(const char* name, float* out, int64_t n) {
     return launch_grid(p.kernel, dim3(2), dim3(64), 128 * sizeof(float), nullptr, out,
                        static_cast<int>(n));
   }
-  return -1;
+  return planted_cluster(name, out, static_cast<int>(n));
 }

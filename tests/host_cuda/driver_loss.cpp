@@ -32,6 +32,7 @@ struct HostLoss {
   void* grad;
   Strides grad_at;
   double divisor;
+  int64_t cluster_blocks, shared_limit;
 };
 
 }  // extern "C"
@@ -82,6 +83,26 @@ cudaError_t with_scratch(int64_t sums, bool wanted, F&& f) {
 
 extern "C" {
 
+// The blocks of a cluster, bytes between two buffers and bytes of shared memory for a row of
+// `classes` logits; target_dtype -1: labels.
+EXPORT void host_cluster_shape(int64_t dtype, int64_t classes, int64_t target_dtype,
+                               int64_t cluster_blocks, int64_t shared_limit, int64_t* out) {
+  LossArgs a = {};
+  a.dtype = static_cast<DType>(dtype);
+  a.classes = classes;
+  if (target_dtype >= 0) a.target = out;  // any address: it is not read
+  a.target_dtype = static_cast<DType>(target_dtype);
+  a.cluster_blocks = static_cast<int>(cluster_blocks);
+  a.shared_limit = shared_limit;
+  with_floating(a.dtype, [&](auto z) {
+    const ClusterShape shape = cluster_shape<decltype(z)>(a);
+    out[0] = shape.blocks;
+    out[1] = shape.buffer;
+    out[2] = static_cast<int64_t>(shape.shared);
+    return cudaSuccess;
+  });
+}
+
 EXPORT int host_loss(const HostLoss* h) {
   if (h->binary != 0) {
     BinaryArgs a = {};
@@ -107,6 +128,8 @@ EXPORT int host_loss(const HostLoss* h) {
   a.count = h->count;
   a.ranks = h->ranks;
   a.rank_planes = static_cast<int>(h->rank_planes);
+  a.cluster_blocks = static_cast<int>(h->cluster_blocks);
+  a.shared_limit = h->shared_limit;
   const bool counts = a.forward && h->count != nullptr;
   return with_scratch(loss_scratch(a), counts, [&](LossSum* scratch) {
     a.partials = scratch;

@@ -35,6 +35,10 @@ struct HostMix {
   int64_t shared_limit;
 };
 
+// Lets mixes be dependent launches: they await the kernel in front.
+static bool starts_early = false;
+EXPORT void host_set_starts_early(int64_t early) { starts_early = early != 0; }
+
 EXPORT int host_mix(const HostMix* h) {
   MixArgs a = {};
   a.dtype = static_cast<DType>(h->dtype);
@@ -61,6 +65,7 @@ EXPORT int host_mix(const HostMix* h) {
   }
   a.box_row = h->box_row;
   a.shared_limit = h->shared_limit;
+  a.starts_early = starts_early;
   std::vector<int32_t> scratch(needs_scratch(a) ? 2 * h->batch : 0, -1);
   a.scratch = scratch.data();
   switch (h->form) {

@@ -19,6 +19,7 @@ from fused_mixup import reference
 from fused_mixup.reference.pairing import transpose_pairing
 
 from . import (
+    cluster_grid,
     collage_grid,
     lib,
     loss_grid,
@@ -161,6 +162,10 @@ def run() -> int:
             for case in cases(mix_seed(dtype, pairing), 1 if full else 7):
                 check_mix(dtype, pairing, case, generator)
                 count += 1
+            with lib.dependent_launches():
+                for case in cases(mix_seed(dtype, pairing), 5 if full else 60):
+                    check_mix(dtype, pairing, case, generator)
+                    count += 1
         for dtype in PASTED:
             for case in cases(0, 1 if full else 23):
                 check_paste(dtype, pairing, case, generator)
@@ -171,6 +176,7 @@ def run() -> int:
                 count += 1
     count += check_boxes(400 if full else 40, 5)
     count += loss_grid.run(full, generator)
+    count += cluster_grid.run(full, generator)
     count += plan_grid.run(1000 if full else 40)
     count += variant_ops.check_variant_cases(300 if full else 20, seed=4)
     count += neighbor_ops.check_neighbor_cases(300 if full else 30, seed=4)

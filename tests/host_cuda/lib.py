@@ -17,7 +17,7 @@ _variant = os.environ.get("FUSED_MIXUP_HOST_VARIANT", "plain")
 def load(variant: str) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(build.build(variant)))
     lib.host_error.restype = ctypes.c_char_p
-    lib.host_launched.restype = ctypes.c_int64
+    lib.host_launched.restype = lib.host_launches.restype = ctypes.c_int64
     lib.host_long_div.restype = ctypes.c_int64
     return lib
 
@@ -64,6 +64,28 @@ def drop_barrier(file: str, line: int):
 
 
 @contextmanager
+def resident_clusters(count: int):
+    """Inside the context ``count`` clusters run at once, not two; more rows come one by one."""
+    lib = library()
+    lib.host_set_resident_clusters(ctypes.c_int64(count))
+    try:
+        yield
+    finally:
+        lib.host_set_resident_clusters(ctypes.c_int64(2))
+
+
+@contextmanager
+def dependent_launches():
+    """Inside the context mixes are launched to start while the kernel in front still runs."""
+    lib = library()
+    lib.host_set_starts_early(ctypes.c_int64(1))
+    try:
+        yield
+    finally:
+        lib.host_set_starts_early(ctypes.c_int64(0))
+
+
+@contextmanager
 def max_count(count: int):
     """Inside the context samples of more than ``count`` vectors, not 2^31, are split in halves."""
     lib = library()
@@ -88,6 +110,21 @@ def enough_blocks(blocks: int):
 def long_div(n: int, divisor: int) -> int:
     """LongDiv of geometry.cuh, and below 2^31 its FastDiv."""
     return library().host_long_div(ctypes.c_int64(n), ctypes.c_int64(divisor))
+
+
+@contextmanager
+def all_tickets_taken():
+    """Inside the context calls make a ticket of their own memory zero."""
+    library().host_take_all_tickets(ctypes.c_int64(1))
+    try:
+        yield
+    finally:
+        library().host_take_all_tickets(ctypes.c_int64(0))
+
+
+def launches() -> int:
+    """How many kernels have been launched so far."""
+    return library().host_launches()
 
 
 def forget_launches() -> None:

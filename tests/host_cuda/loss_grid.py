@@ -195,10 +195,9 @@ def make_target(logits, layout, kind, generator):
     return labels[0], labels[0] if kind == "equal" else labels[1]
 
 
-def check(dtype, classes, case, generator):
-    order, layout, ts, ls, kind, weighed, ignore, reduction = case
-    lib.set_order(order)
-    batch = 3 if classes > 100 else 11
+def make_loss(dtype, classes, case, generator, batch):
+    """(logits, target, partner labels, weight, class weights, target smoothing, ignored label)"""
+    _, layout, ts, ls, kind, weighed, ignore, _ = case
     logits = make_logits(batch, classes, dtype, layout, generator)
     target, partner = make_target(logits, layout, kind, generator)
     class_weight = torch.rand(classes, generator=generator) * 2 if weighed else None
@@ -213,6 +212,14 @@ def check(dtype, classes, case, generator):
             partner.view(-1)[::4] = ignore
     else:
         ts, ignore = 0.0, NO_IGNORE
+    return logits, target, partner, weight, class_weight, ts, ignore
+
+
+def check(dtype, classes, case, generator):
+    order, _, _, ls, _, weighed, _, reduction = case
+    lib.set_order(order)
+    made = make_loss(dtype, classes, case, generator, 3 if classes > 100 else 11)
+    logits, target, partner, weight, class_weight, ts, ignore = made
     check_values(
         logits, target, partner, weight, ts, ls, generator, class_weight=class_weight,
         ignore=ignore, ranks=partner is not None and weighed, reductions=(reduction,),

@@ -16,7 +16,7 @@ from fused_mixup.codes import MEAN, NONE
 from fused_mixup.dtypes import arithmetic
 
 from .lib import check, library
-from .ops import DOUBLE, DTYPES, INT, POINTER, address, int_array, row_or_rows
+from .ops import DOUBLE, DTYPES, INT, POINTER, SHARED_LIMIT, address, int_array, row_or_rows
 
 _S = INT * 3  # Strides
 
@@ -41,6 +41,7 @@ class HostLoss(ctypes.Structure):
         ("grad_loss_at", _S),
     ]
     _fields_ += [("grad", POINTER), ("grad_at", _S), ("divisor", DOUBLE)]
+    _fields_ += [("cluster_blocks", INT), ("shared_limit", INT)]
 
 
 def _position_stride(x: Tensor, first: int) -> int | None:
@@ -164,11 +165,30 @@ def soft_target_cross_entropy_backward_(grad_loss, logits, *arguments):
     soft_target_cross_entropy_backward_into(logits, grad_loss, logits, *arguments)
 
 
-def soft_target_cross_entropy_grad(logits, *arguments):
+CHOOSE_CLUSTER = -1  # kChooseCluster
+
+
+def cluster_shape(
+    dtype, classes, target_dtype=None, cluster=CHOOSE_CLUSTER, shared_limit=SHARED_LIMIT
+):
+    """(blocks of a cluster, bytes from the one buffer to the other, bytes of shared memory)."""
+    found = (INT * 3)()
+    target = -1 if target_dtype is None else DTYPES.index(target_dtype)
+    numbers = DTYPES.index(dtype), classes, target, cluster, shared_limit
+    library().host_cluster_shape(*map(INT, numbers), found)
+    return tuple(found)
+
+
+def soft_target_cross_entropy_grad(
+    logits, *arguments, cluster=0, shared_limit=SHARED_LIMIT, out=None
+):
+    """``cluster``: blocks of a cluster for each row, 0 for none; ``out``: memory of the gradient,
+    which may be that of the logits."""
     *options, reduction, ranks = arguments
     call = _cross_entropy(logits, *options, reduction)
     loss, _, found = _loss_of(call, reduction, ranks)
-    grad = torch.empty_like(logits)
+    grad = torch.empty_like(logits) if out is None else out
+    call.h.cluster_blocks, call.h.shared_limit = cluster, shared_limit
     call.run(grad)
     return loss, grad, found
 

@@ -1,4 +1,4 @@
-// Runs blocks one after the other, and the threads of a block in turn, each until it waits.
+// Runs clusters (of one block, mostly) one by one, their threads in turn, each until it waits.
 #include "machine.h"
 
 #include <algorithm>
@@ -7,9 +7,10 @@
 #include <cstring>
 #include <memory>
 #include <random>
-#include <set>
 #include <vector>
 
+#include "cluster_barrier.h"
+#include "device.h"
 #include "fiber.h"
 #include "races.h"
 #include "shared_memory.h"
@@ -20,7 +21,7 @@ namespace host_cuda {
 namespace {
 
 enum Order { kForward = 0, kReverse = 1, kShuffled = 2 };
-enum class State { kReady, kAtBarrier, kAtWarp, kDone };
+enum class State { kReady, kAtBarrier, kAtWarp, kAtCluster, kDone };
 
 constexpr size_t kDynamicLimit = 232448;  // what a block of an H100 may have
 
@@ -35,15 +36,14 @@ struct Thread {
 struct Machine {
   Order order = kForward;
   std::string error;
-  std::vector<Thread> threads;
+  std::vector<Thread> threads;     // of all blocks of the cluster
+  size_t per_block = 0;            // threads of one block
+  std::vector<uint32_t> barriers;  // by block: how many it has passed
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> free_fibers;
   void (*body)(const void*) = nullptr;
   const void* args = nullptr;
   unsigned current = 0;
-  std::string dropped_file;  // the barrier or wait that a test leaves out
-  int dropped_line = 0;
-  std::set<const void*> launched;
 };
 Machine machine;
 
@@ -60,11 +60,16 @@ Thread& me() { return machine.threads[machine.current]; }
 
 void set_thread(unsigned t) {
   machine.current = t;
-  threadIdx.x = t % blockDim.x;
-  threadIdx.y = t / blockDim.x % blockDim.y;
-  threadIdx.z = t / blockDim.x / blockDim.y;
+  const unsigned rank = t / machine.per_block, own = t % machine.per_block;
+  threadIdx = dim3(own % blockDim.x, own / blockDim.x % blockDim.y, own / blockDim.x / blockDim.y);
+  const unsigned b = races::now.cluster * static_cast<unsigned>(machine.barriers.size()) + rank;
+  blockIdx = dim3(b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y);
+  clusters::enter(t);
+  races::now.block = b;
+  races::now.rank = rank;
+  races::now.barrier = machine.barriers[rank];
   const Thread& thread = machine.threads[t];
-  races::now.thread = t;
+  races::now.thread = own;
   races::now.sync = thread.syncs;
   races::now.stack = thread.fiber->stack();
   races::now.stack_end = thread.fiber->stack_end();
@@ -84,16 +89,21 @@ void thread_main() {
   races::now.watching = true;
   machine.body(machine.args);
   races::now.watching = false;
+  if (!awaited()) fault("a thread ends before it has awaited the kernel in front");
   me().state = State::kDone;
 }
 
+// The first thread of t's warp, and the end of its block.
+size_t warp_of(size_t t) { return t - t % machine.per_block % 32; }
+size_t block_end(size_t t) { return (t / machine.per_block + 1) * machine.per_block; }
+
 // True where every lane that thread t names waits at the same operation.
 bool warp_complete(size_t t) {
-  const size_t base = t / 32 * 32;
+  const size_t base = warp_of(t), end = block_end(t);
   const Thread& first = machine.threads[t];
   for (size_t l = 0; l < 32; ++l) {
     if ((first.op.mask >> l & 1) == 0) continue;
-    if (base + l >= machine.threads.size()) continue;  // the last warp may be smaller
+    if (base + l >= end) continue;  // the last warp may be smaller
     const Thread& other = machine.threads[base + l];
     if (other.state != State::kAtWarp || other.op.mask != first.op.mask) return false;
     if (other.site != first.site) return false;
@@ -103,7 +113,7 @@ bool warp_complete(size_t t) {
 
 // Every lane of t's operation waits: gives each its result, and lets them continue.
 void complete_warp(size_t t) {
-  const size_t base = t / 32 * 32, lanes = std::min<size_t>(32, machine.threads.size() - base);
+  const size_t base = warp_of(t), lanes = std::min<size_t>(32, block_end(t) - base);
   const unsigned mask = machine.threads[t].op.mask;
   const auto takes_part = [&](size_t lane) { return lane < lanes && (mask >> lane & 1) != 0; };
   unsigned ballot = 0;
@@ -133,31 +143,46 @@ void complete_warp(size_t t) {
   }
 }
 
-// Lets waiting threads continue: lanes whose operation is complete, or a block whose threads are
-// all at one barrier. Returns false, with machine.error, where no thread ever can.
+// Lets a block continue whose threads are all at one barrier.
+bool release_block(size_t rank) {
+  Thread* const threads = &machine.threads[rank * machine.per_block];
+  for (size_t t = 0; t < machine.per_block; ++t) {
+    if (threads[t].state != State::kAtBarrier) return false;
+  }
+  for (size_t t = 0; t < machine.per_block; ++t) {
+    if (threads[t].site != threads[0].site)
+      return fail("divergence: threads at different barriers");
+    threads[t].state = State::kReady;
+  }
+  ++machine.barriers[rank];
+  return true;
+}
+
+// Lets waiting threads continue: lanes whose operation is complete, a block or a cluster whose
+// threads are all at one barrier. Returns false, with machine.error, where no thread ever can.
 bool release() {
   auto& threads = machine.threads;
   bool released = false;
   size_t at_barrier = 0, done = 0;
   for (size_t t = 0; t < threads.size(); ++t) {
-    at_barrier += threads[t].state == State::kAtBarrier;
-    done += threads[t].state == State::kDone;
-    if (threads[t].state != State::kAtWarp || !warp_complete(t)) continue;
-    complete_warp(t);
-    released = true;
+    const State state = threads[t].state;
+    at_barrier += state == State::kAtBarrier || state == State::kAtCluster;
+    done += state == State::kDone;
+    if (state == State::kAtWarp && warp_complete(t)) {
+      complete_warp(t);
+      released = true;
+    } else if (state == State::kAtCluster && clusters::passes(t)) {
+      threads[t].state = State::kReady;
+      released = true;
+    }
   }
-  if (released) return machine.error.empty();
-  if (at_barrier != threads.size()) {
-    return fail("divergence: " + std::to_string(at_barrier) + " of " +
-                std::to_string(threads.size()) + " threads at a barrier, " + std::to_string(done) +
-                " gone, the others at a warp operation with lanes missing");
+  for (size_t rank = 0; rank < machine.barriers.size(); ++rank) {
+    if (release_block(rank)) released = true;
   }
-  for (Thread& t : threads) {
-    if (t.site != threads[0].site) return fail("divergence: threads at different barriers");
-    t.state = State::kReady;
-  }
-  ++races::now.barrier;
-  return true;
+  if (released || !machine.error.empty()) return machine.error.empty();
+  return fail("divergence: " + std::to_string(at_barrier) + " of " +
+              std::to_string(threads.size()) + " threads at a barrier, " + std::to_string(done) +
+              " gone, the others at a warp operation with lanes missing");
 }
 
 Fiber* take_fiber() {
@@ -170,8 +195,9 @@ Fiber* take_fiber() {
   return fiber;
 }
 
-bool run_block(const std::vector<unsigned>& turns) {
+bool run_cluster(const std::vector<unsigned>& turns) {
   for (Thread& t : machine.threads) t = Thread();
+  for (uint32_t& passed : machine.barriers) passed = 0;
   size_t alive = turns.size();
   while (alive > 0) {
     bool any = false;
@@ -194,7 +220,8 @@ bool run_block(const std::vector<unsigned>& turns) {
     }
     if (!any && !release()) return false;
   }
-  return true;
+  const std::string left = clusters::fault_at_end();
+  return left.empty() || fail(left);
 }
 
 std::vector<unsigned> in_order(unsigned n) {
@@ -207,12 +234,6 @@ std::vector<unsigned> in_order(unsigned n) {
 
 }  // namespace
 
-bool dropped(Site site) {
-  if (site.line != machine.dropped_line) return false;
-  const std::string file = site.file;
-  return file.substr(file.find_last_of('/') + 1) == machine.dropped_file;
-}
-
 void fault(const std::string& what) {
   fail(what);
   races::now.watching = false;
@@ -221,34 +242,38 @@ void fault(const std::string& what) {
 }
 
 cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (*body)(const void*),
-                const void* args) {
+                const void* args, unsigned cluster) {
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   machine.error.clear();
   if (threads > 1024 || blocks == 0 || threads == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
-      grid.z > 65535 || block.z > 64 || shared > kDynamicLimit) {
-    machine.error = "launch: a grid, block or shared memory of a size that CUDA does not take";
+      grid.z > 65535 || block.z > 64 || shared > kDynamicLimit || cluster == 0 || cluster > 8 ||
+      grid.x % cluster != 0) {
+    machine.error = "launch: a grid, cluster, block or shared memory that CUDA does not take";
     return cudaErrorInvalidValue;
   }
-  machine.launched.insert(kernel);
+  note_launch(kernel);
+  device::begin_launch();
   gridDim = grid;
   blockDim = block;
   machine.body = body;
   machine.args = args;
-  machine.threads.resize(threads);
+  machine.threads.resize(threads * cluster);
+  machine.per_block = threads;
+  machine.barriers.resize(cluster);
   races::begin_launch();
-  shared_memory::begin_launch(shared, threads);
-  const std::vector<unsigned> turns = in_order(static_cast<unsigned>(threads));
-  for (const unsigned b : in_order(static_cast<unsigned>(blocks))) {
-    blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
-    races::now.block = b;
-    races::now.barrier = 0;
-    races::begin_block();
-    shared_memory::begin_block();
-    if (!run_block(turns)) {
+  shared_memory::begin_launch(shared, threads, cluster);
+  const std::vector<unsigned> turns = in_order(static_cast<unsigned>(threads * cluster));
+  for (const unsigned c : in_order(static_cast<unsigned>(blocks / cluster))) {
+    races::now.cluster = c;
+    races::begin_cluster();
+    shared_memory::begin_cluster();
+    clusters::begin(cluster, threads);
+    if (!run_cluster(turns)) {
       // The fibers are abandoned: kernels have nothing on these stacks that needs a destructor.
       machine.free_fibers.clear();
       machine.fibers.clear();
+      device::launch_failed();
       return cudaErrorLaunchFailure;
     }
   }
@@ -259,7 +284,13 @@ void block_barrier(Site site) {
   if (!dropped(site)) wait(State::kAtBarrier, site);
 }
 
-int lane() { return static_cast<int>(machine.current % 32); }
+void clusters::wait(Site site) { host_cuda::wait(State::kAtCluster, site); }
+
+void fence(Site site) {
+  if (!dropped(site)) note_fence();
+}
+
+int lane() { return static_cast<int>(races::now.thread % 32); }
 
 void warp_operation(const WarpOp& op, Site site) {
   if (dropped(site)) return;
@@ -279,22 +310,4 @@ EXPORT void host_set_order(int64_t order) {
 }
 
 EXPORT const char* host_error() { return host_cuda::machine.error.c_str(); }
-
-// Leaves out the barrier, warp operation or wait at this line of this file.
-EXPORT void host_drop(const char* file, int64_t line) {
-  host_cuda::machine.dropped_file = file;
-  host_cuda::machine.dropped_line = static_cast<int>(line);
-}
-
-// Writes the addresses of kernels launched so far, and returns how many there are.
-EXPORT int64_t host_launched(const void** out, int64_t room) {
-  int64_t count = 0;
-  for (const void* kernel : host_cuda::machine.launched) {
-    if (count < room) out[count] = kernel;
-    ++count;
-  }
-  return count;
-}
-
-EXPORT void host_forget_launched() { host_cuda::machine.launched.clear(); }
 }

@@ -43,16 +43,35 @@ inline bool operator!=(Site a, Site b) {
 // ends.
 [[noreturn]] void fault(const std::string& what);
 
-// Runs body(args), which calls the kernel, in every thread of every block.
+// Runs body(args), which calls the kernel, in every thread of every block. The blocks of a cluster
+// run together.
 cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (*body)(const void*),
-                const void* args);
+                const void* args, unsigned cluster = 1);
 
 void block_barrier(Site site);
+void fence(Site site);
+unsigned* ticket(unsigned* spare);
 void* dynamic_shared();
 void* static_shared(const void* type, size_t size, size_t alignment, Site site);
 void store16(void* global, const void* value);
 void copy16_async(void* shared, const void* global);
 void copies_done(Site site);
+
+void note_launch(const void* kernel);
+
+// The next launch is dependent: its threads await the kernel in front.
+void next_starts_early();
+void await_earlier(Site site);
+bool awaited();
+bool may_touch(const void* global);
+
+// Of clusters: see csrc/cuda/cluster.cuh.
+int cluster_rank();
+int cluster_blocks();
+int resident_clusters();
+void cluster_arrive(Site site);
+void cluster_wait(Site site);
+const void* remote_shared(const void* own, int rank);
 
 // The operand of one lane in an operation of its warp, and its result: the bytes of lane `source`,
 // or one bit per lane.
@@ -72,5 +91,6 @@ void warp_operation(const WarpOp& op, Site site);
 // them.
 enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone };
 void note_access(const void* at, size_t size, Access access);
+void note_fence();
 
 }  // namespace host_cuda

@@ -140,3 +140,7 @@ template <typename T>
 T __ldg(const T* p) {
   return *p;
 }
+template <typename T>
+T __ldcg(const T* p) {  // from L2, which holds what other blocks have written
+  return *p;
+}

@@ -16,7 +16,7 @@ import torch
 
 from . import lib
 
-FLOATS = 256
+FLOATS = 512
 
 
 def run_planted(name: str, out: torch.Tensor) -> None:

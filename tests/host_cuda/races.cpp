@@ -6,8 +6,11 @@
 // the block began, in shared memory). Two accesses race if at least one of them writes, not both
 // are atomic, they come from different threads, and nothing orders them:
 //
-//   threads of different blocks   nothing orders their accesses
-//   threads of one block          a __syncthreads() between them
+//   threads of different blocks   a __threadfence() of the one before its atomic on a word, and one
+//                                 of the other after a later atomic on it; each may stand for its
+//                                 block by a __syncthreads() in between. In a cluster, an arrival
+//                                 after the first access and a wait for it before the second
+//   threads of one block          a __syncthreads() between them, or the cluster's barrier
 //   lanes of one warp             that, or a __syncwarp() of the whole warp; shuffles and votes
 //                                 order no memory, as in CUDA
 //
@@ -16,9 +19,11 @@
 #include "races.h"
 
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "machine.h"
@@ -28,18 +33,51 @@ namespace {
 
 using races::now;
 
+// What a fence of a thread made visible with the atomic after it.
+struct Release {
+  uint32_t block, thread, barrier, time;
+};
+// The releases that a thread of this block has seen by an atomic; they count from its fence on.
+struct Acquired {
+  uint32_t block, thread, barrier;
+  bool fenced;
+  std::vector<Release> releases;
+};
+uint32_t fences = 0;  // so far: orders the accesses of a thread and its fences
+std::unordered_map<uintptr_t, std::vector<Release>> released;  // by the word of the atomic
+std::map<std::pair<uint32_t, uint32_t>, Release> last_fence;   // by block and thread
+std::vector<Acquired> acquired;                                // by this block
+
 // Accesses of one kind to one byte, as far as later accesses may race with them: those before the
 // last barrier are ordered before everything that their block does after it.
 struct Who {
-  enum Spread : uint8_t { kNobody, kThread, kLanes, kWarps, kBlocks };
+  enum Spread : uint8_t { kNobody, kThread, kLanes, kWarps, kCluster, kBlocks };
 
-  uint32_t block, barrier, sync;
+  uint32_t block, barrier, sync, cluster, arrived, time;
   uint16_t thread;
   Spread spread = kNobody;
 
+  // Whether these accesses of another block are ordered before what this thread does.
+  bool was_released() const {
+    for (const Acquired& a : acquired) {
+      if (!a.fenced || a.block != now.block || (a.thread != now.thread && a.barrier == now.barrier))
+        continue;
+      for (const Release& r : a.releases) {
+        if (r.block != block) continue;
+        if (barrier < r.barrier) return true;
+        if (spread == kThread && thread == r.thread && time < r.time) return true;
+      }
+    }
+    return false;
+  }
+
   bool races_with_now() const {
     if (spread == kNobody) return false;
-    if (spread == kBlocks || block != now.block) return true;
+    if (spread == kBlocks) return true;
+    if (cluster != now.cluster) return !was_released();
+    if (now.waited > arrived) return false;
+    if (spread == kCluster) return true;
+    if (block != now.block) return !was_released();
     if (barrier != now.barrier) return false;
     if (spread == kWarps || thread / 32 != now.thread / 32) return true;
     if (sync != now.sync) return false;
@@ -47,17 +85,28 @@ struct Who {
   }
 
   void add_now() {
-    const bool other_block = spread != kNobody && block != now.block;
-    if (spread == kBlocks || other_block) {
+    const bool other = spread != kNobody && cluster != now.cluster;
+    const bool open = spread != kNobody && now.waited <= arrived;  // no cluster barrier between
+    if (open && now.arrived > arrived) arrived = now.arrived;
+    if (spread == kBlocks || other) {
       spread = kBlocks;
-    } else if (spread != kNobody && barrier == now.barrier &&
+    } else if (open && (spread == kCluster || block != now.block)) {
+      spread = kCluster;
+    } else if (open && barrier == now.barrier &&
                (spread == kWarps || thread / 32 != now.thread / 32)) {
       spread = kWarps;
-    } else if (spread != kNobody && barrier == now.barrier && sync == now.sync &&
+    } else if (open && barrier == now.barrier && sync == now.sync &&
                (spread == kLanes || thread != now.thread)) {
       spread = kLanes;
     } else {
-      *this = {now.block, now.barrier, now.sync, static_cast<uint16_t>(now.thread), kThread};
+      *this = {now.block,
+               now.barrier,
+               now.sync,
+               now.cluster,
+               now.arrived,
+               fences,
+               static_cast<uint16_t>(now.thread),
+               kThread};
     }
   }
 };
@@ -80,7 +129,7 @@ std::unordered_map<uintptr_t, std::unique_ptr<Cell[]>> pages;
 uintptr_t last_page = ~uintptr_t{0};
 Cell* last_cells = nullptr;
 std::vector<Region> shared;
-uint32_t serial = 0, launch_serial = 0, block_serial = 0;
+uint32_t serial = 0, launch_serial = 0, cluster_serial = 0;
 
 Cell& cell_of(const unsigned char* at) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(at), page = address / kPage;
@@ -114,12 +163,12 @@ std::string me() {
   if (who.spread != Who::kThread) others += " and others";
   fault("race (" + std::string(does) + " after " + did + ") in " + place(at, region) + ": " +
         others + " of block " + std::to_string(who.block) +
-        (who.spread == Who::kBlocks ? "…" : "") + ", " + me());
+        (who.spread >= Who::kCluster ? "…" : "") + ", " + me());
 }
 
 void touch(const unsigned char* at, Access access, const Region* region) {
   Cell& cell = cell_of(at);
-  const uint32_t current = region != nullptr ? block_serial : launch_serial;
+  const uint32_t current = region != nullptr ? cluster_serial : launch_serial;
   if (cell.serial != current) {
     cell = Cell();
     cell.serial = current;
@@ -151,7 +200,26 @@ void touch(const unsigned char* at, Access access, const Region* region) {
   }
 }
 
+// An atomic of this thread on a word: it sees what others released by it, and releases what this
+// thread's last fence made visible.
+void pass_on(const unsigned char* word) {
+  std::vector<Release>& here = released[reinterpret_cast<uintptr_t>(word)];
+  if (!here.empty()) acquired.push_back({now.block, now.thread, now.barrier, false, here});
+  const auto fence = last_fence.find({now.block, now.thread});
+  if (fence != last_fence.end()) here.push_back(fence->second);
+}
+
 }  // namespace
+
+void note_fence() {
+  last_fence[{now.block, now.thread}] = {now.block, now.thread, now.barrier, ++fences};
+  for (Acquired& a : acquired) {
+    if (a.block == now.block && a.thread == now.thread && !a.fenced) {
+      a.fenced = true;
+      a.barrier = now.barrier;
+    }
+  }
+}
 
 void note_access(const void* address, size_t size, Access access) {
   const unsigned char* at = static_cast<const unsigned char*>(address);
@@ -164,13 +232,18 @@ void note_access(const void* address, size_t size, Access access) {
     }
     region = &r;
   }
+  if (region == nullptr && !may_touch(at)) {
+    fault(me() + " touches global memory before it has awaited the kernel in front");
+  }
   for (size_t k = 0; k < size; ++k) touch(at + k, access, region);
+  if (access == Access::kAtomic && region == nullptr) pass_on(at);
 }
 
 namespace races {
 
 void begin_launch() {
   launch_serial = ++serial;
+  released.clear();
   shared.clear();
   if (pages.size() > kMostPages) {
     pages.clear();
@@ -178,7 +251,11 @@ void begin_launch() {
   }
 }
 
-void begin_block() { block_serial = ++serial; }
+void begin_cluster() {
+  cluster_serial = ++serial;
+  last_fence.clear();
+  acquired.clear();
+}
 
 void shared_memory(const unsigned char* begin, size_t size, const char* name) {
   shared.push_back({begin, size, name});

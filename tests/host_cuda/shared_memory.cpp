@@ -1,4 +1,4 @@
-// The shared memory of the block that runs, and the asynchronous copies of 16 bytes into it.
+// The shared memory of the blocks that run, and the asynchronous copies of 16 bytes into it.
 #include "shared_memory.h"
 
 #include <cstdlib>
@@ -37,10 +37,12 @@ class Memory {
   size_t size_;
 };
 
+using OfBlocks = std::vector<std::unique_ptr<Memory>>;  // of each block of the cluster
+
 struct Static {
   const void* type;
   Site site;
-  std::unique_ptr<Memory> memory;
+  OfBlocks memory;
 };
 
 struct Copy {
@@ -48,9 +50,21 @@ struct Copy {
   const void* from;
 };
 
-std::unique_ptr<Memory> dynamic_memory;
+unsigned blocks = 1;
+size_t threads_per_block = 0;
+OfBlocks dynamic_memory;
 std::vector<Static> static_memory;
-std::vector<std::vector<Copy>> copies;  // by thread: the copies in flight
+std::vector<std::vector<Copy>> copies;  // by thread of the cluster: the copies in flight
+
+OfBlocks of_blocks(size_t size, const char* name) {
+  OfBlocks out;
+  for (unsigned b = 0; b < blocks; ++b) out.push_back(std::make_unique<Memory>(size, name));
+  return out;
+}
+
+std::vector<Copy>& my_copies() {
+  return copies[races::now.rank * threads_per_block + races::now.thread];
+}
 
 void need_alignment(const void* at) {
   if (reinterpret_cast<uintptr_t>(at) % 16 != 0) fault("misaligned access of 16 bytes");
@@ -60,21 +74,39 @@ void need_alignment(const void* at) {
 
 namespace shared_memory {
 
-void begin_launch(size_t dynamic_size, size_t threads) {
+void begin_launch(size_t dynamic_size, size_t threads, unsigned blocks_now) {
   static_memory.clear();
-  dynamic_memory = std::make_unique<Memory>(dynamic_size, "dynamic");
-  copies.resize(threads);
+  blocks = blocks_now;
+  threads_per_block = threads;
+  dynamic_memory = of_blocks(dynamic_size, "dynamic");
+  copies.resize(blocks * threads);
 }
 
-void begin_block() {
-  dynamic_memory->poison();
-  for (const Static& s : static_memory) s.memory->poison();
+void begin_cluster() {
+  for (const auto& memory : dynamic_memory) memory->poison();
+  for (const Static& s : static_memory) {
+    for (const auto& memory : s.memory) memory->poison();
+  }
   for (std::vector<Copy>& of_thread : copies) of_thread.clear();
+}
+
+const void* of_block(const void* own, size_t rank) {
+  const unsigned char* at = static_cast<const unsigned char*>(own);
+  const auto found = [&](const OfBlocks& memory) -> const void* {
+    const Memory& mine = *memory[races::now.rank];
+    const bool inside = at >= mine.data() && at < mine.data() + mine.size();
+    return inside ? memory[rank]->data() + (at - mine.data()) : nullptr;
+  };
+  if (const void* there = found(dynamic_memory)) return there;
+  for (const Static& s : static_memory) {
+    if (const void* there = found(s.memory)) return there;
+  }
+  fault("a read of another block's memory at an address that is not this block's");
 }
 
 }  // namespace shared_memory
 
-void* dynamic_shared() { return dynamic_memory->data(); }
+void* dynamic_shared() { return dynamic_memory[races::now.rank]->data(); }
 
 void* static_shared(const void* type, size_t size, size_t alignment, Site site) {
   size_t total = size;
@@ -82,13 +114,13 @@ void* static_shared(const void* type, size_t size, size_t alignment, Site site) 
     if (s.type == type) {
       // On the device both calls name the same memory.
       if (s.site != site) fault("block_shared() of one type in two places of a kernel");
-      return s.memory->data();
+      return s.memory[races::now.rank]->data();
     }
-    total += s.memory->size();
+    total += s.memory[0]->size();
   }
   if (total > kStaticLimit || alignment > 128) fault("too much static shared memory");
-  static_memory.push_back({type, site, std::make_unique<Memory>(size, "static")});
-  return static_memory.back().memory->data();
+  static_memory.push_back({type, site, of_blocks(size, "static")});
+  return static_memory.back().memory[races::now.rank]->data();
 }
 
 void store16(void* global, const void* value) {
@@ -104,12 +136,12 @@ void copy16_async(void* shared, const void* global) {
   need_alignment(shared);
   note_access(global, 16, Access::kRead);
   note_access(shared, 16, Access::kCopyStarts);
-  copies[races::now.thread].push_back({shared, global});
+  my_copies().push_back({shared, global});
 }
 
 void copies_done(Site site) {
   if (dropped(site)) return;
-  std::vector<Copy>& mine = copies[races::now.thread];
+  std::vector<Copy>& mine = my_copies();
   for (const Copy& copy : mine) {
     note_access(copy.from, 16, Access::kRead);
     note_access(copy.to, 16, Access::kCopyDone);
@@ -120,6 +152,7 @@ void copies_done(Site site) {
 
 #ifndef FUSED_MIXUP_RACES
 void note_access(const void*, size_t, Access) {}
+void note_fence() {}
 #endif
 
 }  // namespace host_cuda

@@ -13,9 +13,13 @@ bool dropped(Site site);
 
 namespace shared_memory {
 
-// Prepares memory for a new launch, and for a new block: it is poisoned, with no copy in flight.
-void begin_launch(size_t dynamic_size, size_t threads);
-void begin_block();
+// Prepares memory for a new launch of clusters of `blocks` blocks, and for a new cluster: it is
+// poisoned, with no copy in flight.
+void begin_launch(size_t dynamic_size, size_t threads, unsigned blocks);
+void begin_cluster();
+
+// What stands at the place of *own, this block's, in block `rank` of the cluster.
+const void* of_block(const void* own, size_t rank);
 
 }  // namespace shared_memory
 }  // namespace host_cuda

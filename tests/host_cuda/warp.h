@@ -115,6 +115,7 @@ HOST_CUDA_ATOMIC(atomicMax, v > old ? v : old);
 HOST_CUDA_ATOMIC(atomicAnd, old& v);
 HOST_CUDA_ATOMIC(atomicOr, old | v);
 HOST_CUDA_ATOMIC(atomicXor, old ^ v);
+HOST_CUDA_ATOMIC(atomicInc, old >= v ? T(0) : T(old + 1));
 HOST_CUDA_ATOMIC(atomicExch, (static_cast<void>(old), v));
 #undef HOST_CUDA_ATOMIC
 
