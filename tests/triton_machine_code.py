@@ -124,6 +124,26 @@ def _cases(full: bool):
     yield from image_cases(full)
     yield from collage_cases(full)
     yield from mask_cases(full)
+    def ringed(name, call):
+        """With kernels that no GPU has run yet."""
+
+        def experimental_call():
+            os.environ["FUSED_MIXUP_EXPERIMENTAL"] = "1"
+            try:
+                call()
+            finally:
+                del os.environ["FUSED_MIXUP_EXPERIMENTAL"]
+
+        return f"ring {name}", experimental_call
+
+    for name, dtype in (("fp32", single), ("bf16", half)):
+        yield ringed(f"flip {name}", lambda d=dtype: tk.mix_(image(dtype=d), *args(uniform(32))))
+        yield ringed(f"256 {name}", lambda d=dtype: tk.mix_(image(256, d), *args(shuffled(256))))
+    yield ringed("flip bf16 boxes", lambda: tk.mix(image(), *args(rows(32, "flip"))))
+    yield ringed("roll fp16 500", lambda: tk.mix_(image(500).half(), *args(uniform(500, "roll"))))
+    yield ringed("flip uint8", lambda: tk.mix_(image(8, byte, 64), *args(uniform(8))))
+    yield ringed("flip fp64", lambda: tk.mix_(image(dtype=double), *args(uniform(32))))
+    yield ringed("32 fp64", lambda: tk.mix_(image(dtype=double), *args(shuffled(32))))
     y = torch.zeros(4, dtype=torch.int64)
     weight = torch.full((4, 2), 0.5)
     yield "mix_targets bf16", lambda: tk.mix_targets(y, None, weight, 1, 1000, 0.1, half)
@@ -257,14 +277,17 @@ def _look(kernel, backend: str) -> dict:
     found["loads"] = list(code.loads.elements())
     found["stores"] = list(code.stores.elements())
     found["ahead"] = code.ahead
+    # Copies of the copy engine: blocks to shared memory, and back.
+    bulk = re.findall(r"cp\.async\.bulk\.tensor\.\dd\.(shared|global)", kernel.asm["ptx"])
+    found["bulk"] = [bulk.count("shared"), bulk.count("global")]
     # PTX order counts: the assembler must keep the order of memory accesses around a barrier.
     before, barrier, after = kernel.asm["ptx"].rpartition("bar.sync")
     found["barrier"] = bool(barrier) and "st.global" not in before and "ld.global" not in after
     return found
 
 
-def _compile(target: str) -> None:
-    """Print one JSON line for each kernel that the cases launch."""
+def _compile(target: str, names: list[str]) -> None:
+    """Print one JSON line for each kernel that the cases launch: all, or those of ``names``."""
     import torch
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
@@ -291,7 +314,9 @@ def _compile(target: str) -> None:
 
     common.launch = compile_instead
     full = target == "sm_90" or os.environ.get("FUSED_MIXUP_GRID") == "full"
-    for case, call in _cases(full):
+    for case, call in _cases(full or bool(names)):
+        if names and case not in names:
+            continue
         launched: list[dict] = []
         call()
         for found in launched:
@@ -299,4 +324,4 @@ def _compile(target: str) -> None:
 
 
 if __name__ == "__main__":
-    _compile(sys.argv[1])
+    _compile(sys.argv[1], sys.argv[2:])
