@@ -50,8 +50,9 @@ DEFAULT = {
     # Rings of bulk copies, in shared memory. Bytes of each of two samples: a multiprocessor holds
     # nine programs of 20 KiB, with 8 KiB or more of each in flight.
     "ring_pair": Config(4096, warps=4, stages=3, steps=8),
-    # Bytes of a tile. Three stages fit once into a multiprocessor, with two tiles in flight.
-    "ring_tile": Config(32768, warps=16, stages=3, steps=8),
+    # Bytes of a tile. Addresses of the gather take registers, so that one program runs: it keeps
+    # 80 KiB in flight. Tiles of 32 KiB and 16 warps spill.
+    "ring_tile": Config(16384, warps=8, stages=6, steps=16),
 }
 
 # (kernel, architecture or "*", bytes of an element) -> what serves there instead.

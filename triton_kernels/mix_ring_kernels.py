@@ -76,9 +76,19 @@ def ring_pair_kernel(
             dst.store([p, first], p_result.reshape(1, BLOCK))
 
 
+@triton.jit
+def _half(words, shift: tl.constexpr, HALF: tl.constexpr):
+    return (words >> shift).to(tl.int16).to(HALF, bitcast=True)
+
+
+@triton.jit
+def _bits(values):
+    return values.to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
+
+
 @triton.jit(do_not_specialize=CHANGING)
 def ring_tile_kernel(
-    x,  # descriptor of [B, numel] with blocks [ROWS, COLS]; B is at most ROWS
+    x,  # descriptor of [B, words] with blocks [ROWS, COLS]; B is at most ROWS
     partner,
     partner_stride,
     blend,
@@ -88,15 +98,16 @@ def ring_tile_kernel(
     blend_other: tl.int64,
     B,
     PAIRING: tl.constexpr,
+    HALF: tl.constexpr,  # the half type that fills a word twice, or None: a word is a value
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     STEPS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
     # A tile holds all samples of its columns, so a partner comes from the tile: each element is
-    # read once, and no other program's writes matter.
-    dtype: tl.constexpr = x.dtype
-    acc: tl.constexpr = arithmetic(dtype)
+    # read once, and no other program's writes matter. The gather moves one word at a time through
+    # shared memory, so half types go by pairs.
+    acc: tl.constexpr = arithmetic(x.dtype)
     rows = tl.arange(0, ROWS)[:, None]
     p = partner_of(partner, partner_stride, rows, B, PAIRING).to(tl.int32)
     w0, w1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, rows, B, acc)
@@ -106,4 +117,12 @@ def ring_tile_kernel(
         first = (tl.program_id(0) * STEPS + step) * COLS
         own = x.load([0, first])
         other = tl.gather(own, tl.broadcast_to(p, (ROWS, COLS)), 0)
-        x.store([0, first], mixed(own, other, rows < B, w0, w1, _NO_BOX, _BLEND))
+        if HALF is None:
+            result = mixed(own, other, rows < B, w0, w1, _NO_BOX, _BLEND)
+        else:
+            low = _half(own, 0, HALF), _half(other, 0, HALF)
+            high = _half(own, 16, HALF), _half(other, 16, HALF)
+            low = mixed(low[0], low[1], rows < B, w0, w1, _NO_BOX, _BLEND)
+            high = mixed(high[0], high[1], rows < B, w0, w1, _NO_BOX, _BLEND)
+            result = _bits(low) | (_bits(high) << 16)
+        x.store([0, first], result)
