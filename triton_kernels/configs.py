@@ -29,6 +29,7 @@ DEFAULT = {
     "backward": Config(4096),
     # Bytes of a tile in place: 512 threads hold 64 KiB in registers, and as much while they load.
     "tile": Config(65536, warps=16),
+    # Bytes of one channel, of the smaller side for images: a 16-byte vector for each thread.
     "masked": Config(2048),
     "normalize": Config(2048),
     # Elements.
