@@ -43,6 +43,7 @@ def _cases(full: bool):
     from triton_collages import collage_cases
     from triton_images import image_cases
     from triton_mask_cases import mask_cases
+    from triton_rings import ring_cases
 
     import fused_mixup.triton_kernels as tk
     from fused_mixup.plan import MixPlan
@@ -125,26 +126,7 @@ def _cases(full: bool):
     yield from collage_cases(full)
     yield from mask_cases(full)
 
-    def ringed(name, call):
-        """With kernels that no GPU has run yet."""
-
-        def experimental_call():
-            os.environ["FUSED_MIXUP_EXPERIMENTAL"] = "1"
-            try:
-                call()
-            finally:
-                del os.environ["FUSED_MIXUP_EXPERIMENTAL"]
-
-        return f"ring {name}", experimental_call
-
-    for name, dtype in (("fp32", single), ("bf16", half)):
-        yield ringed(f"flip {name}", lambda d=dtype: tk.mix_(image(dtype=d), *args(uniform(32))))
-        yield ringed(f"256 {name}", lambda d=dtype: tk.mix_(image(256, d), *args(shuffled(256))))
-    yield ringed("flip bf16 boxes", lambda: tk.mix(image(), *args(rows(32, "flip"))))
-    yield ringed("roll fp16 200", lambda: tk.mix_(image(200).half(), *args(uniform(200, "roll"))))
-    yield ringed("flip uint8", lambda: tk.mix_(image(8, byte, 64), *args(uniform(8))))
-    yield ringed("flip fp64", lambda: tk.mix_(image(dtype=double), *args(uniform(32))))
-    yield ringed("32 fp64", lambda: tk.mix_(image(dtype=double), *args(shuffled(32))))
+    yield from ring_cases()
     y = torch.zeros(4, dtype=torch.int64)
     weight = torch.full((4, 2), 0.5)
     yield "mix_targets bf16", lambda: tk.mix_targets(y, None, weight, 1, 1000, 0.1, half)
@@ -287,8 +269,11 @@ def _look(kernel, backend: str) -> dict:
     return found
 
 
-def _compile(target: str, names: list[str]) -> None:
-    """Print one JSON line for each kernel that the cases launch: all, or those of ``names``."""
+def _compile(target: str, names: list[str], prepare=lambda: None) -> None:
+    """Print one JSON line for each kernel that the cases launch: all, or those of ``names``.
+
+    ``prepare`` runs before them, when the target is known.
+    """
     import torch
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
@@ -314,6 +299,7 @@ def _compile(target: str, names: list[str]) -> None:
         launched.append(_look(compiled, TARGETS[target][0]))
 
     common.launch = compile_instead
+    prepare()
     full = target == "sm_90" or os.environ.get("FUSED_MIXUP_GRID") == "full"
     for case, call in _cases(full or bool(names)):
         if names and case not in names:
