@@ -29,6 +29,7 @@ DEFAULT = {
     "backward": Config(4096),
     # Bytes of a tile in place: 512 threads hold 64 KiB in registers, and as much while they load.
     "tile": Config(65536, warps=16),
+    "tile_boxed": Config(65536, warps=16),
     # Bytes of one channel, of the smaller side for images: a 16-byte vector for each thread.
     "masked": Config(2048),
     "normalize": Config(2048),
@@ -57,9 +58,12 @@ DEFAULT = {
 }
 
 # (kernel, architecture or "*", bytes of an element) -> what serves there instead.
-TABLE = {
-    ("tile", "*", 8): Config(32768, warps=16),  # doubles take registers in pairs
-}
+TABLE = {}
+for _arch in ("sm_80", "sm_90", "sm_100"):
+    for _size in (2, 4):
+        # Of 256 samples two programs fit, with 60 KiB in flight each; of tiles of 64 KiB one, which
+        # waits for 48 KiB of half types (104 of float32) at once (read from sm_90's machine code).
+        TABLE["tile", _arch, _size] = Config(32768, warps=16)
 
 # Architectures with bulk copies of tensors, and 228 KiB of shared memory for the stages.
 _RINGS = ("sm_90", "sm_100", "sm_103")

@@ -122,7 +122,7 @@ def _apply(
         common.launch(pair_kernel, programs, device, *args, **options)
         return
 
-    tiled = config("tile", size)
+    tiled = config("tile" if mode == BLEND and kind == NO_BOX else "tile_boxed", size)
 
     def tile(dst, src, dst_row, src_row, first, count, rows, cols, align, **more) -> None:
         programs = triton.cdiv(batch, rows) * triton.cdiv(count, cols)
@@ -145,8 +145,10 @@ def _apply(
         if plain and mix_ring.mix_tiles(dst, layout, partner, pairing, rows_of_blend):
             return
         rows = triton.next_power_of_2(batch)
-        # A thread that holds many rows needs more registers for addresses.
-        tile_bytes = tiled.block if rows <= 4096 else min(tiled.block, 32768)
+        # Of many rows, 128 bytes each (a line of the cache), as far as registers hold: a thread
+        # with many rows needs more for addresses, and doubles take them in pairs.
+        most = 65536 if rows <= 4096 and size < 8 else 32768
+        tile_bytes = min(max(tiled.block, 128 * rows), most)
         cols = max(min(tile_bytes // size // rows, 32768 // rows, run.block // 4 // size), 1)
         cols = min(cols, triton.next_power_of_2(layout.numel))
         whole = (0, layout.numel, rows, cols, layout.align)

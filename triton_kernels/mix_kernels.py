@@ -137,7 +137,9 @@ def pair_kernel(
         i_valid = e < tl.where(busy, numel, 0)
         p_valid = i_valid
     # Without a box no load waits for the weights: rows that stay are rare, and read for nothing.
-    read = valid if BOX == _NO_BOX else i_valid | p_valid
+    read = i_valid | p_valid
+    if BOX == _NO_BOX and blend is not None:
+        read = valid
 
     dst_at = dst + offset_of(e, sizes, dst_strides, FLAT, len(AXES))
     src_at = src + offset_of(e, sizes, src_strides, FLAT, len(AXES))
@@ -243,14 +245,15 @@ def tile_kernel(
     src_step = src_row.to(tl.int64) * ALIGN
     dst_step = dst_row.to(tl.int64) * ALIGN
     stored = changed if IN_PLACE else valid
+    read = stored
     # Without a box no load waits for the weights. Doubles, and columns of more than 4096 samples,
     # have no registers for that: one program less would fit, or values spill.
-    plain: tl.constexpr = BOX == _NO_BOX and acc == tl.float32 and ROWS <= 4096
+    if BOX == _NO_BOX and blend is not None and acc == tl.float32 and ROWS <= 4096:
+        changed = valid
+        read = valid
     # A row past the end of the batch has a partner past it too: the mask keeps both unread.
-    read = valid if plain else changed
-    other = tl.load(src_at + p * src_step, mask=read, other=0)
+    other = tl.load(src_at + p * src_step, mask=changed, other=0)
     if MODE == _BLEND:
-        read = valid if plain else stored
         own = tl.load(src_at + rows.to(tl.int64) * src_step, mask=read, other=0)
     else:
         own = other
