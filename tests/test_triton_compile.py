@@ -32,6 +32,9 @@ WARPS = {
     "ring_pair_kernel": 20,
     "ring_tile_kernel": 8,
     "mix_backward_kernel": 32,
+    # Doubles, and single bytes that no vector holds, fill the registers with addresses.
+    "rectangles_kernel": 8,
+    "patches_kernel": 8,
     # A thread holds 16 bytes of up to four channels, and of both partners.
     "masked_kernel": 12,
     "masked_backward_kernel": 12,

@@ -105,5 +105,6 @@ def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -
         *(*rows.layout, *rows.strides),
         **rows.flags,
         **tile,
+        enable_fp_fusion=True,
     )
     return ranks

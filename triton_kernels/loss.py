@@ -82,6 +82,7 @@ def _count(logits: Tensor, arguments: CrossEntropyArguments) -> Tensor:
         *(logits.shape[1], total, per_sample),
         BLOCK=run.block,
         num_warps=run.warps,
+        enable_fp_fusion=True,
     )
     return part.sum()
 
@@ -123,6 +124,7 @@ def _forward(
         SMOOTH=label_smoothing != 0 or (not dense and arguments.target_smoothing != 0),
         **rows.flags,
         **tile,
+        enable_fp_fusion=True,
     )
     # The sum is a second launch: atomic additions would make the last bits differ between runs.
     total, count = part.sum(1).unbind()
@@ -174,6 +176,7 @@ def _backward(
         SMOOTH=arguments.label_smoothing != 0,
         **rows.flags,
         **tile,
+        enable_fp_fusion=True,
     )
 
 

@@ -71,7 +71,15 @@ def _constants(mean: list[float], std: list[float], device: torch.device) -> tup
     if len(mean) <= BY_VALUE:
         return tuple(mean), tuple(std)
     table = torch.empty((2, len(mean)), dtype=torch.float32, device=device)
-    common.launch(constants_kernel, 1, device, table, (*mean, *std), COUNT=table.numel())
+    common.launch(
+        constants_kernel,
+        1,
+        device,
+        table,
+        (*mean, *std),
+        COUNT=table.numel(),
+        enable_fp_fusion=False,
+    )
     return table[0], table[1]
 
 

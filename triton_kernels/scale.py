@@ -57,4 +57,5 @@ def scale_(x: Tensor, factor: Tensor) -> None:
         NDIM=len(layout.sizes),
         BLOCK=run.block,
         num_warps=run.warps,
+        enable_fp_fusion=True,
     )
