@@ -34,6 +34,8 @@ _AMD_BYTES |= dict.fromkeys(("byte_d16_hi", "sbyte_d16", "sbyte_d16_hi"), 1)
 _AMD_BYTES |= dict.fromkeys(("short_d16_hi", "sshort_d16"), 2)
 # Instructions that round a product and a sum once; v_mad_u64_u32 multiplies and adds integers.
 # (v_fmamk_f32 has a factor written into it, which no weight is: 64-bit divisions take it.)
+# A v_fma_mix_f32 that adds neg(0) is a product of converted halves, rounded once, its sign kept.
+_AMD_PRODUCT = re.compile(r"v_fma_mix_f32 .*\bneg\(0\)")
 _AMD_FUSED = re.compile(r"\bv_(?:pk_)?(?:fma|fmac|fmaak|mad|mac|dot2\w*)_(?:mix\w*_)?b?f\d+")
 
 
@@ -227,11 +229,12 @@ def _look(kernel, backend: str) -> dict:
         spilled = re.findall(r"(?:vgpr_spill_count|private_segment_fixed_size): +(\d+)", notes)
         found["spills"] = sum(map(int, spilled))
         found["registers"] = int(re.findall(r"\.vgpr_count: +(\d+)", notes)[0])
-        found["fused"] = _AMD_FUSED.findall(text)
+        found["fused"] = _AMD_FUSED.findall(_AMD_PRODUCT.sub("", text))
         real = r"\bf(?:add|sub|mul|div)(?: \w+)* (?:double|float)\b"
         # A root of float32 is made of multiply-adds here.
         real += r"|llvm\.(?:fma|fmuladd|sqrt)\.f64|llvm\.fmuladd\.f32"
         scalar = re.sub(r"<\d+ x (\w+)>", r"\1", kernel.asm["llir"])
+        scalar = scalar.replace(" nnan ", " ")  # a fact that LLVM found; it lets nothing contract
         found["rounded"] = sorted(set(re.findall(real, scalar)))
         found["loads"] = [_AMD_BYTES[w] for w in _AMD_LOAD.findall(text)]
         found["stores"] = [_AMD_BYTES[w] for w in _AMD_STORE.findall(text)]
