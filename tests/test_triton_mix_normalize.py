@@ -6,7 +6,6 @@ in pairs, not as a product. There bfloat16 is cut off and not rounded, and compa
 
 from __future__ import annotations
 
-
 import pytest
 import torch
 from triton_mixes import PAIRINGS, arguments, plan_of
