@@ -10,7 +10,7 @@ from triton_place import DEVICE, HALF, quiet
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
 from fused_mixup.codes import NO_IGNORE
-from fused_mixup.triton_kernels import rows as rows_module
+from fused_mixup.triton_kernels import configs
 
 pytestmark = [pytest.mark.gpu, quiet]
 IGNORE = -100
@@ -159,7 +159,9 @@ def test_expanded_weights_labels_and_gradients():
 
 @pytest.mark.parametrize("target", ["host", "dense"])
 def test_infinite_logits_where_the_target_is_zero(target, monkeypatch):
-    monkeypatch.setattr(rows_module, "MAX_WARPS", 1)
+    for kernel in ("loss", "loss_weighted"):  # chunks of 512 and of 256
+        small = configs.DEFAULT[kernel]._replace(warps=1)
+        monkeypatch.setitem(configs.DEFAULT, kernel, small)
     z = logits_of((3, 1100), torch.float32)
     y, other, w = target_of(z, target)
     z[:, :1024] = -torch.inf  # the first chunks hold no finite logit

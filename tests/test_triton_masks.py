@@ -18,7 +18,7 @@ from fused_mixup.codes import BILINEAR, FLIP, MASK_SEPARABLE, NEAREST, SELF
 from fused_mixup.reference.masks import dense_mask
 from fused_mixup.reference.pairing import transpose_pairing
 from fused_mixup.schemas import MaskArguments
-from fused_mixup.triton_kernels import common
+from fused_mixup.triton_kernels import common, configs
 
 masks_module = importlib.import_module("fused_mixup.triton_kernels.masks")
 pytestmark = [pytest.mark.gpu, quiet]
@@ -193,7 +193,7 @@ def test_means(monkeypatch):
     assert want[0] == 1 and 0 < want[1] < 2**-20
     assert torch.equal(tk.mask_mean(*mask, 30, 50), want)
     monkeypatch.setattr(masks_module, "_MEAN_ALONE", 256)
-    monkeypatch.setattr(masks_module, "_MEAN_BLOCK", 128)
+    monkeypatch.setitem(configs.DEFAULT, "mask_mean", configs.Config(128))
     assert torch.equal(tk.mask_mean(*mask, 30, 50), want)
     assert tk.mask_mean(*mask_of(0, 3, 3), 3, 3).shape == (0,)
 

@@ -6,8 +6,6 @@ in pairs, not as a product. There bfloat16 is cut off and not rounded, and compa
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
 from triton_mixes import PAIRINGS, arguments, plan_of
@@ -16,10 +14,9 @@ from triton_place import DEVICE, HALF, INTERPRETED, quiet
 import fused_mixup.triton_kernels as tk
 from fused_mixup import reference
 from fused_mixup.plan import MixPlan
-from fused_mixup.triton_kernels import common
+from fused_mixup.triton_kernels import common, configs
 
 pytestmark = [pytest.mark.gpu, quiet, pytest.mark.usefixtures("one_thread")]
-host = importlib.import_module("fused_mixup.triton_kernels.mix_normalize")  # not the function
 
 MEAN = [123.675, 116.28, 103.53, 0.0, -1e-3, 250.1, 3.0]
 STD = [58.395, 57.12, 57.375, 1.0, 1e-3, -4.0, 0.3]
@@ -169,7 +166,7 @@ def test_positions_in_64_bits(monkeypatch):
 )
 def test_many_blocks(channels, layouts, monkeypatch):
     """Blocks read the partner, and look at what is erased, only where a box is near."""
-    monkeypatch.setattr(host, "_BLOCK_BYTES", 64)
+    monkeypatch.setitem(configs.DEFAULT, "normalize", configs.Config(64))
     shape = (2, channels, 13, 11)
     box = torch.tensor([[2, 3, 5, 9], [11, 0, 13, 4]], dtype=torch.int32, device=DEVICE)
     blend = torch.tensor([[1.0, 0.0], [0.25, 0.75]], dtype=torch.float64, device=DEVICE)

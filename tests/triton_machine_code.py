@@ -34,6 +34,8 @@ _AMD_BYTES |= dict.fromkeys(("byte_d16_hi", "sbyte_d16", "sbyte_d16_hi"), 1)
 _AMD_BYTES |= dict.fromkeys(("short_d16_hi", "sshort_d16"), 2)
 # Instructions that round a product and a sum once; v_mad_u64_u32 multiplies and adds integers.
 # (v_fmamk_f32 has a factor written into it, which no weight is: 64-bit divisions take it.)
+# A v_fma_mix_f32 that adds neg(0) is a product of converted halves, rounded once, its sign kept.
+_AMD_PRODUCT = re.compile(r"v_fma_mix_f32 .*\bneg\(0\)")
 _AMD_FUSED = re.compile(r"\bv_(?:pk_)?(?:fma|fmac|fmaak|mad|mac|dot2\w*)_(?:mix\w*_)?b?f\d+")
 
 
@@ -43,6 +45,7 @@ def _cases(full: bool):
     from triton_collages import collage_cases
     from triton_images import image_cases
     from triton_mask_cases import mask_cases
+    from triton_rings import ring_cases
 
     import fused_mixup.triton_kernels as tk
     from fused_mixup.plan import MixPlan
@@ -124,6 +127,8 @@ def _cases(full: bool):
     yield from image_cases(full)
     yield from collage_cases(full)
     yield from mask_cases(full)
+
+    yield from ring_cases()
     y = torch.zeros(4, dtype=torch.int64)
     weight = torch.full((4, 2), 0.5)
     yield "mix_targets bf16", lambda: tk.mix_targets(y, None, weight, 1, 1000, 0.1, half)
@@ -224,11 +229,12 @@ def _look(kernel, backend: str) -> dict:
         spilled = re.findall(r"(?:vgpr_spill_count|private_segment_fixed_size): +(\d+)", notes)
         found["spills"] = sum(map(int, spilled))
         found["registers"] = int(re.findall(r"\.vgpr_count: +(\d+)", notes)[0])
-        found["fused"] = _AMD_FUSED.findall(text)
+        found["fused"] = _AMD_FUSED.findall(_AMD_PRODUCT.sub("", text))
         real = r"\bf(?:add|sub|mul|div)(?: \w+)* (?:double|float)\b"
         # A root of float32 is made of multiply-adds here.
         real += r"|llvm\.(?:fma|fmuladd|sqrt)\.f64|llvm\.fmuladd\.f32"
         scalar = re.sub(r"<\d+ x (\w+)>", r"\1", kernel.asm["llir"])
+        scalar = scalar.replace(" nnan ", " ")  # a fact that LLVM found; it lets nothing contract
         found["rounded"] = sorted(set(re.findall(real, scalar)))
         found["loads"] = [_AMD_BYTES[w] for w in _AMD_LOAD.findall(text)]
         found["stores"] = [_AMD_BYTES[w] for w in _AMD_STORE.findall(text)]
@@ -257,14 +263,20 @@ def _look(kernel, backend: str) -> dict:
     found["loads"] = list(code.loads.elements())
     found["stores"] = list(code.stores.elements())
     found["ahead"] = code.ahead
+    # Copies of the copy engine: blocks to shared memory, and back.
+    bulk = re.findall(r"cp\.async\.bulk\.tensor\.\dd\.(shared|global)", kernel.asm["ptx"])
+    found["bulk"] = [bulk.count("shared"), bulk.count("global")]
     # PTX order counts: the assembler must keep the order of memory accesses around a barrier.
     before, barrier, after = kernel.asm["ptx"].rpartition("bar.sync")
     found["barrier"] = bool(barrier) and "st.global" not in before and "ld.global" not in after
     return found
 
 
-def _compile(target: str) -> None:
-    """Print one JSON line for each kernel that the cases launch."""
+def _compile(target: str, names: list[str], prepare=lambda: None) -> None:
+    """Print one JSON line for each kernel that the cases launch: all, or those of ``names``.
+
+    ``prepare`` runs before them, when the target is known.
+    """
     import torch
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
@@ -286,12 +298,17 @@ def _compile(target: str) -> None:
     from fused_mixup.triton_kernels import common
 
     def compile_instead(kernel, programs, device, *args, **options):
+        # Triton 3.10 turns the default off, and 3.9 warns where it counts.
+        assert "enable_fp_fusion" in options, kernel
         compiled = kernel.warmup(*args, grid=(programs,), **options)
         launched.append(_look(compiled, TARGETS[target][0]))
 
     common.launch = compile_instead
+    prepare()
     full = target == "sm_90" or os.environ.get("FUSED_MIXUP_GRID") == "full"
-    for case, call in _cases(full):
+    for case, call in _cases(full or bool(names)):
+        if names and case not in names:
+            continue
         launched: list[dict] = []
         call()
         for found in launched:
@@ -299,4 +316,4 @@ def _compile(target: str) -> None:
 
 
 if __name__ == "__main__":
-    _compile(sys.argv[1])
+    _compile(sys.argv[1], sys.argv[2:])

@@ -25,6 +25,7 @@ from fused_mixup.schemas import BinaryCrossEntropyArguments
 
 from . import common
 from .common import arithmetic, float_scalar, scalars, smoothed_one_hot, weighted
+from .configs import config
 from .rows import (
     CHANGING,
     at_classes,
@@ -217,7 +218,7 @@ def _launch(
     rows = rows_of(logits, *there)
     x_strides, *others = rows.strides
     strides = [others.pop(0) if t is not None else () for t in placed.values()]
-    tile = rows.tile(logits.itemsize, 2)
+    tile = rows.tile(logits.itemsize, config("bce", logits.itemsize))
     parts = triton.cdiv(rows.classes, tile["U"] * tile["KW"])
     programs = rows.blocks(tile) * parts
     by_row = reduction == NONE and sum_classes

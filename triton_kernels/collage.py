@@ -20,8 +20,8 @@ from fused_mixup.collage.op_checks import check_patches, check_rectangles
 
 from . import common
 from .collage_kernels import patches_kernel, rectangles_kernel
+from .configs import config
 
-_BLOCK = 1024  # elements of a program
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -69,12 +69,13 @@ def _on_device(t: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor | N
     return None if t is None else t.to(like.device, dtype).contiguous()
 
 
-def _grid(lines: Lines, out: Tensor) -> tuple[int, int, int]:
-    """(elements of a line, programs of a sample, elements of a program)."""
+def _grid(lines: Lines, out: Tensor) -> tuple[int, int, dict]:
+    """(elements of a line, programs of a sample, options: what a program takes)."""
     line = out.shape[-1] * lines.inner
     count = lines.planes * out.shape[-2] * line
-    block = min(_BLOCK, triton.next_power_of_2(count))
-    return line, triton.cdiv(count, block), block
+    run = config("collage", out.element_size())
+    block = min(run.block, triton.next_power_of_2(count))
+    return line, triton.cdiv(count, block), {"BLOCK": block, "num_warps": run.warps}
 
 
 def mix_rectangles(
@@ -101,7 +102,7 @@ def mix_rectangles(
     height, width = x.shape[-2:]
     tensors = (out, x, images)
     lines = _lines(out, tensors)
-    line, chunks, block = _grid(lines, out)
+    line, chunks, program = _grid(lines, out)
     rows = source.shape[1] if images.numel() else 0
     integers = (_on_device(t, x, torch.int32) for t in (source, source_box, box))
     common.launch(
@@ -114,7 +115,7 @@ def mix_rectangles(
         *map(_steps, tensors),
         R=rows,
         RESAMPLE=resample,
-        BLOCK=block,
+        **program,
         enable_fp_fusion=False,
     )
 
@@ -145,7 +146,7 @@ def mix_patches(
     partner_rows, partner_columns, partner_each = _side(partner, partner_index)
     mask_rows, mask_columns = (1, 1) if mask is None else mask.shape[1:]
     lines = _lines(out, (out, x))
-    _, chunks, block = _grid(lines, out)
+    _, chunks, program = _grid(lines, out)
     maps = (_on_device(t, x, torch.int32) for t in (sample, index, partner, partner_index))
     common.launch(
         patches_kernel,
@@ -157,6 +158,6 @@ def mix_patches(
         *(lines.sizes, *lines.strides, _steps(out), _steps(x)),
         EACH=each,
         PARTNER_EACH=partner_each,
-        BLOCK=block,
+        **program,
         enable_fp_fusion=False,
     )

@@ -16,6 +16,7 @@ from fused_mixup.op_checks import check_ranks
 
 from . import common
 from .common import arithmetic
+from .configs import config
 from .rows import (
     CHANGING,
     at_classes,
@@ -94,7 +95,7 @@ def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -
     planes = 1 if partner_labels is None else 2
     ranks = logits.new_empty((planes, *labels.shape), dtype=torch.int32)
     rows = rows_of(logits)
-    tile = rows.tile(logits.itemsize, 4)
+    tile = rows.tile(logits.itemsize, config("ranks", logits.itemsize))
     common.launch(
         ranks_kernel,
         rows.blocks(tile),
@@ -104,5 +105,6 @@ def label_ranks(logits: Tensor, labels: Tensor, partner_labels: Tensor | None) -
         *(*rows.layout, *rows.strides),
         **rows.flags,
         **tile,
+        enable_fp_fusion=True,
     )
     return ranks

@@ -28,13 +28,12 @@ from fused_mixup.schemas import CrossEntropyArguments
 
 from . import common
 from .common import scalars
+from .configs import config
 from .loss_kernels import count_kernel, loss_backward_kernel, loss_kernel
 from .rows import Rows, gradient_step, label_args, rows_of
 
-# A row is read again while it is in the cache. Few rows of this length may be in flight at once, so
-# that a program takes a multiprocessor for itself.
+# Longer rows have a configuration of their own where they are read twice.
 _LONG_ROW_BYTES = 64 * 1024
-_COUNT_BLOCK = 1024
 
 
 def _coefficients(logits: Tensor, arguments: CrossEntropyArguments) -> tuple:
@@ -73,14 +72,17 @@ def _count(logits: Tensor, arguments: CrossEntropyArguments) -> Tensor:
     total = logits.shape[0] * per_sample
     if arguments.partner_labels is None:
         return logits.new_full((), total, dtype=acc)
-    part = logits.new_empty(triton.cdiv(total, _COUNT_BLOCK), dtype=acc)
+    run = config("count", 8)  # int64 labels
+    part = logits.new_empty(triton.cdiv(total, run.block), dtype=acc)
     common.launch(
         count_kernel,
         part.numel(),
         logits.device,
         *(part, *label_args(arguments), arguments.ignore_index),
         *(logits.shape[1], total, per_sample),
-        BLOCK=_COUNT_BLOCK,
+        BLOCK=run.block,
+        num_warps=run.warps,
+        enable_fp_fusion=True,
     )
     return part.sum()
 
@@ -104,7 +106,8 @@ def _forward(
     rows, strides = _rows(logits, arguments, grad)
     long = grad is not None and rows.classes * logits.itemsize > _LONG_ROW_BYTES
     plain = not dense and class_weight is None and not ranks
-    tile = rows.tile(logits.itemsize, 4 if plain else 2, 16 if long else 8)
+    kernel = ("loss_long" if long else "loss") + ("" if plain else "_weighted")
+    tile = rows.tile(logits.itemsize, config(kernel, logits.itemsize))
     programs = rows.blocks(tile)
     part = logits.new_empty((2, programs), dtype=acc)
     common.launch(
@@ -121,6 +124,7 @@ def _forward(
         SMOOTH=label_smoothing != 0 or (not dense and arguments.target_smoothing != 0),
         **rows.flags,
         **tile,
+        enable_fp_fusion=True,
     )
     # The sum is a second launch: atomic additions would make the last bits differ between runs.
     total, count = part.sum(1).unbind()
@@ -157,7 +161,7 @@ def _backward(
     check_grad_loss(grad_loss, logits, arguments.reduction)
     check_saved(stats, count, logits)
     rows, strides = _rows(logits, arguments, grad)
-    tile = rows.tile(logits.itemsize, 2)
+    tile = rows.tile(logits.itemsize, config("loss_backward", logits.itemsize))
     on, off, keep, _, spread = _coefficients(logits, arguments)
     common.launch(
         loss_backward_kernel,
@@ -172,6 +176,7 @@ def _backward(
         SMOOTH=arguments.label_smoothing != 0,
         **rows.flags,
         **tile,
+        enable_fp_fusion=True,
     )
 
 

@@ -28,15 +28,13 @@ from fused_mixup.schemas import MaskArguments
 
 from . import common
 from .common import blend_args, box_args, host_row, partner_args
+from .configs import config
 from .mask_mean_kernel import mask_mean_kernel, mask_sum_kernel
 from .masks_backward_kernel import masked_backward_kernel
 from .masks_kernels import masked_kernel
 from .mix import box_of
 
 MAX_PLANES = 4  # channels for which one program works out the mask once
-# What one program takes of one channel: a 16-byte vector for each of 128 threads.
-_RUN_BYTES = 2048
-_MEAN_BLOCK = 1024
 _MEAN_PARTS = 64  # programs that share the pixels of a sample, at most
 _MEAN_ALONE = 1 << 16  # pixels that one program takes alone
 
@@ -117,10 +115,11 @@ def _axes(x: Tensor, box_dims: dict[int, int], masked: bool) -> tuple[dict[int, 
 
 def _blocks(layout: _Planes, itemsize: int) -> dict:
     """Options of the launch: what one program takes."""
-    most = _RUN_BYTES // itemsize if layout.options["FLAT"] else min(512, _RUN_BYTES // itemsize)
+    run = config("masked", itemsize)
+    most = run.block // itemsize if layout.options["FLAT"] else min(512, run.block // itemsize)
     block = min(triton.next_power_of_2(layout.numel), most)
     planes = min(layout.count, MAX_PLANES)
-    return {"PLANES": planes, "BLOCK": block}
+    return {"PLANES": planes, "BLOCK": block, "num_warps": run.warps}
 
 
 def _programs(layout: _Planes, options: dict) -> int:
@@ -286,6 +285,7 @@ def mask_mean(
     shape = (batch, parts) if parts > 1 else (0, 0)
     sums = torch.empty(shape, dtype=torch.int64, device=code.device)
     whole = common.float_bits(float(pixels << 24))
+    run = config("mask_mean", code.element_size())
     common.launch(
         mask_sum_kernel,
         batch * parts,
@@ -293,7 +293,8 @@ def mask_mean(
         *(mean, sums, *mask_args, pixels, max(width, 1), whole),
         **options,
         PARTS=parts,
-        BLOCK=_MEAN_BLOCK,
+        BLOCK=run.block,
+        num_warps=run.warps,
         enable_fp_fusion=False,
     )
     if parts > 1:

@@ -10,7 +10,8 @@ Fused: pairing, both products, the sum, the box, the rounding. Per element:
     uniform CutMix      only the box is read and written: 1 read, 1 write per pasted element
     mix_backward        1 read from memory and 1 from cache, 1 write
 
-The kernels stand in mix_kernels.py and mix_backward_kernel.py. They are compiled without
+The kernels stand in mix_kernels.py and mix_backward_kernel.py, those that no GPU has run yet in
+mix_ring_kernels.py. They are compiled without
 contraction into multiply-adds (``enable_fp_fusion=False``), so that float32 results equal eager
 PyTorch's bit for bit.
 """
@@ -24,7 +25,7 @@ from torch import Tensor
 from fused_mixup import op_checks
 from fused_mixup.codes import FLIP, SELF
 
-from . import common
+from . import common, mix_ring
 from .common import (
     BOX_TENSOR,
     HOST_BOX,
@@ -35,13 +36,12 @@ from .common import (
     make_layout,
     partner_args,
 )
+from .configs import Config, config
 from .mix_backward_kernel import mix_backward_kernel
 from .mix_kernels import BLEND, COPY, PASTE, pair_kernel, tile_kernel
 
 MAX_TILE_ROWS = 8192  # the largest batch whose column fits in one program's registers
 SCRATCH_BYTES = 1 << 20  # what a larger batch may borrow
-# What one program takes of one sample: two 16-byte vectors for each of 128 threads.
-_RUN_BYTES = 4096
 
 
 def box_of(box: Tensor, x: Tensor, last: int) -> tuple[int, Tensor | None, list | None, dict]:
@@ -64,10 +64,10 @@ def box_of(box: Tensor, x: Tensor, last: int) -> tuple[int, Tensor | None, list 
     return (BOX_TENSOR, box, None, dims) if row is None else (HOST_BOX, None, row, dims)
 
 
-def _run_block(layout: common.Layout, itemsize: int, boxed: bool) -> int:
+def _run_block(layout: common.Layout, itemsize: int, boxed: bool, config: Config) -> int:
     """Elements of one sample in one program."""
     # A box's predicates, and the addresses of elements without vectors, take registers too.
-    most = _RUN_BYTES // itemsize // (2 if boxed else 1)
+    most = config.block // itemsize // (2 if boxed else 1)
     return min(triton.next_power_of_2(layout.numel), most if layout.flat else min(most, 512))
 
 
@@ -102,17 +102,27 @@ def _apply(
         "PAIRING": pairing,
         "enable_fp_fusion": False,
     }
-    device = dst.device
+    device, run = dst.device, config("pair", size)
 
+    rows_of_blend, boxes = (blend, blend_row), (box, box_row)
+    if (
+        mode == BLEND
+        and pairing == FLIP
+        and mix_ring.mix_pairs(dst, src, layout, rows_of_blend, boxes, box_dims or {}, kind)
+    ):
+        return
     if pairing in (FLIP, SELF):
-        block = _run_block(layout, size, bool(box_dims))
+        block = _run_block(layout, size, bool(box_dims), run)
         pairs = (batch + 1) // 2 if pairing == FLIP else batch
         programs = pairs * triton.cdiv(layout.numel, block)
         align = layout.align
         shape = (batch, layout.numel // align, dst.stride(0) // align, src.stride(0) // align)
         args = (dst, src, *plan_rows, *shape, *dims)
-        common.launch(pair_kernel, programs, device, *args, **options, ALIGN=align, BLOCK=block)
+        options |= {"ALIGN": align, "BLOCK": block, "num_warps": run.warps}
+        common.launch(pair_kernel, programs, device, *args, **options)
         return
+
+    tiled = config("tile" if mode == BLEND and kind == NO_BOX else "tile_boxed", size)
 
     def tile(dst, src, dst_row, src_row, first, count, rows, cols, align, **more) -> None:
         programs = triton.cdiv(batch, rows) * triton.cdiv(count, cols)
@@ -120,21 +130,26 @@ def _apply(
         args = (dst, src, *partner_args(partner), *plan_rows, *shape, *dims)
         flags = {"DST_LOCAL": False, "SRC_LOCAL": False, "BARRIER": False, "WAIT": ""}
         # A tile that stays in registers across a barrier takes 128 bytes per thread.
-        warps = min(max(rows * cols * size // 4096, 1), 16) if more.get("BARRIER") else 4
+        warps = min(max(rows * cols * size // 4096, 1), tiled.warps)
+        warps = warps if more.get("BARRIER") else run.warps
         tiles = {"ROWS": rows, "COLS": cols, "ALIGN": align, "num_warps": warps}
         common.launch(tile_kernel, programs, device, *args, **{**options, **flags, **tiles, **more})
 
     steps = (dst.stride(0), src.stride(0))
     if not in_place:
-        cols = _run_block(layout, size, bool(box_dims))
-        rows = min(triton.next_power_of_2(batch), _RUN_BYTES // size // cols)
+        cols = _run_block(layout, size, bool(box_dims), run)
+        rows = min(triton.next_power_of_2(batch), run.block // size // cols)
         tile(dst, src, *steps, 0, layout.numel, rows, cols, layout.align)
     elif batch <= MAX_TILE_ROWS:
+        plain = mode == BLEND and kind == NO_BOX
+        if plain and mix_ring.mix_tiles(dst, layout, partner, pairing, rows_of_blend):
+            return
         rows = triton.next_power_of_2(batch)
-        # 512 threads hold 64 KiB in registers, and as much again while they load. A thread that
-        # holds many rows needs more registers for addresses, and doubles take registers in pairs.
-        tile_bytes = 65536 if rows <= 4096 and size < 8 else 32768
-        cols = max(min(tile_bytes // size // rows, 32768 // rows, _RUN_BYTES // 4 // size), 1)
+        # Of many rows, 128 bytes each (a line of the cache), as far as registers hold: a thread
+        # with many rows needs more for addresses, and doubles take them in pairs.
+        most = 65536 if rows <= 4096 and size < 8 else 32768
+        tile_bytes = min(max(tiled.block, 128 * rows), most)
+        cols = max(min(tile_bytes // size // rows, 32768 // rows, run.block // 4 // size), 1)
         cols = min(cols, triton.next_power_of_2(layout.numel))
         whole = (0, layout.numel, rows, cols, layout.align)
         tile(dst, src, *steps, *whole, BARRIER=True, WAIT=common.load_wait(tile_kernel))
@@ -213,7 +228,8 @@ def mix_backward(
     kind, box, box_row, box_dims = box_of(box, grad, grad.ndim)
     layout = make_layout(out, grad, box_dims)
     align, batch = layout.align, grad.shape[0]
-    block = _run_block(layout, grad.element_size(), bool(box_dims))
+    run = config("backward", grad.element_size())
+    block = _run_block(layout, grad.element_size(), bool(box_dims), run)
     plan_rows = (*blend_args(blend, host_row(blend)), *box_args(box, box_row))
     common.launch(
         mix_backward_kernel,
@@ -230,6 +246,7 @@ def mix_backward(
         WIDE=layout.numel >= common.WIDE_FROM,
         PAIRING=pairing,
         BLOCK=block,
+        num_warps=run.warps,
         enable_fp_fusion=False,
     )
     return out

@@ -136,6 +136,10 @@ def pair_kernel(
             busy = busy | (tl.max((i_inside | p_inside).to(tl.int32), 0) > 0)
         i_valid = e < tl.where(busy, numel, 0)
         p_valid = i_valid
+    # Without a box no load waits for the weights: rows that stay are rare, and read for nothing.
+    read = i_valid | p_valid
+    if BOX == _NO_BOX and blend is not None:
+        read = valid
 
     dst_at = dst + offset_of(e, sizes, dst_strides, FLAT, len(AXES))
     src_at = src + offset_of(e, sizes, src_strides, FLAT, len(AXES))
@@ -143,9 +147,9 @@ def pair_kernel(
     src_step = src_row.to(tl.int64) * ALIGN
     i = i.to(tl.int64)
     p = p.to(tl.int64)
-    own = tl.load(src_at + i * src_step, mask=i_valid | p_valid, other=0)
+    own = tl.load(src_at + i * src_step, mask=read, other=0)
     if PAIRING == _FLIP:
-        other = tl.load(src_at + p * src_step, mask=i_valid | p_valid, other=0)
+        other = tl.load(src_at + p * src_step, mask=read, other=0)
         # The middle sample of an odd batch is its own partner: one store is enough.
         p_result = mixed(other, own, p_inside, p0, p1, BOX, MODE)
         # A bound again, and no scalar in the mask: Triton 3.9 interprets such a mask as integers.
@@ -241,10 +245,16 @@ def tile_kernel(
     src_step = src_row.to(tl.int64) * ALIGN
     dst_step = dst_row.to(tl.int64) * ALIGN
     stored = changed if IN_PLACE else valid
+    read = stored
+    # Without a box no load waits for the weights. Doubles, and columns of more than 4096 samples,
+    # have no registers for that: one program less would fit, or values spill.
+    if BOX == _NO_BOX and blend is not None and acc == tl.float32 and ROWS <= 4096:
+        changed = valid
+        read = valid
     # A row past the end of the batch has a partner past it too: the mask keeps both unread.
     other = tl.load(src_at + p * src_step, mask=changed, other=0)
     if MODE == _BLEND:
-        own = tl.load(src_at + rows.to(tl.int64) * src_step, mask=stored, other=0)
+        own = tl.load(src_at + rows.to(tl.int64) * src_step, mask=read, other=0)
     else:
         own = other
     result = mixed(own, other, inside, w0, w1, BOX, MODE)

@@ -22,6 +22,7 @@ from fused_mixup.op_checks import check_mix_normalize, check_plan
 
 from . import common
 from .common import NO_BOX, blend_args, box_args, host_row, partner_args
+from .configs import config
 from .mix import box_of
 from .mix_normalize_kernels import (
     AFTER,
@@ -32,9 +33,6 @@ from .mix_normalize_kernels import (
     normalize_kernel,
 )
 from .mix_normalize_memory import ROWS, RUN, SAME, WOVEN
-
-# What one program takes of a channel, counted where elements are smaller: 16 bytes a thread.
-_BLOCK_BYTES = 2048
 
 
 def _strides(t: Tensor) -> tuple[int, int, int]:
@@ -73,7 +71,15 @@ def _constants(mean: list[float], std: list[float], device: torch.device) -> tup
     if len(mean) <= BY_VALUE:
         return tuple(mean), tuple(std)
     table = torch.empty((2, len(mean)), dtype=torch.float32, device=device)
-    common.launch(constants_kernel, 1, device, table, (*mean, *std), COUNT=table.numel())
+    common.launch(
+        constants_kernel,
+        1,
+        device,
+        table,
+        (*mean, *std),
+        COUNT=table.numel(),
+        enable_fp_fusion=False,
+    )
     return table[0], table[1]
 
 
@@ -113,7 +119,9 @@ def mix_normalize(
 
     out_order, in_order = _orders(out, x, flip is not None)
     count = height * width * (channels if out_order == SAME else 1)
-    block = _BLOCK_BYTES // min(x.element_size(), out.element_size())
+    size = min(x.element_size(), out.element_size())
+    run = config("normalize", size)
+    block = run.block // size
     boxed = kind != NO_BOX or boxes > 0
     if in_order in (ROWS, WOVEN) or (pairing == FLIP and boxed):
         # Of values that are read one by one, or in runs of all channels, more would make no load
@@ -140,5 +148,6 @@ def mix_normalize(
         IN_ORDER=in_order,
         WIDE=max(map(_span, (out, x))) >= common.WIDE_FROM,
         BLOCK=block,
+        num_warps=run.warps,
         enable_fp_fusion=False,
     )

@@ -20,8 +20,8 @@ from torch import Tensor
 from fused_mixup.schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
 
 from .common import WIDE_FROM, weight_args
+from .configs import Config
 
-MAX_WARPS = 8
 # Neighbouring rows in one thread's vector. The thread keeps sums for each of them; the sums of
 # eight rows (16 bytes of a half type) would not fit the registers.
 ACROSS = 4
@@ -80,14 +80,15 @@ class Rows:
         wide = self.count >= WIDE_FROM
         return {"CLASS_FAST": self.class_fast, "ALIGN": self.align, "WIDE": wide}
 
-    def tile(self, itemsize: int, unroll: int, max_warps: int = MAX_WARPS) -> dict:
-        """The tile of a program that reads ``unroll`` vectors ahead in every thread."""
+    def tile(self, itemsize: int, config: Config) -> dict:
+        """The tile of a program, whose threads read ``config.unroll`` vectors ahead each."""
+        unroll = config.unroll
         k, i = (triton.next_power_of_2(max(n, 1)) for n in (self.classes, self.inner))
         if self.align * itemsize < 16:  # every element takes its own load, and an address
             unroll = min(unroll, 2)
         wide, narrow = _lanes() * 16 // itemsize, _lanes() * min(16 // itemsize, ACROSS)
         if self.class_fast and k >= wide:
-            warps = min(max(k // (wide * unroll), 1), max_warps)
+            warps = min(max(k // (wide * unroll), 1), config.warps)
             kw, sb = min(k, warps * wide), 1
         else:
             warps = 1 if self.class_fast else 4

@@ -12,8 +12,7 @@ from fused_mixup.op_checks import expect_shape
 
 from . import common
 from .common import elements_of, offset_of
-
-_BLOCK = 2048
+from .configs import config
 
 
 @triton.jit(do_not_specialize=["units"])
@@ -46,15 +45,17 @@ def scale_(x: Tensor, factor: Tensor) -> None:
     batch = x.unsqueeze(0)  # one sample, whose layout covers all dims
     layout = common.make_layout(batch, batch, {})
     align = common.alignment(layout.numel) if layout.flat else 1
+    run = config("scale", x.element_size())
     common.launch(
         scale_kernel,
-        triton.cdiv(x.numel(), _BLOCK),
+        triton.cdiv(x.numel(), run.block),
         x.device,
         *(x, factor, layout.numel // align, layout.sizes, layout.dst_strides),
         ALIGN=align,
         WIDE=layout.numel >= common.WIDE_FROM,
         FLAT=layout.flat,
         NDIM=len(layout.sizes),
-        BLOCK=_BLOCK,
-        num_warps=4,
+        BLOCK=run.block,
+        num_warps=run.warps,
+        enable_fp_fusion=True,
     )

@@ -26,6 +26,7 @@ from .common import (
     weight_args,
     weighted,
 )
+from .configs import config
 
 
 @triton.jit(do_not_specialize=["w0", "w1", "on", "off", "B", "K", "units"])
@@ -96,7 +97,8 @@ def mix_targets(
     on_off = scalars(dtype, *smoothed_one_hot(label_smoothing, num_classes))
     numel = out.numel() // batch
     align = common.alignment(numel)
-    block = min(triton.next_power_of_2(numel), 2048)
+    run = config("targets", out.element_size())
+    block = min(triton.next_power_of_2(numel), run.block)
     common.launch(
         targets_kernel,
         batch * triton.cdiv(numel, block),
@@ -107,6 +109,7 @@ def mix_targets(
         WIDE=numel >= common.WIDE_FROM,
         PAIRING=pairing,
         BLOCK=block,
+        num_warps=run.warps,
         enable_fp_fusion=False,  # products and sum are rounded one by one, as in eager PyTorch
     )
     return out
