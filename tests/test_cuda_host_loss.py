@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import edge_cases
 import pytest
 import torch
 from comparing import same_bits
@@ -241,3 +242,10 @@ def test_all_minus_infinity_is_nan():
 def test_scale(dtype, layout):
     lib.set_order(0)
     loss_grid.check_scale(dtype, layout, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("shape", edge_cases.UNROUNDED, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_unrounded_logits(dtype, shape):
+    lib.set_order(0)
+    edge_cases.check_unrounded(host, shape, dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 
+import edge_cases
 import pytest
 import torch
 from comparing import same_bits
@@ -175,3 +176,16 @@ def test_a_box_along_every_dim_leaves_nothing_to_cut():
     with lib.max_count(200):
         host.mix_(x, None, blend, box, FLIP)
     assert same_bits(x, reference.mix(before, None, blend, box, FLIP))
+
+
+def test_edges_of_the_clamps():
+    lib.set_order(0)
+    edge_cases.check_mix(host, in_place=({}, {"shared_limit": 0}))
+    edge_cases.check_transpose(host.mix_backward)
+    edge_cases.check_targets(host)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_cycles_of_more_rows_than_a_block_has_threads(order):
+    lib.set_order(order)
+    edge_cases.check_long_graphs(host, 1500, in_place=({"shared_limit": 0},))

@@ -1,0 +1,197 @@
+"""Inputs at the edges of every clamp, and logits that a half type cannot round away.
+
+Each check takes the ops of one backend: the CPU's, Triton's, or those of the CUDA kernels on the
+host. Batches lie between rows of NaN, and indices between entries that name a sample, so that one
+step too far changes the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from comparing import same_bits
+from torch import Tensor
+
+from fused_mixup import reference
+from fused_mixup.reference.pairing import transpose_pairing
+
+B, H, W = 6, 5, 16
+LOW, HIGH = -(2**31), 2**31 - 1
+PARTNERS = ([-1, B, B + 1, 0, B - 1, HIGH], [B, -1, LOW, 1, B, 3])
+BOXES = (
+    [[-1, -1, H + 1, W + 1], [0, 0, H, W], [H, W, H + 1, W + 1], [H - 1, W - 1, H + 1, W + 1]]
+    + [[-1, -1, 0, 0], [LOW, LOW, HIGH, HIGH]],
+    [[-1, 3, 2, W + 1], [2, -1, H + 1, 9], [H, 0, H + 1, W], [0, W, H, W + 1], [0, 1, 1, 2]]
+    + [[LOW, 5, HIGH, 6]],
+)
+# No weight is one: a row that keeps its own value would hide a wrong partner.
+BLEND = torch.stack((torch.linspace(0.2, 0.8, B), torch.linspace(0.7, 0.3, B)), 1).double()
+DTYPES = (torch.float32, torch.float16, torch.uint8)
+
+
+def guarded(dtype: torch.dtype, device: str, channels_last: bool) -> tuple[Tensor, Tensor]:
+    """A batch, and the memory around it: a row before it and one behind it."""
+    generator = torch.Generator().manual_seed(3)
+    base = torch.randn(B + 2, 3, H, W, generator=generator).mul(40).abs().to(dtype)
+    if dtype.is_floating_point:
+        base[0] = base[-1] = torch.nan
+    else:
+        base[0] = base[-1] = 255
+    if channels_last:
+        base = base.contiguous(memory_format=torch.channels_last)
+    base = base.to(device)
+    return base[1:-1], base
+
+
+def edge_plans(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(partner, blend, box) with values out of range."""
+    for partner in PARTNERS:
+        for box in (None, *BOXES):
+            rows = torch.empty(B, 0) if box is None else torch.tensor(box)
+            yield (
+                torch.tensor(partner, dtype=torch.int32, device=device),
+                BLEND.to(device),
+                rows.int().to(device),
+            )
+
+
+def check_mix(ops: object, device: str = "cpu", in_place: tuple[dict, ...] = ({},)) -> None:
+    """``in_place``: the options under which mix_ is called."""
+    for dtype in DTYPES:
+        for channels_last in (False, True):
+            for plan in edge_plans(device):
+                x, base = guarded(dtype, device, channels_last)
+                want = reference.mix(x, *plan, 0)
+                assert same_bits(ops.mix(x, *plan, 0), want), plan
+                for options in in_place:
+                    _, y_base = guarded(dtype, device, channels_last)
+                    ops.mix_(y_base[1:-1], *plan, 0, **options)
+                    assert same_bits(y_base[1:-1], want), (plan, options)
+                    for row in (0, -1):  # what lies around the batch is not written
+                        assert same_bits(y_base[row], base[row]), (plan, options)
+
+
+def wrong_transposes(partner: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """``sources, offsets`` that mean the right ones once they are clamped."""
+    sources, offsets = transpose_pairing(partner)
+    sources = torch.where(sources == B - 1, B, torch.where(sources == 0, -1, sources))
+    around = torch.full((B + 2,), 2, dtype=torch.int32, device=partner.device)
+    around[1:-1] = sources
+    for low, high in ((-1, B + 1), (LOW, HIGH)):
+        wrong = offsets.clone()
+        wrong[0], wrong[-1] = low, high
+        yield around[1:-1], wrong
+
+
+def check_transpose(backward: Callable, device: str = "cpu", rest: tuple = ()) -> None:
+    """``backward``: mix_backward, or mix_masked_backward with its mask as ``rest``."""
+    name = "mix_masked_backward" if rest else "mix_backward"
+    grad, _ = guarded(torch.float32, device, False)
+    for partner, blend, box in edge_plans(device):
+        right = transpose_pairing(partner)
+        want = getattr(reference, name)(grad, partner, *right, blend, box, 0, *rest)
+        for wrong in wrong_transposes(partner):
+            got = backward(grad, partner, *wrong, blend, box, 0, *rest)
+            torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-5)
+
+
+def check_targets(ops: object, device: str = "cpu") -> None:
+    weight = torch.tensor([[0.25, 0.5]], device=device).repeat(B, 1)
+    for classes in (3, 16):
+        labels = torch.tensor([-1, classes, classes - 1, 0, 1, classes], device=device)
+        for partner in PARTNERS:
+            rows = torch.tensor(partner, dtype=torch.int32, device=device)
+            args = labels, rows, weight, 0, classes, 0.1, torch.float32
+            got, want = ops.mix_targets(*args), reference.mix_targets(*args)
+            assert torch.equal(got.nan_to_num(9), want.nan_to_num(9)), (classes, partner)
+
+
+# ------------------------------------------------------------------ more rows than a block
+
+
+def long_graphs(batch: int) -> Iterator[Tensor]:
+    """Pairings of more rows than a block has threads: a cycle, a chain, cycles and trees."""
+    generator = torch.Generator().manual_seed(batch)
+    i = torch.arange(batch)
+    yield (i + 7) % batch
+    yield torch.randperm(batch, generator=generator)
+    yield (i + 1).clamp(max=batch - 1)
+    yield torch.randint(0, batch, (batch,), generator=generator)
+
+
+def check_long_graphs(
+    ops: object, batch: int, device: str = "cpu", in_place: tuple[dict, ...] = ({},)
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, 5, generator=generator).to(device)
+    lam = torch.rand(batch, generator=generator, dtype=torch.float64) * 0.5 + 0.2
+    blend = torch.stack((lam, 1 - lam), 1).to(device)
+    box = torch.empty((batch, 0), dtype=torch.int32, device=device)
+    for partner in long_graphs(batch):
+        rows = partner.int().to(device)
+        want = reference.mix(x, rows, blend, box, 0)
+        for options in in_place:
+            y = x.clone()
+            ops.mix_(y, rows, blend, box, 0, **options)
+            assert same_bits(y, want), options
+
+
+# ------------------------------------------------------------------ half types, rounded once
+
+
+def unrounded(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Logits whose distances from the maximum no half type holds."""
+    generator = torch.Generator().manual_seed(shape[1])
+    return torch.randn(shape, generator=generator).mul(3).sub(4).to(dtype)
+
+
+def check_unrounded(
+    ops: object, shape: tuple[int, ...], dtype: torch.dtype, device: str = "cpu", truncates=False
+) -> None:
+    """A loss within a few float32 roundings, a gradient within half a unit in the last place.
+
+    ``truncates``: the gradient is cut to its dtype, which is one whole unit.
+    """
+    logits = unrounded(shape, dtype)
+    b, k, *rest = shape
+    labels = torch.randint(0, k, (2, b, *rest), generator=torch.Generator().manual_seed(1))
+    weight = torch.stack((torch.linspace(0.3, 0.9, b), torch.linspace(0.7, 0.1, b)), 1)
+    dense = torch.softmax(logits.float().roll(1, 1), 1).to(dtype)
+    eps, least = torch.finfo(dtype).eps, torch.finfo(dtype).smallest_normal
+    rtol, atol = eps * (1.01 if truncates else 0.505) + 1e-5, eps * least + 3e-7
+
+    def near(got: Tensor, want: Tensor, what: str) -> None:
+        got = got.cpu()
+        if got.dtype == torch.float32:
+            torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-7, msg=what)
+        else:
+            torch.testing.assert_close(got.double(), want, rtol=rtol, atol=atol, msg=what)
+
+    for target in ((labels[0], labels[1], weight), (dense, None, None)):
+        for smoothing in (0.0, 0.1):
+            args = (*target, None, -100, 0.0, smoothing, 0.0, 0.0, 1)
+            wide = [t.double() if t is dense else t for t in args]
+            want = reference.soft_target_cross_entropy_grad(logits.double(), *wide, False)
+            placed = [t.to(device) if isinstance(t, Tensor) else t for t in args]
+            z = logits.to(device)
+            loss, grad, _ = ops.soft_target_cross_entropy_grad(z, *placed, False)
+            near(loss, want[0], "loss with gradient")
+            near(grad, want[1], "gradient with loss")
+            loss, stats, count, _ = ops.soft_target_cross_entropy(z, *placed, False)
+            near(loss, want[0], "loss")
+            one = torch.ones((), device=device)
+            grad = ops.soft_target_cross_entropy_backward(one, z, stats, count, *placed)
+            near(grad, want[1], "gradient")
+        args = (*target, None, None, 0.0, None, 0.0, 1, True)
+        wide = [t.double() if t is dense else t for t in args]
+        want = reference.soft_target_binary_cross_entropy_grad(logits.double(), *wide)
+        placed = [t.to(device) if isinstance(t, Tensor) else t for t in args]
+        loss, grad = ops.soft_target_binary_cross_entropy_grad(logits.to(device), *placed)
+        near(loss, want[0], "binary loss")
+        near(grad, want[1], "binary gradient")
+
+
+# Several tiles of every kernel: a warp's row, a block's, more than one step of the largest block,
+# and columns with whole vectors, without, and in slices.
+UNROUNDED = ((3, 1000), (2, 4099), (2, 33000), (2, 1000, 8), (2, 1000, 3), (1, 2100, 16))
