@@ -45,20 +45,26 @@ def guarded(dtype: torch.dtype, device: str, channels_last: bool) -> tuple[Tenso
 
 
 def edge_plans(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(partner, blend, box) with values out of range."""
-    for partner in PARTNERS:
-        for box in (None, *BOXES):
-            rows = torch.empty(B, 0) if box is None else torch.tensor(box)
-            yield (
-                torch.tensor(partner, dtype=torch.int32, device=device),
-                BLEND.to(device),
-                rows.int().to(device),
-            )
+    """(partner, blend, box) with values out of range. One row for all stays on the host."""
+    for partner, boxes in zip(PARTNERS, BOXES, strict=True):
+        indices = torch.tensor(partner, dtype=torch.int32, device=device)
+        yield indices, BLEND.to(device), torch.empty((B, 0), dtype=torch.int32, device=device)
+        for rows in BOXES:
+            box = torch.tensor(rows, dtype=torch.int32, device=device)
+            yield indices, BLEND.to(device), box
+        for row in boxes[::2]:
+            box = torch.tensor([row], dtype=torch.int32)
+            yield indices, BLEND[:1].expand(B, 2), box.expand(B, 4)
 
 
-def check_mix(ops: object, device: str = "cpu", in_place: tuple[dict, ...] = ({},)) -> None:
+def check_mix(
+    ops: object,
+    device: str = "cpu",
+    in_place: tuple[dict, ...] = ({},),
+    dtypes: tuple[torch.dtype, ...] = DTYPES,
+) -> None:
     """``in_place``: the options under which mix_ is called."""
-    for dtype in DTYPES:
+    for dtype in dtypes:
         for channels_last in (False, True):
             for plan in edge_plans(device):
                 x, base = guarded(dtype, device, channels_last)
@@ -195,3 +201,5 @@ def check_unrounded(
 # Several tiles of every kernel: a warp's row, a block's, more than one step of the largest block,
 # and columns with whole vectors, without, and in slices.
 UNROUNDED = ((3, 1000), (2, 4099), (2, 33000), (2, 1000, 8), (2, 1000, 3), (1, 2100, 16))
+# The interpreter takes seconds for the larger ones.
+INTERPRETED = ((3, 1000), (2, 4099), (1, 1000, 8), (1, 600, 3))

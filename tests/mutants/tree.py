@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -81,10 +82,14 @@ def edited(edit: Edit) -> Iterator[None]:
 
 def _in_the_copy(tests: str) -> None:
     """Run pytest in this process, a fork, as if it had started in the copy; exit with its code."""
+
+    def ours(path: str) -> bool:
+        return path.startswith(str(ROOT)) and not path.startswith(sys.prefix)
+
     for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(str(ROOT)):
+        if ours(str(getattr(module, "__file__", None) or "")):
             del sys.modules[name]
-    sys.path[:] = [str(TREE), *(path for path in sys.path if not path.startswith(str(ROOT)))]
+    sys.path[:] = [str(TREE), *(path for path in sys.path if not ours(path))]
     os.chdir(TREE)
     # An edit may keep a file's size and second, by which Python knows its bytecode.
     sys.dont_write_bytecode = True
@@ -106,6 +111,9 @@ def run_tests(tests: str) -> tuple[str, str]:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
                 _in_the_copy(tests)
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
             finally:
                 os._exit(3)
         until = time.monotonic() + TIMEOUT

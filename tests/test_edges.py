@@ -1,0 +1,69 @@
+"""Edges of clamps, long cycles and unrounded logits on the CPU's kernels and on Triton's.
+
+tests/test_cuda_host_mix.py and tests/test_cuda_host_loss.py ask the same of the CUDA kernels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import edge_cases
+import pytest
+import torch
+
+import fused_mixup as fm
+from fused_mixup import backends, ops
+
+# The interpreter is NumPy, which warns of operations on NaN that tests do on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+WHY_NO_TRITON = backends.reason_unavailable("triton", "CPU")
+
+
+def kernels_of(name: str):
+    """A context in which this backend serves tensors on the CPU."""
+    why = backends.reason_unavailable(name, "CPU")
+    if why is not None:
+        pytest.skip(why)
+    if name == "triton":
+        import triton_place  # noqa: F401 - watches the programs of a launch
+    return fm.backend(name)
+
+
+@pytest.mark.parametrize("name", ["native", "triton"])
+def test_edges_of_the_clamps(name):
+    with kernels_of(name):
+        edge_cases.check_mix(ops)
+        edge_cases.check_transpose(ops.mix_backward)
+        edge_cases.check_targets(ops)
+
+
+@pytest.mark.parametrize("name", ["native", "triton"])
+def test_cycles_of_more_rows_than_a_block_has_threads(name):
+    with kernels_of(name):
+        edge_cases.check_long_graphs(ops, 1500)
+
+
+@pytest.mark.skipif(WHY_NO_TRITON is not None, reason=str(WHY_NO_TRITON))
+def test_batches_that_triton_mixes_through_scratch(monkeypatch):
+    mix = importlib.import_module("fused_mixup.triton_kernels.mix")
+    monkeypatch.setattr(mix, "MAX_TILE_ROWS", 4)
+    with kernels_of("triton"):
+        edge_cases.check_mix(ops, dtypes=(torch.float32,))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *(("native", shape) for shape in edge_cases.UNROUNDED),
+        *(("triton", shape) for shape in edge_cases.INTERPRETED),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_unrounded_logits(name, shape, dtype):
+    with kernels_of(name):
+        # The interpreter truncates where a GPU rounds to bfloat16.
+        interpreted = name == "triton" and os.environ["TRITON_INTERPRET"] == "1"
+        truncates = interpreted and dtype == torch.bfloat16
+        edge_cases.check_unrounded(ops, shape, dtype, truncates=truncates)
