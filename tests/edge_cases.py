@@ -14,6 +14,16 @@ from comparing import same_bits
 from torch import Tensor
 
 from fused_mixup import reference
+from fused_mixup.codes import (
+    BILINEAR,
+    MASK_SEPARABLE,
+    MASK_STORED,
+    NEAREST,
+    RAW,
+    RESIZE_ALIGNED,
+    RESIZE_BILINEAR,
+    RESIZE_NEAREST,
+)
 from fused_mixup.reference.pairing import transpose_pairing
 
 B, H, W = 6, 5, 16
@@ -90,11 +100,13 @@ def wrong_transposes(partner: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield around[1:-1], wrong
 
 
-def check_transpose(backward: Callable, device: str = "cpu", rest: tuple = ()) -> None:
+def check_transpose(
+    backward: Callable, device: str = "cpu", rest: tuple = (), step: int = 1
+) -> None:
     """``backward``: mix_backward, or mix_masked_backward with its mask as ``rest``."""
     name = "mix_masked_backward" if rest else "mix_backward"
     grad, _ = guarded(torch.float32, device, False)
-    for partner, blend, box in edge_plans(device):
+    for partner, blend, box in [*edge_plans(device)][::step]:
         right = transpose_pairing(partner)
         want = getattr(reference, name)(grad, partner, *right, blend, box, 0, *rest)
         for wrong in wrong_transposes(partner):
@@ -111,6 +123,65 @@ def check_targets(ops: object, device: str = "cpu") -> None:
             args = labels, rows, weight, 0, classes, 0.1, torch.float32
             got, want = ops.mix_targets(*args), reference.mix_targets(*args)
             assert torch.equal(got.nan_to_num(9), want.nan_to_num(9)), (classes, partner)
+
+
+def masks(device: str, interpolation: int) -> tuple:
+    """Separable masks and stored ones in turn; the map lies between values that no mask has."""
+    generator = torch.Generator().manual_seed(4)
+    code = torch.tensor([MASK_SEPARABLE, MASK_STORED]).repeat(B // 2).int()
+    rows, columns = (torch.rand(B, 1, n, generator=generator) for n in (H, W))
+    around = torch.full((B + 2, 3, 4), torch.nan)
+    around[1:-1] = torch.rand(B, 3, 4, generator=generator)
+    placed = (t.to(device) for t in (code, torch.zeros(B), rows, columns, around))
+    *first, around = placed
+    return (*first, around[1:-1], interpolation)
+
+
+def check_masks(ops: object, device: str = "cpu", step: int = 1) -> None:
+    """``step``: takes every step-th plan, where a call takes long."""
+    x, _ = guarded(torch.float32, device, False)
+    pool = x[1:4]  # partners are clamped into it, among rows that would be other values
+    for interpolation in (NEAREST, BILINEAR):
+        mask = masks(device, interpolation)
+        for plan in [*edge_plans(device)][interpolation::step]:
+            want = reference.mix_masked(x, *plan, 0, *mask)
+            assert same_bits(ops.mix_masked(x, *plan, 0, *mask), want), plan
+            out, want = torch.empty_like(x), torch.empty_like(x)
+            reference.mix_masked_out(x, pool, *plan, 0, *mask, False, want)
+            ops.mix_masked_out(x, pool, *plan, 0, *mask, False, out)
+            assert same_bits(out, want), plan
+    check_transpose(ops.mix_masked_backward, device, masks(device, NEAREST), step)
+
+
+def check_collages(ops: object, device: str = "cpu", step: int = 1) -> None:
+    """Samples, patches, rectangles and their sources one beyond the first and the last."""
+
+    def ints(values: list) -> Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=device)
+
+    x, _ = guarded(torch.float32, device, False)
+    out, want = torch.empty_like(x), torch.empty_like(x)
+    cells = H * 4
+    patches = torch.arange(B * cells).add(7).remainder(cells + 2).sub(1).view(B, H, 4)
+    index = ints(patches.tolist())  # -1 to the number of patches
+    halves = torch.full((B, H, 4), 0.25, device=device)
+    for own, other in (PARTNERS, PARTNERS[::-1]):
+        for args in (
+            (ints(own), index, None, None, None),
+            (ints(own), index, ints(other), index.flip(0), halves),
+        ):
+            reference.mix_patches(x, *args, want)
+            ops.mix_patches(x, *args, out)
+            assert same_bits(out, want), args
+    source = torch.stack([ints(partner) for partner in PARTNERS], 1)
+    for k, boxes in enumerate((BOXES, BOXES[::-1])):
+        box, part = (torch.stack((ints(rows), ints(rows[::-1])), 1) for rows in boxes)
+        for resample in (RAW, RESIZE_NEAREST, RESIZE_BILINEAR, RESIZE_ALIGNED)[k::step]:
+            for other, fill in ((None, None), (x[1:4], 3.0)):
+                args = other, source, part, box, None, resample, fill
+                reference.mix_rectangles(x, *args, want)
+                ops.mix_rectangles(x, *args, out)
+                assert same_bits(out, want), (resample, fill)
 
 
 # ------------------------------------------------------------------ more rows than a block

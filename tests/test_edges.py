@@ -34,9 +34,17 @@ def kernels_of(name: str):
 @pytest.mark.parametrize("name", ["native", "triton"])
 def test_edges_of_the_clamps(name):
     with kernels_of(name):
-        edge_cases.check_mix(ops)
+        edge_cases.check_mix(ops, dtypes=edge_cases.DTYPES[: 1 if name == "triton" else 3])
         edge_cases.check_transpose(ops.mix_backward)
         edge_cases.check_targets(ops)
+
+
+@pytest.mark.parametrize("name", ["native", "triton"])
+def test_edges_of_masks_and_collages(name):
+    with kernels_of(name):
+        step = 3 if name == "triton" else 1  # the interpreter is slow
+        edge_cases.check_masks(ops, step=step)
+        edge_cases.check_collages(ops, step=step)
 
 
 @pytest.mark.parametrize("name", ["native", "triton"])

@@ -19,7 +19,11 @@ def test_every_edit_applies():
 
 def test_every_edit_changes_its_file_once():
     assert all(edit.old != edit.new for edit in EDITS)
-    twice = [name for name, count in Counter((edit.list, edit.name) for edit in EDITS).items() if count > 1]
+    twice = [
+        name
+        for name, count in Counter((edit.list, edit.name) for edit in EDITS).items()
+        if count > 1
+    ]
     assert not twice, twice
 
 
