@@ -18,6 +18,7 @@ from fused_mixup.codes import (
     BILINEAR,
     MASK_SEPARABLE,
     MASK_STORED,
+    MASK_THRESHOLD,
     NEAREST,
     RAW,
     RESIZE_ALIGNED,
@@ -125,14 +126,35 @@ def check_targets(ops: object, device: str = "cpu") -> None:
             assert torch.equal(got.nan_to_num(9), want.nan_to_num(9)), (classes, partner)
 
 
+def check_boxes(ops: object, device: str = "cpu") -> None:
+    """Counts of boxes one beyond the room for them; a cut that a box touches."""
+    most = 20
+    generator = torch.Generator().manual_seed(2)
+    corners = torch.randint(0, 13, (B + 2, most, 4), generator=generator).float()
+    corners[..., 2:] += corners[..., :2]
+    boxes = corners.to(device)[1:-1]
+    count = torch.tensor([most + 1, most + 40, -1, 0, most, 3], device=device)
+    cut = torch.tensor([[0, 0, 4, 16], [2, 2, 2, 9], [5, 5, 9, 9]] * 2).int().to(device)
+    for partner in PARTNERS:
+        rows = torch.tensor(partner, dtype=torch.int32, device=device)
+        for blend in (BLEND, torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(B, 1)):
+            for least in (0.0, 0.5, 1.0):
+                args = boxes, count, rows, blend.to(device), cut, 0, least
+                for got, want in zip(ops.mix_boxes(*args), reference.mix_boxes(*args), strict=True):
+                    assert same_bits(got, want), (partner, least)
+
+
 def masks(device: str, interpolation: int) -> tuple:
     """Separable masks and stored ones in turn; the map lies between values that no mask has."""
     generator = torch.Generator().manual_seed(4)
-    code = torch.tensor([MASK_SEPARABLE, MASK_STORED]).repeat(B // 2).int()
-    rows, columns = (torch.rand(B, 1, n, generator=generator) for n in (H, W))
+    # Quarters, so that many values of the third kind are its threshold.
+    code = torch.tensor([MASK_SEPARABLE, MASK_STORED, MASK_SEPARABLE + MASK_THRESHOLD])
+    code = code.repeat(B // 3).int()
+    quarters = (torch.randint(1, 5, (B, 1, n), generator=generator) / 4 for n in (H, W))
+    rows, columns = quarters
     around = torch.full((B + 2, 3, 4), torch.nan)
     around[1:-1] = torch.rand(B, 3, 4, generator=generator)
-    placed = (t.to(device) for t in (code, torch.zeros(B), rows, columns, around))
+    placed = (t.to(device) for t in (code, torch.full((B,), 0.25), rows, columns, around))
     *first, around = placed
     return (*first, around[1:-1], interpolation)
 

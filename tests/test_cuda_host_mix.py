@@ -183,6 +183,7 @@ def test_edges_of_the_clamps():
     edge_cases.check_mix(host, in_place=({}, {"shared_limit": 0}))
     edge_cases.check_transpose(host.mix_backward)
     edge_cases.check_targets(host)
+    edge_cases.check_boxes(host)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -37,6 +37,7 @@ def test_edges_of_the_clamps(name):
         edge_cases.check_mix(ops, dtypes=edge_cases.DTYPES[: 1 if name == "triton" else 3])
         edge_cases.check_transpose(ops.mix_backward)
         edge_cases.check_targets(ops)
+        edge_cases.check_boxes(ops)
 
 
 @pytest.mark.parametrize("name", ["native", "triton"])
@@ -57,6 +58,7 @@ def test_cycles_of_more_rows_than_a_block_has_threads(name):
 def test_batches_that_triton_mixes_through_scratch(monkeypatch):
     mix = importlib.import_module("fused_mixup.triton_kernels.mix")
     monkeypatch.setattr(mix, "MAX_TILE_ROWS", 4)
+    monkeypatch.setattr(mix, "SCRATCH_BYTES", edge_cases.B * 4 * 50)  # 50 columns of 240 at a time
     with kernels_of("triton"):
         edge_cases.check_mix(ops, dtypes=(torch.float32,))
 
@@ -67,6 +69,7 @@ def test_batches_that_triton_mixes_through_scratch(monkeypatch):
         *(("native", shape) for shape in edge_cases.UNROUNDED),
         *(("triton", shape) for shape in edge_cases.INTERPRETED),
     ],
+    ids=str,
 )
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_unrounded_logits(name, shape, dtype):
