@@ -206,6 +206,35 @@ def check_collages(ops: object, device: str = "cpu", step: int = 1) -> None:
                 assert same_bits(out, want), (resample, fill)
 
 
+def check_labels(ops: object, device: str = "cpu") -> None:
+    """Labels one beyond the first and the last class poison their row, own ones and partners'."""
+    for shape in ((B, 16), (B, 7), (B, 16, 4), (B, 7, 3)):
+        k = shape[1]
+        generator = torch.Generator().manual_seed(k)
+        logits = torch.randn(shape, generator=generator)
+        rest = [1] * (len(shape) - 2)
+        wrong = torch.tensor([k, -1, k - 1, 0, 1, k - 1]).view(B, *rest).expand(B, *shape[2:])
+        right = wrong.clamp(0, k - 1).flip(0)
+        weight = torch.tensor([[0.75, 0.25]]).repeat(B, 1)
+        z = logits.to(device)
+        for labels in ((wrong, right), (right, wrong), (wrong, wrong)):
+            sparse = [t.contiguous().to(device) for t in (*labels, weight)]
+            args = (*sparse, None, -100, 0.0, 0.1, 0.0, 0.0, 2, True)
+            got, want = (o.soft_target_cross_entropy(z, *args) for o in (ops, reference))
+            torch.testing.assert_close(got[0], want[0], rtol=1e-5, atol=1e-6, equal_nan=True)
+            assert torch.equal(got[3], want[3])
+            args = (*sparse, None, None, 0.0, None, 0.0, 2, True)
+            got, want = (o.soft_target_binary_cross_entropy(z, *args) for o in (ops, reference))
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6, equal_nan=True)
+            args = (*sparse, None, None, 0.0, None, 0.0, 1, True)
+            got, want = (
+                o.soft_target_binary_cross_entropy_grad(z, *args) for o in (ops, reference)
+            )
+            torch.testing.assert_close(got[1], want[1], rtol=1e-4, atol=1e-6, equal_nan=True)
+            ranks = [o.label_ranks(z, *sparse[:2]) for o in (ops, reference)]
+            assert torch.equal(*ranks)
+
+
 # ------------------------------------------------------------------ more rows than a block
 
 

@@ -249,3 +249,8 @@ def test_scale(dtype, layout):
 def test_unrounded_logits(dtype, shape):
     lib.set_order(0)
     edge_cases.check_unrounded(host, shape, dtype)
+
+
+def test_labels_one_beyond_the_classes():
+    lib.set_order(0)
+    edge_cases.check_labels(host)

@@ -38,6 +38,7 @@ def test_edges_of_the_clamps(name):
         edge_cases.check_transpose(ops.mix_backward)
         edge_cases.check_targets(ops)
         edge_cases.check_boxes(ops)
+        edge_cases.check_labels(ops)
 
 
 @pytest.mark.parametrize("name", ["native", "triton"])
