@@ -34,11 +34,12 @@ def kernels_of(name: str):
 @pytest.mark.parametrize("name", ["native", "triton"])
 def test_edges_of_the_clamps(name):
     with kernels_of(name):
-        edge_cases.check_mix(ops, dtypes=edge_cases.DTYPES[: 1 if name == "triton" else 3])
-        edge_cases.check_transpose(ops.mix_backward)
+        step = 2 if name == "triton" else 1  # the interpreter is slow
+        edge_cases.check_mix(ops, dtypes=edge_cases.DTYPES[:: 2 * step - 1], step=step)
+        edge_cases.check_transpose(ops.mix_backward, step=step)
         edge_cases.check_targets(ops)
         edge_cases.check_boxes(ops)
-        edge_cases.check_labels(ops)
+        edge_cases.check_labels(ops, step=step)
 
 
 @pytest.mark.parametrize("name", ["native", "triton"])
@@ -61,7 +62,7 @@ def test_batches_that_triton_mixes_through_scratch(monkeypatch):
     monkeypatch.setattr(mix, "MAX_TILE_ROWS", 4)
     monkeypatch.setattr(mix, "SCRATCH_BYTES", edge_cases.B * 4 * 50)  # 50 columns of 240 at a time
     with kernels_of("triton"):
-        edge_cases.check_mix(ops, dtypes=(torch.float32,))
+        edge_cases.check_mix(ops, dtypes=(torch.float32,), step=2)
 
 
 @pytest.mark.parametrize(
