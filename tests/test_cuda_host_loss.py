@@ -5,6 +5,7 @@ from __future__ import annotations
 import edge_cases
 import pytest
 import torch
+import unrounded
 from comparing import same_bits
 from host_cuda import build, lib, loss_grid
 from host_cuda import loss_ops as host
@@ -244,11 +245,11 @@ def test_scale(dtype, layout):
     loss_grid.check_scale(dtype, layout, torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("shape", edge_cases.UNROUNDED, ids=str)
+@pytest.mark.parametrize("shape", unrounded.UNROUNDED, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_unrounded_logits(dtype, shape):
     lib.set_order(0)
-    edge_cases.check_unrounded(host, shape, dtype)
+    unrounded.check_unrounded(host, shape, dtype)
 
 
 def test_labels_one_beyond_the_classes():

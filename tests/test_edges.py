@@ -11,6 +11,7 @@ import os
 import edge_cases
 import pytest
 import torch
+import unrounded
 
 import fused_mixup as fm
 from fused_mixup import backends, ops
@@ -68,8 +69,8 @@ def test_batches_that_triton_mixes_through_scratch(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        *(("native", shape) for shape in edge_cases.UNROUNDED),
-        *(("triton", shape) for shape in edge_cases.INTERPRETED),
+        *(("native", shape) for shape in unrounded.UNROUNDED),
+        *(("triton", shape) for shape in unrounded.INTERPRETED),
     ],
     ids=str,
 )
@@ -79,4 +80,4 @@ def test_unrounded_logits(name, shape, dtype):
         # The interpreter truncates where a GPU rounds to bfloat16.
         interpreted = name == "triton" and os.environ["TRITON_INTERPRET"] == "1"
         truncates = interpreted and dtype == torch.bfloat16
-        edge_cases.check_unrounded(ops, shape, dtype, truncates=truncates)
+        unrounded.check_unrounded(ops, shape, dtype, truncates=truncates)
