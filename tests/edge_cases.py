@@ -36,8 +36,9 @@ BOXES = (
     [[-1, 3, 2, W + 1], [2, -1, H + 1, 9], [H, 0, H + 1, W], [0, W, H, W + 1], [0, 1, 1, 2]]
     + [[LOW, 5, HIGH, 6]],
 )
-# No weight is one: a row that keeps its own value would hide a wrong partner.
+# No row keeps its own values, which would hide a wrong partner; one adds its partner's to them.
 BLEND = torch.stack((torch.linspace(0.2, 0.8, B), torch.linspace(0.7, 0.3, B)), 1).double()
+BLEND[2, 0] = 1.0
 DTYPES = (torch.float32, torch.float16, torch.uint8)
 
 
