@@ -2,6 +2,7 @@
 #
 #   make test           runs all tests              make lint      checks style and types
 #   make proofs         sanitizers, races, compiled code, long random runs
+#   make mutants        tries wrong edits of the kernels, and names those that no test sees
 #   make test-matrix    builds and runs on every PyTorch and Python that is supported
 #   make fuzz           tests random inputs, 30 min make format    formats the code
 #   make kernels        lists the compiled code of each kernel in build/kernels.md
@@ -37,7 +38,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test proofs test-matrix docs lint format demo examples study bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test proofs mutants test-matrix docs lint format demo examples study bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -56,6 +57,10 @@ test: set-up-build-test-triton-demo
 proofs: set-up-build-test-triton-frameworks-upstreams
 	$(if $(ARGS),,$(RUN) tests/prebuild.py proofs)
 	$(RUN) -m pytest $(side_by_side) -m proof $(ARGS)
+
+# ARGS="cuda walk" tries those that name both words.
+mutants: set-up-build-test-triton
+	$(RUN) tests/mutants $(ARGS)
 
 # Each PyTorch has its own environment in build/matrix; ARGS="--torch 2.11.0 --python none".
 test-matrix:

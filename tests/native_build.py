@@ -130,6 +130,27 @@ def _prune(folder: Path, family: str) -> None:
                 pass
 
 
+def object_file(folder: Path, options: list[str], source: Path) -> Path:
+    """The object of ``source``, compiled where it or a file that it includes has changed.
+
+    System headers are taken not to change.
+    """
+    command = [*compiler(), *options, "-MM", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
+    included = [Path(name) for name in done.stdout.partition(":")[2].split() if name != "\\"]
+    # The path tells builds of copies of the sources apart, which may name it (__FILE__).
+    family = f"{source.stem}-{digest((options, str(source)), [])}"
+    return cache(
+        folder,
+        family,
+        digest("", included),
+        ".o",
+        lambda part: compile_with(*options, "-c", source, "-o", part),
+    )
+
+
 # ------------------------------------------------------------------ Python under a sanitizer
 
 

@@ -97,6 +97,8 @@ def open_backend(name: str) -> Iterator[Backend]:
     with fm.backend(kind):
         if device == "cpu":
             cut = kind == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+            if cut:
+                import triton_place  # noqa: F401 - watches the programs of a launch
             yield Backend(name, fm.ops, cut)
         else:
             yield Backend(name, _Elsewhere(device))

@@ -181,6 +181,8 @@ WHY_NO_TRITON = backends.reason_unavailable("triton", "CPU")
 @pytest.mark.skipif(WHY_NO_TRITON is not None, reason=str(WHY_NO_TRITON))
 @pytest.mark.parametrize("calls", [10, pytest.param(200, marks=pytest.mark.proof)])
 def test_triton_gives_the_same_bits(calls):
+    import triton_place  # noqa: F401 - watches the programs of a launch
+
     import fused_mixup.triton_kernels as tk
 
     rng = random.Random(calls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 
+import edge_cases
 import pytest
 import torch
 from comparing import same_bits
@@ -54,3 +55,8 @@ def test_lines_that_32_bits_do_not_number_are_refused():
     with lib.max_count(39), pytest.raises(lib.LaunchError, match="failed with 1"):
         collage_ops.mix_patches(x, None, None, None, None, None, out)
     assert not out.any()
+
+
+def test_edges_of_the_clamps():
+    lib.set_order(0)
+    edge_cases.check_collages(collage_ops)

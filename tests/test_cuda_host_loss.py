@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import edge_cases
 import pytest
 import torch
+import unrounded
 from comparing import same_bits
 from host_cuda import build, lib, loss_grid
 from host_cuda import loss_ops as host
@@ -258,3 +260,15 @@ def test_all_minus_infinity_is_nan():
 def test_scale(dtype, layout):
     lib.set_order(0)
     loss_grid.check_scale(dtype, layout, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("shape", unrounded.UNROUNDED, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_unrounded_logits(dtype, shape):
+    lib.set_order(0)
+    unrounded.check_unrounded(host, shape, dtype)
+
+
+def test_labels_one_beyond_the_classes():
+    lib.set_order(0)
+    edge_cases.check_labels(host)

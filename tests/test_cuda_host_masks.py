@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import edge_cases
 import pytest
 import torch
 from comparing import same_bits
@@ -82,3 +83,8 @@ def test_sigmoid(order):
     got = mask_grid.sigmoid_of_map(s, order)
     ulp = torch.nextafter(want.float(), torch.tensor(2.0)).double() - want.float().double()
     assert ((got.double() - want).abs() <= 2 * ulp).all()
+
+
+def test_edges_of_the_clamps():
+    lib.set_order(0)
+    edge_cases.check_masks(mask_ops)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random as random_numbers
 
+import edge_cases
 import pytest
 import torch
 from comparing import same_bits
@@ -241,3 +242,17 @@ def test_samples_of_many_tiles_have_wider_ones(box_kind):
     y = x.clone()
     host.mix_(y, *args, ROLL)
     assert same_bits(y, reference.mix(x, *args, ROLL))
+
+
+def test_edges_of_the_clamps():
+    lib.set_order(0)
+    edge_cases.check_mix(host, in_place=({}, {"shared_limit": 0}))
+    edge_cases.check_transpose(host.mix_backward)
+    edge_cases.check_targets(host)
+    edge_cases.check_boxes(host)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_cycles_of_more_rows_than_a_block_has_threads(order):
+    lib.set_order(order)
+    edge_cases.check_long_graphs(host, 1500, in_place=({"shared_limit": 0},))

@@ -151,6 +151,15 @@ def test_box_and_blend_of_one_host_row():
         assert torch.equal(got, want) and torch.equal(tk.mix(x, None, row, box, rule), want)
 
 
+@pytest.mark.parametrize("size", [70_000, 300])
+def test_a_host_box_that_starts_far_from_the_origin(size):
+    """Start and stop of a box of the host travel in one number."""
+    x = batch(2, (size,))
+    blend = torch.tensor([[0.25, 0.75]], dtype=torch.float64).expand(2, 2)
+    box = torch.tensor([[size - 9, size - 2]], dtype=torch.int32).expand(2, 2)
+    assert torch.equal(tk.mix(x, None, blend, box, 1), reference.mix(x, None, blend, box, 1))
+
+
 def test_indices_and_boxes_out_of_range_are_clamped():
     x = batch(4)
     partner = torch.tensor([-5, 99, 2, 0], dtype=torch.int32, device=DEVICE)

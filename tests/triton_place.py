@@ -19,6 +19,10 @@ HALF = (torch.float16, torch.bfloat16)
 quiet = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 if INTERPRETED:
+    import triton_programs
+
+    triton_programs.watch()
+
     # The interpreter patches Triton's language again for every function that a kernel calls, which
     # takes half of its time: once per module is enough.
     from triton.runtime import interpreter

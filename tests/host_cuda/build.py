@@ -14,6 +14,7 @@ import native_build
 from native_build import ROOT, compiler
 
 HERE = Path(__file__).resolve().parent
+CACHE = ROOT / "build" / "host_cuda"
 KERNELS = (
     "driver_mix.cpp",
     "driver_loss.cpp",
@@ -91,11 +92,11 @@ def build(variant: str = "plain") -> Path:
     ]
 
     def make(part: Path) -> None:
-        def compile_one(source: str) -> str:
-            out = str(part.with_name(f"{source}.o"))
+        def compile_one(source: str) -> Path:
             more = (built.driver_flags if source in built.drivers else built.harness_flags).split()
-            native_build.compile_with(*flags, *more, f"-I{HERE}", "-c", HERE / source, "-o", out)
-            return out
+            return native_build.object_file(
+                CACHE / "objects", [*flags, *more, f"-I{HERE}"], HERE / source
+            )
 
         with ThreadPoolExecutor(2) as pool:
             objects = list(pool.map(compile_one, (*built.drivers, *built.harness)))
@@ -104,7 +105,7 @@ def build(variant: str = "plain") -> Path:
         native_build.compile_with(*built.flags.split(), "-shared", *objects, *complete, "-o", part)
 
     key = native_build.digest((flags, built), sorted(files))
-    return native_build.cache(ROOT / "build" / "host_cuda", variant, key, ".so", make)
+    return native_build.cache(CACHE, variant, key, ".so", make)
 
 
 def run_sanitized(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
