@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import platform
 from typing import Any
 
@@ -50,7 +51,16 @@ def _version_rows() -> list[tuple[str, ...]]:
         ("GPU", ", ".join(gpus) or "none visible"),
         ("CPU", f"{_cpu_capability()}, {torch.get_num_threads()} threads"),
         ("memory of results", f"not reused: {off}" if off else "reused"),
+        ("experimental", _experimental()),
     ]
+
+
+def _experimental() -> str:
+    """Whether CUDA kernels that no GPU has run yet may be used (csrc/cuda/experimental.h)."""
+    value = os.environ.get("FUSED_MIXUP_EXPERIMENTAL") or "0"
+    if value not in ("0", "1"):
+        return f"off; FUSED_MIXUP_EXPERIMENTAL: expected 0 or 1, got {value!r}; set it to 0 or 1"
+    return "on" if value == "1" else "off; FUSED_MIXUP_EXPERIMENTAL=1 turns it on"
 
 
 def _gpu_count() -> int:

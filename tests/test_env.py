@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import fused_mixup
@@ -44,6 +45,15 @@ def test_versions_and_hardware():
     assert torch.backends.cpu.get_cpu_capability() in rows["CPU"]
     if not torch.cuda.is_available():
         assert rows["GPU"] == "none visible"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("", "off;"), ("0", "off;"), ("1", "on"), ("yes", "expected 0 or 1")]
+)
+def test_the_switch_of_experimental_kernels_is_reported(value, text, monkeypatch):
+    monkeypatch.setenv("FUSED_MIXUP_EXPERIMENTAL", value)
+    rows = dict(line.split(maxsplit=1) for line in env.report().split("\n\n")[0].splitlines()[1:])
+    assert text in rows["experimental"]
 
 
 def test_every_op_on_every_device():
