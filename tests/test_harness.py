@@ -28,6 +28,15 @@ RIGHT = {
     "warp_exchange": [t + 1.0 for t in range(64)] * 2,
     "staged_copy": [63.0 - t for t in range(64)] + [127.0 - t for t in range(64)],
 }
+# These start from 0, 1, 2, …
+FROM_NUMBERS = {
+    "staged_copy": RIGHT["staged_copy"],
+    "bulk_reversal": RIGHT["staged_copy"],
+    "bulk_one_waits_for_all": RIGHT["staged_copy"],
+    "bulk_ring": [t + 1.0 for t in range(128)],
+    "bulk_round_trip": [t + 1.0 for t in range(128)],
+}
+RIGHT |= FROM_NUMBERS
 RACE = {
     "missing_barrier": "race|has written",
     "barrier_before_overwriting": r"race \((read after write|write after read)\) in dynamic shared",
@@ -39,6 +48,15 @@ RACE = {
     "neighbouring_bytes": "race .* in global",
     "atomic_and_read": r"race \((atomic after read|read after atomic)\) in global",
     "copy_without_barrier": "race|has written",
+    "bulk_wait_of_one_thread": "reads dynamic .* before it knows that a bulk copy to it has ended",
+    "bulk_barrier_not_shared_yet": "race .* in static shared|has written",
+    "bulk_refill_without_barrier": r"race \((write after read|read after write)\) in dynamic shared",
+    "bulk_source_overwritten": "writes global .* before it knows that a bulk copy has read it",
+    "bulk_store_without_fence": "a bulk copy reads dynamic .* without a fence_proxy_async",
+    "bulk_store_without_barrier": "race .* in dynamic shared|without a fence|has written",
+    "bulk_store_overwritten": "writes dynamic .* before it knows that a bulk copy has read it",
+    "bulk_refill_before_store": "writes dynamic .* before it knows that a bulk copy has read it",
+    "bulk_store_read_back": "reads global .* before it knows that a bulk copy to it has ended",
     "unwritten_dynamic": "dynamic shared memory at byte .* has written",
     "unwritten_static": "of block . reads static shared memory at byte .* has written",
     "not_waited_for": r"before copies_done\(\)",
@@ -53,6 +71,20 @@ ALWAYS = {
     "mask_without_itself": "mask leaves it out",
     "one_type_twice": "one type in two places",
     "misaligned_store": "misaligned access of 16 bytes",
+    "bulk_no_wait": "before it knows|no thread waits for them",
+    "bulk_wrong_parity": "before it knows|no thread waits for them|never ends",
+    "bulk_parity_of_the_next_phase": "never ends: 0 of 1 arrivals, 0 of 0 bytes",
+    "bulk_too_many_bytes_expected": "never ends: 1 of 1 arrivals, 128 of 256 bytes",
+    "bulk_too_few_bytes_expected": "never ends: 1 of 1 arrivals, 256 of 128 bytes",
+    "bulk_too_many_arrivals": "more arrivals at a barrier than its phase counts",
+    "bulk_too_few_arrivals": "never ends: 1 of 2 arrivals",
+    "bulk_barrier_not_fenced": r"initialized without fence_proxy_async\(\)",
+    "bulk_barrier_not_initialized": "has not initialized|has written",
+    "bulk_misaligned": "an address that is no multiple of 16",
+    "bulk_ragged": "a size that is no multiple of 16",
+    "bulk_behind_shared": "outside shared memory",
+    "bulk_store_not_waited": r"no bulk_wait_read\(\)",
+    "bulk_store_not_committed": r"no bulk_commit\(\)",
 }
 SANITIZERS = {
     "read_behind": "heap-buffer-overflow(.|\n)*READ of size 4",
@@ -78,7 +110,7 @@ def run(name, order, start=None):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_right_kernels_are_not_accused(variant, name, order):
     expected = torch.tensor(RIGHT[name])
-    start = torch.arange(FLOATS, dtype=torch.float32) if name == "staged_copy" else None
+    start = torch.arange(FLOATS, dtype=torch.float32) if name in FROM_NUMBERS else None
     with lib.variant(variant):
         assert torch.equal(run(name, order, start)[: len(expected)], expected)
 
@@ -105,7 +137,14 @@ def test_every_variant_finds(variant, name, order):
 
 @pytest.mark.parametrize("variant", BUILT)
 @pytest.mark.parametrize(
-    "name", ["missing_barrier", "neighbour_in_place", "blocks_in_place", "copy_without_barrier"]
+    "name",
+    [
+        "missing_barrier",
+        "neighbour_in_place",
+        "blocks_in_place",
+        "copy_without_barrier",
+        "bulk_store_without_barrier",
+    ],
 )
 def test_orders_disagree_over_races(variant, name):
     start = torch.arange(FLOATS, dtype=torch.float32) ** 2
@@ -123,6 +162,17 @@ def test_shared_memory_starts_as_nan(variant):
         assert run("not_waited_for", 0)[:64:4].isnan().all()
 
 
+def test_bulk_copies_move_late():
+    """What is overwritten before a copy has read it reaches the copy; a wait of one serves all."""
+    start = torch.arange(FLOATS, dtype=torch.float32)
+    with lib.variant("plain"):
+        assert run("bulk_store_overwritten", 0)[:128].tolist() == [2.0] * 128
+        # The first stage is refilled with the floats behind, and so the store writes these.
+        assert torch.equal(run("bulk_refill_before_store", 0, start)[:64], start[:64])
+        with pytest.raises(lib.LaunchError, match="no thread waits"):
+            run("bulk_no_wait", 0)
+
+
 @needs_asan
 @pytest.mark.proof
 def test_sanitizers_find():
@@ -138,6 +188,7 @@ def test_sanitizers_find():
 
 
 def test_every_planted_kernel_is_tried():
-    source = (build.HERE / "driver_bugs.cpp").read_text()
+    drivers = ("driver_bugs.cpp", "driver_bulk_bugs.cpp")
+    source = "".join((build.HERE / name).read_text() for name in drivers)
     names = set(re.findall(r"__global__ void (\w+)\(", source))
     assert names == {*RIGHT, *RACE, *ALWAYS, *SANITIZERS}

@@ -23,7 +23,7 @@ KERNELS = (
     "driver_plan.cpp",
     "driver_variants.cpp",
 )
-SELF_TESTS = ("driver_bugs.cpp", "driver_words.cpp")
+SELF_TESTS = ("driver_bugs.cpp", "driver_bulk_bugs.cpp", "driver_words.cpp")
 # Contraction off: the intrinsics that round separately are plain operators on the host.
 FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-aliasing".split()
 FLAGS += "-DFUSED_MIXUP_HOST -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function".split()
@@ -36,7 +36,7 @@ class Variant(NamedTuple):
     flags: str
     drivers: tuple[str, ...] = KERNELS + SELF_TESTS
     driver_flags: str = ""  # compiler options for the drivers alone
-    harness: tuple[str, ...] = ("machine.cpp", "shared_memory.cpp")
+    harness: tuple[str, ...] = ("machine.cpp", "shared_memory.cpp", "bulk.cpp")
     harness_flags: str = "-O2"  # these files are small and run for every access
 
 
@@ -52,7 +52,7 @@ VARIANTS = {
     "races": Variant(
         "-O1 -DFUSED_MIXUP_RACES",
         driver_flags="-fsanitize=thread -Wno-tsan",
-        harness=("machine.cpp", "shared_memory.cpp", "races.cpp"),
+        harness=("machine.cpp", "shared_memory.cpp", "bulk.cpp", "races.cpp"),
     ),
     # Machines other than x86-64 use these fibers.
     "ucontext": Variant("-O1 -DFUSED_MIXUP_UCONTEXT", drivers=SELF_TESTS),

@@ -10,6 +10,7 @@
 #include <set>
 #include <vector>
 
+#include "bulk.h"
 #include "fiber.h"
 #include "races.h"
 #include "shared_memory.h"
@@ -20,7 +21,7 @@ namespace host_cuda {
 namespace {
 
 enum Order { kForward = 0, kReverse = 1, kShuffled = 2 };
-enum class State { kReady, kAtBarrier, kAtWarp, kDone };
+enum class State { kReady, kAtBarrier, kAtWarp, kUntil, kDone };
 
 constexpr size_t kDynamicLimit = 232448;  // what a block of an H100 may have
 
@@ -28,6 +29,7 @@ struct Thread {
   State state = State::kReady;
   Site site = {"", 0};  // where it waits
   WarpOp op = {};
+  Condition until = {};
   uint32_t syncs = 0;
   Fiber* fiber = nullptr;
 };
@@ -138,15 +140,23 @@ void complete_warp(size_t t) {
 bool release() {
   auto& threads = machine.threads;
   bool released = false;
+  const Thread* waits = nullptr;
   size_t at_barrier = 0, done = 0;
   for (size_t t = 0; t < threads.size(); ++t) {
     at_barrier += threads[t].state == State::kAtBarrier;
     done += threads[t].state == State::kDone;
+    if (threads[t].state == State::kUntil) {
+      waits = &threads[t];
+      if (!waits->until.ready(waits->until.what)) continue;
+      threads[t].state = State::kReady;
+      released = true;
+    }
     if (threads[t].state != State::kAtWarp || !warp_complete(t)) continue;
     complete_warp(t);
     released = true;
   }
   if (released) return machine.error.empty();
+  if (waits != nullptr) return fail(waits->until.why(waits->until.what));
   if (at_barrier != threads.size()) {
     return fail("divergence: " + std::to_string(at_barrier) + " of " +
                 std::to_string(threads.size()) + " threads at a barrier, " + std::to_string(done) +
@@ -245,7 +255,11 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
     races::now.barrier = 0;
     races::begin_block();
     shared_memory::begin_block();
-    if (!run_block(turns)) {
+    bulk::begin_block(threads);
+    const bool ran = run_block(turns);
+    const char* undone = ran ? bulk::end_block() : nullptr;
+    if (undone != nullptr) fail(undone);
+    if (!ran || undone != nullptr) {
       // The fibers are abandoned: kernels have nothing on these stacks that needs a destructor.
       machine.free_fibers.clear();
       machine.fibers.clear();
@@ -257,6 +271,12 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
 
 void block_barrier(Site site) {
   if (!dropped(site)) wait(State::kAtBarrier, site);
+}
+
+void wait_until(const Condition& condition, Site site) {
+  if (condition.ready(condition.what)) return;
+  me().until = condition;
+  wait(State::kUntil, site);
 }
 
 int lane() { return static_cast<int>(machine.current % 32); }

@@ -48,6 +48,14 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
                 const void* args);
 
 void block_barrier(Site site);
+
+// Lets other threads run until ready(what). Where none can run, the launch fails with why(what).
+struct Condition {
+  bool (*ready)(const void*);
+  std::string (*why)(const void*);
+  const void* what;
+};
+void wait_until(const Condition& condition, Site site);
 void* dynamic_shared();
 void* static_shared(const void* type, size_t size, size_t alignment, Site site);
 void store16(void* global, const void* value);
@@ -70,7 +78,8 @@ void warp_operation(const WarpOp& op, Site site);
 
 // Reports accesses that the compiler does not report to the race detector; other variants ignore
 // them.
-enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone };
-void note_access(const void* at, size_t size, Access access);
+// A bulk copy gives its number (bulk.cpp).
+enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone, kBulkRead, kBulkWrite };
+void note_access(const void* at, size_t size, Access access, uint32_t bulk_copy = 0);
 
 }  // namespace host_cuda

@@ -72,6 +72,16 @@ void begin_block() {
   for (std::vector<Copy>& of_thread : copies) of_thread.clear();
 }
 
+bool holds(const void* at, size_t size) {
+  const unsigned char* p = static_cast<const unsigned char*>(at);
+  const auto in = [&](const Memory& m) {
+    return p >= m.data() && p + size <= m.data() + m.size();
+  };
+  bool found = in(*dynamic_memory);
+  for (const Static& s : static_memory) found = found || in(*s.memory);
+  return found;
+}
+
 }  // namespace shared_memory
 
 void* dynamic_shared() { return dynamic_memory->data(); }
@@ -119,7 +129,7 @@ void copies_done(Site site) {
 }
 
 #ifndef FUSED_MIXUP_RACES
-void note_access(const void*, size_t, Access) {}
+void note_access(const void*, size_t, Access, uint32_t) {}
 #endif
 
 }  // namespace host_cuda

@@ -17,5 +17,8 @@ namespace shared_memory {
 void begin_launch(size_t dynamic_size, size_t threads);
 void begin_block();
 
+// Whether all these bytes are dynamic shared memory, or all of one static variable.
+bool holds(const void* at, size_t size);
+
 }  // namespace shared_memory
 }  // namespace host_cuda
