@@ -1,5 +1,6 @@
 // mix_, mix, mix_out, mix_backward and paste_ for CUDA tensors. Kernels: mix.cuh.
 #include "binding.h"
+#include "experimental.h"
 #include "mix.cuh"
 
 namespace fused_mixup {
@@ -21,6 +22,20 @@ int64_t shared_limit() {
     return 0;
   }
   return bytes;
+}
+
+// Smaller batches end before a ring has turned.
+constexpr int64_t kLeastForRing = int64_t{16} << 20;
+
+// Blocks of mix_ring.cuh; 0 where it is not to be used.
+int ring_blocks(int64_t bytes) {
+  if (!experimental() || bytes < kLeastForRing || compute_capability() < 90) return 0;
+  int device = 0, count = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    return 0;
+  }
+  return count;
 }
 
 void run(const Tensor& dst,              // [B, …]
@@ -70,6 +85,7 @@ void run(const Tensor& dst,              // [B, …]
     a.box = call.device_data<int32_t>(box, dst);
   }
   a.shared_limit = shared_limit();
+  a.ring_blocks = ring_blocks(dst.numel() * dst.element_size());
   if (a.samples.dst == a.samples.src && needs_scratch(a)) {
     call.scratch = torch::stable::new_empty(dst, {2 * batch}, ScalarType::Int);
     a.scratch = static_cast<int32_t*>(call.scratch->data_ptr());

@@ -5,11 +5,13 @@
 //
 //   flip, self                 mix_pair.cuh    in and out of place, and the transpose
 //   roll, tensor, in place     mix_tile.cuh    mix_walk.cuh for batches too large for shared memory
+//                              mix_ring.cuh    on GPUs with bulk copies, where asked for
 //   roll, tensor, otherwise    mix_gather.cuh  and the transpose
 #pragma once
 
 #include "mix_gather.cuh"
 #include "mix_pair.cuh"
+#include "mix_ring.cuh"
 #include "mix_tile.cuh"
 #include "mix_walk.cuh"
 
@@ -30,6 +32,7 @@ struct MixArgs {
   const int32_t* box_row;  // host [2D], or null for no box
   int64_t shared_limit;    // bytes of dynamic shared memory a block may have
   int32_t* scratch;        // device [2 B] where needs_scratch()
+  int ring_blocks;         // of mix_ring.cuh, one a multiprocessor; 0: it is not used
   cudaStream_t stream;
 };
 
@@ -39,11 +42,25 @@ inline bool needs_scratch(const MixArgs& a) {
   return a.pairing == kTensor && tile_width(a.samples.batch, a.shared_limit) == 0;
 }
 
+// Samples that bulk copies can take: in one run of memory, all at multiples of 16 bytes.
+template <typename T>
+inline bool fits_bulk_copies(const MixParams& p) {
+  const bool aligned = p.dst_batch_stride * static_cast<int64_t>(sizeof(T)) % 16 == 0;
+  return p.geo.ndim == 0 && aligned16(p.dst) && (aligned || p.batch == 1);
+}
+
 template <typename T, int V, bool kBox, Form kForm>
 cudaError_t dispatch_pairing(const MixParams& p, const MixArgs& a) {
   constexpr bool kTransposed = kForm == Form::kTransposed;
   if (p.pairing == kFlip || p.pairing == kSelf) {
     return launch_pair<T, V, kBox, kTransposed>(p, a.stream);
+  }
+  if constexpr (kForm == Form::kInPlace && sizeof(T) * V == 16) {
+    if (a.ring_blocks > 0 && fits_bulk_copies<T>(p)) {
+      const RingShape shape =
+          ring_shape(p.batch, p.geo.count, p.geo.spatial, a.shared_limit, a.ring_blocks);
+      if (shape.stages > 0) return launch_ring<T, V, kBox>(p, shape, a.ring_blocks, a.stream);
+    }
   }
   if constexpr (kForm == Form::kInPlace) {
     const int width = tile_width(p.batch, a.shared_limit);

@@ -195,8 +195,11 @@ __global__ void bulk_refill_without_barrier(float* out, int) {
   b.load();
   barrier_wait(b.full, 0);
   b.mine[b.t] = b.stage[kFloats - 1 - b.t];
-  b.load();
-  barrier_wait(b.full, 1);
+  if (b.t == 0) {
+    barrier_arrive(b.full + 1, kBytes);
+    bulk_load(b.stage, out + 2 * kFloats, kBytes, b.full + 1);
+  }
+  barrier_wait(b.full + 1, 0);
 }
 
 __global__ void bulk_source_overwritten(float* out, int) {

@@ -83,6 +83,9 @@ def check_mix(dtype, pairing, case, generator):
         y, y_base = copy_of(x, base)
         host.mix_(y, *args, shared_limit=0)
         assert same_bits(y_base, want_base), ("mix_ by walking", case)
+        y, y_base = copy_of(x, base)
+        host.mix_(y, *args, ring_blocks=2)
+        assert same_bits(y_base, want_base), ("mix_ by a ring of tiles", case)
     if dtype.is_floating_point:
         pointers = transpose_pairing(partner) if partner is not None else (None, None)
         backward = (partner, *pointers, blend, box, rule)
@@ -99,10 +102,10 @@ def check_paste(dtype, pairing, case, generator):
     x, base = make_batch(batch, shape, dtype, layout, generator)
     want, want_base = copy_of(x, base)
     reference.paste_(want, partner, box, rule)
-    for limit in (host.SHARED_LIMIT, 0):
+    for limit, blocks in ((host.SHARED_LIMIT, 0), (0, 0), (host.SHARED_LIMIT, 2)):
         y, y_base = copy_of(x, base)
-        host.paste_(y, partner, box, rule, shared_limit=limit)
-        assert same_bits(y_base, want_base), (limit, case)
+        host.paste_(y, partner, box, rule, shared_limit=limit, ring_blocks=blocks)
+        assert same_bits(y_base, want_base), (limit, blocks, case)
 
 
 def target_cases(seed, step=1):

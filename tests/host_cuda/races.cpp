@@ -131,11 +131,6 @@ void check_bulk(const Cell& cell, const unsigned char* at, Access access, const 
     fault("race: " + me() + " writes " + place(at, region) +
           " before it knows that a bulk copy has read it");
   }
-  if (access != Access::kBulkRead || cell.writer.spread == Who::kNobody) return;
-  if (region == nullptr || bulk::fences_of(cell.writer.thread) == cell.fences) {
-    fault("a bulk copy reads " + place(at, region) + ", which thread " +
-          std::to_string(cell.writer.thread) + " wrote without a fence_proxy_async() after it");
-  }
 }
 
 void touch(const unsigned char* at, Access access, const Region* region, uint32_t bulk_copy) {
@@ -164,6 +159,12 @@ void touch(const unsigned char* at, Access access, const Region* region, uint32_
   }
   if (!only_reads && cell.reader.races_with_now()) {
     report(cell.reader, "read", does, at, region);
+  }
+  const bool written = cell.writer.spread != Who::kNobody;
+  if (access == Access::kBulkRead && written &&
+      (region == nullptr || bulk::fences_of(cell.writer.thread) == cell.fences)) {
+    fault("a bulk copy reads " + place(at, region) + ", which thread " +
+          std::to_string(cell.writer.thread) + " wrote without a fence_proxy_async() after it");
   }
   if (access == Access::kRead) {
     cell.reader.add_now();
