@@ -14,6 +14,8 @@
 //   store16_once     st.global.cs.v4; likewise
 //   load16_once      ld.global.cs.v4 under a predicate; the host reads 16 bytes
 //   load8x2_once     ld.global.cs.v2 likewise
+//   load32_once      ld.global.v8 under a predicate, from sm_100 on; the host reads 32 bytes
+//   store32_once     st.global.v8; the host stores 32 bytes and asks for their alignment
 //   fast_exp         ex2.approx.ftz; the host's exp2, which rounds better
 //   fast_inverse     rcp.approx.ftz; the host divides
 //
@@ -94,10 +96,10 @@ __device__ __forceinline__ void store16(void* global, uint4 v) {
 // so that those of partners and weights stay. Volatile, as a load that the compiler moved below the
 // store of its partner would read what that has written.
 __device__ __forceinline__ void store16_once(void* global, uint4 v) {
-  asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(
-                   __cvta_generic_to_global(global)),
-               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-               : "memory");
+  asm volatile(
+      "st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(global)),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+      : "memory");
 }
 
 // Zeros where `needed` is false. By a predicate, as loads behind a branch would be waited for where
@@ -113,7 +115,8 @@ __device__ __forceinline__ uint4 load16_once(const void* global, bool needed) {
   return v;
 }
 
-// The same into registers of 64 bits: doubles that were put together from halves would be waited for.
+// The same into registers of 64 bits: doubles that were put together from halves would be waited
+// for.
 __device__ __forceinline__ void load8x2_once(const void* global, bool needed, uint64_t& x,
                                              uint64_t& y) {
   x = y = 0;
@@ -123,6 +126,36 @@ __device__ __forceinline__ void load8x2_once(const void* global, bool needed, ui
       : "+l"(x), "+l"(y)
       : "l"(__cvta_generic_to_global(global)), "r"(static_cast<unsigned>(needed))
       : "memory");
+}
+
+// Accesses of 32 bytes. Kernels that use them are empty where kWideAccess is false.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool kWideAccess = true;
+#else
+constexpr bool kWideAccess = false;
+#endif
+
+__device__ __forceinline__ void load32_once(const void* global, bool needed, uint4& lo, uint4& hi) {
+  lo = hi = {0, 0, 0, 0};
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.u32 p, %9, 0;\n"
+      "@p ld.global.v8.b32 {%0, %1, %2, %3, %4, %5, %6, %7}, [%8];\n}\n"
+      : "+r"(lo.x), "+r"(lo.y), "+r"(lo.z), "+r"(lo.w), "+r"(hi.x), "+r"(hi.y), "+r"(hi.z),
+        "+r"(hi.w)
+      : "l"(__cvta_generic_to_global(global)), "r"(static_cast<unsigned>(needed))
+      : "memory");
+#endif
+}
+
+__device__ __forceinline__ void store32_once(void* global, uint4 lo, uint4 hi) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  asm volatile("st.global.v8.b32 [%0], {%1, %2, %3, %4, %5, %6, %7, %8};\n" ::"l"(
+                   __cvta_generic_to_global(global)),
+               "r"(lo.x), "r"(lo.y), "r"(lo.z), "r"(lo.w), "r"(hi.x), "r"(hi.y), "r"(hi.z),
+               "r"(hi.w)
+               : "memory");
+#endif
 }
 
 // exp(x) for x <= 0 in four instructions. Results below 2^-126 become zero, which changes neither a

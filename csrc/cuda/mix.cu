@@ -29,7 +29,8 @@ constexpr int64_t kLeastForRing = int64_t{16} << 20;
 
 // Blocks of mix_ring.cuh; 0 where it is not to be used.
 int ring_blocks(int64_t bytes) {
-  if (!experimental() || bytes < kLeastForRing || compute_capability() < 90) return 0;
+  if (!experimental() || bytes < kLeastForRing) return 0;
+  if (compiled_arch(ring_kernel<float, 4, false>) < 90) return 0;
   int device = 0, count = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
       cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
@@ -86,6 +87,7 @@ void run(const Tensor& dst,              // [B, …]
   }
   a.shared_limit = shared_limit();
   a.ring_blocks = ring_blocks(dst.numel() * dst.element_size());
+  a.wide = experimental() && compiled_arch(pair_kernel<float, 8, false, false>) >= 100;
   if (a.samples.dst == a.samples.src && needs_scratch(a)) {
     call.scratch = torch::stable::new_empty(dst, {2 * batch}, ScalarType::Int);
     a.scratch = static_cast<int32_t*>(call.scratch->data_ptr());

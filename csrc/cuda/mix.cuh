@@ -33,6 +33,7 @@ struct MixArgs {
   int64_t shared_limit;    // bytes of dynamic shared memory a block may have
   int32_t* scratch;        // device [2 B] where needs_scratch()
   int ring_blocks;         // of mix_ring.cuh, one a multiprocessor; 0: it is not used
+  bool wide;               // whether the GPU, and the code made for it, moves 32 bytes at once
   cudaStream_t stream;
 };
 
@@ -118,8 +119,10 @@ cudaError_t mix_typed(const MixArgs& a) {
   MixParams p = {};
   int v = 1;
   int64_t dst_start = 0, src_start = 0;
+  constexpr bool kCanBeWide = Number<T>::kBlends && sizeof(T) > 1;
+  const bool wide = kCanBeWide && a.wide && (a.pairing == kFlip || a.pairing == kSelf);
   if (!make_geometry(s, sizeof(T), spatial, region ? a.box_row : nullptr, &p.geo, &v, &dst_start,
-                     &src_start, &p.box_row)) {
+                     &src_start, &p.box_row, wide ? 32 : 16)) {
     return mix_halves<T, kForm>(a);
   }
   if (p.geo.count == 0) return cudaSuccess;
@@ -139,6 +142,13 @@ cudaError_t mix_typed(const MixArgs& a) {
   p.blend_row[1] = a.blend_row[1];
   p.in_place = kForm == Form::kInPlace;
   constexpr int kWide = 16 / static_cast<int>(sizeof(T));
+  if constexpr (kCanBeWide) {
+    if (v == 2 * kWide) {
+      constexpr bool kTransposed = kForm == Form::kTransposed;
+      if (spatial == 0) return launch_pair<T, 2 * kWide, false, kTransposed>(p, a.stream);
+      return launch_pair<T, 2 * kWide, true, kTransposed>(p, a.stream);
+    }
+  }
   // Single elements are slow in any case: one kernel serves with and without boxes.
   if (v == 1 && kWide != 1) return dispatch_pairing<T, 1, true, kForm>(p, a);
   if constexpr (Number<T>::kBlends) {

@@ -1,16 +1,16 @@
-// In place, roll and partner tensors, on GPUs with bulk copies: columns of all B samples pass through
-// a ring of tiles in shared memory. As mix_tile.cuh has it: each element is read once and written
-// once, and no other block touches the columns of a block.
+// In place, roll and partner tensors, on GPUs with bulk copies: columns of all B samples pass
+// through a ring of tiles in shared memory. As mix_tile.cuh has it: each element is read once and
+// written once, and no other block touches the columns of a block.
 //
 // One block stays on each multiprocessor and takes every gridDim.x-th column. A tile of a column is
-// one bulk copy per sample, which needs no registers and no thread that waits; while the block mixes
-// one tile, the copies of the next kStages - 1 are in flight. So loads never pause, whatever the
-// batch size: mix_tile.cuh overlaps loads and stores only where two of its tiles fit.
+// one bulk copy per sample, which needs no registers and no thread that waits; while the block
+// mixes one tile, the copies of the next kStages - 1 are in flight. So loads never pause, whatever
+// the batch size: mix_tile.cuh overlaps loads and stores only where two of its tiles fit.
 //
-// Results leave by ordinary 16-byte stores. They hold no register once issued, and a stage is free as
-// soon as its threads have read it. Bulk stores would need the results in shared memory: not over the
-// originals, which other rows still read, but in tiles of their own, and these would be taken from
-// the loads in flight.
+// Results leave by ordinary 16-byte stores. They hold no register once issued, and a stage is free
+// as soon as its threads have read it. Bulk stores would need the results in shared memory: not
+// over the originals, which other rows still read, but in tiles of their own, and these would be
+// taken from the loads in flight.
 #pragma once
 
 #include "bulk.cuh"
@@ -22,7 +22,7 @@ constexpr int kRingThreads = 1024;
 constexpr int kMostStages = 4;
 constexpr int kWidestPiece = 16 * kRingThreads;  // bytes: one vector per thread
 constexpr int kNarrowestPiece = 64;              // bytes, what memory reads at once
-constexpr int64_t kRingTile = 64 * 1024;         // bytes; two in flight exceed what latency asks for
+constexpr int64_t kRingTile = 64 * 1024;  // bytes; two in flight exceed what latency asks for
 
 // Pieces of 1 << log2_width vectors of each sample, in `stages` tiles; no stages: no ring.
 struct RingShape {
@@ -219,7 +219,8 @@ struct Ring {
       const Chunk other = row_of(stage, rows.partner[i])[q];
       Chunk own{};
       if (!span.template full<V>()) own = row_of(stage, i)[q];
-      store(dst_row<T>(p, i) + static_cast<int64_t>(v) * V, combine(own, other, weights, span));
+      store_once(dst_row<T>(p, i) + static_cast<int64_t>(v) * V,
+                 combine(own, other, weights, span));
     }
   }
 };
@@ -232,7 +233,8 @@ __global__ void __launch_bounds__(kRingThreads, 1)
     auto& full = block_shared<uint64_t[kMostStages]>();
     const Ring<T, V, kBox> ring(p, shape, dynamic_shared(), full);
     if (threadIdx.x == 0) {
-      for (int s = 0; s < shape.stages; ++s) barrier_init(full + s, blockDim.x / 32);
+#pragma unroll
+      for (int s = 0; s < kMostStages; ++s) barrier_init(full + s, kRingThreads / 32);
       fence_proxy_async();
     }
     ring.rows.fill(p, kBox);

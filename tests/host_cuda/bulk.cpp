@@ -27,7 +27,7 @@ struct Load {
 struct Record {
   const void* barrier;  // of a load; null for a store
   uint64_t phase;
-  uint32_t thread;  // of a store: its waits alone count
+  uint32_t thread;       // of a store: its waits alone count
   uint32_t known_since;  // block barriers passed when a store's thread waited; kNever before
 };
 

@@ -68,6 +68,17 @@ inline void load8x2_once(const void* global, bool needed, uint64_t& x, uint64_t&
   std::memcpy(&x, &v, 8);
   std::memcpy(&y, &v.z, 8);
 }
+constexpr bool kWideAccess = true;
+inline void load32_once(const void* global, bool needed, uint4& lo, uint4& hi) {
+  host_cuda::need_aligned(global, 32);
+  lo = load16_once(global, needed);
+  hi = load16_once(static_cast<const uint4*>(global) + 1, needed);
+}
+inline void store32_once(void* global, uint4 lo, uint4 hi) {
+  host_cuda::need_aligned(global, 32);
+  host_cuda::store16(global, &lo);
+  host_cuda::store16(static_cast<uint4*>(global) + 1, &hi);
+}
 inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }
 

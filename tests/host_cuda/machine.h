@@ -58,6 +58,7 @@ struct Condition {
 void wait_until(const Condition& condition, Site site);
 void* dynamic_shared();
 void* static_shared(const void* type, size_t size, size_t alignment, Site site);
+void need_aligned(const void* at, size_t size);  // a fault otherwise
 void store16(void* global, const void* value);
 void copy16_async(void* shared, const void* global);
 void copies_done(Site site);

@@ -150,9 +150,7 @@ void touch(const unsigned char* at, Access access, const Region* region, uint32_
       fault(me() + " reads " + place(at, region) + ", which no thread of the block has written");
     }
   }
-  const char* does = only_reads                  ? "read"
-                     : access == Access::kAtomic ? "atomic"
-                                                 : "write";
+  const char* does = only_reads ? "read" : access == Access::kAtomic ? "atomic" : "write";
   if (cell.writer.races_with_now()) report(cell.writer, "write", does, at, region);
   if (access != Access::kAtomic && cell.updater.races_with_now()) {
     report(cell.updater, "atomic", does, at, region);

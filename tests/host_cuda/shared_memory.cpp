@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "races.h"
@@ -52,11 +53,12 @@ std::unique_ptr<Memory> dynamic_memory;
 std::vector<Static> static_memory;
 std::vector<std::vector<Copy>> copies;  // by thread: the copies in flight
 
-void need_alignment(const void* at) {
-  if (reinterpret_cast<uintptr_t>(at) % 16 != 0) fault("misaligned access of 16 bytes");
-}
-
 }  // namespace
+
+void need_aligned(const void* at, size_t size) {
+  if (reinterpret_cast<uintptr_t>(at) % size == 0) return;
+  fault("misaligned access of " + std::to_string(size) + " bytes");
+}
 
 namespace shared_memory {
 
@@ -74,9 +76,7 @@ void begin_block() {
 
 bool holds(const void* at, size_t size) {
   const unsigned char* p = static_cast<const unsigned char*>(at);
-  const auto in = [&](const Memory& m) {
-    return p >= m.data() && p + size <= m.data() + m.size();
-  };
+  const auto in = [&](const Memory& m) { return p >= m.data() && p + size <= m.data() + m.size(); };
   bool found = in(*dynamic_memory);
   for (const Static& s : static_memory) found = found || in(*s.memory);
   return found;
@@ -102,7 +102,7 @@ void* static_shared(const void* type, size_t size, size_t alignment, Site site) 
 }
 
 void store16(void* global, const void* value) {
-  need_alignment(global);
+  need_aligned(global, 16);
   note_access(global, 16, Access::kWrite);
   std::memcpy(global, value, 16);
 }
@@ -110,8 +110,8 @@ void store16(void* global, const void* value) {
 // The bytes move only when a thread waits for them, so that a thread that does not wait reads
 // poison.
 void copy16_async(void* shared, const void* global) {
-  need_alignment(global);
-  need_alignment(shared);
+  need_aligned(global, 16);
+  need_aligned(shared, 16);
   note_access(global, 16, Access::kRead);
   note_access(shared, 16, Access::kCopyStarts);
   copies[races::now.thread].push_back({shared, global});
