@@ -253,17 +253,40 @@ def test_what_bulk_copies_cannot_take_goes_through_the_tile(layout, shape, kerne
     assert kernels_of(host.mix_, y, *args) == {"tile"}  # where nothing asks for the ring
 
 
-def test_the_ring_reads_nothing_that_no_row_needs():
-    """Rows that keep all and are no partner may hold what no copy may read: they are never mixed."""
+def test_the_ring_reads_each_element_once():
+    generator = torch.Generator().manual_seed(14)
+    x = random([9, 4, 16, 24], torch.float32, generator)
+    none = torch.empty((9, 0), dtype=torch.int32)
+    for pairing in ("roll", "permutation", "shared"):
+        partner = make_partner(pairing, 9, generator)
+        lib.library().host_bulk_loaded()
+        host.mix_(x, partner, make_blend((0.3, 0.7), 9, generator), none, PAIRINGS[pairing],
+                  ring_blocks=2)  # fmt: skip
+        assert lib.library().host_bulk_loaded() == x.numel() * 4
+
+
+def test_the_ring_reads_no_piece_that_no_row_needs():
     generator = torch.Generator().manual_seed(14)
     x = random([8, 4, 16, 24], torch.float32, generator)
     blend = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(8, 1)
     box = torch.tensor([[2, 3, 9, 20]], dtype=torch.int32).repeat(8, 1)
-    box[4:] = 0
+    box[3:] = 0
     args = (None, blend, box, ROLL)
     want = reference.mix(x, *args)
-    host.mix_(x, *args, ring_blocks=1)
+    blocks = 12
+    width, _ = host.ring_shape(8, 4 * 16 * 24 // 4, 2, blocks)
+    inside = torch.zeros(4, 16, 24)
+    inside[:, 2:9, 3:20] = 1
+    touched = inside.view(-1, width // 4).any(1)
+    # Vectors that the box covers in part need the sample itself too, and each row has some.
+    part = inside.view(-1, 4).sum(1).remainder(4).ne(0).view(-1, width // 16).any(1)
+    lib.library().host_bulk_loaded()
+    host.mix_(x, *args, ring_blocks=blocks)
     assert same_bits(x, want)
+    # The partners of rows 0, 1, 2 are 7, 0, 1; they need themselves where a vector is cut.
+    pieces = 3 * int(touched.sum()) + int(part.sum())
+    assert lib.library().host_bulk_loaded() == pieces * width
+    assert pieces < 8 * len(touched)
 
 
 def test_32_bytes_at_once_where_they_are_aligned():

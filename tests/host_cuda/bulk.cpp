@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "races.h"
@@ -64,6 +65,7 @@ std::vector<Record> records;
 uint32_t first_record = 1;  // of this block; numbers are not used twice
 std::vector<ThreadState> thread_states;
 std::vector<Written> written;
+int64_t loaded = 0;  // bytes, until a test asks
 
 ThreadState& me() { return thread_states[races::now.thread]; }
 
@@ -167,6 +169,7 @@ void bulk_load(void* shared, const void* global, size_t bytes, const void* barri
   const uint32_t number = record({barrier, b.phase, 0, kNever});
   note_access(global, bytes, Access::kBulkRead, number);
   note_access(shared, bytes, Access::kBulkWrite, number);
+  loaded += static_cast<int64_t>(bytes);
   b.loads.push_back({shared, global, bytes});
   b.issued += bytes;
 }
@@ -245,3 +248,6 @@ const char* end_block() {
 
 }  // namespace bulk
 }  // namespace host_cuda
+
+// The bytes that bulk copies have loaded since the last call.
+extern "C" EXPORT int64_t host_bulk_loaded() { return std::exchange(host_cuda::loaded, 0); }

@@ -17,7 +17,7 @@ _variant = os.environ.get("FUSED_MIXUP_HOST_VARIANT", "plain")
 def load(variant: str) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(build.build(variant)))
     lib.host_error.restype = ctypes.c_char_p
-    lib.host_launched.restype = ctypes.c_int64
+    lib.host_launched.restype = lib.host_bulk_loaded.restype = ctypes.c_int64
     return lib
 
 
