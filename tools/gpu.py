@@ -4,8 +4,9 @@
 
 Needs no network. Writes into the folder OUT (environment; default: benchmarks/results/ and the
 GPU's name): summary.json, anew after each stage; stages.log, the output of the stages;
-headlines.json and benchmarks.json, case by case; counters.csv. Ends within 8 minutes (--minutes);
---since is the start in seconds since 1970, so that the time of a set-up counts.
+headlines.json and benchmarks.json, case by case; experimental.json, both paths of kernels that are
+not the default yet; counters.csv. Ends within 8 minutes (--minutes); --since is the start in
+seconds since 1970, so that the time of a set-up counts.
 
 --only takes names, or "tests" and "bench" for several, and keeps an earlier run's results of the
 other stages. --installed is for a package installed from a wheel: tests and benchmarks then run
@@ -35,8 +36,8 @@ from gpu_run import FAILED, GRACE, LOG, ROOT, SUMMARY, Run, Stage, line
 
 MINUTES = 8.0
 # Seconds, in order: correctness and the headline figures come within three minutes.
-LIMITS = {"environment": 30, "smoke": 60, "headlines": 90, "grid": 120, "graphs": 60}
-LIMITS |= {"sanitizers": 60, "more-sanitizers": 60, "counters": 30, "benchmarks": 480}
+LIMITS = {"environment": 30, "smoke": 60, "headlines": 90, "grid": 100, "experimental": 40}
+LIMITS |= {"graphs": 60, "sanitizers": 60, "more-sanitizers": 60, "counters": 20, "benchmarks": 480}
 TOGETHER = {"tests": ("smoke", "grid", "graphs"), "bench": ("headlines", "benchmarks")}
 ON_REQUEST = ("more-sanitizers",)
 COPIED = ("tests", "benchmarks", "examples", "tools", "csrc", "pyproject.toml")
@@ -87,6 +88,14 @@ def stages(out: Path, root: Path, rehearsal: bool) -> list[Stage]:
         leaf = f"{name}.json"
         return stage(name, [[*command, "--json", str(out / leaf)]], leaf=leaf, **more)
 
+    def experimental() -> Stage:
+        """Both paths of each kernel behind FUSED_MIXUP_EXPERIMENTAL: bits, and times in turn."""
+        command = [python, "-m", "benchmarks.experimental", "--device", device]
+        leaf = "experimental.json"
+        command += ["--seconds", "{seconds}", "--json", str(out / leaf)]
+        unsupported = "^experimental: no compiled CUDA kernels.*"
+        return stage("experimental", [command], leaf=leaf, shown=True, unsupported=unsupported)
+
     def sanitizers(name: str, *tools: str) -> Stage:
         program = find_tool("compute-sanitizer")
         # API errors are not reported: PyTorch and Triton provoke some to probe the driver. Failed
@@ -129,6 +138,7 @@ def stages(out: Path, root: Path, rehearsal: bool) -> list[Stage]:
         tests("smoke", "gpu_first", str(folder / "test_gpu.py")),
         bench("headlines", "headlines", shown=True),
         tests("grid", "gpu and not gpu_first", *apart, str(grid)),
+        experimental(),
         tests("graphs", "gpu", *(str(folder / name) for name in GRAPHS)),
         sanitizers("sanitizers", "memcheck", "racecheck"),
         sanitizers("more-sanitizers", "initcheck", "synccheck"),
