@@ -174,7 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["left_out"] += 1
             continue
         found = times(trial, args.device, switch)
-        earned = found["experimental"] <= EARNED * found["default"] and not report["different"]
+        faster = found["experimental"] <= EARNED * found["default"]
+        earned = bool(arch) and faster and not report["different"]
         found |= {"name": trial.name, "shape": trial.shape, "dtype": str(trial.dtype)}
         report["trials"].append(found | {"earned": earned})
         save()

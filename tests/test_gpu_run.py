@@ -18,9 +18,12 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT))
 import gpu  # noqa: E402
 import gpu_run  # noqa: E402
 from gpu_run import Run, Stage  # noqa: E402
+
+from benchmarks import experimental  # noqa: E402
 
 
 def stage(name, code="print('hello')", limit=30.0, **more):
@@ -251,3 +254,39 @@ def test_a_copy_holds_nothing_that_shadows_the_package(tmp_path):
     for s in gpu.stages(tmp_path, root, rehearsal=True):
         assert s.cwd == root and s.env["PYTHONPATH"].startswith(str(root))
         assert not any(str(ROOT / "tests") in word for command in s.commands for word in command)
+
+
+# ------------------------------------------------------------------ both paths of a kernel
+
+
+@pytest.fixture
+def switched(monkeypatch):
+    """A GPU of sm_90 whose two paths are the CPU's: `add` is what the experimental one adds."""
+    state = {"on": False, "add": 0.0}
+    mix_ = experimental.fm.mix_
+    monkeypatch.setenv("FUSED_MIXUP_REHEARSAL", "1")
+    monkeypatch.setattr(
+        experimental, "find_switch", lambda device: (lambda on: state.update(on=on), 90)
+    )
+    monkeypatch.setattr(
+        experimental.fm, "mix_", lambda x, plan: mix_(x, plan).add_(state["add"] * state["on"])
+    )
+    return state
+
+
+@pytest.mark.parametrize(("faster", "add"), [(True, 0.0), (False, 0.0), (True, 1.0)])
+def test_a_path_earns_the_default_by_bits_and_time(
+    switched, monkeypatch, capsys, faster, add, tmp_path
+):
+    switched["add"] = add
+    seconds = {"default": 1.0, "experimental": 0.9 if faster else 0.99, "copy": 0.8}
+    monkeypatch.setattr(experimental, "times", lambda *_: dict(seconds))
+    leaf = tmp_path / "experimental.json"
+    status = experimental.main(["--device", "cpu", "--json", str(leaf)])
+    said, report = capsys.readouterr().out, json.loads(leaf.read_text())
+    assert status == (1 if add else 0) and ("DIFFERENT BITS" in said) == bool(add)
+    earned = faster and not add
+    assert {t["earned"] for t in report["trials"]} == {earned}
+    assert ("should become the default" in said) == earned
+    assert report["left_out"] == sum(t.least > 90 for t in experimental.TRIALS)
+    assert not switched["on"]

@@ -38,6 +38,8 @@ class Design:
 
 # The first line that matches counts. Labels: kernel, dtype x elements per access, flags.
 DESIGNS = (
+    Design(r"pair (b?f16x16|f32x8|f64x4).*", 256, 4, 0, -1, 0, "32 bytes; empty before sm_100"),
+    Design(r"ring \w+x\d+.*", 1024, 1, 0, -1, 0, "bulk copies; empty before sm_90"),
     Design(r"pair u8x16 box", 256, 5, 2, 16, 2, "widening uint8 takes the registers"),
     Design(r"pair u8x16", 256, 8, 2, 4, 2, "widening uint8 takes the registers"),
     Design(r"pair raw1x16 box", 256, 5, 2, 12, 2, "as for uint8, which shares the launch"),
