@@ -183,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verdict = "should become the default" if earned else "the default stays"
         print(f"{trial.about:40} {before:5.1%} → {after:5.1%} of a copy: {verdict}", flush=True)
     switch(False)
+    save()
     print(f"{len(report['trials'])} trials, {len(report['different'])} with different bits")
     return 1 if report["different"] else 0
 

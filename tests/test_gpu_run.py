@@ -262,7 +262,7 @@ def test_a_copy_holds_nothing_that_shadows_the_package(tmp_path):
 @pytest.fixture
 def switched(monkeypatch):
     """A GPU of sm_90 whose two paths are the CPU's: `add` is what the experimental one adds."""
-    state = {"on": False, "add": 0.0}
+    state = {"on": False, "add": 0}
     mix_ = experimental.fm.mix_
     monkeypatch.setenv("FUSED_MIXUP_REHEARSAL", "1")
     monkeypatch.setattr(
@@ -274,7 +274,7 @@ def switched(monkeypatch):
     return state
 
 
-@pytest.mark.parametrize(("faster", "add"), [(True, 0.0), (False, 0.0), (True, 1.0)])
+@pytest.mark.parametrize(("faster", "add"), [(True, 0), (False, 0), (True, 1)])
 def test_a_path_earns_the_default_by_bits_and_time(
     switched, monkeypatch, capsys, faster, add, tmp_path
 ):

@@ -48,14 +48,14 @@ RACE = {
     "neighbouring_bytes": "race .* in global",
     "atomic_and_read": r"race \((atomic after read|read after atomic)\) in global",
     "copy_without_barrier": "race|has written",
-    "bulk_wait_of_one_thread": "reads dynamic .* (before it knows|has written)",
-    "bulk_barrier_not_shared_yet": "race .* in static shared|has written",
-    "bulk_refill_without_barrier": "reads dynamic .* before it knows|race .* in dynamic",
+    "bulk_one_waits": "reads dynamic .* (before it knows|has written)",
+    "bulk_barrier_unseen": "race .* in static shared|has written",
+    "bulk_early_refill": "reads dynamic .* before it knows|race .* in dynamic",
     "bulk_source_overwritten": "writes global .* before it knows|race .* in global",
-    "bulk_store_without_fence": "a bulk copy reads dynamic .* without a fence_proxy_async",
-    "bulk_store_without_barrier": "race .* in dynamic shared|without a fence|has written",
+    "bulk_store_unfenced": "a bulk copy reads dynamic .* without a fence_proxy_async",
+    "bulk_early_store": "race .* in dynamic shared|without a fence|has written",
     "bulk_store_overwritten": "writes dynamic .* before it knows that a bulk copy has read it",
-    "bulk_refill_before_store": "writes dynamic .* before it knows that a bulk copy has read it",
+    "bulk_refill_unread": "writes dynamic .* before it knows that a bulk copy has read it",
     "bulk_store_read_back": "reads global .* before it knows that a bulk copy to it has ended",
     "unwritten_dynamic": "dynamic shared memory at byte .* has written",
     "unwritten_static": "of block . reads static shared memory at byte .* has written",
@@ -73,18 +73,18 @@ ALWAYS = {
     "misaligned_store": "misaligned access of 16 bytes",
     "bulk_no_wait": "before it knows|has written|no thread waits for them",
     "bulk_wrong_parity": "before it knows|has written|no thread waits|never ends",
-    "bulk_parity_of_the_next_phase": "never ends: 0 of 1 arrivals, 0 of 0 bytes",
-    "bulk_too_many_bytes_expected": "never ends: 1 of 1 arrivals, 128 of 256 bytes",
-    "bulk_too_few_bytes_expected": "never ends: 1 of 1 arrivals, 256 of 128 bytes",
+    "bulk_next_parity": "never ends: 0 of 1 arrivals, 0 of 0 bytes",
+    "bulk_expects_too_much": "never ends: 1 of 1 arrivals, 128 of 256 bytes",
+    "bulk_expects_too_little": "never ends: 1 of 1 arrivals, 256 of 128 bytes",
     "bulk_too_many_arrivals": "more arrivals at a barrier than its phase counts",
     "bulk_too_few_arrivals": "never ends: 1 of 2 arrivals",
-    "bulk_barrier_not_fenced": r"initialized without fence_proxy_async\(\)",
-    "bulk_barrier_not_initialized": "has not initialized|has written",
+    "bulk_barrier_unfenced": r"initialized without fence_proxy_async\(\)",
+    "bulk_barrier_unset": "has not initialized|has written",
     "bulk_misaligned": "an address that is no multiple of 16",
     "bulk_ragged": "a size that is no multiple of 16",
     "bulk_behind_shared": "outside shared memory",
-    "bulk_store_not_waited": r"no bulk_wait_read\(\)",
-    "bulk_store_not_committed": r"no bulk_commit\(\)",
+    "bulk_not_waited": r"no bulk_wait_read\(\)",
+    "bulk_not_committed": r"no bulk_commit\(\)",
 }
 SANITIZERS = {
     "read_behind": "heap-buffer-overflow(.|\n)*READ of size 4",
@@ -143,7 +143,7 @@ def test_every_variant_finds(variant, name, order):
         "neighbour_in_place",
         "blocks_in_place",
         "copy_without_barrier",
-        "bulk_store_without_barrier",
+        "bulk_early_store",
     ],
 )
 def test_orders_disagree_over_races(variant, name):
@@ -168,7 +168,7 @@ def test_bulk_copies_move_late():
     with lib.variant("plain"):
         assert run("bulk_store_overwritten", 0)[:128].tolist() == [2.0] * 128
         # The first stage is refilled with the floats behind, and so the store writes these.
-        assert torch.equal(run("bulk_refill_before_store", 0, start)[:64], start[:64])
+        assert torch.equal(run("bulk_refill_unread", 0, start)[:64], start[:64])
         with pytest.raises(lib.LaunchError, match="no thread waits"):
             run("bulk_no_wait", 0)
 

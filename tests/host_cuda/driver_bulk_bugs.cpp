@@ -32,6 +32,18 @@ struct Block {
     barrier_arrive(full, expected);
     bulk_load(stage, mine, bytes, full);
   }
+
+  void store() const {  // of one thread
+    bulk_store(mine, stage, kBytes);
+    bulk_commit();
+    bulk_wait_read<0>();
+  }
+
+  void fill() const {
+    stage[t] = 1.0f;
+    fence_proxy_async();
+    __syncthreads();
+  }
 };
 
 // ------------------------------------------------------------------ right
@@ -81,9 +93,7 @@ __global__ void bulk_round_trip(float* out, int) {
   fence_proxy_async();
   __syncthreads();
   if (b.t != 0) return;
-  bulk_store(b.mine, b.stage, kBytes);
-  bulk_commit();
-  bulk_wait_read<0>();
+  b.store();
 }
 
 // ------------------------------------------------------------------ loads
@@ -95,7 +105,7 @@ __global__ void bulk_no_wait(float* out, int) {
   b.mine[b.t] = b.stage[b.t];
 }
 
-__global__ void bulk_wait_of_one_thread(float* out, int) {
+__global__ void bulk_one_waits(float* out, int) {
   const Block b(out);
   b.prepare();
   b.load();
@@ -111,7 +121,7 @@ __global__ void bulk_wrong_parity(float* out, int) {
   b.mine[b.t] = b.stage[b.t];
 }
 
-__global__ void bulk_parity_of_the_next_phase(float* out, int) {
+__global__ void bulk_next_parity(float* out, int) {
   const Block b(out);
   b.prepare();
   b.load();
@@ -119,14 +129,14 @@ __global__ void bulk_parity_of_the_next_phase(float* out, int) {
   barrier_wait(b.full, 1);
 }
 
-__global__ void bulk_too_many_bytes_expected(float* out, int) {
+__global__ void bulk_expects_too_much(float* out, int) {
   const Block b(out);
   b.prepare();
   b.load(kBytes, kBytes / 2);
   barrier_wait(b.full, 0);
 }
 
-__global__ void bulk_too_few_bytes_expected(float* out, int) {
+__global__ void bulk_expects_too_little(float* out, int) {
   const Block b(out);
   b.prepare();
   b.load(kBytes / 2, kBytes);
@@ -146,7 +156,7 @@ __global__ void bulk_too_few_arrivals(float* out, int) {
   barrier_wait(b.full, 0);
 }
 
-__global__ void bulk_barrier_not_fenced(float* out, int) {
+__global__ void bulk_barrier_unfenced(float* out, int) {
   const Block b(out);
   if (b.t == 0) barrier_init(b.full, 1);
   __syncthreads();
@@ -154,13 +164,13 @@ __global__ void bulk_barrier_not_fenced(float* out, int) {
   barrier_wait(b.full, 0);
 }
 
-__global__ void bulk_barrier_not_initialized(float* out, int) {
+__global__ void bulk_barrier_unset(float* out, int) {
   const Block b(out);
   b.load();
   barrier_wait(b.full, 0);
 }
 
-__global__ void bulk_barrier_not_shared_yet(float* out, int) {
+__global__ void bulk_barrier_unseen(float* out, int) {
   const Block b(out);
   if (b.t == 0) {
     barrier_init(b.full, 1);
@@ -189,7 +199,7 @@ __global__ void bulk_behind_shared(float* out, int) {
   if (b.t == 0) bulk_load(b.stage + 2 * kFloats, b.mine, kBytes, b.full);
 }
 
-__global__ void bulk_refill_without_barrier(float* out, int) {
+__global__ void bulk_early_refill(float* out, int) {
   const Block b(out);
   b.prepare();
   b.load();
@@ -212,32 +222,26 @@ __global__ void bulk_source_overwritten(float* out, int) {
 
 // ------------------------------------------------------------------ stores
 
-__global__ void bulk_store_without_fence(float* out, int) {
+__global__ void bulk_store_unfenced(float* out, int) {
   const Block b(out);
   b.stage[b.t] = 1.0f;
   if (b.t == 0) fence_proxy_async();  // that of another thread is none
   __syncthreads();
   if (b.t != 0) return;
-  bulk_store(b.mine, b.stage, kBytes);
-  bulk_commit();
-  bulk_wait_read<0>();
+  b.store();
 }
 
-__global__ void bulk_store_without_barrier(float* out, int) {
+__global__ void bulk_early_store(float* out, int) {
   const Block b(out);
   b.stage[b.t] = 1.0f;
   fence_proxy_async();
   if (b.t != kFloats - 1) return;
-  bulk_store(b.mine, b.stage, kBytes);
-  bulk_commit();
-  bulk_wait_read<0>();
+  b.store();
 }
 
 __global__ void bulk_store_overwritten(float* out, int) {
   const Block b(out);
-  b.stage[b.t] = 1.0f;
-  fence_proxy_async();
-  __syncthreads();
+  b.fill();
   if (b.t == 0) {
     bulk_store(b.mine, b.stage, kBytes);
     bulk_commit();
@@ -247,7 +251,7 @@ __global__ void bulk_store_overwritten(float* out, int) {
   if (b.t == 0) bulk_wait_read<0>();
 }
 
-__global__ void bulk_refill_before_store(float* out, int) {
+__global__ void bulk_refill_unread(float* out, int) {
   const Block b(out);
   b.prepare();
   b.load();
@@ -266,33 +270,25 @@ __global__ void bulk_refill_before_store(float* out, int) {
 
 __global__ void bulk_store_read_back(float* out, int) {
   const Block b(out);
-  b.stage[b.t] = 1.0f;
-  fence_proxy_async();
-  __syncthreads();
+  b.fill();
   if (b.t == 0) {
-    bulk_store(b.mine, b.stage, kBytes);
-    bulk_commit();
-    bulk_wait_read<0>();
+    b.store();
   }
   __syncthreads();
   b.stage[b.t] = b.mine[b.t];
 }
 
-__global__ void bulk_store_not_waited(float* out, int) {
+__global__ void bulk_not_waited(float* out, int) {
   const Block b(out);
-  b.stage[b.t] = 1.0f;
-  fence_proxy_async();
-  __syncthreads();
+  b.fill();
   if (b.t != 0) return;
   bulk_store(b.mine, b.stage, kBytes);
   bulk_commit();
 }
 
-__global__ void bulk_store_not_committed(float* out, int) {
+__global__ void bulk_not_committed(float* out, int) {
   const Block b(out);
-  b.stage[b.t] = 1.0f;
-  fence_proxy_async();
-  __syncthreads();
+  b.fill();
   if (b.t != 0) return;
   bulk_store(b.mine, b.stage, kBytes);
   bulk_wait_read<0>();
@@ -303,35 +299,24 @@ struct Planted {
   void (*kernel)(float*, int);
 };
 #define PLANTED(kernel) {#kernel, kernel}
+// clang-format off
 const Planted kPlanted[] = {
-    PLANTED(bulk_reversal),
-    PLANTED(bulk_one_waits_for_all),
-    PLANTED(bulk_ring),
-    PLANTED(bulk_round_trip),
-    PLANTED(bulk_no_wait),
-    PLANTED(bulk_wait_of_one_thread),
-    PLANTED(bulk_wrong_parity),
-    PLANTED(bulk_parity_of_the_next_phase),
-    PLANTED(bulk_too_many_bytes_expected),
-    PLANTED(bulk_too_few_bytes_expected),
-    PLANTED(bulk_too_many_arrivals),
-    PLANTED(bulk_too_few_arrivals),
-    PLANTED(bulk_barrier_not_fenced),
-    PLANTED(bulk_barrier_not_initialized),
-    PLANTED(bulk_barrier_not_shared_yet),
-    PLANTED(bulk_misaligned),
-    PLANTED(bulk_ragged),
-    PLANTED(bulk_behind_shared),
-    PLANTED(bulk_refill_without_barrier),
-    PLANTED(bulk_source_overwritten),
-    PLANTED(bulk_store_without_fence),
-    PLANTED(bulk_store_without_barrier),
-    PLANTED(bulk_store_overwritten),
-    PLANTED(bulk_refill_before_store),
-    PLANTED(bulk_store_read_back),
-    PLANTED(bulk_store_not_waited),
-    PLANTED(bulk_store_not_committed),
+    PLANTED(bulk_reversal),                 PLANTED(bulk_one_waits_for_all),
+    PLANTED(bulk_ring),                     PLANTED(bulk_round_trip),
+    PLANTED(bulk_no_wait),                  PLANTED(bulk_one_waits),
+    PLANTED(bulk_wrong_parity),             PLANTED(bulk_next_parity),
+    PLANTED(bulk_expects_too_much),         PLANTED(bulk_expects_too_little),
+    PLANTED(bulk_too_many_arrivals),        PLANTED(bulk_too_few_arrivals),
+    PLANTED(bulk_barrier_unfenced),         PLANTED(bulk_barrier_unset),
+    PLANTED(bulk_barrier_unseen),           PLANTED(bulk_misaligned),
+    PLANTED(bulk_ragged),                   PLANTED(bulk_behind_shared),
+    PLANTED(bulk_early_refill),             PLANTED(bulk_source_overwritten),
+    PLANTED(bulk_store_unfenced),           PLANTED(bulk_early_store),
+    PLANTED(bulk_store_overwritten),        PLANTED(bulk_refill_unread),
+    PLANTED(bulk_store_read_back),          PLANTED(bulk_not_waited),
+    PLANTED(bulk_not_committed),
 };
+// clang-format on
 
 }  // namespace
 }  // namespace fused_mixup
