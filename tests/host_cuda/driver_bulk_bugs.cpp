@@ -33,6 +33,11 @@ struct Block {
     bulk_load(stage, mine, bytes, full);
   }
 
+  void begin() const {
+    prepare();
+    load();
+  }
+
   void store() const {  // of one thread
     bulk_store(mine, stage, kBytes);
     bulk_commit();
@@ -50,16 +55,14 @@ struct Block {
 
 __global__ void bulk_reversal(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   barrier_wait(b.full, 0);
   b.mine[b.t] = b.stage[kFloats - 1 - b.t];
 }
 
 __global__ void bulk_one_waits_for_all(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   if (b.t == 0) barrier_wait(b.full, 0);
   __syncthreads();
   b.mine[b.t] = b.stage[kFloats - 1 - b.t];
@@ -86,45 +89,39 @@ __global__ void bulk_ring(float* out, int) {
 
 __global__ void bulk_round_trip(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   barrier_wait(b.full, 0);
   b.stage[b.t] += 1.0f;
   fence_proxy_async();
   __syncthreads();
-  if (b.t != 0) return;
-  b.store();
+  if (b.t == 0) b.store();
 }
 
 // ------------------------------------------------------------------ loads
 
 __global__ void bulk_no_wait(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   b.mine[b.t] = b.stage[b.t];
 }
 
 __global__ void bulk_one_waits(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   if (b.t == 0) barrier_wait(b.full, 0);
   b.mine[b.t] = b.stage[b.t];
 }
 
 __global__ void bulk_wrong_parity(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   barrier_wait(b.full, 1);
   b.mine[b.t] = b.stage[b.t];
 }
 
 __global__ void bulk_next_parity(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   barrier_wait(b.full, 0);
   barrier_wait(b.full, 1);
 }
@@ -201,8 +198,7 @@ __global__ void bulk_behind_shared(float* out, int) {
 
 __global__ void bulk_early_refill(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   barrier_wait(b.full, 0);
   b.mine[b.t] = b.stage[kFloats - 1 - b.t];
   if (b.t == 0) {
@@ -214,8 +210,7 @@ __global__ void bulk_early_refill(float* out, int) {
 
 __global__ void bulk_source_overwritten(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   b.mine[b.t] = 1.0f;
   barrier_wait(b.full, 0);
 }
@@ -227,8 +222,7 @@ __global__ void bulk_store_unfenced(float* out, int) {
   b.stage[b.t] = 1.0f;
   if (b.t == 0) fence_proxy_async();  // that of another thread is none
   __syncthreads();
-  if (b.t != 0) return;
-  b.store();
+  if (b.t == 0) b.store();
 }
 
 __global__ void bulk_early_store(float* out, int) {
@@ -253,8 +247,7 @@ __global__ void bulk_store_overwritten(float* out, int) {
 
 __global__ void bulk_refill_unread(float* out, int) {
   const Block b(out);
-  b.prepare();
-  b.load();
+  b.begin();
   barrier_wait(b.full, 0);
   __syncthreads();
   if (b.t == 0) {
@@ -301,19 +294,15 @@ struct Planted {
 #define PLANTED(kernel) {#kernel, kernel}
 // clang-format off
 const Planted kPlanted[] = {
-    PLANTED(bulk_reversal),                 PLANTED(bulk_one_waits_for_all),
-    PLANTED(bulk_ring),                     PLANTED(bulk_round_trip),
-    PLANTED(bulk_no_wait),                  PLANTED(bulk_one_waits),
-    PLANTED(bulk_wrong_parity),             PLANTED(bulk_next_parity),
-    PLANTED(bulk_expects_too_much),         PLANTED(bulk_expects_too_little),
-    PLANTED(bulk_too_many_arrivals),        PLANTED(bulk_too_few_arrivals),
-    PLANTED(bulk_barrier_unfenced),         PLANTED(bulk_barrier_unset),
-    PLANTED(bulk_barrier_unseen),           PLANTED(bulk_misaligned),
-    PLANTED(bulk_ragged),                   PLANTED(bulk_behind_shared),
-    PLANTED(bulk_early_refill),             PLANTED(bulk_source_overwritten),
-    PLANTED(bulk_store_unfenced),           PLANTED(bulk_early_store),
-    PLANTED(bulk_store_overwritten),        PLANTED(bulk_refill_unread),
-    PLANTED(bulk_store_read_back),          PLANTED(bulk_not_waited),
+    PLANTED(bulk_reversal), PLANTED(bulk_one_waits_for_all), PLANTED(bulk_ring),
+    PLANTED(bulk_round_trip), PLANTED(bulk_no_wait), PLANTED(bulk_one_waits),
+    PLANTED(bulk_wrong_parity), PLANTED(bulk_next_parity), PLANTED(bulk_expects_too_much),
+    PLANTED(bulk_expects_too_little), PLANTED(bulk_too_many_arrivals),
+    PLANTED(bulk_too_few_arrivals), PLANTED(bulk_barrier_unfenced), PLANTED(bulk_barrier_unset),
+    PLANTED(bulk_barrier_unseen), PLANTED(bulk_misaligned), PLANTED(bulk_ragged),
+    PLANTED(bulk_behind_shared), PLANTED(bulk_early_refill), PLANTED(bulk_source_overwritten),
+    PLANTED(bulk_store_unfenced), PLANTED(bulk_early_store), PLANTED(bulk_store_overwritten),
+    PLANTED(bulk_refill_unread), PLANTED(bulk_store_read_back), PLANTED(bulk_not_waited),
     PLANTED(bulk_not_committed),
 };
 // clang-format on
