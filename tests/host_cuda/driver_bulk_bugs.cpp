@@ -38,7 +38,7 @@ struct Block {
     load();
   }
 
-  void store() const {  // of one thread
+  void store() const {
     bulk_store(mine, stage, kBytes);
     bulk_commit();
     bulk_wait_read<0>();
@@ -50,7 +50,6 @@ struct Block {
     __syncthreads();
   }
 };
-
 // ------------------------------------------------------------------ right
 
 __global__ void bulk_reversal(float* out, int) {
