@@ -24,8 +24,20 @@ KERNELS = (
     "driver_plan.cpp",
     "driver_variants.cpp",
 )
-HARNESS = ("machine.cpp", "cluster_barrier.cpp", "shared_memory.cpp", "launches.cpp", "device.cpp")
-SELF_TESTS = ("driver_bugs.cpp", "driver_cluster_bugs.cpp", "driver_words.cpp")
+HARNESS = (
+    "machine.cpp",
+    "cluster_barrier.cpp",
+    "shared_memory.cpp",
+    "bulk.cpp",
+    "launches.cpp",
+    "device.cpp",
+)
+SELF_TESTS = (
+    "driver_bugs.cpp",
+    "driver_cluster_bugs.cpp",
+    "driver_bulk_bugs.cpp",
+    "driver_words.cpp",
+)
 # Contraction off: the intrinsics that round separately are plain operators on the host.
 FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-aliasing".split()
 FLAGS += "-DFUSED_MIXUP_HOST -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function".split()

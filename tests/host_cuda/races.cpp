@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "bulk.h"
 #include "machine.h"
 
 namespace host_cuda {
@@ -114,6 +115,8 @@ struct Who {
 struct Cell {
   uint32_t serial = 0;    // the number of the launch or block that made these accesses
   bool arriving = false;  // an asynchronous copy to it is in flight
+  uint32_t bulk_writer = 0, bulk_reader = 0;  // the last bulk copies to and from it
+  uint32_t fences = 0;                        // the writer's when it wrote
   Who writer, reader, updater;
 };
 
@@ -166,36 +169,64 @@ std::string me() {
         (who.spread >= Who::kCluster ? "…" : "") + ", " + me());
 }
 
-void touch(const unsigned char* at, Access access, const Region* region) {
+// Bulk copies: an access has to wait for the copy to this byte, a write for the copy from it too.
+void check_bulk(const Cell& cell, const unsigned char* at, Access access, const Region* region) {
+  const bool reads = access == Access::kRead || access == Access::kBulkRead;
+  if (cell.bulk_writer != 0 && !bulk::is_done_for_me(cell.bulk_writer)) {
+    fault("race: " + me() + (reads ? " reads " : " writes ") + place(at, region) +
+          " before it knows that a bulk copy to it has ended");
+  }
+  if (!reads && cell.bulk_reader != 0 && !bulk::is_done_for_me(cell.bulk_reader)) {
+    fault("race: " + me() + " writes " + place(at, region) +
+          " before it knows that a bulk copy has read it");
+  }
+}
+
+void touch(const unsigned char* at, Access access, const Region* region, uint32_t bulk_copy) {
   Cell& cell = cell_of(at);
   const uint32_t current = region != nullptr ? cluster_serial : launch_serial;
   if (cell.serial != current) {
     cell = Cell();
     cell.serial = current;
   }
-  const bool reads = access == Access::kRead || access == Access::kAtomic;
+  check_bulk(cell, at, access, region);
+  const bool only_reads = access == Access::kRead || access == Access::kBulkRead;
+  const bool reads = only_reads || access == Access::kAtomic;
   if (region != nullptr && reads) {
     if (cell.arriving) fault(me() + " reads " + place(at, region) + " before copies_done()");
-    if (cell.writer.spread == Who::kNobody && cell.updater.spread == Who::kNobody) {
+    if (cell.writer.spread == Who::kNobody && cell.updater.spread == Who::kNobody &&
+        cell.bulk_writer == 0) {
       fault(me() + " reads " + place(at, region) + ", which no thread of the block has written");
     }
   }
-  const char* does = access == Access::kRead     ? "read"
-                     : access == Access::kAtomic ? "atomic"
-                                                 : "write";
+  const char* does = only_reads ? "read" : access == Access::kAtomic ? "atomic" : "write";
   if (cell.writer.races_with_now()) report(cell.writer, "write", does, at, region);
   if (access != Access::kAtomic && cell.updater.races_with_now()) {
     report(cell.updater, "atomic", does, at, region);
   }
-  if (access != Access::kRead && cell.reader.races_with_now()) {
+  if (!only_reads && cell.reader.races_with_now()) {
     report(cell.reader, "read", does, at, region);
+  }
+  const bool written = cell.writer.spread != Who::kNobody;
+  if (access == Access::kBulkRead && written &&
+      (region == nullptr || bulk::fences_of(cell.writer.thread) == cell.fences)) {
+    fault("a bulk copy reads " + place(at, region) + ", which thread " +
+          std::to_string(cell.writer.thread) + " wrote without a fence_proxy_async() after it");
   }
   if (access == Access::kRead) {
     cell.reader.add_now();
   } else if (access == Access::kAtomic) {
     cell.updater.add_now();
+  } else if (access == Access::kBulkRead) {
+    cell.bulk_reader = bulk_copy;
+  } else if (access == Access::kBulkWrite) {
+    cell = Cell();
+    cell.serial = current;
+    cell.bulk_writer = bulk_copy;
   } else {
     cell.writer.add_now();
+    cell.fences = bulk::fences_of(now.thread);
+    cell.bulk_writer = 0;
     cell.arriving = access == Access::kCopyStarts;
   }
 }
@@ -221,47 +252,48 @@ void note_fence() {
   }
 }
 
-void note_access(const void* address, size_t size, Access access) {
-  const unsigned char* at = static_cast<const unsigned char*>(address);
-  if (!now.watching || (at >= now.stack && at < now.stack_end)) return;
-  const Region* region = nullptr;
-  for (const Region& r : shared) {
-    if (at + size + races::kGuard <= r.begin || at >= r.begin + r.size + races::kGuard) continue;
-    if (at < r.begin || at + size > r.begin + r.size) {
-      fault(me() + " is out of bounds: " + std::to_string(size) + " bytes of " + place(at, &r));
+void note_access(const void* address, size_t size, Access access, uint32_t bulk_copy) {
+  void note_access(const void* address, size_t size, Access access, uint32_t bulk_copy) {
+    const unsigned char* at = static_cast<const unsigned char*>(address);
+    if (!now.watching || (at >= now.stack && at < now.stack_end)) return;
+    const Region* region = nullptr;
+    for (const Region& r : shared) {
+      if (at + size + races::kGuard <= r.begin || at >= r.begin + r.size + races::kGuard) continue;
+      if (at < r.begin || at + size > r.begin + r.size) {
+        fault(me() + " is out of bounds: " + std::to_string(size) + " bytes of " + place(at, &r));
+      }
+      region = &r;
     }
-    region = &r;
+    if (region == nullptr && !may_touch(at)) {
+      fault(me() + " touches global memory before it has awaited the kernel in front");
+    }
+    for (size_t k = 0; k < size; ++k) touch(at + k, access, region, bulk_copy);
+    if (access == Access::kAtomic && region == nullptr) pass_on(at);
   }
-  if (region == nullptr && !may_touch(at)) {
-    fault(me() + " touches global memory before it has awaited the kernel in front");
+
+  namespace races {
+
+  void begin_launch() {
+    launch_serial = ++serial;
+    released.clear();
+    shared.clear();
+    if (pages.size() > kMostPages) {
+      pages.clear();
+      last_page = ~uintptr_t{0};
+    }
   }
-  for (size_t k = 0; k < size; ++k) touch(at + k, access, region);
-  if (access == Access::kAtomic && region == nullptr) pass_on(at);
-}
 
-namespace races {
-
-void begin_launch() {
-  launch_serial = ++serial;
-  released.clear();
-  shared.clear();
-  if (pages.size() > kMostPages) {
-    pages.clear();
-    last_page = ~uintptr_t{0};
+  void begin_cluster() {
+    cluster_serial = ++serial;
+    last_fence.clear();
+    acquired.clear();
   }
-}
 
-void begin_cluster() {
-  cluster_serial = ++serial;
-  last_fence.clear();
-  acquired.clear();
-}
+  void shared_memory(const unsigned char* begin, size_t size, const char* name) {
+    shared.push_back({begin, size, name});
+  }
 
-void shared_memory(const unsigned char* begin, size_t size, const char* name) {
-  shared.push_back({begin, size, name});
-}
-
-}  // namespace races
+  }  // namespace races
 
 }  // namespace host_cuda
 
