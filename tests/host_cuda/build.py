@@ -62,11 +62,11 @@ VARIANTS = {
         f"-O0 -g1 -fsanitize=address,{UNDEFINED} -fno-sanitize-recover=all "
         "--param asan-instrumentation-with-call-threshold=0"
     ),
-    # The compiler reports accesses to functions of races.cpp: nothing is linked with -fsanitize.
+    # The compiler reports accesses to tsan_calls.cpp: nothing is linked with -fsanitize.
     "races": Variant(
         "-O1 -DFUSED_MIXUP_RACES",
         driver_flags="-fsanitize=thread -Wno-tsan",
-        harness=(*HARNESS, "races.cpp"),
+        harness=(*HARNESS, "races.cpp", "tsan_calls.cpp"),
     ),
     # Machines other than x86-64 use these fibers.
     "ucontext": Variant("-O1 -DFUSED_MIXUP_UCONTEXT", drivers=SELF_TESTS),

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <random>
 #include <vector>
 
@@ -41,8 +40,7 @@ struct Machine {
   std::vector<Thread> threads;     // of all blocks of the cluster
   size_t per_block = 0;            // threads of one block
   std::vector<uint32_t> barriers;  // by block: how many it has passed
-  std::vector<std::unique_ptr<Fiber>> fibers;
-  std::vector<Fiber*> free_fibers;
+  FiberPool fibers;
   void (*body)(const void*) = nullptr;
   const void* args = nullptr;
   unsigned current = 0;
@@ -191,16 +189,6 @@ bool release() {
               " gone, the others at a warp operation with lanes missing");
 }
 
-Fiber* take_fiber() {
-  if (machine.free_fibers.empty()) {
-    machine.fibers.push_back(std::make_unique<Fiber>());
-    return machine.fibers.back().get();
-  }
-  Fiber* fiber = machine.free_fibers.back();
-  machine.free_fibers.pop_back();
-  return fiber;
-}
-
 bool run_cluster(const std::vector<unsigned>& turns) {
   for (Thread& t : machine.threads) t = Thread();
   for (uint32_t& passed : machine.barriers) passed = 0;
@@ -212,13 +200,13 @@ bool run_cluster(const std::vector<unsigned>& turns) {
       if (thread.state != State::kReady) continue;
       any = true;
       if (thread.fiber == nullptr) {
-        thread.fiber = take_fiber();
+        thread.fiber = machine.fibers.take();
         thread.fiber->start(thread_main);
       }
       set_thread(t);
       thread.fiber->enter();
       if (thread.state == State::kDone) {
-        machine.free_fibers.push_back(thread.fiber);
+        machine.fibers.give_back(thread.fiber);
         thread.fiber = nullptr;
         --alive;
       }
@@ -278,9 +266,7 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
     clusters::begin(cluster, threads);
     bulk::begin_cluster(cluster, threads);
     if (!run_cluster(turns)) {
-      // The fibers are abandoned: kernels have nothing on these stacks that needs a destructor.
-      machine.free_fibers.clear();
-      machine.fibers.clear();
+      machine.fibers.abandon();
       device::launch_failed();
       return cudaErrorLaunchFailure;
     }

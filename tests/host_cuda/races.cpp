@@ -1,7 +1,7 @@
 // The race detector: compiled into the library of variant "races" alone.
 //
 // In that variant the kernels are compiled with -fsanitize=thread and linked without it: the
-// compiler puts a call before every access to memory, and the functions that it calls stand here.
+// compiler puts a call before every access to memory (tsan_calls.cpp).
 // Every byte records which threads have written, read and updated it since the launch began (since
 // the block began, in shared memory). Two accesses race if at least one of them writes, not both
 // are atomic, they come from different threads, and nothing orders them:
@@ -253,80 +253,45 @@ void note_fence() {
 }
 
 void note_access(const void* address, size_t size, Access access, uint32_t bulk_copy) {
-  void note_access(const void* address, size_t size, Access access, uint32_t bulk_copy) {
-    const unsigned char* at = static_cast<const unsigned char*>(address);
-    if (!now.watching || (at >= now.stack && at < now.stack_end)) return;
-    const Region* region = nullptr;
-    for (const Region& r : shared) {
-      if (at + size + races::kGuard <= r.begin || at >= r.begin + r.size + races::kGuard) continue;
-      if (at < r.begin || at + size > r.begin + r.size) {
-        fault(me() + " is out of bounds: " + std::to_string(size) + " bytes of " + place(at, &r));
-      }
-      region = &r;
+  const unsigned char* at = static_cast<const unsigned char*>(address);
+  if (!now.watching || (at >= now.stack && at < now.stack_end)) return;
+  const Region* region = nullptr;
+  for (const Region& r : shared) {
+    if (at + size + races::kGuard <= r.begin || at >= r.begin + r.size + races::kGuard) continue;
+    if (at < r.begin || at + size > r.begin + r.size) {
+      fault(me() + " is out of bounds: " + std::to_string(size) + " bytes of " + place(at, &r));
     }
-    if (region == nullptr && !may_touch(at)) {
-      fault(me() + " touches global memory before it has awaited the kernel in front");
-    }
-    for (size_t k = 0; k < size; ++k) touch(at + k, access, region, bulk_copy);
-    if (access == Access::kAtomic && region == nullptr) pass_on(at);
+    region = &r;
   }
-
-  namespace races {
-
-  void begin_launch() {
-    launch_serial = ++serial;
-    released.clear();
-    shared.clear();
-    if (pages.size() > kMostPages) {
-      pages.clear();
-      last_page = ~uintptr_t{0};
-    }
+  if (region == nullptr && !may_touch(at)) {
+    fault(me() + " touches global memory before it has awaited the kernel in front");
   }
+  for (size_t k = 0; k < size; ++k) touch(at + k, access, region, bulk_copy);
+  if (access == Access::kAtomic && region == nullptr) pass_on(at);
+}
 
-  void begin_cluster() {
-    cluster_serial = ++serial;
-    last_fence.clear();
-    acquired.clear();
+namespace races {
+
+void begin_launch() {
+  launch_serial = ++serial;
+  released.clear();
+  shared.clear();
+  if (pages.size() > kMostPages) {
+    pages.clear();
+    last_page = ~uintptr_t{0};
   }
+}
 
-  void shared_memory(const unsigned char* begin, size_t size, const char* name) {
-    shared.push_back({begin, size, name});
-  }
+void begin_cluster() {
+  cluster_serial = ++serial;
+  last_fence.clear();
+  acquired.clear();
+}
 
-  }  // namespace races
+void shared_memory(const unsigned char* begin, size_t size, const char* name) {
+  shared.push_back({begin, size, name});
+}
+
+}  // namespace races
 
 }  // namespace host_cuda
-
-// ------------------------------------------------------------------ what the compiler calls
-
-#define ACCESS(size)                                                                               \
-  void __tsan_read##size(void* at) { host_cuda::note_access(at, size, host_cuda::Access::kRead); } \
-  void __tsan_write##size(void* at) {                                                              \
-    host_cuda::note_access(at, size, host_cuda::Access::kWrite);                                   \
-  }                                                                                                \
-  void __tsan_unaligned_read##size(void* at) {                                                     \
-    host_cuda::note_access(at, size, host_cuda::Access::kRead);                                    \
-  }                                                                                                \
-  void __tsan_unaligned_write##size(void* at) {                                                    \
-    host_cuda::note_access(at, size, host_cuda::Access::kWrite);                                   \
-  }
-
-extern "C" {
-ACCESS(1)
-ACCESS(2)
-ACCESS(4)
-ACCESS(8)
-ACCESS(16)
-void __tsan_read_range(void* at, size_t size) {
-  host_cuda::note_access(at, size, host_cuda::Access::kRead);
-}
-void __tsan_write_range(void* at, size_t size) {
-  host_cuda::note_access(at, size, host_cuda::Access::kWrite);
-}
-void __tsan_init() {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
-void __tsan_vptr_update(void**, void*) {}
-void __tsan_vptr_read(void**) {}
-// Only a magic static would call these (a guard variable); kernels have none.
-}
