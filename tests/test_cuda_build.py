@@ -48,7 +48,7 @@ def _vectors(found):
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("driver", "count"),
-    [("mix", 142), ("loss", 67), ("normalize", 48), ("collage", 38), ("masks", 37), ("plan", 3)],
+    [("mix", 111), ("loss", 67), ("normalize", 48), ("collage", 38), ("masks", 37), ("plan", 3)],
 )
 def test_every_kernel_is_instantiated_once(instances, driver, count):
     labels = [i.label for i in instances if i.driver == driver]
@@ -140,11 +140,9 @@ def test_tiles_are_staged_past_the_registers(instances):
 def test_rings_move_whole_tiles(instances):
     """Bulk copies in, 16 bytes a thread out; other loads are those of rows, once per block."""
     checked = [i for i in instances if i.label.startswith("ring")]
-    assert len(checked) == 15  # five dtypes with and without boxes, five widths of pasted values
+    # Five dtypes with and without boxes, five widths of pasted values.
+    assert len(checked) == (15 if instances[0].arch >= 90 else 0)
     for i in checked:
-        if i.arch < 90:
-            assert not (i.code.bulk or i.code.loads or i.code.stores), i.label
-            continue
         assert i.code.bulk == 2, i.label  # the first tiles of a block, and the next ones
         assert set(i.code.stores) == {16}, (i.label, i.code.stores)
         assert set(i.code.loads) <= {4, 8} and not i.code.copies, (i.label, i.code.loads)
@@ -153,11 +151,9 @@ def test_rings_move_whole_tiles(instances):
 @pytest.mark.proof
 def test_wide_pairs_move_32_bytes_at_a_time(instances):
     checked = [i for i in instances if re.match(r"pair (b?f16x16|f32x8|f64x4)\b", i.label)]
-    assert len(checked) == 16  # four dtypes, with and without boxes, both directions
+    # Four dtypes, with and without boxes, both directions.
+    assert len(checked) == (16 if instances[0].arch >= 100 else 0)
     for i in checked:
-        if i.arch < 100:
-            assert not (i.code.loads or i.code.stores), i.label
-            continue
         assert set(i.code.stores) == {32}, (i.label, i.code.stores)
         assert i.code.loads[32] >= 2 and i.code.ahead >= 2, (i.label, i.code.loads)
         assert set(i.code.loads) <= {4, 8, 16, 32}, (i.label, i.code.loads)
