@@ -178,7 +178,8 @@ def run_ring():
         (make_blend, "rows", ()), (make_box, "rows", ([16, 64],)),
     ))  # fmt: skip
     y = x.clone()
-    host.mix_(y, None, blend, box, ROLL, ring_blocks=1)
+    with lib.dependent_launches():
+        host.mix_(y, None, blend, box, ROLL, ring_blocks=1)
     assert torch.equal(y, reference.mix(x, None, blend, box, ROLL))
 
 

@@ -88,6 +88,19 @@ def test_the_ring_at_its_largest_batches():
     host.mix_(empty, None, torch.empty(0, 2), torch.empty(0, 0).int(), ROLL, ring_blocks=2)
 
 
+@pytest.mark.parametrize("box_kind", ["none", "rows"])
+def test_they_await_the_kernel_that_draws_their_plan(box_kind):
+    generator = torch.Generator().manual_seed(16)
+    with lib.dependent_launches():
+        ring_case(5, torch.float32, 2, box_kind, "permutation", generator)
+        x = random([5, 8, 96], torch.float32, generator)
+        box = make_box(box_kind, 5, [8, 96], generator)
+        args = (None, make_blend("rows", 5, generator), box, FLIP)
+        want = reference.mix(x, *args)
+        host.mix_(x, *args, wide=True)
+    assert same_bits(x, want)
+
+
 def kernels_of(call, *args, **options):
     lib.forget_launches()
     call(*args, **options)

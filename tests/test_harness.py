@@ -37,6 +37,7 @@ RIGHT = {
 FROM_NUMBERS = {
     "staged_copy": RIGHT["staged_copy"],
     "cluster_in_place": RIGHT["cluster_in_place"],
+    "copies_of_each_block": [64.0 * b + 63.0 - t for b in range(4) for t in range(64)],
     "bulk_reversal": RIGHT["staged_copy"],
     "bulk_one_waits_for_all": RIGHT["staged_copy"],
     "bulk_ring": [t + 1.0 for t in range(128)],
@@ -98,6 +99,8 @@ ALWAYS = {
     "wait_alone": "without arriving",
     "arrival_twice": "arrives twice",
     "arrival_at_the_end": "ends at the cluster's barrier",
+    "fence_of_another_block": r"initialized without fence_proxy_async\(\)",
+    "wait_of_another_block": r"no bulk_wait_read\(\)",
     "bulk_no_wait": "before it knows|has written|no thread waits for them",
     "bulk_wrong_parity": "before it knows|has written|no thread waits|never ends",
     "bulk_next_parity": "never ends: 0 of 1 arrivals, 0 of 0 bytes",
