@@ -1,0 +1,88 @@
+"""What the layers share: where a drawn box lies, and the values of a mixed batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arguments import kind
+from ..mixing import mix
+from ..plan.mix_plan import MixPlan
+from .installed import keras
+
+HALVES = "float16", "bfloat16"
+
+
+def check_compat(compat: Any) -> bool:
+    if not isinstance(compat, bool):
+        raise ValueError(f"compat: expected True or False, got {kind(compat)}")
+    return compat
+
+
+def images_of(layer: Any, data: Any, short: type[Exception] = ValueError) -> Any:
+    """The images of a call, [B, H, W, C] or [H, W, C]; raises before anything is drawn.
+
+    ``short`` is what Keras raises for fewer than three dims.
+    """
+    if layer.backend.name != "torch":
+        raise TypeError(
+            f"{layer.name}: expected tensors of PyTorch, got a pipeline of {layer.backend.name}; "
+            f"use keras.layers.{type(layer).__name__} there, or a keras.utils.PyDataset"
+        )
+    images = data["images"] if isinstance(data, dict) else data
+    ndim = len(images.shape)
+    if ndim not in (3, 4):
+        raise (short if ndim < 3 else ValueError)(
+            f"images: expected a batch of 4 dims, or one image of 3, got shape {list(images.shape)}"
+        )
+    return images
+
+
+def draw_extent(count: int, size: int, share: Tensor, seed: Any) -> Tensor:
+    """[B, 2]: where extents of ``share`` [B] of ``size`` start and stop, real numbers, as drawn."""
+    length = share * size
+    u = keras.random.uniform((count,), dtype=keras.backend.standardize_dtype(share.dtype), seed=seed)
+    start = u * (size - length)
+    return torch.stack((start, start + length), 1)
+
+
+def pixel_box(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
+    """int64 [B, 4]: the pixels q of start ≤ q < stop, of real extents [B, 2]."""
+    bounds = []
+    for extent, size in ((rows, height), (columns, width)):
+        # Keras numbers the pixels in the dtype of the extents, which may round.
+        pixels = torch.arange(size, device=extent.device).to(extent.dtype)
+        bounds.append(torch.searchsorted(pixels.double(), extent.double().contiguous()))
+    return torch.stack(bounds, 2).flatten(1)
+
+
+def blend(values: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
+    """w·v + (1-w)·v_partner, with w [B]."""
+    return mix(values, MixPlan.per_sample(weight, partner))
+
+
+def blend_labels(labels: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
+    """Soft labels [B, K, …] blended, in the dtype that Keras gives them."""
+    if labels.ndim < 2 and not labels.is_floating_point():
+        raise TypeError(
+            f"labels: expected one-hot or soft labels [B, K], got {kind(labels)}; class indices "
+            "cannot be blended: use keras.ops.one_hot"
+        )
+    return blend(labels.to(torch.promote_types(labels.dtype, weight.dtype)), weight, partner)
+
+
+def paste(
+    values: Tensor,
+    box: Tensor,  # [B, 4]
+    partner: Tensor | str,
+    channels_last: bool,
+    other: Tensor | None = None,
+) -> Tensor:
+    """A new tensor like values, with what partners, or ``other``, show in the boxes."""
+    plan = MixPlan.per_sample(torch.ones(len(values), device=values.device), partner, box)
+    if values.ndim == 4 and channels_last:  # boxes lie in the last two dims
+        other = None if other is None else other.movedim(-1, 1)
+        return mix(values.movedim(-1, 1), plan, other=other).movedim(1, -1)
+    return mix(values, plan, other=other)
