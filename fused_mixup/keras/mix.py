@@ -78,7 +78,8 @@ class MixUp(keras.layers.MixUp):  # type: ignore[misc,unused-ignore]
     ) -> None:
         if isinstance(alpha, (str, type(None))) or not check_number("alpha", alpha) > 0:
             raise ValueError(f"alpha: expected a number above 0, got {alpha!r}")
-        super().__init__(alpha, data_format, seed, **kwargs)
+        # Keras cannot draw with an int.
+        super().__init__(alpha if compat else float(alpha), data_format, seed, **kwargs)
         self.compat = check_compat(compat)
 
     def get_random_transformation(

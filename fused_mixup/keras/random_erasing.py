@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arguments import kind
 from .installed import keras
-from .values import check_compat, draw_extent, images_of, paste, pixel_box
+from .values import check_compat, draw_extent, erase, images_of, pixel_box
 
 
 @keras.saving.register_keras_serializable("fused_mixup")  # type: ignore[untyped-decorator,unused-ignore]
@@ -98,7 +98,7 @@ class RandomErasing(keras.layers.RandomErasing):  # type: ignore[misc,unused-ign
         return {
             "apply_erasing": erased,
             "box": torch.where(erased[:, None], box, 0),  # [B, 4]: y0, x0, y1, x1
-            "fill_value": color.clamp_(*self.value_range).expand(shape),
+            "fill_value": color.clamp_(*self.value_range),  # of the batch's shape, or broadcast
         }
 
     def transform_images(
@@ -110,9 +110,12 @@ class RandomErasing(keras.layers.RandomErasing):  # type: ignore[misc,unused-ign
         if not training or transformation is None:
             return super().transform_images(images, transformation, training)
         images = self.backend.cast(images, self.compute_dtype)
-        last = self.data_format == "channels_last"
-        fill = transformation["fill_value"]
-        return paste(images, transformation["box"], "self", last, fill)
+        return erase(
+            images,
+            transformation["box"],
+            transformation["fill_value"],
+            self.data_format == "channels_last",
+        )
 
     def _color(self, shape: Sequence[int]) -> Tensor | None:
         """What fills the boxes where it is not drawn, in four dims."""

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import kind
+from ..codes import MAX_CHANNELS
+from ..dtypes import NORMALIZED
+from ..loading.erasing import Erasing
+from ..loading.normalizing import mix_normalize
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from .installed import keras
@@ -43,8 +47,8 @@ def images_of(layer: Any, data: Any, short: type[Exception] = ValueError) -> Any
 def draw_extent(count: int, size: int, share: Tensor, seed: Any) -> Tensor:
     """[B, 2]: where extents of ``share`` [B] of ``size`` start and stop, real numbers, as drawn."""
     length = share * size
-    u = keras.random.uniform((count,), dtype=keras.backend.standardize_dtype(share.dtype), seed=seed)
-    start = u * (size - length)
+    dtype = keras.backend.standardize_dtype(share.dtype)
+    start = keras.random.uniform((count,), dtype=dtype, seed=seed) * (size - length)
     return torch.stack((start, start + length), 1)
 
 
@@ -86,3 +90,27 @@ def paste(
         other = None if other is None else other.movedim(-1, 1)
         return mix(values.movedim(-1, 1), plan, other=other).movedim(1, -1)
     return mix(values, plan, other=other)
+
+
+def erase(images: Tensor, box: Tensor, fill: Tensor, channels_last: bool) -> Tensor:
+    """A new tensor like images [B, …], with ``fill`` in the boxes [B, 4].
+
+    ``fill`` has the shape of images, or sizes of 1 in it.
+    """
+    channels = fill.shape[-1 if channels_last else 1]
+    one_color = fill.numel() == channels <= MAX_CHANNELS
+    if not one_color or images.dtype not in NORMALIZED or images.requires_grad:
+        return paste(images, box, "self", channels_last, fill.expand(images.shape))
+    layout, memory_format = "NCHW", torch.contiguous_format
+    if channels_last:
+        layout, memory_format = "NHWC", torch.channels_last
+    erased = mix_normalize(
+        images,
+        mean=0.0,
+        std=1.0,
+        dtype=images.dtype,
+        memory_format=memory_format,
+        erase=Erasing(box, fill.flatten()),
+        layout=layout,
+    )
+    return erased.movedim(1, -1) if channels_last else erased
