@@ -13,7 +13,7 @@ from benchmarks import installed_peers
 keras = installed_peers.keras()
 if isinstance(keras, str):
     pytest.skip(keras, allow_module_level=True)
-import fused_mixup.keras as ours
+import fused_mixup.keras as ours  # noqa: E402
 
 NAMES = ("MixUp", "CutMix", "RandomErasing")
 HALVES = ("float16", "bfloat16")
@@ -186,6 +186,16 @@ def test_three_values_fill_three_channels_of_channels_first():
             wrong(x)
 
 
+def test_three_values_for_one_channel():
+    x, options = torch.rand(2, 8, 8, 1), {"fill_value": (1, 2, 3), "seed": 3}
+    theirs, layer = pair("RandomErasing", **options)
+    wrong = theirs(x)
+    assert wrong.shape == (2, 8, 8, 3)
+    assert equal(pair("RandomErasing", True, **options)[1](x), wrong)
+    with pytest.raises(RuntimeError, match="fill_value: expected a number for images of 1"):
+        layer(x)
+
+
 def test_an_int_alpha():
     x = torch.rand(3, 4, 4, 3)
     theirs, layer = pair("MixUp", alpha=1, seed=0)
@@ -211,11 +221,13 @@ REFUSED = {
     "scale": ("RandomErasing", {"scale": 2}, labelled()),
     "two values": ("RandomErasing", {"fill_value": [1, 2]}, labelled()),
     "a word as value": ("RandomErasing", {"fill_value": "x"}, labelled()),
-    "three values, one channel": (
+    "three values, four channels": (
         "RandomErasing",
         {"fill_value": [1, 2, 3]},
-        torch.rand(2, 6, 6, 1),
+        torch.rand(2, 6, 6, 4),
     ),
+    "no images in MixUp's batch": ("MixUp", {}, torch.rand(0, 6, 6, 3)),
+    "no images in CutMix's batch": ("CutMix", {}, torch.rand(0, 6, 6, 3)),
     "seed": ("MixUp", {"seed": "a"}, labelled()),
     "boxes of CutMix": (
         "CutMix",
@@ -245,9 +257,9 @@ def test_what_keras_refuses_is_refused_alike(case):
     name, options, data = REFUSED[case]
 
     def error(layers):
-        with pytest.raises(Exception) as caught:  # noqa: PT011
-            layer = getattr(layers, name)(**options)
-            layer(dict(data) if isinstance(data, dict) else data)
+        given = dict(data) if isinstance(data, dict) else data
+        with pytest.raises(Exception) as caught:
+            getattr(layers, name)(**options)(given)
         return caught.value
 
     assert type(error(ours)) is type(error(keras.layers))

@@ -1,4 +1,4 @@
-"""Without Keras, or with another backend of it, fused_mixup works and fused_mixup.keras says why."""
+"""Without Keras, or with another of its backends, fused_mixup works; fused_mixup.keras says why."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ OLD = """
 import sys, types
 keras = sys.modules["keras"] = types.ModuleType("keras")
 keras.__version__ = "3.6.0"
-keras.layers, keras.backend = types.SimpleNamespace(), types.SimpleNamespace(backend=lambda: "torch")
+keras.backend = types.SimpleNamespace(backend=lambda: "torch")
+keras.layers = types.SimpleNamespace()
 """
 IMPORT = """
 import fused_mixup

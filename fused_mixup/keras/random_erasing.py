@@ -53,9 +53,9 @@ class RandomErasing(keras.layers.RandomErasing):  # type: ignore[misc,unused-ign
 
     Notes:
         Equals Keras bit for bit, in half precision too. With channels first Keras gives the three
-        values to columns and not to channels, and so raises unless the width is 3; ``compat=True``
-        does as well. Noise is drawn for all pixels, as the draws of Keras say: most of the time
-        goes there.
+        values to columns and not to channels, and so raises unless the width is 3; of images of
+        one channel it makes three. ``compat=True`` does as well. Noise is drawn for all pixels, as
+        the draws of Keras say: most of the time goes there.
 
     Source: Zhong et al., Random Erasing, 2020, arXiv 1708.04896.
     """
@@ -129,7 +129,7 @@ class RandomErasing(keras.layers.RandomErasing):  # type: ignore[misc,unused-ign
             )
         color = keras.ops.convert_to_tensor(value, dtype=self.compute_dtype)
         axis = -1 if self.compat else self.channel_axis
-        if several and shape[axis] != 3:
+        if several and shape[axis] not in ((1, 3) if self.compat else (3,)):
             raise RuntimeError(
                 f"fill_value: expected a number for images of {shape[axis]} "
                 f"{'columns' if axis != self.channel_axis else 'channels'}, got three"

@@ -93,10 +93,8 @@ def paste(
 
 
 def erase(images: Tensor, box: Tensor, fill: Tensor, channels_last: bool) -> Tensor:
-    """A new tensor like images [B, …], with ``fill`` in the boxes [B, 4].
-
-    ``fill`` has the shape of images, or sizes of 1 in it.
-    """
+    """A new tensor with ``fill`` in the boxes [B, 4] of images; their shapes are broadcast."""
+    images = images.expand(torch.broadcast_shapes(images.shape, fill.shape))
     channels = fill.shape[-1 if channels_last else 1]
     one_color = fill.numel() == channels <= MAX_CHANNELS
     if not one_color or images.dtype not in NORMALIZED or images.requires_grad:
