@@ -9,19 +9,29 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_number
+from ..mixing import mix
+from ..plan.mix_plan import MixPlan
+from ..target.labels import mix_labels
 from .installed import keras
 from .values import (
     HALVES,
-    blend,
-    blend_labels,
     check_compat,
     draw_extent,
     images_of,
     paste,
     pixel_box,
+    soft_labels,
 )
 
 Transformation = dict[str, Any]
+
+
+def _plan(transformation: Transformation) -> MixPlan:
+    """The plan of MixUp, which images, labels and masks share."""
+    if "plan" not in transformation:
+        weight, partner = transformation["mix_weight"], transformation["permutation_order"]
+        transformation["plan"] = MixPlan.per_sample(weight, partner)
+    return transformation["plan"]
 
 
 @keras.saving.register_keras_serializable("fused_mixup")  # type: ignore[untyped-decorator,unused-ignore]
@@ -97,18 +107,17 @@ class MixUp(keras.layers.MixUp):  # type: ignore[misc,unused-ignore]
         if not training or transformation is None or (self.compat and self.compute_dtype in HALVES):
             return super().transform_images(images, transformation, training)
         images = self.backend.cast(images, self.compute_dtype)
-        weight = transformation["mix_weight"]
-        if images.dtype == torch.float64:
-            weight = weight.double()  # before 1 - λ is taken
-        return blend(images, weight, transformation["permutation_order"])
+        if images.dtype != torch.float64:
+            return mix(images, _plan(transformation))
+        weight = transformation["mix_weight"].double()  # before 1 - λ is taken
+        return mix(images, MixPlan.per_sample(weight, transformation["permutation_order"]))
 
     def transform_labels(
         self, labels: Tensor, transformation: Transformation, training: bool = True
     ) -> Tensor:
         if not training or self.compat:
             return super().transform_labels(labels, transformation, training)
-        weight, partner = transformation["mix_weight"], transformation["permutation_order"]
-        return blend_labels(labels, weight, partner)
+        return mix(soft_labels(labels, transformation["mix_weight"]), _plan(transformation))
 
     def transform_bounding_boxes(
         self,
@@ -136,9 +145,7 @@ class MixUp(keras.layers.MixUp):  # type: ignore[misc,unused-ignore]
                 f"segmentation_masks: expected floats, which MixUp blends, got {masks.dtype}; "
                 "class indices cannot be blended: use keras.ops.one_hot"
             )
-        return blend_labels(
-            masks, transformation["mix_weight"], transformation["permutation_order"]
-        )
+        return mix(soft_labels(masks, transformation["mix_weight"]), _plan(transformation))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **({"compat": True} if self.compat else {})}
@@ -224,10 +231,13 @@ class CutMix(keras.layers.CutMix):  # type: ignore[misc,unused-ignore]
         else:
             sides = box[:, 2:] - box[:, :2]
             weight = (1.0 - sides.prod(1).double() / (width * height)).to(lam.dtype)
+        partner = keras.random.shuffle(order, seed=seed)
+        # Keras' own lines blend labels by its area, which may be above the image's by a rounding.
+        plan = MixPlan.per_sample(lam.new_ones(count) if self.compat else weight, partner, box)
         return {
-            "permutation_order": keras.random.shuffle(order, seed=seed),
-            "box": box,  # [B, 4]: y0, x0, y1, x1
+            "permutation_order": partner,
             "mix_weight": weight,
+            "plan": plan,
             "images_shape": tuple(images.shape),
         }
 
@@ -240,16 +250,15 @@ class CutMix(keras.layers.CutMix):  # type: ignore[misc,unused-ignore]
         if not training or transformation is None:
             return super().transform_images(images, transformation, training)
         images = self.backend.cast(images, self.compute_dtype)
-        partner = transformation["permutation_order"]
-        return paste(images, transformation["box"], partner, self._channels_last)
+        return paste(images, transformation["plan"], self._channels_last)
 
     def transform_labels(
         self, labels: Tensor, transformation: Transformation | None, training: bool = True
     ) -> Tensor:
         if not training or transformation is None or self.compat:
             return super().transform_labels(labels, transformation, training)
-        weight, partner = transformation["mix_weight"], transformation["permutation_order"]
-        return blend_labels(labels, weight, partner)
+        labels = soft_labels(labels, transformation["mix_weight"])
+        return mix_labels(labels, transformation["plan"])
 
     def transform_bounding_boxes(
         self, bounding_boxes: Any, transformation: Any, training: bool = True
@@ -291,7 +300,7 @@ class CutMix(keras.layers.CutMix):  # type: ignore[misc,unused-ignore]
     def _inside(self, transformation: Transformation) -> Tensor:
         """bool, of the images' shape: what Keras calls ``batch_masks``."""
         shape = transformation["images_shape"]
-        bounds = transformation["box"][:, :, None].unbind(1)
+        bounds = transformation["plan"].box[:, :, None].unbind(1)
         lines = []
         for axis, start, stop in zip(self._spatial, bounds[:2], bounds[2:], strict=True):
             pixels = torch.arange(shape[axis], device=start.device)

@@ -62,30 +62,20 @@ def pixel_box(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
     return torch.stack(bounds, 2).flatten(1)
 
 
-def blend(values: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
-    """w·v + (1-w)·v_partner, with w [B]."""
-    return mix(values, MixPlan.per_sample(weight, partner))
-
-
-def blend_labels(labels: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
-    """Soft labels [B, K, …] blended, in the dtype that Keras gives them."""
+def soft_labels(labels: Tensor, weight: Tensor) -> Tensor:
+    """Labels [B, K, …] in the dtype in which Keras blends them."""
     if labels.ndim < 2 and not labels.is_floating_point():
         raise TypeError(
             f"labels: expected one-hot or soft labels [B, K], got {kind(labels)}; class indices "
             "cannot be blended: use keras.ops.one_hot"
         )
-    return blend(labels.to(torch.promote_types(labels.dtype, weight.dtype)), weight, partner)
+    return labels.to(torch.promote_types(labels.dtype, weight.dtype))
 
 
 def paste(
-    values: Tensor,
-    box: Tensor,  # [B, 4]
-    partner: Tensor | str,
-    channels_last: bool,
-    other: Tensor | None = None,
+    values: Tensor, plan: MixPlan, channels_last: bool, other: Tensor | None = None
 ) -> Tensor:
-    """A new tensor like values, with what partners, or ``other``, show in the boxes."""
-    plan = MixPlan.per_sample(torch.ones(len(values), device=values.device), partner, box)
+    """A new tensor like values, with what partners, or ``other``, show in the plan's boxes."""
     if values.ndim == 4 and channels_last:  # boxes lie in the last two dims
         other = None if other is None else other.movedim(-1, 1)
         return mix(values.movedim(-1, 1), plan, other=other).movedim(1, -1)
@@ -98,7 +88,8 @@ def erase(images: Tensor, box: Tensor, fill: Tensor, channels_last: bool) -> Ten
     channels = fill.shape[-1 if channels_last else 1]
     one_color = fill.numel() == channels <= MAX_CHANNELS
     if not one_color or images.dtype not in NORMALIZED or images.requires_grad:
-        return paste(images, box, "self", channels_last, fill.expand(images.shape))
+        plan = MixPlan.per_sample(torch.ones(len(images), device=images.device), "self", box)
+        return paste(images, plan, channels_last, fill.expand(images.shape))
     layout, memory_format = "NCHW", torch.contiguous_format
     if channels_last:
         layout, memory_format = "NHWC", torch.channels_last
