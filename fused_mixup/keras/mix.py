@@ -15,23 +15,17 @@ from ..target.labels import mix_labels
 from .installed import keras
 from .values import (
     HALVES,
+    blend_plan,
     check_compat,
+    draw_beta,
     draw_extent,
     images_of,
-    paste,
+    mix_images,
     pixel_box,
     soft_labels,
 )
 
 Transformation = dict[str, Any]
-
-
-def _plan(transformation: Transformation) -> MixPlan:
-    """The plan of MixUp, which images, labels and masks share."""
-    if "plan" not in transformation:
-        weight, partner = transformation["mix_weight"], transformation["permutation_order"]
-        transformation["plan"] = MixPlan.per_sample(weight, partner)
-    return transformation["plan"]
 
 
 @keras.saving.register_keras_serializable("fused_mixup")  # type: ignore[untyped-decorator,unused-ignore]
@@ -95,8 +89,13 @@ class MixUp(keras.layers.MixUp):  # type: ignore[misc,unused-ignore]
     def get_random_transformation(
         self, data: Any, training: bool = True, seed: Any = None
     ) -> Transformation:
-        images_of(self, data)
-        return super().get_random_transformation(data, training, seed)
+        images = images_of(self, data)
+        count = 1 if len(images.shape) == 3 else images.shape[0]
+        seed = self.generator if seed is None else seed
+        order = keras.ops.arange(0, count, dtype="int64")
+        partner = keras.random.shuffle(order, seed=seed)
+        weight = draw_beta(count, self.alpha, keras.backend.floatx(), seed)
+        return {"mix_weight": weight, "permutation_order": partner}
 
     def transform_images(
         self,
@@ -106,18 +105,20 @@ class MixUp(keras.layers.MixUp):  # type: ignore[misc,unused-ignore]
     ) -> Tensor:
         if not training or transformation is None or (self.compat and self.compute_dtype in HALVES):
             return super().transform_images(images, transformation, training)
-        images = self.backend.cast(images, self.compute_dtype)
-        if images.dtype != torch.float64:
-            return mix(images, _plan(transformation))
-        weight = transformation["mix_weight"].double()  # before 1 - λ is taken
-        return mix(images, MixPlan.per_sample(weight, transformation["permutation_order"]))
+        if self.compute_dtype != "float64":
+            plan = blend_plan(transformation)
+        else:
+            weight = transformation["mix_weight"].double()  # before 1 - λ is taken
+            plan = MixPlan.per_sample(weight, transformation["permutation_order"])
+        last = self.data_format == "channels_last"
+        return mix_images(images, plan, getattr(torch, self.compute_dtype), last)
 
     def transform_labels(
         self, labels: Tensor, transformation: Transformation, training: bool = True
     ) -> Tensor:
         if not training or self.compat:
             return super().transform_labels(labels, transformation, training)
-        return mix(soft_labels(labels, transformation["mix_weight"]), _plan(transformation))
+        return mix(soft_labels(labels, transformation["mix_weight"]), blend_plan(transformation))
 
     def transform_bounding_boxes(
         self,
@@ -145,7 +146,7 @@ class MixUp(keras.layers.MixUp):  # type: ignore[misc,unused-ignore]
                 f"segmentation_masks: expected floats, which MixUp blends, got {masks.dtype}; "
                 "class indices cannot be blended: use keras.ops.one_hot"
             )
-        return mix(soft_labels(masks, transformation["mix_weight"]), _plan(transformation))
+        return mix(soft_labels(masks, transformation["mix_weight"]), blend_plan(transformation))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **({"compat": True} if self.compat else {})}
@@ -219,7 +220,7 @@ class CutMix(keras.layers.CutMix):  # type: ignore[misc,unused-ignore]
         half = self.compute_dtype in HALVES
         dtype = "float32" if half and not self.compat else self.compute_dtype
         alpha = keras.random.uniform((), *self.factor, dtype=dtype, seed=seed) + 1e-6
-        lam = keras.random.beta((count,), alpha, alpha, dtype=dtype, seed=seed)
+        lam = draw_beta(count, alpha, dtype, seed)
         share = torch.sqrt(1.0 - lam)
         columns = draw_extent(count, width, share, seed)
         rows = draw_extent(count, height, share, seed)
@@ -249,8 +250,10 @@ class CutMix(keras.layers.CutMix):  # type: ignore[misc,unused-ignore]
     ) -> Tensor:
         if not training or transformation is None:
             return super().transform_images(images, transformation, training)
-        images = self.backend.cast(images, self.compute_dtype)
-        return paste(images, transformation["plan"], self._channels_last)
+        dtype = getattr(torch, self.compute_dtype)
+        if images.ndim == 4:
+            return mix_images(images, transformation["plan"], dtype, self._channels_last)
+        return mix(images.to(dtype), transformation["plan"])  # masks [B, H, W]
 
     def transform_labels(
         self, labels: Tensor, transformation: Transformation | None, training: bool = True

@@ -109,11 +109,11 @@ class RandomErasing(keras.layers.RandomErasing):  # type: ignore[misc,unused-ign
     ) -> Tensor:
         if not training or transformation is None:
             return super().transform_images(images, transformation, training)
-        images = self.backend.cast(images, self.compute_dtype)
         return erase(
             images,
             transformation["box"],
             transformation["fill_value"],
+            getattr(torch, self.compute_dtype),
             self.data_format == "channels_last",
         )
 

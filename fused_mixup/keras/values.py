@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ..arguments import kind
 from ..codes import MAX_CHANNELS
-from ..dtypes import NORMALIZED
+from ..dtypes import BLENDABLE, NORMALIZED
 from ..loading.erasing import Erasing
 from ..loading.normalizing import mix_normalize
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
+from ..tracing import sample_dirichlet
 from .installed import keras
 
 HALVES = "float16", "bfloat16"
@@ -44,6 +45,21 @@ def images_of(layer: Any, data: Any, short: type[Exception] = ValueError) -> Any
     return images
 
 
+def draw_beta(count: int, alpha: float | Tensor, dtype: str, seed: Any) -> Tensor:
+    """The numbers of ``keras.random.beta((count,), alpha, alpha)``.
+
+    Keras seeds all generators of PyTorch for that, which takes longer than to mix a small batch.
+    """
+    a = keras.ops.convert_to_tensor(alpha)
+    drawn = isinstance(seed, keras.random.SeedGenerator) and a.is_cpu and sample_dirichlet
+    if not drawn or count == 0 or not a > 0:  # Keras' own errors come from there
+        return keras.random.beta((count,), alpha, alpha, dtype=dtype, seed=seed)
+    number = int(seed.next().sum(dtype=torch.int64)) & 0xFFFFFFFF
+    generator = torch.Generator().manual_seed(number)
+    sample = sample_dirichlet(a.expand(count, 2).contiguous(), generator)
+    return sample[:, 0].to(getattr(torch, dtype))
+
+
 def draw_extent(count: int, size: int, share: Tensor, seed: Any) -> Tensor:
     """[B, 2]: where extents of ``share`` [B] of ``size`` start and stop, real numbers, as drawn."""
     length = share * size
@@ -62,6 +78,14 @@ def pixel_box(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
     return torch.stack(bounds, 2).flatten(1)
 
 
+def blend_plan(transformation: dict[str, Any]) -> MixPlan:
+    """The plan of MixUp, which images, labels and masks share."""
+    if "plan" not in transformation:
+        weight, partner = transformation["mix_weight"], transformation["permutation_order"]
+        transformation["plan"] = MixPlan.per_sample(weight, partner)
+    return transformation["plan"]
+
+
 def soft_labels(labels: Tensor, weight: Tensor) -> Tensor:
     """Labels [B, K, …] in the dtype in which Keras blends them."""
     if labels.ndim < 2 and not labels.is_floating_point():
@@ -72,34 +96,54 @@ def soft_labels(labels: Tensor, weight: Tensor) -> Tensor:
     return labels.to(torch.promote_types(labels.dtype, weight.dtype))
 
 
+def mix_images(images: Tensor, plan: MixPlan, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """Images [B, …] mixed, in ``dtype``; bytes are cast on the way."""
+    if images.dtype == torch.uint8 and _fits(images, dtype, channels_last):
+        return _normalize(images, dtype, channels_last, plan=plan)
+    return paste(images.to(dtype), plan, channels_last)
+
+
 def paste(
     values: Tensor, plan: MixPlan, channels_last: bool, other: Tensor | None = None
 ) -> Tensor:
     """A new tensor like values, with what partners, or ``other``, show in the plan's boxes."""
-    if values.ndim == 4 and channels_last:  # boxes lie in the last two dims
+    if channels_last:  # boxes lie in the last two dims
         other = None if other is None else other.movedim(-1, 1)
         return mix(values.movedim(-1, 1), plan, other=other).movedim(1, -1)
     return mix(values, plan, other=other)
 
 
-def erase(images: Tensor, box: Tensor, fill: Tensor, channels_last: bool) -> Tensor:
-    """A new tensor with ``fill`` in the boxes [B, 4] of images; their shapes are broadcast."""
+def erase(
+    images: Tensor,
+    box: Tensor,  # [B, 4]
+    fill: Tensor,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    """Images in ``dtype``, with ``fill`` in the boxes; the shapes of both are broadcast."""
     images = images.expand(torch.broadcast_shapes(images.shape, fill.shape))
-    channels = fill.shape[-1 if channels_last else 1]
-    one_color = fill.numel() == channels <= MAX_CHANNELS
-    if not one_color or images.dtype not in NORMALIZED or images.requires_grad:
-        plan = MixPlan.per_sample(torch.ones(len(images), device=images.device), "self", box)
-        return paste(images, plan, channels_last, fill.expand(images.shape))
-    layout, memory_format = "NCHW", torch.contiguous_format
-    if channels_last:
-        layout, memory_format = "NHWC", torch.channels_last
-    erased = mix_normalize(
+    one_color = fill.numel() == fill.shape[-1 if channels_last else 1]
+    if one_color and images.dtype in BLENDABLE and _fits(images, dtype, channels_last):
+        return _normalize(images, dtype, channels_last, erase=Erasing(box, fill.flatten()))
+    plan = MixPlan.per_sample(torch.ones(len(images), device=images.device), "self", box)
+    return paste(images.to(dtype), plan, channels_last, fill.expand(images.shape))
+
+
+def _fits(images: Tensor, dtype: torch.dtype, channels_last: bool) -> bool:
+    """Whether mix_normalize takes these images and gives this dtype."""
+    channels = images.shape[-1 if channels_last else 1]
+    return dtype in NORMALIZED and channels <= MAX_CHANNELS and not images.requires_grad
+
+
+def _normalize(images: Tensor, dtype: torch.dtype, channels_last: bool, **options: Any) -> Tensor:
+    """mix_normalize without a change of scale."""
+    result = mix_normalize(
         images,
         mean=0.0,
-        std=1.0,
-        dtype=images.dtype,
-        memory_format=memory_format,
-        erase=Erasing(box, fill.flatten()),
-        layout=layout,
+        std=1 / 255 if images.dtype == torch.uint8 else 1.0,
+        dtype=dtype,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        layout="NHWC" if channels_last else "NCHW",
+        **options,
     )
-    return erased.movedim(1, -1) if channels_last else erased
+    return result.movedim(1, -1) if channels_last else result
