@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +80,14 @@ def test_a_model_is_saved_and_loaded(tmp_path):
     assert type(loaded.layers[0]) is ours.RandomErasing
     # Keras saves the seed and not the state of the draws (findings/).
     assert loaded.layers[0].generator.state.value.tolist() == [1, 0]
+
+
+def test_every_layer_has_an_entry_in_the_documentation():
+    page = Path(__file__).parent.parent / "docs" / "api" / "keras.md"
+    if not page.exists():
+        pytest.skip("needs the source tree")
+    entries = re.findall(r"^::: fused_mixup\.keras\.(\w+)$", page.read_text("utf-8"), re.MULTILINE)
+    assert sorted(entries) == sorted(ours.__all__) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
