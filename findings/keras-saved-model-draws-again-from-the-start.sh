@@ -31,3 +31,4 @@ print(f"keras {keras.__version__}: the first draws come again after load_model, 
 sys.exit(not all(map(all, again.values())))
 P
 "$dir/v/bin/python" "$dir/f.py"
+# seen: keras 3.15.1: the first draws come again after load_model, load_weights: {'Dropout': [True, True], 'GaussianNoise': [True, True]}

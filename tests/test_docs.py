@@ -149,7 +149,9 @@ def test_every_public_name_has_an_entry():
     modules += [fused_mixup.text, fused_mixup.huggingface, fused_mixup.lightning]
     modules += [fused_mixup.distributed]
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
-    pages = [path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md")]
+    # That of Keras imports Keras: tests/test_keras_use.py looks at its page.
+    paths = [path for path in (DOCS / "api").glob("*.md") if path.stem != "keras"]
+    pages = [path.read_text(encoding="utf-8") for path in paths]
     entries = [name for text in pages for name in re.findall(r"^::: (\S+)", text, re.MULTILINE)]
     assert sorted(entries) == sorted(public)
 
