@@ -60,6 +60,7 @@ def _goal(device: str, text: str, **wants: float) -> Goal:
         "mixup": PLAIN,
         "openmixup": "OpenMixup",
         "kornia": "Kornia",
+        "keras": "Keras",
         "plain": "plain PyTorch",
     }
     return Goal(device, text, tuple(Want(names.get(k, k), v) for k, v in wants.items()))
@@ -102,6 +103,10 @@ GOALS: dict[str, Goal] = {
     "cpu resizemix": _goal("cpu", "ResizeMix, whole call", openmixup=8),
     "cpu puzzlemix": _goal("cpu", "PuzzleMix behind its graph cut", openmixup=20),
     "cpu attentivemix": _goal("cpu", "AttentiveMix of a map 14², whole call", openmixup=12),
+    **{
+        f"cpu keras {name}": _goal("cpu", f"Keras' {name}, whole call, channels last", keras=8)
+        for name in ("MixUp", "CutMix")
+    },
     "cpu stored mask": _goal("cpu", "a stored mask 14², whole step", eager=12),
     "cpu mosaic": _goal("cpu", "mosaic 2×2, whole call", kornia=8),
     # At most 1.3 times as long.
