@@ -81,32 +81,42 @@ class RandomTransplantation(theirs.RandomTransplantation):
         self._check_mask_given(input, data_keys)
         mask = input[data_keys.index(DataKey.MASK)]
         if "selected_labels" not in params and "selection" not in params and _counts(mask):
-            self._draw_labels(mask, params)
+            images = [x for x, key in zip(input, data_keys, strict=True) if key == DataKey.INPUT]
+            if mask.shape[1] == 1 and any(x.ndim == mask.ndim for x in images):
+                mask = mask[:, 0]  # [B, 1, H, W], as containers pass it on
+            self._draw(mask, params)
         return super().params_from_input(
             *input, data_keys=data_keys, params=params, extra_args=extra_args
         )
 
-    def _draw_labels(self, mask: Tensor, params: Params) -> None:
-        """One label of each donor, in Kornia's order of draws; acceptors without one are dropped."""
-        gate = params["batch_prob"]
+    def _draw(self, mask: Tensor, params: Params) -> None:
+        """Draw a label of each donor in Kornia's order; an acceptor whose donor has none drops."""
+        gate = params["batch_prob"].cpu()
         acceptors = params.get("acceptor_indices", torch.where(gate > 0.5)[0])
         donors = params.get("donor_indices", (acceptors - 1) % len(gate))
+        given = mask[donors]
+        index = given.flatten(1).long()
+        present = torch.zeros(len(index), int(mask.max()) + 1, dtype=torch.bool)
+        present.scatter_(1, index, True)
+        labels = torch.arange(present.shape[1])
+        present &= ~torch.isin(labels, self.excluded_labels.cpu())
         chosen, eligible = [], []
-        excluded = self.excluded_labels.to(mask.device)
-        for i, donor in enumerate(donors.tolist()):
-            labels = torch.bincount(mask[donor].flatten()).nonzero()[:, 0].to(mask.dtype)
-            labels = labels[~torch.isin(labels, excluded)]
-            if len(labels):
-                chosen.append(labels[torch.randperm(len(labels))[0]])
+        for i, row in enumerate(present):
+            found = labels[row]
+            if len(found):
+                chosen.append(found[torch.randperm(len(found))[0]])
                 eligible.append(i)
         keep = torch.tensor(eligible, dtype=torch.long)
         if len(eligible) < len(donors):
             closed = torch.ones(len(acceptors), dtype=torch.bool)
             closed[keep] = False
-            params["batch_prob"] = gate.clone()
+            params["batch_prob"] = params["batch_prob"].clone()
             params["batch_prob"][acceptors[closed]] = 0
+            given = given[keep]
         params["acceptor_indices"], params["donor_indices"] = acceptors[keep], donors[keep]
-        params["selected_labels"] = torch.stack(chosen) if chosen else mask.new_empty(0)
+        picked = torch.stack(chosen).to(mask.dtype) if chosen else mask.new_empty(0)
+        params["selected_labels"] = picked
+        params["selection"] = given == picked.view(-1, *[1] * (mask.ndim - 1))
 
     def _apply_to(self, x: Any, key: Any, params: Params) -> Any:
         if key != DataKey.INPUT:
