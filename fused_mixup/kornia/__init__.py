@@ -12,15 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-try:
-    import kornia.augmentation as _theirs
-except ImportError as error:
-    raise ImportError(
-        f"fused_mixup.kornia: expected Kornia, whose classes it speeds up, got {error}; "
-        "pip install kornia"
-    ) from error
-
 from .collages import RandomJigsaw, RandomMosaic
+from .installed import theirs
 from .pairs import PatchMix, RandomCutMixV2, RandomMixUpV2
 from .transplantation import RandomTransplantation
 
@@ -38,4 +31,4 @@ def __getattr__(name: str) -> Any:
     """Look up every other name in kornia.augmentation."""
     if name.startswith("__"):
         raise AttributeError(name)
-    return getattr(_theirs, name)
+    return getattr(theirs, name)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from kornia.augmentation import MixAugmentationBaseV2
-from kornia.constants import DataKey
 from torch import Tensor
 
 from ..arguments import kind
 from ..tracing import call_eagerly, is_exporting
+from .installed import DataKey, theirs
 
 Params = dict[str, Tensor]
 _IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class Fused(MixAugmentationBaseV2):
+class Fused(theirs.MixAugmentationBaseV2):
     """A mix of Kornia whose images go through a kernel; draws, labels and boxes are Kornia's."""
 
     def _mix(self, x: Tensor, params: Params, flags: Any, gate: Tensor) -> Tensor | None:
@@ -45,7 +44,8 @@ class Fused(MixAugmentationBaseV2):
     def transform_class(self, input: Tensor, params: Params, flags: Any) -> Tensor:
         count = params["batch_prob"].numel()
         if isinstance(input, Tensor) and input.shape != (count,):
-            raise RuntimeError(
+            short = input.ndim > 0 and len(input) < count
+            raise (IndexError if short else RuntimeError)(
                 f"class: expected class indices [{count}], one for each image, got shape "
                 f"{list(input.shape)}; one-hot labels become indices by .argmax(-1)"
             )
@@ -57,10 +57,13 @@ class Fused(MixAugmentationBaseV2):
         if not x.numel() or not (x.is_cpu or x.is_cuda):
             return super().transform_input(input, params, flags)
         if len(gate) != len(x):
-            raise RuntimeError(
-                f"params: expected those of {len(x)} images, got those of {len(gate)}; leave "
-                "params out to draw new ones"
-            )
+            try:
+                return super().transform_input(input, params, flags)
+            except (RuntimeError, IndexError) as error:
+                raise type(error)(
+                    f"params: expected those of {len(x)} images, got those of {len(gate)}; leave "
+                    "params out to draw new ones"
+                ) from error
         if not bool(gate.any()):
             return super().transform_input(input, params, flags)  # the input, perhaps padded
         mixed = self._mix(x, params, flags, gate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import kornia.augmentation as theirs
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from ..collage.rectangles import mix_rectangles
 from ..plan.patches import PatchPlan
 from ..plan.rectangles import RectanglePlan
 from .base import Fused, Params, wants_grad
+from .installed import theirs
 
 
 class RandomMosaic(Fused, theirs.RandomMosaic):
@@ -95,7 +95,7 @@ def _spans(corner: Tensor, size: int, extent: int, count: int) -> list[tuple[Ten
     A window of ``extent`` starts at ``corner`` of a row of ``count`` tiles of ``size``.
     """
     first = corner // size
-    spans = []
+    spans: list[tuple[Tensor, ...]] = []
     for k in range(min((extent + size - 2) // size + 1, count)):
         tile = first + k
         start = (tile * size - corner).clamp(0, extent)

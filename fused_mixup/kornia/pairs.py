@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import kornia.augmentation as theirs
 import torch
 from torch import Tensor
 
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from .base import Fused, Params
+from .installed import theirs
 
 
 class RandomMixUpV2(Fused, theirs.RandomMixUpV2):
@@ -57,8 +57,8 @@ class RandomMixUpV2(Fused, theirs.RandomMixUpV2):
         lam = params["mixup_lambdas"]
         if lam.requires_grad:
             return None
-        theirs = lam.to(x.dtype) * gate  # 1 - λ in the dtype of x, as Kornia takes it
-        blend = torch.stack((1 - theirs, theirs), 1)
+        share = lam.to(x.dtype) * gate  # 1 - λ in the dtype of x, as Kornia takes it
+        blend = torch.stack((1 - share, share), 1)
         box = torch.zeros(len(x), 0, dtype=torch.int32, device=blend.device)
         partner = params["mixup_pairs"].to(torch.int32)
         return mix(x, MixPlan(partner, blend.float(), blend.double(), box).to(x.device))

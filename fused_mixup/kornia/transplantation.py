@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import kornia.augmentation as theirs
 import torch
-from kornia.constants import DataKey
 from torch import Tensor
 
 from ..masks.maps import stored_mask
@@ -14,6 +12,7 @@ from ..mixing import mix
 from ..plan.mix_plan import MixPlan
 from ..tracing import is_exporting
 from .base import Params, check_count, check_image
+from .installed import DataKey, theirs
 
 _COUNTABLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _MOST_LABELS = 1 << 16  # above, a histogram would be longer than the masks
@@ -141,4 +140,4 @@ def _counts(mask: Tensor) -> bool:
     if mask.dtype not in _COUNTABLE or not mask.is_cpu or mask.ndim < 2 or not mask.numel():
         return False
     low, high = torch.aminmax(mask)
-    return 0 <= int(low) and int(high) < _MOST_LABELS
+    return int(low) >= 0 and int(high) < _MOST_LABELS
