@@ -43,7 +43,8 @@ class RandomMosaic(Fused, theirs.RandomMosaic):
         The images; or a list of them and boxes, those of all tiles.
 
     Raises:
-        As :class:`RandomMixUpV2`. RuntimeError: class labels.
+        RuntimeError: class labels.
+        TypeError, ValueError, NotImplementedError: as :class:`RandomMixUpV2`.
 
     Notes:
         Equals Kornia bit for bit, boxes too. Kornia's own lines do what is rare: windows over
@@ -136,8 +137,9 @@ class RandomJigsaw(Fused, theirs.RandomJigsaw):
         The images.
 
     Raises:
-        As :class:`RandomMixUpV2`. RuntimeError: a grid that does not divide the images.
+        RuntimeError: a grid that does not divide the images.
         ValueError: ``ensure_perm`` with a single patch.
+        TypeError, ValueError, NotImplementedError: as :class:`RandomMixUpV2`.
 
     Notes:
         Equals Kornia bit for bit. Kornia's own lines do images that need a gradient.

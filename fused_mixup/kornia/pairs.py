@@ -95,7 +95,7 @@ class RandomCutMixV2(Fused, theirs.RandomCutMixV2):
         The images; or a list of them and labels [num_mix, B, 3]: own class, partner's class, share.
 
     Raises:
-        As :class:`RandomMixUpV2`.
+        TypeError, ValueError, RuntimeError, NotImplementedError: as :class:`RandomMixUpV2`.
 
     Notes:
         Equals Kornia bit for bit. Gradients flow to the images.
@@ -136,7 +136,8 @@ class PatchMix(Fused, theirs.PatchMix):
         The images.
 
     Raises:
-        As :class:`RandomMixUpV2`. ValueError: a patch that is larger than the images.
+        ValueError: a patch that is larger than the images.
+        TypeError, ValueError, NotImplementedError: as :class:`RandomMixUpV2`.
 
     Notes:
         Equals Kornia bit for bit. Gradients flow to the images.

@@ -45,8 +45,10 @@ class RandomTransplantation(theirs.RandomTransplantation):
         A list of what came, changed; a tensor for one input.
 
     Raises:
-        As :class:`RandomMixUpV2`; what Kornia raises for a call without a mask, and for a mask of
-        another size than the images.
+        TypeError: images that are no floats.
+        Exception: what Kornia raises for a call without a mask, and for a mask of another size
+            than the images.
+        NotImplementedError: inputs that are neither images nor masks.
 
     Notes:
         Equals Kornia bit for bit. Images of two spatial dims go through the kernel, masks and
