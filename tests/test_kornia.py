@@ -51,7 +51,7 @@ def test_random_settings_give_the_same_numbers(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_go_through_our_kernels(name):
-    """Kornia's own lines are not run, except for masks of a transplantation."""
+    """Kornia's own lines are not run."""
     x = images()
     options = {"patch_size": 5} if name == "PatchMix" else {}
     mine = make(ours, name, p=1.0, **options)

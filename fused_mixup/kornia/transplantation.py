@@ -51,9 +51,9 @@ class RandomTransplantation(theirs.RandomTransplantation):
         NotImplementedError: inputs that are neither images nor masks.
 
     Notes:
-        Equals Kornia bit for bit. Images of two spatial dims go through the kernel, masks and
-        volumes through Kornia's own lines. Labels of integer masks are found by counting, not by
-        sorting. Gradients flow to the images.
+        Equals Kornia bit for bit. Images of two spatial dims go through the kernel, masks through
+        one ``torch.where``, volumes through Kornia's own lines. Labels of integer masks are found
+        by marking them, not by sorting. Gradients flow to the images.
 
     Source: Sellner et al., Semantic segmentation of surgical hyperspectral images under geometric
     domain shifts, 2023, arXiv 2303.10972.
@@ -120,21 +120,31 @@ class RandomTransplantation(theirs.RandomTransplantation):
         params["selection"] = given == picked.view(-1, *[1] * (mask.ndim - 1))
 
     def _apply_to(self, x: Any, key: Any, params: Params) -> Any:
-        if key != DataKey.INPUT:
-            return super().forward(x, params=params, data_keys=[key])
         selection = params["selection"]
-        if not isinstance(x, Tensor) or x.ndim != 4 or selection.shape[1:] != x.shape[-2:]:
-            return super().forward(x, params=params, data_keys=[key])
-        check_image(x)
-        if not (x.is_cpu or x.is_cuda) or not len(selection):
+        if not len(selection) or not _fits(x, key, selection):
             return super().forward(x, params=params, data_keys=[key])
         acceptors, donors = (params[f"{name}_indices"].cpu() for name in ("acceptor", "donor"))
         partner = torch.arange(len(x))
         partner[acceptors] = donors
-        moved = torch.zeros(len(x), *selection.shape[1:], dtype=torch.bool, device=x.device)
+        shape = len(x), *selection.shape[1:]
+        moved = torch.zeros(shape, dtype=torch.bool, device=x.device)
         moved[acceptors.to(x.device)] = selection.to(x.device)
+        if key == DataKey.MASK:  # of any dtype; paste_ by a mask takes ten times as long here
+            moved = moved[:, None] if x.ndim > moved.ndim else moved
+            return torch.where(moved, x[partner.to(x.device)], x)
+        check_image(x)
         plan = MixPlan.per_sample(torch.ones(len(x)), partner, device=x.device)
         return mix(x, plan.with_mask(stored_mask(moved, complement=True)))
+
+
+def _fits(x: Any, key: Any, selection: Tensor) -> bool:
+    """Whether x is a batch that ``selection`` covers, and for images one of two spatial dims."""
+    if not isinstance(x, Tensor) or not (x.is_cpu or x.is_cuda):
+        return False
+    if key == DataKey.MASK and x.shape[1:] == selection.shape[1:]:
+        return True
+    spatial = x.shape[2:] == selection.shape[1:] and x.ndim > 2
+    return spatial and (key == DataKey.MASK or (key == DataKey.INPUT and x.ndim == 4))
 
 
 def _counts(mask: Tensor) -> bool:
