@@ -21,7 +21,7 @@ class Fused(theirs.MixAugmentationBaseV2):
     def _mix(self, x: Tensor, params: Params, flags: Any, gate: Tensor) -> Tensor | None:
         """The mixed images [B, C, H, W]; None where Kornia's own lines have to mix them.
 
-        ``gate``: bools [B] on the host, which samples are mixed; at least one is.
+        ``gate``: bools [B], which samples are mixed; at least one is.
         """
         raise NotImplementedError
 
@@ -42,13 +42,18 @@ class Fused(theirs.MixAugmentationBaseV2):
         return self._transform(input, params, flags)
 
     def transform_class(self, input: Tensor, params: Params, flags: Any) -> Tensor:
-        count = params["batch_prob"].numel()
+        gate = params["batch_prob"] > 0.5
+        count = gate.numel()
         if isinstance(input, Tensor) and input.shape != (count,):
             short = input.ndim > 0 and len(input) < count
             raise (IndexError if short else RuntimeError)(
                 f"class: expected class indices [{count}], one for each image, got shape "
                 f"{list(input.shape)}; one-hot labels become indices by .argmax(-1)"
             )
+        if bool(
+            gate.all()
+        ):  # Kornia counts the gate tensor by tensor, which costs as much as a mix
+            return self.apply_transform_class(input, params, flags)
         return super().transform_class(input, params, flags)
 
     def _transform(self, input: Tensor, params: Params, flags: Any) -> Tensor:

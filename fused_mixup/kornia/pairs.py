@@ -57,7 +57,7 @@ class RandomMixUpV2(Fused, theirs.RandomMixUpV2):
         lam = params["mixup_lambdas"]
         if lam.requires_grad:
             return None
-        share = lam.to(x.dtype) * gate  # 1 - λ in the dtype of x, as Kornia takes it
+        share = lam.to(x.dtype) * gate.to(lam.device)  # 1 - λ in the dtype of x, as Kornia takes it
         blend = torch.stack((1 - share, share), 1)
         box = torch.zeros(len(x), 0, dtype=torch.int32, device=blend.device)
         partner = params["mixup_pairs"].to(torch.int32)
