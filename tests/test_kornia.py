@@ -206,6 +206,13 @@ def test_a_mask_alone_and_volumes_of_a_transplantation():
     expect_same(call(mine, [volume, labels])[0], call(peer, [volume, labels])[0])
 
 
+def test_an_image_alone_with_given_parameters_of_a_transplantation():
+    mine, peer = both("RandomTransplantation", p=1.0)
+    expected, _ = call(peer, [images(), MASK])
+    got, _ = call(mine, [images()], params=dict(peer._params))
+    expect_same(got, expected[:1])
+
+
 def test_other_names_are_those_of_kornia():
     assert ours.AugmentationSequential is theirs.AugmentationSequential
     with pytest.raises(AttributeError, match="no_such_name"):

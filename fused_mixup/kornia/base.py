@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import kind
-from ..tracing import call_eagerly, is_exporting
+from ..tracing import call_eagerly
 from .installed import DataKey, theirs
 
 Params = dict[str, Tensor]
@@ -35,8 +35,6 @@ class Fused(theirs.MixAugmentationBaseV2):
         return super().transform_tensor(input, **options)
 
     def transform_input(self, input: Tensor, params: Params, flags: Any) -> Tensor:
-        if is_exporting():
-            return super().transform_input(input, params, flags)
         if torch.compiler.is_compiling():
             return call_eagerly(self._transform, input, params, flags)
         return self._transform(input, params, flags)

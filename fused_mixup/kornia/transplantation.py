@@ -10,8 +10,7 @@ from torch import Tensor
 from ..masks.maps import stored_mask
 from ..mixing import mix
 from ..plan.mix_plan import MixPlan
-from ..tracing import is_exporting
-from .base import Params, check_count, check_image
+from .base import Params, check_image
 from .installed import DataKey, theirs
 
 _COUNTABLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -62,14 +61,10 @@ class RandomTransplantation(theirs.RandomTransplantation):
     def forward(
         self, *input: Any, params: Any = None, data_keys: Any = None, **options: Any
     ) -> Any:
-        if is_exporting():
-            return super().forward(*input, params=params, data_keys=data_keys, **options)
         keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
         if params is None:
             self._check_mask_given(input, keys)
             params = self.forward_parameters(input[keys.index(DataKey.MASK)].shape)
-        else:
-            check_count(keys, input)
         self._params = params
         if any(name not in params for name in _NEEDED):
             params.update(self.params_from_input(*input, data_keys=keys, params=params))
