@@ -109,6 +109,8 @@ GOALS: dict[str, Goal] = {
     },
     "cpu stored mask": _goal("cpu", "a stored mask 14², whole step", eager=12),
     "cpu mosaic": _goal("cpu", "mosaic 2×2, whole call", kornia=8),
+    "cpu kornia mixup": _goal("cpu", "Kornia's MixUp, whole call", kornia=20),
+    "cpu kornia cutmix": _goal("cpu", "Kornia's CutMix, whole call", kornia=20),
     # At most 1.3 times as long.
     "cpu mask flip": _goal("cpu", "mix_ by a mask, flip", mixup=0.77, mib=1),
     "cpu mask permutation": _goal("cpu", "mix by a mask, permutation", mixup=0.77),
