@@ -17,8 +17,8 @@ _variant = os.environ.get("FUSED_MIXUP_HOST_VARIANT", "plain")
 def load(variant: str) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(build.build(variant)))
     lib.host_error.restype = ctypes.c_char_p
-    lib.host_launched.restype = lib.host_launches.restype = ctypes.c_int64
-    lib.host_long_div.restype = ctypes.c_int64
+    for name in ("host_launched", "host_launches", "host_long_div", "host_bulk_loaded"):
+        getattr(lib, name).restype = ctypes.c_int64
     return lib
 
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "races.h"
@@ -66,11 +67,12 @@ std::vector<Copy>& my_copies() {
   return copies[races::now.rank * threads_per_block + races::now.thread];
 }
 
-void need_alignment(const void* at) {
-  if (reinterpret_cast<uintptr_t>(at) % 16 != 0) fault("misaligned access of 16 bytes");
-}
-
 }  // namespace
+
+void need_aligned(const void* at, size_t size) {
+  if (reinterpret_cast<uintptr_t>(at) % size == 0) return;
+  fault("misaligned access of " + std::to_string(size) + " bytes");
+}
 
 namespace shared_memory {
 
@@ -104,6 +106,17 @@ const void* of_block(const void* own, size_t rank) {
   fault("a read of another block's memory at an address that is not this block's");
 }
 
+bool holds(const void* at, size_t size) {
+  const unsigned char* p = static_cast<const unsigned char*>(at);
+  const auto in = [&](const OfBlocks& memory) {
+    const Memory& mine = *memory[races::now.rank];
+    return p >= mine.data() && p + size <= mine.data() + mine.size();
+  };
+  bool found = in(dynamic_memory);
+  for (const Static& s : static_memory) found = found || in(s.memory);
+  return found;
+}
+
 }  // namespace shared_memory
 
 void* dynamic_shared() { return dynamic_memory[races::now.rank]->data(); }
@@ -124,7 +137,7 @@ void* static_shared(const void* type, size_t size, size_t alignment, Site site) 
 }
 
 void store16(void* global, const void* value) {
-  need_alignment(global);
+  need_aligned(global, 16);
   note_access(global, 16, Access::kWrite);
   std::memcpy(global, value, 16);
 }
@@ -132,8 +145,8 @@ void store16(void* global, const void* value) {
 // The bytes move only when a thread waits for them, so that a thread that does not wait reads
 // poison.
 void copy16_async(void* shared, const void* global) {
-  need_alignment(global);
-  need_alignment(shared);
+  need_aligned(global, 16);
+  need_aligned(shared, 16);
   note_access(global, 16, Access::kRead);
   note_access(shared, 16, Access::kCopyStarts);
   my_copies().push_back({shared, global});
@@ -151,7 +164,7 @@ void copies_done(Site site) {
 }
 
 #ifndef FUSED_MIXUP_RACES
-void note_access(const void*, size_t, Access) {}
+void note_access(const void*, size_t, Access, uint32_t) {}
 void note_fence() {}
 #endif
 
