@@ -48,9 +48,7 @@ class Fused(theirs.MixAugmentationBaseV2):
                 f"class: expected class indices [{count}], one for each image, got shape "
                 f"{list(input.shape)}; one-hot labels become indices by .argmax(-1)"
             )
-        if bool(
-            gate.all()
-        ):  # Kornia counts the gate tensor by tensor, which costs as much as a mix
+        if bool(gate.all()):  # Kornia counts it tensor by tensor, which costs as much as a mix
             return self.apply_transform_class(input, params, flags)
         return super().transform_class(input, params, flags)
 
