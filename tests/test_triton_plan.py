@@ -11,6 +11,7 @@ import random
 
 import pytest
 import torch
+import triton.language as tl
 from draw_cases import BATCHES, PAIRINGS, assert_same_plan, draw_case, draw_cases, largest_cases
 from erasing_cases import assert_same_erasing, erasing_case, erasing_cases
 from triton_place import DEVICE, INTERPRETED, quiet
@@ -66,6 +67,21 @@ def test_more_samples_than_one_turn_takes():
 def test_the_largest_batches():
     for args in largest_cases():
         check(args)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="compiled code has no constexpr that holds a tensor")
+def test_counters_are_tensors(monkeypatch):
+    """Interpreted, philox of Triton 3.8 and later refuses a constexpr in place of one."""
+    philox, seen = tl.philox, []
+
+    def watched(*arguments):
+        seen.append({type(a) for a in arguments})
+        return philox(*arguments)
+
+    monkeypatch.setattr(tl, "philox", watched)
+    check(draw_case(random.Random(5), 3, SHUFFLE, SAMPLE))
+    check_erasing(erasing_case(random.Random(5), 3, RAND, 2, channels=(3,)))
+    assert seen and all(types == {tl.tensor} for types in seen)
 
 
 def test_a_state_of_another_version_poisons():

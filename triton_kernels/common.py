@@ -69,10 +69,13 @@ def blend_args(blend: Tensor | None, row: list | None) -> tuple:
 
 
 def box_args(box: Tensor | None, row: list | None) -> tuple:
-    """``box, box_row, box_col, box0, box1, box2``; a host box packs (start, stop) in an int64."""
+    """``box, box_row, box_col, box0, box1, box2``; a host box packs (start, stop) in an int64.
+
+    ``row`` comes from :func:`~.mix.box_of`, which leaves nothing negative in it.
+    """
     if row is not None:
         d = len(row) // 2
-        packed = [max(row[k], 0) | max(row[d + k], 0) << 32 for k in range(d)]
+        packed = [row[k] | row[d + k] << 32 for k in range(d)]
         return None, 0, 0, *packed, *[0] * (3 - d)
     if box is None:
         return None, 0, 0, 0, 0, 0

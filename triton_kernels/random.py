@@ -26,7 +26,9 @@ def words(state, sample, draw):
     """The four words of ``draw``, int32 like ``sample``; uint32. ``state``: seed, stream, step."""
     seed, stream, step = state
     high = (step >> 32 << 16).to(tl.int32)
-    counter = sample, draw + high + sample * 0, step.to(tl.int32) + sample * 0
+    # The tensor stands first: constexpr + tensor is a constexpr to the interpreter, which philox
+    # of Triton 3.8 and later refuses.
+    counter = sample, high + draw + sample * 0, step.to(tl.int32) + sample * 0
     return tl.philox(seed, *counter, stream.to(tl.int32) + sample * 0)
 
 
