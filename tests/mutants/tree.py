@@ -28,6 +28,16 @@ from sanitized import build as sanitized
 from .edits import Edit
 
 TREE = ROOT / "build" / "mutants"
+# The drivers of tests/host_cuda that a file of tests calls; others call all of them.
+DRIVERS = {
+    "tests/test_cuda_host_cluster.py": "loss",
+    "tests/test_cuda_host_collage.py": "collage mix",
+    "tests/test_cuda_host_loss.py": "loss",
+    "tests/test_cuda_host_masks.py": "masks mix",
+    "tests/test_cuda_host_mix.py": "mix",
+    "tests/test_cuda_host_normalize.py": "normalize mix",
+    "tests/test_cuda_host_plan.py": "plan",
+}
 TIMEOUT = 600  # seconds of an edit's tests; one that makes a loop endless counts as seen
 
 
@@ -94,7 +104,11 @@ def _in_the_copy(tests: str) -> None:
     # An edit may keep a file's size and second, by which Python knows its bytecode.
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
-    os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *shlex.split(tests)])))
+    words = shlex.split(tests)
+    drivers = [DRIVERS.get(word, "") for word in words if word.endswith(".py")]
+    if all(drivers):
+        os.environ["FUSED_MIXUP_HOST_DRIVERS"] = " ".join(dict.fromkeys(" ".join(drivers).split()))
+    os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *words])))
 
 
 def run_tests(tests: str) -> tuple[str, str]:
