@@ -18,7 +18,6 @@ def load(variant: str) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(build.build(variant)))
     lib.host_error.restype = ctypes.c_char_p
     lib.host_launched.restype = lib.host_launches.restype = ctypes.c_int64
-    lib.host_long_div.restype = ctypes.c_int64
     return lib
 
 
@@ -109,7 +108,9 @@ def enough_blocks(blocks: int):
 
 def long_div(n: int, divisor: int) -> int:
     """LongDiv of geometry.cuh, and below 2^31 its FastDiv."""
-    return library().host_long_div(ctypes.c_int64(n), ctypes.c_int64(divisor))
+    divide = library().host_long_div
+    divide.restype = ctypes.c_int64
+    return divide(ctypes.c_int64(n), ctypes.c_int64(divisor))
 
 
 @contextmanager
