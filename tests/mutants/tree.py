@@ -32,6 +32,7 @@ TREE = ROOT / "build" / "mutants"
 DRIVERS = {
     "tests/test_cuda_host_cluster.py": "loss",
     "tests/test_cuda_host_collage.py": "collage mix",
+    "tests/test_cuda_host_launches.py": "loss mix plan",
     "tests/test_cuda_host_loss.py": "loss",
     "tests/test_cuda_host_masks.py": "masks mix",
     "tests/test_cuda_host_mix.py": "mix",
