@@ -82,6 +82,20 @@ def test_the_blocks_of_a_row_follow_from_its_bytes(dtype, classes, wide, blocks,
     assert fewer == ((blocks, 0, shared // 2) if buffers == 2 else (0, 0, 0))
 
 
+@pytest.mark.parametrize("wide", [torch.bfloat16, torch.float32], ids=str)
+def test_a_buffer_holds_a_slice_and_its_target_wherever_they_start(wide):
+    """A slice has the vectors of its block and the elements before or behind them: seven at most.
+
+    Its vectors are those of the logits, so that the target of such a slice may start anywhere.
+    """
+    for classes in (40, 96, 97, 135, 1000):
+        for blocks in BLOCKS:
+            vectors = -(-(classes // 8) // blocks)
+            logits = 16 * vectors + 16
+            target = 16 - wide.itemsize + min(classes, 8 * vectors + 7) * wide.itemsize
+            assert host.cluster_shape(torch.bfloat16, classes, wide, blocks)[1] >= logits + target
+
+
 @pytest.mark.parametrize(("dtype", "classes"), [(torch.bfloat16, 21841), (torch.float32, 33003)])
 def test_long_rows_choose_their_cluster(dtype, classes):
     """As in training; logits are not rounded, and every row of a batch differs."""
