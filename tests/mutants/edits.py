@@ -27,6 +27,7 @@ class Edit:
     old: str
     new: str
     tests: str
+    drivers: str = ""  # of tests/host_cuda that are compiled, where the file of tests calls more
 
     @property
     def name(self) -> str:

@@ -103,7 +103,7 @@ def edited(edit: Edit) -> Iterator[None]:
         path.write_text(before)
 
 
-def _in_the_copy(tests: str) -> None:
+def _in_the_copy(tests: str, drivers: str) -> None:
     """Run pytest in this process, a fork, as if it had started in the copy; exit with its code."""
 
     def ours(path: str) -> bool:
@@ -119,13 +119,13 @@ def _in_the_copy(tests: str) -> None:
     os.environ |= {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
     os.environ.setdefault("FUSED_MIXUP_CPU", "baseline")
     words = shlex.split(tests)
-    drivers = [DRIVERS.get(word, "") for word in words if word.endswith(".py")]
-    if all(drivers):
-        os.environ["FUSED_MIXUP_HOST_DRIVERS"] = " ".join(dict.fromkeys(" ".join(drivers).split()))
+    drivers = drivers or DRIVERS.get(words[0], "")
+    if drivers:
+        os.environ["FUSED_MIXUP_HOST_DRIVERS"] = drivers
     os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *words])))
 
 
-def run_tests(tests: str) -> tuple[str, str]:
+def run_tests(tests: str, drivers: str = "") -> tuple[str, str]:
     """("passed", "failed", "crashed", "endless" or "broken", the output).
 
     The tests run in a fork of this process, which has imported what takes seconds to import.
@@ -138,7 +138,7 @@ def run_tests(tests: str) -> tuple[str, str]:
                 os.setsid()
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-                _in_the_copy(tests)
+                _in_the_copy(tests, drivers)
             except BaseException:
                 traceback.print_exc()
                 sys.stderr.flush()
