@@ -255,4 +255,9 @@ def test_edges_of_the_clamps():
 @pytest.mark.parametrize("order", ORDERS)
 def test_cycles_of_more_rows_than_a_block_has_threads(order):
     lib.set_order(order)
-    edge_cases.check_long_graphs(host, 1500, in_place=({"shared_limit": 0},))
+    edge_cases.check_long_graphs(host, 1500, in_place=({}, {"shared_limit": 0}))
+    x, blend = torch.randn(600, 5), torch.tensor([[0.3, 0.7]]).double().expand(600, 2)
+    args = (None, blend, torch.empty((600, 0), dtype=torch.int32), ROLL)
+    y = x.clone()
+    host.mix_(y, *args, shared_limit=0)  # one cycle, which no kernel orders
+    assert same_bits(y, reference.mix(x, *args))
