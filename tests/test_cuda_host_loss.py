@@ -171,6 +171,15 @@ def test_ranks_of_ties_and_of_what_is_no_number(dtype):
                 assert torch.equal(got, reference.label_ranks(logits, labels[0], partner))
 
 
+def test_ranks_of_rows_that_take_more_than_16_warps():
+    logits = torch.randn(2, 30000, generator=torch.Generator().manual_seed(5))
+    labels = torch.tensor([29999, 12])
+    weight = torch.tensor([[0.3, 0.7]]).expand(2, 2)
+    args = (labels, labels.flip(0), weight, None, NO_IGNORE, 0.0, 0.0, 0.0, 0.0, 2, True)
+    got = host.soft_target_cross_entropy(logits, *args)[3]
+    assert torch.equal(got, reference.soft_target_cross_entropy(logits, *args)[3])
+
+
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_one_logit_that_is_no_number_spoils_its_row_alone(dtype):
     """Wherever it stands: first of all, first and last of a vector, in the tail."""
