@@ -13,6 +13,7 @@ from host_cuda.loss_grid import COLUMNS, NO_IGNORE, cases, check_binary, check_v
 from host_cuda.ops import DTYPES
 
 from fused_mixup import reference
+from fused_mixup.dtypes import arithmetic
 
 pytestmark = [
     pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)"),
@@ -269,6 +270,16 @@ def test_all_minus_infinity_is_nan():
 def test_scale(dtype, layout):
     lib.set_order(0)
     loss_grid.check_scale(dtype, layout, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_scale_of_samples_that_lie_apart(dtype):
+    base = torch.randn(5, 6, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+    for start, stop in ((0, 8), (3, 10)):
+        x, want = base.clone(), base.clone()
+        want[:, 1:5, start:stop] *= 2
+        host.scale_(x[:, 1:5, start:stop], torch.tensor(2.0, dtype=arithmetic(dtype)))
+        assert same_bits(x, want)
 
 
 @pytest.mark.parametrize("shape", unrounded.UNROUNDED, ids=str)

@@ -69,8 +69,8 @@ _kernels: dict[str, Path] = {}  # objects of kernels that edits leave as they ar
 def build_cpu() -> None:
     """fused_mixup._C of the copy, where only files that changed are compiled.
 
-    An edit changes the kernels of the baseline alone, which run_tests() asks for: those of larger
-    vectors come from the same lines, and take longest to compile.
+    An edit of a kernel (*.inl) reaches the baseline's alone, which its tests ask for: those of
+    larger vectors come from the same lines, and take longest to compile.
     """
     cpu, built = TREE / "csrc" / "cpu", TREE / "build" / "cpu"
     options = [option for option in sanitized.options(["-O0"]) if option != f"-I{sanitized.CPU}"]
@@ -97,10 +97,13 @@ def edited(edit: Edit) -> Iterator[None]:
     path = TREE / edit.file
     before = path.read_text()
     path.write_text(edit.applied(TREE))
+    if path.suffix == ".inl":
+        os.environ["FUSED_MIXUP_CPU"] = "baseline"
     try:
         yield
     finally:
         path.write_text(before)
+        os.environ.pop("FUSED_MIXUP_CPU", None)
 
 
 def _in_the_copy(tests: str, drivers: str) -> None:
@@ -117,7 +120,6 @@ def _in_the_copy(tests: str, drivers: str) -> None:
     # An edit may keep a file's size and second, by which Python knows its bytecode.
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
-    os.environ.setdefault("FUSED_MIXUP_CPU", "baseline")
     words = shlex.split(tests)
     drivers = drivers or DRIVERS.get(words[0], "")
     if drivers:
