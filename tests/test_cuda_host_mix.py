@@ -244,6 +244,19 @@ def test_samples_of_many_tiles_have_wider_ones(box_kind):
     assert same_bits(y, reference.mix(x, *args, ROLL))
 
 
+def test_a_tile_holds_a_vector_of_each_sample_at_least():
+    """16 bytes of a vector and 40 that a row needs: one byte less, and the batch is walked."""
+    x = torch.randn(40, 64)
+    args = (torch.arange(40).roll(3).int(), torch.tensor([[0.3, 0.7]]).double().expand(40, 2))
+    args += (torch.empty((40, 0), dtype=torch.int32), TENSOR)
+    for limit, kernel in ((40 * 56, "tile_kernel"), (40 * 56 - 1, "walk_kernel")):
+        lib.forget_launches()
+        y = x.clone()
+        host.mix_(y, *args, shared_limit=limit)
+        assert any(kernel in name for name in lib.kernels()[1])
+        assert same_bits(y, reference.mix(x, *args))
+
+
 def test_edges_of_the_clamps():
     lib.set_order(0)
     edge_cases.check_mix(host, in_place=({}, {"shared_limit": 0}))
