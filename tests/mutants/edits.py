@@ -1,4 +1,4 @@
-"""The list of wrong edits: cuda.toml, cpu.toml and triton.toml beside this file.
+"""The list of wrong edits: cuda*.toml, cpu.toml and triton.toml beside this file.
 
 Each [[edit]] has a file, a text that stands in it once (old), the text that replaces it (new), and
 the tests that must fail then, as arguments of pytest.
@@ -51,5 +51,6 @@ def load() -> list[Edit]:
     return [
         Edit(name, **edit)
         for name in LISTS
-        for edit in tomllib.loads((HERE / f"{name}.toml").read_text()).get("edit", [])
+        for path in sorted(HERE.glob(f"{name}*.toml"))
+        for edit in tomllib.loads(path.read_text()).get("edit", [])
     ]
