@@ -60,6 +60,7 @@ def _goal(device: str, text: str, **wants: float) -> Goal:
         "mixup": PLAIN,
         "openmixup": "OpenMixup",
         "kornia": "Kornia",
+        "keras": "Keras",
         "plain": "plain PyTorch",
     }
     return Goal(device, text, tuple(Want(names.get(k, k), v) for k, v in wants.items()))
@@ -102,8 +103,14 @@ GOALS: dict[str, Goal] = {
     "cpu resizemix": _goal("cpu", "ResizeMix, whole call", openmixup=8),
     "cpu puzzlemix": _goal("cpu", "PuzzleMix behind its graph cut", openmixup=20),
     "cpu attentivemix": _goal("cpu", "AttentiveMix of a map 14², whole call", openmixup=12),
+    **{
+        f"cpu keras {name}": _goal("cpu", f"Keras' {name}, whole call, channels last", keras=8)
+        for name in ("MixUp", "CutMix")
+    },
     "cpu stored mask": _goal("cpu", "a stored mask 14², whole step", eager=12),
     "cpu mosaic": _goal("cpu", "mosaic 2×2, whole call", kornia=8),
+    "cpu kornia mixup": _goal("cpu", "Kornia's MixUp, whole call", kornia=20),
+    "cpu kornia cutmix": _goal("cpu", "Kornia's CutMix, whole call", kornia=20),
     # At most 1.3 times as long.
     "cpu mask flip": _goal("cpu", "mix_ by a mask, flip", mixup=0.77, mib=1),
     "cpu mask permutation": _goal("cpu", "mix by a mask, permutation", mixup=0.77),

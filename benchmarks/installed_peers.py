@@ -7,6 +7,7 @@ fit this PyTorch, we declare the operators that its import needs, without an imp
 from __future__ import annotations
 
 import importlib.util
+import os
 import pathlib
 import re
 import warnings
@@ -67,6 +68,19 @@ def kornia() -> ModuleType | str:
     except ImportError as error:
         return f"Kornia cannot be imported ({error}); pip install kornia"
     return kornia.augmentation
+
+
+def keras() -> ModuleType | str:
+    """Keras on its PyTorch backend, or why it is not available."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras reads it when it is imported
+    try:
+        import keras
+    except ImportError as error:
+        return f"Keras cannot be imported ({error}); pip install keras, and KERAS_BACKEND=torch"
+    chosen = keras.backend.backend()
+    if chosen != "torch":
+        return f"Keras runs on {chosen}; set KERAS_BACKEND=torch"
+    return keras
 
 
 def liger(device: str) -> type | str:

@@ -16,7 +16,16 @@ from fused_mixup import backends
 
 from .timing import last_level_cache
 
-PACKAGES = ("triton", "numpy", "timm", "torchvision", "kornia", "liger-kernel", "pytest-benchmark")
+PACKAGES = (
+    "triton",
+    "numpy",
+    "timm",
+    "torchvision",
+    "kornia",
+    "keras",
+    "liger-kernel",
+    "pytest-benchmark",
+)
 # OpenMP reads these when PyTorch loads, and keeps each thread on its own core.
 PINNED = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores"}
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from . import backends, memory
+from .experimental import VARIABLE, experimental
 from .forcing import BACKENDS, forced
 from .schemas import SCHEMAS
 
@@ -56,11 +57,13 @@ def _version_rows() -> list[tuple[str, ...]]:
 
 
 def _experimental() -> str:
-    """Whether CUDA kernels that no GPU has run yet may be used (csrc/cuda/experimental.h)."""
-    value = os.environ.get("FUSED_MIXUP_EXPERIMENTAL") or "0"
-    if value not in ("0", "1"):
-        return f"off; FUSED_MIXUP_EXPERIMENTAL: expected 0 or 1, got {value!r}; set it to 0 or 1"
-    return "on" if value == "1" else "off; FUSED_MIXUP_EXPERIMENTAL=1 turns it on"
+    """Whether kernels that no GPU has run yet may be used."""
+    if experimental():
+        return "on"
+    value = os.environ.get(VARIABLE) or "0"
+    if value != "0":
+        return f"off; {VARIABLE}: expected 0 or 1, got {value!r}; set it to 0 or 1"
+    return f"off; {VARIABLE}=1 turns it on"
 
 
 def _gpu_count() -> int:

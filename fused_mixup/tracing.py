@@ -298,13 +298,13 @@ def shared_storage(size: int) -> UntypedStorage:
 
 # ------------------------------------------------------------------ others
 
-_dirichlet = _private("_sample_dirichlet")
+sample_dirichlet = _private("_sample_dirichlet")
 
 
 def sample_beta(concentration: Tensor) -> float:
     """λ ~ Beta(a, b) for ``concentration`` [[a, b]], from PyTorch's generator of the CPU."""
-    if _dirichlet is not None:  # the call that Beta itself makes after 70 µs of Python
-        return _dirichlet(concentration).tolist()[0][0]
+    if sample_dirichlet is not None:  # the call that Beta itself makes after 70 µs of Python
+        return sample_dirichlet(concentration).tolist()[0][0]
     a, b = concentration.unbind(1)
     return torch.distributions.Beta(a, b).sample().item()
 

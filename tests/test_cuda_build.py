@@ -137,6 +137,29 @@ def test_tiles_are_staged_past_the_registers(instances):
 
 
 @pytest.mark.proof
+def test_rings_move_whole_tiles(instances):
+    """Bulk copies in, 16 bytes a thread out; other loads are those of rows, once per block."""
+    checked = [i for i in instances if i.label.startswith("ring")]
+    # Five dtypes with and without boxes, five widths of pasted values.
+    assert len(checked) == (15 if instances[0].arch >= 90 else 0)
+    for i in checked:
+        assert i.code.bulk == 2, i.label  # the first tiles of a block, and the next ones
+        assert set(i.code.stores) == {16}, (i.label, i.code.stores)
+        assert set(i.code.loads) <= {4, 8} and not i.code.copies, (i.label, i.code.loads)
+
+
+@pytest.mark.proof
+def test_wide_pairs_move_32_bytes_at_a_time(instances):
+    checked = [i for i in instances if re.match(r"pair (b?f16x16|f32x8|f64x4)\b", i.label)]
+    # Four dtypes, with and without boxes, both directions.
+    assert len(checked) == (16 if instances[0].arch >= 100 else 0)
+    for i in checked:
+        assert set(i.code.stores) == {32}, (i.label, i.code.stores)
+        assert i.code.loads[32] >= 2 and i.code.ahead >= 2, (i.label, i.code.loads)
+        assert set(i.code.loads) <= {4, 8, 16, 32}, (i.label, i.code.loads)
+
+
+@pytest.mark.proof
 def test_rows_of_logits_move_16_bytes_at_a_time(instances):
     """Heads, tails and unaligned targets also move, element by element.
 

@@ -19,7 +19,7 @@ from host_cuda import (
 )
 from host_cuda import loss_ops as losses
 from host_cuda import ops as host
-from host_cuda.batches import FLIP, ORDERS, ROLL, TENSOR
+from host_cuda.batches import FLIP, ORDERS, ROLL, TENSOR, make_blend, make_box
 
 from fused_mixup import reference
 
@@ -37,11 +37,13 @@ DEVICE_ONLY = re.compile(
 )
 # Where such constructs may stand, each with the file of the host that replaces them.
 REPLACED = {
-    "launch.cuh": "cuda_host.h", "cluster.cuh": "clusters.h", "dependent.cuh": "dependent.h",
+    "launch.cuh": "cuda_host.h", "bulk.cuh": "bulk.h", "cluster.cuh": "clusters.h",
+    "dependent.cuh": "dependent.h",
 }  # fmt: skip
 ORDERING = re.compile(
     r"\b(__syncthreads|__syncwarp|__threadfence|copies_done"
-    r"|cluster_arrive|cluster_wait|await_earlier)\("
+    r"|cluster_arrive|cluster_wait|await_earlier"
+    r"|barrier_wait|bulk_wait_read|fence_proxy_async)(?:<\w+>)?\("
 )
 
 
@@ -108,6 +110,9 @@ def run_everything(file=""):
     if file.startswith("draw_neighbors"):
         neighbor_ops.check_neighbors(neighbor_ops.barrier_case())
         return
+    if file.startswith("mix_ring"):
+        run_ring()
+        return
     generator = torch.Generator().manual_seed(0)
     batch = 40
     x = torch.randn(batch, 72, generator=generator)
@@ -165,6 +170,19 @@ def run_everything(file=""):
         )
 
 
+def run_ring():
+    """Rows with boxes, in more tiles than there are stages."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 16, 64, generator=generator)
+    blend, box = (make(kind, 40, *more, generator) for make, kind, more in (
+        (make_blend, "rows", ()), (make_box, "rows", ([16, 64],)),
+    ))  # fmt: skip
+    y = x.clone()
+    with lib.dependent_launches():
+        host.mix_(y, None, blend, box, ROLL, ring_blocks=1)
+    assert torch.equal(y, reference.mix(x, None, blend, box, ROLL))
+
+
 def orderings():
     return [
         pytest.param(path.name, number, id=f"{path.name}-{number}")
@@ -176,7 +194,7 @@ def orderings():
 
 
 OF_FILES = ("mix", "plan", "mix_normalize", "draw_erasing", "draw_neighbors", "draw_variants")
-OF_FILES += ("mask_mean", "loss_cluster")
+OF_FILES += ("mask_mean", "loss_cluster", "mix_ring")
 
 
 @pytest.mark.proof
@@ -193,7 +211,7 @@ def test_nothing_is_accused_with_all_barriers_in_place(file):
 def test_the_race_detector_misses(file, line):
     """The race detector misses a race without the barrier, warp barrier or wait of this line."""
     expected = r"race|has written|before copies_done\(\)|cluster's barrier|before it has started"
-    expected += "|has awaited"
+    expected += r"|has awaited|without fence_proxy_async\(\)"
     with lib.variant("races"):
         lib.set_order(0)
         with lib.drop_barrier(file, line), pytest.raises(lib.LaunchError, match=expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.util
 import random
@@ -32,6 +33,7 @@ import fused_mixup.tables
 import fused_mixup.text
 import fused_mixup.timm
 import fused_mixup.torchvision
+from benchmarks import installed_peers
 from benchmarks.report.page import STYLE
 
 pytest.importorskip("sybil", reason="sybil is not installed; pip install 'fused-mixup[test]'")
@@ -48,6 +50,8 @@ PAGES = {str(path.relative_to(ROOT)): path for path in sorted(DOCS.glob("**/*.md
 FRAMEWORKS = DOCS / "frameworks.md"
 UPSTREAMS = DOCS / "upstreams.md"
 DISTRIBUTED = DOCS / "distributed.md"
+SWITCHING = DOCS / "switching.md"
+KORNIA = importlib.util.find_spec("kornia")
 FLAGS = ELLIPSIS | NORMALIZE_WHITESPACE  # messages are wrapped on the pages
 
 
@@ -86,8 +90,8 @@ def _as_on_one_machine(one_thread, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page):
     # Frameworks take many seconds to import: the proof below runs their recipes.
-    left_out = run(PAGES[page], has=lambda package: None)
-    assert not left_out or PAGES[page] in (FRAMEWORKS, UPSTREAMS, DISTRIBUTED)
+    left_out = run(PAGES[page], has=lambda package: package == "kornia" and KORNIA is not None)
+    assert not left_out or PAGES[page] in (FRAMEWORKS, UPSTREAMS, DISTRIBUTED, SWITCHING)
 
 
 def test_the_blocks_of_the_readme_run():
@@ -104,6 +108,13 @@ def test_the_recipes_of_frameworks_run():
     left_out = run(FRAMEWORKS, has=importlib.util.find_spec)
     tests = [re.search(r"tests/\w+\.py", reason) for reason in left_out]
     assert all(test is not None and (ROOT / test[0]).exists() for test in tests), left_out
+
+
+@pytest.mark.proof
+def test_the_lines_for_keras_run():
+    if isinstance(reason := installed_peers.keras(), str):
+        pytest.skip(reason)
+    assert run(SWITCHING, has=lambda package: True) == []
 
 
 @pytest.mark.proof
@@ -140,7 +151,12 @@ def test_every_public_name_has_an_entry():
     modules += [fused_mixup.text, fused_mixup.huggingface, fused_mixup.lightning]
     modules += [fused_mixup.distributed]
     public = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
-    pages = [path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md")]
+    kornia = ast.parse((ROOT / "fused_mixup" / "kornia" / "__init__.py").read_text("utf-8"))
+    names = next(n.value for n in kornia.body if isinstance(n, ast.Assign))  # not to import Kornia
+    public |= {f"fused_mixup.kornia.{name}" for name in ast.literal_eval(names)}
+    # That of Keras imports Keras: tests/test_keras_use.py looks at its page.
+    paths = [path for path in (DOCS / "api").glob("*.md") if path.stem != "keras"]
+    pages = [path.read_text(encoding="utf-8") for path in paths]
     entries = [name for text in pages for name in re.findall(r"^::: (\S+)", text, re.MULTILINE)]
     assert sorted(entries) == sorted(public)
 

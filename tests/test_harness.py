@@ -33,7 +33,17 @@ RIGHT = {
     "static_exchange": [20.0 + (b + 1) % 2 for b in range(4) for _ in range(64)],
     "cluster_in_place": [128.0 * c + 128.0 - t for c in range(2) for t in range(128)],
 }
-COUNTED_UP = ("staged_copy", "cluster_in_place")  # start from 0, 1, 2, …
+# These start from 0, 1, 2, …
+FROM_NUMBERS = {
+    "staged_copy": RIGHT["staged_copy"],
+    "cluster_in_place": RIGHT["cluster_in_place"],
+    "copies_of_each_block": [64.0 * b + 63.0 - t for b in range(4) for t in range(64)],
+    "bulk_reversal": RIGHT["staged_copy"],
+    "bulk_one_waits_for_all": RIGHT["staged_copy"],
+    "bulk_ring": [t + 1.0 for t in range(128)],
+    "bulk_round_trip": [t + 1.0 for t in range(128)],
+}
+RIGHT |= FROM_NUMBERS
 RACE = {
     "missing_barrier": "race|has written",
     "barrier_before_overwriting": r"race \((read after write|write after read)\) in dynamic shared",
@@ -49,6 +59,15 @@ RACE = {
     "no_acquire": r"race \(read after write\) in global",
     "no_barrier_after_ticket": "race|has written",
     "write_after_release": r"race \(read after write\) in global",
+    "bulk_one_waits": "reads dynamic .* (before it knows|has written)",
+    "bulk_barrier_unseen": "race .* in static shared|has written",
+    "bulk_early_refill": "reads dynamic .* before it knows|race .* in dynamic",
+    "bulk_source_overwritten": "writes global .* before it knows|race .* in global",
+    "bulk_store_unfenced": "a bulk copy reads dynamic .* without a fence_proxy_async",
+    "bulk_early_store": "race .* in dynamic shared|without a fence|has written",
+    "bulk_store_overwritten": "writes dynamic .* before it knows that a bulk copy has read it",
+    "bulk_refill_unread": "writes dynamic .* before it knows that a bulk copy has read it",
+    "bulk_store_read_back": "reads global .* before it knows that a bulk copy to it has ended",
     "unwritten_dynamic": "dynamic shared memory at byte .* has written",
     "unwritten_static": "of block . reads static shared memory at byte .* has written",
     "not_waited_for": r"before copies_done\(\)",
@@ -80,6 +99,22 @@ ALWAYS = {
     "wait_alone": "without arriving",
     "arrival_twice": "arrives twice",
     "arrival_at_the_end": "ends at the cluster's barrier",
+    "fence_of_another_block": r"initialized without fence_proxy_async\(\)",
+    "wait_of_another_block": r"no bulk_wait_read\(\)",
+    "bulk_no_wait": "before it knows|has written|no thread waits for them",
+    "bulk_wrong_parity": "before it knows|has written|no thread waits|never ends",
+    "bulk_next_parity": "never ends: 0 of 1 arrivals, 0 of 0 bytes",
+    "bulk_expects_too_much": "never ends: 1 of 1 arrivals, 128 of 256 bytes",
+    "bulk_expects_too_little": "never ends: 1 of 1 arrivals, 256 of 128 bytes",
+    "bulk_too_many_arrivals": "more arrivals at a barrier than its phase counts",
+    "bulk_too_few_arrivals": "never ends: 1 of 2 arrivals",
+    "bulk_barrier_unfenced": r"initialized without fence_proxy_async\(\)",
+    "bulk_barrier_unset": "has not initialized|has written",
+    "bulk_misaligned": "an address that is no multiple of 16",
+    "bulk_ragged": "a size that is no multiple of 16",
+    "bulk_behind_shared": "outside shared memory",
+    "bulk_not_waited": r"no bulk_wait_read\(\)",
+    "bulk_not_committed": r"no bulk_commit\(\)",
 }
 SANITIZERS = {
     "read_behind": "heap-buffer-overflow(.|\n)*READ of size 4",
@@ -105,7 +140,7 @@ def run(name, order, start=None):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_right_kernels_are_not_accused(variant, name, order):
     expected = torch.tensor(RIGHT[name])
-    start = torch.arange(FLOATS, dtype=torch.float32) if name in COUNTED_UP else None
+    start = torch.arange(FLOATS, dtype=torch.float32) if name in FROM_NUMBERS else None
     with lib.variant(variant):
         assert torch.equal(run(name, order, start)[: len(expected)], expected)
 
@@ -132,7 +167,14 @@ def test_every_variant_finds(variant, name, order):
 
 @pytest.mark.parametrize("variant", BUILT)
 @pytest.mark.parametrize(
-    "name", ["missing_barrier", "neighbour_in_place", "blocks_in_place", "copy_without_barrier"]
+    "name",
+    [
+        "missing_barrier",
+        "neighbour_in_place",
+        "blocks_in_place",
+        "copy_without_barrier",
+        "bulk_early_store",
+    ],
 )
 def test_orders_disagree_over_races(variant, name):
     start = torch.arange(FLOATS, dtype=torch.float32) ** 2
@@ -150,6 +192,15 @@ def test_shared_memory_starts_as_nan(variant):
         assert run("not_waited_for", 0)[:64:4].isnan().all()
 
 
+def test_bulk_copies_move_late():
+    """A store reads its shared memory when it is waited for, a load moves when it is."""
+    with lib.variant("plain"):
+        # In reverse all threads overwrite what the store has not read yet before thread 0 waits.
+        assert run("bulk_store_overwritten", 1)[:128].tolist() == [2.0] * 128
+        with pytest.raises(lib.LaunchError, match="no thread waits"):
+            run("bulk_no_wait", 0)
+
+
 @needs_asan
 @pytest.mark.proof
 def test_sanitizers_find():
@@ -165,7 +216,7 @@ def test_sanitizers_find():
 
 
 def test_every_planted_kernel_is_tried():
-    drivers = ("driver_bugs.cpp", "driver_cluster_bugs.cpp")
+    drivers = ("driver_bugs.cpp", "driver_cluster_bugs.cpp", "driver_bulk_bugs.cpp")
     source = "".join((build.HERE / name).read_text() for name in drivers)
     names = set(re.findall(r"__global__ void (\w+)\(", source))
     assert names == {*RIGHT, *RACE, *ALWAYS, *SANITIZERS}

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import griffe
 
 PACKAGE = "fused_mixup"
-PEERS = "timm", "torchvision", "preview", "text"  # modules with public names of their own
+PEERS = "timm", "torchvision", "kornia", "preview", "text"  # modules with public names of their own
 _LITERAL = re.compile(r"^(?P<lead>[^\n]*\S)::\n\n(?P<code>(?:(?:    [^\n]*)?\n)+)", re.MULTILINE)
 _ROLE = re.compile(r":(?:func|class|meth|attr|mod):`~?([\w.]+)`")
 _PAPER = re.compile(r"\barXiv\s+(\d{4}\.\d{4,5})\b")

@@ -40,6 +40,8 @@ class Design:
 
 # The first line that matches counts. Labels: kernel, dtype x elements per access, flags.
 DESIGNS = (
+    Design(r"pair (b?f16x16|f32x8|f64x4).*", 256, 4, 0, -1, 0, "32 bytes at once", since=100),
+    Design(r"ring \w+x\d+.*", 1024, 1, 0, -1, 0, "bulk copies", since=90),
     Design(r"pair u8x16 box", 256, 5, 2, 8, 2, "widening uint8 takes the registers"),
     Design(r"pair u8x16", 256, 8, 2, 4, 2, "widening uint8 takes the registers"),
     Design(r"pair raw1x16 box", 256, 5, 2, 6, 2, "as for uint8, which shares the launch"),

@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import build_probes  # noqa: E402
 import build_support  # noqa: E402
 import kernels_triton  # noqa: E402
+import ring_table  # noqa: E402
 import sass  # noqa: E402
 from kernel_table import Design, design_of, label_of  # noqa: E402
 from occupancy import ARCHS, RESERVED, blocks_per_multiprocessor, most_registers  # noqa: E402
@@ -214,6 +215,9 @@ def report(tools: Tools, instances: Sequence[Instance], archs: Sequence[int]) ->
     for arch in archs:
         rows = [row(at) for at in instances if at.arch == arch]
         text += ["", f"## {ARCHS[arch].name}", "", *table(HEAD, rows)]
+        if arch in ring_table.GPUS:
+            predicted = table(ring_table.HEAD, ring_table.rows(arch))
+            text += ["", f"### {ring_table.TITLE}", "", *predicted]
     for name, rows in kernels_triton.tables(archs):
         text += ["", f"## {name}", "", *table(kernels_triton.HEAD, rows, texts=2)]
     return "\n".join(text) + "\n"

@@ -85,11 +85,12 @@ class Kernel:
     loads: Counter[int]  # width in bytes -> instructions; global memory, cp.async left out
     stores: Counter[int]
     copies: Counter[int]  # cp.async: global to shared memory past the registers
+    bulk: int  # bulk copies into shared memory
     local: int  # loads and stores of local memory: spills and arrays outside registers
     fused: int  # fused multiply-adds
     divisions: int  # of integers; each takes a reciprocal and some twenty instructions
     first: int  # loads of 16 bytes issued before the first wait for a narrower one
-    ahead: int  # loads of 16 bytes, cp.async included, that a thread has in flight at once
+    ahead: int  # loads of 16 bytes or more, cp.async included, that a thread has in flight at once
     instructions: int
 
 
@@ -137,7 +138,7 @@ _Pending = tuple[int, ...]  # the counters of the loads in flight
 
 
 def loads_ahead(code: Sequence[Instruction], width: int) -> int:
-    """The most loads of ``width`` bytes that a thread has in flight at once.
+    """The most loads of ``width`` bytes or more that a thread has in flight at once.
 
     Waits are exact: a load raises a counter, and an instruction that waits for that counter names
     it in its encoding. Where paths meet, the one with more in flight counts: contiguous samples
@@ -154,7 +155,7 @@ def loads_ahead(code: Sequence[Instruction], width: int) -> int:
         if at.name == "BAR" or at.name == "DEPBAR":
             done = (*done, _COPIES)
         here = tuple(counter for counter in here if counter not in done)
-        if at.width == width and at.name in ("LDG", "LDGSTS"):
+        if at.width >= width and at.name in ("LDG", "LDGSTS"):
             here = (*here, at.signals if at.name == "LDG" else _COPIES)
             most = max(most, len(here))
         target = _TARGET.search(at.operands) if at.name == "BRA" else None
@@ -192,6 +193,7 @@ def examine(code: Sequence[Instruction], usage: Usage) -> Kernel:
         loads=widths("LDG"),
         stores=widths("STG"),
         copies=widths("LDGSTS"),
+        bulk=sum(i.name == "UBLKCP" for i in code),
         local=sum(i.name in ("LDL", "STL") for i in code),
         fused=sum(i.fused for i in code),
         divisions=sum(bool(_DIVISION.match(i.op)) for i in code),

@@ -23,15 +23,17 @@ inline std::atomic<bool>& experimental_switch() {
 
 inline bool experimental() { return experimental_switch().load(std::memory_order_relaxed); }
 
-// Ten times the compute capability of the current device, such as 90; 0 where CUDA does not tell.
-inline int compute_capability() {
-  int device = 0, major = 0, minor = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
-    return 0;
+// The architecture, such as 90, for which the code of a kernel that runs here was compiled. It may
+// be older than the GPU, where the driver has made it from PTX; kernels that need more are empty
+// then, and must not be launched. 0 where CUDA does not tell.
+template <typename... Params>
+int compiled_arch(void (*kernel)(Params...)) {
+  cudaFuncAttributes attributes = {};
+  if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)) == cudaSuccess) {
+    return attributes.ptxVersion;
   }
-  return 10 * major + minor;
+  cudaGetLastError();  // the next launch would report it
+  return 0;
 }
 
 }  // namespace fused_mixup

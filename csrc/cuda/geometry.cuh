@@ -168,11 +168,11 @@ struct Samples {
   const int64_t* src_strides;                  // [ndim]
 };
 
-inline bool fits_vectors(const Samples& s, const Layout& layout, int element_size) {
-  const int v = 16 / element_size;
+inline bool fits_vectors(const Samples& s, const Layout& layout, int element_size, int bytes) {
+  const int v = bytes / element_size;
   const int last = layout.ndim - 1;
   if (last < 0 || layout.dst_stride[last] != 1 || layout.src_stride[last] != 1) return false;
-  bool fits = aligned16(s.dst) && aligned16(s.src) && layout.size[last] % v == 0;
+  bool fits = aligned(s.dst, bytes) && aligned(s.src, bytes) && layout.size[last] % v == 0;
   if (s.batch > 1) fits = fits && s.dst_batch_stride % v == 0 && s.src_batch_stride % v == 0;
   for (int k = 0; k < last; ++k) {
     fits = fits && layout.dst_stride[k] % v == 0 && layout.src_stride[k] % v == 0;
@@ -184,12 +184,14 @@ inline bool fits_vectors(const Samples& s, const Layout& layout, int element_siz
 // rows share, only the vectors that touch it are numbered: *dst_start and *src_start (in elements)
 // are the offsets of the first, and *region_range is the box relative to it. Returns false for a
 // sample of more than 2^31 vectors, or with a boxed dim of more than 2^31 elements: coordinates
-// have 32 bits, memory offsets 64.
+// have 32 bits, memory offsets 64. Vectors have 16 bytes, or `widest` where that fits.
 inline bool make_geometry(const Samples& s, int element_size, int spatial, const int32_t* region,
                           Geometry* g, int* vector_size, int64_t* dst_start, int64_t* src_start,
-                          BoxRange* region_range) {
+                          BoxRange* region_range, int widest = 16) {
   Layout layout = make_layout(s.sizes, s.dst_strides, s.src_strides, s.ndim, spatial);
-  const int v = fits_vectors(s, layout, element_size) ? 16 / element_size : 1;
+  const int v = fits_vectors(s, layout, element_size, widest) ? widest / element_size
+                : fits_vectors(s, layout, element_size, 16)   ? 16 / element_size
+                                                              : 1;
   const int last = layout.ndim - 1;
   *g = Geometry();
   *vector_size = v;

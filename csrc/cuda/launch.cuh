@@ -17,6 +17,8 @@
 //   load16           ld.global.v4 under a predicate, .cs if once; the host reads 16 bytes, or none
 //   load8x2          ld.global.v2 likewise
 //   prefetch         prefetch.global.L2; the host does nothing
+//   load32_once      ld.global.v8 under a predicate, from sm_100 on; the host reads 32 bytes
+//   store32_once     st.global.v8; the host stores 32 bytes and asks for their alignment
 //   fast_exp         ex2.approx.ftz; the host's exp2, which rounds better
 //   fast_inverse     rcp.approx.ftz; the host divides
 //
@@ -217,6 +219,36 @@ __device__ __forceinline__ uint4 load16_once(const void* global) {
 // Brings what lies there to L2, in a thread that does not wait for it.
 __device__ __forceinline__ void prefetch(const void* global) {
   asm volatile("prefetch.global.L2 [%0];\n" ::"l"(__cvta_generic_to_global(global)));
+}
+
+// Accesses of 32 bytes. Kernels that use them are empty where kWideAccess is false.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool kWideAccess = true;
+#else
+constexpr bool kWideAccess = false;
+#endif
+
+__device__ __forceinline__ void load32_once(const void* global, bool needed, uint4& lo, uint4& hi) {
+  lo = hi = {0, 0, 0, 0};
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.u32 p, %9, 0;\n"
+      "@p ld.global.v8.b32 {%0, %1, %2, %3, %4, %5, %6, %7}, [%8];\n}\n"
+      : "+r"(lo.x), "+r"(lo.y), "+r"(lo.z), "+r"(lo.w), "+r"(hi.x), "+r"(hi.y), "+r"(hi.z),
+        "+r"(hi.w)
+      : "l"(__cvta_generic_to_global(global)), "r"(static_cast<unsigned>(needed))
+      : "memory");
+#endif
+}
+
+__device__ __forceinline__ void store32_once(void* global, uint4 lo, uint4 hi) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  asm volatile("st.global.v8.b32 [%0], {%1, %2, %3, %4, %5, %6, %7, %8};\n" ::"l"(
+                   __cvta_generic_to_global(global)),
+               "r"(lo.x), "r"(lo.y), "r"(lo.z), "r"(lo.w), "r"(hi.x), "r"(hi.y), "r"(hi.z),
+               "r"(hi.w)
+               : "memory");
+#endif
 }
 
 // exp(x) for x <= 0 in four instructions. Results below 2^-126 become zero, which changes neither a

@@ -82,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor> forward_grad(Tensor logits,  // [B, K, …]
   Losses out = losses_of(call, logits, ranks);
   Tensor grad = torch::stable::empty_like(logits);
   GradientPlace place(grad, call.args);
-  if (experimental() && compute_capability() >= 90) {
+  if (experimental() && compiled_arch(cluster_kernel<float, TargetKind::kSparse>) >= 90) {
     call.args.cluster_blocks = kChooseCluster;
     call.args.shared_limit = shared_limit();
   }

@@ -13,6 +13,19 @@ struct MixCall : KeptTensors {
   int32_t box_row[2 * kMaxSpatial];
 };
 
+// Smaller batches end before a ring has turned.
+constexpr int64_t kLeastForRing = int64_t{16} << 20;
+
+// Blocks of mix_ring.cuh; 0 where it is not to be used.
+int ring_blocks(int64_t bytes) {
+  int device = 0, count = 0;
+  if (bytes < kLeastForRing || cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    return 0;
+  }
+  return count;
+}
+
 void run(const Tensor& dst,              // [B, …]
          const Tensor& src,              // [B, …]
          const OptionalTensor& partner,  // int32 [B]
@@ -61,7 +74,11 @@ void run(const Tensor& dst,              // [B, …]
   }
   a.shared_limit = shared_limit();
   const bool drawn = a.blend != nullptr || a.box != nullptr || a.partner != nullptr;
-  a.starts_early = drawn && experimental() && compute_capability() >= 90;
+  // One answer for all kernels of this file: they are compiled together.
+  const int arch = experimental() ? compiled_arch(pair_kernel<float, 4, false, false>) : 0;
+  a.starts_early = drawn && arch >= 90;
+  a.ring_blocks = arch >= 90 ? ring_blocks(dst.numel() * dst.element_size()) : 0;
+  a.wide = arch >= 100;
   if (a.samples.dst == a.samples.src && needs_scratch(a)) {
     call.scratch = torch::stable::new_empty(dst, {2 * batch}, ScalarType::Int);
     a.scratch = static_cast<int32_t*>(call.scratch->data_ptr());

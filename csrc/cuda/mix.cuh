@@ -5,11 +5,13 @@
 //
 //   flip, self                 mix_pair.cuh    in and out of place, and the transpose
 //   roll, tensor, in place     mix_tile.cuh    mix_walk.cuh for batches too large for shared memory
+//                              mix_ring.cuh    on GPUs with bulk copies, where asked for
 //   roll, tensor, otherwise    mix_gather.cuh  and the transpose
 #pragma once
 
 #include "mix_gather.cuh"
 #include "mix_pair.cuh"
+#include "mix_ring.cuh"
 #include "mix_tile.cuh"
 #include "mix_walk.cuh"
 
@@ -30,6 +32,8 @@ struct MixArgs {
   const int32_t* box_row;  // host [2D], or null for no box
   int64_t shared_limit;    // bytes of dynamic shared memory a block may have
   int32_t* scratch;        // device [2 B] where needs_scratch()
+  int ring_blocks;         // of mix_ring.cuh, one a multiprocessor; 0: it is not used
+  bool wide;               // whether the GPU, and the code made for it, moves 32 bytes at once
   // Whether the launch may start while the kernel in front, which draws the plan, still runs. A
   // transpose, and samples that are walked through, start after it all the same.
   bool starts_early;
@@ -43,11 +47,25 @@ inline bool needs_scratch(const MixArgs& a) {
          tile_width(a.samples.batch, kMostRowBytes, false, a.shared_limit) == 0;
 }
 
+// Samples that bulk copies can take: in one run of memory, all at multiples of 16 bytes.
+template <typename T>
+inline bool fits_bulk_copies(const MixParams& p) {
+  const bool aligned = p.dst_batch_stride * static_cast<int64_t>(sizeof(T)) % 16 == 0;
+  return p.geo.ndim == 0 && aligned16(p.dst) && (aligned || p.batch == 1);
+}
+
 template <typename T, int V, bool kBox, Form kForm>
 cudaError_t dispatch_pairing(const MixParams& p, const MixArgs& a) {
   constexpr bool kTransposed = kForm == Form::kTransposed;
   if (p.pairing == kFlip || p.pairing == kSelf) {
     return launch_pair<T, V, kBox, kTransposed>(p, a.stream);
+  }
+  if constexpr (kForm == Form::kInPlace && sizeof(T) * V == 16) {
+    if (a.ring_blocks > 0 && fits_bulk_copies<T>(p)) {
+      const RingShape shape =
+          ring_shape(p.batch, p.geo.count, p.geo.spatial, a.shared_limit, a.ring_blocks);
+      if (shape.stages > 0) return launch_ring<T, V, kBox>(p, shape, a.ring_blocks, a.stream);
+    }
   }
   if constexpr (kForm == Form::kInPlace) {
     const int width = tile_width_of<T, V, kBox>(p, a.shared_limit);
@@ -105,8 +123,10 @@ cudaError_t mix_typed(const MixArgs& a) {
   MixParams p = {};
   int v = 1;
   int64_t dst_start = 0, src_start = 0;
+  constexpr bool kCanBeWide = Number<T>::kBlends && sizeof(T) > 1;
+  const bool wide = kCanBeWide && a.wide && (a.pairing == kFlip || a.pairing == kSelf);
   if (!make_geometry(s, sizeof(T), spatial, region ? a.box_row : nullptr, &p.geo, &v, &dst_start,
-                     &src_start, &p.box_row)) {
+                     &src_start, &p.box_row, wide ? 32 : 16)) {
     return mix_halves<T, kForm>(a);
   }
   if (p.geo.count == 0) return cudaSuccess;
@@ -127,6 +147,13 @@ cudaError_t mix_typed(const MixArgs& a) {
   p.in_place = kForm == Form::kInPlace;
   p.awaits = a.starts_early && kForm != Form::kTransposed;
   constexpr int kWide = 16 / static_cast<int>(sizeof(T));
+  if constexpr (kCanBeWide) {
+    if (v == 2 * kWide) {
+      constexpr bool kTransposed = kForm == Form::kTransposed;
+      if (spatial == 0) return launch_pair<T, 2 * kWide, false, kTransposed>(p, a.stream);
+      return launch_pair<T, 2 * kWide, true, kTransposed>(p, a.stream);
+    }
+  }
   // Single elements are slow in any case: one kernel serves with and without boxes.
   if (v == 1 && kWide != 1) return dispatch_pairing<T, 1, true, kForm>(p, a);
   if constexpr (Number<T>::kBlends) {

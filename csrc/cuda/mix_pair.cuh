@@ -18,21 +18,22 @@
 namespace fused_mixup {
 
 // Vectors of each sample in flight per thread: two, which makes four 16-byte loads before the first
-// use. uint8 widens 32 bytes per pair of vectors, which leaves registers for one.
-template <int V>
-constexpr int kPairUnroll = V == 16 ? 1
-                            : V > 1 ? 2
-                                    : 4;
+// use. uint8 widens 32 bytes per pair of vectors, which leaves registers for one. Of 32-byte
+// vectors one is as much.
+template <typename T, int V>
+constexpr int kPairUnroll = V == 1                               ? 4
+                            : V == 16 || sizeof(Vec<T, V>) == 32 ? 1
+                                                                 : 2;
 
 // Blocks per multiprocessor, which bound the registers per thread. With 64 registers the four loads
 // stay together, and more is in flight than with the registers that the compiler would take for
 // boxes. Single elements gain nothing. (A multiprocessor of 1536 threads cannot hold eight blocks;
 // there the compiler disregards the number.)
-template <int V, bool kBox>
-constexpr int kPairBlocks = V == 1   ? 2
-                            : V < 16 ? 4
-                            : kBox   ? 5
-                                     : 8;
+template <typename T, int V, bool kBox>
+constexpr int kPairBlocks = V == 1                              ? 2
+                            : V < 16 || sizeof(Vec<T, V>) == 32 ? 4
+                            : kBox                              ? 5
+                                                                : 8;
 
 // Rounds of a block with boxes.
 constexpr int kPairRounds = 4;
@@ -75,10 +76,11 @@ __device__ __forceinline__ void write_pair(const PairVectors<T, V>& v, const Ble
 }
 
 template <typename T, int V, bool kBox, bool kTransposed>
-__global__ void __launch_bounds__(kThreads, kPairBlocks<V, kBox>)
+__global__ void __launch_bounds__(kThreads, kPairBlocks<T, V, kBox>)
     pair_kernel(const __grid_constant__ MixParams p) {
+  if constexpr (sizeof(Vec<T, V>) == 32 && !kWideAccess) return;
   if (p.awaits) await_earlier();
-  constexpr int U = kPairUnroll<V>;
+  constexpr int U = kPairUnroll<T, V>;
   const uint32_t row_block = p.chunks.div(blockIdx.x);
   const uint32_t chunk = blockIdx.x - row_block * p.chunks.divisor;
   const int64_t top = static_cast<int64_t>(row_block) * blockDim.y, i = top + threadIdx.y;
@@ -162,7 +164,7 @@ template <typename T, int V, bool kBox, bool kTransposed>
 cudaError_t launch_pair(MixParams p, cudaStream_t stream) {
   const int64_t rows = p.pairing == kFlip ? (p.batch + 1) / 2 : p.batch;
   dim3 block;
-  const int64_t blocks = set_grid<kPairUnroll<V>>(&p, rows, kBox ? kPairRounds : 1, &block);
+  const int64_t blocks = set_grid<kPairUnroll<T, V>>(&p, rows, kBox ? kPairRounds : 1, &block);
   return launch_dependent(p.awaits, pair_kernel<T, V, kBox, kTransposed>, blocks, block, 0, stream,
                           p);
 }

@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_on_device(Tensor state,         
   a.weight = writable<float>(weight);
   a.blend = writable<double>(blend);
   a.box = writable<int32_t>(box);
-  a.mix_starts_early = experimental() && compute_capability() >= 90;
+  a.mix_starts_early = experimental() && compiled_arch(plan_kernel) >= 90;
   a.stream = current_stream(state);
   check(draw_plan(a));
   return {partner, weight, blend, box};

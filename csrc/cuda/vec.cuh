@@ -37,6 +37,13 @@ template <>
 struct Word<16> {
   using type = uint4;
 };
+struct alignas(32) Word32 {
+  uint4 lo, hi;
+};
+template <>
+struct Word<32> {
+  using type = Word32;
+};
 template <int kBytes>
 struct Raw {
   typename Word<kBytes>::type bits;
@@ -150,6 +157,8 @@ __device__ __forceinline__ Vec<T, V> load_if(bool needed, const T* p) {
   } else if constexpr (sizeof(v) == 16) {
     const uint4 bits = load16<kOnce>(p, needed);
     memcpy(&v, &bits, sizeof(v));
+  } else if constexpr (sizeof(v) == 32) {
+    load32_once(p, needed, v.bits.lo, v.bits.hi);
   } else {
     if (needed) v = load<V>(p);
   }
@@ -174,6 +183,8 @@ __device__ __forceinline__ void store_once(T* p, const Vec<T, V>& v) {
     uint4 bits;
     memcpy(&bits, &v, sizeof(bits));
     store16_once(p, bits);
+  } else if constexpr (sizeof(v) == 32) {
+    store32_once(p, v.bits.lo, v.bits.hi);
   } else {
     store(p, v);
   }
@@ -206,6 +217,9 @@ cudaError_t with_floating(DType dtype, F&& f) {
   return dtype == kDouble ? f(double()) : with_normalized(dtype, f);
 }
 
-inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+inline bool aligned(const void* p, int bytes) {
+  return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(bytes) == 0;
+}
+inline bool aligned16(const void* p) { return aligned(p, 16); }
 
 }  // namespace fused_mixup

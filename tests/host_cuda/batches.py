@@ -11,11 +11,11 @@ SHAPES = ([3, 5, 7], [3, 16, 16], [17], [2, 4, 6, 8])
 LAYOUTS = ("contiguous", "channels_last", "offset", "misaligned", "strided")
 BLENDS = ((0.3, 0.7), (1.0, 0.0), (0.0, 1.0), "rows", (0.5, 0.5))
 BOXES = ("none", "uniform", "rows", "empty", "borders", "everything")
-TENSOR, FLIP, ROLL = RULES["tensor"], RULES["flip"], RULES["roll"]
+TENSOR, FLIP, ROLL, SELF = (RULES[name] for name in ("tensor", "flip", "roll", "self"))
 PAIRINGS = {
     "flip": FLIP,
     "roll": ROLL,
-    "self": RULES["self"],
+    "self": SELF,
     "permutation": TENSOR,
     "shared": TENSOR,  # several samples share one partner, so this is no permutation
 }

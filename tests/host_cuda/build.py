@@ -24,8 +24,20 @@ KERNELS = (
     "driver_plan.cpp",
     "driver_variants.cpp",
 )
-HARNESS = ("machine.cpp", "cluster_barrier.cpp", "shared_memory.cpp", "launches.cpp", "device.cpp")
-SELF_TESTS = ("driver_bugs.cpp", "driver_cluster_bugs.cpp", "driver_words.cpp")
+HARNESS = (
+    "machine.cpp",
+    "cluster_barrier.cpp",
+    "shared_memory.cpp",
+    "bulk.cpp",
+    "launches.cpp",
+    "device.cpp",
+)
+SELF_TESTS = (
+    "driver_bugs.cpp",
+    "driver_cluster_bugs.cpp",
+    "driver_bulk_bugs.cpp",
+    "driver_words.cpp",
+)
 # Contraction off: the intrinsics that round separately are plain operators on the host.
 FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-aliasing".split()
 FLAGS += "-DFUSED_MIXUP_HOST -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function".split()
@@ -50,11 +62,11 @@ VARIANTS = {
         f"-O0 -g1 -fsanitize=address,{UNDEFINED} -fno-sanitize-recover=all "
         "--param asan-instrumentation-with-call-threshold=0"
     ),
-    # The compiler reports accesses to functions of races.cpp: nothing is linked with -fsanitize.
+    # The compiler reports accesses to tsan_calls.cpp: nothing is linked with -fsanitize.
     "races": Variant(
         "-O1 -DFUSED_MIXUP_RACES",
         driver_flags="-fsanitize=thread -Wno-tsan",
-        harness=(*HARNESS, "races.cpp"),
+        harness=(*HARNESS, "races.cpp", "tsan_calls.cpp"),
     ),
     # Machines other than x86-64 use these fibers.
     "ucontext": Variant("-O1 -DFUSED_MIXUP_UCONTEXT", drivers=SELF_TESTS),

@@ -77,6 +77,17 @@ void load8x2(const void* global, bool needed, uint64_t& x, uint64_t& y) {
   std::memcpy(&y, &v.z, 8);
 }
 inline void prefetch(const void*) {}
+constexpr bool kWideAccess = true;
+inline void load32_once(const void* global, bool needed, uint4& lo, uint4& hi) {
+  host_cuda::need_aligned(global, 32);
+  lo = load16<true>(global, needed);
+  hi = load16<true>(static_cast<const uint4*>(global) + 1, needed);
+}
+inline void store32_once(void* global, uint4 lo, uint4 hi) {
+  host_cuda::need_aligned(global, 32);
+  host_cuda::store16(global, &lo);
+  host_cuda::store16(static_cast<uint4*>(global) + 1, &hi);
+}
 inline float fast_exp(float x) { return std::exp2(x * 1.4426950408889634f); }
 inline float fast_inverse(float x) { return 1.0f / x; }
 

@@ -2,6 +2,7 @@
 // driver_bugs.cpp. Two clusters of two blocks of 64 threads.
 #include <cstring>
 
+#include "../../csrc/cuda/bulk.cuh"
 #include "../../csrc/cuda/cluster.cuh"
 
 namespace fused_mixup {
@@ -21,6 +22,18 @@ float* filled() {
 float& result(float* out) { return out[blockIdx.x * blockDim.x + threadIdx.x]; }
 
 int other() { return 1 - cluster_rank(); }
+
+constexpr unsigned kBytes = 64 * sizeof(float);
+
+// Stores this block's 64 floats by a bulk copy, which nobody waits for yet.
+void store_filled(float* out) {
+  const float* own = filled();
+  fence_proxy_async();
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  bulk_store(out + blockIdx.x * 64, own, kBytes);
+  bulk_commit();
+}
 
 // ------------------------------------------------------------------ right
 
@@ -58,6 +71,23 @@ __global__ void cluster_in_place(float* out, int) {  // the barrier orders globa
   const float taken = first[127 - own];
   CLUSTER_SYNC();
   first[own] = taken + 1.0f;
+}
+
+__global__ void copies_of_each_block(float* out, int) {
+  uint64_t* full = block_shared<uint64_t[1]>();
+  float* stage = static_cast<float*>(dynamic_shared());
+  float* mine = out + blockIdx.x * 64;
+  if (threadIdx.x == 0) {
+    barrier_init(full, 1);
+    fence_proxy_async();
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    barrier_arrive(full, kBytes);
+    bulk_load(stage, mine, kBytes, full);
+  }
+  barrier_wait(full, 0);
+  mine[threadIdx.x] = stage[63 - threadIdx.x];
 }
 
 // ------------------------------------------------------------------ races
@@ -167,6 +197,25 @@ __global__ void arrival_twice(float*, int) {
 
 __global__ void arrival_at_the_end(float*, int) { cluster_arrive(); }
 
+__global__ void fence_of_another_block(float* out, int) {
+  uint64_t* full = block_shared<uint64_t[1]>();
+  if (threadIdx.x == 0) barrier_init(full, 1);
+  CLUSTER_SYNC();
+  if (cluster_rank() == 0) fence_proxy_async();
+  CLUSTER_SYNC();
+  if (threadIdx.x == 0) {
+    barrier_arrive(full, kBytes);
+    bulk_load(dynamic_shared(), out + blockIdx.x * 64, kBytes, full);
+  }
+  barrier_wait(full, 0);
+}
+
+__global__ void wait_of_another_block(float* out, int) {
+  store_filled(out);
+  CLUSTER_SYNC();
+  if (cluster_rank() == 0) bulk_wait_read<0>();
+}
+
 struct Planted {
   const char* name;
   void (*kernel)(float*, int);
@@ -177,6 +226,7 @@ const Planted kPlanted[] = {
     PLANTED(two_exchanges),
     PLANTED(static_exchange),
     PLANTED(cluster_in_place),
+    PLANTED(copies_of_each_block),
     PLANTED(block_barrier_for_cluster),
     PLANTED(write_after_arrival),
     PLANTED(overwritten_while_read),
@@ -194,6 +244,8 @@ const Planted kPlanted[] = {
     PLANTED(wait_alone),
     PLANTED(arrival_twice),
     PLANTED(arrival_at_the_end),
+    PLANTED(fence_of_another_block),
+    PLANTED(wait_of_another_block),
 };
 
 }  // namespace

@@ -32,7 +32,7 @@ struct HostMix {
   const int32_t* box;       // [B, 2D] or null
   const double* blend_row;  // [2] or null
   const int32_t* box_row;   // [2D] or null
-  int64_t shared_limit;
+  int64_t shared_limit, ring_blocks, wide;
 };
 
 // Lets mixes be dependent launches: they await the kernel in front.
@@ -66,6 +66,8 @@ EXPORT int host_mix(const HostMix* h) {
   a.box_row = h->box_row;
   a.shared_limit = h->shared_limit;
   a.starts_early = starts_early;
+  a.ring_blocks = static_cast<int>(h->ring_blocks);
+  a.wide = h->wide != 0;
   std::vector<int32_t> scratch(needs_scratch(a) ? 2 * h->batch : 0, -1);
   a.scratch = scratch.data();
   switch (h->form) {
@@ -144,6 +146,15 @@ EXPORT int host_mix_boxes(const HostBoxes* h) {
   a.weight = h->weight;
   a.count = h->count;
   return mix_boxes(a);
+}
+
+// Bytes of a piece and number of stages, or zeros.
+EXPORT void host_ring_shape(int64_t batch, int64_t vectors, int64_t spatial, int64_t shared_limit,
+                            int64_t blocks, int64_t* out) {
+  const RingShape shape =
+      ring_shape(batch, vectors, static_cast<int>(spatial), shared_limit, static_cast<int>(blocks));
+  out[0] = shape.stages > 0 ? 16 << shape.log2_width : 0;
+  out[1] = shape.stages;
 }
 
 EXPORT void host_set_enough_blocks(int64_t blocks) { host_enough_blocks = blocks; }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(FUSED_MIXUP_UCONTEXT)
 #define FUSED_MIXUP_FAST_FIBER 1
@@ -126,6 +127,30 @@ class Fiber {
   const void* outer_stack_ = nullptr;
   size_t outer_size_ = 0;
 #endif
+};
+
+// Fibers to be used again, as their stacks are large.
+class FiberPool {
+ public:
+  Fiber* take() {
+    if (free_.empty()) {
+      all_.push_back(std::make_unique<Fiber>());
+      return all_.back().get();
+    }
+    Fiber* fiber = free_.back();
+    free_.pop_back();
+    return fiber;
+  }
+  void give_back(Fiber* fiber) { free_.push_back(fiber); }
+  // Abandons all: kernels have nothing on these stacks that needs a destructor.
+  void abandon() {
+    free_.clear();
+    all_.clear();
+  }
+
+ private:
+  std::vector<std::unique_ptr<Fiber>> all_;
+  std::vector<Fiber*> free_;
 };
 
 }  // namespace host_cuda

@@ -34,11 +34,13 @@ from .batches import (
     BATCHES,
     BLENDS,
     BOXES,
+    FLIP,
     LAYOUTS,
     ORDERS,
     PAIRINGS,
     PASTED,
     ROLL,
+    SELF,
     SHAPES,
     TENSOR,
     copy_of,
@@ -80,15 +82,25 @@ def check_mix(dtype, pairing, case, generator):
     want.copy_(expected)
     host.mix_(y, *args)
     assert same_bits(y_base, want_base), ("mix_", case)
+    if rule in (FLIP, SELF):  # 32 bytes at once where they are aligned
+        y, y_base = copy_of(x, base)
+        host.mix_(y, *args, wide=True)
+        assert same_bits(y_base, want_base), ("mix_, 32 bytes", case)
+        assert same_bits(host.mix(x, *args, wide=True), expected), ("mix, 32 bytes", case)
     if rule in (TENSOR, ROLL):  # a batch too large for shared memory takes this path
         y, y_base = copy_of(x, base)
         host.mix_(y, *args, shared_limit=0)
         assert same_bits(y_base, want_base), ("mix_ by walking", case)
+        y, y_base = copy_of(x, base)
+        host.mix_(y, *args, ring_blocks=2)
+        assert same_bits(y_base, want_base), ("mix_ by a ring of tiles", case)
     if dtype.is_floating_point:
         pointers = transpose_pairing(partner) if partner is not None else (None, None)
         backward = (partner, *pointers, blend, box, rule)
-        got = host.mix_backward(x, *backward)
-        assert same_bits(got, reference.mix_backward(x, *backward)), ("mix_backward", case)
+        expected = reference.mix_backward(x, *backward)
+        for wide in {False, rule in (FLIP, SELF)}:
+            got = host.mix_backward(x, *backward, wide=wide)
+            assert same_bits(got, expected), ("mix_backward", wide, case)
 
 
 def check_paste(dtype, pairing, case, generator):
@@ -100,10 +112,10 @@ def check_paste(dtype, pairing, case, generator):
     x, base = make_batch(batch, shape, dtype, layout, generator)
     want, want_base = copy_of(x, base)
     reference.paste_(want, partner, box, rule)
-    for limit in (host.SHARED_LIMIT, 0):
+    for limit, blocks in ((host.SHARED_LIMIT, 0), (0, 0), (host.SHARED_LIMIT, 2)):
         y, y_base = copy_of(x, base)
-        host.paste_(y, partner, box, rule, shared_limit=limit)
-        assert same_bits(y_base, want_base), (limit, case)
+        host.paste_(y, partner, box, rule, shared_limit=limit, ring_blocks=blocks)
+        assert same_bits(y_base, want_base), (limit, blocks, case)
 
 
 def target_cases(seed, step=1):

@@ -5,10 +5,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <random>
 #include <vector>
 
+#include "bulk.h"
 #include "cluster_barrier.h"
 #include "device.h"
 #include "fiber.h"
@@ -21,7 +21,7 @@ namespace host_cuda {
 namespace {
 
 enum Order { kForward = 0, kReverse = 1, kShuffled = 2 };
-enum class State { kReady, kAtBarrier, kAtWarp, kAtCluster, kDone };
+enum class State { kReady, kAtBarrier, kAtWarp, kAtCluster, kUntil, kDone };
 
 constexpr size_t kDynamicLimit = 232448;  // what a block of an H100 may have
 
@@ -29,6 +29,7 @@ struct Thread {
   State state = State::kReady;
   Site site = {"", 0};  // where it waits
   WarpOp op = {};
+  Condition until = {};
   uint32_t syncs = 0;
   Fiber* fiber = nullptr;
 };
@@ -39,8 +40,7 @@ struct Machine {
   std::vector<Thread> threads;     // of all blocks of the cluster
   size_t per_block = 0;            // threads of one block
   std::vector<uint32_t> barriers;  // by block: how many it has passed
-  std::vector<std::unique_ptr<Fiber>> fibers;
-  std::vector<Fiber*> free_fibers;
+  FiberPool fibers;
   void (*body)(const void*) = nullptr;
   const void* args = nullptr;
   unsigned current = 0;
@@ -163,15 +163,18 @@ bool release_block(size_t rank) {
 bool release() {
   auto& threads = machine.threads;
   bool released = false;
+  const Thread* waits = nullptr;
   size_t at_barrier = 0, done = 0;
   for (size_t t = 0; t < threads.size(); ++t) {
     const State state = threads[t].state;
+    if (state == State::kUntil) waits = &threads[t];
     at_barrier += state == State::kAtBarrier || state == State::kAtCluster;
     done += state == State::kDone;
     if (state == State::kAtWarp && warp_complete(t)) {
       complete_warp(t);
       released = true;
-    } else if (state == State::kAtCluster && clusters::passes(t)) {
+    } else if ((state == State::kAtCluster && clusters::passes(t)) ||
+               (state == State::kUntil && waits->until.ready(waits->until.what))) {
       threads[t].state = State::kReady;
       released = true;
     }
@@ -180,19 +183,10 @@ bool release() {
     if (release_block(rank)) released = true;
   }
   if (released || !machine.error.empty()) return machine.error.empty();
+  if (waits != nullptr) return fail(waits->until.why(waits->until.what));
   return fail("divergence: " + std::to_string(at_barrier) + " of " +
               std::to_string(threads.size()) + " threads at a barrier, " + std::to_string(done) +
               " gone, the others at a warp operation with lanes missing");
-}
-
-Fiber* take_fiber() {
-  if (machine.free_fibers.empty()) {
-    machine.fibers.push_back(std::make_unique<Fiber>());
-    return machine.fibers.back().get();
-  }
-  Fiber* fiber = machine.free_fibers.back();
-  machine.free_fibers.pop_back();
-  return fiber;
 }
 
 bool run_cluster(const std::vector<unsigned>& turns) {
@@ -206,13 +200,13 @@ bool run_cluster(const std::vector<unsigned>& turns) {
       if (thread.state != State::kReady) continue;
       any = true;
       if (thread.fiber == nullptr) {
-        thread.fiber = take_fiber();
+        thread.fiber = machine.fibers.take();
         thread.fiber->start(thread_main);
       }
       set_thread(t);
       thread.fiber->enter();
       if (thread.state == State::kDone) {
-        machine.free_fibers.push_back(thread.fiber);
+        machine.fibers.give_back(thread.fiber);
         thread.fiber = nullptr;
         --alive;
       }
@@ -220,7 +214,8 @@ bool run_cluster(const std::vector<unsigned>& turns) {
     }
     if (!any && !release()) return false;
   }
-  const std::string left = clusters::fault_at_end();
+  std::string left = clusters::fault_at_end();
+  if (left.empty()) left = bulk::end_cluster();
   return left.empty() || fail(left);
 }
 
@@ -269,10 +264,9 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
     races::begin_cluster();
     shared_memory::begin_cluster();
     clusters::begin(cluster, threads);
+    bulk::begin_cluster(cluster, threads);
     if (!run_cluster(turns)) {
-      // The fibers are abandoned: kernels have nothing on these stacks that needs a destructor.
-      machine.free_fibers.clear();
-      machine.fibers.clear();
+      machine.fibers.abandon();
       device::launch_failed();
       return cudaErrorLaunchFailure;
     }
@@ -288,6 +282,12 @@ void clusters::wait(Site site) { host_cuda::wait(State::kAtCluster, site); }
 
 void fence(Site site) {
   if (!dropped(site)) note_fence();
+}
+
+void wait_until(const Condition& condition, Site site) {
+  if (condition.ready(condition.what)) return;
+  me().until = condition;
+  wait(State::kUntil, site);
 }
 
 int lane() { return static_cast<int>(races::now.thread % 32); }

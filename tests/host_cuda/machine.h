@@ -51,8 +51,16 @@ cudaError_t run(dim3 grid, dim3 block, size_t shared, const void* kernel, void (
 void block_barrier(Site site);
 void fence(Site site);
 unsigned* ticket(unsigned* spare);
+// Lets other threads run until ready(what). Where none can run, the launch fails with why(what).
+struct Condition {
+  bool (*ready)(const void*);
+  std::string (*why)(const void*);
+  const void* what;
+};
+void wait_until(const Condition& condition, Site site);
 void* dynamic_shared();
 void* static_shared(const void* type, size_t size, size_t alignment, Site site);
+void need_aligned(const void* at, size_t size);  // a fault otherwise
 void store16(void* global, const void* value);
 void copy16_async(void* shared, const void* global);
 void copies_done(Site site);
@@ -89,8 +97,9 @@ void warp_operation(const WarpOp& op, Site site);
 
 // Reports accesses that the compiler does not report to the race detector; other variants ignore
 // them.
-enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone };
-void note_access(const void* at, size_t size, Access access);
+// A bulk copy gives its number (bulk.cpp).
+enum class Access { kRead, kWrite, kAtomic, kCopyStarts, kCopyDone, kBulkRead, kBulkWrite };
+void note_access(const void* at, size_t size, Access access, uint32_t bulk_copy = 0);
 void note_fence();
 
 }  // namespace host_cuda

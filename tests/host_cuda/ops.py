@@ -28,7 +28,7 @@ class HostMix(ctypes.Structure):
     _fields_ += [("spatial", INT), ("pairing", INT)]
     _fields_ += [(n, POINTER) for n in ("partner", "sources", "offsets")]
     _fields_ += [(n, POINTER) for n in ("blend", "box", "blend_row", "box_row")]
-    _fields_ += [("shared_limit", INT)]
+    _fields_ += [("shared_limit", INT), ("ring_blocks", INT), ("wide", INT)]
 
 
 class HostPlan(ctypes.Structure):
@@ -74,7 +74,10 @@ def int_array(values) -> ctypes.Array:
     return (ctypes.c_int64 * max(len(values), 1))(*values)
 
 
-def _mix(form, dst, src, partner, sources, offsets, blend, box, pairing, shared_limit):
+def _mix(
+    form, dst, src, partner, sources, offsets, blend, box, pairing, shared_limit, ring_blocks=0,
+    wide=False,
+):  # fmt: skip
     if dst.numel() == 0:
         return
     h = HostMix(form=form, element_size=dst.element_size())
@@ -92,32 +95,40 @@ def _mix(form, dst, src, partner, sources, offsets, blend, box, pairing, shared_
     if box.shape[1]:
         box_row, box_rows = row_or_rows(box)
         h.box_row, h.box = address(box_row), address(box_rows)
-    h.shared_limit = shared_limit
+    h.shared_limit, h.ring_blocks, h.wide = shared_limit, ring_blocks, wide
     check(library().host_mix(ctypes.byref(h)))
 
 
-def mix_(x, partner, blend, box, pairing, shared_limit=SHARED_LIMIT):
-    _mix(0, x, x, partner, None, None, blend, box, pairing, shared_limit)
+def mix_(x, partner, blend, box, pairing, shared_limit=SHARED_LIMIT, ring_blocks=0, wide=False):
+    _mix(0, x, x, partner, None, None, blend, box, pairing, shared_limit, ring_blocks, wide)
 
 
-def mix_out(x, partner, blend, box, pairing, out):
-    _mix(1, out, x, partner, None, None, blend, box, pairing, SHARED_LIMIT)
+def mix_out(x, partner, blend, box, pairing, out, wide=False):
+    _mix(1, out, x, partner, None, None, blend, box, pairing, SHARED_LIMIT, wide=wide)
 
 
-def mix(x, partner, blend, box, pairing):
+def mix(x, partner, blend, box, pairing, wide=False):
     out = torch.empty_like(x)
-    mix_out(x, partner, blend, box, pairing, out)
+    mix_out(x, partner, blend, box, pairing, out, wide)
     return out
 
 
-def mix_backward(grad, partner, sources, offsets, blend, box, pairing):
+def mix_backward(grad, partner, sources, offsets, blend, box, pairing, wide=False):
     out = torch.empty_like(grad)
-    _mix(2, out, grad, partner, sources, offsets, blend, box, pairing, SHARED_LIMIT)
+    _mix(2, out, grad, partner, sources, offsets, blend, box, pairing, SHARED_LIMIT, wide=wide)
     return out
 
 
-def paste_(x, partner, box, pairing, shared_limit=SHARED_LIMIT):
-    _mix(3, x, x, partner, None, None, None, box, pairing, shared_limit)
+def paste_(x, partner, box, pairing, shared_limit=SHARED_LIMIT, ring_blocks=0):
+    _mix(3, x, x, partner, None, None, None, box, pairing, shared_limit, ring_blocks)
+
+
+def ring_shape(batch, vectors, spatial, blocks, shared_limit=SHARED_LIMIT):
+    """(bytes of a piece, stages) of mix_ring.cuh, or zeros."""
+    out = (ctypes.c_int64 * 2)()
+    given = (batch, vectors, spatial, shared_limit, blocks)
+    library().host_ring_shape(*map(INT, given), out)
+    return tuple(out)
 
 
 def mix_targets(labels, partner, weight, pairing, num_classes, label_smoothing, dtype):

@@ -1,4 +1,4 @@
-"""Runs kernels that are wrong on purpose (driver_bugs.cpp) where a fault ends the process.
+"""Runs kernels that are wrong on purpose (driver_*bugs.cpp) where a fault ends the process.
 
 ``python -m host_cuda.planted NAME ...`` prints JSON: for every name the exit status (0: the
 sanitizer missed the fault) and the text of stderr. Each kernel runs in its own fork, on a tensor:
@@ -22,9 +22,9 @@ FLOATS = 512
 def run_planted(name: str, out: torch.Tensor) -> None:
     import ctypes
 
-    code = lib.library().host_planted(
-        name.encode(), ctypes.c_void_p(out.data_ptr()), ctypes.c_int64(out.numel())
-    )
+    driver = lib.library()
+    planted = driver.host_planted_bulk if name.startswith("bulk_") else driver.host_planted
+    code = planted(name.encode(), ctypes.c_void_p(out.data_ptr()), ctypes.c_int64(out.numel()))
     assert code != -1, f"no planted kernel {name}"
     lib.check(code)
 

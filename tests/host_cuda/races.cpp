@@ -1,7 +1,7 @@
 // The race detector: compiled into the library of variant "races" alone.
 //
 // In that variant the kernels are compiled with -fsanitize=thread and linked without it: the
-// compiler puts a call before every access to memory, and the functions that it calls stand here.
+// compiler puts a call before every access to memory (tsan_calls.cpp).
 // Every byte records which threads have written, read and updated it since the launch began (since
 // the block began, in shared memory). Two accesses race if at least one of them writes, not both
 // are atomic, they come from different threads, and nothing orders them:
@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "bulk.h"
 #include "machine.h"
 
 namespace host_cuda {
@@ -114,6 +115,8 @@ struct Who {
 struct Cell {
   uint32_t serial = 0;    // the number of the launch or block that made these accesses
   bool arriving = false;  // an asynchronous copy to it is in flight
+  uint32_t bulk_writer = 0, bulk_reader = 0;  // the last bulk copies to and from it
+  uint32_t fences = 0;                        // the writer's when it wrote
   Who writer, reader, updater;
 };
 
@@ -166,36 +169,64 @@ std::string me() {
         (who.spread >= Who::kCluster ? "…" : "") + ", " + me());
 }
 
-void touch(const unsigned char* at, Access access, const Region* region) {
+// Bulk copies: an access has to wait for the copy to this byte, a write for the copy from it too.
+void check_bulk(const Cell& cell, const unsigned char* at, Access access, const Region* region) {
+  const bool reads = access == Access::kRead || access == Access::kBulkRead;
+  if (cell.bulk_writer != 0 && !bulk::is_done_for_me(cell.bulk_writer)) {
+    fault("race: " + me() + (reads ? " reads " : " writes ") + place(at, region) +
+          " before it knows that a bulk copy to it has ended");
+  }
+  if (!reads && cell.bulk_reader != 0 && !bulk::is_done_for_me(cell.bulk_reader)) {
+    fault("race: " + me() + " writes " + place(at, region) +
+          " before it knows that a bulk copy has read it");
+  }
+}
+
+void touch(const unsigned char* at, Access access, const Region* region, uint32_t bulk_copy) {
   Cell& cell = cell_of(at);
   const uint32_t current = region != nullptr ? cluster_serial : launch_serial;
   if (cell.serial != current) {
     cell = Cell();
     cell.serial = current;
   }
-  const bool reads = access == Access::kRead || access == Access::kAtomic;
+  check_bulk(cell, at, access, region);
+  const bool only_reads = access == Access::kRead || access == Access::kBulkRead;
+  const bool reads = only_reads || access == Access::kAtomic;
   if (region != nullptr && reads) {
     if (cell.arriving) fault(me() + " reads " + place(at, region) + " before copies_done()");
-    if (cell.writer.spread == Who::kNobody && cell.updater.spread == Who::kNobody) {
+    if (cell.writer.spread == Who::kNobody && cell.updater.spread == Who::kNobody &&
+        cell.bulk_writer == 0) {
       fault(me() + " reads " + place(at, region) + ", which no thread of the block has written");
     }
   }
-  const char* does = access == Access::kRead     ? "read"
-                     : access == Access::kAtomic ? "atomic"
-                                                 : "write";
+  const char* does = only_reads ? "read" : access == Access::kAtomic ? "atomic" : "write";
   if (cell.writer.races_with_now()) report(cell.writer, "write", does, at, region);
   if (access != Access::kAtomic && cell.updater.races_with_now()) {
     report(cell.updater, "atomic", does, at, region);
   }
-  if (access != Access::kRead && cell.reader.races_with_now()) {
+  if (!only_reads && cell.reader.races_with_now()) {
     report(cell.reader, "read", does, at, region);
+  }
+  const bool written = cell.writer.spread != Who::kNobody;
+  if (access == Access::kBulkRead && written &&
+      (region == nullptr || bulk::fences_of(cell.writer.thread) == cell.fences)) {
+    fault("a bulk copy reads " + place(at, region) + ", which thread " +
+          std::to_string(cell.writer.thread) + " wrote without a fence_proxy_async() after it");
   }
   if (access == Access::kRead) {
     cell.reader.add_now();
   } else if (access == Access::kAtomic) {
     cell.updater.add_now();
+  } else if (access == Access::kBulkRead) {
+    cell.bulk_reader = bulk_copy;
+  } else if (access == Access::kBulkWrite) {
+    cell = Cell();
+    cell.serial = current;
+    cell.bulk_writer = bulk_copy;
   } else {
     cell.writer.add_now();
+    cell.fences = bulk::fences_of(now.thread);
+    cell.bulk_writer = 0;
     cell.arriving = access == Access::kCopyStarts;
   }
 }
@@ -221,7 +252,7 @@ void note_fence() {
   }
 }
 
-void note_access(const void* address, size_t size, Access access) {
+void note_access(const void* address, size_t size, Access access, uint32_t bulk_copy) {
   const unsigned char* at = static_cast<const unsigned char*>(address);
   if (!now.watching || (at >= now.stack && at < now.stack_end)) return;
   const Region* region = nullptr;
@@ -235,7 +266,7 @@ void note_access(const void* address, size_t size, Access access) {
   if (region == nullptr && !may_touch(at)) {
     fault(me() + " touches global memory before it has awaited the kernel in front");
   }
-  for (size_t k = 0; k < size; ++k) touch(at + k, access, region);
+  for (size_t k = 0; k < size; ++k) touch(at + k, access, region, bulk_copy);
   if (access == Access::kAtomic && region == nullptr) pass_on(at);
 }
 
@@ -264,37 +295,3 @@ void shared_memory(const unsigned char* begin, size_t size, const char* name) {
 }  // namespace races
 
 }  // namespace host_cuda
-
-// ------------------------------------------------------------------ what the compiler calls
-
-#define ACCESS(size)                                                                               \
-  void __tsan_read##size(void* at) { host_cuda::note_access(at, size, host_cuda::Access::kRead); } \
-  void __tsan_write##size(void* at) {                                                              \
-    host_cuda::note_access(at, size, host_cuda::Access::kWrite);                                   \
-  }                                                                                                \
-  void __tsan_unaligned_read##size(void* at) {                                                     \
-    host_cuda::note_access(at, size, host_cuda::Access::kRead);                                    \
-  }                                                                                                \
-  void __tsan_unaligned_write##size(void* at) {                                                    \
-    host_cuda::note_access(at, size, host_cuda::Access::kWrite);                                   \
-  }
-
-extern "C" {
-ACCESS(1)
-ACCESS(2)
-ACCESS(4)
-ACCESS(8)
-ACCESS(16)
-void __tsan_read_range(void* at, size_t size) {
-  host_cuda::note_access(at, size, host_cuda::Access::kRead);
-}
-void __tsan_write_range(void* at, size_t size) {
-  host_cuda::note_access(at, size, host_cuda::Access::kWrite);
-}
-void __tsan_init() {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
-void __tsan_vptr_update(void**, void*) {}
-void __tsan_vptr_read(void**) {}
-// Only a magic static would call these (a guard variable); kernels have none.
-}

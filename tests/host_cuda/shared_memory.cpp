@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "races.h"
@@ -67,11 +68,12 @@ std::vector<Copy>& my_copies() {
   return copies[races::now.rank * threads_per_block + races::now.thread];
 }
 
-void need_alignment(const void* at) {
-  if (reinterpret_cast<uintptr_t>(at) % 16 != 0) fault("misaligned access of 16 bytes");
-}
-
 }  // namespace
+
+void need_aligned(const void* at, size_t size) {
+  if (reinterpret_cast<uintptr_t>(at) % size == 0) return;
+  fault("misaligned access of " + std::to_string(size) + " bytes");
+}
 
 namespace shared_memory {
 
@@ -105,6 +107,17 @@ const void* of_block(const void* own, size_t rank) {
   fault("a read of another block's memory at an address that is not this block's");
 }
 
+bool holds(const void* at, size_t size) {
+  const unsigned char* p = static_cast<const unsigned char*>(at);
+  const auto in = [&](const OfBlocks& memory) {
+    const Memory& mine = *memory[races::now.rank];
+    return p >= mine.data() && p + size <= mine.data() + mine.size();
+  };
+  bool found = in(dynamic_memory);
+  for (const Static& s : static_memory) found = found || in(s.memory);
+  return found;
+}
+
 }  // namespace shared_memory
 
 void* dynamic_shared() { return dynamic_memory[races::now.rank]->data(); }
@@ -125,7 +138,7 @@ void* static_shared(const void* type, size_t size, size_t alignment, Site site) 
 }
 
 void store16(void* global, const void* value) {
-  need_alignment(global);
+  need_aligned(global, 16);
   note_access(global, 16, Access::kWrite);
   std::memcpy(global, value, 16);
 }
@@ -133,8 +146,8 @@ void store16(void* global, const void* value) {
 // The bytes move only when a thread waits for them; until then poison stands where they will be, so
 // that a thread that does not wait reads it, and so does one that still needs what stood there.
 void copy16_async(void* shared, const void* global) {
-  need_alignment(global);
-  need_alignment(shared);
+  need_aligned(global, 16);
+  need_aligned(shared, 16);
   note_access(global, 16, Access::kRead);
   note_access(shared, 16, Access::kCopyStarts);
   std::memset(shared, kPoison, 16);
@@ -153,7 +166,7 @@ void copies_done(Site site) {
 }
 
 #ifndef FUSED_MIXUP_RACES
-void note_access(const void*, size_t, Access) {}
+void note_access(const void*, size_t, Access, uint32_t) {}
 void note_fence() {}
 #endif
 

@@ -21,5 +21,8 @@ void begin_cluster();
 // What stands at the place of *own, this block's, in block `rank` of the cluster.
 const void* of_block(const void* own, size_t rank);
 
+// Whether all these bytes are dynamic shared memory of this block, or all of one static variable.
+bool holds(const void* at, size_t size);
+
 }  // namespace shared_memory
 }  // namespace host_cuda
