@@ -39,6 +39,7 @@ BOXES = (
 # No row keeps its own values, which would hide a wrong partner; one adds its partner's to them.
 BLEND = torch.stack((torch.linspace(0.2, 0.8, B), torch.linspace(0.7, 0.3, B)), 1).double()
 BLEND[2, 0] = 1.0
+PASTE = torch.tensor([[1.0, 0.0]], dtype=torch.float64)  # no row blends, and boxes alone are walked
 DTYPES = (torch.float32, torch.float16, torch.uint8)
 
 
@@ -64,6 +65,8 @@ def edge_plans(device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for rows in BOXES:
             box = torch.tensor(rows, dtype=torch.int32, device=device)
             yield indices, BLEND.to(device), box
+        for row in boxes[:2]:
+            yield indices, PASTE.expand(B, 2), torch.tensor([row], dtype=torch.int32).expand(B, 4)
         for row in boxes[::2]:
             box = torch.tensor([row], dtype=torch.int32)
             yield indices, BLEND[:1].expand(B, 2), box.expand(B, 4)

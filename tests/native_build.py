@@ -130,16 +130,20 @@ def _prune(folder: Path, family: str) -> None:
                 pass
 
 
-def object_file(folder: Path, options: list[str], source: Path) -> Path:
-    """The object of ``source``, compiled where it or a file that it includes has changed.
-
-    System headers are taken not to change.
-    """
-    command = [*compiler(), *options, "-MM", str(source)]
+@functools.cache
+def _included(command: tuple[str, ...]) -> tuple[Path, ...]:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
-    included = [Path(name) for name in done.stdout.partition(":")[2].split() if name != "\\"]
+    return tuple(Path(name) for name in done.stdout.partition(":")[2].split() if name != "\\")
+
+
+def object_file(folder: Path, options: list[str], source: Path) -> Path:
+    """The object of ``source``, compiled where it or a file that it includes has changed.
+
+    System headers are taken not to change, nor what a file includes while this process runs.
+    """
+    included = _included((*compiler(), *options, "-MM", str(source)))
     # The path tells builds of copies of the sources apart, which may name it (__FILE__).
     family = f"{source.stem}-{digest((options, str(source)), [])}"
     return cache(

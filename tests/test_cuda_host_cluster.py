@@ -74,6 +74,26 @@ def test_the_blocks_of_a_row_follow_from_its_bytes(dtype, classes, wide, blocks,
     row = classes * (dtype.itemsize + (wide.itemsize if wide else 0))
     assert 0 <= shared - buffers * row // blocks <= buffers * 256
     assert shared + 1024 <= host.SHARED_LIMIT
+    # Shared memory that just holds them, and one byte less.
+    assert host.cluster_shape(dtype, classes, wide, blocks, shared + 1024) == (
+        blocks, apart, shared,
+    )  # fmt: skip
+    fewer = host.cluster_shape(dtype, classes, wide, blocks, shared + 1023)
+    assert fewer == ((blocks, 0, shared // 2) if buffers == 2 else (0, 0, 0))
+
+
+@pytest.mark.parametrize("wide", [torch.bfloat16, torch.float32], ids=str)
+def test_a_buffer_holds_a_slice_and_its_target_wherever_they_start(wide):
+    """A slice has the vectors of its block and the elements before or behind them: seven at most.
+
+    Its vectors are those of the logits, so that the target of such a slice may start anywhere.
+    """
+    for classes in (40, 96, 97, 135, 1000):
+        for blocks in BLOCKS:
+            vectors = -(-(classes // 8) // blocks)
+            logits = 16 * vectors + 16
+            target = 16 - wide.itemsize + min(classes, 8 * vectors + 7) * wide.itemsize
+            assert host.cluster_shape(torch.bfloat16, classes, wide, blocks)[1] >= logits + target
 
 
 @pytest.mark.parametrize(("dtype", "classes"), [(torch.bfloat16, 21841), (torch.float32, 33003)])
@@ -185,8 +205,13 @@ def test_other_calls_and_layouts_stay_with_rows():
     """Classes that are not adjacent, float64: bits are those of the kernel of rows."""
     labels = torch.arange(3)
     sparse = (labels, labels.flip(0), torch.tensor([[0.3, 0.7]]).expand(3, 2), None)
-    args = (*sparse, -100, 0.0, 0.1, 0.0, 0.0, 2, False)
-    for logits in (torch.randn(500, 3).t(), torch.randn(3, 500, dtype=torch.float64)):
+    dense = (torch.rand(500, 3).t(), None, None, None)
+    for logits, target in (
+        (torch.randn(500, 3).t(), sparse),
+        (torch.randn(3, 500, dtype=torch.float64), sparse),
+        (torch.randn(3, 500), dense),
+    ):
+        args = (*target, -100, 0.0, 0.1, 0.0, 0.0, 2, False)
         lib.forget_launches()
         got = host.soft_target_cross_entropy_grad(logits, *args, cluster=2)
         assert not any("cluster_kernel" in name for name in lib.kernels()[1])

@@ -13,6 +13,7 @@ from host_cuda.loss_grid import COLUMNS, NO_IGNORE, cases, check_binary, check_v
 from host_cuda.ops import DTYPES
 
 from fused_mixup import reference
+from fused_mixup.dtypes import arithmetic
 
 pytestmark = [
     pytest.mark.skipif(build.compiler() is None, reason="no host C++ compiler (g++)"),
@@ -171,6 +172,15 @@ def test_ranks_of_ties_and_of_what_is_no_number(dtype):
                 assert torch.equal(got, reference.label_ranks(logits, labels[0], partner))
 
 
+def test_ranks_of_rows_that_take_more_than_16_warps():
+    logits = torch.randn(2, 30000, generator=torch.Generator().manual_seed(5))
+    labels = torch.tensor([29999, 12])
+    weight = torch.tensor([[0.3, 0.7]]).expand(2, 2)
+    args = (labels, labels.flip(0), weight, None, NO_IGNORE, 0.0, 0.0, 0.0, 0.0, 2, True)
+    got = host.soft_target_cross_entropy(logits, *args)[3]
+    assert torch.equal(got, reference.soft_target_cross_entropy(logits, *args)[3])
+
+
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_one_logit_that_is_no_number_spoils_its_row_alone(dtype):
     """Wherever it stands: first of all, first and last of a vector, in the tail."""
@@ -260,6 +270,16 @@ def test_all_minus_infinity_is_nan():
 def test_scale(dtype, layout):
     lib.set_order(0)
     loss_grid.check_scale(dtype, layout, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_scale_of_samples_that_lie_apart(dtype):
+    base = torch.randn(5, 6, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+    for start, stop in ((0, 8), (3, 10)):
+        x, want = base.clone(), base.clone()
+        want[:, 1:5, start:stop] *= 2
+        host.scale_(x[:, 1:5, start:stop], torch.tensor(2.0, dtype=arithmetic(dtype)))
+        assert same_bits(x, want)
 
 
 @pytest.mark.parametrize("shape", unrounded.UNROUNDED, ids=str)

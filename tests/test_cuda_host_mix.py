@@ -244,6 +244,19 @@ def test_samples_of_many_tiles_have_wider_ones(box_kind):
     assert same_bits(y, reference.mix(x, *args, ROLL))
 
 
+def test_a_tile_holds_a_vector_of_each_sample_at_least():
+    """16 bytes of a vector and 40 that a row needs: one byte less, and the batch is walked."""
+    x = torch.randn(40, 64)
+    args = (torch.arange(40).roll(3).int(), torch.tensor([[0.3, 0.7]]).double().expand(40, 2))
+    args += (torch.empty((40, 0), dtype=torch.int32), TENSOR)
+    for limit, kernel in ((40 * 56, "tile_kernel"), (40 * 56 - 1, "walk_kernel")):
+        lib.forget_launches()
+        y = x.clone()
+        host.mix_(y, *args, shared_limit=limit)
+        assert any(kernel in name for name in lib.kernels()[1])
+        assert same_bits(y, reference.mix(x, *args))
+
+
 def test_edges_of_the_clamps():
     lib.set_order(0)
     edge_cases.check_mix(host, in_place=({}, {"shared_limit": 0}))
@@ -255,4 +268,9 @@ def test_edges_of_the_clamps():
 @pytest.mark.parametrize("order", ORDERS)
 def test_cycles_of_more_rows_than_a_block_has_threads(order):
     lib.set_order(order)
-    edge_cases.check_long_graphs(host, 1500, in_place=({"shared_limit": 0},))
+    edge_cases.check_long_graphs(host, 1500, in_place=({}, {"shared_limit": 0}))
+    x, blend = torch.randn(600, 5), torch.tensor([[0.3, 0.7]]).double().expand(600, 2)
+    args = (None, blend, torch.empty((600, 0), dtype=torch.int32), ROLL)
+    y = x.clone()
+    host.mix_(y, *args, shared_limit=0)  # one cycle, which no kernel orders
+    assert same_bits(y, reference.mix(x, *args))

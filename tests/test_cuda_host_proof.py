@@ -196,19 +196,16 @@ def orderings():
     ]
 
 
+OF_FILES = ("mix", "plan", "mix_normalize", "draw_erasing", "draw_neighbors", "draw_variants")
+OF_FILES += ("mask_mean", "loss_cluster", "mix_ring")
+
+
 @pytest.mark.proof
-def test_nothing_is_accused_with_all_barriers_in_place():
+@pytest.mark.parametrize("file", OF_FILES)
+def test_nothing_is_accused_with_all_barriers_in_place(file):
     for variant in ("plain", *(["races"] if build.why_not("races") is None else [])):
         with lib.variant(variant):
-            run_everything()
-            run_everything("plan.cuh")
-            run_everything("mix_normalize.cuh")
-            run_everything("draw_erasing.cuh")
-            run_everything("draw_neighbors.cuh")
-            run_everything("draw_variants.cuh")
-            run_everything("mask_mean.cuh")
-            run_everything("loss_cluster.cuh")
-            run_everything("mix_ring.cuh")
+            run_everything(file)
 
 
 @pytest.mark.proof

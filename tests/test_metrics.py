@@ -75,6 +75,13 @@ def test_ties_and_nan(device):
         torch.testing.assert_close(same, expected)
 
 
+def test_ties_of_long_rows(device):
+    z = torch.zeros(2, 5000, device=device)  # more classes than a kernel takes at once
+    labels = torch.tensor([4999, 1234], device=device)
+    got = fm.mixed_accuracy(z, labels, (1234, 1235, 4999, 5000))
+    assert [float(top) for top in got] == [0.0, 0.5, 0.5, 1.0]
+
+
 Z = torch.randn(4, 6)
 (_, TARGET), *_ = loss_targets(4, 6)
 

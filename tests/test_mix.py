@@ -126,6 +126,19 @@ def test_uint8_rounds_half_to_even(device):
     assert got[0].tolist() == [0, 2, 2, 4, 254, 254]
 
 
+@pytest.mark.parametrize(("weights", "own"), [((0.5, 0.0), True), ((0.0, 0.5), False)])
+def test_one_weight_of_zero_drops_its_term(device, weights, own):
+    x = torch.ones(4, 600, device=device)
+    x[0 if own else 3] = math.inf  # its terms with a weight of zero would be NaN
+    partner = torch.tensor([1, 0, 0, 0], dtype=torch.int32, device=device)
+    blend = torch.tensor([weights], dtype=torch.float64, device=device).repeat(4, 1)
+    box = torch.zeros(4, 2, dtype=torch.int32, device=device)
+    plan = MixPlan(partner, blend.float(), blend, box)
+    want = x * 0.5 if own else x[partner.long()] * 0.5
+    for got in (fm.mix(x, plan), fm.mix_(x.clone(), plan)):
+        assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_weight_of_zero_drops_its_term(device, bad):
     x = torch.ones(4, 600, device=device)

@@ -137,6 +137,13 @@ def test_weights_beyond_a_byte_are_clamped(backend):
         assert torch.equal(got, exact.round().clamp(0, 255).to(torch.uint8)), pair
 
 
+def test_a_batch_of_many_samples(backend):
+    x = values((130, 3, 5), torch.float32)
+    for partner in (torch.arange(130).roll(1), torch.randperm(130), torch.arange(130).flip(0)):
+        plan = MixPlan.uniform(130, partner, 0.3)
+        assert torch.equal(fm.mix_samples(list(x), plan), mix_by_hand(x, plan))
+
+
 def test_one_sample_and_samples_of_no_size(backend):
     x = values((1, 3, 5, 7), torch.uint8)
     assert torch.equal(fm.mix_samples(list(x), MixPlan.uniform(1, "flip", 0.3)), x)

@@ -39,4 +39,6 @@ def test_every_list_has_edits_of_its_own_files(name):
 def test_tests_of_edits_are_there():
     for edit in EDITS:
         files = [word for word in shlex.split(edit.tests) if word.endswith(".py")]
-        assert files and all((edits.ROOT / file).is_file() for file in files), edit.name
+        files += [f"tests/host_cuda/driver_{name}.cpp" for name in edit.drivers.split()]
+        assert shlex.split(edit.tests)[0] in files, edit.name
+        assert all((edits.ROOT / file).is_file() for file in files), edit.name

@@ -58,6 +58,15 @@ def check_unrounded(
         loss, grad = ops.soft_target_binary_cross_entropy_grad(logits.to(device), *placed)
         near(loss, want[0], "binary loss")
         near(grad, want[1], "binary gradient")
+    # All distances but those of the maxima are one number: errors that agree add up in a sum.
+    logits = torch.full(shape, 0.4011).to(dtype)
+    logits[:, ::8] = 2.5
+    args = (labels[0], labels[1], weight, None, -100, 0.0, 0.0, 0.0, 0.0, 1, False)
+    want = reference.soft_target_cross_entropy(logits.double(), *args)
+    placed = [t.to(device) if isinstance(t, Tensor) else t for t in args]
+    near(
+        ops.soft_target_cross_entropy(logits.to(device), *placed)[0], want[0], "loss of few values"
+    )
 
 
 # Several tiles of every kernel: a warp's row, a block's, more than one step of the largest block,

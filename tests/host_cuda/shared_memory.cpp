@@ -13,6 +13,7 @@ namespace host_cuda {
 namespace {
 
 constexpr size_t kStaticLimit = 48 * 1024;  // more would need an opt-in
+constexpr int kPoison = 0xff;               // NaN in every float type
 
 // Memory of exactly the size asked for, so that the address sanitizer sees an access beyond it. For
 // the race detector it has guards on both sides instead.
@@ -31,7 +32,7 @@ class Memory {
 
   unsigned char* data() const { return bytes_ + races::kGuard; }
   size_t size() const { return size_; }
-  void poison() { std::memset(data(), 0xff, size_); }  // NaN in every float type
+  void poison() { std::memset(data(), kPoison, size_); }
 
  private:
   unsigned char* bytes_;
@@ -142,13 +143,14 @@ void store16(void* global, const void* value) {
   std::memcpy(global, value, 16);
 }
 
-// The bytes move only when a thread waits for them, so that a thread that does not wait reads
-// poison.
+// The bytes move only when a thread waits for them; until then poison stands where they will be, so
+// that a thread that does not wait reads it, and so does one that still needs what stood there.
 void copy16_async(void* shared, const void* global) {
   need_aligned(global, 16);
   need_aligned(shared, 16);
   note_access(global, 16, Access::kRead);
   note_access(shared, 16, Access::kCopyStarts);
+  std::memset(shared, kPoison, 16);
   my_copies().push_back({shared, global});
 }
 

@@ -38,7 +38,7 @@ def try_edit(edit: Edit) -> tuple[str, str]:
                 tree.build_cpu()
             except RuntimeError as error:
                 return "broken", str(error)
-        result, output = tree.run_tests(edit.tests)
+        result, output = tree.run_tests(edit.tests, edit.drivers)
     # Tests build the CUDA kernels themselves: an edit that does not compile proves nothing.
     return ("broken" if ": error: " in output and edit.list == "cuda" else result), output
 
@@ -60,9 +60,10 @@ def main(words: list[str]) -> int:
     if any(edit.list != "cuda" for edit in edits):
         tree.build_cpu()
     # An edit proves nothing by a test that fails without it.
-    for tests in () if "--trust" in words else dict.fromkeys(edit.tests for edit in edits):
+    plain = {(edit.tests, edit.drivers): None for edit in edits}
+    for tests, drivers in () if "--trust" in words else plain:
         started = time.monotonic()
-        result, output = tree.run_tests(tests)
+        result, output = tree.run_tests(tests, drivers)
         print(f"unedited {result:8} {time.monotonic() - started:4.0f} s  {tests}", flush=True)
         if result != "passed":
             print(output)

@@ -1,4 +1,4 @@
-"""The list of wrong edits: cuda.toml, cpu.toml and triton.toml beside this file.
+"""The list of wrong edits: cuda*.toml, cpu.toml and triton.toml beside this file.
 
 Each [[edit]] has a file, a text that stands in it once (old), the text that replaces it (new), and
 the tests that must fail then, as arguments of pytest.
@@ -27,6 +27,7 @@ class Edit:
     old: str
     new: str
     tests: str
+    drivers: str = ""  # of tests/host_cuda that are compiled, where the file of tests calls more
 
     @property
     def name(self) -> str:
@@ -50,5 +51,6 @@ def load() -> list[Edit]:
     return [
         Edit(name, **edit)
         for name in LISTS
-        for edit in tomllib.loads((HERE / f"{name}.toml").read_text()).get("edit", [])
+        for path in sorted(HERE.glob(f"{name}*.toml"))
+        for edit in tomllib.loads(path.read_text()).get("edit", [])
     ]

@@ -28,6 +28,17 @@ from sanitized import build as sanitized
 from .edits import Edit
 
 TREE = ROOT / "build" / "mutants"
+# The drivers of tests/host_cuda that a file of tests calls; others call all of them.
+DRIVERS = {
+    "tests/test_cuda_host_cluster.py": "loss",
+    "tests/test_cuda_host_collage.py": "collage mix",
+    "tests/test_cuda_host_launches.py": "loss mix plan",
+    "tests/test_cuda_host_loss.py": "loss",
+    "tests/test_cuda_host_masks.py": "masks mix",
+    "tests/test_cuda_host_mix.py": "mix",
+    "tests/test_cuda_host_normalize.py": "normalize mix",
+    "tests/test_cuda_host_plan.py": "plan",
+}
 TIMEOUT = 600  # seconds of an edit's tests; one that makes a loop endless counts as seen
 
 
@@ -52,13 +63,25 @@ def copy_sources() -> None:
                 path.unlink()
 
 
+_kernels: dict[str, Path] = {}  # objects of kernels that edits leave as they are
+
+
 def build_cpu() -> None:
-    """fused_mixup._C of the copy, where only files that changed are compiled."""
+    """fused_mixup._C of the copy, where only files that changed are compiled.
+
+    An edit of a kernel (*.inl) reaches the baseline's alone, which its tests ask for: those of
+    larger vectors come from the same lines, and take longest to compile.
+    """
     cpu, built = TREE / "csrc" / "cpu", TREE / "build" / "cpu"
-    options = [option for option in sanitized.options(["-O1"]) if option != f"-I{sanitized.CPU}"]
+    options = [option for option in sanitized.options(["-O0"]) if option != f"-I{sanitized.CPU}"]
 
     def compile_one(source: Path) -> Path:
-        return native_build.object_file(built, [*options, f"-I{cpu}"], source)
+        if source.name in _kernels:
+            return _kernels[source.name]
+        made = native_build.object_file(built, [*options, f"-I{cpu}"], source)
+        if source.name.startswith("kernels_avx"):
+            _kernels[source.name] = made
+        return made
 
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1)) as pool:
         objects = list(pool.map(compile_one, sorted(cpu.glob("*.cpp"))))
@@ -74,13 +97,16 @@ def edited(edit: Edit) -> Iterator[None]:
     path = TREE / edit.file
     before = path.read_text()
     path.write_text(edit.applied(TREE))
+    if path.suffix == ".inl":
+        os.environ["FUSED_MIXUP_CPU"] = "baseline"
     try:
         yield
     finally:
         path.write_text(before)
+        os.environ.pop("FUSED_MIXUP_CPU", None)
 
 
-def _in_the_copy(tests: str) -> None:
+def _in_the_copy(tests: str, drivers: str) -> None:
     """Run pytest in this process, a fork, as if it had started in the copy; exit with its code."""
 
     def ours(path: str) -> bool:
@@ -94,10 +120,14 @@ def _in_the_copy(tests: str) -> None:
     # An edit may keep a file's size and second, by which Python knows its bytecode.
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
-    os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *shlex.split(tests)])))
+    words = shlex.split(tests)
+    drivers = drivers or DRIVERS.get(words[0], "")
+    if drivers:
+        os.environ["FUSED_MIXUP_HOST_DRIVERS"] = drivers
+    os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *words])))
 
 
-def run_tests(tests: str) -> tuple[str, str]:
+def run_tests(tests: str, drivers: str = "") -> tuple[str, str]:
     """("passed", "failed", "crashed", "endless" or "broken", the output).
 
     The tests run in a fork of this process, which has imported what takes seconds to import.
@@ -110,7 +140,7 @@ def run_tests(tests: str) -> tuple[str, str]:
                 os.setsid()
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-                _in_the_copy(tests)
+                _in_the_copy(tests, drivers)
             except BaseException:
                 traceback.print_exc()
                 sys.stderr.flush()
