@@ -47,14 +47,13 @@ def ring_pair_kernel(
     dtype: tl.constexpr = src.dtype
     acc: tl.constexpr = arithmetic(dtype)
     blocks = tl.cdiv(elements_of(units, ALIGN, False), BLOCK)
-    turns = (B + 1) // 2 * blocks
+    pairs = (B + 1) // 2
     for step in tl.range(0, STEPS, num_stages=STAGES):
         turn = tl.program_id(0) * STEPS + step
-        # Turns past the last one load its blocks again: no other program writes those.
-        at = tl.minimum(turn, turns - 1)
-        i = at // blocks
+        i = tl.minimum(turn // blocks, pairs - 1)
         p = B - 1 - i
-        first = at % blocks * BLOCK
+        # Turns past the last pair go past the end of a sample: another program writes its blocks.
+        first = tl.where(turn < pairs * blocks, turn % blocks, blocks) * BLOCK
         own = src.load([i, first]).reshape(BLOCK)
         other = src.load([p, first]).reshape(BLOCK)
         i0, i1 = blend_of(blend, blend_row, blend_col, blend_own, blend_other, i, B, acc)
@@ -72,9 +71,8 @@ def ring_pair_kernel(
         i_result = mixed(own, other, i_inside, i0, i1, BOX, _BLEND)
         p_result = mixed(other, own, p_inside, p0, p1, BOX, _BLEND)
         # The middle sample of an odd batch is written twice, with the same bits.
-        if turn < turns:
-            dst.store([i, first], i_result.reshape(1, BLOCK))
-            dst.store([p, first], p_result.reshape(1, BLOCK))
+        dst.store([i, first], i_result.reshape(1, BLOCK))
+        dst.store([p, first], p_result.reshape(1, BLOCK))
 
 
 @triton.jit
