@@ -106,11 +106,12 @@ def test_no_thread_divides_integers(instances):
 @pytest.mark.proof
 def test_samples_do_not_wait_for_weights(instances):
     """Without boxes nothing that a plan says decides what pairs and tiles read."""
-    checked = [i for i in instances if re.fullmatch(r"(pair|tile) \w+x\d+( transposed)?", i.label)]
+    plain = [i for i in instances if re.fullmatch(r"(pair|tile) \w+x\d+( transposed)?", i.label)]
+    checked = [i for i in plain if i.design.since == 0]
     assert len(checked) == 14  # five dtypes of pairs and of tiles, four transposes
     for i in checked:
         assert i.code.first >= i.design.loads, (i.label, i.code.first)
-    boxed = [i for i in instances if i.label.startswith("gather") and i.label.endswith("box")]
+    boxed = [i for i in instances if re.fullmatch(r"gather \w+x\d+ box", i.label)]
     assert boxed and all(i.code.first < i.design.loads for i in boxed)  # the test would see it
 
 

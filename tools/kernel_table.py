@@ -82,6 +82,7 @@ DESIGNS = (
     Design(r"binary_column \w+", 128, 5, 0, -1, 0, "8 bytes: labels, scales, sums of 4"),
     Design(r"binary_column \w+ single", 128, 5, 0, -1, 0, "unaligned positions"),
     Design(r"scale bf16x8", 256, 4, 3, -1, 4, "nvcc takes one apart before the last on sm_90"),
+    Design(r"scale f64x2", 256, 4, 2, -1, 4, "nvcc waits for two before the others on sm_80"),
     Design(r"scale \w+x\d+", 256, 4, 4, -1, 4, "nothing where the factor is one"),
     Design(r"scale \w+ single", 256, 4, 0, -1, 0, "unaligned"),
     Design(r"reduce \w+", 512, 1, 0, -1, 0, "one value per block, or two labels per row"),
