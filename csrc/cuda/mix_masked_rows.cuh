@@ -37,8 +37,8 @@ constexpr int kPlanes = V == 16 ? 1
 constexpr int kPlanesPerThread = 12;  // at most; a multiple of kPlanes
 
 // Masks of all kinds take registers: with three blocks of a multiprocessor the kernels that hold
-// two rows keep them all, with four the others. For sm_100 the compiler takes more of them: with one
-// block less half types spill none. (uint8 does, with any number of blocks.)
+// two rows keep them all, with four the others. For sm_100 the compiler takes more of them: with
+// one block less half types spill none. (uint8 does, with any number of blocks.)
 constexpr int kMaskedThreads = 128;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 constexpr int kTwoRowBlocks = 2, kOneRowBlocks = 3;
