@@ -131,6 +131,15 @@ def reference_calls(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def checked_distributions():
+    """PyTorch's distributions check their arguments: a first torch.compile stops that for good."""
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(True)
+    yield
+    torch.distributions.Distribution.set_default_validate_args(before)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

@@ -252,6 +252,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("checked_distributions")
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_keras_refuses_is_refused_alike(case):
     name, options, data = REFUSED[case]

@@ -78,6 +78,7 @@ def test_inputs(cases, case):
         raise errors[0]
 
 
+@pytest.mark.usefixtures("checked_distributions")
 @pytest.mark.parametrize("case", REFUSED_OPTIONS)
 def test_options(cases, case):
     name, options, named = REFUSED_OPTIONS[case]

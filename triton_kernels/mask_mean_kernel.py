@@ -48,8 +48,9 @@ def mask_sum_kernel(
         start = tl.cast(part, tl.int64) * BLOCK
         while start < pixels:
             e = start + tl.arange(0, BLOCK)
-            y = e // W
-            x = e - y * W
+            inside = tl.minimum(e, pixels - 1)  # beyond the last pixel lies no row of the mask
+            y = inside // W
+            x = inside - y * W
             m = mask_value(
                 *(number, i, y, x, threshold, rows, columns, map, steps, ratio_y, ratio_x),
                 *(R, BILINEAR),
