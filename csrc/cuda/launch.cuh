@@ -267,6 +267,13 @@ __device__ __forceinline__ float fast_inverse(float x) {
 }
 #endif  // FUSED_MIXUP_HOST
 
+// Whether this is compiled for sm_100 or newer: the compiler may take other registers there.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool kSinceSm100 = true;
+#else
+constexpr bool kSinceSm100 = false;
+#endif
+
 constexpr int64_t kMaxBlocks = 0x7fffffff;  // in the first dim of a grid, the only one in use
 constexpr cudaError_t kTooManyBlocks = cudaErrorInvalidConfiguration;
 

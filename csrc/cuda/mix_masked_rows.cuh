@@ -40,11 +40,7 @@ constexpr int kPlanesPerThread = 12;  // at most; a multiple of kPlanes
 // two rows keep them all, with four the others. For sm_100 the compiler takes more of them: with
 // one block less half types spill none. (uint8 does, with any number of blocks.)
 constexpr int kMaskedThreads = 128;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-constexpr int kTwoRowBlocks = 2, kOneRowBlocks = 3;
-#else
-constexpr int kTwoRowBlocks = 3, kOneRowBlocks = 4;
-#endif
+constexpr int kTwoRowBlocks = kSinceSm100 ? 2 : 3, kOneRowBlocks = kSinceSm100 ? 3 : 4;
 
 // The place of a thread: its row or pair, its vector of the image, its planes.
 struct MaskedPlace {
