@@ -140,10 +140,10 @@ def test_the_ring_reads_each_element_once():
     none = torch.empty((9, 0), dtype=torch.int32)
     for pairing in ("roll", "permutation", "shared"):
         partner = make_partner(pairing, 9, generator)
-        lib.library().host_bulk_loaded()
+        lib.bulk_loaded()
         host.mix_(x, partner, make_blend((0.3, 0.7), 9, generator), none, PAIRINGS[pairing],
                   ring_blocks=2)  # fmt: skip
-        assert lib.library().host_bulk_loaded() == x.numel() * 4
+        assert lib.bulk_loaded() == x.numel() * 4
 
 
 def test_the_ring_reads_no_piece_that_no_row_needs():
@@ -161,12 +161,12 @@ def test_the_ring_reads_no_piece_that_no_row_needs():
     touched = inside.view(-1, width // 4).any(1)
     # Vectors that the box covers in part need the sample itself too, and each row has some.
     part = inside.view(-1, 4).sum(1).remainder(4).ne(0).view(-1, width // 16).any(1)
-    lib.library().host_bulk_loaded()
+    lib.bulk_loaded()
     host.mix_(x, *args, ring_blocks=blocks)
     assert same_bits(x, want)
     # The partners of rows 0, 1, 2 are 7, 0, 1; they need themselves where a vector is cut.
     pieces = 3 * int(touched.sum()) + int(part.sum())
-    assert lib.library().host_bulk_loaded() == pieces * width
+    assert lib.bulk_loaded() == pieces * width
     assert pieces < 8 * len(touched)
 
 

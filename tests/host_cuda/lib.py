@@ -128,6 +128,11 @@ def launches() -> int:
     return library().host_launches()
 
 
+def bulk_loaded() -> int:
+    """How many bytes bulk copies have loaded since the last call."""
+    return library().host_bulk_loaded()
+
+
 def forget_launches() -> None:
     """Let :func:`kernels` count the launches from here on."""
     library().host_forget_launched()
