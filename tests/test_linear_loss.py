@@ -59,6 +59,19 @@ def test_gives_what_the_two_steps_give(device, dtype, reduction):
                 torch.testing.assert_close(a, b, rtol=eps, atol=eps * size, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_weight_gradient_of_half_types_in_parts(device, dtype):
+    # 2,300 × 1,000 is more than two of the parts that the CPU adds at a time.
+    leaves = layer(6, 1000, 2300, dtype)
+    labels = torch.randint(0, 2300, (6,))
+    expected = results(two_steps, leaves, labels)
+    for chunk in (2, 6):
+        got = results(fm.linear_soft_target_cross_entropy, leaves, labels, chunk_rows=chunk)
+        for a, b in zip(got, expected, strict=True):
+            eps = 4 * torch.finfo(a.dtype).eps
+            torch.testing.assert_close(a, b, rtol=eps, atol=eps * float(b.abs().max()))
+
+
 def test_gradients_in_float64():
     leaves = layer(7, 3, 5, torch.float64)
     for target in targets(7, 5):

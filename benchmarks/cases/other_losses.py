@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch.torch_version import TorchVersion
 
 import fused_mixup as fm
 from fused_mixup import MixedTarget, MixPlan
@@ -14,7 +15,7 @@ from fused_mixup import MixedTarget, MixPlan
 from ..registry import OURS_TRITON, Case, Provider, Work
 from ..sides import LAM, SMOOTHING, our_providers
 from ..timing import rotate
-from .losses import IN_FORWARD, dense_target
+from .losses import IN_FORWARD, dense_target, eager_tolerance
 
 Gradients = Callable[[torch.Tensor], torch.Tensor]
 GAMMA, Z_LOSS = 2.0, 1e-4
@@ -134,25 +135,38 @@ def linear(case: Case, device: str) -> Work:
     batch_size, features, num_classes = case.shape
     labels = torch.randint(0, num_classes, (batch_size,), device=device)
     plan = MixPlan.uniform(batch_size, "flip", LAM)
-    weight = (torch.randn(num_classes, features, device=device) / 32).requires_grad_()
-    xs = [torch.randn(batch_size, features, device=device).requires_grad_()]
+    weight, x = (torch.randn(n, features, device=device) for n in (num_classes, batch_size))
+    weight = (weight / 32).to(case.dtype).requires_grad_()
+    xs = [x.to(case.dtype).requires_grad_()]
 
     def fused(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         target = MixedTarget.from_labels(labels, plan, num_classes)
         loss = fm.linear_soft_target_cross_entropy(x, weight, None, target)
         return torch.autograd.grad(loss, (x, weight))
 
-    def two_steps(x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # with timm's lines
+    def dense() -> torch.Tensor:
         off = F.one_hot(labels, num_classes).float()
-        target = off * LAM + off.flip(0) * (1.0 - LAM)
-        loss = torch.sum(-target * F.log_softmax(F.linear(x, weight), -1), -1).mean()
+        return off * LAM + off.flip(0) * (1.0 - LAM)
+
+    def two_steps(x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # with timm's lines
+        z = F.linear(x, weight)
+        loss = torch.sum(-dense().to(z.dtype) * F.log_softmax(z, -1), -1).mean()
+        return torch.autograd.grad(loss, (x, weight))
+
+    def builtin(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        loss = F.linear_cross_entropy(x, weight, dense().to(x.dtype))
         return torch.autograd.grad(loss, (x, weight))
 
     def first_rows(gradients: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return torch.cat([g[:64].flatten() for g in gradients]) * batch_size
 
-    providers = our_providers(fused, device, TOLERANCE)
-    providers["timm's lines"] = Provider(two_steps, TOLERANCE)
+    providers = our_providers(fused, device, eager_tolerance(case.dtype))
+    providers["timm's lines"] = Provider(two_steps, eager_tolerance(case.dtype))
+    providers["F.linear_cross_entropy"] = (
+        Provider(builtin, eager_tolerance(case.dtype))
+        if TorchVersion(torch.__version__) >= (2, 14)
+        else "it takes probabilities from PyTorch 2.14 on"
+    )
     return Work(xs, providers, lambda x: first_rows(two_steps(x)), select=first_rows)
 
 
@@ -176,5 +190,7 @@ def cases(device: str) -> Iterator[Case]:
     yield Case(op, f"{fwd_bwd}, focal", shape, dtype, binary_focal, "focal", peers)
     goals = ("cpu linear",) if device == "cpu" else ()
     op, shape = "linear_soft_target_cross_entropy", (512, 1024, 100_000)
-    peers = (OURS_TRITON, "timm's lines")
+    peers = (OURS_TRITON, "timm's lines", "F.linear_cross_entropy")
     yield Case(op, fwd_bwd, shape, single, linear, "linear", peers, goals=goals)
+    shape = (1024, 768, 21843)
+    yield Case(op, fwd_bwd, shape, torch.bfloat16, linear, "linear", peers)

@@ -9,7 +9,7 @@ so that a forward with gradients holds the gradients and the buffer, and nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,12 +18,21 @@ from torch.autograd import Function
 from ..codes import NONE
 from ..dtypes import arithmetic
 from ..forcing import recalls_backend, remembers_backend
+from ..memory import recycled_tensor
 from ..schemas import CrossEntropyArguments
 from ..tracing import is_batch
 from .autograd import call_op, refuse_create_graph, rescale
 from .cross_entropy import kernels_for
 
 _REMEDY = "use F.linear and soft_target_cross_entropy"
+_CACHED = 1 << 20  # elements of a product
+
+
+def _working_tensor(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor on the device of ``like``."""
+    if like.is_cpu:
+        return recycled_tensor(torch.Size(shape), dtype)
+    return like.new_empty(shape, dtype=dtype)
 
 
 class Chunks:
@@ -47,7 +56,7 @@ class Chunks:
 
     def logits_of(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Callable:
         """A function that writes the logits of a chunk to the buffer."""
-        buffer = features.new_empty((self.size, self.num_classes))
+        buffer = _working_tensor(features, (self.size, self.num_classes), features.dtype)
 
         def logits(at: slice) -> Tensor:
             z, x = buffer[: at.stop - at.start], features[at]
@@ -62,14 +71,18 @@ class _Gradients:
     """The needed gradients of features, weight and bias, summed chunk by chunk."""
 
     def __init__(
-        self, needs: tuple[bool, ...], features: Tensor, weight: Tensor, acc: torch.dtype
+        self, needs: tuple[bool, ...], features: Tensor, weight: Tensor, chunks: Chunks
     ) -> None:
         self.features_in, self.weight_in = features, weight
+        acc = arithmetic(features.dtype)
         self.features = torch.empty_like(features) if needs[0] else None
-        # The first chunk of the same dtype is written, not added: this saves a sweep over weight.
-        self.adds = float(not len(features) or weight.dtype != acc)
-        start = torch.zeros_like if self.adds else torch.empty_like
-        self.weight = start(weight, dtype=acc) if needs[1] else None
+        # The first chunk is written, not added: this saves a sweep over weight.
+        self.adds = float(not len(features))
+        one_chunk = chunks.size == chunks.rows  # then nothing is summed
+        dtype = weight.dtype if one_chunk else acc
+        self.weight = _working_tensor(weight, weight.shape, dtype) if needs[1] else None
+        if self.weight is not None and self.adds:
+            self.weight.zero_()
         self.bias = weight.new_zeros(len(weight), dtype=acc) if needs[2] else None
 
     def add(self, at: slice, grad_logits: Tensor) -> None:
@@ -79,14 +92,31 @@ class _Gradients:
             x = self.features_in[at]
             if self.weight.dtype == x.dtype:
                 self.weight.addmm_(grad_logits.t(), x, beta=self.adds)
-                self.adds = 1.0
             else:
-                self.weight.add_(torch.mm(grad_logits.t(), x))
+                _add_rounded(self.weight, grad_logits, x, bool(self.adds))
+            self.adds = 1.0
         if self.bias is not None:
             self.bias.add_(grad_logits.sum(0, dtype=self.bias.dtype))
 
     def all(self) -> list[Tensor | None]:
         return [self.features, self.weight, self.bias]
+
+
+def _add_rounded(total: Tensor, grad_logits: Tensor, x: Tensor, adds: bool) -> None:
+    """``total += grad_logitsᵀ · x``, or ``=``: a product of half types in float32 [K, D].
+
+    add_ casts the whole of its argument first: on the CPU parts of it stay in the cache.
+    """
+    k, d = total.shape
+    size = max(_CACHED // max(d, 1), 1) if x.is_cpu else k
+    product = x.new_empty((min(size, k), d))
+    for start in range(0, k, size):
+        sums, columns = total[start : start + size], grad_logits[:, start : start + size]
+        part = torch.mm(columns.t(), x, out=product[: len(sums)])
+        if adds:
+            sums.add_(part)
+        else:
+            sums.copy_(part)
 
 
 def sum_chunks(
@@ -137,8 +167,7 @@ class _MadeInForward(Function):
     @staticmethod
     @remembers_backend
     def forward(ctx, features, weight, bias, chunks):
-        acc = arithmetic(features.dtype)
-        gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, acc)
+        gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, chunks)
         loss, count, _ = _losses(features, weight, bias, chunks, gradients)
         ctx.mark_non_differentiable(count)
         ctx.set_materialize_grads(False)
@@ -183,7 +212,7 @@ class _Recomputed(Function):
             )
         features, weight, bias, count, stats, *tensors = ctx.saved_tensors
         chunks = Chunks(CrossEntropyArguments(*tensors, *ctx.options), *ctx.sizes)
-        gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, stats.dtype)
+        gradients = _Gradients(ctx.needs_input_grad[:3], features, weight, chunks)
         logits_of = chunks.logits_of(features, weight, bias)
         write = chunks.kernels.soft_target_cross_entropy_backward_
         for at, arguments in chunks:
