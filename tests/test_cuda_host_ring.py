@@ -62,6 +62,13 @@ def test_the_ring_has_the_bits_of_the_tile(dtype):
         ring_case(batch, dtype, 2, *next(turns), generator, blend=(0.3, 0.7))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_that_add_the_partner_to_a_whole_sample(dtype):
+    generator = torch.Generator().manual_seed(17)
+    for box_kind in ("none", "rows"):
+        ring_case(6, dtype, 2, box_kind, "permutation", generator, blend=(1.0, 0.5))
+
+
 def test_the_prediction_has_the_shape_of_the_ring():
     grids = ((1, 2, 7, 64, 256, 700, 1024, 1500, 2000), (1, 96, 1000, 18816), (0, 2), (1, 132))
     for case in itertools.product(*grids):
@@ -134,9 +141,10 @@ def test_what_bulk_copies_cannot_take_goes_through_the_tile(layout, shape, kerne
     assert kernels_of(host.mix_, y, *args) == {"tile"}  # where nothing asks for the ring
 
 
-def test_the_ring_reads_each_element_once():
+@pytest.mark.parametrize("columns", [24, 25])  # 25: the last piece is a part of one
+def test_the_ring_reads_each_element_once(columns):
     generator = torch.Generator().manual_seed(14)
-    x = random([9, 4, 16, 24], torch.float32, generator)
+    x = random([9, 4, 16, columns], torch.float32, generator)
     none = torch.empty((9, 0), dtype=torch.int32)
     for pairing in ("roll", "permutation", "shared"):
         partner = make_partner(pairing, 9, generator)
@@ -146,7 +154,8 @@ def test_the_ring_reads_each_element_once():
         assert lib.bulk_loaded() == x.numel() * 4
 
 
-def test_the_ring_reads_no_piece_that_no_row_needs():
+@pytest.mark.parametrize("blocks", [7, 12])  # of 12 the second piece lies as the first does
+def test_the_ring_reads_no_piece_that_no_row_needs(blocks):
     generator = torch.Generator().manual_seed(14)
     x = random([8, 4, 16, 24], torch.float32, generator)
     blend = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(8, 1)
@@ -154,7 +163,6 @@ def test_the_ring_reads_no_piece_that_no_row_needs():
     box[3:] = 0
     args = (None, blend, box, ROLL)
     want = reference.mix(x, *args)
-    blocks = 12
     width, _ = host.ring_shape(8, 4 * 16 * 24 // 4, 2, blocks)
     inside = torch.zeros(4, 16, 24)
     inside[:, 2:9, 3:20] = 1
