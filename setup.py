@@ -143,6 +143,8 @@ def main() -> None:
         _check_wheel_command()
     builds = ("build", "bdist", "editable", "develop", "install")
     if any(word.startswith(builds) for word in sys.argv[1:]):
+        if not os.access(ROOT, os.W_OK):
+            sys.exit(f"\nerror: {ROOT} is read-only, and a build writes into it; build in a copy\n")
         try:
             settings = support.find_settings()
         except support.BuildError as error:

@@ -57,6 +57,13 @@ def test_no_pytorch_is_one_line():
     assert "Traceback" not in result.stderr
 
 
+def test_sources_that_are_read_only_are_named():
+    before = "import os; os.access = lambda path, mode: False"
+    result = run_setup("bdist_wheel", before=before)
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert f"error: {ROOT} is read-only, and a build writes into it; build in a" in result.stderr
+
+
 @pytest.mark.parametrize(("version", "refused"), [("65.5.0", True), ("70.1.0", False)])
 def test_an_old_setuptools_without_wheel_is_named(version, refused):
     before = HIDE.format(name="wheel") + f"import setuptools; setuptools.__version__ = {version!r}"

@@ -61,7 +61,7 @@ def mix_samples(
     first = tensors[0]
     check_batch("samples", first.expand(len(tensors), *first.shape), plan, None)
     check_no_mask(plan, "stack the samples and use mix(x, plan)")
-    if get_worker_info() is not None:
+    if not torch.compiler.is_compiling() and get_worker_info() is not None:
         send_without_room()
     if out is None:
         out = torch.empty((len(tensors), *first.shape), dtype=first.dtype, device=first.device)
