@@ -70,8 +70,10 @@ print(os.waitpid(child, 0)[1], want == [r.numpy().tobytes() for r in results()])
 
 
 @native
-@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize(
+    ("method", "used"),
+    [("fork", False), *((method, True) for method in multiprocessing.get_all_start_methods())],
+)
 def test_processes_of_every_start_method(method, used, tmp_path):
     """With and without work in the parent before, whose threads a fork does not copy."""
     (tmp_path / "work.py").write_text(
