@@ -14,18 +14,20 @@ isolation, with the newest PyTorch that pip finds; for the one that is installed
     FUSED_MIXUP_CUDA      auto (default), 0 (leave the CUDA module out), 1 (fail if it cannot be)
     TORCH_CUDA_ARCH_LIST  such as "8.0;9.0+PTX"; default: the visible GPUs', or 8.0;9.0;10.0+PTX
     CUDA_HOME, CXX        toolkit and C++ compiler, where the build does not find them
-    MAX_JOBS, DEBUG       compile jobs at once; DEBUG=1 for -O0 -g
+    MAX_JOBS, DEBUG       compile jobs at once (as memory allows); DEBUG=1 for -O0 -g
 
 `python tools/build_support.py` shows what would be built, without building.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
 from pathlib import Path
 
+import setuptools
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
@@ -65,7 +67,10 @@ def python_command(settings: support.BuildSettings) -> type:
 
 def extensions(settings: support.BuildSettings) -> tuple[list, dict[str, type]]:
     """Extension objects and the command that compiles them."""
-    _find_ninja()
+    os.environ["MAX_JOBS"] = str(settings.jobs)
+    if not _find_ninja():
+        print("  note: no ninja, so files are compiled one after another; pip install ninja")
+        os.environ.setdefault("CC", str(settings.command))  # setuptools compiles C++ with it
     if settings.toolkit is not None:
         # PyTorch reads both variables; its own guess of the toolkit is not checked.
         os.environ["CUDA_HOME"] = str(settings.toolkit.home)
@@ -106,14 +111,25 @@ def extensions(settings: support.BuildSettings) -> tuple[list, dict[str, type]]:
     return found, {"build_ext": BuildModules}
 
 
-def _find_ninja() -> None:
+def _find_ninja() -> bool:
     """Without ninja PyTorch compiles one file after another; pip may not put it on the PATH."""
     if shutil.which("ninja") is None:
         try:
             import ninja
         except ImportError:
-            return
+            return False
         os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ.get("PATH", "")])
+    return True
+
+
+def _check_wheel_command() -> None:
+    """Fails with the remedy where setuptools could only say: invalid command 'bdist_wheel'."""
+    version = tuple(map(int, setuptools.__version__.split(".")[:2]))
+    if version < (70, 1) and importlib.util.find_spec("wheel") is None:
+        sys.exit(
+            f"\nerror: setuptools {setuptools.__version__} makes wheels with the wheel package, "
+            "which is missing; pip install wheel, or pip install --upgrade setuptools\n"
+        )
 
 
 def main() -> None:
@@ -123,8 +139,12 @@ def main() -> None:
         "long_description_content_type": "text/markdown",
     }
     # sdist and metadata, which pip asks for first, need no PyTorch.
+    if {"dist_info", "bdist_wheel", "editable_wheel"}.intersection(sys.argv):
+        _check_wheel_command()
     builds = ("build", "bdist", "editable", "develop", "install")
     if any(word.startswith(builds) for word in sys.argv[1:]):
+        if not os.access(ROOT, os.W_OK):
+            sys.exit(f"\nerror: {ROOT} is read-only, and a build writes into it; build in a copy\n")
         try:
             settings = support.find_settings()
         except support.BuildError as error:

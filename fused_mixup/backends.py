@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import multiprocessing
 import os
 import sys
 import warnings
@@ -27,7 +28,7 @@ from typing import Any
 
 import torch
 
-from . import ops, reference
+from . import gpus, ops, reference
 from .forcing import BACKENDS, force_in_process, forced
 from .ops import default_op
 from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS, WITHOUT_KERNEL
@@ -38,6 +39,7 @@ MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
 
 _HERE = os.path.realpath(os.path.dirname(__file__))
 _INSTALL = "pip install --no-build-isolation"
+_LEAVE = f"Run Python from another directory, or build this one: {_INSTALL} -e ."
 _INSTRUCTION_SETS = ("", "baseline", "avx2", "avx512")  # "": the best that the CPU has
 
 _NO_KERNEL_OF_CPU_ONLY = (("native", "CUDA"), ("triton", "CPU"), ("triton", "CUDA"))
@@ -75,8 +77,7 @@ def _load_native(device: str) -> str | None:
     if device == "CUDA" and torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA"
     if not _is_in_package(name):
-        what = "a C++ compiler" if device == "CPU" else "nvcc (CUDA_HOME) and a CUDA PyTorch"
-        return f"{name} is not built; install with {what}: {_INSTALL} -e ."
+        return _why_not_built(name)
     why = _cuda_mismatch(name) if device == "CUDA" else None
     if why is not None:
         return why
@@ -101,26 +102,50 @@ def _folder_of(module: str) -> str | None:
     return os.path.realpath(os.path.dirname(spec.origin)) if spec and spec.origin else None
 
 
-def _cuda_mismatch(name: str) -> str | None:
-    """Why a module may not be loaded: it would load a second CUDA runtime next to PyTorch's."""
+def _why_not_built(name: str) -> str:
+    short = name.rpartition(".")[2]
+    if (folder := next((f for f, names in _hidden().items() if short in names), None)) is not None:
+        return (
+            f"{name} is not built in {_HERE}, which hides the one installed in {folder}; {_LEAVE}"
+        )
+    info = build_info()
+    if info and short in info.LEFT_OUT:
+        why = f"{name} was left out when built: {info.LEFT_OUT[short]}"
+        if info.TORCH_CUDA is None and torch.version.cuda:
+            why += f". This PyTorch ({torch.__version__}) has it: {_INSTALL} ."
+        return why
+    what = "a C++ compiler" if short == "_C" else "nvcc (CUDA_HOME) and a CUDA PyTorch"
+    return f"{name} is not built; install with {what}: {_INSTALL} -e ."
+
+
+def build_info() -> Any:
+    """The module that setup.py wrote beside the compiled ones, or None."""
     try:
-        info = importlib.import_module("fused_mixup._build_info")
+        return importlib.import_module("fused_mixup._build_info")
     except ImportError:
-        return None  # not built by setup.py
-    built, here = (str(v or "").split(".")[0] for v in (info.CUDA_TOOLKIT, torch.version.cuda))
-    if built in ("", here):
         return None
-    return (
-        f"{name} is built for CUDA {info.CUDA_TOOLKIT} (with PyTorch {info.TORCH}), and this "
-        f"PyTorch ({torch.__version__}) is for CUDA {torch.version.cuda}; build it for this "
-        f"one, with an nvcc of CUDA {here}: {_INSTALL} ."
-    )
 
 
-def warn_where_shadowed(stacklevel: int) -> None:
-    """Warn where this package has no compiled modules and hides an installed one that has."""
+def _cuda_mismatch(name: str) -> str | None:
+    """Why a module may not be loaded: another CUDA runtime, or no kernels for this GPU."""
+    info = build_info()
+    if info is None:
+        return None
+    built, here = (str(v or "").split(".")[0] for v in (info.CUDA_TOOLKIT, torch.version.cuda))
+    if built not in ("", here):  # it would load a second CUDA runtime next to PyTorch's
+        return (
+            f"{name} is built for CUDA {info.CUDA_TOOLKIT} (with PyTorch {info.TORCH}), and this "
+            f"PyTorch ({torch.__version__}) is for CUDA {torch.version.cuda}; build it for this "
+            f"one, with an nvcc of CUDA {here}: {_INSTALL} ."
+        )
+    why = gpus.why_none_runs(info.ARCH_LIST or "")
+    return why and f"{name} is {why}; build it for this GPU: {_INSTALL} ."
+
+
+def _hidden() -> dict[str, list[str]]:
+    """Installed packages that this one hides: folder -> the modules that are compiled there."""
     missing = [name for name in MODULES.values() if not _is_in_package(f"fused_mixup.{name}")]
-    hidden: dict[str, list[str]] = {}  # folder -> its modules
+    hidden: dict[str, list[str]] = {}
     for name in missing:
         for entry in sys.path:
             folder = os.path.join(os.path.realpath(entry), "fused_mixup")
@@ -128,12 +153,20 @@ def warn_where_shadowed(stacklevel: int) -> None:
                 hidden.setdefault(folder, []).append(name)
         if (editable := _folder_of(f"fused_mixup.{name}")) is not None:
             hidden.setdefault(editable, []).append(name)
-    if hidden:
+    return hidden
+
+
+def warn_where_shadowed(stacklevel: int) -> None:
+    """Warn where this package has no compiled modules and hides an installed one that has.
+
+    Once: processes that this one starts with multiprocessing stay silent.
+    """
+    hidden = _hidden()
+    if hidden and multiprocessing.parent_process() is None:
         other, names = next(iter(hidden.items()))
         warnings.warn(
             f"fused_mixup is imported from {_HERE}, without the compiled {' and '.join(names)}, "
-            f"and hides the one installed in {other}, which has it and is faster. Run Python "
-            f"from another directory, or build this one: {_INSTALL} -e .",
+            f"and hides the one installed in {other}, which has it and is faster. {_LEAVE}",
             stacklevel=stacklevel + 1,
         )
 

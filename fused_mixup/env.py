@@ -13,6 +13,7 @@ import torch
 from . import backends, memory
 from .experimental import VARIABLE, experimental
 from .forcing import BACKENDS, forced
+from .gpus import form_of
 from .schemas import SCHEMAS
 
 
@@ -42,7 +43,7 @@ def _version(package: str) -> str:
 def _version_rows() -> list[tuple[str, ...]]:
     package = importlib.import_module("fused_mixup")
     off = memory.reason_off
-    gpus = [torch.cuda.get_device_name(i) for i in range(_gpu_count())]
+    gpus = [f"{torch.cuda.get_device_name(i)}{_runs(i)}" for i in range(_gpu_count())]
     return [
         ("version", getattr(package, "__version__", "unknown")),
         ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
@@ -66,6 +67,18 @@ def _experimental() -> str:
     return f"off; {VARIABLE}=1 turns it on"
 
 
+def _runs(gpu: int) -> str:
+    """Which of the compiled kernels a GPU runs: nothing is said where none are loaded."""
+    info = backends.build_info()
+    if info is None or backends.reason_unavailable("native", "CUDA") is not None:
+        return ""
+    major, minor = torch.cuda.get_device_capability(gpu)
+    form = form_of(info.ARCH_LIST or "", (major, minor))
+    said = {"binary": "runs the compiled kernels", "PTX": "its driver compiles the kernels' PTX"}
+    none = "has no compiled kernels; set FUSED_MIXUP_BACKEND=triton"
+    return f" ({major}.{minor}: {said.get(form or '', none)})"
+
+
 def _gpu_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
@@ -78,17 +91,12 @@ def _cpu_capability() -> str:
 
 
 def _module_rows() -> list[tuple[str, ...]]:
-    try:
-        info = importlib.import_module("fused_mixup._build_info")
-    except ImportError:
-        info = None
+    info = backends.build_info()
     rows: list[tuple[str, ...]] = []
     for device, name in backends.MODULES.items():
         why = backends.reason_unavailable("native", device)
         if why is None:
             text = _build_text(info, name) if info else "built; no record of the build"
-        elif info and name in info.LEFT_OUT:
-            text = f"left out when built: {info.LEFT_OUT[name]}"
         else:
             text = why
         rows.append((name, text))

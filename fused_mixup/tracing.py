@@ -27,6 +27,7 @@ package is slower or raises a clear error, but gives no wrong result:
     forward_ad._current_level               a dual tensor is made, which fails outside a level
     _C._storage_Use_Count, _cdata           memory of results is not reused
     UntypedStorage._new_shared              memory is moved to shared memory after allocation
+    utils.data._utils.collate               a full /dev/shm stops a worker with PyTorch's error
     Tensor._base                            the graph of the view is searched for the leaf
     _sample_dirichlet                       torch.distributions.Beta, which calls it
     Tensor._version                         every tensor counts as written to
@@ -143,9 +144,8 @@ def in_forward_mode() -> bool:
     level = getattr(forward_ad, "_current_level", None)
     if level is not None:
         return level >= 0
-    zero = torch.zeros(())
     try:
-        forward_ad.make_dual(zero, zero)
+        forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
     except RuntimeError:  # no level
         return False
     return True
@@ -298,6 +298,8 @@ def shared_storage(size: int) -> UntypedStorage:
 
 # ------------------------------------------------------------------ others
 
+collating = _private("utils.data._utils.collate")
+
 sample_dirichlet = _private("_sample_dirichlet")
 
 
@@ -310,9 +312,7 @@ def sample_beta(concentration: Tensor) -> float:
 
 
 def _no_pytree(*_: Any) -> Any:
-    raise TypeError(
-        f"inputs: expected tensors, got nested ones, but PyTorch {torch.__version__} has no pytree"
-    )
+    raise TypeError("inputs: expected tensors, got nested ones, but this PyTorch has no pytree")
 
 
 # torchvision walks its inputs with these two.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -201,8 +200,17 @@ def test_compiler_that_does_not_compile_is_none(tmp_path):
 
 def test_no_pytorch_is_an_error_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(probes.BuildError, match="--no-build-isolation"):
-        probes.find_torch()
+    for soabi, remedy in (
+        ("cpython-312-x86_64-linux-gnu", "pip install torch first, or leave --no-build-isolation"),
+        (
+            "cpython-312-x86_64-linux-musl",
+            "no wheels of it for musl (Alpine); use a system with glibc",
+        ),
+    ):
+        monkeypatch.setattr(sysconfig, "get_config_var", {"SOABI": soabi}.get)
+        with pytest.raises(probes.BuildError, match=re.escape(remedy)) as error:
+            probes.find_torch()
+        assert "\n" not in str(error.value)
 
 
 def test_old_pytorch_is_refused(monkeypatch, tmp_path):
@@ -213,6 +221,54 @@ def test_old_pytorch_is_refused(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(probes.BuildError, match=r"2\.9\.1"):
         probes.find_torch()
+
+
+@pytest.mark.parametrize(
+    ("modules", "cores", "free", "jobs"),
+    [
+        (["_C"], 64, 200_000, 64),
+        (["_C"], 64, 3900, 7),
+        (["_C", "_C_cuda"], 64, 3900, 3),
+        (["_C"], 8, 100, 1),
+        (["_C"], 8, None, 8),  # unknown
+        ([], 8, 4000, 8),
+    ],
+)
+def test_jobs_are_capped_by_free_memory(modules, cores, free, jobs):
+    assert probes.compile_jobs(modules, cores, free) == jobs
+
+
+CGROUPS = {
+    "none": ({}, 8000),
+    "v2": ({"memory.max": 3000, "memory.current": 1000, "memory.stat": 500}, 2500),
+    "v2, no limit": ({"memory.max": "max", "memory.current": 1000}, 8000),
+    "v1": ({"memory/memory.limit_in_bytes": 3000, "memory/memory.usage_in_bytes": 1000}, 2000),
+    "v1, no limit": (
+        {"memory/memory.limit_in_bytes": 2**43, "memory/memory.usage_in_bytes": 9},
+        8000,
+    ),
+}
+
+
+@pytest.mark.parametrize("cgroup", CGROUPS)
+def test_free_memory_is_that_of_the_container(cgroup, tmp_path):
+    assert probes.free_memory(tmp_path) is None
+    files, free = CGROUPS[cgroup]
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable:   {8000 * 1024} kB\n")
+    for name, value in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = value if value == "max" else str(value * 2**20)
+        path.write_text(f"inactive_file {text}\n" if name == "memory.stat" else text + "\n")
+    assert probes.free_memory(tmp_path) == free
+
+
+def test_max_jobs_of_the_user_wins(machine, monkeypatch):
+    monkeypatch.setattr(support, "free_memory", lambda: 1)
+    assert support.find_settings(machine).jobs == 1
+    settings = support.find_settings({**machine, "MAX_JOBS": "7"})
+    assert settings.jobs == 7 and "7 at once" in support.summary(settings)
 
 
 def test_fingerprint_follows_what_matters():
@@ -262,20 +318,3 @@ def test_isolation_is_seen_by_the_place_of_pytorch(monkeypatch, tmp_path, folder
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.syspath_prepend(package.parent)
     assert probes.find_torch().isolated == folder.startswith("pip-build-env-")
-
-
-# ------------------------------------------------------------------ setup.py itself
-
-
-def test_setup_fails_hard_where_cuda_is_asked_for_and_cannot_be_built():
-    pytest.importorskip("setuptools")
-    result = subprocess.run(
-        [sys.executable, "setup.py", "build_py"],
-        cwd=ROOT,
-        env={**os.environ, "FUSED_MIXUP_CUDA": "1", "CXX": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode != 0
-    assert "FUSED_MIXUP_CUDA=1" in result.stderr

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,6 +46,26 @@ def test_versions_and_hardware():
     assert torch.backends.cpu.get_cpu_capability() in rows["CPU"]
     if not torch.cuda.is_available():
         assert rows["GPU"] == "none visible"
+
+
+@pytest.mark.parametrize(
+    ("capability", "text"),
+    [
+        ((9, 0), "H200 (9.0: runs the compiled kernels)"),
+        ((12, 0), "H200 (12.0: its driver compiles the kernels' PTX)"),
+        ((7, 5), "H200 (7.5: has no compiled kernels; set FUSED_MIXUP_BACKEND=triton)"),
+    ],
+)
+def test_what_runs_on_a_visible_gpu_is_said(capability, text, monkeypatch):
+    monkeypatch.setattr(env, "_gpu_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: "H200")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: capability)
+    build = SimpleNamespace(ARCH_LIST="8.0;9.0+PTX")
+    monkeypatch.setattr(backends, "build_info", lambda: build)
+    monkeypatch.setattr(backends, "_reasons", {})
+    assert dict(env._version_rows())["GPU"] == text
+    monkeypatch.setattr(backends, "_reasons", {("native", "CUDA"): "not built"})
+    assert dict(env._version_rows())["GPU"] == "H200"
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import native_build
 import pytest
+import torch
 
 import fused_mixup
+from fused_mixup import gpus
 
 HERE = Path(fused_mixup.__file__).resolve().parent
 BUILD_INFO = """
-TORCH, COMPILER, CUDA_TOOLKIT, ARCH_LIST = "2.14.1+cu130", "c++", "{cuda}", "9.0"
+TORCH, COMPILER, CUDA_TOOLKIT, ARCH_LIST = "2.14.1+cu130", "c++", "{cuda}", "5.0+PTX"
 DEBUG, MODULES, LEFT_OUT, FINGERPRINT = False, ["_C_cuda"], {{}}, ""
+TORCH_CUDA = "{cuda}"
 """
 
 
@@ -108,6 +112,78 @@ def test_a_module_for_another_cuda_is_not_loaded(built, here, loads, tree, run):
 
 
 @pytest.mark.parametrize(
+    ("arch_list", "gpu", "form"),
+    [
+        ("8.0;9.0;10.0+PTX", (9, 0), "binary"),
+        ("8.0;9.0;10.0+PTX", (8, 6), "binary"),  # of the same major version
+        ("8.0;9.0;10.0+PTX", (12, 0), "PTX"),
+        ("8.0;9.0;10.0+PTX", (7, 5), None),
+        ("8.0 9.0", (10, 0), None),
+        ("8.9", (8, 6), None),  # older than the binary
+        ("9.0a", (9, 0), "binary"),
+        ("10.0a+PTX", (10, 3), None),  # for that one alone
+        ("10.0f", (10, 3), "binary"),
+        ("Hopper", (7, 5), "binary"),  # a name, which is not looked up
+        ("", (9, 0), None),
+    ],
+)
+def test_what_a_gpu_runs_of_a_build(arch_list, gpu, form):
+    assert gpus.form_of(arch_list, gpu) == form
+
+
+NVML = """
+extern "C" {{
+int nvmlInit_v2() {{ return {error}; }}
+int nvmlShutdown() {{ return 0; }}
+int nvmlDeviceGetCount_v2(unsigned* count) {{ *count = {count}; return 0; }}
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void** gpu) {{ *gpu = (void*)(i + 1l); return 0; }}
+int nvmlDeviceGetCudaComputeCapability(void* gpu, int* major, int* minor) {{
+  *major = {major} + ((long)gpu - 1); *minor = 0; return 0;
+}}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("major", "count", "error", "loads"),
+    [(10, 1, 0, False), (9, 1, 0, True), (8, 2, 0, True), (10, 0, 0, True), (10, 1, 9, True)],
+    ids=["newer", "built for", "one of two", "none there", "no answer"],
+)
+def test_a_module_without_kernels_for_this_gpu_is_not_loaded(
+    major, count, error, loads, tree, run, tmp_path
+):
+    """NVIDIA's library is asked, as CUDA may not be initialised by an import: here a small one."""
+    if native_build.compiler() is None or sys.platform != "linux":
+        pytest.skip("needs a C++ compiler, and Linux")
+    source, library = tmp_path / "nvml.cpp", tmp_path / "libnvidia-ml.so.1"
+    source.write_text(NVML.format(major=major, count=count, error=error))
+    name = f"-Wl,-soname,{library.name}"
+    native_build.compile_with("-shared", "-fPIC", name, source, "-o", library)
+    (tree / "fused_mixup" / "_C_cuda.py").write_text("print('loaded')")
+    info = BUILD_INFO.format(cuda="12.8").replace("5.0+PTX", "9.0")
+    (tree / "fused_mixup" / "_build_info.py").write_text(info)
+    load = LOAD.format(here="12.8") + "assert not torch.cuda.is_initialized()"
+    out, err = run(tree, f"import ctypes; ctypes.CDLL({str(library)!r})\n" + load)
+    assert not err and ("loaded" in out.splitlines()) == ("chosen native" in out) == loads
+    why = "fused_mixup._C_cuda is built for 9.0, and the GPU here is 10.0; build it for this GPU"
+    assert (why in out) != loads
+
+
+def test_a_build_without_cuda_says_that_this_pytorch_has_it(tree, run):
+    info = BUILD_INFO.format(cuda="").replace("{}", "{'_C_cuda': 'it had no CUDA'}")
+    info = info.replace('TORCH_CUDA = ""', "TORCH_CUDA = None")
+    (tree / "fused_mixup" / "_build_info.py").write_text(info)
+    out, err = run(tree, LOAD.format(here="12.8"))
+    said = (
+        f"_C_cuda was left out when built: it had no CUDA. This PyTorch ({torch.__version__}) has"
+    )
+    assert out.count(said) == 2, out + err
+    (tree / "fused_mixup" / "_build_info.py").write_text(info.replace("= None", '= "12.8"'))
+    out, err = run(tree, LOAD.format(here="12.8"))
+    assert "left out when built: it had no CUDA" in out and "has it" not in out
+
+
+@pytest.mark.parametrize(
     "fault",
     ["raise OSError('libcudart.so.13: cannot open')", "import nothing_of_this_name", "1 / 0"],
 )
@@ -147,6 +223,15 @@ def test_a_source_tree_that_hides_an_installed_package_says_so(tree, installed, 
         "pip install --no-build-isolation -e .",
     ):
         assert part in err
+
+
+def test_the_report_says_what_is_hidden_and_child_processes_stay_silent(tree, installed, run):
+    out, err = run(tree, "from fused_mixup import env; print(env.report())", [installed])
+    assert out.count(f"which hides the one installed in {installed / 'fused_mixup'}") >= 2
+    assert "install with" not in out
+    child = "import multiprocessing\nmultiprocessing.parent_process = lambda: 1\n"
+    out, err = run(tree, child + IMPORT, [installed])
+    assert out.strip() == "reference" and not err
 
 
 def test_one_compiled_module_of_two_is_hidden(tree, installed, run):

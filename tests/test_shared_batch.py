@@ -9,6 +9,7 @@ import subprocess
 import sys
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,6 +132,17 @@ def test_batches_that_are_kept_keep_their_values():
     assert all((x[k] == 2 * i + k).all() for i, x in enumerate(kept) for k in range(2))
 
 
+def test_the_errors_of_default_collate_stay_in_a_worker(monkeypatch):
+    monkeypatch.setattr(module, "get_worker_info", lambda: SimpleNamespace(num_workers=1))
+    assert module.collate([(torch.zeros(2), 1)] * 3)[0].shape == (3, 2)
+    for bad, said in (
+        ([torch.zeros(2), torch.zeros(3)], "equal size"),
+        ([torch.eye(2).to_sparse()] * 2, "sparse"),
+    ):
+        with pytest.raises(RuntimeError, match=said):
+            module.collate(bad)
+
+
 SCRIPT = """
 import os, sys
 import numpy as np
@@ -150,18 +162,47 @@ assert not left, f"{len(left)} files stay in /dev/shm"
 print("all there")
 """
 
+# A collate function that sends what PyTorch cannot share: its loader waits for ever.
+OURS = """
+import os
+import torch
+from torch.utils.data import DataLoader
+import fused_mixup as fm
+
+data = [(torch.full((3, 64, 64), float(i)), i % 10) for i in range(32 * 6)]
+plan = fm.MixPlan.uniform(32, "flip", 1.0)
+
+
+def mixed_samples(samples):
+    return fm.mix_samples([x for x, _ in samples], plan), torch.tensor([y for _, y in samples])
+
+
+for collate in mixed_samples, fm.BatchMix(10, prob=0.0).collate:
+    for i, (x, _) in enumerate(DataLoader(data, 32, num_workers=2, collate_fn=collate)):
+        for k in (0, 31):
+            assert (x[k] == 32 * i + k).all()
+    assert i == 5
+left = [name for name in os.listdir("/dev/shm") if name.startswith("torch_")]
+assert not left, f"{len(left)} files stay in /dev/shm"
+print("all there")
+"""
+
 
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("unshare") is None,
     reason="a file system of its own for /dev/shm needs root and unshare",
 )
-@pytest.mark.parametrize("size", ["2m", "256k"])  # a loader's own locks take some 64k
-def test_a_loader_in_a_container_of_little_shared_memory(size, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "code"),
+    [("2m", SCRIPT), ("256k", SCRIPT), ("2m", OURS)],  # a loader's own locks take some 64k
+    ids=["timm", "timm, 256k", "mix_samples and BatchMix"],
+)
+def test_a_loader_in_a_container_of_little_shared_memory(size, code, tmp_path):
     mount = f"mount -t tmpfs -o size={size} tmpfs /dev/shm"
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a file system of their own")
     script = tmp_path / "loader.py"
-    script.write_text(SCRIPT)
+    script.write_text(code)
     run = subprocess.run(
         ["unshare", "-m", "sh", "-c", f'{mount} && exec "$0" "$1"', sys.executable, str(script)],
         capture_output=True,

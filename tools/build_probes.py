@@ -50,13 +50,14 @@ class Toolkit:
 def find_torch() -> Torch:
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
+        remedy = "pip install torch first, or leave --no-build-isolation out"
+        if "musl" in str(sysconfig.get_config_var("SOABI")):
+            remedy = (
+                "there are no wheels of it for musl (Alpine); use a system with glibc, such as the "
+                "image python:3.12-slim"
+            )
         raise BuildError(
-            "fused_mixup is built against PyTorch, and this Python has none.\n"
-            "  Either install PyTorch first and build for it:\n"
-            "      pip install torch && pip install --no-build-isolation .\n"
-            "  or leave --no-build-isolation out: pip then fetches the build requirement torch\n"
-            "  that pyproject.toml names, the newest. Where its CUDA is of another major version\n"
-            "  than that of the PyTorch you use, the CUDA module will be left out at load."
+            f"fused_mixup is built against PyTorch, and this Python has none; {remedy}"
         )
     values = runpy.run_path(os.path.join(spec.submodule_search_locations[0], "version.py"))
     isolated = "pip-build-env-" in spec.submodule_search_locations[0]
@@ -109,6 +110,42 @@ def _run(command: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     except OSError as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+# ------------------------------------------------------------------ jobs
+
+JOB_MB = {"_C": 500, "_C_cuda": 1000}  # what one compiler takes at most, with room to spare
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """MB that the compilers may take: what is free, in this container; None where unknown."""
+    found = []
+    listed = re.search(r"MemAvailable: *(\d+) kB", _text(root / "proc/meminfo"))
+    if listed:
+        found.append(int(listed[1]) * 1024)
+    for name, limit, used in (
+        ("sys/fs/cgroup", "memory.max", "memory.current"),
+        ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        group = root / name
+        values = [_text(group / file).strip() for file in (limit, used)]
+        if all(value.isdigit() for value in values):  # "max" where there is no limit
+            cached = re.search(r"^inactive_file (\d+)", _text(group / "memory.stat"), re.MULTILINE)
+            found.append(int(values[0]) - int(values[1]) + (int(cached[1]) if cached else 0))
+    return min(found) // 2**20 if found else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def compile_jobs(modules: Sequence[str], cores: int, free: int | None) -> int:
+    """How many files are compiled at once: as many as there are cores, and as memory holds."""
+    largest = max((JOB_MB[name] for name in modules), default=1)
+    return cores if free is None else max(1, min(cores, free // largest))
 
 
 # ------------------------------------------------------------------ CUDA toolkit

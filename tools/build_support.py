@@ -20,9 +20,11 @@ from build_probes import (
     Toolkit,
     Torch,
     arch_list,
+    compile_jobs,
     find_compiler,
     find_toolkit,
     find_torch,
+    free_memory,
     version_mismatch,
     visible_gpus,
 )
@@ -61,6 +63,8 @@ class BuildSettings:
     torch: Torch
     debug: bool
     compiler: str | None = None  # "g++ (GCC) 12.2.0"
+    command: str | None = None  # "g++"
+    jobs: int = 1  # files compiled at once
     toolkit: Toolkit | None = None
     arch_list: str | None = None  # as TORCH_CUDA_ARCH_LIST: "8.0;9.0+PTX"
     arch_origin: str = ""
@@ -118,6 +122,7 @@ def find_settings(env: Mapping[str, str] = os.environ) -> BuildSettings:
         )
     command, text = find_compiler(env)
     settings.compiler = text if command else None
+    settings.command = command
 
     sources = _sources("cpu", ".cpp")
     if command is None:
@@ -132,6 +137,10 @@ def find_settings(env: Mapping[str, str] = os.environ) -> BuildSettings:
         settings.left_out["_C_cuda"] = why
         if cuda == "1":
             raise BuildError(f"FUSED_MIXUP_CUDA=1, but the CUDA module cannot be built: {why}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    settings.jobs = int(env.get("MAX_JOBS") or 0) or compile_jobs(
+        [*settings.modules], cores or 1, free_memory()
+    )
     return settings
 
 
@@ -180,6 +189,8 @@ def summary(settings: BuildSettings) -> str:
     for name, sources in settings.modules.items():
         target = "CPU" if name == "_C" else f"CUDA {settings.arch_list} ({settings.arch_origin})"
         rows.append((f"build {name}", f"{target}, {len(sources)} files"))
+    if settings.modules:
+        rows.append(("jobs", f"{settings.jobs} at once, by cores and free memory, or MAX_JOBS"))
     rows += [(f"leave out {name}", why) for name, why in settings.left_out.items()]
     rows += [("note", note) for note in settings.notes]
     if not settings.modules:

@@ -92,12 +92,10 @@ template <typename L, typename T>
 double binary_columns(const BinaryInputs& in, const BinaryOutputs<acc_t<L>>& out) {
   const int64_t tiles = count_of_tiles(in.tensors);
   BlockSums sums(tiles);
-  torch::stable::parallel_for(0, tiles, grain_of_tiles(in.tensors),
-                              [&](int64_t begin, int64_t end) {
-                                BinaryColumns<L, T> columns(in);
-                                for (int64_t i = begin; i < end; ++i)
-                                  sums[i] = columns.tile(tile_at(in.tensors, i), out);
-                              });
+  parallel_for(0, tiles, grain_of_tiles(in.tensors), [&](int64_t begin, int64_t end) {
+    BinaryColumns<L, T> columns(in);
+    for (int64_t i = begin; i < end; ++i) sums[i] = columns.tile(tile_at(in.tensors, i), out);
+  });
   return sums.total();
 }
 

@@ -83,7 +83,7 @@ double binary_rows(const BinaryInputs& in, const BinaryOutputs<acc_t<L>>& out) {
   const int64_t k = tensors.k, each = rows_of_block(tensors), rows = tensors.rows();
   const bool elements = in.arguments.each_element();
   BlockSums sums(blocks_of_rows(tensors));
-  torch::stable::parallel_for(0, blocks_of_rows(tensors), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, blocks_of_rows(tensors), 1, [&](int64_t begin, int64_t end) {
     BinaryRun<L, T> run = in.run<L, T>();
     run.n = k;
     run.class_weights = in.weights<A>(in.class_weight);

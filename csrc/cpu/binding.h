@@ -13,6 +13,7 @@
 #endif
 
 #include "../common/arguments.h"
+#include "parallel.h"
 
 // The newer macro hands on PyTorch's message; the headers of 2.10 and 2.11 do not have it.
 #ifdef STABLE_TORCH_ERROR_CODE_CHECK

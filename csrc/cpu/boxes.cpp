@@ -117,23 +117,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mix_boxes(Tensor boxes,            //
   dispatch_boxes(boxes, [&](auto tag) {
     using A = typename decltype(tag)::type;
     const auto* in = data<const Corners<A>>(dense);
-    torch::stable::parallel_for(0, batch, 1 + kGrainBoxes / (room + 1),
-                                [&](int64_t begin, int64_t end) {
-                                  for (int64_t i = begin; i < end; ++i) {
-                                    const int64_t p = partner_at(i);
-                                    BoxWriter<A, int32_t> to{data<Corners<A>>(out) + i * room,
-                                                             data<int32_t>(source) + i * room,
-                                                             data<float>(weight) + i * room};
-                                    write_sample(to, plan.of_sample<A>(i, p), in + i * n,
-                                                 given.at(i), 0, in + p * n, given.at(p), n);
-                                    data<int32_t>(counts)[i] = int32_t(to.count);
-                                    for (int64_t k = to.count; k < room; ++k) {
-                                      to.boxes[k] = {};
-                                      to.source[k] = -1;
-                                      to.weight[k] = 0.0f;
-                                    }
-                                  }
-                                });
+    parallel_for(0, batch, 1 + kGrainBoxes / (room + 1), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t p = partner_at(i);
+        BoxWriter<A, int32_t> to{data<Corners<A>>(out) + i * room, data<int32_t>(source) + i * room,
+                                 data<float>(weight) + i * room};
+        write_sample(to, plan.of_sample<A>(i, p), in + i * n, given.at(i), 0, in + p * n,
+                     given.at(p), n);
+        data<int32_t>(counts)[i] = int32_t(to.count);
+        for (int64_t k = to.count; k < room; ++k) {
+          to.boxes[k] = {};
+          to.source[k] = -1;
+          to.weight[k] = 0.0f;
+        }
+      }
+    });
   });
   return {out, source, weight, counts};
 }

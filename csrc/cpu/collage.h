@@ -103,7 +103,7 @@ void for_image_rows(int64_t batch, int64_t height, int64_t row_bytes, const F& f
   constexpr int64_t kGrainBytes = 1 << 16;  // less work than this is not worth another thread
   const int64_t rows = rows_at_once(row_bytes, height), steps = (height + rows - 1) / rows;
   const int64_t grain = 1 + kGrainBytes / std::max<int64_t>(rows * row_bytes, 1);
-  torch::stable::parallel_for(0, batch * steps, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, batch * steps, grain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t first = t % steps * rows;
       f(t / steps, first, std::min(first + rows, height));

@@ -46,23 +46,22 @@ std::tuple<Tensor, Tensor, Tensor> draw_erasing(Tensor state,     // int64 [4]
   float* values = data<float>(value);
   int64_t* keys = data<int64_t>(noise);
   std::transform(fill.begin(), fill.end(), values, [](double v) { return float(v); });
-  torch::stable::parallel_for(
-      0, batch, std::max<int64_t>(kGrain / max_count, 1), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          if (mode == kPixelMode) keys[i] = draw_noise_key(stream, uint32_t(i));
-          for (int64_t k = 0; k < max_count; ++k) {
-            const int64_t at = i * max_count + k;
-            boxes[at] = draw_erased_box(stream, args, law, uint32_t(i), uint32_t(k));
-            if (mode != kRandMode) continue;
-            float* color = values + at * channels;
-            if (boxes[at].empty()) {
-              std::fill_n(color, channels, 0.0f);
-            } else {
-              draw_color(stream, uint32_t(i), uint32_t(k), args.channels, color);
-            }
-          }
+  parallel_for(0, batch, std::max<int64_t>(kGrain / max_count, 1), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (mode == kPixelMode) keys[i] = draw_noise_key(stream, uint32_t(i));
+      for (int64_t k = 0; k < max_count; ++k) {
+        const int64_t at = i * max_count + k;
+        boxes[at] = draw_erased_box(stream, args, law, uint32_t(i), uint32_t(k));
+        if (mode != kRandMode) continue;
+        float* color = values + at * channels;
+        if (boxes[at].empty()) {
+          std::fill_n(color, channels, 0.0f);
+        } else {
+          draw_color(stream, uint32_t(i), uint32_t(k), args.channels, color);
         }
-      });
+      }
+    }
+  });
   if (known) words[kStepWord] = int64_t(uint64_t(words[kStepWord]) + 1);
   return {box, value, noise};
 }

@@ -72,7 +72,7 @@ Tensor draw_neighbors(Tensor state,         // int64 [4]
   const int64_t step = pool ? batch : stride;
   const int64_t blocks = (stride + kNeighborBlock - 1) / kNeighborBlock;
   const int64_t grain = std::max<int64_t>(kPairsOfGrain / std::max<int64_t>(count, 1), 1);
-  torch::stable::parallel_for(0, batch, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, batch, grain, [&](int64_t begin, int64_t end) {
     std::vector<uint64_t> sums(size_t(blocks), 0);
     std::vector<double> label(size_t(dims), 0.0);
     for (int64_t i = begin; i < end; ++i) {

@@ -109,7 +109,7 @@ void draw_all(const Stream& stream, const VariantArgs& args, const VariantMemory
     for (int64_t i = 0; i < batch; ++i) plan.put(i, row, partner[i] != plan.index_of(i));
     return;
   }
-  torch::stable::parallel_for(0, batch, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, batch, kGrain, [&](int64_t begin, int64_t end) {
     FmixScratch scratch;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t p = partner[i], own = plan.index_of(i);

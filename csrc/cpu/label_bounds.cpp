@@ -16,7 +16,7 @@ void bounds_of(const T* labels, int64_t n, int64_t ignore_index, int64_t* bounds
   // An ignored label that T cannot hold occurs nowhere.
   const bool can_hold = int64_t(T(ignore_index)) == ignore_index;
   std::mutex mutex;
-  torch::stable::parallel_for(0, n, 1 << 15, [&](int64_t begin, int64_t end) {
+  parallel_for(0, n, 1 << 15, [&](int64_t begin, int64_t end) {
     constexpr T kLow = std::numeric_limits<T>::min(), kHigh = std::numeric_limits<T>::max();
     const T ignored = T(ignore_index);
     T low = kHigh, high = kLow;

@@ -23,7 +23,7 @@ template <typename L>
 void rank_rows(const RankInputs& in) {
   const LossTensors& tensors = in.tensors;
   const int64_t rows = tensors.rows();
-  torch::stable::parallel_for(0, rows, rows_of_block(tensors), [&](int64_t begin, int64_t end) {
+  parallel_for(0, rows, rows_of_block(tensors), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const L* z = tensors.logits.at<const L>(r / tensors.inner, r % tensors.inner);
       Ranking ranking = {{-1, -1}, {0, 0}, {0, 0}};
@@ -68,7 +68,7 @@ void rank_columns(const RankInputs& in) {
       }
     }
   };
-  torch::stable::parallel_for(0, count_of_tiles(tensors), grain_of_tiles(tensors), work);
+  parallel_for(0, count_of_tiles(tensors), grain_of_tiles(tensors), work);
 }
 
 Tensor label_ranks(Tensor logits,                    // [B, K, …]

@@ -284,14 +284,12 @@ double forward_columns(const LossInputs& in, const LossOutputs<acc_t<L>>& out, b
                        double scale, double& count) {
   const int64_t tiles = count_of_tiles(in.tensors);
   BlockSums losses(tiles), ignored(tiles);
-  torch::stable::parallel_for(
-      0, tiles, grain_of_tiles(in.tensors), [&](int64_t begin, int64_t end) {
-        Columns<L, T> columns(in);
-        for (int64_t i = begin; i < end; ++i) {
-          losses[i] =
-              columns.forward(tile_at(in.tensors, i), out, grad, acc_t<L>(scale), ignored[i]);
-        }
-      });
+  parallel_for(0, tiles, grain_of_tiles(in.tensors), [&](int64_t begin, int64_t end) {
+    Columns<L, T> columns(in);
+    for (int64_t i = begin; i < end; ++i) {
+      losses[i] = columns.forward(tile_at(in.tensors, i), out, grad, acc_t<L>(scale), ignored[i]);
+    }
+  });
   count = double(in.tensors.rows()) - ignored.total();
   return losses.total();
 }
@@ -300,13 +298,12 @@ template <typename L, typename T>
 void backward_columns(const LossInputs& in, const acc_t<L>* stats, const acc_t<L>* upstream,
                       acc_t<L> factor) {
   const int64_t tiles = count_of_tiles(in.tensors);
-  torch::stable::parallel_for(0, tiles, grain_of_tiles(in.tensors),
-                              [&](int64_t begin, int64_t end) {
-                                Columns<L, T> columns(in);
-                                for (int64_t i = begin; i < end; ++i) {
-                                  columns.backward(tile_at(in.tensors, i), stats, upstream, factor);
-                                }
-                              });
+  parallel_for(0, tiles, grain_of_tiles(in.tensors), [&](int64_t begin, int64_t end) {
+    Columns<L, T> columns(in);
+    for (int64_t i = begin; i < end; ++i) {
+      columns.backward(tile_at(in.tensors, i), stats, upstream, factor);
+    }
+  });
 }
 
 }  // namespace fused_mixup

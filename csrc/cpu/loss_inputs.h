@@ -124,7 +124,7 @@ struct LossInputs {
     constexpr int64_t kBlock = 8192;
     const int64_t rows = tensors.rows(), blocks = (rows + kBlock - 1) / kBlock;
     BlockSums ignored(blocks);
-    torch::stable::parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
+    parallel_for(0, blocks, 4, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
         const int64_t last = std::min(rows, (block + 1) * kBlock);
         for (int64_t r = block * kBlock; r < last;) {

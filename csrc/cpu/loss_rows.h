@@ -25,7 +25,7 @@ template <typename F>
 void for_rows(const LossInputs& in, const F& f) {
   const LossTensors& tensors = in.tensors;
   const int64_t each = rows_of_block(tensors), rows = tensors.rows();
-  torch::stable::parallel_for(0, blocks_of_rows(tensors), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, blocks_of_rows(tensors), 1, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t last = std::min(rows, (block + 1) * each);
       for (int64_t r = block * each; r < last;) {

@@ -194,7 +194,7 @@ void mix_in_place(T* x, int64_t batch_stride, const Layout& whole, int spatial,
     found.reset(new Run[count * Tiles::kMaxRuns]);  // not filled with zeros
     for (int64_t t = 0; t < count; ++t) tiles.runs_of(t, &found[t * Tiles::kMaxRuns]);
   }
-  torch::stable::parallel_for(0, work, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
+  parallel_for(0, work, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
     InPlace<T> mix{x, batch_stride, rows, tiles, {}, {}, {}};
     Run here[Tiles::kMaxRuns];
     for (int64_t w = begin; w < end; ++w) {

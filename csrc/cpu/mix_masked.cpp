@@ -185,7 +185,7 @@ Tensor mask_mean(Tensor code,             // int32 [B]
   const MaskColumns places(args);
   const int64_t masks = args.shared() ? std::min<int64_t>(batch, 1) : batch;
   const int64_t grain = 1 + kGrainBytes / (4 * height * width + 1);
-  torch::stable::parallel_for(0, masks, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, masks, grain, [&](int64_t begin, int64_t end) {
     MaskLines lines(args, places);
     for (int64_t i = begin; i < end; ++i) {
       int64_t total = 0;

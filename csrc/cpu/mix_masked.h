@@ -114,7 +114,7 @@ class MaskedMix {
     const bool runs = streams && tiles_.dst_stride() == 1;
     const int64_t bytes = runs ? batch() * planes * layout_.image.numel() * int64_t(sizeof(T)) : 0;
     const int64_t grain = 1 + kGrainBytes / (tiles_.elements() * planes * each * sizeof(T) + 1);
-    torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
       const auto tile = [&] { return MaskTile(mask_, columns_, dense_.get()); };
       std::unique_ptr<Scratch> s(
           new Scratch{tile(), tile(), Writer(bytes), {}, {}, {}, {}, {}, {}});

@@ -101,7 +101,7 @@ void run(const NormalizeWork<T, U>& work, const SampleOrder& order) {
   // f(normalizer, row, step) for each row.
   const auto each = [&](const std::vector<int64_t>& rows, auto f) {
     const int64_t n = int64_t(rows.size()) * steps;
-    torch::stable::parallel_for(0, n, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
+    parallel_for(0, n, 1 + kGrainBytes / bytes, [&](int64_t begin, int64_t end) {
       Normalizer<T, U> normalizer(work);
       for (int64_t k = begin; k < end; ++k) f(normalizer, rows[k / steps], k % steps);
     });

@@ -256,7 +256,7 @@ void mix_out_of_place(T* out, int64_t out_stride, const T* x, int64_t x_stride,
   }
   const int64_t share = (steps + shares - 1) / shares;
   const int64_t grain = 1 + kGrainBytes * tiles.count() * shares / bytes;
-  torch::stable::parallel_for(0, tiles.count() * shares, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, tiles.count() * shares, grain, [&](int64_t begin, int64_t end) {
     const int64_t adjacent_bytes = tiles.dst_stride() == 1 ? bytes : 0;
     OutOfPlace<T> mix{out, out_stride, x, x_stride, rows, from, tiles, Writer(adjacent_bytes),
                       {},  {},         {}};

@@ -57,7 +57,7 @@ void mix_samples(std::vector<Tensor> samples,  // B of […]
     const auto each = [&](int64_t n, int64_t tile_rows, auto f) {
       if (n == 0 || tile_rows == 0) return;
       const int64_t grain = 1 + kGrainBytes / (tile_bytes * tile_rows);
-      torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
+      parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
         SampleMixer<T> mixer{first,
                              out.stride(0),
                              values,

@@ -6,6 +6,7 @@
 #include <Python.h>
 
 #include "kernels.h"
+#include "parallel.h"
 
 namespace {
 
@@ -33,4 +34,7 @@ PyModuleDef module = {
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__C() {
+  fused_mixup::watch_forks();
+  return PyModule_Create(&module);
+}

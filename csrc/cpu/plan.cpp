@@ -49,7 +49,7 @@ void draw_rows(const Stream& stream, const DrawArgs& args, const PlanMemory& pla
     }
     return;
   }
-  torch::stable::parallel_for(0, batch, kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, batch, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t p = partner[i], own = plan.index_of(i);
       const bool paired = per == kPerPair && !plan.sample && partner[p] == i;

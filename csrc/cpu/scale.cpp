@@ -39,7 +39,7 @@ void scale_(Tensor x,         // […]
         for (int64_t j = 0; j < n; ++j) at[j * step] = from_float<L>(to_float(at[j * step]) * by);
       }
     };
-    torch::stable::parallel_for(0, numel / length * pieces, 1 + 32768 / piece, work);
+    parallel_for(0, numel / length * pieces, 1 + 32768 / piece, work);
   });
 }
 

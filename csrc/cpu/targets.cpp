@@ -55,7 +55,7 @@ Tensor mix_targets(Tensor labels,           // int64 [B, …]
   dispatch_floating(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     T* rows = data<T>(out);
-    torch::stable::parallel_for(0, batch, 1 + 32768 / row_size, [&](int64_t begin, int64_t end) {
+    parallel_for(0, batch, 1 + 32768 / row_size, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const TargetValues<acc_t<T>> values(weights + i * weight_stride, value);
         const int64_t* partner_labels = y + partner_at(i) * inner;

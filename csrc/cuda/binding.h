@@ -40,6 +40,12 @@ inline void check(cudaError_t error) {
   STD_TORCH_CHECK(error != kTooManyBlocks,
                   "fused_mixup: a grid of more than 2^31-1 blocks, which no GPU takes; split the "
                   "batch");
+  STD_TORCH_CHECK(error != cudaErrorNoKernelImageForDevice &&
+                      error != cudaErrorInvalidDeviceFunction &&
+                      error != cudaErrorUnsupportedPtxVersion,
+                  "fused_mixup: the compiled kernels do not run on this GPU (",
+                  cudaGetErrorString(error), "); set FUSED_MIXUP_BACKEND=triton, or build for it: ",
+                  "python -m fused_mixup.env shows both");
   STD_TORCH_CHECK(error == cudaSuccess, "fused_mixup: ", cudaGetErrorString(error));
 }
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils.data import default_collate
-
 from ..kinds import IMAGE_LIKE, MAPS, OF_BOXES, kind_of_name, kind_of_type
+from ..loading.shared_batch import collate
 from .structure import Key, New, columns, first_of, is_record, items, replace
 from .tv_tensors import is_tv_tensor, plain, wrap_like
 
@@ -20,9 +19,9 @@ def collate_samples(samples: list[Any], said: Mapping[Any, str]) -> Any:
     """A batch of ``samples``; stacked tv_tensors keep their type, by which their kind is found."""
     first = samples[0]
     if items(first) is None:
-        return wrap_like(default_collate([plain(s) for s in samples]), first)
+        return wrap_like(collate([plain(s) for s in samples]), first)
     if not any(_holds_instances(sample, said) for sample in samples):
-        return _typed(default_collate(samples), first)
+        return _typed(collate(samples), first)
     has_rows = any(_has_rows(sample, said) for sample in samples)
     made = {
         (key,): New(_column(key, values, has_rows, said))
@@ -42,7 +41,7 @@ def _column(key: Key, values: list[Any], has_rows: bool, said: Mapping[Any, str]
         return list(values)
     if any(value is None for value in values):
         return list(values)
-    return _typed(default_collate(values), first)
+    return _typed(collate(values), first)
 
 
 def _kind(key: Key, value: Any, said: Mapping[Any, str]) -> str | None:

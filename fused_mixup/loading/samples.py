@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from ..backends import implementation
 from ..checks import check_batch, check_no_mask, check_samples, check_samples_out
 from ..frozen import count_write
 from ..plan.mix_plan import MixPlan
+from .shared_batch import send_without_room
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -59,6 +61,8 @@ def mix_samples(
     first = tensors[0]
     check_batch("samples", first.expand(len(tensors), *first.shape), plan, None)
     check_no_mask(plan, "stack the samples and use mix(x, plan)")
+    if not torch.compiler.is_compiling() and get_worker_info() is not None:
+        send_without_room()
     if out is None:
         out = torch.empty((len(tensors), *first.shape), dtype=first.dtype, device=first.device)
     else:

@@ -2,8 +2,8 @@
 
 As ``default_collate`` does, a worker makes a batch in shared memory, so that PyTorch hands it over
 without a copy. Where shared memory runs out (most containers have 64 MiB) the batch is private,
-and PyTorch shares it when it is sent; where that fails too, its bytes go through the pipe, as the
-loader would otherwise wait for ever.
+and PyTorch shares it when it is sent; where that fails too, its bytes go through the pipe. Without
+this the loader gets PyTorch's error, or waits for ever if only the sending fails.
 """
 
 from __future__ import annotations
@@ -17,20 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
-from torch.utils.data import get_worker_info
+from torch.utils.data import default_collate, get_worker_info
 
-from ..tracing import shared_storage
+from ..tracing import collating, shared_storage
 
 _earlier: Callable[[Tensor], tuple[Any, ...]] | None = None  # how tensors were sent before
 
 
 def shared_batch(shape: torch.Size) -> Tensor:
     """An uninitialised uint8 tensor for a worker to fill and send."""
-    global _earlier
-    if _earlier is None:
-        reducers = ForkingPickler(io.BytesIO()).dispatch_table  # type: ignore[attr-defined]
-        _earlier = reducers.get(Tensor, reduce_tensor)
-        ForkingPickler.register(Tensor, _reduce)
+    send_without_room()
     size = shape.numel()
     if _has_room(size):
         try:
@@ -40,6 +36,33 @@ def shared_batch(shape: torch.Size) -> Tensor:
         else:
             return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage).view(shape)
     return torch.empty(shape, dtype=torch.uint8, device="cpu")
+
+
+def collate(samples: list[Any]) -> Any:
+    """``default_collate``; in a worker also where shared memory has no room for the batch."""
+    if get_worker_info() is None or collating is None:
+        return default_collate(samples)
+    send_without_room()
+    rules = {**collating.default_collate_fn_map, Tensor: _stack}
+    return collating.collate(samples, collate_fn_map=rules)
+
+
+def _stack(batch: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    if _has_room(len(batch) * batch[0].nbytes):
+        try:
+            return collating.collate_tensor_fn(batch, collate_fn_map=collate_fn_map)
+        except RuntimeError:  # no memory; other errors come again
+            pass
+    return torch.stack(batch)
+
+
+def send_without_room() -> None:
+    """From now on this process can send tensors where shared memory has no room for them."""
+    global _earlier
+    if _earlier is None:
+        reducers = ForkingPickler(io.BytesIO()).dispatch_table  # type: ignore[attr-defined]
+        _earlier = reducers.get(Tensor, reduce_tensor)
+        ForkingPickler.register(Tensor, _reduce)
 
 
 def _has_room(size: int) -> bool:
