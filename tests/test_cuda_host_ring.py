@@ -123,6 +123,7 @@ def kernels_of(call, *args, **options):
         ("offset", [4, 16, 24], "ring"),
         ("misaligned", [4, 16, 24], "tile"),
         ("strided", [4, 16, 24], "tile"),
+        ("padded", [4, 16, 24], "tile"),
         ("contiguous", [3, 17, 21], "tile"),  # samples of no multiple of 16 bytes
     ],
 )
