@@ -158,7 +158,8 @@ class Columns {
       double loss = 0;
       if (!in_.sparse) {
         product += term(keep, work.sums.product[i]);
-        const double total = keep * work.sums.target[i] + term(work.constant[i], in_.class_weight_sum);
+        const double total =
+            keep * work.sums.target[i] + term(work.constant[i], in_.class_weight_sum);
         work.total[i] = A(total);
         loss = work.sums.log_sum[i] * total - product;
       } else if (work.scales.kept[i]) {
