@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import flow_table
 import kernels
 from kernel_table import DESIGNS, MOST_ROW_BYTES, tile_bytes
-from occupancy import ARCHS
+from occupancy import ARCHS, blocks_per_multiprocessor
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,12 @@ def test_nothing_lives_in_local_memory(instances):
 def test_registers_leave_room_for_the_blocks(instances):
     for i in instances:
         assert i.code.usage.registers <= i.most_registers, (i.label, i.most_registers)
+    arch = instances[0].arch
+    for kernel in flow_table.KERNELS.values() if arch in flow_table.GPUS else ():
+        (compiled,) = (i for i in instances if i.label == kernel.label)
+        registers, shared = compiled.code.usage.registers, compiled.static_shared
+        fit = blocks_per_multiprocessor(ARCHS[arch], kernel.threads, registers, shared)
+        assert fit >= kernel.resident(arch), kernel.label  # as predicted
 
 
 @pytest.mark.proof

@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+import flow_table  # noqa: E402
 import kernel_table  # noqa: E402
 import kernels  # noqa: E402
 import kernels_triton  # noqa: E402
@@ -221,3 +222,37 @@ def test_an_unknown_architecture_is_refused(capsys):
     with pytest.raises(SystemExit):
         kernels.main(["75"])
     assert "architectures are 80, 90, 100, not 75" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ predictions
+
+
+def test_the_prediction_of_one_block_is_the_sum_of_its_phases():
+    gpu, latency = flow_table.GPUS[90], flow_table.LATENCY * 1.98e9
+    moved = 512 / (gpu.bandwidth / gpu.multiprocessors / gpu.clock)  # cycles of a vector
+    phases = [flow_table.Phase(2, 400), flow_table.Phase(0, 8, 16, 50, 3, barrier=True)]
+
+    def cycles(warps):
+        kernel = flow_table.Kernel("", 32 * warps, {90: 32}, 0, phases, 1)
+        assert kernel.moved == 5 * 512 * warps
+        return flow_table._cycles(kernel, 90, gpu)
+
+    assert cycles(1) == pytest.approx(2 * moved + latency + 100 + 50 + 32 + 3 * moved)
+    # The second warp's vectors come 2 moved later, but its first phase waits for the first one's.
+    assert cycles(2) == pytest.approx(2 * moved + latency + 200 + 50 + 32 + 3 * moved, rel=0.02)
+
+
+@pytest.mark.parametrize("arch", flow_table.GPUS)
+def test_predictions_of_flips_reach_the_goal(arch):
+    for box in (False, True):
+        kernel = flow_table.flip(box)
+        assert 0.95 <= flow_table.predict(kernel, arch) <= 1
+    few = flow_table.predict(flow_table.flip(False, batch=16), arch)
+    assert few < 0.9 * flow_table.predict(flow_table.flip(False), arch)  # latency, the last round
+
+
+@pytest.mark.parametrize("arch", flow_table.GPUS)
+def test_predictions_of_the_loss_move_each_logit_once_each_way(arch):
+    kernel = flow_table.loss()
+    assert kernel.moved == pytest.approx(2 * 2 * 21841, rel=1e-3)
+    assert flow_table.predict(flow_table.loss(264), arch) < flow_table.predict(kernel, arch) < 1

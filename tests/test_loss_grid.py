@@ -141,3 +141,35 @@ def test_binary_loss_of_labels_beside_odd_logits(backend, odd, reduction):
         want = F.binary_cross_entropy_with_logits(z, t, reduction="none").sum(1)
         assert loss.isfinite().tolist() == [True, False, False, True]
         torch.testing.assert_close(loss[[0, 3]], want[[0, 3]])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("shape", [(), (8,), (3,)], ids=["rows", "columns", "single positions"])
+@pytest.mark.parametrize("odd", [math.inf, math.nan])
+@pytest.mark.parametrize("backend", properties.backend_parameters())
+def test_a_class_weight_that_is_no_number_stays_out_where_the_target_is_zero(backend, odd, shape):
+    """Such as 1 / count of a class that the data lacks."""
+    z = torch.randn(4, 9, *shape, generator=torch.Generator().manual_seed(0))
+    labels, absent = (y.view(4, *[1] * len(shape)).expand(4, *shape).contiguous()
+                      for y in (torch.arange(4), torch.full((4,), 8)))  # fmt: skip
+    weights = torch.tensor([[0.3, 0.7]]).repeat(4, 1)
+    alone = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
+    dense = torch.zeros_like(z)
+    dense[:, :2] = 0.5
+    counted = torch.arange(1.0, 10.0)
+    targets = ((labels, labels.flip(0), weights), (labels, absent, alone), (dense, None, None))
+    with properties.open_backend(backend) as on:
+        for target in targets:
+            results = []
+            for weight in (odd, 1.0):
+                counted[8] = weight
+                options = *target, counted, -(2**63), 0.0, 0.0, 0.0, 0.0, SUM
+                loss, stats, count, _ = on.ops.soft_target_cross_entropy(z, *options, False)
+                grad = on.ops.soft_target_cross_entropy_backward(
+                    torch.ones(()), z, stats, count, *options
+                )
+                both = on.ops.soft_target_cross_entropy_grad(z, *options, False)[:2]
+                results.append((loss, grad, *both))
+            for got, want in zip(*results, strict=True):
+                assert want.isfinite().all()
+                torch.testing.assert_close(got, want)

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import build_probes  # noqa: E402
 import build_support  # noqa: E402
+import flow_table  # noqa: E402
 import kernels_triton  # noqa: E402
 import ring_table  # noqa: E402
 import sass  # noqa: E402
@@ -218,6 +219,8 @@ def report(tools: Tools, instances: Sequence[Instance], archs: Sequence[int]) ->
         if arch in ring_table.GPUS:
             predicted = table(ring_table.HEAD, ring_table.rows(arch))
             text += ["", f"### {ring_table.TITLE}", "", *predicted]
+            predicted = table(flow_table.HEAD, flow_table.rows(arch))
+            text += ["", f"### {flow_table.TITLE}", "", *predicted]
     for name, rows in kernels_triton.tables(archs):
         text += ["", f"## {name}", "", *table(kernels_triton.HEAD, rows, texts=2)]
     return "\n".join(text) + "\n"

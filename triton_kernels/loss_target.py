@@ -100,7 +100,8 @@ def dense_target(
     if SMOOTH:
         t = t * keep + spread
     if class_weight is not None:
-        t = weighted(tl.load(class_weight + k, mask=k < K, other=0), t)
+        w = tl.load(class_weight + k, mask=k < K, other=0)
+        t = tl.where(t == 0, 0.0, weighted(w, t))
     return tl.where(valid, t, 0.0)
 
 

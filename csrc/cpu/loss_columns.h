@@ -131,7 +131,7 @@ class Columns {
     const A* w = tile.class_weight;
     for (int64_t i = 0; i < at.n; ++i) {
       const SparseRow row = in_.sparse->row(terms, at.r + i);
-      double total = w == nullptr ? row.total : row.constant * in_.class_weight_sum;
+      double total = w == nullptr ? row.total : term(row.constant, in_.class_weight_sum);
       for (int j = 0; j < 2; ++j) {
         const int64_t c = row.label[j];
         double t = row.coefficient[j];
@@ -158,7 +158,8 @@ class Columns {
       double loss = 0;
       if (!in_.sparse) {
         product += term(keep, work.sums.product[i]);
-        const double total = keep * work.sums.target[i] + work.constant[i] * in_.class_weight_sum;
+        const double total =
+            keep * work.sums.target[i] + term(work.constant[i], in_.class_weight_sum);
         work.total[i] = A(total);
         loss = work.sums.log_sum[i] * total - product;
       } else if (work.scales.kept[i]) {

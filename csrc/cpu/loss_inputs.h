@@ -23,7 +23,10 @@ inline std::vector<int64_t> shape_of_rows(const Tensor& logits) {
   return shape;
 }
 
-inline double term(double weight, double value) { return weight == 0 ? 0 : weight * value; }
+// 0 where either is 0, as term_of(): no 0·inf.
+inline double term(double weight, double value) {
+  return weight == 0 || value == 0 ? 0 : weight * value;
+}
 
 // A sum whose terms are computed in parallel. Each block of work adds its own terms in order, and
 // the blocks are added in order: the order of summation does not depend on the number of threads.

@@ -82,7 +82,7 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
     const RowSums sums = forward(z, tensors.target->at<const T>(at.b, at.s), w, tensors.k,
                                  in.wants_shifted(), nullptr);
     const double each = in.label_smoothing / double(tensors.k), keep = 1.0 - in.label_smoothing;
-    const double total = keep * sums.target + each * in.class_weight_sum;
+    const double total = keep * sums.target + term(each, in.class_weight_sum);
     const double product = term(keep, sums.product) + term(each, sums.shifted);
     const double log_sum = log_of(sums);
     RowLoss out = {log_sum * total - product, sums.max, log_sum, total, false};
@@ -99,7 +99,7 @@ RowLoss row_loss(const LossInputs& in, const RowPlace& at, int32_t* ranks) {
   }
   const double log_sum = log_of(sums);
   if (row.ignored) return {0, sums.max, log_sum, 0, true};
-  double total = w == nullptr ? row.total : row.constant * in.class_weight_sum;
+  double total = w == nullptr ? row.total : term(row.constant, in.class_weight_sum);
   double product = term(row.constant, sums.shifted);
   for (int j = 0; j < 2; ++j) {
     if (row.label[j] < 0) continue;

@@ -108,10 +108,9 @@ __device__ __forceinline__ void gradient_columns(const LossParams<A>& p, const T
                                                  const void* target, T* grad, int slice,
                                                  const ColumnShared<A, V>& shared, int place) {
   constexpr int L = V == 1 || !kDense ? kLossUnroll : kLossUnroll / 2;
-  const A* w = static_cast<const A*>(p.a.class_weight);
   A m[V], l[V], total[V], base[V];
   int32_t label[V], partner_label[V];
-  bool ignored = false;
+  bool ignored = false, weighed = false;
 #pragma unroll
   for (int e = 0; e < V; ++e) {
     m[e] = shared.m[place + e];
@@ -121,7 +120,10 @@ __device__ __forceinline__ void gradient_columns(const LossParams<A>& p, const T
     label[e] = kDense ? 0 : shared.label[0][place + e];
     partner_label[e] = kDense ? 0 : shared.label[1][place + e];
     ignored = ignored || label[e] == kIgnored;
+    weighed = weighed || base[e] != A(0);
   }
+  // Where C is 0, in all positions of a sample, class weights that are no number stay out.
+  const A* w = weighed ? static_cast<const A*>(p.a.class_weight) : nullptr;
   const auto write = [&](int32_t first, auto number) {
     constexpr int N = decltype(number)::value;
     Vec<T, V> part[N];
