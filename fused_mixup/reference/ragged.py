@@ -28,13 +28,24 @@ def mix_ragged(
         own, other = images[i], images[partners[i]]
         c, h, w = own.shape
         target = part.view(h, w, c).permute(2, 0, 1) if channels_last else part.view(c, h, w)
-        target.copy_(own)
-        top, left, other_top, other_left, height, width = region[i].tolist()
-        rows, other_rows = _both(top, other_top, height, h, other.shape[1])
-        columns, other_columns = _both(left, other_left, width, w, other.shape[2])
-        if weights[i] != [1, 0]:
-            there = other[:, other_rows, other_columns]
-            target[:, rows, columns] = _blended(own[:, rows, columns], there, *weights[i])
+        target.copy_(mixed_image(own, other, weights[i], region[i].tolist()))
+
+
+def mixed_image(
+    own: Tensor,  # [C, H, W]
+    other: Tensor,  # [C, H', W']
+    weights: Sequence[float],
+    region: Sequence[int],
+) -> Tensor:
+    """One image mixed with its partner in a region; differentiable."""
+    mixed = own.clone()
+    top, left, other_top, other_left, height, width = region
+    rows, other_rows = _both(top, other_top, height, own.shape[1], other.shape[1])
+    columns, other_columns = _both(left, other_left, width, own.shape[2], other.shape[2])
+    if tuple(weights) != (1, 0):
+        there = other[:, other_rows, other_columns]
+        mixed[:, rows, columns] = _blended(own[:, rows, columns], there, *weights)
+    return mixed
 
 
 def _both(start: int, other_start: int, length: int, size: int, other_size: int) -> list[slice]:
