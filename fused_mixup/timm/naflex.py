@@ -138,9 +138,14 @@ class NaFlexMixup:
 
     def _labels(self, targets: Any, count: int) -> Tensor:
         if not isinstance(targets, Tensor):
-            if len(targets) == 0:
+            targets = list(targets)
+            if not targets:
                 raise IndexError("targets: expected at least one, got an empty list")
-            targets = collate_labels("targets", list(targets))
+            indices = {*map(type, targets)} == {int} and not self.multi_label
+            fit = indices and len(targets) == count and min(targets) >= 0
+            if fit and max(targets) < self.num_classes:
+                return _tensor("q", targets)
+            targets = collate_labels("targets", targets)
         if targets.ndim and len(targets) < count:
             raise IndexError(f"targets: expected {count}, one for each image, got {len(targets)}")
         return check_target(targets, count, self.num_classes, self.multi_label)
@@ -248,7 +253,9 @@ def _mix_images(
     if cut and mixup_alpha > 0.0:
         cut = torch.rand(()).item() < switch_prob
     alpha = float(cutmix_alpha if cut else mixup_alpha)
-    lam = max(0.0, min(1.0, sample_beta(torch.tensor([[alpha, alpha]]))))
+    dtype = torch.get_default_dtype()  # in which timm draws; there is no Beta in half types
+    concentration = torch.tensor([[alpha, alpha]], dtype=torch.promote_types(dtype, torch.float32))
+    lam = max(0.0, min(1.0, sample_beta(concentration)))
     sizes = [(h, w) for _, h, w in shapes]
     pair_to, odd = _draw_pairs(sizes, window)
     regions, lam_list = _draw_regions(sizes, pair_to, lam, cut)
@@ -328,19 +335,24 @@ def _mix_targets(
         return mix_rows(encoded, partner, blend)
     # A row has at most four values. The weights and the values change places in the product that
     # add() may fuse with the sum: the bits are those of timm's lines.
-    theirs = labels[_tensor("q", partner)]
-    exact = _tensor("d", lam_list)
-    dtype = torch.get_default_dtype()
-    own, other = exact.to(dtype), (1.0 - exact).to(dtype)
-    off = smoothing / num_classes
+    count, k, dtype = len(labels), num_classes, torch.get_default_dtype()
+    exact = _tensor("d", [*lam_list, *(1.0 - lam for lam in lam_list)])
+    own_weight, weight = exact.to(dtype).view(2, count).unbind(0)
+    off = smoothing / k
     on = 1.0 - smoothing + off
-    values = torch.tensor(((off,), (on,)), dtype=dtype, device="cpu") * own
-    off_off, on_off = values.add(other, alpha=off)
-    off_on, on_on = values.add(other, alpha=on)
-    target = off_off[:, None].expand(len(labels), num_classes).contiguous()
-    target.scatter_(1, theirs[:, None], off_on[:, None])
-    on_own = torch.where(labels == theirs, on_on, on_off)
-    return target.scatter_(1, labels[:, None], on_own[:, None])
+    own_off, own_on = own_weight * off, own_weight * on
+    elsewhere = own_off.add(weight, alpha=off)
+    at_theirs, at_own = own_off.add(weight, alpha=on), own_on.add(weight, alpha=off)
+    own = labels.tolist()
+    theirs = [own[j] for j in partner]
+    places = [i * k + y for i, y in enumerate(theirs)] + [i * k + y for i, y in enumerate(own)]
+    target = elsewhere[:, None].expand(count, k).contiguous()
+    target.put_(_tensor("q", places), torch.cat((at_theirs, at_own)))
+    same = [i for i, y in enumerate(own) if theirs[i] == y]
+    if same:
+        at_both, rows = own_on.add(weight, alpha=on), _tensor("q", same)
+        target.put_(_tensor("q", [i * k + own[i] for i in same]), at_both[rows])
+    return target
 
 
 def _tensor(code: str, values: Sequence[float]) -> Tensor:

@@ -23,16 +23,22 @@ def check_ragged(imgs: Any) -> tuple[list[Tensor], list[tuple[int, int, int]]]:
     shapes: list[tuple[int, int, int]] = []
     if not images:
         return images, shapes
-    first = images[0] if isinstance(images[0], Tensor) else _refuse(0, images[0])
-    dtype, device, on_cpu, channels = first.dtype, first.device, first.is_cpu, first.shape[:1]
+    alike = set()
     for i, x in enumerate(images):
-        # A loader's images, checked in few steps: with more, checks take as long as mixing.
-        shape = x.shape if isinstance(x, Tensor) else _refuse(i, x)
-        alike = x.dtype == dtype and x.layout == torch.strided
-        alike = alike and (x.is_cpu if on_cpu else x.device == device)
-        if not alike or len(shape) != 3 or shape[:1] != channels or 0 in shape[1:]:
+        if not isinstance(x, Tensor):
+            _refuse(i, x)
+        shape = x.shape
+        if len(shape) != 3:
             _refuse_unlike(images)
-        shapes.append((shape[0], shape[1], shape[2]))
+        channels, height, width = shape
+        if not height or not width:
+            _refuse_unlike(images)
+        alike.add((x.dtype, x.layout, x.is_cpu, channels))
+        shapes.append((channels, height, width))
+    dtype, layout, on_cpu, _ = next(iter(alike))
+    one_place = on_cpu or len({x.device for x in images}) == 1
+    if len(alike) > 1 or layout != torch.strided or not one_place:
+        _refuse_unlike(images)
     if dtype not in BLENDABLE:
         raise TypeError(
             f"imgs: expected float16, bfloat16, float32, float64 or uint8, got {dtype}; convert "
