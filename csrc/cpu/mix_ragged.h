@@ -73,12 +73,19 @@ class RaggedMixer {
  public:
   explicit RaggedMixer(const std::vector<RaggedRow<T>>& rows) : rows_(rows) {
     const int64_t count = int64_t(rows.size());
+    std::vector<uint8_t> done(count, 0);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t j = rows[i].partner;
-      const bool pair = is_pair(i, j);
-      if (pair && j < i) continue;  // done with its partner
-      add_row(i, pair ? RaggedTask::kMixPair : RaggedTask::kMix);
-      if (pair) add_sides(j);
+      // A partner follows at once: what is read of it here is still in the second-level cache.
+      for (int64_t k = i; !done[k]; k = rows[k].partner) {
+        const int64_t j = rows[k].partner;
+        const bool pair = is_pair(k, j);
+        done[k] = 1;
+        add_row(k, pair ? RaggedTask::kMixPair : RaggedTask::kMix);
+        if (pair) {
+          done[j] = 1;
+          add_sides(j);
+        }
+      }
     }
   }
 
@@ -144,14 +151,7 @@ class RaggedMixer {
     if (!row.pastes()) {
       return ragged_kernels<T>().blend(own, partner, row.other.row, lines, n, row.w0, row.w1);
     }
-    const int64_t after = own.left + n;
-    for (int64_t k = 0; k < lines; ++k) {
-      T* dst = own.dst + k * own.dst_step;
-      const T* src = own.src + k * own.src_step;
-      std::memcpy(dst, src, own.left * sizeof(T));
-      std::memcpy(dst + own.left, partner + k * row.other.row, n * sizeof(T));
-      std::memcpy(dst + after, src + after, own.right * sizeof(T));
-    }
+    ragged_kernels<T>().paste(own, partner, row.other.row, lines, n);
   }
 
   // Where the region's part of line y begins in the partner.

@@ -102,13 +102,36 @@ inline void each_step(int64_t n, F f) {
   if (i < n) f(n - kStep);
 }
 
+// dst = src. Runs are a part of a line, so short that the call of memcpy shows.
+template <typename T>
+inline void copy_run(T* dst, const T* src, int64_t n) {
+  constexpr int64_t kStep = kVectorBytes / sizeof(T);
+  if (n < kStep) {
+    if (n > 0) __builtin_memcpy(dst, src, n * sizeof(T));
+    return;
+  }
+  each_step<kStep>(n, [&](int64_t i) {
+    const VI bits = bit_load<VI>(src + i);
+    __builtin_memcpy(dst + i, &bits, sizeof(bits));
+  });
+}
+
 template <typename T>
 inline void copy_sides(const RaggedLines<T>& lines, int64_t line, int64_t n) {
   T* dst = lines.dst + line * lines.dst_step;
   const T* src = lines.src + line * lines.src_step;
   const int64_t after = lines.left + n;
-  if (lines.left > 0) __builtin_memcpy(dst, src, lines.left * sizeof(T));
-  if (lines.right > 0) __builtin_memcpy(dst + after, src + after, lines.right * sizeof(T));
+  copy_run(dst, src, lines.left);
+  copy_run(dst + after, src + after, lines.right);
+}
+
+template <typename T>
+void ragged_paste(const RaggedLines<T>& own, const T* partner, int64_t partner_step, int64_t lines,
+                  int64_t n) {
+  for (int64_t line = 0; line < lines; ++line) {
+    copy_sides(own, line, n);
+    copy_run(own.dst + line * own.dst_step + own.left, partner + line * partner_step, n);
+  }
 }
 
 template <typename T, typename Blend>
@@ -184,5 +207,5 @@ void ragged_blend_pair(const RaggedLines<T>& a, const RaggedLines<T>& b, int64_t
 
 template <typename T>
 constexpr RaggedKernels<T> ragged_table() {
-  return {ragged_blend<T>, ragged_blend_pair<T>};
+  return {ragged_blend<T>, ragged_paste<T>, ragged_blend_pair<T>};
 }

@@ -23,6 +23,9 @@ struct RaggedKernels {
   // its part of the first line. No element of dst lies in a source.
   void (*blend)(const RaggedLines<T>& own, const T* partner, int64_t partner_step, int64_t lines,
                 int64_t n, A w0, A w1);
+  // The part = partner.
+  void (*paste)(const RaggedLines<T>& own, const T* partner, int64_t partner_step, int64_t lines,
+                int64_t n);
   // blend() for two images that are each other's partner; no weight is 0.
   void (*blend_pair)(const RaggedLines<T>& a, const RaggedLines<T>& b, int64_t lines, int64_t n,
                      A a0, A a1, A b0, A b1);
