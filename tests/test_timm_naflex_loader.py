@@ -74,3 +74,14 @@ def test_in_timms_loader(workers):
             else:
                 assert same_bits(b["patches"], a["patches"])
         assert bool(changed) == prefetcher
+
+
+def test_the_example_trains(capsys):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    from examples import train_naflex
+
+    options = ["--epochs", "2", "--off-epoch", "1"]
+    accuracy = train_naflex.main(options)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Rank" not in line]
+    assert 0 < accuracy <= 1 and len(lines) == 3
+    assert lines[0].endswith("  mixing") and "no mixing" in lines[1] and "ms a batch" in lines[2]

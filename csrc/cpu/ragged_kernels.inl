@@ -137,15 +137,18 @@ void ragged_paste(const RaggedLines<T>& own, const T* partner, int64_t partner_s
 template <typename T, typename Blend>
 void blend_lines(const RaggedLines<T>& own, const T* partner, int64_t partner_step, int64_t lines,
                  int64_t n, const Blend& blend) {
+  using Narrow = RaggedBlend<T>;  // ByteBlend takes more elements in a step
   for (int64_t line = 0; line < lines; ++line) {
     copy_sides(own, line, n);
     T* dst = own.dst + line * own.dst_step + own.left;
     const T* a = own.src + line * own.src_step + own.left;
     const T* b = partner + line * partner_step;
-    if (n < Blend::kStep) {
-      blend.part(dst, a, b, n);
-    } else {
+    if (n >= Blend::kStep) {
       each_step<Blend::kStep>(n, [&](int64_t i) { blend.step(dst + i, a + i, b + i); });
+    } else if (n >= Narrow::kStep) {
+      each_step<Narrow::kStep>(n, [&](int64_t i) { blend.Narrow::step(dst + i, a + i, b + i); });
+    } else {
+      blend.part(dst, a, b, n);
     }
   }
 }
@@ -153,6 +156,7 @@ void blend_lines(const RaggedLines<T>& own, const T* partner, int64_t partner_st
 template <typename T, typename Blend>
 void blend_line_pairs(const RaggedLines<T>& a, const RaggedLines<T>& b, int64_t lines, int64_t n,
                       const Blend& blend) {
+  using Narrow = RaggedBlendPair<T>;
   for (int64_t line = 0; line < lines; ++line) {
     copy_sides(a, line, n);
     copy_sides(b, line, n);
@@ -160,11 +164,14 @@ void blend_line_pairs(const RaggedLines<T>& a, const RaggedLines<T>& b, int64_t 
     T* dst_b = b.dst + line * b.dst_step + b.left;
     const T* src_a = a.src + line * a.src_step + a.left;
     const T* src_b = b.src + line * b.src_step + b.left;
-    if (n < Blend::kStep) {
-      blend.part(dst_a, dst_b, src_a, src_b, n);
-    } else {
+    if (n >= Blend::kStep) {
       each_step<Blend::kStep>(
           n, [&](int64_t i) { blend.step(dst_a + i, dst_b + i, src_a + i, src_b + i); });
+    } else if (n >= Narrow::kStep) {
+      each_step<Narrow::kStep>(
+          n, [&](int64_t i) { blend.Narrow::step(dst_a + i, dst_b + i, src_a + i, src_b + i); });
+    } else {
+      blend.part(dst_a, dst_b, src_a, src_b, n);
     }
   }
 }
