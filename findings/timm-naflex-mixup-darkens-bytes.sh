@@ -35,3 +35,4 @@ print(f"timm {timm.__version__}: uint8 images are {-error:.2f} darker than their
 sys.exit(not -0.6 < error < -0.4)
 P
 "$dir/v/bin/python" "$dir/f.py"
+# seen: timm 1.0.31: uint8 images are 0.50 darker than their exact mix, on average

@@ -14,7 +14,8 @@ same images and targets; what differs stands in their docstrings. timm itself is
 from .collate import FastCollateMixup
 from .losses import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from .mixup import Mixup
-from .naflex import NaFlexMixup, mix_batch_variable_size, pairwise_mixup_target
+from .naflex import NaFlexMixup, mix_batch_variable_size
+from .naflex_targets import pairwise_mixup_target
 from .prefetch import PrefetchLoader, patch_create_loader
 
 __all__ = [
