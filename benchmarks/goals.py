@@ -79,6 +79,7 @@ GOALS: dict[str, Goal] = {
     # Within 20 % of that share.
     "cpu normalise variants": _goal("cpu", "the same of CutMix, NHWC, float32, erased", bytes=0.48),
     "cpu collate": _goal("cpu", "FastCollateMixup, 64 uint8 images", timm=8),
+    "cpu naflex": _goal("cpu", "NaFlexMixup, 64 uint8 images of 128² to 384²", timm=6),
     "cpu cross-entropy": _goal(
         "cpu", "sparse cross-entropy forward and backward, 256×21843", timm_lines=8
     ),

@@ -96,6 +96,11 @@ def _(x, partner, box, pairing):
     return None
 
 
+@_fake("mix_ragged")
+def _(images, partner, blend, region, channels_last, out):
+    return None
+
+
 @_fake("mix_samples")
 def _(samples, partner, blend, box, pairing, out):
     return None

@@ -143,6 +143,11 @@ SCHEMAS = {
     # out [n, …] takes the first n of the len(samples) mixes; the plan has a row for each sample.
     "mix_samples": "(Tensor[] samples, Tensor? partner, Tensor blend, Tensor box, int pairing, "
     "Tensor(a!) out) -> ()",
+    # images: B of [C, Hi, Wi], of one C. In region int32 [B, 6] (top, left, the same two in the
+    # partner, height, width; what lies outside of either is left out) each is blended with its
+    # partner. out [N], the elements of all, takes one after the other, [C, H, W] or [H, W, C].
+    "mix_ragged": "(Tensor[] images, Tensor partner, Tensor blend, Tensor region, "
+    "bool channels_last, Tensor(a!) out) -> ()",
     # out [B, C, H, W], float16, bfloat16 or float32, takes the normalised, mixed and erased images.
     # images: one tensor [B, C, H, W], or on the CPU B tensors [C, H, W]; uint8, float16, bfloat16
     # or float32. mean, std: one for each channel, in the units of the images. flip bool [B].
@@ -229,7 +234,7 @@ SCHEMAS = {
 
 # The inputs of these ops live on the host: they have native kernels on the CPU and no device
 # kernels; elsewhere they fall back to the reference.
-CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_samples"})
+CPU_ONLY = frozenset({"label_bounds", "mix_boxes_packed", "mix_ragged", "mix_samples"})
 
 # These have no kernel in a backend (name, device); the reference runs on that device instead.
 _TRITON = frozenset({("triton", "CPU"), ("triton", "CUDA")})

@@ -34,6 +34,11 @@ def sample_inputs(device):
         samples["mix_out"].append((x, *args, torch.empty_like(x)))
         count = 2 if plan is plans[1] else 4
         samples["mix_samples"].append((list(x.clone()), *args, torch.empty_like(x[:count])))
+        parts = [x[0], x[1, :, 1:], x[2, :, :4].clone(), x[3, :, :, 3:]]
+        regions = torch.tensor([[1, 0, 0, 1, 3, 4]] * 4, dtype=torch.int32, device=device)
+        packed = x.new_empty(sum(part.numel() for part in parts))
+        named = plan.partner.int(), plan.blend, regions
+        samples["mix_ragged"].append((parts, *named, plan is plans[0], packed))
         lists = ops.transpose_pairing(plan.partner) if plan.pairing == "tensor" else (None, None)
         images = (64 * x).to(torch.uint8)
         erased = torch.tensor([[[0, 1, 3, 4]]] * 4, dtype=torch.int32, device=device)

@@ -107,6 +107,20 @@ def op_inputs(device: str = "cpu") -> dict[str, list[Arguments]]:
     ]
     if device == "cpu":
         out = torch.zeros(3, 3, 5, 6)
+        parts = [x[0], x[1, :, 1:].clone(), x[2, :, :4], x[3, :, :, 3:]]
+        calls["mix_ragged"] = [
+            {
+                "images": parts,
+                "partner": shuffled,
+                "blend": rows["blend"],
+                "region": ints(
+                    [[0, 0, 1, 0, 3, 9], [0, 2, 0, 1, 4, 3], [0] * 6, [1, 0, 1, 0, 9, 2]]
+                ),
+                "channels_last": last,
+                "out": torch.zeros(sum(part.numel() for part in parts)),
+            }
+            for last in (False, True)
+        ]
         calls["mix_samples"] = [{"samples": list(x), **plan, "out": out} for plan in plans]
     labels = ints([1, 0, 5, 5], torch.int64)
     weight = torch.stack((share, 1 - share), 1).float()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 import fused_mixup as fm
-from fused_mixup import Erasing, MixedTarget, MixPlan
+from fused_mixup import Erasing, MixedTarget, MixPlan, ops
 
 from . import SKIPPED
 
@@ -45,6 +45,8 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "mix_ flip uint8", lambda: fm.mix_(pixels, plans["flip"])
     samples = list(pixels.clone().contiguous(memory_format=torch.channels_last))
     yield "mix_samples uint8 HWC", lambda: fm.mix_samples(samples, plans["flip"])
+    for name, weights in (("blend", (0.3, 0.7)), ("paste", (0.0, 1.0))):
+        yield f"mix_ragged {name} uint8 HWC", _ragged(samples, weights)
     for name, images, plan, options in _normalized(pixels, samples, plans):
         yield (
             f"mix_normalize {name}",
@@ -75,6 +77,17 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
     state = fm.plan_state(0)
     options = {"cutmix_alpha": 1.0, "per": "sample", "pairing": "shuffle"}
     yield "draw_plan", lambda: fm.draw_plan(9, (31, 33), state=state.clone(), **options)
+
+
+def _ragged(samples: list[torch.Tensor], weights: tuple[float, float]) -> Callable[[], object]:
+    """Two pairs of images of different sizes, mixed where both overlap."""
+    images = [samples[0], samples[1][:, :4], samples[2], samples[3][:, :, :30]]
+    region = torch.tensor([[0, 0, 0, 0, 4, 33]] * 2 + [[0, 1, 0, 0, 5, 30], [0, 0, 0, 1, 5, 30]])
+    partner = torch.tensor((1, 0, 3, 2), dtype=torch.int32)
+    blend = torch.tensor(weights, dtype=torch.float64).expand(B, 2)
+    out = torch.empty(sum(x.numel() for x in images), dtype=images[0].dtype)
+    region = region.int()
+    return lambda: ops.mix_ragged(images, partner, blend, region, True, out)
 
 
 def _normalized(

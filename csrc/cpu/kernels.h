@@ -12,6 +12,7 @@
 #include "mask_tables.h"
 #include "mix_normalize_tables.h"
 #include "neighbor_tables.h"
+#include "ragged_tables.h"
 #include "scalar_types.h"
 
 namespace fused_mixup {
@@ -48,6 +49,11 @@ struct Kernels {
   MixKernels<Half> mix_half;
   MixKernels<BFloat16> mix_bfloat16;
   MixKernels<uint8_t> mix_uint8;
+  RaggedKernels<float> ragged_float;
+  RaggedKernels<double> ragged_double;
+  RaggedKernels<Half> ragged_half;
+  RaggedKernels<BFloat16> ragged_bfloat16;
+  RaggedKernels<uint8_t> ragged_uint8;
   CollageKernels<float> collage_float;
   CollageKernels<double> collage_double;
   CollageKernels<Half> collage_half;
@@ -97,6 +103,16 @@ const MixKernels<T>& mix_kernels() {
   if constexpr (std::is_same_v<T, Half>) return k.mix_half;
   if constexpr (std::is_same_v<T, BFloat16>) return k.mix_bfloat16;
   if constexpr (std::is_same_v<T, uint8_t>) return k.mix_uint8;
+}
+
+template <typename T>
+const RaggedKernels<T>& ragged_kernels() {
+  const Kernels& k = kernels();
+  if constexpr (std::is_same_v<T, float>) return k.ragged_float;
+  if constexpr (std::is_same_v<T, double>) return k.ragged_double;
+  if constexpr (std::is_same_v<T, Half>) return k.ragged_half;
+  if constexpr (std::is_same_v<T, BFloat16>) return k.ragged_bfloat16;
+  if constexpr (std::is_same_v<T, uint8_t>) return k.ragged_uint8;
 }
 
 template <typename T>

@@ -19,6 +19,7 @@
 #include "neighbor_kernels.inl"
 #include "noise.inl"
 #include "pixels.inl"
+#include "ragged_kernels.inl"
 #include "stream.inl"
 // clang-format on
 
@@ -30,6 +31,11 @@ const Kernels table = {
     mix_table<Half>(),
     mix_table<BFloat16>(),
     mix_table<uint8_t>(),
+    ragged_table<float>(),
+    ragged_table<double>(),
+    ragged_table<Half>(),
+    ragged_table<BFloat16>(),
+    ragged_table<uint8_t>(),
     collage_table<float>(),
     collage_table<double>(),
     collage_table<Half>(),

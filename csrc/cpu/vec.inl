@@ -217,8 +217,9 @@ inline bool any_nan(VF a, VF b) {
 #endif
 }
 
+// Always inline: with many callers GCC calls it, and the loss takes a fourth more instructions.
 template <typename A>
-inline void store_two(BFloat16* p, const Two<A>& v) {
+__attribute__((always_inline)) inline void store_two(BFloat16* p, const Two<A>& v) {
   VI even = round_up(v.first), odd = round_up(v.second);
   if (__builtin_expect(any_nan(v.first, v.second), false)) {
     even = keep_nan(v.first, even);

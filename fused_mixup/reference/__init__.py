@@ -25,6 +25,7 @@ from .losses import (
 )
 from .masks import mask_mean, mix_masked, mix_masked_, mix_masked_backward, mix_masked_out
 from .mixing import mix, mix_, mix_backward, mix_normalize, mix_out, mix_samples, paste_
+from .ragged import mix_ragged
 from .targets import label_bounds, mix_targets
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "mix_normalize",
     "mix_out",
     "mix_patches",
+    "mix_ragged",
     "mix_rectangles",
     "mix_samples",
     "mix_targets",

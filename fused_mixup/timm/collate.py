@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import get_worker_info
 
 from .. import ops
 from ..checks import check_samples
@@ -19,6 +18,7 @@ from ..target.mixed_target import MixedTarget
 from ..tracing import call_eagerly
 from .checks import check_dims
 from .draws import Drawn, Size, check_draws, draw_batch, draw_rows
+from .labels import collate_labels
 from .mixup import Mixup, plan_of
 
 
@@ -113,7 +113,7 @@ class FastCollateMixup(Mixup):
                 f"batch: expected an even number of samples in mode 'half', got {batch_size}; use "
                 "an even batch_size and drop_last=True"
             )
-        labels = self._labels(_collate_labels(raw_labels), batch_size)
+        labels = self._labels(collate_labels("batch", raw_labels), batch_size)
         check_draws(self, shape, self.mode in ("elem", "pair", "half"))
         drawn = self._draw(batch_size, shape[-2:])
         plan = plan_of(drawn, batch_size)
@@ -151,24 +151,6 @@ def _split_pairs(batch: Sequence[Any]) -> tuple[list[Any], list[Any]]:
             "give pairs, or mix dicts and others with BatchMix after default_collate, or with "
             "mix_samples and a plan"
         ) from None
-
-
-def _collate_labels(labels: list[Any]) -> Tensor:
-    """``default_collate`` on the CPU, where the images are; for ints in a third of its time."""
-    if {*map(type, labels)} == {int}:
-        array = np.array(labels)
-        if array.dtype == np.int64:  # no label is too large
-            return torch.from_numpy(array)
-    kinds = sorted({type(label).__name__ for label in labels})
-    if not isinstance(labels[0], (int, float, Tensor, np.ndarray, np.generic)):
-        raise TypeError(
-            f"batch: expected labels that are class indices, got {' and '.join(kinds)}; give "
-            "each class a number in the data set"
-        )
-    if torch.get_default_device().type == "cpu":
-        return default_collate(labels)
-    with torch.device("cpu"):
-        return default_collate(labels)
 
 
 def _new_instance(cls: type) -> Any:

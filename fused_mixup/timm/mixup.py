@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..checks import check_memory
 from ..mixing import mix, mix_
 from ..plan.checks import Facts
 from ..plan.mix_plan import MixPlan, known_plan
-from ..target.checks import check_label_smoothing, check_labels, check_num_classes
-from ..target.labels import mix_labels, mix_targets
+from ..target.checks import check_label_smoothing, check_num_classes
+from ..target.labels import mix_labels
 from ..target.mixed_target import MixedTarget
 from ..tracing import call_eagerly
-from .checks import check_images, check_minmax, class_indices, number
+from .checks import check_images, check_minmax, number
 from .draws import Drawn, Size, check_draws, draw_batch, draw_rows
+from .labels import check_target, encode, smooth_labels
 
 BOXES = ("timm>=1.0.29", "timm<=1.0.28")
 HALF = (torch.float16, torch.bfloat16)
@@ -193,27 +193,7 @@ class Mixup:
         return draw_batch(self, size)
 
     def _labels(self, target: Tensor, batch_size: int) -> Tensor:
-        """Checked class indices int64 [B], or dense multi-label targets [B, K] as they are."""
-        if not isinstance(target, Tensor):
-            raise TypeError(f"target: expected a tensor, got {type(target).__name__}")
-        check_memory("target", target)
-        k = self.num_classes
-        if self.multi_label:
-            if target.shape != (batch_size, k):
-                raise ValueError(
-                    f"target: expected dense multi-label targets [{batch_size}, {k}], "
-                    f"got {list(target.shape)}"
-                )
-            return target
-        if target.numel() != batch_size:
-            dense = target.shape[1:] == (k,)
-            remedy = "; for dense targets set multi_label=True" if dense else ""
-            raise ValueError(
-                f"target: expected class indices [{batch_size}], got {list(target.shape)}{remedy}"
-            )
-        labels = class_indices(target).reshape(-1)
-        check_labels(labels, k)
-        return labels
+        return check_target(target, batch_size, self.num_classes, self.multi_label)
 
     def _targets(
         self, labels: Tensor, drawn: Drawn, plan: MixPlan, dtype: torch.dtype
@@ -227,22 +207,16 @@ class Mixup:
         base = torch.float32 if self.multi_label else torch.get_default_dtype()
         if base == torch.float32 and (drawn.per_batch or dtype != torch.float64):
             if self.multi_label:
-                return mix_labels(self._smooth_labels(labels), plan)
+                return mix_labels(smooth_labels(labels, smoothing), plan)
             # This calls the op itself, as _labels has checked the labels.
             return ops.mix_targets(labels, None, plan.weight, plan.rule, k, smoothing, base)
         # These targets need weights in float64; a plan's are float32.
-        if self.multi_label:
-            own = self._smooth_labels(labels)
-        else:
-            own = mix_targets(labels, MixPlan.identity(len(labels)), k, smoothing, base)
+        own = encode(labels, k, smoothing, self.multi_label)
         if drawn.per_batch:
             lam = float(drawn.lam[0])
             return own * lam + own.flip(0) * (1.0 - lam)
         column = torch.from_numpy(drawn.lam).to(own.device, _lam_dtype(dtype))[:, None]
         return own * column + own.flip(0) * (1.0 - column)
-
-    def _smooth_labels(self, target: Tensor) -> Tensor:
-        return target.float() * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
 
     def __repr__(self) -> str:
         names = ("mixup_alpha", "cutmix_alpha", "cutmix_minmax", "mix_prob", "switch_prob", "mode")

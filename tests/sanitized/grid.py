@@ -30,6 +30,7 @@ from draw_cases import draw_cases
 from erasing_cases import erasing_cases
 from grid_boxes import check_boxes
 from grid_masks import check_masks
+from grid_ragged import check_ragged
 from neighbor_cases import neighbor_cases
 from normalize_cases import random_results
 from variant_cases import variant_cases
@@ -205,6 +206,10 @@ def boxes():
     check_boxes(check, 1000 if FULL else 60)
 
 
+def ragged():
+    check_ragged(check, 3000 if FULL else 500 // THIN)
+
+
 def every_half():
     """Mix all values of both half types, with weights that round in every way."""
     bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
@@ -290,18 +295,8 @@ def losses():
 
 def main():
     assert backends.chosen("CPU") == "native", backends.reason_unavailable("native", "CPU")
-    parts = (
-        mixing,
-        collating,
-        normalizing,
-        masking,
-        every_half,
-        beyond_the_ends,
-        drawing,
-        boxes,
-        targets,
-    )
-    for part in (*parts, maps, losses):
+    parts = (mixing, collating, ragged, normalizing, masking, every_half, beyond_the_ends, drawing)
+    for part in (*parts, boxes, targets, maps, losses):
         torch.manual_seed(0)
         part()
     result = {"on": _C.cpu_capability(), "module": _C.__file__, "compared": compared}
