@@ -29,12 +29,12 @@ import torch
 
 from . import ops, reference
 from .forcing import BACKENDS, force_in_process, forced
+from .names import MODULES, NAMESPACE
 from .ops import default_op
-from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS, WITHOUT_KERNEL
+from .schemas import CHOSEN, CPU_ONLY, SCHEMAS, WITHOUT_KERNEL
 from .tracing import in_forward_mode, skip_autograd, transforms_active
 
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
-MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
 
 _HERE = os.path.realpath(os.path.dirname(__file__))
 _INSTALL = "pip install --no-build-isolation"
@@ -71,7 +71,7 @@ def _default_backend(device: str, op: str | None) -> str:
 
 
 def _load_native(device: str) -> str | None:
-    name = f"fused_mixup.{MODULES[device]}"
+    name = f"{__package__}.{MODULES[device]}"
     if device == "CUDA" and torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA"
     if not _is_in_package(name):
@@ -104,7 +104,7 @@ def _folder_of(module: str) -> str | None:
 def _cuda_mismatch(name: str) -> str | None:
     """Why a module may not be loaded: it would load a second CUDA runtime next to PyTorch's."""
     try:
-        info = importlib.import_module("fused_mixup._build_info")
+        info = importlib.import_module("._build_info", __package__)
     except ImportError:
         return None  # not built by setup.py
     built, here = (str(v or "").split(".")[0] for v in (info.CUDA_TOOLKIT, torch.version.cuda))
@@ -119,14 +119,14 @@ def _cuda_mismatch(name: str) -> str | None:
 
 def warn_where_shadowed(stacklevel: int) -> None:
     """Warn where this package has no compiled modules and hides an installed one that has."""
-    missing = [name for name in MODULES.values() if not _is_in_package(f"fused_mixup.{name}")]
+    missing = [name for name in MODULES.values() if not _is_in_package(f"{__package__}.{name}")]
     hidden: dict[str, list[str]] = {}  # folder -> its modules
     for name in missing:
         for entry in sys.path:
             folder = os.path.join(os.path.realpath(entry), "fused_mixup")
             if any(os.path.exists(os.path.join(folder, name + end)) for end in EXTENSION_SUFFIXES):
                 hidden.setdefault(folder, []).append(name)
-        if (editable := _folder_of(f"fused_mixup.{name}")) is not None:
+        if (editable := _folder_of(f"{__package__}.{name}")) is not None:
             hidden.setdefault(editable, []).append(name)
     if hidden:
         other, names = next(iter(hidden.items()))
@@ -153,7 +153,7 @@ def _load_triton() -> dict[str, str | None]:
 
 def _triton(name: str) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
-        return getattr(importlib.import_module("fused_mixup.triton_kernels"), name)(*args)
+        return getattr(importlib.import_module(".triton_kernels", __package__), name)(*args)
 
     return call
 

@@ -13,6 +13,7 @@ import torch
 from . import backends, memory
 from .experimental import VARIABLE, experimental
 from .forcing import BACKENDS, forced
+from .names import MODULES
 from .schemas import SCHEMAS
 
 
@@ -40,7 +41,7 @@ def _version(package: str) -> str:
 
 
 def _version_rows() -> list[tuple[str, ...]]:
-    package = importlib.import_module("fused_mixup")
+    package = importlib.import_module(__package__)
     off = memory.reason_off
     gpus = [torch.cuda.get_device_name(i) for i in range(_gpu_count())]
     return [
@@ -74,16 +75,17 @@ def _cpu_capability() -> str:
     known = torch.backends.cpu.get_cpu_capability()
     if backends.reason_unavailable("native", "CPU") is not None:
         return known
-    return f"{known} (kernels: {importlib.import_module('fused_mixup._C').cpu_capability()})"
+    native = importlib.import_module(f".{MODULES['CPU']}", __package__)
+    return f"{known} (kernels: {native.cpu_capability()})"
 
 
 def _module_rows() -> list[tuple[str, ...]]:
     try:
-        info = importlib.import_module("fused_mixup._build_info")
+        info = importlib.import_module("._build_info", __package__)
     except ImportError:
         info = None
     rows: list[tuple[str, ...]] = []
-    for device, name in backends.MODULES.items():
+    for device, name in MODULES.items():
         why = backends.reason_unavailable("native", device)
         if why is None:
             text = _build_text(info, name) if info else "built; no record of the build"

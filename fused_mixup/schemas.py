@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-NAMESPACE = "fused_mixup"
-CHOSEN = "fused_mixup_chosen"
+from .names import NAMESPACE
+
+CHOSEN = f"{NAMESPACE}_chosen"
 
 _TARGET = "Tensor target, Tensor? partner_labels, Tensor? weight, Tensor? class_weight"
 _CROSS_ENTROPY = (

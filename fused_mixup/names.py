@@ -1,0 +1,4 @@
+"""Names that a build may choose: those of a kernel hub replace this file (tools/hub.py)."""
+
+NAMESPACE = "fused_mixup"  # of the ops, in torch.ops
+MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}  # the compiled modules, by dispatch key
