@@ -9,7 +9,7 @@ That choice is registered once, when the package is imported, and never again: a
 changes while other threads look kernels up crashes them.
 
 ``FUSED_MIXUP_BACKEND=auto|native|triton|reference`` or :class:`backend` forces one. Ops of the
-second namespace (``schemas.CHOSEN``) then look the backend up at each call. A forced backend that
+second namespace (``names.CHOSEN``) then look the backend up at each call. A forced backend that
 cannot run raises, with the reason; it never falls back.
 """
 
@@ -29,9 +29,9 @@ import torch
 
 from . import ops, reference
 from .forcing import BACKENDS, force_in_process, forced
-from .names import MODULES, NAMESPACE
+from .names import CHOSEN, MODULES, NAMESPACE
 from .ops import default_op
-from .schemas import CHOSEN, CPU_ONLY, SCHEMAS, WITHOUT_KERNEL
+from .schemas import CPU_ONLY, SCHEMAS, WITHOUT_KERNEL
 from .tracing import in_forward_mode, skip_autograd, transforms_active
 
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
@@ -159,7 +159,7 @@ def _triton(name: str) -> Callable[..., Any]:
 
 
 def _forced_op(name: str, device: str | None) -> Callable[..., Any]:
-    """The op of ``schemas.CHOSEN`` for a device; None for all devices without own kernels."""
+    """The op of ``names.CHOSEN`` for a device; None for all devices without own kernels."""
     default, triton = default_op(name), _triton(name)
 
     def call(*args: Any) -> Any:

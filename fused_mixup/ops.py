@@ -18,9 +18,9 @@ from torch import Tensor
 from . import forcing
 from .codes import TENSOR
 from .fakes import FAKES
-from .names import NAMESPACE
+from .names import CHOSEN, NAMESPACE
 from .reference.pairing import transpose_pairing
-from .schemas import CHOSEN, SCHEMAS
+from .schemas import SCHEMAS
 from .tracing import never_recompute
 
 _libraries = [torch.library.Library(name, "DEF") for name in (NAMESPACE, CHOSEN)]

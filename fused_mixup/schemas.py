@@ -23,10 +23,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .names import NAMESPACE
-
-CHOSEN = f"{NAMESPACE}_chosen"
-
 _TARGET = "Tensor target, Tensor? partner_labels, Tensor? weight, Tensor? class_weight"
 _CROSS_ENTROPY = (
     f"{_TARGET}, int ignore_index, float target_smoothing, float label_smoothing, "

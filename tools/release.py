@@ -45,7 +45,7 @@ OF_PYTORCH = ("libtorch*.so", "libc10*.so", "libcudart.so.*")
 FREE_THREADED = ("3.13t", "3.14t")
 MUST = ("py.typed", "_build_info.py", "triton_kernels/__init__.py", "__init__.py")
 # The path of a source file, as messages and line tables have it.
-SOURCE_PATH = re.compile(rb"/(?:[\w.+@-]+/)+[\w.+-]+\.(?:cpp|cuh?|hpp|inl|h)\b")
+SOURCE_PATH = re.compile(rb"(?<![\w.+@-])/(?:[\w.+@-]+/)+[\w.+-]+\.(?:cpp|cuh?|hpp|inl|h)\b")
 
 
 def say(text: str) -> None:
@@ -131,6 +131,14 @@ def source_package(out: Path) -> Path:
     return path
 
 
+def unpacked(sdist: Path, into: Path) -> Path:
+    shutil.rmtree(into, ignore_errors=True)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(into, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    (sources,) = into.iterdir()
+    return sources
+
+
 def build(python: Path, sources: Path, out: Path) -> Path:
     """The wheel of the unpacked sdist, as this Python's setuptools names it."""
     shutil.rmtree(out, ignore_errors=True)
@@ -204,11 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if wrong else 0
     started = time.monotonic()
     out = args.out.resolve()
-    sdist = source_package(out)
-    shutil.rmtree(WORK, ignore_errors=True)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(WORK, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    (sources,) = WORK.iterdir()
+    sources = unpacked(source_package(out), WORK / "sources")
     for old in out.glob("fused_mixup-*.whl"):
         old.unlink()
     good = True
