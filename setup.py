@@ -32,7 +32,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
-sys.path.insert(0, str(ROOT / "tools"))  # the directory is not on the path under PEP 517
+sys.path.append(str(ROOT / "tools"))  # last: other packages have modules of the same names
 
 import build_support as support  # noqa: E402
 from long_description import long_description  # noqa: E402

@@ -102,7 +102,6 @@ backends = ["cpu", "cuda"]
 
 [torch]
 minver = "{ABI}"
-include = ["csrc"]
 cxx-flags = {array(cxx)}
 src = {array([*sources("common"), *sources("cpu")])}
 
@@ -113,7 +112,6 @@ cuda = "{ABI}"
 [kernel.fused_mixup_cuda]
 backend = "cuda"
 depends = ["torch"]
-include = ["csrc"]
 cuda-capabilities = {json.dumps(CAPABILITIES)}
 cuda-flags = {array([*nvcc, NAMESPACE])}
 src = {array([*sources("common"), *cuda])}
