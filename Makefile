@@ -12,6 +12,8 @@
 #   make bench-full     times all dtypes, layouts and sizes
 #   make report         makes a page of the results
 #   make instructions   counts the CPU kernels' instructions, and compares with recorded counts
+#   make wheel          builds and checks wheel and sdist in dist, without a GPU
+#   make hub            lays out build/hub for the kernel hub of Hugging Face
 #   make demo           trains on real images       make env       shows builds and backends
 #   make examples       images, boxes, sound, text and a table, each against plain PyTorch
 #   make study          what mixing does to accuracy, calibration and robustness
@@ -38,7 +40,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test proofs mutants test-matrix docs lint format demo examples study bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test proofs mutants test-matrix docs lint format demo examples study bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel wheel hub lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -87,6 +89,13 @@ PYTHON_VERSION ?= 3.12
 
 gpu-wheel:
 	$(PYTHON) tools/gpu_wheel.py --arch "$(ARCH)" --python "$(PYTHON_VERSION)" $(ARGS)
+
+wheel: set-up-release
+	$(RUN) tools/release.py $(ARGS)
+
+# ARGS=--build compiles the CPU library, without Nix.
+hub: set-up-release
+	$(RUN) tools/hub.py $(ARGS)
 
 demo: set-up-build-triton-demo
 	$(RUN) -m examples.demo $(ARGS)

@@ -15,6 +15,7 @@ isolation, with the newest PyTorch that pip finds; for the one that is installed
     TORCH_CUDA_ARCH_LIST  such as "8.0;9.0+PTX"; default: the visible GPUs', or 8.0;9.0;10.0+PTX
     CUDA_HOME, CXX        toolkit and C++ compiler, where the build does not find them
     MAX_JOBS, DEBUG       compile jobs at once (as memory allows); DEBUG=1 for -O0 -g
+    FUSED_MIXUP_LINEINFO  0: no lines of the sources, and so no paths, in the GPU code
 
 `python tools/build_support.py` shows what would be built, without building.
 """
@@ -33,7 +34,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
-sys.path.insert(0, str(ROOT / "tools"))  # the directory is not on the path under PEP 517
+sys.path.append(str(ROOT / "tools"))  # last: other packages have modules of the same names
 
 import build_support as support  # noqa: E402
 from long_description import long_description  # noqa: E402
@@ -76,7 +77,12 @@ def extensions(settings: support.BuildSettings) -> tuple[list, dict[str, type]]:
         os.environ["CUDA_HOME"] = str(settings.toolkit.home)
     if settings.arch_list is not None:
         os.environ["TORCH_CUDA_ARCH_LIST"] = settings.arch_list
-    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+    from torch.utils.cpp_extension import (
+        BuildExtension,
+        CppExtension,
+        CUDAExtension,
+        include_paths,
+    )
 
     class BuildModules(BuildExtension):
         def build_extension(self, ext) -> None:
@@ -93,18 +99,22 @@ def extensions(settings: support.BuildSettings) -> tuple[list, dict[str, type]]:
 
     optimise = ["-O0", "-g", "-UNDEBUG"] if settings.debug else ["-O3", "-g0"]
     nvcc_optimise = ["-O0", "-g"] if settings.debug else ["-O3"]
+    paths = support.without_paths(Path(include_paths()[0]))
+    nvcc = [*nvcc_optimise, *support.NVCC_FLAGS, *(f"--compiler-options={p}" for p in paths)]
+    if os.environ.get("FUSED_MIXUP_LINEINFO") == "0":
+        nvcc.remove("-lineinfo")
     found = []
     for name, sources in settings.modules.items():
         cuda = name == "_C_cuda"
         make = CUDAExtension if cuda else CppExtension
-        cxx = [*optimise, *support.CXX_FLAGS]
+        cxx = [*optimise, *support.CXX_FLAGS, *paths]
         found.append(
             make(
                 f"fused_mixup.{name}",
                 sources,
                 include_dirs=[str(ROOT / "csrc")],
                 define_macros=[*settings.macros, ("USE_CUDA", None)] if cuda else settings.macros,
-                extra_compile_args={"cxx": cxx, "nvcc": [*nvcc_optimise, *support.NVCC_FLAGS]},
+                extra_compile_args={"cxx": cxx, "nvcc": nvcc},
                 py_limited_api=settings.limited_api,
             )
         )

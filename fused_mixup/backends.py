@@ -9,7 +9,7 @@ That choice is registered once, when the package is imported, and never again: a
 changes while other threads look kernels up crashes them.
 
 ``FUSED_MIXUP_BACKEND=auto|native|triton|reference`` or :class:`backend` forces one. Ops of the
-second namespace (``schemas.CHOSEN``) then look the backend up at each call. A forced backend that
+second namespace (``names.CHOSEN``) then look the backend up at each call. A forced backend that
 cannot run raises, with the reason; it never falls back.
 """
 
@@ -30,12 +30,12 @@ import torch
 
 from . import gpus, ops, reference
 from .forcing import BACKENDS, force_in_process, forced
+from .names import CHOSEN, MODULES, NAMESPACE
 from .ops import default_op
-from .schemas import CHOSEN, CPU_ONLY, NAMESPACE, SCHEMAS, WITHOUT_KERNEL
+from .schemas import CPU_ONLY, SCHEMAS, WITHOUT_KERNEL
 from .tracing import in_forward_mode, skip_autograd, transforms_active
 
 DEVICES = ("CPU", "CUDA")  # dispatch keys that have kernels of their own
-MODULES = {"CPU": "_C", "CUDA": "_C_cuda"}
 
 _HERE = os.path.realpath(os.path.dirname(__file__))
 _INSTALL = "pip install --no-build-isolation"
@@ -73,7 +73,7 @@ def _default_backend(device: str, op: str | None) -> str:
 
 
 def _load_native(device: str) -> str | None:
-    name = f"fused_mixup.{MODULES[device]}"
+    name = f"{__package__}.{MODULES[device]}"
     if device == "CUDA" and torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) is built without CUDA"
     if not _is_in_package(name):
@@ -121,7 +121,7 @@ def _why_not_built(name: str) -> str:
 def build_info() -> Any:
     """The module that setup.py wrote beside the compiled ones, or None."""
     try:
-        return importlib.import_module("fused_mixup._build_info")
+        return importlib.import_module("._build_info", __package__)
     except ImportError:
         return None
 
@@ -144,14 +144,14 @@ def _cuda_mismatch(name: str) -> str | None:
 
 def _hidden() -> dict[str, list[str]]:
     """Installed packages that this one hides: folder -> the modules that are compiled there."""
-    missing = [name for name in MODULES.values() if not _is_in_package(f"fused_mixup.{name}")]
+    missing = [name for name in MODULES.values() if not _is_in_package(f"{__package__}.{name}")]
     hidden: dict[str, list[str]] = {}
     for name in missing:
         for entry in sys.path:
             folder = os.path.join(os.path.realpath(entry), "fused_mixup")
             if any(os.path.exists(os.path.join(folder, name + end)) for end in EXTENSION_SUFFIXES):
                 hidden.setdefault(folder, []).append(name)
-        if (editable := _folder_of(f"fused_mixup.{name}")) is not None:
+        if (editable := _folder_of(f"{__package__}.{name}")) is not None:
             hidden.setdefault(editable, []).append(name)
     return hidden
 
@@ -186,13 +186,13 @@ def _load_triton() -> dict[str, str | None]:
 
 def _triton(name: str) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
-        return getattr(importlib.import_module("fused_mixup.triton_kernels"), name)(*args)
+        return getattr(importlib.import_module(".triton_kernels", __package__), name)(*args)
 
     return call
 
 
 def _forced_op(name: str, device: str | None) -> Callable[..., Any]:
-    """The op of ``schemas.CHOSEN`` for a device; None for all devices without own kernels."""
+    """The op of ``names.CHOSEN`` for a device; None for all devices without own kernels."""
     default, triton = default_op(name), _triton(name)
 
     def call(*args: Any) -> Any:

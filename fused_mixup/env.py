@@ -14,6 +14,7 @@ from . import backends, memory
 from .experimental import VARIABLE, experimental
 from .forcing import BACKENDS, forced
 from .gpus import form_of
+from .names import MODULES
 from .schemas import SCHEMAS
 
 
@@ -41,7 +42,7 @@ def _version(package: str) -> str:
 
 
 def _version_rows() -> list[tuple[str, ...]]:
-    package = importlib.import_module("fused_mixup")
+    package = importlib.import_module(__package__)
     off = memory.reason_off
     gpus = [f"{torch.cuda.get_device_name(i)}{_runs(i)}" for i in range(_gpu_count())]
     return [
@@ -87,13 +88,14 @@ def _cpu_capability() -> str:
     known = torch.backends.cpu.get_cpu_capability()
     if backends.reason_unavailable("native", "CPU") is not None:
         return known
-    return f"{known} (kernels: {importlib.import_module('fused_mixup._C').cpu_capability()})"
+    native = importlib.import_module(f".{MODULES['CPU']}", __package__)
+    return f"{known} (kernels: {native.cpu_capability()})"
 
 
 def _module_rows() -> list[tuple[str, ...]]:
     info = backends.build_info()
     rows: list[tuple[str, ...]] = []
-    for device, name in backends.MODULES.items():
+    for device, name in MODULES.items():
         why = backends.reason_unavailable("native", device)
         if why is None:
             text = _build_text(info, name) if info else "built; no record of the build"

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from .schemas import NAMESPACE
+from .names import NAMESPACE
 from .tracing import storage_users
 
 # Results of one size: a batch and a gradient, and of each the one before, which is still in use.

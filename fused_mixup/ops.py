@@ -18,8 +18,9 @@ from torch import Tensor
 from . import forcing
 from .codes import TENSOR
 from .fakes import FAKES
+from .names import CHOSEN, NAMESPACE
 from .reference.pairing import transpose_pairing
-from .schemas import CHOSEN, NAMESPACE, SCHEMAS
+from .schemas import SCHEMAS
 from .tracing import never_recompute
 
 _libraries = [torch.library.Library(name, "DEF") for name in (NAMESPACE, CHOSEN)]
@@ -29,11 +30,11 @@ for _library in _libraries:
 
 
 def default_op(name: str) -> Callable[..., Any]:
-    return getattr(torch.ops.fused_mixup, name).default
+    return getattr(getattr(torch.ops, NAMESPACE), name).default
 
 
 def chosen_op(name: str) -> Callable[..., Any]:
-    return getattr(torch.ops.fused_mixup_chosen, name).default
+    return getattr(getattr(torch.ops, CHOSEN), name).default
 
 
 def _op(name: str) -> Callable[..., Any]:

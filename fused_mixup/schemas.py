@@ -23,9 +23,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-NAMESPACE = "fused_mixup"
-CHOSEN = "fused_mixup_chosen"
-
 _TARGET = "Tensor target, Tensor? partner_labels, Tensor? weight, Tensor? class_weight"
 _CROSS_ENTROPY = (
     f"{_TARGET}, int ignore_index, float target_smoothing, float label_smoothing, "

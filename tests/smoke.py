@@ -228,14 +228,19 @@ def check_ops(device: str, backend: str) -> None:
                 raise AssertionError(f"{name}: {error}") from None
 
 
-def step(x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def step(
+    x: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, mixer: fm.BatchMix
+) -> torch.Tensor:
     """A training step through the package's public functions."""
     n = x.shape[0]
+    x, drawn = mixer(x, labels)
     mixed = fm.mix(x * weight, fm.MixPlan.uniform(n, "flip", 0.3, [1, 1, 3, 4]))
     plan = fm.MixPlan.uniform(n, "roll", 0.4)
     target = fm.MixedTarget.from_labels(labels, plan, CLASSES, 0.1)
     logits = fm.mix(mixed, plan).flatten(1)[:, :CLASSES]
-    loss = fm.soft_target_cross_entropy(logits, target)
+    loss = fm.soft_target_cross_entropy(logits, target) + fm.soft_target_cross_entropy(
+        logits, drawn
+    )
     dense = fm.mix_targets(labels, plan, CLASSES)
     return loss + fm.soft_target_binary_cross_entropy(logits, dense)
 
@@ -251,7 +256,8 @@ def check_step(device: str, compiled: bool) -> None:
     for forced, function in (("reference", step), (None, run)):
         with fm.backend(forced) if forced else contextlib.nullcontext():
             weight = torch.full((), 1.5, device=device, requires_grad=True)
-            loss = function(x, labels, weight)
+            mixer = fm.BatchMix(CLASSES, mixup_alpha=0.4, seed=1).to(device)
+            loss = function(x.clone(), labels, weight, mixer)
             loss.backward()
         results.append((loss.detach(), weight.grad))
     torch.testing.assert_close(results[1], results[0], rtol=2e-5, atol=2e-5)

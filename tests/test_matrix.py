@@ -49,11 +49,25 @@ def machine(monkeypatch, tmp_path):
     other = matrix_env.Interpreter(Path("/other"), "9.9")
     monkeypatch.setattr(matrix, "interpreters", lambda wanted: {MINE: mine, "9.9": other})
 
-    def run(torches=("2.10.0", "2.11.0", "newest"), pythons=("9.9", "9.8")):
-        return matrix.run_all(matrix.Matrix(tmp_path, False), list(torches), list(pythons))
+    def run(torches=("2.10.0", "2.11.0", "newest"), pythons=("9.9", "9.8"), wheel=None):
+        return matrix.run_all(matrix.Matrix(tmp_path, False, wheel), list(torches), list(pythons))
 
     run.tried, run.missing, run.broken = tried, missing, broken
     return run
+
+
+def test_a_given_wheel_is_tried_everywhere_and_nothing_is_built(machine, monkeypatch):
+    monkeypatch.setattr(matrix, "build", lambda *_: pytest.fail("nothing must be built"))
+    assert machine(wheel=Path("given.whl"))
+    assert {wheel for wheel, _ in machine.tried} == {"given.whl"}
+    assert [folder.removesuffix(f"-{MINE}") for _, folder in machine.tried] == [
+        "torch-2.10.0",
+        "torch-2.11.0",
+        "torch-newest",
+        "torch-2.13.0-9.9",
+    ]
+    machine.broken.add(("given.whl", "2.10.0"))
+    assert not machine(wheel=Path("given.whl"))
 
 
 def test_each_wheel_is_tried_where_it_was_built_and_at_the_other_end(machine, capsys):

@@ -215,6 +215,8 @@ def test_arguments_that_would_crash_a_kernel_are_refused():
 
 def test_bare_name_of_the_triton_package_is_refused():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not os.path.isdir(os.path.join(root, "triton_kernels")):
+        pytest.skip("needs the source tree")
     done = subprocess.run(
         [sys.executable, "-c", "import triton_kernels"], cwd=root, capture_output=True, text=True
     )

@@ -103,6 +103,25 @@ def test_the_licence_is_the_text_of_apache_2():
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 
 
+def test_a_build_beside_packages_that_are_named_like_tools(sources, tmp_path):
+    """setuptools runs a hook of `kernels` in each build; tools/ has a module of that name."""
+    hook = "[egg_info.writers]\nk.lock=kernels.locking:write\n"
+    for name, text in {
+        "kernels/__init__.py": "",
+        "kernels/locking.py": "def write(*_): print('the hook ran')",
+        "kernels-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: kernels\nVersion: 1\n",
+        "kernels-1.dist-info/entry_points.txt": hook,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    tree = tmp_path / "tree"
+    shutil.copytree(sources, tree)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = [sys.executable, "setup.py", "egg_info"]
+    done = subprocess.run(run, cwd=tree, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "the hook ran" in done.stdout, done.stdout + done.stderr
+
+
 def test_a_source_package_holds_what_builds_tests_and_explains_it(sources):
     code = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
     run = [sys.executable, "-c", code]

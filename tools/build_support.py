@@ -46,6 +46,13 @@ NVCC_FLAGS += [
     f"-U__CUDA_NO_{what}__"
     for what in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS", "BFLOAT16_CONVERSIONS")
 ]
+
+
+def without_paths(include: Path) -> list[str]:
+    """Flags for g++ and clang++ that keep this machine's folders out of messages and binaries."""
+    return [f"-fmacro-prefix-map={folder}/=" for folder in (ROOT, include)]
+
+
 _SETTINGS = (
     "FUSED_MIXUP_CUDA",
     "TORCH_CUDA_ARCH_LIST",
@@ -53,6 +60,7 @@ _SETTINGS = (
     "CUDA_PATH",
     "CXX",
     "DEBUG",
+    "FUSED_MIXUP_LINEINFO",
 )
 
 

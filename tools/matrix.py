@@ -1,12 +1,14 @@
 """Builds, imports and tries the package under each PyTorch and Python that it names.
 
     python tools/matrix.py [--torch 2.10.0 ...] [--python 3.12 ...] [--home DIR] [--clean]
+                           [--wheel FILE]
 
 Each PyTorch gets its own environment and these steps: build from source (for 2.11, whose wheel has
 CUDA, both modules if nvcc is there), install, import, `python -m fused_mixup.env`, and
 tests/smoke.py on every backend that runs. Then the newest PyTorch's binary runs under the oldest
 PyTorch, the oldest's under the newest, and one binary under every other Python. Each prints a line
 with seconds. Missing interpreters and tools are named and skipped; the exit code tells of failures.
+With --wheel nothing is built: that file is tried everywhere.
 
 Environments lie in build/matrix (--home) and are reused while intact; --clean, the default where
 CI is set, removes each after its last use.
@@ -123,8 +125,8 @@ def why_no_cuda(environment: Environment) -> str | None:
 
 
 class Matrix:
-    def __init__(self, home: Path, clean: bool) -> None:
-        self.home, self.clean = home, clean
+    def __init__(self, home: Path, clean: bool, wheel: Path | None = None) -> None:
+        self.home, self.clean, self.wheel = home, clean, wheel
         self.good = True
         self.wheels: dict[str, Path] = {}
         self.environments: dict[str, Environment] = {}
@@ -139,6 +141,11 @@ class Matrix:
         for note in environment.notes:
             line.say(f"({note})")
         self.environments[name] = environment
+        if self.wheel is not None:
+            self.wheels[name] = self.wheel
+            try_wheel(line, environment, self.wheel, ["CPU"])
+            self.good &= line.end()
+            return
         without = why_no_cuda(environment) if name == WITH_CUDA else "not here"
         done, wheel = build(environment, without is None, self.home / "wheels")
         if line.add("build" if without else "build with CUDA", done) and wheel is not None:
@@ -162,8 +169,10 @@ class Matrix:
         wheel = next(iter(reversed(self.wheels.values())), None)
         if python.version.endswith("t") and environment.why_not is None:
             # It has no limited API, so another Python's binary does not load.
-            done, wheel = build(environment, False, self.home / "wheels")
-            line.add("build", done)
+            wheel = None
+            if self.wheel is None:
+                done, wheel = build(environment, False, self.home / "wheels")
+                line.add("build", done)
         if environment.why_not is not None or wheel is None:
             line.say(f"left out ({environment.why_not or 'there is no binary'})")
             line.end()
@@ -197,7 +206,7 @@ def run_all(matrix: Matrix, torches: list[str], pythons: list[str]) -> bool:
             matrix.torch_cell(torch, future.result(), mine)
             if torch not in ends:
                 matrix.release(future.result())
-        if ends[0] != ends[1]:
+        if ends[0] != ends[1] and matrix.wheel is None:
             matrix.binary_cell(ends[1], ends[0])
             matrix.binary_cell(ends[0], ends[1])
         matrix.release(*(future.result() for _, future in made))
@@ -215,11 +224,13 @@ def main() -> int:
     parser.add_argument("--torch", action="append", metavar="VERSION", help="2.10.0 … or newest")
     parser.add_argument("--python", action="append", metavar="VERSION", help="3.10 … or none")
     parser.add_argument("--home", type=Path, default=ROOT / "build" / "matrix")
+    parser.add_argument("--wheel", type=Path, metavar="FILE")
     parser.add_argument("--clean", action="store_true", default=bool(os.environ.get("CI")))
     asked = parser.parse_args()
     pythons = [v for v in asked.python or PYTHONS if v != "none"]
+    wheel = asked.wheel.resolve() if asked.wheel else None  # the trials run in another folder
     started = time.monotonic()
-    good = run_all(Matrix(asked.home, asked.clean), asked.torch or list(TORCHES), pythons)
+    good = run_all(Matrix(asked.home, asked.clean, wheel), asked.torch or list(TORCHES), pythons)
     print(f"matrix: {'ok' if good else 'FAILED'} in {time.monotonic() - started:.0f} s")
     return 0 if good else 1
 

@@ -59,6 +59,13 @@ def is_usable(version: str | None) -> bool:
     return version is not None and tuple(map(int, version.split(".")[:2])) >= MIN_TORCH
 
 
+def show_packages_of(parents: list[str], environment: Path) -> None:
+    """Makes an environment see the packages of another, by its site-packages folders."""
+    lines = (f"import site; site.addsitedir({path!r})\n" for path in parents)
+    target = next(environment.glob("lib*/python*/site-packages"))
+    (target / "parent_environment.pth").write_text("".join(lines))
+
+
 def make_venv() -> None:
     mine = f"{sys.executable} {sys.version.split()[0]}"
     if (BIN / "python").exists():
@@ -90,9 +97,7 @@ def make_venv() -> None:
         )
     if keep and nested:
         # System site packages would be those of the Python below, not of this environment.
-        lines = (f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages())
-        target = next(VENV.glob("lib*/python*/site-packages"))
-        (target / "parent_environment.pth").write_text("".join(lines))
+        show_packages_of(site.getsitepackages(), VENV)
     if keep:
         # The path shows packages of the parent, but not their programs.
         for name in PROGRAMS:

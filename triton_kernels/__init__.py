@@ -9,7 +9,7 @@ arguments, the launch); ``rows.py`` holds what the losses share: rows of classes
 layout.
 """
 
-if __name__ != "fused_mixup.triton_kernels":
+if "." not in __name__:  # it is no part of the package
     raise ImportError(
         f"import fused_mixup.triton_kernels, not {__name__}: the name triton_kernels belongs to "
         "another published package"

@@ -18,11 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup import dtypes
-from fused_mixup.codes import MEAN, NONE
-from fused_mixup.op_checks import check_grad_loss, check_loss
-from fused_mixup.schemas import BinaryCrossEntropyArguments
-
+from .. import dtypes
+from ..codes import MEAN, NONE
+from ..op_checks import check_grad_loss, check_loss
+from ..schemas import BinaryCrossEntropyArguments
 from . import common
 from .common import arithmetic, float_scalar, scalars, smoothed_one_hot, weighted
 from .configs import config

@@ -10,8 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.op_checks import check_mix_boxes
-
+from ..op_checks import check_mix_boxes
 from . import common
 from .common import blend_args, blend_of, float_bits, host_row, partner_args, partner_of
 

@@ -15,9 +15,8 @@ import torch
 import triton
 from torch import Tensor
 
-from fused_mixup.codes import RESIZE_BILINEAR
-from fused_mixup.collage.op_checks import check_patches, check_rectangles
-
+from ..codes import RESIZE_BILINEAR
+from ..collage.op_checks import check_patches, check_rectangles
 from . import common
 from .collage_kernels import patches_kernel, rectangles_kernel
 from .configs import config

@@ -8,8 +8,7 @@ indices and values are rounded operation by operation.
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import RAW, RESIZE_ALIGNED, RESIZE_BILINEAR
-
+from ..codes import RAW, RESIZE_ALIGNED, RESIZE_BILINEAR
 from .common import arithmetic, offset_of, weighted
 
 # Kernels can name a global only if it is a constexpr.

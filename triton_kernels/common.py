@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.codes import FLIP, ROLL, SELF
+from ..codes import FLIP, ROLL, SELF
 
 NO_BOX, HOST_BOX, BOX_TENSOR = range(3)
 # Kernels can name a global only if it is a constexpr.

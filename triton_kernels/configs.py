@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import triton
 
-from fused_mixup.experimental import experimental
+from ..experimental import experimental
 
 _BACKEND_NAMES = {"cuda": "sm_{}", "hip": "{}"}
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.codes import (
+from ..codes import (
     CONST,
     DRAW_COLOR,
     DRAW_ERASE,
@@ -20,8 +20,7 @@ from fused_mixup.codes import (
     RAND,
     STATE_VERSION,
 )
-from fused_mixup.op_checks import check_draw_erasing
-
+from ..op_checks import check_draw_erasing
 from . import common
 from .common import float_bits, float_scalar
 from .plan import travels_by_value

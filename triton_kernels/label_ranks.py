@@ -12,8 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.op_checks import check_ranks
-
+from ..op_checks import check_ranks
 from . import common
 from .common import arithmetic
 from .configs import config

@@ -21,11 +21,10 @@ import torch
 import triton
 from torch import Tensor
 
-from fused_mixup import dtypes
-from fused_mixup.codes import MEAN, NONE
-from fused_mixup.op_checks import check_grad_loss, check_kernel_focal, check_loss, check_saved
-from fused_mixup.schemas import CrossEntropyArguments
-
+from .. import dtypes
+from ..codes import MEAN, NONE
+from ..op_checks import check_grad_loss, check_kernel_focal, check_loss, check_saved
+from ..schemas import CrossEntropyArguments
 from . import common
 from .common import scalars
 from .configs import config

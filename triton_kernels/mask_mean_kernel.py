@@ -3,8 +3,7 @@
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import MASK_FORM, MASK_SCALE
-
+from ..codes import MASK_FORM, MASK_SCALE
 from .mask_value import mask_value
 
 _FORM, _SCALE = tl.constexpr(MASK_FORM), tl.constexpr(float(MASK_SCALE))

@@ -8,7 +8,7 @@ on its own.
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import (
+from ..codes import (
     MASK_FORM,
     MASK_FUNCTION,
     MASK_INVERT,

@@ -21,11 +21,10 @@ import torch
 import triton
 from torch import Tensor
 
-from fused_mixup import op_checks
-from fused_mixup.codes import BILINEAR, FLIP, SELF
-from fused_mixup.reference import masks as reference
-from fused_mixup.schemas import MaskArguments
-
+from .. import op_checks
+from ..codes import BILINEAR, FLIP, SELF
+from ..reference import masks as reference
+from ..schemas import MaskArguments
 from . import common
 from .common import blend_args, box_args, host_row, partner_args
 from .configs import config

@@ -9,8 +9,7 @@ Launch them with ``enable_fp_fusion=False``, as the kernels of mix_kernels.py.
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import TENSOR
-
+from ..codes import TENSOR
 from .common import (
     NO_BOX,
     arithmetic,

@@ -22,9 +22,8 @@ import torch
 import triton
 from torch import Tensor
 
-from fused_mixup import op_checks
-from fused_mixup.codes import FLIP, SELF
-
+from .. import op_checks
+from ..codes import FLIP, SELF
 from . import common, mix_ring
 from .common import (
     BOX_TENSOR,

@@ -6,8 +6,7 @@ Launch it with ``enable_fp_fusion=False``, as the kernels of mix_kernels.py.
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import FLIP, ROLL, TENSOR
-
+from ..codes import FLIP, ROLL, TENSOR
 from .common import NO_BOX, arithmetic, blend_of, elements_of, in_box, offset_of, weighted
 from .mix_kernels import CHANGING
 

@@ -11,8 +11,7 @@ once where eager PyTorch rounds twice.
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import FLIP
-
+from ..codes import FLIP
 from .common import (
     NO_BOX,
     arithmetic,

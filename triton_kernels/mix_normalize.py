@@ -17,9 +17,8 @@ import torch
 import triton
 from torch import Tensor
 
-from fused_mixup.codes import FLIP, SELF
-from fused_mixup.op_checks import check_mix_normalize, check_plan
-
+from ..codes import FLIP, SELF
+from ..op_checks import check_mix_normalize, check_plan
 from . import common
 from .common import NO_BOX, blend_args, box_args, host_row, partner_args
 from .configs import config

@@ -13,8 +13,7 @@ once where eager PyTorch rounds twice.
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import FLIP, SELF
-
+from ..codes import FLIP, SELF
 from .common import HOST_BOX, NO_BOX, blend_of, partner_of, weighted
 from .mix_normalize_memory import SAME, quotient, read, write
 from .noise import noise_words, normal

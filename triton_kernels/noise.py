@@ -7,9 +7,8 @@ operation rounded on its own.
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import NOISE_TAG
-from fused_mixup.reference import noise as spec
-
+from ..codes import NOISE_TAG
+from ..reference import noise as spec
 from .random import horner
 
 # Kernels can name a global only if it is a constexpr.

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.codes import (
+from ..codes import (
     BATCH,
     CROSS_CLASS,
     DERANGEMENT,
@@ -18,8 +18,7 @@ from fused_mixup.codes import (
     STATE_VERSION,
     TENSOR,
 )
-from fused_mixup.op_checks import check_draw
-
+from ..op_checks import check_draw
 from . import common
 from .common import float_bits, float_scalar, partner_args, partner_of
 from .plan_match import match

@@ -6,14 +6,13 @@ Threads exchange keys and partners through memory, with a barrier between the st
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import (
+from ..codes import (
     CROSS_CLASS,
     DRAW_ORDER,
     DRAW_SHIFT,
     PAIR,
     SHUFFLE,
 )
-
 from .random import below, words
 
 # Kernels can name a global only if it is a constexpr.

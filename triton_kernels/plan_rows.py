@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from fused_mixup.codes import (
+from ..codes import (
     DRAW_BOOST,
     DRAW_GAMMA,
     DRAW_MODE,
@@ -14,7 +14,6 @@ from fused_mixup.codes import (
     DRAW_SIDE,
     MAX_ATTEMPTS,
 )
-
 from .random import below, exp_negative, happens, log, normal, uniform, words
 
 _MODE, _PLACE = tl.constexpr(DRAW_MODE), tl.constexpr(DRAW_PLACE)

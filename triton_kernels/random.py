@@ -7,7 +7,7 @@ its own. Quotients and square roots of float64 are rounded to nearest on every d
 import triton
 import triton.language as tl
 
-from fused_mixup.reference import random as spec
+from ..reference import random as spec
 
 # Kernels can name a global only if it is a constexpr. Combined with a float64 tensor, a constant
 # becomes float64.

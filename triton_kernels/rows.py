@@ -17,8 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
-
+from ..schemas import BinaryCrossEntropyArguments, CrossEntropyArguments
 from .common import WIDE_FROM, weight_args
 from .configs import Config
 

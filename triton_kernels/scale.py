@@ -8,8 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.op_checks import expect_shape
-
+from ..op_checks import expect_shape
 from . import common
 from .common import elements_of, offset_of
 from .configs import config

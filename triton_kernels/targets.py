@@ -12,8 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fused_mixup.op_checks import check_label_pairs
-
+from ..op_checks import check_label_pairs
 from . import common
 from .common import (
     arithmetic,

@@ -15,6 +15,7 @@
 #include <initializer_list>
 #include <optional>
 
+#include "binary.h"
 #include "layout.h"
 
 namespace fused_mixup {

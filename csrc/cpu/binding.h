@@ -87,8 +87,8 @@ inline Tensor new_result_like(const Tensor& t) {
   // not the second came from a signal, Ctrl-C: it is sent again, and raised where this op returns.
   for (bool again : {false, true}) {
     std::array<StableIValue, 1> stack = {torch::stable::detail::from(t)};
-    if (torch_call_dispatcher("fused_mixup::recycled_like", "", stack.data(), TORCH_ABI_VERSION))
-      continue;
+    constexpr const char* kOp = FUSED_MIXUP_STRING(FUSED_MIXUP_OPS) "::recycled_like";
+    if (torch_call_dispatcher(kOp, "", stack.data(), TORCH_ABI_VERSION)) continue;
     if (again) PyErr_SetInterrupt();
     return on_large_pages(torch::stable::detail::to<Tensor>(stack[0]));
   }

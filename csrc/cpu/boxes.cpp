@@ -188,7 +188,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mix_boxes_packed(Tensor boxes,       
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("mix_boxes", TORCH_BOX(&fused_mixup::mix_boxes));
   m.impl("mix_boxes_packed", TORCH_BOX(&fused_mixup::mix_boxes_packed));
 }

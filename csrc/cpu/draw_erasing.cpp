@@ -69,6 +69,6 @@ std::tuple<Tensor, Tensor, Tensor> draw_erasing(Tensor state,     // int64 [4]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("draw_erasing", TORCH_BOX(&fused_mixup::draw_erasing));
 }

@@ -97,6 +97,6 @@ Tensor draw_neighbors(Tensor state,         // int64 [4]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("draw_neighbors", TORCH_BOX(&fused_mixup::draw_neighbors));
 }

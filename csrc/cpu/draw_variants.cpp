@@ -188,6 +188,6 @@ Results draw_variants(Tensor state,           // int64 [4]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("draw_variants", TORCH_BOX(&fused_mixup::draw_variants));
 }

@@ -5,6 +5,7 @@
 // compiled for the baseline and calls the table, a run of elements at a time.
 #pragma once
 
+#include "../common/binary.h"
 #include "../common/noise.h"
 #include "bce_tables.h"
 #include "collage_tables.h"

@@ -68,6 +68,6 @@ Tensor label_bounds(Tensor labels,  // […], integers
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("label_bounds", TORCH_BOX(&fused_mixup::label_bounds));
 }

@@ -99,6 +99,6 @@ Tensor label_ranks(Tensor logits,                    // [B, K, …]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("label_ranks", TORCH_BOX(&fused_mixup::label_ranks));
 }

@@ -165,7 +165,7 @@ void soft_target_cross_entropy_backward_(Tensor grad_loss,  // [], or [B, …] f
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("soft_target_cross_entropy", TORCH_BOX(&fused_mixup::soft_target_cross_entropy));
   m.impl("soft_target_cross_entropy_grad", TORCH_BOX(&fused_mixup::soft_target_cross_entropy_grad));
   m.impl("soft_target_cross_entropy_backward",

@@ -104,7 +104,7 @@ Tensor mix_backward(Tensor grad,             // [B, …]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("mix_", TORCH_BOX(&fused_mixup::mix_));
   m.impl("mix", TORCH_BOX(&fused_mixup::mix));
   m.impl("mix_out", TORCH_BOX(&fused_mixup::mix_out));

@@ -208,7 +208,7 @@ Tensor mask_mean(Tensor code,             // int32 [B]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("mix_masked", TORCH_BOX(&fused_mixup::mix_masked));
   m.impl("mix_masked_out", TORCH_BOX(&fused_mixup::mix_masked_out));
   m.impl("mix_masked_", TORCH_BOX(&fused_mixup::mix_masked_));

@@ -196,6 +196,6 @@ void mix_normalize(std::vector<Tensor> images,  // one [B, C, H, W], or B of [C,
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("mix_normalize", TORCH_BOX(&fused_mixup::mix_normalize));
 }

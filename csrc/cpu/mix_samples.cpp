@@ -86,6 +86,6 @@ void mix_samples(std::vector<Tensor> samples,  // B of […]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("mix_samples", TORCH_BOX(&fused_mixup::mix_samples));
 }

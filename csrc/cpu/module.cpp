@@ -1,12 +1,18 @@
-// The Python module fused_mixup._C: importing it registers the ops' CPU implementations.
+// The Python module fused_mixup._C: importing it registers the ops' CPU implementations. A build of
+// one library for both devices names it as it likes: TORCH_EXTENSION_NAME.
 //
 // A free-threaded Python turns its lock on for modules that do not declare that they need none.
 // This one does not: the Python side of the package relies on reference counts, which tell nothing
 // without the lock.
 #include <Python.h>
 
+#include "../common/binary.h"
 #include "kernels.h"
 #include "parallel.h"
+
+#ifndef TORCH_EXTENSION_NAME
+#define TORCH_EXTENSION_NAME _C
+#endif
 
 namespace {
 
@@ -22,7 +28,7 @@ PyMethodDef methods[] = {
 
 PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
-    "_C",
+    FUSED_MIXUP_STRING(TORCH_EXTENSION_NAME),
     "CPU kernels of fused_mixup.",
     -1,
     methods,
@@ -34,7 +40,7 @@ PyModuleDef module = {
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__C() {
+PyMODINIT_FUNC FUSED_MIXUP_JOIN(PyInit_, TORCH_EXTENSION_NAME)() {
   fused_mixup::watch_forks();
   return PyModule_Create(&module);
 }

@@ -113,6 +113,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> draw_plan(Tensor state,           // 
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("draw_plan", TORCH_BOX(&fused_mixup::draw_plan));
 }

@@ -72,6 +72,6 @@ void mix_rectangles(Tensor x,              // [B, …, H, W]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("mix_rectangles", TORCH_BOX(&fused_mixup::mix_rectangles));
 }

@@ -46,6 +46,6 @@ void scale_(Tensor x,         // […]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("scale_", TORCH_BOX(&fused_mixup::scale_));
 }

@@ -69,6 +69,6 @@ Tensor mix_targets(Tensor labels,           // int64 [B, …]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("mix_targets", TORCH_BOX(&fused_mixup::mix_targets));
 }

@@ -131,7 +131,7 @@ void backward_(Tensor grad_loss,               // [], or of the losses' shape fo
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("soft_target_binary_cross_entropy", TORCH_BOX(&forward));
   m.impl("soft_target_binary_cross_entropy_backward", TORCH_BOX(&backward));
   m.impl("soft_target_binary_cross_entropy_backward_", TORCH_BOX(&backward_));

@@ -59,7 +59,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> boxes_on_device(Tensor boxes,        
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("mix_boxes", TORCH_BOX(&boxes_on_device));
 }
 

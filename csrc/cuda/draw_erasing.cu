@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor, Tensor> draw_erasing_on_device(Tensor state,     // i
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("draw_erasing", TORCH_BOX(&draw_erasing_on_device));
 }
 

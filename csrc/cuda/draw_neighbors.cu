@@ -42,7 +42,7 @@ Tensor draw_neighbors_on_device(Tensor state,         // int64 [4]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("draw_neighbors", TORCH_BOX(&draw_neighbors_on_device));
 }
 

@@ -27,6 +27,8 @@ Tensor label_ranks(Tensor logits,                    // [B, K, …]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) { m.impl("label_ranks", TORCH_BOX(&label_ranks)); }
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
+  m.impl("label_ranks", TORCH_BOX(&label_ranks));
+}
 
 }  // namespace fused_mixup

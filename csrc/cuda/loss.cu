@@ -146,7 +146,7 @@ void backward_(Tensor grad_loss,               // [], or [B, …] for reduction 
 
 cudaError_t launch_cross_entropy(const LossArgs& a) { return soft_target_cross_entropy(a); }
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("soft_target_cross_entropy", TORCH_BOX(&forward));
   m.impl("soft_target_cross_entropy_backward", TORCH_BOX(&backward));
   m.impl("soft_target_cross_entropy_backward_", TORCH_BOX(&backward_));

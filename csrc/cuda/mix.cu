@@ -138,7 +138,7 @@ void paste_(Tensor x,                // [B, …]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("mix_", TORCH_BOX(&mix_));
   m.impl("mix", TORCH_BOX(&mix));
   m.impl("mix_out", TORCH_BOX(&mix_out));

@@ -203,7 +203,7 @@ Tensor mean_of_masks(Tensor code,             // int32 [B]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("mix_masked", TORCH_BOX(&mix_masked));
   m.impl("mix_masked_", TORCH_BOX(&mix_masked_));
   m.impl("mix_masked_out", TORCH_BOX(&mix_masked_out));

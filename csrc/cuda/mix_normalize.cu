@@ -95,7 +95,7 @@ void mix_normalize_out(std::vector<Tensor> images,  // [B, C, H, W], or B of [C,
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("mix_normalize", TORCH_BOX(&mix_normalize_out));
 }
 

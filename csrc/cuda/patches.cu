@@ -50,7 +50,7 @@ void patches_on_device(Tensor x,                      // [B, …, H, W]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("mix_patches", TORCH_BOX(&patches_on_device));
 }
 

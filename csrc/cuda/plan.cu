@@ -120,7 +120,7 @@ Results draw_variants_on_device(Tensor state,           // int64 [4]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("draw_plan", TORCH_BOX(&draw_on_device));
   m.impl("draw_variants", TORCH_BOX(&draw_variants_on_device));
 }

@@ -48,7 +48,7 @@ void rectangles_on_device(Tensor x,              // [B, …, H, W]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("mix_rectangles", TORCH_BOX(&rectangles_on_device));
 }
 

@@ -36,6 +36,6 @@ void scale_(Tensor x,         // […]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) { m.impl("scale_", TORCH_BOX(&scale_)); }
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) { m.impl("scale_", TORCH_BOX(&scale_)); }
 
 }  // namespace fused_mixup

@@ -41,7 +41,7 @@ Tensor targets_on_device(Tensor labels,           // int64 [B, …]
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CUDA, m) {
   m.impl("mix_targets", TORCH_BOX(&targets_on_device));
 }
 

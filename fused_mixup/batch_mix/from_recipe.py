@@ -37,7 +37,7 @@ class RecipeModule(StreamModule):
             TypeError, ValueError, ImportError, OSError: as Recipe.
         """
         # By name, as importing this package must not import the recipes.
-        recipes = importlib.import_module("fused_mixup.recipes")
+        recipes = importlib.import_module("..recipes", __package__)
         return cls(**recipes.Recipe(recipe, num_classes, **overrides).settings)
 
     @property

@@ -34,7 +34,8 @@ def items(value: Any) -> Iterable[tuple[Key, Any]] | None:
         return value.items()
     if isinstance(value, (tuple, list)):
         named = getattr(value, "_fields", None)
-        return enumerate(value) if named is None else zip(named, value, strict=True)
+        # Lists, as callers ask for their truth, which PyTorch 2.10's Dynamo cannot of an iterator.
+        return list(enumerate(value) if named is None else zip(named, value, strict=True))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
     return None

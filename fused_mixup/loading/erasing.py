@@ -50,7 +50,7 @@ class Erasing(Frozen):
     Source: Zhong et al., Random Erasing, 2020, arXiv 1708.04896.
     """
 
-    __module__ = "fused_mixup"
+    __module__ = __package__.rpartition(".")[0]
 
     box: Tensor  # [B, N, 4]
     value: Tensor | None  # [B or 1, N or 1, C or 1]

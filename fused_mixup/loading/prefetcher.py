@@ -98,7 +98,7 @@ class Prefetcher(AroundLoader):
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
 
-    __module__ = "fused_mixup"
+    __module__ = __package__.rpartition(".")[0]
 
     def __init__(
         self,

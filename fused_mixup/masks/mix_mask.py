@@ -60,7 +60,7 @@ class MixMask(PlanMask):
     Source: mixes.md lists the papers by variant; the form itself is ours.
     """
 
-    __module__ = "fused_mixup.masks"  # the module in a saved mask
+    __module__ = __package__  # the module in a saved mask
 
     code: Tensor
     threshold: Tensor

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..schemas import NAMESPACE, SCHEMAS
+from ..names import NAMESPACE
+from ..schemas import SCHEMAS
 from ..tracing import checkpoint_regions, in_backward, is_exporting, never_recompute
 
 PlanTensors = tuple[Tensor, Tensor, Tensor, Tensor]  # partner, weight, blend, box
@@ -133,7 +134,7 @@ def _in_graph(op: str, call: Callable[..., Any], fake: Callable[..., Any]) -> Ca
     _library.impl(name, call, "CompositeExplicitAutograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
     never_recompute(f"{NAMESPACE}::{name}", _library)
-    return getattr(torch.ops.fused_mixup, name).default
+    return getattr(getattr(torch.ops, NAMESPACE), name).default
 
 
 _plan_in_graph = _in_graph("draw_plan", _draw_plan, ops.checked_fakes["draw_plan"])

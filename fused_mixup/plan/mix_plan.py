@@ -69,7 +69,7 @@ class MixPlan(PlanRows):
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412; Yun et al., CutMix, 2019, arXiv 1905.04899.
     """
 
-    __module__ = "fused_mixup.plan"  # the module in a saved plan
+    __module__ = __package__  # the module in a saved plan
 
     _seen: Facts
     _versions: tuple[float, ...] | None

@@ -65,7 +65,7 @@ class PatchPlan(Frozen):
     arXiv 2102.03065.
     """
 
-    __module__ = "fused_mixup"
+    __module__ = __package__.rpartition(".")[0]
 
     index: Tensor | None
     sample: Tensor | None

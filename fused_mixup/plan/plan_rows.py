@@ -189,7 +189,7 @@ class PlanRows(Frozen):
             TypeError, ValueError: a batch that is no images, or of another size than the plan's.
         """
         # By name, as importing this package must not import the preview.
-        preview = importlib.import_module("fused_mixup.preview")
+        preview = importlib.import_module("..preview", __package__)
         return preview.show(self, x, target, **options)
 
     def __eq__(self, other: object) -> bool:

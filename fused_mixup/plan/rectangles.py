@@ -71,7 +71,7 @@ class RectanglePlan(Frozen):
     arXiv 1811.09030; Bochkovskiy et al., YOLOv4 (mosaic), 2020, arXiv 2004.10934.
     """
 
-    __module__ = "fused_mixup"
+    __module__ = __package__.rpartition(".")[0]
 
     source: Tensor
     source_box: Tensor

@@ -74,7 +74,7 @@ class MixedTarget(LabelRows):
     Source: Zhang et al., mixup, 2018, arXiv 1710.09412.
     """
 
-    __module__ = "fused_mixup.target"  # the module in a saved target
+    __module__ = __package__  # the module in a saved target
 
     num_classes: int
     label_smoothing: float
