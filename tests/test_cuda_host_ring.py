@@ -15,6 +15,7 @@ from host_cuda.batches import (
     ORDERS,
     PAIRINGS,
     ROLL,
+    TENSOR,
     copy_of,
     make_batch,
     make_blend,
@@ -86,6 +87,21 @@ def test_the_ring_at_its_largest_batches():
     ring_case(2000, torch.bfloat16, 2, "none", "permutation", generator, (256,))
     empty = torch.empty(0, 8, 8)
     host.mix_(empty, None, torch.empty(0, 2), torch.empty(0, 0).int(), ROLL, ring_blocks=2)
+
+
+def test_the_ring_clamps_partners_and_boxes():
+    """Out-of-range partners and boxes, λ that is no number: as the reference has them."""
+    generator = torch.Generator().manual_seed(18)
+    x = random([6, 8, 96], torch.float32, generator)
+    partner = torch.tensor([-1, 6, -(2**31), 2**31 - 1, 3, 2], dtype=torch.int32)
+    blend = make_blend((0.3, 0.7), 6, generator).clone()
+    blend[4] = float("nan")
+    box = torch.tensor([[-5, -9, 3, 99], [7, 95, 8, 96], [0, 96, 9, 97]], dtype=torch.int32)
+    for boxes in (torch.empty((6, 0), dtype=torch.int32), box.repeat(2, 1)):
+        want = reference.mix(x, partner.clamp(0, 5), blend, boxes.clamp(0), TENSOR)
+        y = x.clone()
+        assert kernels_of(host.mix_, y, partner, blend, boxes, TENSOR, ring_blocks=2) == {"ring"}
+        assert same_bits(y, want)
 
 
 @pytest.mark.parametrize("box_kind", ["none", "rows"])
