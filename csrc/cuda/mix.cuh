@@ -81,10 +81,10 @@ cudaError_t mix_typed(const MixArgs& a);
 
 // Mixes the halves of a sample that is too large for 32-bit coordinates, along a dim without boxes.
 template <typename T, Form kForm>
-cudaError_t mix_halves(const MixArgs& a) {
+cudaError_t mix_halves(const MixArgs& a, int spatial) {
   const Samples& s = a.samples;
   int halved = -1;
-  for (int k = 0; k < s.ndim - a.spatial; ++k) {
+  for (int k = 0; k < s.ndim - spatial; ++k) {
     if (s.sizes[k] > 1 && (halved < 0 || s.sizes[k] > s.sizes[halved])) halved = k;
   }
   if (halved < 0) return cudaErrorInvalidValue;
@@ -127,7 +127,7 @@ cudaError_t mix_typed(const MixArgs& a) {
   const bool wide = kCanBeWide && a.wide && (a.pairing == kFlip || a.pairing == kSelf);
   if (!make_geometry(s, sizeof(T), spatial, region ? a.box_row : nullptr, &p.geo, &v, &dst_start,
                      &src_start, &p.box_row, wide ? 32 : 16)) {
-    return mix_halves<T, kForm>(a);
+    return mix_halves<T, kForm>(a, spatial);
   }
   if (p.geo.count == 0) return cudaSuccess;
   if (!region && spatial > 0 && a.box == nullptr) p.box_row = box_range(p.geo, a.box_row);
