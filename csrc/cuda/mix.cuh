@@ -47,13 +47,6 @@ inline bool needs_scratch(const MixArgs& a) {
          tile_width(a.samples.batch, kMostRowBytes, false, a.shared_limit) == 0;
 }
 
-// Samples that bulk copies can take: in one run of memory, all at multiples of 16 bytes.
-template <typename T>
-inline bool fits_bulk_copies(const MixParams& p) {
-  const bool aligned = p.dst_batch_stride * static_cast<int64_t>(sizeof(T)) % 16 == 0;
-  return p.geo.ndim == 0 && aligned16(p.dst) && (aligned || p.batch == 1);
-}
-
 template <typename T, int V, bool kBox, Form kForm>
 cudaError_t dispatch_pairing(const MixParams& p, const MixArgs& a) {
   constexpr bool kTransposed = kForm == Form::kTransposed;
@@ -61,7 +54,8 @@ cudaError_t dispatch_pairing(const MixParams& p, const MixArgs& a) {
     return launch_pair<T, V, kBox, kTransposed>(p, a.stream);
   }
   if constexpr (kForm == Form::kInPlace && sizeof(T) * V == 16) {
-    if (a.ring_blocks > 0 && fits_bulk_copies<T>(p)) {
+    // Bulk copies take a sample in one run of memory; where vectors fit, all rows are aligned.
+    if (a.ring_blocks > 0 && p.geo.ndim == 0) {
       const RingShape shape =
           ring_shape(p.batch, p.geo.count, p.geo.spatial, a.shared_limit, a.ring_blocks);
       if (shape.stages > 0) return launch_ring<T, V, kBox>(p, shape, a.ring_blocks, a.stream);
