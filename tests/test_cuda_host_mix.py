@@ -179,6 +179,26 @@ def test_a_box_along_every_dim_leaves_nothing_to_cut():
     assert same_bits(x, reference.mix(before, None, blend, box, FLIP))
 
 
+def test_a_box_of_nothing_leaves_every_dim_to_cut():
+    generator = torch.Generator().manual_seed(7)
+    x, _ = make_batch(4, [3, 50], torch.float32, "contiguous", generator)
+    box = torch.tensor([[1, 9, 1, 9]], dtype=torch.int32).expand(4, 4)
+    args = (None, make_blend("rows", 4, generator), box, FLIP)
+    want = reference.mix(x, *args)
+    with lib.max_count(20):
+        assert same_bits(host.mix(x, *args), want)
+        host.mix_(x, *args)
+    assert same_bits(x, want)
+
+
+def test_a_walk_refuses_rows_beyond_its_flags():
+    x = torch.empty(2**30 + 1, 1, dtype=torch.uint8)  # no page of it is touched
+    blend = torch.tensor([[0.3, 0.7]], dtype=torch.float64).expand(len(x), 2)
+    box = torch.empty((1, 0), dtype=torch.int32).expand(len(x), 0)
+    with pytest.raises(lib.LaunchError, match="failed with 1"):
+        host.mix_(x, None, blend, box, ROLL)
+
+
 def test_quotients_by_multiplication():
     """Blocks and elements are told apart by them; up to 2^31 without a division."""
     rng = random_numbers.Random(0)

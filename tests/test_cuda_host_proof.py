@@ -43,7 +43,7 @@ REPLACED = {
 ORDERING = re.compile(
     r"\b(__syncthreads|__syncwarp|__threadfence|copies_done"
     r"|cluster_arrive|cluster_wait|await_earlier"
-    r"|barrier_wait|bulk_wait_read|fence_proxy_async)(?:<\w+>)?\("
+    r"|barrier_wait|fence_proxy_async)(?:<\w+>)?\("
 )
 
 # Orders atomics among themselves: they never race, so that the detector cannot miss it.

@@ -1,4 +1,4 @@
-// Bulk copies between global and shared memory, and the barriers on which they complete (Hopper).
+// Bulk copies from global to shared memory, and the barriers on which they complete (Hopper).
 //
 // A bulk copy moves a run of memory without registers and without threads that wait. Addresses and
 // sizes are multiples of 16. The functions below stand in this file alone, each with what the host
@@ -9,9 +9,6 @@
 //   barrier_wait       mbarrier.try_wait.parity: waits for the end of the phase of that parity
 //   fence_proxy_async  fence.proxy.async: later copies see what this thread wrote to shared memory
 //   bulk_load          cp.async.bulk: global to shared memory; its bytes count at a barrier
-//   bulk_store         cp.async.bulk: shared to global memory, in the open group of the thread
-//   bulk_commit        cp.async.bulk.commit_group: closes the group
-//   bulk_wait_read     cp.async.bulk.wait_group.read: all groups but the last kGroups were read
 //
 // Where kBulkCopies is false, on GPUs older than sm_90, kernels that use them are empty.
 #pragma once
@@ -74,20 +71,6 @@ __device__ __forceinline__ void bulk_load(void* shared, const void* global, unsi
       "r"(FUSED_MIXUP_SHARED(barrier)) : "memory");
 }
 
-__device__ __forceinline__ void bulk_store(void* global, const void* shared, unsigned bytes) {
-  FUSED_MIXUP_BULK("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n" ::"l"(
-                       __cvta_generic_to_global(global)),
-                   "r"(FUSED_MIXUP_SHARED(shared)), "r"(bytes) : "memory");
-}
-
-__device__ __forceinline__ void bulk_commit() {
-  FUSED_MIXUP_BULK("cp.async.bulk.commit_group;\n" :: : "memory");
-}
-
-template <int kGroups>
-__device__ __forceinline__ void bulk_wait_read() {
-  FUSED_MIXUP_BULK("cp.async.bulk.wait_group.read %0;\n" ::"n"(kGroups) : "memory");
-}
 #undef FUSED_MIXUP_BULK
 #undef FUSED_MIXUP_SHARED
 #endif  // FUSED_MIXUP_HOST

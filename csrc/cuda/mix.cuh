@@ -47,10 +47,6 @@ inline bool needs_scratch(const MixArgs& a) {
          tile_width(a.samples.batch, kMostRowBytes, false, a.shared_limit) == 0;
 }
 
-// Whether bulk copies can take samples of whole vectors: each in one run of memory. (Elements of 16
-// bytes are vectors wherever they lie.)
-inline bool fits_bulk_copies(const MixParams& p) { return p.geo.ndim == 0 && aligned16(p.dst); }
-
 template <typename T, int V, bool kBox, Form kForm>
 cudaError_t dispatch_pairing(const MixParams& p, const MixArgs& a) {
   constexpr bool kTransposed = kForm == Form::kTransposed;
@@ -58,7 +54,8 @@ cudaError_t dispatch_pairing(const MixParams& p, const MixArgs& a) {
     return launch_pair<T, V, kBox, kTransposed>(p, a.stream);
   }
   if constexpr (kForm == Form::kInPlace && sizeof(T) * V == 16) {
-    if (a.ring_blocks > 0 && fits_bulk_copies(p)) {
+    // Bulk copies take a sample in one run of memory; where vectors fit, all rows are aligned.
+    if (a.ring_blocks > 0 && p.geo.ndim == 0) {
       const RingShape shape =
           ring_shape(p.batch, p.geo.count, p.geo.spatial, a.shared_limit, a.ring_blocks);
       if (shape.stages > 0) return launch_ring<T, V, kBox>(p, shape, a.ring_blocks, a.stream);
@@ -78,10 +75,10 @@ cudaError_t mix_typed(const MixArgs& a);
 
 // Mixes the halves of a sample that is too large for 32-bit coordinates, along a dim without boxes.
 template <typename T, Form kForm>
-cudaError_t mix_halves(const MixArgs& a) {
+cudaError_t mix_halves(const MixArgs& a, int spatial) {
   const Samples& s = a.samples;
   int halved = -1;
-  for (int k = 0; k < s.ndim - a.spatial; ++k) {
+  for (int k = 0; k < s.ndim - spatial; ++k) {
     if (s.sizes[k] > 1 && (halved < 0 || s.sizes[k] > s.sizes[halved])) halved = k;
   }
   if (halved < 0) return cudaErrorInvalidValue;
@@ -124,7 +121,7 @@ cudaError_t mix_typed(const MixArgs& a) {
   const bool wide = kCanBeWide && a.wide && (a.pairing == kFlip || a.pairing == kSelf);
   if (!make_geometry(s, sizeof(T), spatial, region ? a.box_row : nullptr, &p.geo, &v, &dst_start,
                      &src_start, &p.box_row, wide ? 32 : 16)) {
-    return mix_halves<T, kForm>(a);
+    return mix_halves<T, kForm>(a, spatial);
   }
   if (p.geo.count == 0) return cudaSuccess;
   if (!region && spatial > 0 && a.box == nullptr) p.box_row = box_range(p.geo, a.box_row);

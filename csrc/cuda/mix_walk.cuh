@@ -138,6 +138,7 @@ __global__ void __launch_bounds__(kThreads, 2) walk_kernel(const __grid_constant
 // scratch: int32 [2 B], or null for roll.
 template <typename T, int V>
 cudaError_t launch_walk(MixParams p, int32_t* scratch, cudaStream_t stream) {
+  if (p.batch - 1 > int64_t{kRowMask}) return cudaErrorInvalidValue;  // flags take two bits
   if (p.pairing == kTensor) {
     const cudaError_t error = launch(order_kernel, 1, dim3(kOrderThreads), 0, stream, p.partner,
                                      p.batch, scratch, scratch + p.batch);

@@ -43,9 +43,6 @@ def make_batch(batch, shape, dtype, layout, generator):
     if layout == "strided":
         base = random([batch, *shape[:-1], 2 * shape[-1] + 1], dtype, generator)
         return base[..., 1::2], base
-    if layout == "padded":  # lines of whole vectors, apart
-        base = random([batch, *shape[:-1], shape[-1] + 8], dtype, generator)
-        return base[..., : shape[-1]], base
     base = random([batch, *shape], dtype, generator)
     if layout == "channels_last" and base.ndim >= 4:
         form = torch.channels_last if base.ndim == 4 else torch.channels_last_3d

@@ -1,9 +1,7 @@
-// Barriers of bulk copies, and the copies themselves. Bytes move as late as a GPU may move them: a
-// load when a thread waits for its phase, the reading of a store when its group is waited for, its
-// writing when the cluster has ended. So a kernel that does not wait computes with other values.
+// Barriers of bulk copies, and the copies themselves. Bytes move as late as a GPU may move them:
+// when a thread waits for their phase. So a kernel that does not wait computes with other values.
 #include "bulk.h"
 
-#include <deque>
 #include <map>
 #include <string>
 #include <utility>
@@ -26,11 +24,9 @@ struct Load {
 
 // What accesses to the memory of a copy depend on.
 struct Record {
-  uint32_t rank;        // of the block that copies
-  const void* barrier;  // of a load; null for a store
+  uint32_t rank;  // of the block that copies
+  const void* barrier;
   uint64_t phase;
-  uint32_t thread;       // of a store: its waits alone count
-  uint32_t known_since;  // block barriers passed when a store's thread waited; kNever before
 };
 
 struct Barrier {
@@ -43,37 +39,15 @@ struct Barrier {
   std::vector<uint32_t> known_since;    // phase -> block barriers passed at the first wait
 };
 
-struct Store {
-  unsigned char* to;
-  const unsigned char* from;
-  size_t bytes;
-  uint32_t record;
-};
-
-struct Written {
-  unsigned char* to;
-  std::vector<unsigned char> bytes;
-};
-
-struct ThreadState {
-  uint32_t fences = 0;
-  std::vector<Store> open;
-  std::deque<std::vector<Store>> groups;
-};
-
 std::map<const void*, Barrier> barriers;
 std::vector<Record> records;
 uint32_t first_record = 1;  // of this cluster; numbers are not used twice
 size_t per_block = 0;
-std::vector<ThreadState> thread_states;  // of all blocks of the cluster
-std::vector<Written> written;
-int64_t loaded = 0;  // bytes, until a test asks
+std::vector<uint32_t> fences;  // so far, of each thread of the cluster
+int64_t loaded = 0;            // bytes, until a test asks
 
 // A thread of the running block.
-ThreadState& state_of(uint32_t thread) {
-  return thread_states[races::now.rank * per_block + thread];
-}
-ThreadState& me() { return state_of(races::now.thread); }
+uint32_t& fences_of(uint32_t thread) { return fences[races::now.rank * per_block + thread]; }
 
 uint32_t record(const Record& made) {
   records.push_back(made);
@@ -139,7 +113,7 @@ void barrier_init(const void* barrier, unsigned count) {
   Barrier made = {};
   made.count = made.pending = count;
   made.thread = races::now.thread;
-  made.fences = me().fences;
+  made.fences = fences_of(races::now.thread);
   barriers[barrier] = made;
 }
 
@@ -163,49 +137,21 @@ void barrier_wait(const void* barrier, unsigned parity, Site site) {
 }
 
 void fence_proxy_async(Site site) {
-  if (!dropped(site)) ++me().fences;
+  if (!dropped(site)) ++fences_of(races::now.thread);
 }
 
 void bulk_load(void* shared, const void* global, size_t bytes, const void* barrier) {
   need_bulk(shared, global, bytes);
   Barrier& b = find(barrier, Access::kAtomic);
-  if (state_of(b.thread).fences == b.fences) {
+  if (fences_of(b.thread) == b.fences) {
     fault("a bulk copy on a barrier that was initialized without fence_proxy_async()");
   }
-  const uint32_t number = record({races::now.rank, barrier, b.phase, 0, kNever});
+  const uint32_t number = record({races::now.rank, barrier, b.phase});
   note_access(global, bytes, Access::kBulkRead, number);
   note_access(shared, bytes, Access::kBulkWrite, number);
   loaded += static_cast<int64_t>(bytes);
   b.loads.push_back({shared, global, bytes});
   b.issued += bytes;
-}
-
-void bulk_store(void* global, const void* shared, size_t bytes) {
-  need_bulk(shared, global, bytes);
-  const uint32_t thread = races::now.thread;
-  const uint32_t number = record({races::now.rank, nullptr, 0, thread, kNever});
-  note_access(shared, bytes, Access::kBulkRead, number);
-  // No wait of the kernel makes the written bytes visible to it.
-  note_access(global, bytes, Access::kBulkWrite,
-              record({races::now.rank, nullptr, 0, thread, kNever}));
-  me().open.push_back({static_cast<unsigned char*>(global),
-                       static_cast<const unsigned char*>(shared), bytes, number});
-}
-
-void bulk_commit() {
-  me().groups.push_back(std::move(me().open));
-  me().open.clear();
-}
-
-void bulk_wait_read(size_t groups, Site site) {
-  if (dropped(site)) return;
-  while (me().groups.size() > groups) {
-    for (const Store& store : me().groups.front()) {
-      written.push_back({store.to, {store.from, store.from + store.bytes}});
-      records[store.record - first_record].known_since = races::now.barrier;
-    }
-    me().groups.pop_front();
-  }
 }
 
 namespace bulk {
@@ -214,10 +160,6 @@ bool is_done_for_me(uint32_t copy) {
   if (copy < first_record) return false;  // of another cluster
   const Record& r = records[copy - first_record];
   if (r.rank != races::now.rank) return false;  // no wait of this block counts
-  if (r.barrier == nullptr) {
-    if (r.known_since == kNever) return false;
-    return r.thread == races::now.thread || r.known_since < races::now.barrier;
-  }
   const Barrier& b = barriers.at(r.barrier);
   const auto mine = b.waited.find(races::now.thread);
   if (mine != b.waited.end() && mine->second > r.phase) return true;
@@ -227,15 +169,12 @@ bool is_done_for_me(uint32_t copy) {
   return false;
 }
 
-uint32_t fences_of(uint32_t thread) { return state_of(thread).fences; }
-
 void begin_cluster(unsigned blocks, size_t threads_per_block) {
   barriers.clear();
   first_record += static_cast<uint32_t>(records.size());
   records.clear();
   per_block = threads_per_block;
-  thread_states.assign(blocks * per_block, ThreadState());
-  written.clear();
+  fences.assign(blocks * per_block, 0);
 }
 
 std::string end_cluster() {
@@ -245,13 +184,6 @@ std::string end_cluster() {
     }
     if (!b.loads.empty()) return "the block ends before its bulk copies: no thread waits for them";
   }
-  for (const ThreadState& t : thread_states) {
-    if (!t.open.empty()) return "the block ends with a bulk store in no group: no bulk_commit()";
-    if (!t.groups.empty()) {
-      return "the block ends before its bulk stores have read shared memory: no bulk_wait_read()";
-    }
-  }
-  for (const Written& w : written) std::memcpy(w.to, w.bytes.data(), w.bytes.size());
   return "";
 }
 

@@ -10,15 +10,11 @@ void barrier_arrive(const void* barrier, unsigned bytes);
 void barrier_wait(const void* barrier, unsigned parity, Site site);
 void fence_proxy_async(Site site);
 void bulk_load(void* shared, const void* global, size_t bytes, const void* barrier);
-void bulk_store(void* global, const void* shared, size_t bytes);
-void bulk_commit();
-void bulk_wait_read(size_t groups, Site site);
 
 namespace bulk {
 
 // Whether the running thread knows that the copy of this number has ended.
 bool is_done_for_me(uint32_t copy);
-uint32_t fences_of(uint32_t thread);  // how often a thread of this block has fenced them
 
 void begin_cluster(unsigned blocks, size_t threads_per_block);
 std::string end_cluster();  // what its blocks have left undone, or ""
@@ -45,14 +41,6 @@ inline void fence_proxy_async(host_cuda::Site site = host_cuda::Site::here()) {
 }
 inline void bulk_load(void* shared, const void* global, unsigned bytes, uint64_t* barrier) {
   host_cuda::bulk_load(shared, global, bytes, barrier);
-}
-inline void bulk_store(void* global, const void* shared, unsigned bytes) {
-  host_cuda::bulk_store(global, shared, bytes);
-}
-inline void bulk_commit() { host_cuda::bulk_commit(); }
-template <int kGroups>
-void bulk_wait_read(host_cuda::Site site = host_cuda::Site::here()) {
-  host_cuda::bulk_wait_read(kGroups, site);
 }
 
 }  // namespace fused_mixup

@@ -37,18 +37,6 @@ struct Block {
     prepare();
     load();
   }
-
-  void store() const {
-    bulk_store(mine, stage, kBytes);
-    bulk_commit();
-    bulk_wait_read<0>();
-  }
-
-  void fill() const {
-    stage[t] = 1.0f;
-    fence_proxy_async();
-    __syncthreads();
-  }
 };
 // ------------------------------------------------------------------ right
 
@@ -86,17 +74,7 @@ __global__ void bulk_ring(float* out, int) {
   }
 }
 
-__global__ void bulk_round_trip(float* out, int) {
-  const Block b(out);
-  b.begin();
-  barrier_wait(b.full, 0);
-  b.stage[b.t] += 1.0f;
-  fence_proxy_async();
-  __syncthreads();
-  if (b.t == 0) b.store();
-}
-
-// ------------------------------------------------------------------ loads
+// ------------------------------------------------------------------ wrong
 
 __global__ void bulk_no_wait(float* out, int) {
   const Block b(out);
@@ -214,76 +192,11 @@ __global__ void bulk_source_overwritten(float* out, int) {
   barrier_wait(b.full, 0);
 }
 
-// ------------------------------------------------------------------ stores
-
-__global__ void bulk_store_unfenced(float* out, int) {
+__global__ void bulk_source_written(float* out, int) {
   const Block b(out);
-  b.stage[b.t] = 1.0f;
-  if (b.t == 0) fence_proxy_async();  // that of another thread is none
-  __syncthreads();
-  if (b.t == 0) b.store();
-}
-
-__global__ void bulk_early_store(float* out, int) {
-  const Block b(out);
-  b.stage[b.t] = 1.0f;
-  fence_proxy_async();
-  if (b.t != kFloats - 1) return;
-  b.store();
-}
-
-__global__ void bulk_store_overwritten(float* out, int) {
-  const Block b(out);
-  b.fill();
-  if (b.t == 0) {
-    bulk_store(b.mine, b.stage, kBytes);
-    bulk_commit();
-  }
-  __syncthreads();
-  b.stage[b.t] = 2.0f;
-  if (b.t == 0) bulk_wait_read<0>();
-}
-
-__global__ void bulk_refill_unread(float* out, int) {
-  const Block b(out);
+  b.mine[b.t] = 1.0f;
   b.begin();
   barrier_wait(b.full, 0);
-  __syncthreads();
-  if (b.t == 0) {
-    bulk_store(b.mine, b.stage, kBytes);
-    bulk_commit();
-    bulk_wait_read<1>();  // leaves the group just closed
-    barrier_arrive(b.full, kBytes);
-    bulk_load(b.stage, out + 2 * kFloats, kBytes, b.full);
-    bulk_wait_read<0>();
-  }
-  barrier_wait(b.full, 1);
-}
-
-__global__ void bulk_store_read_back(float* out, int) {
-  const Block b(out);
-  b.fill();
-  if (b.t == 0) {
-    b.store();
-  }
-  __syncthreads();
-  b.stage[b.t] = b.mine[b.t];
-}
-
-__global__ void bulk_not_waited(float* out, int) {
-  const Block b(out);
-  b.fill();
-  if (b.t != 0) return;
-  bulk_store(b.mine, b.stage, kBytes);
-  bulk_commit();
-}
-
-__global__ void bulk_not_committed(float* out, int) {
-  const Block b(out);
-  b.fill();
-  if (b.t != 0) return;
-  bulk_store(b.mine, b.stage, kBytes);
-  bulk_wait_read<0>();
 }
 
 struct Planted {
@@ -294,15 +207,13 @@ struct Planted {
 // clang-format off
 const Planted kPlanted[] = {
     PLANTED(bulk_reversal), PLANTED(bulk_one_waits_for_all), PLANTED(bulk_ring),
-    PLANTED(bulk_round_trip), PLANTED(bulk_no_wait), PLANTED(bulk_one_waits),
+    PLANTED(bulk_no_wait), PLANTED(bulk_one_waits),
     PLANTED(bulk_wrong_parity), PLANTED(bulk_next_parity), PLANTED(bulk_expects_too_much),
     PLANTED(bulk_expects_too_little), PLANTED(bulk_too_many_arrivals),
     PLANTED(bulk_too_few_arrivals), PLANTED(bulk_barrier_unfenced), PLANTED(bulk_barrier_unset),
     PLANTED(bulk_barrier_unseen), PLANTED(bulk_misaligned), PLANTED(bulk_ragged),
     PLANTED(bulk_behind_shared), PLANTED(bulk_early_refill), PLANTED(bulk_source_overwritten),
-    PLANTED(bulk_store_unfenced), PLANTED(bulk_early_store), PLANTED(bulk_store_overwritten),
-    PLANTED(bulk_refill_unread), PLANTED(bulk_store_read_back), PLANTED(bulk_not_waited),
-    PLANTED(bulk_not_committed),
+    PLANTED(bulk_source_written),
 };
 // clang-format on
 

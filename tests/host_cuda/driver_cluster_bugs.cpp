@@ -25,16 +25,6 @@ int other() { return 1 - cluster_rank(); }
 
 constexpr unsigned kBytes = 64 * sizeof(float);
 
-// Stores this block's 64 floats by a bulk copy, which nobody waits for yet.
-void store_filled(float* out) {
-  const float* own = filled();
-  fence_proxy_async();
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  bulk_store(out + blockIdx.x * 64, own, kBytes);
-  bulk_commit();
-}
-
 // ------------------------------------------------------------------ right
 
 __global__ void exchange(float* out, int) {
@@ -210,12 +200,6 @@ __global__ void fence_of_another_block(float* out, int) {
   barrier_wait(full, 0);
 }
 
-__global__ void wait_of_another_block(float* out, int) {
-  store_filled(out);
-  CLUSTER_SYNC();
-  if (cluster_rank() == 0) bulk_wait_read<0>();
-}
-
 struct Planted {
   const char* name;
   void (*kernel)(float*, int);
@@ -245,7 +229,6 @@ const Planted kPlanted[] = {
     PLANTED(arrival_twice),
     PLANTED(arrival_at_the_end),
     PLANTED(fence_of_another_block),
-    PLANTED(wait_of_another_block),
 };
 
 }  // namespace

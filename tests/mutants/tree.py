@@ -38,6 +38,7 @@ DRIVERS = {
     "tests/test_cuda_host_mix.py": "mix",
     "tests/test_cuda_host_normalize.py": "normalize mix",
     "tests/test_cuda_host_plan.py": "plan",
+    "tests/test_cuda_host_ring.py": "mix",
 }
 TIMEOUT = 600  # seconds of an edit's tests; one that makes a loop endless counts as seen
 
