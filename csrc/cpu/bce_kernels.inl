@@ -22,11 +22,11 @@ struct BinaryVector {
   const V class_weight = splat(run.class_weight), pos_weight = splat(run.pos_weight);
 
   // n: how many of the lanes belong to the run.
-  V read_or(const A* p, V otherwise, int64_t i, int64_t n) const {
+  FUSED_MIXUP_INLINE V read_or(const A* p, V otherwise, int64_t i, int64_t n) const {
     return !kArrays || p == nullptr ? otherwise : load_up_to<A>(p + i, n);
   }
 
-  V target(int64_t i, int64_t n) const {
+  FUSED_MIXUP_INLINE V target(int64_t i, int64_t n) const {
     if constexpr (kKind == kConstant) return base;
     if constexpr (kKind == kDenseTarget) {
       const V t = load_up_to<A>(dense + i, n);
@@ -44,7 +44,7 @@ struct BinaryVector {
   }
 
   // Writes what is asked for, for n elements from i on. Returns their losses.
-  V step(int64_t i, int64_t n) const {
+  FUSED_MIXUP_INLINE V step(int64_t i, int64_t n) const {
     const V z = load_up_to<A>(x + i, n), t = target(i, n);
     const V w = read_or(run.class_weights, class_weight, i, n);
     const V q = read_or(run.pos_weights, pos_weight, i, n);

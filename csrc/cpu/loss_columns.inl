@@ -26,11 +26,11 @@ constexpr int64_t padded(int64_t n) {
 }
 
 template <typename A, typename T>
-inline VecOf<A> load_up_to(const T* p, int64_t n) {
+FUSED_MIXUP_INLINE VecOf<A> load_up_to(const T* p, int64_t n) {
   return n < kLanes<A> ? load_part<A>(p, n) : load(p);
 }
 template <typename A, typename T>
-inline void store_up_to(T* p, VecOf<A> v, int64_t n) {
+FUSED_MIXUP_INLINE void store_up_to(T* p, VecOf<A> v, int64_t n) {
   if (n < kLanes<A>) return store_part<A>(p, v, n);
   store(p, v);
 }
@@ -38,7 +38,7 @@ inline void store_up_to(T* p, VecOf<A> v, int64_t n) {
 // What is subtracted from the logits: their maximum, or 0 while all of them are -inf, as -inf -
 // -inf would be NaN.
 template <typename A>
-inline VecOf<A> shift_of(VecOf<A> max) {
+FUSED_MIXUP_INLINE VecOf<A> shift_of(VecOf<A> max) {
   return select<A>((BitsOf<A>)(max == splat(A(-__builtin_inf()))), VecOf<A>{}, max);
 }
 

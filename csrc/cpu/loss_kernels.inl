@@ -46,7 +46,7 @@ struct ChunkSums {
 
 // Adds one vector, x = z - m, to accumulator set k. Two sets hide the latency of the additions.
 template <bool kShifted, bool kDense, bool kWeighted, typename A>
-inline void add_vector(ChunkSums<A>& sums, int k, VecOf<A> x, VecOf<A> t, VecOf<A> w) {
+FUSED_MIXUP_INLINE void add_vector(ChunkSums<A>& sums, int k, VecOf<A> x, VecOf<A> t, VecOf<A> w) {
   const Exp<A> e = exp_parts(x);
   sums.exp[k] = multiply_add(e.factor, e.power, sums.exp[k]);
   if constexpr (kShifted) sums.shifted[k] += kWeighted ? term_of<A>(w, x) : x;

@@ -13,7 +13,7 @@ struct Exp {
 #if defined(FUSED_MIXUP_AVX2) || defined(FUSED_MIXUP_AVX512)
 // 2^(j/4) for j = 4n + k, as bits. The table, once in each 16 bytes, holds the bits of 2^(k/4) less
 // k·2^21; adding j·2^21 restores those and adds n to the exponent.
-inline VF quarter_powers(VI j) {
+FUSED_MIXUP_INLINE VF quarter_powers(VI j) {
   constexpr uint32_t kPowers[] = {0x3f800000, 0x3f9837f0 - (1 << 21), 0x3fb504f3 - (2 << 21),
                                   0x3fd744fd - (3 << 21)};
   VI table;
@@ -28,7 +28,7 @@ inline VF quarter_powers(VI j) {
 
 // n counts quarters, so that |r| <= ln2/8: a table lookup allows a shorter polynomial (5e-9). The
 // multiplication units limit the losses, as two threads of a core share them.
-inline Exp<float> exp_parts(VF x) {
+FUSED_MIXUP_INLINE Exp<float> exp_parts(VF x) {
   const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
   const float magic = 12582912.0f;                   // 1.5·2^23: leaves j in the low bits
   const VF shifted = multiply_add(kept, splat(4 * 1.44269504088896341f), splat(magic));
@@ -40,7 +40,7 @@ inline Exp<float> exp_parts(VF x) {
 }
 #else
 // The polynomial is accurate to 3e-9.
-inline Exp<float> exp_parts(VF x) {
+FUSED_MIXUP_INLINE Exp<float> exp_parts(VF x) {
   const VF kept = maximum<float>(splat(-88.0f), x);  // in this order NaN is kept
   const float magic = 12582912.0f;                   // 1.5·2^23: leaves n in the low bits
   const VF shifted = multiply_add(kept, splat(1.44269504088896341f), splat(magic));
@@ -59,7 +59,7 @@ inline Exp<float> exp_parts(VF x) {
 }
 #endif
 
-inline Exp<double> exp_parts(VD x) {
+FUSED_MIXUP_INLINE Exp<double> exp_parts(VD x) {
   const VD kept = maximum<double>(splat(-709.0), x);
   const double magic = 6755399441055744.0;  // 1.5·2^52
   const VD shifted = multiply_add(kept, splat(1.44269504088896340736), splat(magic));
@@ -98,7 +98,7 @@ struct LaneSums {
 
 // atanh(s) = s + s³ P(s²) for |s| <= 1/3, as twice P: the polynomial with the smallest largest
 // error (4e-10 of the result for float, 5e-18 for double).
-inline VF twice_atanh(VF s) {
+FUSED_MIXUP_INLINE VF twice_atanh(VF s) {
   const VF t = s * s;
   VF p = splat(0.232243292240233488f);
   constexpr float kTerms[] = {0.217065758008803726f, 0.285923579943028377f, 0.399997063319297174f,
@@ -107,7 +107,7 @@ inline VF twice_atanh(VF s) {
   return multiply_add(p * t, s, s + s);
 }
 
-inline VD twice_atanh(VD s) {
+FUSED_MIXUP_INLINE VD twice_atanh(VD s) {
   const VD t = s * s;
   VD p = splat(0.161640456119435322);
   constexpr double kTerms[] = {0.0880073848614467388, 0.120010728095907125, 0.133141442096549362,
@@ -119,7 +119,7 @@ inline VD twice_atanh(VD s) {
 
 // log(1 + u) for u in [0, 1], to about 2 ulp; NaN for NaN. 1 + u is never computed, as it loses the
 // low bits of a small u.
-inline VF log1p_of(VF u) {
+FUSED_MIXUP_INLINE VF log1p_of(VF u) {
   // u + u² q(u), q the polynomial with the smallest largest error (5e-9), by halves as in
   // exp_parts(): no division, and a chain of dependent steps half as long.
   const VF u2 = u * u, u4 = u2 * u2;
@@ -133,11 +133,11 @@ inline VF log1p_of(VF u) {
   return multiply_add(q, u2, u);
 }
 
-inline VD log1p_of(VD u) { return twice_atanh(u / (u + 2)); }
+FUSED_MIXUP_INLINE VD log1p_of(VD u) { return twice_atanh(u / (u + 2)); }
 
 // log(x) for normal x, to about 2 ulp; NaN for NaN and infinity, and any value for smaller x.
 // x = 2^n f with f in [√½, √2).
-inline VF log_of(VF x) {
+FUSED_MIXUP_INLINE VF log_of(VF x) {
   const VI bits = (VI)x - 0x3f3504f3;  // less the bits of √½: the upper nine bits are n
   const VF f = (VF)((bits & 0x7fffff) + 0x3f3504f3);
   // n + 127 as the low bits of 2^23: a float without a conversion.
@@ -148,20 +148,20 @@ inline VF log_of(VF x) {
   return result + (x - x);
 }
 
-inline VD log_of(VD x) {
+FUSED_MIXUP_INLINE VD log_of(VD x) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_log(x[i]);
   return x;
 }
 
 // mask ? a : b; lanes of the mask are all ones or zeros.
 template <typename A>
-inline VecOf<A> select(BitsOf<A> mask, VecOf<A> a, VecOf<A> b) {
+FUSED_MIXUP_INLINE VecOf<A> select(BitsOf<A> mask, VecOf<A> a, VecOf<A> b) {
   return mask ? a : b;
 }
 
 // All ones where v has a sign, -0 and such NaNs too.
 template <typename A>
-inline BitsOf<A> sign_mask(VecOf<A> v) {
+FUSED_MIXUP_INLINE BitsOf<A> sign_mask(VecOf<A> v) {
   using Signed = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
   typedef Signed S __attribute__((vector_size(kVectorBytes)));
   return (BitsOf<A>)((S)v >> (8 * sizeof(A) - 1));
@@ -169,7 +169,7 @@ inline BitsOf<A> sign_mask(VecOf<A> v) {
 
 // sign_mask(v) ? a : b.
 template <typename A>
-inline VecOf<A> by_sign(VecOf<A> v, VecOf<A> a, VecOf<A> b) {
+FUSED_MIXUP_INLINE VecOf<A> by_sign(VecOf<A> v, VecOf<A> a, VecOf<A> b) {
 #if defined(FUSED_MIXUP_AVX512)
   if constexpr (sizeof(A) == 4) {
     const auto negative = _mm512_movepi32_mask((__m512i)v);
@@ -188,13 +188,13 @@ inline VecOf<A> by_sign(VecOf<A> v, VecOf<A> a, VecOf<A> b) {
 
 // a·b, and 0 where either is 0: no 0·inf.
 template <typename A>
-inline VecOf<A> term_of(VecOf<A> a, VecOf<A> b) {
+FUSED_MIXUP_INLINE VecOf<A> term_of(VecOf<A> a, VecOf<A> b) {
   return (VecOf<A>)((BitsOf<A>)(a * b) & (BitsOf<A>)(a != 0) & (BitsOf<A>)(b != 0));
 }
 
 // (1 + a) (1 + b) - 1 for a, b >= 0. Nothing cancels: small a and b keep their digits.
 template <typename V>
-inline V joined(V a, V b) {
+FUSED_MIXUP_INLINE V joined(V a, V b) {
   return multiply_add(a, b, a + b);
 }
 
