@@ -172,7 +172,7 @@ PUBLIC: dict[str, tuple[Callable[..., Any], Callable[[random.Random], dict[str, 
     "mixed_accuracy": (fm.mixed_accuracy, lambda d: {
         "logits": logits(d), "target": target(d), "topk": [1, 5]}),
     "mixed_criterion": (fm.mixed_criterion, lambda d: {
-        "criterion": torch.nn.functional.cross_entropy, "output": logits(d),
+        "criterion": torch.nn.CrossEntropyLoss(reduction="none"), "output": logits(d),
         "target": fm.MixedTarget.from_labels(labels(), plan(d), K)}),
     "soft_target_cross_entropy": (fm.soft_target_cross_entropy, lambda d: {
         "logits": logits(d), "target": target(d), "weight": torch.rand(K), "ignore_index": -100,

@@ -275,3 +275,15 @@ def test_a_trace_of_a_draw_runs_no_draw(monkeypatch):
     draw = torch.ops.fused_mixup.draw_plan_in_graph
     partner, *_ = draw(state, settings, None, None, 4, [], 1, 1, True, False)
     assert partner.shape == (4,)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("name", "key"), ARGUMENTS)
+def test_sparse_tensors_are_refused(backend, name, key):
+    """They reach no kernel of a device; plain PyTorch would end in its own assertions."""
+    for arguments in calls_of(name, key):
+        changed = {**arguments, key: arguments[key].to_sparse()}
+        order = [changed[a.name] for a in schema_of(name).arguments]
+        for space in (torch.ops.fused_mixup, torch.ops.fused_mixup_chosen):
+            with fm.backend(backend), pytest.raises(ValueError, match="expected dense tensors"):
+                getattr(space, name)(*order)
