@@ -109,7 +109,9 @@ def tensors_of(value: Any, depth: int = 3) -> list[Tensor]:
         return [value] if value.untyped_storage().nbytes() < 2**20 else []
     if type(value) in (list, tuple) and depth and len(value) < 100:
         return [t for item in value for t in tensors_of(item, depth - 1)]
-    return [t for v in value.values() for t in tensors_of(v, depth - 1)] if type(value) is dict else []
+    return (
+        [t for v in value.values() for t in tensors_of(v, depth - 1)] if type(value) is dict else []
+    )
 
 
 def bytes_of(t: Tensor) -> bytes:
@@ -163,7 +165,9 @@ def check(call: hostile_calls.Call) -> str:
             continue
         for t, data in items:
             if bytes_of(t) != data:
-                after = f"after {type(error).__name__}: {error}" if error else "without being written"
+                after = (
+                    f"after {type(error).__name__}: {error}" if error else "without being written"
+                )
                 raise Found(f"{key} has changed {after}")
     return type(error).__name__ if error else "taken"
 
@@ -228,7 +232,9 @@ def start(seed: int, first: int, count: int, sanitizer: str | None, only: str | 
             return Counter(eval(ends[1])), failures, first + count
         at = struct.unpack("q", where.read_bytes())[0] if where.exists() else first
         call = case(seed, at, only)
-        how = f"exit {done.returncode}" + (" (too long)" if done.returncode == -signal.SIGPROF else "")
+        how = f"exit {done.returncode}" + (
+            " (too long)" if done.returncode == -signal.SIGPROF else ""
+        )
         said = REPORT.search(done.stderr)
         shown = done.stderr[max(said.start() - 300, 0) :][:4000] if said else done.stderr[-4000:]
         failures.append(f"FAILED {at} {call.name}: {', '.join(call.spoiled)}: {how}\n{shown}")
@@ -290,7 +296,9 @@ def main() -> int:
             print(f"{total.total()} cases, {len(found)} failed", flush=True)
     minutes = (time.monotonic() - started) / 60
     under = f"under the sanitizer {sanitizer}" if sanitizer else "without a sanitizer"
-    print(f"{total.total()} cases in {minutes:.1f} minutes {under}, seed {asked.seed}: {dict(total)}")
+    print(
+        f"{total.total()} cases in {minutes:.1f} minutes {under}, seed {asked.seed}: {dict(total)}"
+    )
     return 1 if found else 0
 
 

@@ -36,13 +36,20 @@ def another_dtype(t: Tensor, draw: random.Random) -> Tensor:
 
 def another_shape(t: Tensor, draw: random.Random) -> Tensor:
     ways: list[Callable[[], Tensor]] = [lambda: t.unsqueeze(-1), lambda: t.unsqueeze(0), t.flatten]
-    ways += [lambda: t.reshape(-1)[:0], lambda: t.reshape((1,) * draw.choice((11, 20, 60)) + t.shape)]
+    ways += [
+        lambda: t.reshape(-1)[:0],
+        lambda: t.reshape((1,) * draw.choice((11, 20, 60)) + t.shape),
+    ]
     ways += [lambda: t.reshape(t.shape + (1,) * draw.randrange(1, 13))]
     if t.ndim:
         dim = draw.randrange(t.ndim)
         count = t.shape[dim]
         ways += [lambda: t.narrow(dim, 0, draw.randrange(count + 1)), lambda: t.select(dim, 0)]
-        ways += [lambda: torch.cat((t, t), dim), lambda: t.transpose(0, dim), lambda: t.narrow(dim, 0, 0)]
+        ways += [
+            lambda: torch.cat((t, t), dim),
+            lambda: t.transpose(0, dim),
+            lambda: t.narrow(dim, 0, 0),
+        ]
     return draw.choice(ways)()
 
 
@@ -108,7 +115,11 @@ def another_kind(t: Tensor, draw: random.Random) -> Any:
     ways: list[Callable[[], Any]] = [t.to_sparse, lambda: t.to("meta")]
     ways += [lambda: t.to_sparse_csr(), lambda: t.float().to_mkldnn()]
     ways += [lambda: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.quint8)]
-    ways += [lambda: torch.quantize_per_channel(t.float(), torch.ones(len(t)), torch.zeros(len(t)), 0, torch.qint8)]
+    ways += [
+        lambda: torch.quantize_per_channel(
+            t.float(), torch.ones(len(t)), torch.zeros(len(t)), 0, torch.qint8
+        )
+    ]
     for layout in (torch.strided, torch.jagged):
         ways.append(lambda layout=layout: torch.nested.nested_tensor(list(t), layout=layout))
     ways.append(lambda: torch.empty(BIG + 3, *t.shape[1:], dtype=t.dtype, device="meta"))
@@ -227,7 +238,11 @@ class Any_(int):
 
 
 def lying(value: Any, draw: random.Random) -> Any:
-    items = list(value) if isinstance(value, (list, tuple)) or isinstance(value, Tensor) and value.ndim else [1, 2, 3]
+    items = (
+        list(value)
+        if isinstance(value, (list, tuple)) or isinstance(value, Tensor) and value.ndim
+        else [1, 2, 3]
+    )
     itself: list = [1]
     itself.append(itself)
     ways = [lambda: Longer(items, draw.choice((0, 1000, 10**5))), lambda: Shrinking(items)]
@@ -249,7 +264,9 @@ FOR_TENSORS += (lazy_view, another_kind, another_class, another_shape, another_l
 
 def number(value: Any, draw: random.Random) -> Any:
     wide = draw.choice(INTS if isinstance(value, int) else FLOATS)
-    return draw.choice((wide, wide, draw.randrange(-4, 70), torch.tensor(2), torch.tensor([1.0, 2])))
+    return draw.choice(
+        (wide, wide, draw.randrange(-4, 70), torch.tensor(2), torch.tensor([1.0, 2]))
+    )
 
 
 def element(value: Sequence, draw: random.Random) -> Any:

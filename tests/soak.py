@@ -58,7 +58,9 @@ def grown(levels: list[Held]) -> list[str]:
     half = len(levels) // 2
     found = []
     for name, room in ROOM.items():
-        first, last = (max(getattr(h, name) for h in part) for part in (levels[:half], levels[half:]))
+        first, last = (
+            max(getattr(h, name) for h in part) for part in (levels[:half], levels[half:])
+        )
         if last > first + room:
             found.append(f"{name}: {first} at most in the first half, {last} in the second")
     return found

@@ -105,7 +105,9 @@ def test_a_case_at_which_a_process_dies_is_named(how, says, monkeypatch, tmp_pat
     script = tmp_path / "planted.py"
     script.write_text(DIES.format(how=how))
     monkeypatch.setattr(hostile, "PROGRAM", str(script))
-    monkeypatch.setattr(hostile, "CALLS", {"planted": lambda draw: hostile_calls.Call("planted", print, {"x": 1})})
+    monkeypatch.setattr(
+        hostile, "CALLS", {"planted": lambda draw: hostile_calls.Call("planted", print, {"x": 1})}
+    )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(hostile.HERE), str(hostile.HERE.parent)]))
     started = time.monotonic()
     counts, failures = hostile.batch(0, 0, 3, None, None)

@@ -287,3 +287,10 @@ def test_sparse_tensors_are_refused(backend, name, key):
         for space in (torch.ops.fused_mixup, torch.ops.fused_mixup_chosen):
             with fm.backend(backend), pytest.raises(ValueError, match="expected dense tensors"):
                 getattr(space, name)(*order)
+
+
+def test_ranks_among_no_classes(backend):
+    """A tile of positions is sized by the classes, of which there may be none."""
+    logits, labels = torch.zeros(4, 0, 3), torch.zeros(4, 3, dtype=torch.int64)
+    got = ops.label_ranks(logits, labels, None)
+    assert torch.equal(got, reference.label_ranks(logits, labels, None))
