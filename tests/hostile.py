@@ -1,6 +1,6 @@
 """Hostile arguments for every public function, module and raw op: ``make hostile``.
 
-    python tests/hostile.py [--cases 200000] [--seed 0] [--sanitizer address] [--call NAME]
+    python tests/hostile.py [--cases 200000] [--seed 0] [--call NAME]
 
 Case i of a seed is always the same call with one to three arguments spoiled (``hostile_values.py``).
 Batches of cases run in processes of their own, so that a crash names its case, which ``--first i

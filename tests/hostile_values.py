@@ -240,7 +240,7 @@ class Any_(int):
 def lying(value: Any, draw: random.Random) -> Any:
     items = (
         list(value)
-        if isinstance(value, (list, tuple)) or isinstance(value, Tensor) and value.ndim
+        if isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.ndim)
         else [1, 2, 3]
     )
     itself: list = [1]

@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
 from comparing import same_bits
 from smoke import call, op_inputs
 
