@@ -5,6 +5,7 @@
 #   make mutants        tries wrong edits of the kernels, and names those that no test sees
 #   make test-matrix    builds and runs on every PyTorch and Python that is supported
 #   make fuzz           tests random inputs, 30 min make format    formats the code
+#   make hostile        hostile arguments    make soak      trains for an hour, watches memory
 #   make kernels        lists the compiled code of each kernel in build/kernels.md
 #   make gpu            proves and times everything on a machine with a GPU, in 8 minutes
 #   make gpu-wheel      packs, without a GPU, wheels for make gpu WHEEL=build/gpu-wheel
@@ -40,7 +41,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 RUN := .venv/bin/python
 CXX_FILES = find csrc tests \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' \) -print0
 
-.PHONY: test proofs mutants test-matrix docs lint format demo examples study bench bench-full report instructions env clean fuzz kernels gpu gpu-wheel wheel hub lint-ruff lint-format lint-mypy lint-clang-format
+.PHONY: test proofs mutants test-matrix docs lint format demo examples study bench bench-full report instructions env clean fuzz hostile soak kernels gpu gpu-wheel wheel hub lint-ruff lint-format lint-mypy lint-clang-format
 .DEFAULT_GOAL := test
 
 set-up-%:
@@ -70,6 +71,14 @@ test-matrix:
 
 fuzz: set-up-build-test-triton
 	$(RUN) tests/fuzz.py $(ARGS)
+
+# ARGS="--cases 200000 --seed 3"; a failure names its case.
+hostile: set-up-build-test
+	$(RUN) tests/hostile.py $(ARGS)
+
+# ARGS="--minutes 15".
+soak: set-up-build-test
+	$(RUN) tests/soak.py $(ARGS)
 
 kernels: set-up-triton
 	$(RUN) tools/kernels.py $(ARGS)

@@ -21,12 +21,13 @@ import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import gpus, ops, reference
 from .forcing import BACKENDS, force_in_process, forced
@@ -191,12 +192,36 @@ def _triton(name: str) -> Callable[..., Any]:
     return call
 
 
+def _refuse_sparse(op: str, args: Iterable[Any]) -> None:
+    """Raise ValueError for sparse tensors, which dispatch to no device's kernels."""
+    for t in args:
+        if isinstance(t, Tensor) and t.layout != torch.strided:
+            raise ValueError(
+                f"fused_mixup, {op}: expected dense tensors, got {t.layout}; use .to_dense()"
+            )
+        if isinstance(t, (list, tuple)):
+            _refuse_sparse(op, t)
+
+
+def _fallback(name: str) -> Callable[..., Any]:
+    """The reference, for every device without kernels of its own."""
+    run = getattr(reference, name)
+
+    def call(*args: Any) -> Any:
+        _refuse_sparse(name, args)
+        return run(*args)
+
+    return call
+
+
 def _forced_op(name: str, device: str | None) -> Callable[..., Any]:
     """The op of ``names.CHOSEN`` for a device; None for all devices without own kernels."""
     default, triton = default_op(name), _triton(name)
 
     def call(*args: Any) -> Any:
         backend = forced()
+        if device is None:
+            _refuse_sparse(name, args)
         if backend == "reference":
             return getattr(reference, name)(*args)
         if backend != "auto":
@@ -240,7 +265,7 @@ def load() -> None:
     defaults, choosing = _registered
     for name in SCHEMAS:
         # This key covers every device without kernels of its own.
-        defaults.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
+        defaults.impl(name, _fallback(name), "CompositeExplicitAutograd")
         choosing.impl(name, _forced_op(name, None), "CompositeExplicitAutograd")
         for device in DEVICES:
             if _default_backend(device, name) == "triton":

@@ -131,7 +131,7 @@ def check_label_pairs(
 ) -> None:
     expect(labels.ndim >= 1, "labels", "at least one dim", labels.ndim)
     expect_labels("labels", labels, *labels.shape)
-    expect(num_classes >= 0, "num_classes", "0 or more", num_classes)
+    expect(0 <= num_classes < 2**31, "num_classes", "0 to 2^31 - 1", num_classes)
     check_pairing(pairing, partner, labels.shape[0])
     expect_shape("weight", weight, labels.shape[0], 2)
 

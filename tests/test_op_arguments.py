@@ -166,7 +166,7 @@ NUMBERS |= {"max_count": (0, 65), "channels": (0, 65), "erase_mode": (-1, 3), "c
 NUMBERS |= {"height": (-1, 2**31), "width": (-1, 2**31), "fill": ([0.0] * 65,)}
 NUMBERS |= {"resample": (-1, 4), "interpolation": (-1, 2), "kernel": (-1, 2)}
 NUMBERS |= {"kinds": ([], [-1], [10], [0] * 17), "rank": (2, 5)}
-NUMBERS |= {"num_classes": (-1,), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
+NUMBERS |= {"num_classes": (-1, 2**31, 2**63 - 1), "spatial": ([5, -1], [5, 6, 7, 8], [2**31])}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -275,3 +275,23 @@ def test_a_trace_of_a_draw_runs_no_draw(monkeypatch):
     draw = torch.ops.fused_mixup.draw_plan_in_graph
     partner, *_ = draw(state, settings, None, None, 4, [], 1, 1, True, False)
     assert partner.shape == (4,)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("name", "key"), ARGUMENTS)
+def test_sparse_tensors_are_refused(backend, name, key):
+    """They reach no kernel of a device; plain PyTorch would end in its own assertions."""
+    for arguments in calls_of(name, key):
+        changed = {**arguments, key: arguments[key].to_sparse()}
+        order = [changed[a.name] for a in schema_of(name).arguments]
+        for space in (torch.ops.fused_mixup, torch.ops.fused_mixup_chosen):
+            with fm.backend(backend), pytest.raises(ValueError, match="expected dense tensors"):
+                getattr(space, name)(*order)
+
+
+def test_ranks_among_no_classes(backend):
+    """A tile of positions is sized by the classes: without any the process must not die."""
+    logits, labels = torch.zeros(4, 0, 3), torch.zeros(4, 3, dtype=torch.int64)
+    with fm.backend(backend):
+        got = try_op("label_ranks", {"logits": logits, "labels": labels, "partner_labels": None})
+    assert got is None or got[0].shape == (1, 4, 3)

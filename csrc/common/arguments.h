@@ -181,7 +181,7 @@ inline void check_label_pairs(const Tensor& labels, int64_t pairing, const Optio
                               const Tensor& weight, int64_t num_classes) {
   expect(labels.dim() >= 1, "labels", "shape [B, …]");
   expect_code("labels", labels, aoti_torch_dtype_int64());
-  expect(num_classes >= 0, "num_classes", "0 or more");
+  expect(num_classes >= 0 && num_classes < (int64_t{1} << 31), "num_classes", "0 to 2^31 - 1");
   check_pairing(pairing, partner, labels.size(0), labels);
   expect_tensor("weight", weight, aoti_torch_dtype_float32(), {labels.size(0), 2}, labels);
 }

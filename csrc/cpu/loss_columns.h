@@ -16,7 +16,7 @@ constexpr int64_t kBufferInL1 = 6144;
 constexpr int64_t kBufferInL2 = 32768;
 
 inline int64_t positions_of_tile(const LossTensors& tensors) {
-  const int64_t fit = kBufferInL1 / tensors.k / kLeastTile * kLeastTile;
+  const int64_t fit = kBufferInL1 / std::max<int64_t>(tensors.k, 1) / kLeastTile * kLeastTile;
   return std::min(std::max(fit, kLeastTile), kMaxTile);
 }
 

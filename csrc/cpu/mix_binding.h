@@ -34,7 +34,8 @@ inline std::vector<PlanRow> rows_of(const Tensor& x,  // [B, …]
       row.own = weights[i * weight_stride];
       row.other = weights[i * weight_stride + 1];
     }
-    row.box = box_of_row(boxes + i * box_stride, extent, spatial);
+    // A box without columns may have any stride, and no memory.
+    row.box = box_of_row(spatial > 0 ? boxes + i * box_stride : boxes, extent, spatial);
     row.partner = partner_at(i);
   }
   return rows;

@@ -19,6 +19,13 @@ MAP_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _bounds_of_kept = ops.default_op("label_bounds")
 
 
+def _read_once(labels: Tensor) -> Tensor:
+    """The labels without the repeats of an expanded tensor, which may be any number."""
+    if 0 not in labels.stride():
+        return labels
+    return labels[tuple(slice(1 if step == 0 else None) for step in labels.stride())]
+
+
 def label_bounds(labels: Tensor) -> tuple[int, int]:
     """The smallest and the largest of at least one label on the CPU."""
     low, high = torch.aminmax(labels)
@@ -40,6 +47,7 @@ def check_labels(labels: Tensor, num_classes: int, ignore_index: int = NO_IGNORE
         return False
     if in_vmap():
         return False
+    labels = _read_once(labels)
     low, high = label_bounds(labels)
     if low >= 0 and high < num_classes:
         return True
