@@ -2,11 +2,11 @@
 
     python tests/hostile.py [--cases 200000] [--seed 0] [--call NAME]
 
-Case i of a seed is always the same call with one to three arguments spoiled (``hostile_values.py``).
-Batches of cases run in processes of their own, so that a crash names its case, which ``--first i
---cases 1`` repeats. A case fails where the process dies or takes longer than SECONDS, where an
-exception is none of REFUSED or speaks of PyTorch's internals, or where an argument changes that the
-call may not write: after an error, every one.
+Case i of a seed is always the same call, with one to three arguments spoiled by
+``hostile_values.py``. Batches run in processes of their own, so that a crash names its case, which
+``--first i --cases 1`` repeats. A case fails where the process dies or takes longer
+than SECONDS, where an exception is none of REFUSED or speaks of PyTorch's internals, or where an
+argument changes that the call may not write: after an error, every one.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ def start(seed: int, first: int, count: int, sanitizer: str | None, only: str | 
         else:
             done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
         ends = re.search(r"^ENDS (.*)$", done.stdout, re.MULTILINE)
-        failures = [part for part in re.split(r"^(?=FAILED |ENDS )", done.stdout, flags=re.M)]
-        failures = [part.strip() for part in failures if part.startswith("FAILED ")]
+        parts = re.split(r"^(?=FAILED |ENDS )", done.stdout, flags=re.M)
+        failures = [part.strip() for part in parts if part.startswith("FAILED ")]
         if ends is not None and done.returncode == 0 and not REPORT.search(done.stderr):
             return Counter(eval(ends[1])), failures, first + count
         at = struct.unpack("q", where.read_bytes())[0] if where.exists() else first

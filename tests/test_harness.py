@@ -40,6 +40,7 @@ FROM_NUMBERS = {
     "copies_of_each_block": [64.0 * b + 63.0 - t for b in range(4) for t in range(64)],
     "bulk_reversal": RIGHT["staged_copy"],
     "bulk_one_waits_for_all": RIGHT["staged_copy"],
+    "bulk_over_fenced": RIGHT["staged_copy"],
     "bulk_ring": [t + 1.0 for t in range(128)],
 }
 RIGHT |= FROM_NUMBERS
@@ -61,7 +62,8 @@ RACE = {
     "bulk_one_waits": "reads dynamic .* (before it knows|has written)",
     "bulk_barrier_unseen": "race .* in static shared|has written",
     "bulk_early_refill": "reads dynamic .* before it knows|race .* in dynamic",
-    "bulk_source_written": "a bulk copy reads global .* of this kernel wrote",
+    "bulk_over_written": "a bulk copy writes dynamic .* without a fence_proxy_async",
+    "bulk_source_written": "a bulk copy reads global .*, which thread .* of its kernel wrote",
     "bulk_source_overwritten": "writes global .* before it knows|race .* in global",
     "unwritten_dynamic": "dynamic shared memory at byte .* has written",
     "unwritten_static": "of block . reads static shared memory at byte .* has written",
@@ -165,7 +167,6 @@ def test_every_variant_finds(variant, name, order):
         "neighbour_in_place",
         "blocks_in_place",
         "copy_without_barrier",
-        "bulk_one_waits",
     ],
 )
 def test_orders_disagree_over_races(variant, name):
@@ -185,10 +186,9 @@ def test_shared_memory_starts_as_nan(variant):
 
 
 def test_bulk_copies_move_late():
-    """A load moves when it is waited for."""
-    with lib.variant("plain"):
-        # In reverse all threads read before thread 0 waits.
-        assert run("bulk_one_waits", 1)[1:64].isnan().all()
+    """They move when a thread waits for them, not before."""
+    with lib.variant("plain"), pytest.raises(lib.LaunchError, match="no thread waits"):
+        run("bulk_no_wait", 0)
 
 
 @needs_asan

@@ -43,11 +43,11 @@ std::map<const void*, Barrier> barriers;
 std::vector<Record> records;
 uint32_t first_record = 1;  // of this cluster; numbers are not used twice
 size_t per_block = 0;
-std::vector<uint32_t> fences;  // so far, of each thread of the cluster
+std::vector<uint32_t> fences;  // of all threads of the cluster
 int64_t loaded = 0;            // bytes, until a test asks
 
-// A thread of the running block.
-uint32_t& fences_of(uint32_t thread) { return fences[races::now.rank * per_block + thread]; }
+// Those of a thread of the running block.
+uint32_t& count_of(uint32_t thread) { return fences[races::now.rank * per_block + thread]; }
 
 uint32_t record(const Record& made) {
   records.push_back(made);
@@ -113,7 +113,7 @@ void barrier_init(const void* barrier, unsigned count) {
   Barrier made = {};
   made.count = made.pending = count;
   made.thread = races::now.thread;
-  made.fences = fences_of(races::now.thread);
+  made.fences = count_of(made.thread);
   barriers[barrier] = made;
 }
 
@@ -137,13 +137,13 @@ void barrier_wait(const void* barrier, unsigned parity, Site site) {
 }
 
 void fence_proxy_async(Site site) {
-  if (!dropped(site)) ++fences_of(races::now.thread);
+  if (!dropped(site)) ++count_of(races::now.thread);
 }
 
 void bulk_load(void* shared, const void* global, size_t bytes, const void* barrier) {
   need_bulk(shared, global, bytes);
   Barrier& b = find(barrier, Access::kAtomic);
-  if (fences_of(b.thread) == b.fences) {
+  if (count_of(b.thread) == b.fences) {
     fault("a bulk copy on a barrier that was initialized without fence_proxy_async()");
   }
   const uint32_t number = record({races::now.rank, barrier, b.phase});
@@ -168,6 +168,8 @@ bool is_done_for_me(uint32_t copy) {
   }
   return false;
 }
+
+uint32_t fences_of(uint32_t thread) { return count_of(thread); }
 
 void begin_cluster(unsigned blocks, size_t threads_per_block) {
   barriers.clear();

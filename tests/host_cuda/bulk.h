@@ -15,6 +15,7 @@ namespace bulk {
 
 // Whether the running thread knows that the copy of this number has ended.
 bool is_done_for_me(uint32_t copy);
+uint32_t fences_of(uint32_t thread);  // how often a thread of this block has fenced them
 
 void begin_cluster(unsigned blocks, size_t threads_per_block);
 std::string end_cluster();  // what its blocks have left undone, or ""

@@ -55,6 +55,15 @@ __global__ void bulk_one_waits_for_all(float* out, int) {
   b.mine[b.t] = b.stage[kFloats - 1 - b.t];
 }
 
+__global__ void bulk_over_fenced(float* out, int) {
+  const Block b(out);
+  b.stage[b.t] = 1.0f;
+  fence_proxy_async();
+  b.begin();
+  barrier_wait(b.full, 0);
+  b.mine[b.t] = b.stage[kFloats - 1 - b.t];
+}
+
 // Each quarter of the floats passes through one of two stages.
 __global__ void bulk_ring(float* out, int) {
   const Block b(out);
@@ -192,9 +201,19 @@ __global__ void bulk_source_overwritten(float* out, int) {
   barrier_wait(b.full, 0);
 }
 
+__global__ void bulk_over_written(float* out, int) {
+  const Block b(out);
+  b.stage[b.t] = 1.0f;
+  if (b.t == 0) fence_proxy_async();  // that of another thread is none
+  b.begin();
+  barrier_wait(b.full, 0);
+}
+
+// Copies read no bytes that their kernel has written, whatever it fences.
 __global__ void bulk_source_written(float* out, int) {
   const Block b(out);
   b.mine[b.t] = 1.0f;
+  fence_proxy_async();
   b.begin();
   barrier_wait(b.full, 0);
 }
@@ -206,14 +225,13 @@ struct Planted {
 #define PLANTED(kernel) {#kernel, kernel}
 // clang-format off
 const Planted kPlanted[] = {
-    PLANTED(bulk_reversal), PLANTED(bulk_one_waits_for_all), PLANTED(bulk_ring),
-    PLANTED(bulk_no_wait), PLANTED(bulk_one_waits),
+    PLANTED(bulk_reversal), PLANTED(bulk_one_waits_for_all), PLANTED(bulk_ring), PLANTED(bulk_no_wait), PLANTED(bulk_one_waits),
     PLANTED(bulk_wrong_parity), PLANTED(bulk_next_parity), PLANTED(bulk_expects_too_much),
     PLANTED(bulk_expects_too_little), PLANTED(bulk_too_many_arrivals),
     PLANTED(bulk_too_few_arrivals), PLANTED(bulk_barrier_unfenced), PLANTED(bulk_barrier_unset),
     PLANTED(bulk_barrier_unseen), PLANTED(bulk_misaligned), PLANTED(bulk_ragged),
-    PLANTED(bulk_behind_shared), PLANTED(bulk_early_refill), PLANTED(bulk_source_overwritten),
-    PLANTED(bulk_source_written),
+    PLANTED(bulk_behind_shared), PLANTED(bulk_early_refill), PLANTED(bulk_source_overwritten), PLANTED(bulk_source_written),
+    PLANTED(bulk_over_written), PLANTED(bulk_over_fenced),
 };
 // clang-format on
 

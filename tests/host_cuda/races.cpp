@@ -116,6 +116,7 @@ struct Cell {
   uint32_t serial = 0;    // the number of the launch or block that made these accesses
   bool arriving = false;  // an asynchronous copy to it is in flight
   uint32_t bulk_writer = 0, bulk_reader = 0;  // the last bulk copies to and from it
+  uint32_t fences = 0;                        // the writer's when it wrote
   Who writer, reader, updater;
 };
 
@@ -206,9 +207,15 @@ void touch(const unsigned char* at, Access access, const Region* region, uint32_
   if (!only_reads && cell.reader.races_with_now()) {
     report(cell.reader, "read", does, at, region);
   }
-  if (access == Access::kBulkRead && cell.writer.spread != Who::kNobody) {
+  const bool written = cell.writer.spread != Who::kNobody;
+  if (access == Access::kBulkRead && written) {
     fault("a bulk copy reads " + place(at, region) + ", which thread " +
-          std::to_string(cell.writer.thread) + " of this kernel wrote");
+          std::to_string(cell.writer.thread) + " of its kernel wrote");
+  }
+  if (access == Access::kBulkWrite && written &&
+      bulk::fences_of(cell.writer.thread) == cell.fences) {
+    fault("a bulk copy writes " + place(at, region) + ", which thread " +
+          std::to_string(cell.writer.thread) + " wrote without a fence_proxy_async() after it");
   }
   if (access == Access::kRead) {
     cell.reader.add_now();
@@ -222,6 +229,7 @@ void touch(const unsigned char* at, Access access, const Region* region, uint32_
     cell.bulk_writer = bulk_copy;
   } else {
     cell.writer.add_now();
+    cell.fences = bulk::fences_of(now.thread);
     cell.bulk_writer = 0;
     cell.arriving = access == Access::kCopyStarts;
   }
