@@ -16,7 +16,7 @@ from torch import Tensor
 
 import fused_mixup as fm
 from fused_mixup import ops
-from fused_mixup.schemas import CHOSEN, NAMESPACE
+from fused_mixup.names import CHOSEN, NAMESPACE
 
 
 @dataclass

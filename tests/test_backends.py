@@ -291,8 +291,8 @@ def test_a_backend_that_cannot_run_refuses(compiled, monkeypatch):
 
 
 def test_a_forced_backend_refuses_devices_that_it_has_no_kernels_for():
-    # Sparse tensors stand for a device that is neither CPU nor CUDA: no kernel key of ours.
-    x = torch.eye(2).to_sparse()
+    # Quantized tensors stand for a device that is neither CPU nor CUDA: no kernel key of ours.
+    x = torch.quantize_per_tensor(torch.eye(2), 1.0, 0, torch.quint8)
     plan = MixPlan.identity(2)
     with fm.backend("native"), pytest.raises(RuntimeError, match="native backend is forced"):
         ops.mix(x, None, plan.blend, plan.box, plan.rule)

@@ -306,14 +306,14 @@ def test_the_op_is_what_mixes(monkeypatch):
 def test_labels_of_any_kind_are_those_of_default_collate(label):
     from torch.utils.data import default_collate
 
-    from fused_mixup.timm.collate import _collate_labels
+    from fused_mixup.timm.labels import collate_labels
 
     labels = [label, label]
     try:
         want = default_collate(labels)
     except (RuntimeError, ValueError, OverflowError) as error:
         with pytest.raises(type(error)):
-            _collate_labels(labels)
+            collate_labels("batch", labels)
         return
-    got = _collate_labels(labels)
+    got = collate_labels("batch", labels)
     assert got.dtype == want.dtype and torch.equal(got, want)

@@ -37,7 +37,8 @@ inline TilePlace tile_at(const LossTensors& tensors, int64_t index) {
 }
 
 inline int64_t grain_of_tiles(const LossTensors& tensors) {
-  return 1 + 16384 / (tensors.k * std::min(positions_of_tile(tensors), tensors.inner));
+  const int64_t elements = tensors.k * std::min(positions_of_tile(tensors), tensors.inner);
+  return 1 + 16384 / std::max<int64_t>(elements, 1);
 }
 
 // The working memory of one thread, and the work on a tile.

@@ -8,7 +8,9 @@
 namespace fused_mixup {
 
 // Rows of one block of work: about 16384 elements, which outweigh the cost of a thread.
-inline int64_t rows_of_block(const LossTensors& tensors) { return 1 + 16384 / tensors.k; }
+inline int64_t rows_of_block(const LossTensors& tensors) {
+  return 1 + 16384 / std::max<int64_t>(tensors.k, 1);
+}
 inline int64_t blocks_of_rows(const LossTensors& tensors) {
   const int64_t each = rows_of_block(tensors);
   return (tensors.rows() + each - 1) / each;

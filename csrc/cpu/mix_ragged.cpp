@@ -98,6 +98,6 @@ void mix_ragged(std::vector<Tensor> images,  // B of [C, H, W]
 }  // namespace
 }  // namespace fused_mixup
 
-STABLE_TORCH_LIBRARY_IMPL(fused_mixup, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(FUSED_MIXUP_OPS, CPU, m) {
   m.impl("mix_ragged", TORCH_BOX(&fused_mixup::mix_ragged));
 }

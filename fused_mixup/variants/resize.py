@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arguments import check_choice
+from ..arguments import check_choice, integer_tuple
 from ..codes import RESAMPLES, RESIZEMIX, VARIANT_NUMBERS
 from ..collage.layouts import resize_into
 from ..plan.draw_checks import check_alpha, check_probability, check_state
@@ -65,6 +65,7 @@ def draw_resizemix(
     Source: Qin et al., ResizeMix, 2020, arXiv 2012.11101.
     """
     check_choice("resample", resample, RESAMPLES)
+    size = integer_tuple("size", size)  # once: what it iterates over may change
     low, high = check_range("scale", scale, 0.0, 1.0)
     tau = 0.0 if alpha is None else check_alpha("alpha", alpha)
     record = [1.0, tau, low, high, *[0.0] * (VARIANT_NUMBERS - 4)]
