@@ -48,6 +48,15 @@ def answer(connection):
 """
 
 
+def test_every_loop_goes_through_the_parallel_for_that_knows_of_forks():
+    calls = {
+        path.name
+        for path in (ROOT / "csrc").rglob("*.*")
+        if "stable::parallel_for(" in path.read_text()
+    }
+    assert calls == {"parallel.h"}
+
+
 def test_a_thread_that_comes_out_of_a_fork_and_those_it_starts():
     if not hasattr(os, "fork") or DEFAULT != "native":
         pytest.skip("needs fork and compiled kernels")

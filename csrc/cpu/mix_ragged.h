@@ -93,7 +93,7 @@ class RaggedMixer {
     const int64_t count = int64_t(tasks_.size());
     if (count == 0) return;
     const int64_t grain = 1 + kGrainBytes * count / std::max<int64_t>(bytes, 1);
-    torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) step(tasks_[k]);
     });
   }
