@@ -287,6 +287,7 @@ def hostile(value: Any, draw: random.Random) -> tuple[str, Any]:
     ways: tuple = (lying, anything)
     if isinstance(value, Tensor):
         plain = type(value) is Tensor and value.is_cpu and value.layout == torch.strided
+        plain = plain and not value.is_quantized  # whose bits PyTorch takes from no buffer
         if not plain or value.numel() > 2**16 or value.is_nested:
             return "none", None  # spoiled already
         ways = (*FOR_TENSORS, lying, anything)
