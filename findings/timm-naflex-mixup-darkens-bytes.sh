@@ -12,14 +12,15 @@ python3 -m venv "$dir/v"
 "$dir/v/bin/pip" install --quiet --no-deps timm==1.0.31 torchvision==0.28.0 pillow 2> /dev/null
 cat > "$dir/f.py" <<'P'
 import importlib.util, pathlib, re, sys, torch
+from torch import library
 # A torchvision built for another kind of PyTorch still imports where its operators are declared.
 folder = pathlib.Path(importlib.util.find_spec("torchvision").origin).parent
-library = torch.library.Library("torchvision", "FRAGMENT")
+declared = library.Library("torchvision", "FRAGMENT")
 try:
     torch.ops.load_library(str(next(folder.glob("_C*.so"))))
 except OSError:
     for name in sorted(set(re.findall(r'"torchvision::(\w+)"', (folder / "_meta_registrations.py").read_text()))):
-        library.define(name + "() -> ()")
+        declared.define(name + "() -> ()")
 import timm
 from timm.data.naflex_mixup import mix_batch_variable_size
 torch.manual_seed(0)
