@@ -191,3 +191,9 @@ def test_what_else_is_refused():
         fm.mix_keypoints([good.bool()] * 2, plan, SIZE)
     with pytest.raises(ValueError, match="boxes inside"):
         fm.mix_keypoints([good] * 2, MixPlan.uniform(2, "flip", 0.5, [0, 0, 13, 1]), SIZE)
+
+
+def test_nested_points_are_refused():
+    points = torch.nested.nested_tensor([torch.zeros(2, 2), torch.zeros(1, 2)], layout=torch.jagged)
+    with pytest.raises(TypeError, match=r"points: expected a list of tensors .* use list\(points"):
+        fm.mix_keypoints(points, MixPlan.uniform(2, "flip", 0.3), (H, W))

@@ -33,6 +33,11 @@ def checked_points(
 ) -> PointLists | PaddedPoints:
     """Keypoints, checked, and yet to be mixed; arguments as those of :func:`mix_keypoints`."""
     sizes = check_size(size)
+    if isinstance(points, Tensor) and points.is_nested:
+        raise TypeError(
+            f"{name}: expected a list of tensors or a padded one, got a nested tensor; use "
+            "list(points.unbind())"
+        )
     if not is_list(name, points):
         return PaddedPoints(points, batch_size, sizes, count, name)
     if count is not None:

@@ -35,7 +35,7 @@ def dense_target(
     Terms whose label is ``ignore_index`` are left out, their share of ε too.
     """
     acc = arithmetic(dtype)
-    off = label_smoothing / num_classes
+    off = label_smoothing / max(num_classes, 1)  # without classes it stands nowhere
     on = 1.0 - label_smoothing + off
     shape = [1, num_classes] + [1] * (labels.ndim - 1)
     classes = torch.arange(num_classes, device=labels.device).view(shape)
