@@ -34,16 +34,22 @@ struct Region {
   }
 };
 
+inline int64_t at_once(const volatile int32_t* number) { return *number; }
+
 // The elements that lie in both images, of sizes [H, W]. row: int32 [6], as in Region.
+// Each number is read once: another thread may write them meanwhile.
 inline Region region_of(const int32_t* row, const int64_t* size, const int64_t* other_size) {
-  int64_t start[2], stop[2];
+  int64_t from[2], other_from[2], length[2];
   for (int k = 0; k < 2; ++k) {
-    const int64_t own = row[k], other = row[2 + k];
-    start[k] = std::max<int64_t>({0, -own, -other});
-    stop[k] = std::min<int64_t>({row[4 + k], size[k] - own, other_size[k] - other});
+    const int64_t own = at_once(row + k), other = at_once(row + 2 + k);
+    const int64_t start = std::max<int64_t>({0, -own, -other});
+    const int64_t stop =
+        std::min<int64_t>({at_once(row + 4 + k), size[k] - own, other_size[k] - other});
+    from[k] = own + start;
+    other_from[k] = other + start;
+    length[k] = stop - start;
   }
-  return {row[0] + start[0], row[1] + start[1],  row[2] + start[0],
-          row[3] + start[1], stop[0] - start[0], stop[1] - start[1]};
+  return {from[0], from[1], other_from[0], other_from[1], length[0], length[1]};
 }
 
 // One image. Where channels come last in memory, `columns` are elements, and there is one plane.
