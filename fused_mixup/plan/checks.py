@@ -92,7 +92,8 @@ def is_permutation(partner: Tensor | None) -> bool | None:
         return True
     if not has_host_values(partner):
         return None
-    counts = torch.bincount(partner, minlength=partner.shape[0])
+    # Of a copy: bincount writes out of bounds where another thread raises a number meanwhile.
+    counts = torch.bincount(partner.clone(), minlength=partner.shape[0])
     return len(counts) == len(partner) and bool(counts.le(1).all())
 
 
