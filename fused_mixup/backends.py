@@ -203,9 +203,24 @@ def _refuse_sparse(op: str, args: Iterable[Any]) -> None:
             _refuse_sparse(op, t)
 
 
+def _reference(name: str) -> Callable[..., Any]:
+    """The reference, which raises where PyTorch takes None for a tensor."""
+    arguments = SCHEMAS[name].lstrip("(").split(", ")
+
+    def call(*args: Any) -> Any:
+        for argument, t in zip(arguments, args, strict=False):
+            if t is None and argument.startswith(("Tensor ", "Tensor(")):
+                raise TypeError(
+                    f"fused_mixup, {name}, {argument.split()[1]}: expected a tensor, got None"
+                )
+        return getattr(reference, name)(*args)
+
+    return call
+
+
 def _fallback(name: str) -> Callable[..., Any]:
     """The reference, for every device without kernels of its own."""
-    run = getattr(reference, name)
+    run = _reference(name)
 
     def call(*args: Any) -> Any:
         _refuse_sparse(name, args)
@@ -216,14 +231,14 @@ def _fallback(name: str) -> Callable[..., Any]:
 
 def _forced_op(name: str, device: str | None) -> Callable[..., Any]:
     """The op of ``names.CHOSEN`` for a device; None for all devices without own kernels."""
-    default, triton = default_op(name), _triton(name)
+    default, triton, run = default_op(name), _triton(name), _reference(name)
 
     def call(*args: Any) -> Any:
         backend = forced()
         if device is None:
             _refuse_sparse(name, args)
         if backend == "reference":
-            return getattr(reference, name)(*args)
+            return run(*args)
         if backend != "auto":
             _refuse_unavailable(backend, device, name)
         if backend == "triton":

@@ -289,6 +289,24 @@ def test_sparse_tensors_are_refused(backend, name, key):
                 getattr(space, name)(*order)
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        (name, a.name)
+        for name in CALLS
+        for a in schema_of(name).arguments
+        if str(a.type) == "Tensor"
+    ],
+)
+def test_none_for_a_tensor_is_refused(backend, name, key):
+    """PyTorch takes None for any tensor of an op; without another tensor it reaches no kernel."""
+    values = {**CALLS[name][0], key: None}
+    order = [values[a.name] for a in schema_of(name).arguments]
+    for space in (torch.ops.fused_mixup, torch.ops.fused_mixup_chosen):
+        with fm.backend(backend), pytest.raises(REFUSED):
+            getattr(space, name)(*order)
+
+
 def test_ranks_among_no_classes(backend):
     """A tile of positions is sized by the classes: without any the process must not die."""
     for positions in ((3,), ()):

@@ -31,6 +31,7 @@ void mix_samples(std::vector<Tensor> samples,  // B of […]
                  Tensor box,                   // int32 [B, 2·D]
                  int64_t pairing,
                  Tensor out) {  // [n, …], n <= B
+  expect(out.defined(), "out", "a tensor");
   if (out.numel() == 0) return;
   const int64_t batch = int64_t(samples.size()), count = out.size(0);
   expect(count <= batch && out.dim() == samples[0].dim() + 1 &&
