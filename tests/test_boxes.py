@@ -190,3 +190,13 @@ def test_triton_gives_the_same_bits(calls):
         dtype = (torch.float32, torch.float64)[k % 2]
         arguments = (wild_call if k % 3 == 1 else random_call)(rng, dtype)
         assert_all_same(tk.mix_boxes(*arguments), reference.mix_boxes(*arguments), arguments)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_packed_counts_whose_sum_has_more_than_63_bits_are_refused(at):
+    plan = MixPlan.uniform(3, "flip", 0.3)
+    counts = [2, 0, 1]
+    counts[at] = 2**63 - 1
+    rows = plan.partner_or_none, plan.blend, plan.box, plan.rule
+    with pytest.raises((RuntimeError, ValueError), match="counts"):
+        torch.ops.fused_mixup.mix_boxes_packed(torch.rand(3, 4), counts, *rows, 0.1)

@@ -10,7 +10,7 @@ import math
 
 import pytest
 import torch
-from smoke import call, names_written, op_inputs, schema_of
+from smoke import call, names_written, op_inputs, order_arguments, schema_of
 
 import fused_mixup as fm
 from fused_mixup import backends, ops, reference
@@ -300,8 +300,7 @@ def test_sparse_tensors_are_refused(backend, name, key):
 )
 def test_none_for_a_tensor_is_refused(backend, name, key):
     """PyTorch takes None for any tensor of an op; without another tensor it reaches no kernel."""
-    values = {**CALLS[name][0], key: None}
-    order = [values[a.name] for a in schema_of(name).arguments]
+    order = order_arguments(name, {**CALLS[name][0], key: None})
     for space in (torch.ops.fused_mixup, torch.ops.fused_mixup_chosen):
         with fm.backend(backend), pytest.raises(REFUSED):
             getattr(space, name)(*order)

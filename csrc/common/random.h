@@ -150,9 +150,10 @@ FUSED_MIXUP_HOST_DEVICE inline Real log_of(Real x) {
   return k * kLn2High - ((half - (s * (half + r) + k * kLn2Low)) - f);
 }
 
-// e^-x for x >= 0, within an ulp; 0 for x > 708, so that no subnormal number arises.
+// e^-x for x >= 0, within an ulp; 0 for x > 708, so that no subnormal number arises, and for a NaN,
+// which is converted to no integer.
 FUSED_MIXUP_HOST_DEVICE inline Real exp_negative(Real x) {
-  if (x > 708.0) return 0.0;
+  if (!(x <= 708.0)) return 0.0;
   const Real y = -x;
   const int64_t whole = int64_t((y * 1.44269504088896338700e+00 - 0.5).value);
   const Real k = double(whole);

@@ -159,11 +159,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mix_boxes_packed(Tensor boxes,       
   std::vector<int64_t> first(batch + 1, 0);
   for (int64_t i = 0; i < batch; ++i) {
     expect(counts[i] >= 0, "counts", "0 or more");
+    expect(counts[i] <= boxes.size(0) - first[i], "counts", "the number of boxes as their sum");
     first[i + 1] = first[i] + counts[i];
   }
   expect(first[batch] == boxes.size(0), "counts", "the number of boxes as their sum");
   int64_t room = first[batch];
-  for (int64_t i = 0; i < batch; ++i) room += counts[partner_at(i)];
+  std::vector<int64_t> partners(batch);  // read once, as another thread may write them
+  for (int64_t i = 0; i < batch; ++i) room += counts[partners[i] = partner_at(i)];
   Tensor out = new_tensor(std::array<int64_t, 2>{room, 4}, boxes.scalar_type());
   Tensor source = new_tensor(std::array<int64_t, 1>{room}, ScalarType::Long);
   Tensor weight = new_tensor(std::array<int64_t, 1>{room}, ScalarType::Float);
@@ -175,7 +177,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mix_boxes_packed(Tensor boxes,       
     const auto* in = data<const Corners<A>>(dense);
     BoxWriter<A, int64_t> to{data<Corners<A>>(out), data<int64_t>(source), data<float>(weight)};
     for (int64_t i = 0; i < batch; ++i) {
-      const int64_t p = partner_at(i);
+      const int64_t p = partners[i];
       write_sample(to, plan.of_sample<A>(i, p), in + first[i], counts[i], first[i], in + first[p],
                    counts[p], first[p]);
       data<int32_t>(shown)[i] = int32_t(to.count - total);
